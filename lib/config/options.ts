@@ -1,0 +1,163 @@
+/**
+ * Options: each is told once, with its type, default and help, and can then be given by flag or by SLUICE_* variable
+ * (flag > variable > default). This folder is the only reader of process.env.
+ */
+import { UsageError } from '../errors.js';
+
+type Kind = 'string' | 'int' | 'float' | 'bytes' | 'ms' | 'bool' | 'list';
+
+type ValueOf<K extends Kind> = K extends 'string'
+  ? string
+  : K extends 'list'
+    ? readonly string[]
+    : K extends 'bool'
+      ? boolean
+      : number;
+
+export interface OptionSpec<K extends Kind = Kind> {
+  readonly kind: K;
+  readonly default: ValueOf<K>;
+  /** One sentence, with the unit, for --help and for the docs. */
+  readonly help: string;
+  /** Bounds of a number, inclusive. */
+  readonly min?: number;
+  readonly max?: number;
+  /** The only values a string may have. */
+  readonly choices?: readonly string[];
+}
+
+export type OptionTable = Readonly<Record<string, OptionSpec>>;
+
+/** The resolved, frozen values of a table. */
+export type Values<T extends OptionTable> = {
+  readonly [N in keyof T]: ValueOf<T[N]['kind']>;
+};
+
+const spec =
+  <K extends Kind>(kind: K) =>
+  (def: ValueOf<K>, help: string, more: Pick<OptionSpec, 'min' | 'max' | 'choices'> = {}): OptionSpec<K> => ({
+    kind,
+    default: def,
+    help,
+    ...more,
+  });
+
+/** Constructors of specs: `option.int(4, 'Number of …', { min: 1 })`. Bytes take "64MiB", durations "500ms", "10s". */
+export const option = {
+  string: spec('string'),
+  int: spec('int'),
+  float: spec('float'),
+  bytes: spec('bytes'),
+  ms: spec('ms'),
+  bool: spec('bool'),
+  list: spec('list'),
+};
+
+/** `maxBatchBytes` → `--max-batch-bytes`. */
+export const flagOf = (name: string): string => `--${name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}`;
+
+/** `maxBatchBytes` → `SLUICE_MAX_BATCH_BYTES`. */
+export const variableOf = (name: string): string => `SLUICE_${name.replace(/[A-Z]/g, (c) => `_${c}`).toUpperCase()}`;
+
+const byteUnits: Readonly<Record<string, number>> = { '': 1, b: 1, kib: 1024, mib: 1024 ** 2, gib: 1024 ** 3 };
+const timeUnits: Readonly<Record<string, number>> = {
+  '': 1,
+  ms: 1,
+  s: 1_000,
+  m: 60_000,
+  min: 60_000,
+  h: 3_600_000,
+  d: 86_400_000,
+};
+
+function withUnit(text: string, units: Readonly<Record<string, number>>): number {
+  const match = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text.trim());
+  const factor = match?.[2] === undefined ? undefined : units[match[2].toLowerCase()];
+  return match?.[1] === undefined || factor === undefined ? Number.NaN : Number(match[1]) * factor;
+}
+
+function parse(name: string, spec: OptionSpec, text: string, origin: string): string | number | boolean | string[] {
+  const fail = (wanted: string): never => {
+    throw new UsageError(`${origin}: "${text}" is not ${wanted}. ${spec.help}`);
+  };
+  switch (spec.kind) {
+    case 'string':
+      if (spec.choices !== undefined && !spec.choices.includes(text)) {
+        return fail(`one of ${spec.choices.join(', ')}`);
+      }
+      return text;
+    case 'list':
+      return text
+        .split(',')
+        .map((item) => item.trim())
+        .filter((item) => item !== '');
+    case 'bool':
+      if (['true', '1', 'yes', 'on'].includes(text)) return true;
+      if (['false', '0', 'no', 'off'].includes(text)) return false;
+      return fail('true or false');
+    case 'int':
+    case 'float':
+    case 'bytes':
+    case 'ms': {
+      const value =
+        spec.kind === 'bytes' ? withUnit(text, byteUnits) : spec.kind === 'ms' ? withUnit(text, timeUnits) : Number(text);
+      if (!Number.isFinite(value) || text.trim() === '' || (spec.kind !== 'float' && !Number.isInteger(value))) {
+        return fail(
+          { int: 'a whole number', float: 'a number', bytes: 'a size such as 64MiB', ms: 'a duration such as 500ms or 10s' }[
+            spec.kind
+          ],
+        );
+      }
+      if ((spec.min !== undefined && value < spec.min) || (spec.max !== undefined && value > spec.max)) {
+        return fail(`between ${spec.min ?? '-∞'} and ${spec.max ?? '∞'}`);
+      }
+      return value;
+    }
+    default: {
+      const never: never = spec.kind;
+      throw new Error(`option ${name}: unknown kind ${String(never)}`);
+    }
+  }
+}
+
+/**
+ * Resolves a table once into a complete, frozen object.
+ * @param flags what the command line gave, by option name; values as text, or true for a bare boolean flag
+ * @param env variables; those of other tables are not looked at here, see {@link refuseUnknownVariables}
+ * @throws UsageError that names the flag or variable at fault
+ */
+export function resolveOptions<T extends OptionTable>(
+  table: T,
+  flags: Readonly<Record<string, unknown>> = {},
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): Values<T> {
+  const values: Record<string, unknown> = {};
+  for (const [name, spec] of Object.entries(table)) {
+    const flag = flags[name];
+    const variable = env[variableOf(name)];
+    if (flag !== undefined) {
+      values[name] = parse(name, spec, String(flag), flagOf(name));
+    } else if (variable !== undefined && variable !== '') {
+      values[name] = parse(name, spec, variable, variableOf(name));
+    } else {
+      values[name] = spec.default;
+    }
+  }
+  return Object.freeze(values) as Values<T>;
+}
+
+/**
+ * A SLUICE_* variable that no table knows is a typo that would otherwise be silently ignored.
+ * @throws UsageError that names it
+ */
+export function refuseUnknownVariables(
+  tables: readonly OptionTable[],
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): void {
+  const known = new Set(tables.flatMap((table) => Object.keys(table).map(variableOf)));
+  for (const name of Object.keys(env)) {
+    if (name.startsWith('SLUICE_') && !known.has(name)) {
+      throw new UsageError(`${name} is not a setting of Sluice; \`sluice config\` lists them all.`);
+    }
+  }
+}

@@ -1,0 +1,164 @@
+/**
+ * The one table of errors that Sluice tells its users: what each is called, which RPC code and HTTP status it maps to,
+ * whether trying again can help, and what the user can do. docs/errors.md is held to it by a test.
+ *
+ * Everything that is not in this table is a bug and leaves the gateway as `internal`, without its message.
+ */
+import { Code } from '@connectrpc/connect';
+
+interface ErrorRow {
+  /** gRPC / Connect status. */
+  readonly code: Code;
+  /** Status on the plain HTTP routes. */
+  readonly http: number;
+  /** Whether the same call may succeed later. */
+  readonly retryable: boolean;
+  /** What the user can do about it, in one sentence. */
+  readonly fix: string;
+}
+
+const table = {
+  key_missing: {
+    code: Code.Unauthenticated,
+    http: 401,
+    retryable: false,
+    fix: 'Send the header "authorization: Bearer <key>"; `sluice tenant add` makes a key.',
+  },
+  key_unknown: {
+    code: Code.Unauthenticated,
+    http: 401,
+    retryable: false,
+    fix: 'Use a key that `sluice tenant list` shows as active; a revoked key stays revoked.',
+  },
+  batch_malformed: {
+    code: Code.InvalidArgument,
+    http: 400,
+    retryable: false,
+    fix: 'Encode the batch with a generated client; the byte offset tells where the bytes stop being an EventBatch.',
+  },
+  json_invalid: {
+    code: Code.InvalidArgument,
+    http: 400,
+    retryable: false,
+    fix: 'Correct the named field; field names and values follow the Protobuf JSON mapping of sluice.event.v1.',
+  },
+  batch_id_invalid: {
+    code: Code.InvalidArgument,
+    http: 400,
+    retryable: false,
+    fix: 'Use at most 64 bytes of letters, digits and . _ : / - as batch_id, or leave it empty.',
+  },
+  batch_empty: {
+    code: Code.InvalidArgument,
+    http: 400,
+    retryable: false,
+    fix: 'Put at least one event into the batch.',
+  },
+  batch_too_large: {
+    code: Code.InvalidArgument,
+    http: 413,
+    retryable: false,
+    fix: 'Split the batch; GetLimits tells the most bytes and events of one.',
+  },
+  media_type: {
+    code: Code.InvalidArgument,
+    http: 415,
+    retryable: false,
+    fix: 'Send "content-type: application/json" to the HTTP routes.',
+  },
+  not_found: {
+    code: Code.Unimplemented,
+    http: 404,
+    retryable: false,
+    fix: 'The routes are POST /v1/events, POST /v1/events/batch, /healthz, /readyz, and the RPCs that reflection lists.',
+  },
+  method_not_allowed: {
+    code: Code.Unimplemented,
+    http: 405,
+    retryable: false,
+    fix: 'Use the method that the "allow" header of the answer names.',
+  },
+  overloaded: {
+    code: Code.ResourceExhausted,
+    http: 429,
+    retryable: true,
+    fix: 'Wait as RetryInfo (or Retry-After) says, then send the same batch again with attempt + 1.',
+  },
+  log_full: {
+    code: Code.ResourceExhausted,
+    http: 429,
+    retryable: true,
+    fix: 'Wait as RetryInfo says. For the operator: workers lag behind, or the stream limit (max_bytes) is too small.',
+  },
+  log_unavailable: {
+    code: Code.Unavailable,
+    http: 503,
+    retryable: true,
+    fix: 'Send the same batch again later with attempt + 1. For the operator: NATS cannot be reached.',
+  },
+  outcome_unknown: {
+    code: Code.Unavailable,
+    http: 503,
+    retryable: true,
+    fix: 'Send the same batch_id again with attempt + 1: the log may have the batch, and a retry is not stored twice.',
+  },
+  draining: {
+    code: Code.Unavailable,
+    http: 503,
+    retryable: true,
+    fix: 'Connect again: this gateway is going away.',
+  },
+  deadline: {
+    code: Code.DeadlineExceeded,
+    http: 504,
+    retryable: true,
+    fix: 'Send the same batch_id again with attempt + 1 and a longer deadline: the log may have the batch.',
+  },
+  internal: {
+    code: Code.Internal,
+    http: 500,
+    retryable: false,
+    fix: 'This is a fault of the gateway: look for the request in its log, and report it.',
+  },
+} as const satisfies Record<string, ErrorRow>;
+
+export type ErrorName = keyof typeof table;
+
+/** The table, for docs and for mapping. */
+export const errorTable: Readonly<Record<ErrorName, ErrorRow>> = Object.freeze(table);
+
+export interface SluiceErrorOptions {
+  /** How long a client should wait before it tries again, in ms. */
+  readonly retryAfterMs?: number;
+  /** True when the log may have the batch in spite of the error. */
+  readonly outcomeUnknown?: boolean;
+  /** Byte offset into the batch, for `batch_malformed`. */
+  readonly offset?: number;
+  readonly cause?: unknown;
+}
+
+/** An error that a user is told, by its row in the table. `message` says what happened this time. */
+export class SluiceError extends Error {
+  override readonly name = 'SluiceError';
+  readonly code: ErrorName;
+  readonly retryAfterMs: number | undefined;
+  readonly outcomeUnknown: boolean;
+  readonly offset: number | undefined;
+
+  constructor(code: ErrorName, message: string, options: SluiceErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause });
+    this.code = code;
+    this.retryAfterMs = options.retryAfterMs;
+    this.outcomeUnknown = options.outcomeUnknown ?? false;
+    this.offset = options.offset;
+  }
+
+  get row(): ErrorRow {
+    return errorTable[this.code];
+  }
+}
+
+/** A failure of a command that the user can mend: printed as one line without a stack, exit code 1. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+}

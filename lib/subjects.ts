@@ -1,0 +1,24 @@
+/**
+ * Names in NATS: streams, subjects, buckets. Nobody else spells them out.
+ */
+
+/** Tenant ids: they are a token of a NATS subject and a part of every key. */
+export const tenantIdPattern = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
+
+/** The stream of one shard. */
+export const shardStream = (shard: number): string => `EV_${shard}`;
+
+/** All subjects of one shard: what its stream listens to. */
+export const shardSubjects = (shard: number): string => `ev.${shard}.>`;
+
+/** Where batches of a tenant go in a shard. */
+export const batchSubject = (shard: number, tenant: string): string => `ev.${shard}.${tenant}`;
+
+/** The KV bucket of tenants and their hashed keys. */
+export const tenantsBucket = 'sluice_tenants';
+
+/** The KV bucket of settings that the whole installation shares: the number of shards. */
+export const settingsBucket = 'sluice_settings';
+
+/** The KV bucket in which live workers say that they live; entries expire. */
+export const workersBucket = 'sluice_workers';

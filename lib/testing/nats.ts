@@ -1,0 +1,85 @@
+/**
+ * A real nats-server with JetStream for one test: free port, own folder, gone at the end.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { connect, type NatsConnection } from '@nats-io/transport-node';
+
+export interface TestNats {
+  /** `127.0.0.1:<port>`. */
+  readonly url: string;
+  /** A connection of the test's own; closed at the end. */
+  readonly nc: NatsConnection;
+  /** The server's process: for SIGSTOP, SIGCONT, SIGKILL. */
+  process(): ChildProcess;
+  /** Starts the server again on the same port and data after a kill. */
+  restart(): Promise<void>;
+}
+
+/** A port that was free a moment ago. */
+export async function freePort(): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => {
+      const address = server.address();
+      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : 0));
+    });
+  });
+}
+
+async function untilUp(port: number, child: ChildProcess): Promise<NatsConnection> {
+  for (let i = 0; i < 100; i++) {
+    if (child.exitCode !== null) {
+      throw new Error(`nats-server exited with ${child.exitCode} before it was ready`);
+    }
+    try {
+      return await connect({ servers: `127.0.0.1:${port}`, maxReconnectAttempts: -1, noAsyncTraces: true, timeout: 500 });
+    } catch {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  }
+  throw new Error(`nats-server did not answer on port ${port} within 5 s`);
+}
+
+/** Runs `use` with a server, and ends the server whatever happens. */
+export async function withNats<T>(use: (nats: TestNats) => Promise<T>): Promise<T> {
+  const port = await freePort();
+  const dir = await mkdtemp(join(tmpdir(), 'sluice-nats-'));
+  const start = () =>
+    spawn('nats-server', ['-a', '127.0.0.1', '-p', String(port), '-js', '-sd', dir, '--max_payload', '8MB'], {
+      stdio: 'ignore',
+      env: { ...process.env, PATH: `${process.env.PATH ?? ''}:/usr/sbin:/usr/local/sbin` },
+    });
+  let child = start();
+  const gone = () =>
+    new Promise<void>((resolve) => {
+      if (child.exitCode !== null || child.signalCode !== null) return resolve();
+      child.once('exit', () => resolve());
+    });
+  try {
+    const nc = await untilUp(port, child);
+    try {
+      return await use({
+        url: `127.0.0.1:${port}`,
+        nc,
+        process: () => child,
+        restart: async () => {
+          await gone();
+          child = start();
+          const probe = await untilUp(port, child);
+          await probe.close();
+        },
+      });
+    } finally {
+      await nc.close();
+    }
+  } finally {
+    child.kill('SIGKILL');
+    await gone();
+    await rm(dir, { recursive: true, force: true });
+  }
+}
