@@ -16,7 +16,10 @@ export function createLog(role: string, level: string): Log {
       base: { role, pid: process.pid },
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
-      redact: { paths: ['authorization', 'key', '*.authorization', '*.key', 'headers.authorization'], censor: '[redacted]' },
+      redact: {
+        paths: ['authorization', 'key', '*.authorization', '*.key', 'headers.authorization'],
+        censor: '[redacted]',
+      },
     },
     pino.destination({ dest: 2, sync: true }),
   );

@@ -6,7 +6,16 @@
  */
 import { type OptionTable, option, type Values } from './options.js';
 
-export { flagOf, type OptionSpec, type OptionTable, option, refuseUnknownVariables, resolveOptions, variableOf, type Values } from './options.js';
+export {
+  flagOf,
+  type OptionSpec,
+  type OptionTable,
+  option,
+  refuseUnknownVariables,
+  resolveOptions,
+  type Values,
+  variableOf,
+} from './options.js';
 
 const MiB = 1024 ** 2;
 
@@ -25,10 +34,18 @@ export const commonOptions = {
 export const gatewayOptions = {
   ...commonOptions,
   port: option.int(7070, 'Port for gRPC, gRPC-Web, Connect and HTTP; 0 picks a free one.', { min: 0, max: 65535 }),
-  metricsPort: option.int(7071, 'Port of the Prometheus endpoint /metrics; 0 picks a free one.', { min: 0, max: 65535 }),
-  shards: option.int(2, 'Shards to create when the installation has none yet; afterwards the log knows.', { min: 1, max: 1024 }),
+  metricsPort: option.int(7071, 'Port of the Prometheus endpoint /metrics; 0 picks a free one.', {
+    min: 0,
+    max: 65535,
+  }),
+  shards: option.int(2, 'Shards to create when the installation has none yet; afterwards the log knows.', {
+    min: 1,
+    max: 1024,
+  }),
   replicas: option.int(1, 'JetStream replicas of each shard when it is created.', { min: 1, max: 5 }),
-  shardMaxBytes: option.bytes(2048 * MiB, 'Most bytes a shard keeps; full means "slow down", never "drop".', { min: MiB }),
+  shardMaxBytes: option.bytes(2048 * MiB, 'Most bytes a shard keeps; full means "slow down", never "drop".', {
+    min: MiB,
+  }),
   maxBatchBytes: option.bytes(MiB, 'Most bytes of an encoded batch.', { min: 1024, max: 8 * MiB }),
   maxBatchEvents: option.int(10_000, 'Most events in a batch.', { min: 1, max: 1_000_000 }),
   maxBytesInFlight: option.bytes(48 * MiB, 'Most bytes held for all callers until the log has them.', { min: MiB }),
@@ -37,14 +54,18 @@ export const gatewayOptions = {
     min: MiB,
   }),
   publishWindow: option.int(32, 'Most publishes to JetStream in flight per connection.', { min: 1, max: 1024 }),
-  publishTimeout: option.ms(5_000, 'How long a publish waits for its ack before its outcome counts as unknown.', { min: 100 }),
+  publishTimeout: option.ms(5_000, 'How long a publish waits for its ack before its outcome counts as unknown.', {
+    min: 100,
+  }),
   coalesceBytes: option.bytes(128 * 1024, 'Group commit: publish a group at this size at the latest.', { min: 1024 }),
   coalesceDelay: option.ms(3, 'Group commit: publish a group after this time at the latest.', { min: 0, max: 1000 }),
   corsOrigins: option.list([], 'Origins that browsers may call from, comma-separated; "*" allows all.'),
   tlsCert: option.string('', 'PEM file of the certificate chain; with tlsKey it turns TLS on.'),
   tlsKey: option.string('', 'PEM file of the private key.'),
   drainGrace: option.ms(10_000, 'How long a drain waits for work in flight.', { min: 0 }),
-  maxConnectionAge: option.ms(30 * 60_000, 'Connections are asked to reconnect at about this age (±10 %).', { min: 1_000 }),
+  maxConnectionAge: option.ms(30 * 60_000, 'Connections are asked to reconnect at about this age (±10 %).', {
+    min: 1_000,
+  }),
   storeClientAddress: option.bool(false, "Store the client's IP address with each batch."),
   storeUserAgent: option.bool(false, "Store the client's user agent with each batch."),
 } satisfies OptionTable;
@@ -57,7 +78,9 @@ export const clickhouseClientOptions = {
   clickhouseDatabase: option.string('sluice', 'Database of the events table; created when missing.'),
   clickhouseCompression: option.bool(true, 'Ask for compressed answers, and compress requests where it pays.'),
   clickhousePoolSize: option.int(8, 'Most connections to ClickHouse.', { min: 1, max: 256 }),
-  clickhouseKeepAlive: option.ms(8_000, 'How long an idle connection is kept; below the server\'s own limit.', { min: 0 }),
+  clickhouseKeepAlive: option.ms(8_000, "How long an idle connection is kept; below the server's own limit.", {
+    min: 0,
+  }),
   clickhouseTimeout: option.ms(60_000, 'How long a statement may take.', { min: 1_000 }),
 } satisfies OptionTable;
 
@@ -65,12 +88,19 @@ export const clickhouseClientOptions = {
 export const workerOptions = {
   ...commonOptions,
   ...clickhouseClientOptions,
-  metricsPort: option.int(7081, 'Port of the Prometheus endpoint /metrics; 0 picks a free one.', { min: 0, max: 65535 }),
+  metricsPort: option.int(7081, 'Port of the Prometheus endpoint /metrics; 0 picks a free one.', {
+    min: 0,
+    max: 65535,
+  }),
   blockRows: option.int(200_000, 'Rows of a block at the most (one batch may overshoot).', { min: 1, max: 1_000_000 }),
   blockBytes: option.bytes(64 * MiB, 'Bytes of a block at the most.', { min: 64 * 1024 }),
   blockDelay: option.ms(1_000, 'A block is cut at this age at the latest.', { min: 1 }),
   retentionDays: option.int(0, 'Days of events to keep; 0 keeps all.', { min: 0 }),
-  replayWindow: option.ms(3_600_000, 'How long loaded messages stay in the log for other readers (at most half of it).', { min: 0 }),
+  replayWindow: option.ms(
+    3_600_000,
+    'How long loaded messages stay in the log for other readers (at most half of it).',
+    { min: 0 },
+  ),
 } satisfies OptionTable;
 
 /** `sluice clickhouse`, the embedded server. */

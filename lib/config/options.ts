@@ -100,12 +100,19 @@ function parse(name: string, spec: OptionSpec, text: string, origin: string): st
     case 'bytes':
     case 'ms': {
       const value =
-        spec.kind === 'bytes' ? withUnit(text, byteUnits) : spec.kind === 'ms' ? withUnit(text, timeUnits) : Number(text);
+        spec.kind === 'bytes'
+          ? withUnit(text, byteUnits)
+          : spec.kind === 'ms'
+            ? withUnit(text, timeUnits)
+            : Number(text);
       if (!Number.isFinite(value) || text.trim() === '' || (spec.kind !== 'float' && !Number.isInteger(value))) {
         return fail(
-          { int: 'a whole number', float: 'a number', bytes: 'a size such as 64MiB', ms: 'a duration such as 500ms or 10s' }[
-            spec.kind
-          ],
+          {
+            int: 'a whole number',
+            float: 'a number',
+            bytes: 'a size such as 64MiB',
+            ms: 'a duration such as 500ms or 10s',
+          }[spec.kind],
         );
       }
       if ((spec.min !== undefined && value < spec.min) || (spec.max !== undefined && value > spec.max)) {

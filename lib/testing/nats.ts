@@ -2,7 +2,7 @@
  * A real nats-server with JetStream for one test: free port, own folder, gone at the end.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -37,7 +37,12 @@ async function untilUp(port: number, child: ChildProcess): Promise<NatsConnectio
       throw new Error(`nats-server exited with ${child.exitCode} before it was ready`);
     }
     try {
-      return await connect({ servers: `127.0.0.1:${port}`, maxReconnectAttempts: -1, noAsyncTraces: true, timeout: 500 });
+      return await connect({
+        servers: `127.0.0.1:${port}`,
+        maxReconnectAttempts: -1,
+        noAsyncTraces: true,
+        timeout: 500,
+      });
     } catch {
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
@@ -49,8 +54,10 @@ async function untilUp(port: number, child: ChildProcess): Promise<NatsConnectio
 export async function withNats<T>(use: (nats: TestNats) => Promise<T>): Promise<T> {
   const port = await freePort();
   const dir = await mkdtemp(join(tmpdir(), 'sluice-nats-'));
+  const config = join(dir, 'nats.conf');
+  await writeFile(config, `listen: "127.0.0.1:${port}"\nmax_payload: 8MB\njetstream { store_dir: "${dir}" }\n`);
   const start = () =>
-    spawn('nats-server', ['-a', '127.0.0.1', '-p', String(port), '-js', '-sd', dir, '--max_payload', '8MB'], {
+    spawn('nats-server', ['-c', config], {
       stdio: 'ignore',
       env: { ...process.env, PATH: `${process.env.PATH ?? ''}:/usr/sbin:/usr/local/sbin` },
     });
