@@ -1,0 +1,135 @@
+/**
+ * The streams of the log: one per shard, and the setting that says how many there are.
+ *
+ * The number of shards is written once, by the first gateway of an installation, because a batch's shard is computed from
+ * it: a retry must land where the first send went (docs/design.md, section 4). Later gateways read it and ignore their
+ * own option.
+ */
+import { JetStreamApiError, type JetStreamManager, jetstreamManager, type StreamConfig } from '@nats-io/jetstream';
+import { Kvm } from '@nats-io/kv';
+import type { NatsConnection } from '@nats-io/transport-node';
+import { UsageError } from './errors.js';
+import { settingsBucket, shardStream, shardSubjects } from './subjects.js';
+
+export interface ShardOptions {
+  /** Shards of a new installation; one that exists keeps its number. */
+  readonly shards: number;
+  /** JetStream replicas of streams and buckets that are created. */
+  readonly replicas: number;
+  /** Most bytes of a stream that is created. */
+  readonly maxBytes: number;
+}
+
+const shardsKey = 'shards';
+const maxShards = 1024;
+
+/** JetStream's error numbers that are told apart here. */
+const streamNotFound = 10059;
+const streamNameInUse = 10058;
+const wrongLastSequence = 10071;
+
+/**
+ * Makes sure that the installation knows its number of shards and that each shard has its stream. May be called by many
+ * gateways at once, and again at any time.
+ * @returns the number of shards of the installation.
+ * @throws UsageError when a stream of that name exists with settings that could lose events.
+ */
+export async function ensureShards(nc: NatsConnection, options: ShardOptions): Promise<number> {
+  const shards = await settleShards(nc, options);
+  const jsm = await jetstreamManager(nc, { checkAPI: false });
+  for (let shard = 0; shard < shards; shard++) await ensureStream(jsm, shard, options);
+  return shards;
+}
+
+/** The number of shards of the installation, or undefined when no gateway has ever started. */
+export async function readShards(nc: NatsConnection): Promise<number | undefined> {
+  const kv = await new Kvm(nc).open(settingsBucket);
+  try {
+    const entry = await kv.get(shardsKey);
+    return entry === null ? undefined : parseShards(entry.string());
+  } catch (error) {
+    if (isApiError(error, streamNotFound)) return undefined;
+    throw error;
+  }
+}
+
+async function settleShards(nc: NatsConnection, options: ShardOptions): Promise<number> {
+  const kv = await new Kvm(nc).create(settingsBucket, { replicas: options.replicas, history: 1 });
+  const known = await kv.get(shardsKey);
+  if (known !== null) return parseShards(known.string());
+  try {
+    await kv.create(shardsKey, String(options.shards));
+    return options.shards;
+  } catch (error) {
+    // Another gateway was first.
+    if (!isApiError(error, wrongLastSequence)) throw error;
+    const winner = await kv.get(shardsKey);
+    if (winner === null) throw error;
+    return parseShards(winner.string());
+  }
+}
+
+function parseShards(text: string): number {
+  const shards = Number(text);
+  if (!Number.isInteger(shards) || shards < 1 || shards > maxShards) {
+    throw new UsageError(
+      `The key "${shardsKey}" of the bucket ${settingsBucket} holds "${text.slice(0, 40)}", which is no number of shards: put back the number of EV_ streams.`,
+    );
+  }
+  return shards;
+}
+
+async function ensureStream(jsm: JetStreamManager, shard: number, options: ShardOptions): Promise<void> {
+  const name = shardStream(shard);
+  try {
+    verify((await jsm.streams.info(name)).config, shard);
+    return;
+  } catch (error) {
+    if (!isApiError(error, streamNotFound)) throw error;
+  }
+  try {
+    await jsm.streams.add({
+      name,
+      subjects: [shardSubjects(shard)],
+      retention: 'limits',
+      // Full means "slow down", never "drop the oldest".
+      discard: 'new',
+      storage: 'file',
+      max_bytes: options.maxBytes,
+      num_replicas: options.replicas,
+      // Nothing relies on it (it forgets on restart), so it may be as short as JetStream allows: 100 ms, in ns.
+      duplicate_window: 100_000_000,
+      // Readers may fetch from any replica.
+      allow_direct: true,
+    });
+  } catch (error) {
+    // Another gateway created it meanwhile, with other limits.
+    if (!isApiError(error, streamNameInUse)) throw error;
+    verify((await jsm.streams.info(name)).config, shard);
+  }
+}
+
+/** Only what correctness rests on. Size and replicas belong to the operator, who may have changed them. */
+function verify(config: StreamConfig, shard: number): void {
+  const wanted = { retention: 'limits', discard: 'new', storage: 'file' } as const;
+  for (const [setting, value] of Object.entries(wanted)) {
+    const actual = config[setting as keyof typeof wanted];
+    if (actual !== value) {
+      throw new UsageError(
+        `The stream ${config.name} has ${setting} "${actual}", but must have "${value}" so that no accepted event is lost: change it with \`nats stream edit\`, or remove the stream if it is not Sluice's.`,
+      );
+    }
+  }
+  if (config.max_age !== 0) {
+    throw new UsageError(
+      `The stream ${config.name} drops messages by age (max_age), loaded or not: set its max_age to 0.`,
+    );
+  }
+  if (!config.subjects?.includes(shardSubjects(shard))) {
+    throw new UsageError(
+      `The stream ${config.name} does not listen to ${shardSubjects(shard)}: add this subject, or remove the stream if it is not Sluice's.`,
+    );
+  }
+}
+
+const isApiError = (error: unknown, code: number): boolean => error instanceof JetStreamApiError && error.code === code;
