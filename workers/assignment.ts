@@ -1,0 +1,133 @@
+/**
+ * Who loads which shard. Each worker says every second in a KV bucket that it lives; all of them sort the live ones by
+ * name and take shard i where i mod n is their own place. Nobody elects anybody, and no lock is held.
+ *
+ * Views differ for a moment when a worker comes or goes, and then two load the same shard. That is harmless: the
+ * warehouse stores each block once (L2), so this file is about not wasting work, never about correctness.
+ */
+import { type KV, Kvm } from '@nats-io/kv';
+import type { NatsConnection } from '@nats-io/nats-core';
+import type { Log } from '../lib/log.js';
+import { workersBucket } from '../lib/subjects.js';
+
+export const heartbeatMs = 1_000;
+/** A worker that was not heard for so long is gone. */
+export const expiryMs = 3_000;
+
+/** The workers heard within {@link expiryMs}, sorted; forgets the others. */
+export function liveWorkers(heard: Map<string, number>, nowMs: number): string[] {
+  for (const [worker, at] of heard) {
+    if (nowMs - at > expiryMs) heard.delete(worker);
+  }
+  return [...heard.keys()].sort();
+}
+
+/** The shards of one of the live workers; none when it is not among them. */
+export function shardsOf(worker: string, live: readonly string[], shards: number): number[] {
+  const index = live.indexOf(worker);
+  if (index < 0) return [];
+  return Array.from({ length: shards }, (_, shard) => shard).filter((shard) => shard % live.length === index);
+}
+
+export interface Assignment {
+  /** Position among the live workers, and how many there are. */
+  readonly view: { readonly index: number; readonly workers: number };
+  /** Says good-bye, so that the others need not wait for the expiry. */
+  leave(): Promise<void>;
+}
+
+export interface AssignmentOptions {
+  readonly nc: NatsConnection;
+  /** Name of this worker: letters, digits, - and _. */
+  readonly worker: string;
+  readonly shards: number;
+  readonly replicas: number;
+  /** Called at once, and whenever the shards of this worker change. */
+  readonly onChange: (shards: readonly number[]) => void;
+  readonly log: Log;
+}
+
+/** Joins the live workers. Rejects when the bucket cannot be reached at first; later losses are sat out. */
+export async function joinWorkers(options: AssignmentOptions): Promise<Assignment> {
+  const { nc, worker, shards, log } = options;
+  const bucket: KV = await new Kvm(nc).create(workersBucket, {
+    ttl: expiryMs,
+    history: 1,
+    replicas: options.replicas,
+    storage: 'memory',
+  });
+  const heard = new Map<string, number>();
+  let own: readonly number[] | undefined;
+  let view = { index: 0, workers: 1 };
+  let left = false;
+  let watching: { stop(): void } | undefined;
+  let watchedAt = 0;
+
+  async function watch(): Promise<void> {
+    watching?.stop();
+    watchedAt = Date.now();
+    const entries = await bucket.watch();
+    watching = entries;
+    void (async () => {
+      for await (const entry of entries) {
+        if (entry.operation === 'PUT') heard.set(entry.key, Date.now());
+        else heard.delete(entry.key);
+        if (!heard.has(worker)) continue;
+        review();
+      }
+    })().catch((error: unknown) => log.warn({ error: String(error) }, 'watching the workers ended'));
+  }
+
+  function review(): void {
+    if (left) return;
+    const live = liveWorkers(heard, Date.now());
+    // Cut off from NATS, nobody is heard, not even this worker: keep what it has, for it cannot load anything anyway.
+    if (!live.includes(worker)) return;
+    view = { index: live.indexOf(worker), workers: live.length };
+    const next = shardsOf(worker, live, shards);
+    if (own !== undefined && next.length === own.length && next.every((shard, i) => shard === own?.[i])) return;
+    own = next;
+    log.info({ shards: next, ...view }, 'shards assigned');
+    options.onChange(next);
+  }
+
+  async function beat(): Promise<void> {
+    try {
+      await bucket.put(worker, new Uint8Array());
+    } catch (error) {
+      if (!left) log.debug({ error: String(error) }, 'cannot say that this worker lives');
+      // A nats-server without disk for this bucket forgets it when it restarts.
+      if (!left && String(error).includes('no responders')) {
+        await new Kvm(nc)
+          .create(workersBucket, { ttl: expiryMs, history: 1, replicas: options.replicas, storage: 'memory' })
+          .catch(() => undefined);
+      }
+    }
+  }
+
+  await watch();
+  await beat();
+  let beating: Promise<void> = Promise.resolve();
+  const timer = setInterval(() => {
+    beating = beat();
+    review();
+    // Its own heartbeats are not seen: the watch was lost with a server. Not more often than the expiry.
+    if (!heard.has(worker) && Date.now() - watchedAt > expiryMs && !nc.isClosed()) {
+      void watch().catch((error: unknown) => log.debug({ error: String(error) }, 'cannot watch the workers yet'));
+    }
+  }, heartbeatMs);
+
+  return {
+    get view() {
+      return view;
+    },
+    async leave() {
+      if (left) return;
+      left = true;
+      clearInterval(timer);
+      await beating.catch(() => undefined);
+      await bucket.delete(worker).catch(() => undefined);
+      watching?.stop();
+    },
+  };
+}

@@ -1,0 +1,119 @@
+import { create, toBinary } from '@bufbuild/protobuf';
+import { sizeDelimitedEncode } from '@bufbuild/protobuf/wire';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
+import { makeBatch, seededRandom } from '../lib/testing/batches.js';
+import { type BlockLimits, type LogMessage, maxLinks, startBlock } from './block.js';
+
+const limits: BlockLimits = { rows: 100, bytes: 1_000_000, delayMs: 1_000 };
+const noon = Date.parse('2026-03-01T12:00:00Z');
+
+/** Metadata first, events last, as the gateway writes it. */
+function stored(events: number, more: { traceparent?: string; count?: number } = {}): Uint8Array {
+  const meta = create(StoredBatchSchema, {
+    tenant: 'acme',
+    batchId: 'b-1',
+    attempt: 1,
+    receivedAt: { seconds: 1_767_225_600n, nanos: 5 },
+    eventCount: more.count ?? events,
+    contract: 'c0ffee',
+    traceparent: more.traceparent ?? '',
+  });
+  const data = create(StoredBatchSchema, { events: makeBatch(seededRandom(events), events).events });
+  const bytes = Buffer.concat([toBinary(StoredBatchSchema, meta), toBinary(StoredBatchSchema, data)]);
+  const size: number[] = [];
+  for (let rest = bytes.length; ; rest >>>= 7) {
+    size.push(rest < 128 ? rest : (rest & 127) | 128);
+    if (rest < 128) break;
+  }
+  return Buffer.concat([Uint8Array.from(size), bytes]);
+}
+
+const message = (sequence: number, data: Uint8Array, timeMs = noon): LogMessage => ({ sequence, timeMs, data });
+
+test('a block knows its rows, batches, ends and day without decoding an event', () => {
+  const cutter = startBlock(limits);
+  assert.ok(cutter.add(message(5, Buffer.concat([stored(3), stored(4)])), 0));
+  assert.ok(cutter.add(message(9, stored(2), noon + 86_400_000), 0));
+  const block = cutter.cut('delay');
+  assert.equal(
+    { ...block, messages: block.messages.length, bytes: 0 },
+    {
+      lo: 5,
+      hi: 9,
+      day: '2026-03-01',
+      rows: 9,
+      batches: 3,
+      bytes: 0,
+      messages: 2,
+      reason: 'delay',
+      firstTimeMs: noon,
+      lastTimeMs: noon + 86_400_000,
+      traces: [],
+    },
+  );
+});
+
+test('a batch encoded by the library reads the same as one framed by hand', () => {
+  const batch = create(StoredBatchSchema, { eventCount: 7, events: makeBatch(seededRandom(1), 7).events });
+  const cutter = startBlock(limits);
+  // The library writes events first: the count is then not seen, and the batch counts as one row, never as none.
+  cutter.add(message(1, sizeDelimitedEncode(StoredBatchSchema, batch)), 0);
+  assert.is(cutter.cut('rows').rows, 1);
+});
+
+test('a message that would pass the row limit begins the next block, and rows alone never exceed it', () => {
+  const cutter = startBlock(limits);
+  assert.ok(cutter.add(message(1, stored(60)), 0));
+  assert.is(cutter.full(), undefined);
+  assert.not.ok(cutter.add(message(2, stored(60)), 0));
+  assert.is(cutter.full(), 'rows');
+  assert.is(cutter.cut('rows').hi, 1);
+  const alone = startBlock(limits);
+  assert.ok(alone.add(message(1, stored(150)), 0));
+  assert.is(alone.full(), 'rows');
+});
+
+test('the byte limit cuts likewise', () => {
+  const data = stored(10);
+  const cutter = startBlock({ ...limits, bytes: data.length * 2 + 1 });
+  assert.ok(cutter.add(message(1, data), 0));
+  assert.ok(cutter.add(message(2, data), 0));
+  assert.not.ok(cutter.add(message(3, data), 0));
+  assert.is(cutter.full(), 'bytes');
+});
+
+test('age counts from the first message that stores something', () => {
+  const cutter = startBlock(limits);
+  cutter.add(message(1, stored(0)), 0);
+  assert.is(cutter.dueMs, Number.POSITIVE_INFINITY);
+  assert.not.ok(cutter.worthy);
+  assert.throws(() => cutter.cut('delay'), /without rows/);
+  cutter.add(message(2, stored(1)), 500);
+  cutter.add(message(3, stored(1)), 900);
+  assert.is(cutter.dueMs, 1_500);
+  // The message without rows joined the block.
+  assert.is(cutter.cut('delay').lo, 1);
+});
+
+test('bytes that are no batch count as a row, so that somebody looks at them', () => {
+  for (const data of [[0xff], [5, 1], [3, 0x0b, 1, 1], [2, 0x3a, 9], Array.from({ length: 12 }, () => 0xff)]) {
+    const cutter = startBlock(limits);
+    cutter.add(message(1, Uint8Array.from(data)), 0);
+    assert.ok(cutter.worthy, String(data));
+  }
+});
+
+test('only sampled traces become links, and not too many', () => {
+  const trace = (flags: string) => `00-${'a'.repeat(32)}-${'b'.repeat(16)}-${flags}`;
+  const cutter = startBlock({ ...limits, rows: 10_000 });
+  cutter.add(message(1, stored(1, { traceparent: trace('00') })), 0);
+  cutter.add(message(2, stored(1, { traceparent: trace('01') })), 0);
+  cutter.add(message(3, stored(1, { traceparent: 'nonsense' })), 0);
+  assert.equal(cutter.cut('rows').traces, [trace('01')]);
+  for (let i = 0; i < 2 * maxLinks; i++) cutter.add(message(4 + i, stored(1, { traceparent: trace('01') })), 0);
+  assert.is(cutter.cut('rows').traces.length, maxLinks);
+});
+
+test.run();

@@ -1,0 +1,334 @@
+/**
+ * Reading a shard's stream: messages in order from any position, fetched ahead within a bound of bytes.
+ *
+ * It speaks the pull protocol itself instead of using consume(), for the sake of the bound. consume() with max_bytes also
+ * caps at 100 messages, and stalls until two heartbeats are missed when the next message is larger than what is left of
+ * its window; with a callback it has no back-pressure at all. Here one pull is open at a time, and the next one is only
+ * sent when its bytes have room, so a slow warehouse stops the flow at the server.
+ *
+ * Consumers are throw-away (memory, no acks): the warehouse alone knows what is loaded, and on some servers acks do not
+ * survive a kill (fact F8).
+ */
+import {
+  AckPolicy,
+  DeliverPolicy,
+  JetStreamApiError,
+  type JetStreamManager,
+  type StreamInfo,
+} from '@nats-io/jetstream';
+import { createInbox, type Msg, type NatsConnection, nanos, type Subscription } from '@nats-io/nats-core';
+import type { Log } from '../lib/log.js';
+import type { LogMessage } from './block.js';
+import type { ByteBudget } from './fetch-budget.js';
+
+const MiB = 1024 ** 2;
+
+/** How a pull is shaped. The heartbeat tells a quiet stream from a lost consumer. */
+const pullMessages = 1_000;
+const pullBytes = 4 * MiB;
+const pullExpiresMs = 5_000;
+const heartbeatMs = 1_000;
+const tickMs = 500;
+/** Ticks without a sign of life before the consumer counts as lost. Ticks, not time: a busy event loop is no silence. */
+const silentTicks = 6;
+
+/** Identity of a stream, for the `_stream` column: the moment it was made. */
+export const generationOf = (info: StreamInfo): string => info.created.replace(/[-:]/g, '');
+
+export const isStreamMissing = (error: unknown): boolean => error instanceof JetStreamApiError && error.code === 10059;
+
+/**
+ * What the server says of a delivered message, in its reply subject:
+ * `$JS.ACK.[domain.account.]stream.consumer.deliveries.stream seq.consumer seq.time (ns).pending[.random]`.
+ */
+function deliveryOf(reply: string): { sequence: number; delivery: number; timeMs: number } | undefined {
+  const tokens = reply.split('.');
+  if (tokens.length < 9) return undefined;
+  const at = tokens.length === 9 ? 5 : 7;
+  return {
+    sequence: Number(tokens[at]),
+    delivery: Number(tokens[at + 1]),
+    timeMs: Number(tokens[at + 2]?.slice(0, -6)),
+  };
+}
+
+export interface StreamReader {
+  /** The next message is the first after `hi`, of this generation of the stream. Keeps what is already at hand. */
+  seek(generation: string, hi: number): void;
+  peek(): LogMessage | undefined;
+  /** Drops the message that `peek` shows. Its bytes stay charged until `release`. */
+  take(): void;
+  /** The stream was made anew, lost its end, or is gone: recover, then `seek`. */
+  readonly lost: boolean;
+  /** Resolves when something changed (a message, `lost`, `wake`) or after so many ms. */
+  wait(ms: number): Promise<void>;
+  wake(): void;
+  /** Bytes of taken messages that are no longer held. */
+  release(bytes: number): void;
+  close(): Promise<void>;
+}
+
+export interface StreamReaderOptions {
+  readonly nc: NatsConnection;
+  readonly jsm: JetStreamManager;
+  readonly stream: string;
+  readonly budget: ByteBudget;
+  /** Most bytes at hand for this shard beyond what was taken. */
+  readonly aheadBytes: number;
+  readonly log: Log;
+}
+
+export function readStream(options: StreamReaderOptions): StreamReader {
+  const { nc, jsm, stream, budget, log } = options;
+  let queue: (LogMessage | undefined)[] = [];
+  let head = 0;
+  let queued = 0;
+  /** Generation to read; undefined before the first seek. */
+  let wanted: string | undefined;
+  /** Last sequence that left the queue, or where the queue begins. */
+  let taken = 0;
+  /** Last sequence that was received; the consumer goes on after it. */
+  let received = 0;
+  let lost = false;
+  let closed = false;
+  /** Changes whenever the open consumer must be given up. */
+  let epoch = 0;
+  const waiters = new Set<() => void>();
+
+  const wake = (): void => {
+    for (const done of waiters) done();
+  };
+  const wait = (ms: number): Promise<void> =>
+    new Promise((resolve) => {
+      const done = (): void => {
+        clearTimeout(timer);
+        waiters.delete(done);
+        resolve();
+      };
+      const timer = Number.isFinite(ms) ? setTimeout(done, Math.max(0, ms)) : undefined;
+      waiters.add(done);
+    });
+  const offRoom = budget.onRoom(wake);
+
+  const clear = (): void => {
+    budget.release(queued);
+    queue = [];
+    head = 0;
+    queued = 0;
+  };
+
+  /** Removes the first message and tells its size. */
+  const shift = (): number => {
+    const size = queue[head]?.data.length ?? 0;
+    queued -= size;
+    queue[head++] = undefined;
+    if (head === queue.length) {
+      queue = [];
+      head = 0;
+    } else if (head >= 1024) {
+      queue = queue.slice(head);
+      head = 0;
+    }
+    return size;
+  };
+
+  const hasRoom = (bytes: number): boolean =>
+    queued === 0 || (queued + bytes <= Math.max(options.aheadBytes, bytes) && budget.fits(bytes));
+
+  /** Pulls from one consumer until it is lost, replaced or closed. */
+  async function follow(generation: string, mine: number): Promise<void> {
+    const current = (): boolean => !closed && mine === epoch;
+    const inbox = createInbox();
+    let pull = 0;
+    let open = false;
+    let left = 0;
+    let reserved = 0;
+    let delivered = 0;
+    let heard = 0;
+    let broken: string | undefined;
+    let chunk = Math.max(pullBytes, (nc.info?.max_payload ?? MiB) + 4096);
+
+    const endPull = (): void => {
+      open = false;
+      budget.release(reserved);
+      reserved = 0;
+      wake();
+    };
+    const onMessage = (msg: Msg): void => {
+      heard = 0;
+      const code = msg.headers?.code ?? 0;
+      if (msg.data.length === 0 && code > 0) {
+        if (code === 100 || msg.subject !== `${inbox}.${pull}`) return;
+        const description = msg.headers?.description ?? '';
+        if (code === 409 && /exceeds maxbytes/i.test(description)) {
+          // Not even the first message fitted: the server allows larger ones than it said.
+          if (left === pullMessages) chunk = Math.min(chunk * 2, 256 * MiB);
+        } else if (code !== 404 && code !== 408) {
+          broken = `${code} ${description}`;
+        }
+        endPull();
+        return;
+      }
+      if (!current() || broken !== undefined) return;
+      const info = deliveryOf(msg.reply ?? '');
+      if (info?.delivery !== delivered + 1) {
+        broken = `delivery ${info?.delivery} came after ${delivered}`;
+        endPull();
+        return;
+      }
+      delivered = info.delivery;
+      received = info.sequence;
+      const size = msg.data.length;
+      // The reservation turns into the message's own charge.
+      budget.charge(size);
+      const part = Math.min(size, reserved);
+      reserved -= part;
+      budget.release(part);
+      queue.push({ sequence: received, timeMs: info.timeMs, data: msg.data });
+      queued += size;
+      left--;
+      if (left === 0) endPull();
+      else if (queue.length - head === 1) wake();
+    };
+
+    const name = `sluice_${inbox.slice(inbox.lastIndexOf('.') + 1)}`;
+    let sub: Subscription | undefined;
+    const ticker = setInterval(() => {
+      if (open && ++heard > silentTicks) {
+        broken = 'no sign of life';
+        endPull();
+      }
+    }, tickMs);
+    try {
+      await jsm.consumers.add(stream, {
+        name,
+        ack_policy: AckPolicy.None,
+        deliver_policy: DeliverPolicy.StartSequence,
+        opt_start_seq: received + 1,
+        inactive_threshold: nanos(30_000),
+        mem_storage: true,
+        num_replicas: 1,
+      });
+      // L8. Asked after the consumer was made: a stream that is still of the old making now was so then.
+      const info = await jsm.streams.info(stream);
+      if (!current()) return;
+      if (generationOf(info) !== generation || info.state.last_seq < received) {
+        lost = true;
+        wake();
+        return;
+      }
+      sub = nc.subscribe(`${inbox}.*`, {
+        callback: (error, msg) => {
+          if (error === null) return onMessage(msg);
+          broken = error.message;
+          endPull();
+        },
+      });
+      while (current() && broken === undefined) {
+        if (open || !hasRoom(chunk)) {
+          await wait(tickMs);
+          continue;
+        }
+        reserved = chunk;
+        budget.charge(chunk);
+        left = pullMessages;
+        heard = 0;
+        open = true;
+        nc.publish(
+          `$JS.API.CONSUMER.MSG.NEXT.${stream}.${name}`,
+          JSON.stringify({
+            batch: pullMessages,
+            max_bytes: chunk,
+            expires: nanos(pullExpiresMs),
+            idle_heartbeat: nanos(heartbeatMs),
+          }),
+          { reply: `${inbox}.${++pull}` },
+        );
+      }
+      if (broken !== undefined && current()) log.info({ stream, why: broken }, 'reading on with a new consumer');
+    } finally {
+      clearInterval(ticker);
+      if (open) endPull();
+      sub?.unsubscribe();
+      void jsm.consumers.delete(stream, name).catch(() => undefined);
+    }
+  }
+
+  const running = (async () => {
+    let failures = 0;
+    while (!closed) {
+      if (wanted === undefined || lost) {
+        await wait(Number.POSITIVE_INFINITY);
+        continue;
+      }
+      try {
+        await follow(wanted, epoch);
+        failures = 0;
+      } catch (error) {
+        if (closed) return;
+        if (isStreamMissing(error)) {
+          lost = true;
+          wake();
+          continue;
+        }
+        failures++;
+        const waitMs = Math.min(100 * 2 ** Math.min(failures, 5), 2_000) * (0.5 + Math.random() / 2);
+        log.warn({ stream, error: String(error), waitMs: Math.round(waitMs) }, 'cannot read the stream yet');
+        const until = Date.now() + waitMs;
+        while (!closed && Date.now() < until) await wait(until - Date.now());
+      }
+    }
+  })();
+
+  // After a reconnect the consumer may be gone with the server's memory: go on with a new one at once.
+  const statuses = nc.status();
+  void (async () => {
+    for await (const status of statuses) {
+      if (closed) return;
+      if (status.type === 'reconnect') {
+        epoch++;
+        wake();
+      }
+    }
+  })();
+
+  return {
+    seek(generation, hi) {
+      // The queue holds what lies after `taken`. What was taken but not stored must be read again.
+      if (!lost && wanted === generation && hi >= taken && hi <= received) {
+        while (queue[head] !== undefined && queue[head]!.sequence <= hi) budget.release(shift());
+        taken = hi;
+        return;
+      }
+      clear();
+      wanted = generation;
+      received = hi;
+      taken = hi;
+      lost = false;
+      epoch++;
+      wake();
+    },
+    peek: () => queue[head],
+    take() {
+      if (queue[head] === undefined) return;
+      taken = queue[head]!.sequence;
+      shift();
+      if (queued < options.aheadBytes / 2 || queue.length === 0) wake();
+    },
+    get lost() {
+      return lost;
+    },
+    wait,
+    wake,
+    release: (bytes) => budget.release(bytes),
+    async close() {
+      if (closed) return;
+      closed = true;
+      epoch++;
+      offRoom();
+      wake();
+      await running;
+      clear();
+    },
+  };
+}

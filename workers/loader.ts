@@ -1,0 +1,218 @@
+/**
+ * The loader's protocol for one shard: exactly once, with the warehouse as the only truth. Pure: everything it does goes
+ * through {@link ShardIo}, so that the tests can crash, pause and deceive it at each step.
+ *
+ *   L1 One INSERT is one block is one part: it is there whole or not at all (the statement's settings see to it).
+ *   L2 An INSERT of a block that is there inserts nothing. So any retry, by anyone, at any later time, is harmless:
+ *      crashed, paused and cut-off workers need no fencing, and two workers on one shard only waste work.
+ *   L3 The next block starts after the `hi` that the warehouse reports, never after what the worker remembers. Every
+ *      worker's block k+1 therefore starts with the same message and lies on the same day. After another's block the
+ *      worker recovers in full. A worker that was away for long may find that the others loaded AND trimmed what its next
+ *      block would start with; what it reads then belongs to a later block, perhaps of another day, where the probe of
+ *      L2 would not see its number. So a block that does not start at hi+1 is not written before one more look at the
+ *      warehouse has shown that nobody went on from hi: then the messages were truly removed.
+ *   L4 Replicated tables add a deduplication token: the statement's business (workers/schema).
+ *   L5 Batches sent again: not yet checked; `duplicate` is 0.
+ *   L6 Blocks that the warehouse refuses for their content: the shard waits, tells, and tries slowly; `dead` is 0.
+ *   L7 One block in flight per shard; the next one's messages are fetched meanwhile (fetch.ts).
+ *   L8 What is in the warehouse of messages that are still in the stream is never deleted (trim.ts, retention.ts,
+ *      erase.ts), and a stream that was made anew or lost its end stops the shard.
+ */
+import type { Block } from './block.js';
+
+/** What the stream and the warehouse know of the shard. */
+export interface ShardState {
+  /** Identity of the stream that is there now: another one after it was made anew. */
+  readonly generation: string;
+  readonly firstSequence: number;
+  readonly lastSequence: number;
+  /** The last block of this generation in the warehouse, 0 when none, and its last message. */
+  readonly block: number;
+  readonly hi: number;
+  /** Other generations of this shard in the warehouse; looked for only when this one has no block. */
+  readonly others: readonly { readonly generation: string; readonly hi: number }[];
+  /** Whether the operator has said that this generation may be loaded in spite of `others`. */
+  readonly accepted: boolean;
+}
+
+/** Where a block stands: the constants of its INSERT that do not come from its messages. */
+export interface Place {
+  readonly generation: string;
+  /** Number of the block within shard and generation, from 1. */
+  readonly block: number;
+}
+
+/** How an INSERT failed, as far as the protocol cares. */
+export type InsertFailure = 'busy' | 'content' | 'transient' | 'fatal';
+
+export interface ShardIo {
+  /** Reads the state; rejects when the log or the warehouse cannot be reached. */
+  recover(): Promise<ShardState>;
+  /**
+   * The next block of messages after `hi`; waits for them. `again`: the log may have changed, recover first.
+   * `undefined`: stopping, and nothing is left to store.
+   */
+  gather(generation: string, hi: number): Promise<Block | 'again' | undefined>;
+  /** Insert-if-absent. Rejects with anything; {@link classify} tells what it means. */
+  insert(place: Place, block: Block): Promise<void>;
+  classify(error: unknown): InsertFailure;
+  /** First and last message of the block of this number that the warehouse has, undefined when it has none. */
+  readBack(place: Place, block: Block): Promise<{ readonly lo: number; readonly hi: number } | undefined>;
+  /** The block is in the warehouse: mine, or one that another worker stored under its number. */
+  settled(place: Place, block: Block, mine: boolean): void;
+  /** Something worth a line in the log and a metric. */
+  tell(event: LoaderEvent): void;
+  /** Waits about so long; less when stopping. */
+  pause(ms: number): Promise<void>;
+  /** Take no new block. */
+  stopping(): boolean;
+  /** Leave even the block in flight; harmless by L2. */
+  givingUp(): boolean;
+}
+
+export type LoaderEvent =
+  | { readonly kind: 'recovered'; readonly state: ShardState }
+  | { readonly kind: 'recover-failed'; readonly error: unknown; readonly waitMs: number }
+  | { readonly kind: 'gap'; readonly from: number; readonly to: number }
+  | {
+      readonly kind: 'insert-failed';
+      readonly failure: InsertFailure;
+      readonly place: Place;
+      readonly block: Block;
+      readonly error: unknown;
+      readonly waitMs: number;
+    }
+  | { readonly kind: 'read-back-failed'; readonly place: Place; readonly error: unknown; readonly waitMs: number }
+  | { readonly kind: 'absent'; readonly place: Place; readonly block: Block };
+
+/** How the loader of a shard ended. */
+export type Ending = { readonly kind: 'left' } | { readonly kind: 'stopped'; readonly reason: string };
+
+/** Waits between tries, in ms; they double from the first to the last. The shell adds jitter. */
+const backOff = {
+  transient: { first: 100, last: 5_000 },
+  // A running query of the same name ends soon, one way or the other.
+  busy: { first: 50, last: 1_000 },
+  // L6 is not built yet: never skip, but do not hammer either.
+  content: { first: 5_000, last: 60_000 },
+  fatal: { first: 2_000, last: 30_000 },
+} as const;
+
+function waits(kind: keyof typeof backOff): () => number {
+  const { first, last } = backOff[kind];
+  let next: number = first;
+  return () => {
+    const now = next;
+    next = Math.min(next * 2, last);
+    return now;
+  };
+}
+
+/** Why this shard must not be loaded now; undefined when it may. */
+export function refusal(state: ShardState): string | undefined {
+  if (state.block === 0 && state.others.length > 0 && !state.accepted) {
+    const known = state.others.map((other) => `${other.generation} (loaded up to ${other.hi})`).join(', ');
+    return (
+      `the stream was made anew: it is now ${state.generation}, and the warehouse holds ${known}. If its messages are ` +
+      'new ones, accept it and the shard goes on; if it is an old stream restored, they would be stored twice'
+    );
+  }
+  if (state.lastSequence < state.hi) {
+    return (
+      `the stream went backwards: its last message is ${state.lastSequence}, but the warehouse holds up to ` +
+      `${state.hi}. Restore the stream, or remove it so that a new one is made and accepted`
+    );
+  }
+  return undefined;
+}
+
+/** Loads one shard until it is told to stop, or must not go on. Never rejects while its io keeps to the contract. */
+export async function loadShard(io: ShardIo): Promise<Ending> {
+  let recoverWait = waits('transient');
+  let gap: Gap | undefined;
+  while (!io.stopping()) {
+    let state: ShardState;
+    try {
+      state = await io.recover();
+    } catch (error) {
+      const waitMs = recoverWait();
+      io.tell({ kind: 'recover-failed', error, waitMs });
+      await io.pause(waitMs);
+      continue;
+    }
+    recoverWait = waits('transient');
+    const reason = refusal(state);
+    if (reason !== undefined) return { kind: 'stopped', reason }; // L8
+    io.tell({ kind: 'recovered', state });
+    gap = await follow(io, state, gap);
+  }
+  return { kind: 'left' };
+}
+
+/** The next message was not the one after `hi`. */
+interface Gap {
+  readonly hi: number;
+  readonly lo: number;
+}
+
+/**
+ * Stores block after block, until something calls for a recovery or the end.
+ * @param seen a gap that was met before the recovery of `state`
+ * @returns a gap that must be looked into by another recovery
+ */
+async function follow(io: ShardIo, state: ShardState, seen: Gap | undefined): Promise<Gap | undefined> {
+  const { generation } = state;
+  let { block: last, hi } = state;
+  while (true) {
+    const block = await io.gather(generation, hi);
+    if (block === 'again' || block === undefined) return undefined;
+    if (block.lo !== hi + 1) {
+      if (seen?.hi !== hi || seen.lo !== block.lo) return { hi, lo: block.lo }; // L3
+      io.tell({ kind: 'gap', from: hi + 1, to: block.lo - 1 });
+    }
+    const place: Place = { generation, block: last + 1 };
+    const stored = await store(io, place, block);
+    if (stored === undefined) return undefined;
+    const mine = stored.lo === block.lo && stored.hi === block.hi;
+    io.settled(place, block, mine);
+    // L3: after another's block, recover in full; its `hi` alone would not tell what is inside it (L5).
+    if (!mine) return undefined;
+    last = place.block;
+    hi = stored.hi;
+  }
+}
+
+/** Insert and read back until the warehouse has a block of this number. Undefined: giving up, or recover first. */
+async function store(io: ShardIo, place: Place, block: Block): Promise<{ lo: number; hi: number } | undefined> {
+  const wait = { transient: waits('transient'), busy: waits('busy'), content: waits('content'), fatal: waits('fatal') };
+  while (!io.givingUp()) {
+    let told = false;
+    try {
+      await io.insert(place, block);
+    } catch (error) {
+      told = true;
+      // Whatever the error says, the INSERT may have happened or may still be running: only reading back tells.
+      const failure = io.classify(error);
+      const waitMs = wait[failure]();
+      io.tell({ kind: 'insert-failed', failure, place, block, error, waitMs });
+      await io.pause(waitMs);
+    }
+    const readWait = waits('transient');
+    while (!io.givingUp()) {
+      try {
+        const found = await io.readBack(place, block);
+        if (found !== undefined) return found;
+        io.tell({ kind: 'absent', place, block });
+        if (told) break;
+        // The warehouse took the INSERT and stored nothing: it has these messages under another number. Look again.
+        await io.pause(wait.transient());
+        return undefined;
+      } catch (error) {
+        const waitMs = readWait();
+        io.tell({ kind: 'read-back-failed', place, error, waitMs });
+        await io.pause(waitMs);
+      }
+    }
+  }
+  return undefined;
+}

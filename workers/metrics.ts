@@ -1,0 +1,150 @@
+/**
+ * The worker's instruments and the span of each block. Made by one call after telemetry has started: instruments that are
+ * made earlier stay silent (fact F10).
+ */
+import { type Attributes, type Context, metrics, propagation, ROOT_CONTEXT, SpanKind, trace } from '@opentelemetry/api';
+import type { Block } from './block.js';
+import type { InsertFailure, Place } from './loader.js';
+
+export interface WorkerMetrics {
+  /** An INSERT was answered without error. */
+  inserted(shard: number, seconds: number): void;
+  insertFailed(shard: number, failure: InsertFailure): void;
+  /** The warehouse has the block. `startedAt`: performance.now() when its last INSERT began. */
+  settled(shard: number, block: Block, mine: boolean, place: Place, startedAt: number): void;
+  recovered(shard: number): void;
+  gap(shard: number, messages: number): void;
+  trimmed(shard: number): void;
+  /** Alarm: the shard is not loaded until somebody acts. */
+  stopped(shard: number, stopped: boolean): void;
+  /** Alarm: the warehouse refuses the shard's block for its content or the worker's settings. */
+  stuck(shard: number, stuck: boolean): void;
+  measured(shard: number, state: { readonly depth: number; readonly lagMs: number }): void;
+  /** The shard is no longer this worker's. */
+  left(shard: number): void;
+}
+
+export interface WorkerGauges {
+  /** Bytes of messages held in memory. */
+  readonly bytesHeld: () => number;
+  /** The pool of connections to the warehouse, by name of the figure. */
+  readonly pool: () => Readonly<Record<string, number>>;
+}
+
+/** Context of one batch's request, for a link. */
+function linkOf(traceparent: string): { context: NonNullable<ReturnType<typeof trace.getSpanContext>> } | undefined {
+  const context: Context = propagation.extract(ROOT_CONTEXT, { traceparent });
+  const span = trace.getSpanContext(context);
+  return span === undefined ? undefined : { context: span };
+}
+
+export function workerMetrics(gauges: WorkerGauges): WorkerMetrics {
+  const meter = metrics.getMeter('sluice');
+  const tracer = trace.getTracer('sluice');
+  const counter = (name: string, description: string, unit = '1') => meter.createCounter(name, { description, unit });
+  const rows = counter('sluice_worker_rows', 'Rows stored.');
+  const bytes = counter('sluice_worker_bytes', 'Bytes of payload stored.', 'By');
+  const blocks = counter('sluice_worker_blocks', 'Blocks stored, by why they were cut.');
+  const others = counter('sluice_worker_others_blocks', 'Blocks that another worker turned out to have stored.');
+  const failures = counter('sluice_worker_insert_failures', 'INSERTs that failed: busy, content, transient, fatal.');
+  const recoveries = counter('sluice_worker_recoveries', "Times a shard's position was read from the warehouse.");
+  const gaps = counter(
+    'sluice_worker_gap_messages',
+    'Messages that were gone from the stream before they were loaded.',
+  );
+  const trims = counter('sluice_worker_trims', 'Times loaded messages were removed from a stream.');
+  const blockRows = meter.createHistogram('sluice_worker_block_rows', {
+    description: 'Rows of a block.',
+    advice: { explicitBucketBoundaries: [1, 10, 100, 1e3, 1e4, 25e3, 5e4, 1e5, 15e4, 2e5, 5e5] },
+  });
+  const insertSeconds = meter.createHistogram('sluice_worker_insert_seconds', {
+    description: 'How long an INSERT took.',
+    unit: 's',
+    advice: { explicitBucketBoundaries: [0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30] },
+  });
+
+  const byShard = {
+    depth: new Map<number, number>(),
+    lag: new Map<number, number>(),
+    stopped: new Map<number, number>(),
+    stuck: new Map<number, number>(),
+  };
+  const perShard = (name: string, description: string, values: Map<number, number>): void => {
+    meter.createObservableGauge(name, { description }).addCallback((result) => {
+      for (const [shard, value] of values) result.observe(value, { shard });
+    });
+  };
+  perShard('sluice_worker_queue_depth', 'Messages in the stream that are not loaded yet.', byShard.depth);
+  perShard('sluice_worker_lag_seconds', 'Age of the oldest message that is not loaded yet.', byShard.lag);
+  perShard(
+    'sluice_worker_shard_stopped',
+    '1: the shard is not loaded until somebody acts; see the log.',
+    byShard.stopped,
+  );
+  perShard('sluice_worker_shard_stuck', '1: the warehouse refuses the block at the front; see the log.', byShard.stuck);
+  meter
+    .createObservableGauge('sluice_worker_shards', { description: 'Shards that this worker loads.' })
+    .addCallback((result) => result.observe(byShard.stopped.size));
+  meter
+    .createObservableGauge('sluice_worker_bytes_held', { description: 'Bytes of messages held in memory.', unit: 'By' })
+    .addCallback((result) => result.observe(gauges.bytesHeld()));
+  meter
+    .createObservableGauge('sluice_worker_pool', { description: 'Connections to the warehouse, by figure.' })
+    .addCallback((result) => {
+      for (const [figure, value] of Object.entries(gauges.pool())) result.observe(value, { figure });
+    });
+
+  return {
+    inserted: (shard, seconds) => insertSeconds.record(seconds, { shard }),
+    insertFailed: (shard, failure) => failures.add(1, { shard, failure }),
+    settled(shard, block, mine, place, startedAt) {
+      byShard.stuck.set(shard, 0);
+      if (!mine) {
+        others.add(1, { shard });
+        return;
+      }
+      rows.add(block.rows, { shard });
+      bytes.add(block.bytes, { shard });
+      blocks.add(1, { shard, reason: block.reason });
+      blockRows.record(block.rows, { shard });
+      const attributes: Attributes = {
+        'sluice.shard': shard,
+        'sluice.block': place.block,
+        'sluice.rows': block.rows,
+        'sluice.lo': block.lo,
+        'sluice.hi': block.hi,
+        'sluice.flush_reason': block.reason,
+      };
+      const links = block.traces.map(linkOf).filter((link) => link !== undefined);
+      tracer
+        .startSpan(
+          'load block',
+          {
+            kind: SpanKind.CONSUMER,
+            attributes,
+            links,
+            root: true,
+            startTime: Date.now() - (performance.now() - startedAt),
+          },
+          ROOT_CONTEXT,
+        )
+        .end();
+    },
+    recovered(shard) {
+      recoveries.add(1, { shard });
+      byShard.stopped.set(shard, 0);
+      byShard.stuck.set(shard, 0);
+    },
+    gap: (shard, messages) => gaps.add(messages, { shard }),
+    trimmed: (shard) => trims.add(1, { shard }),
+    stopped: (shard, stopped) => void byShard.stopped.set(shard, stopped ? 1 : 0),
+    stuck: (shard, stuck) => void byShard.stuck.set(shard, stuck ? 1 : 0),
+    measured(shard, { depth, lagMs }) {
+      byShard.depth.set(shard, depth);
+      byShard.lag.set(shard, lagMs / 1000);
+    },
+    left(shard) {
+      for (const values of Object.values(byShard)) values.delete(shard);
+    },
+  };
+}

@@ -1,0 +1,72 @@
+/**
+ * Trimming a shard's stream (L8): loaded messages stay for a while, so that other teams' consumers can read recent
+ * history again, and what is not loaded is never touched.
+ */
+
+/** A block in the warehouse whose messages may still be in the stream. */
+interface Loaded {
+  readonly hi: number;
+  readonly bytes: number;
+  /** When its last message was written, ms; for what was loaded before this worker came, when it came. */
+  readonly timeMs: number;
+}
+
+export interface TrimState {
+  readonly nowMs: number;
+  /** Bytes in the stream, loaded or not. */
+  readonly streamBytes: number;
+  /** The stream's limit; -1 for none. */
+  readonly maxBytes: number;
+  /** How long loaded messages stay at most, ms. */
+  readonly replayMs: number;
+}
+
+export interface TrimLedger {
+  /** The warehouse says that everything up to `hi` is loaded. */
+  begin(hi: number, nowMs: number): void;
+  /** A block was stored. */
+  loaded(block: Loaded): void;
+  /** The last sequence that may go now, undefined when none. Never above what is loaded. */
+  point(state: TrimState): number | undefined;
+  /** It is gone. */
+  trimmed(hi: number): void;
+}
+
+/** Blocks are remembered one by one up to so many, then in pairs. */
+const mostEntries = 4_096;
+
+export function trimLedger(): TrimLedger {
+  let entries: Loaded[] = [];
+  return {
+    begin(hi, nowMs) {
+      entries = entries.filter((entry) => entry.hi <= hi);
+      if (hi > (entries.at(-1)?.hi ?? 0)) entries.push({ hi, bytes: 0, timeMs: nowMs });
+    },
+    loaded(block) {
+      entries.push(block);
+      if (entries.length > mostEntries) {
+        entries = entries.flatMap((entry, i) => {
+          const next = entries[i + 1];
+          if (i % 2 === 1) return [];
+          return next === undefined ? [entry] : [{ ...next, bytes: entry.bytes + next.bytes }];
+        });
+      }
+    },
+    point({ nowMs, streamBytes, maxBytes, replayMs }) {
+      let excess = maxBytes > 0 ? streamBytes - maxBytes / 2 : 0;
+      let hi: number | undefined;
+      for (const entry of entries) {
+        const old = nowMs - entry.timeMs > replayMs;
+        if (!old && excess <= 0) break;
+        hi = entry.hi;
+        excess -= entry.bytes;
+        // It stands for an unknown number of bytes: look at the stream again before more goes.
+        if (!old && entry.bytes === 0) break;
+      }
+      return hi;
+    },
+    trimmed(hi) {
+      entries = entries.filter((entry) => entry.hi > hi);
+    },
+  };
+}
