@@ -22,3 +22,6 @@ export const settingsBucket = 'sluice_settings';
 
 /** The KV bucket in which live workers say that they live; entries expire. */
 export const workersBucket = 'sluice_workers';
+
+/** Where workers say how far a shard is in the warehouse: JSON `{generation, sequence}`. A hint, not kept. */
+export const committedSubject = (shard: number): string => `sluice.committed.${shard}`;

@@ -1,0 +1,179 @@
+/** Reading a real stream: order, positions, bounds, and what happens when the server or the stream goes away. */
+import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jetstream';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { silentLog } from '../lib/log.js';
+import { shardStream, shardSubjects } from '../lib/subjects.js';
+import { type TestNats, withNats } from '../lib/testing/nats.js';
+import { generationOf, readStream, type StreamReader } from './fetch.js';
+import { type ByteBudget, byteBudget } from './fetch-budget.js';
+
+const MiB = 1024 ** 2;
+const stream = shardStream(0);
+
+async function create(jsm: JetStreamManager): Promise<string> {
+  const config = {
+    name: stream,
+    subjects: [shardSubjects(0)],
+    retention: 'limits',
+    discard: 'new',
+    storage: 'file',
+  } as const;
+  return generationOf(await jsm.streams.add(config));
+}
+
+async function publish(nats: TestNats, count: number, bytes: number): Promise<void> {
+  const js = jetstream(nats.nc);
+  const data = new Uint8Array(bytes);
+  for (let at = 0; at < count; at += 16) {
+    await Promise.all(
+      Array.from({ length: Math.min(16, count - at) }, () => js.publish('ev.0.acme', data, { timeout: 10_000 })),
+    );
+  }
+}
+
+async function withReader(
+  use: (at: {
+    nats: TestNats;
+    jsm: JetStreamManager;
+    reader: StreamReader;
+    budget: ByteBudget;
+    generation: string;
+  }) => Promise<void>,
+  limits: { total: number; ahead: number } = { total: 64 * MiB, ahead: 32 * MiB },
+): Promise<void> {
+  await withNats(async (nats) => {
+    const jsm = await jetstreamManager(nats.nc);
+    const generation = await create(jsm);
+    const budget = byteBudget(limits.total);
+    const reader = readStream({ nc: nats.nc, jsm, stream, budget, aheadBytes: limits.ahead, log: silentLog });
+    try {
+      await use({ nats, jsm, reader, budget, generation });
+    } finally {
+      await reader.close();
+    }
+  });
+}
+
+/** Takes messages until `count` are there; fails after 20 s. */
+async function take(reader: StreamReader, count: number): Promise<number[]> {
+  const sequences: number[] = [];
+  const until = Date.now() + 20_000;
+  while (sequences.length < count) {
+    const message = reader.peek();
+    if (message === undefined) {
+      assert.ok(Date.now() < until, `only ${sequences.length} of ${count} messages came`);
+      await reader.wait(100);
+      continue;
+    }
+    sequences.push(message.sequence);
+    reader.take();
+    reader.release(message.data.length);
+  }
+  return sequences;
+}
+
+const range = (from: number, to: number): number[] => Array.from({ length: to - from + 1 }, (_, i) => from + i);
+
+test('messages come in order from any position, again and again', async () => {
+  await withReader(async ({ nats, reader, generation, budget }) => {
+    await publish(nats, 50, 100);
+    reader.seek(generation, 0);
+    assert.equal(await take(reader, 50), range(1, 50));
+    reader.seek(generation, 20);
+    assert.equal(await take(reader, 10), range(21, 30));
+    // What is at hand is kept; only what is below the new position goes.
+    reader.seek(generation, 35);
+    assert.equal(await take(reader, 15), range(36, 50));
+    await publish(nats, 3, 100);
+    assert.equal(await take(reader, 3), [51, 52, 53]);
+    await reader.close();
+    assert.is(budget.used, 0);
+  });
+});
+
+test('a new message arrives within milliseconds, not with a poll', async () => {
+  await withReader(async ({ nats, reader, generation }) => {
+    reader.seek(generation, 0);
+    await publish(nats, 1, 100);
+    await take(reader, 1);
+    const waits: number[] = [];
+    for (let i = 0; i < 20; i++) {
+      const start = performance.now();
+      await publish(nats, 1, 100);
+      await take(reader, 1);
+      waits.push(performance.now() - start);
+    }
+    waits.sort((a, b) => a - b);
+    assert.ok(waits[10]! < 50, `median ${waits[10]} ms`);
+  });
+});
+
+test('a reader whose messages nobody takes stops reading at its bound', async () => {
+  await withReader(
+    async ({ nats, reader, generation, budget }) => {
+      await publish(nats, 400, 128 * 1024);
+      reader.seek(generation, 0);
+      let used = -1;
+      for (let still = 0; still < 5; ) {
+        await new Promise((resolve) => setTimeout(resolve, 200));
+        still = budget.used === used ? still + 1 : 0;
+        used = budget.used;
+      }
+      // One pull (8 MB here, the server's largest message) may go past it.
+      assert.ok(used >= 8 * MiB && used <= 24 * MiB, `${used} bytes held`);
+      assert.equal(await take(reader, 400), range(1, 400));
+    },
+    { total: 16 * MiB, ahead: 16 * MiB },
+  );
+});
+
+test('messages that were removed are skipped, and the sequences tell', async () => {
+  await withReader(async ({ nats, jsm, reader, generation }) => {
+    await publish(nats, 10, 100);
+    await jsm.streams.purge(stream, { seq: 4 });
+    await jsm.streams.deleteMessage(stream, 7);
+    reader.seek(generation, 0);
+    assert.equal(await take(reader, 6), [4, 5, 6, 8, 9, 10]);
+  });
+});
+
+test('reading goes on where it was after nats-server was killed', async () => {
+  await withReader(async ({ nats, reader, generation }) => {
+    await publish(nats, 20, 100);
+    reader.seek(generation, 0);
+    assert.equal(await take(reader, 10), range(1, 10));
+    nats.process().kill('SIGKILL');
+    await nats.restart();
+    const until = Date.now() + 15_000;
+    while (true) {
+      try {
+        await publish(nats, 5, 100);
+        break;
+      } catch (error) {
+        if (Date.now() > until) throw error;
+      }
+    }
+    assert.equal((await take(reader, 15)).slice(0, 15), range(11, 25));
+  });
+});
+
+test('a stream that was made anew is not read on (L8)', async () => {
+  await withReader(async ({ nats, jsm, reader, generation }) => {
+    await publish(nats, 5, 100);
+    reader.seek(generation, 0);
+    await take(reader, 5);
+    await jsm.streams.delete(stream);
+    const next = await create(jsm);
+    assert.is.not(next, generation);
+    await publish(nats, 9, 100);
+    const until = Date.now() + 15_000;
+    while (!reader.lost && Date.now() < until) await reader.wait(100);
+    assert.ok(reader.lost);
+    assert.is(reader.peek(), undefined);
+    reader.seek(next, 0);
+    assert.equal(await take(reader, 9), range(1, 9));
+  });
+});
+
+test.run();
