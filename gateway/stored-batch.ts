@@ -100,6 +100,7 @@ export function frameBatch(parts: StoredBatchParts): FramedBatch {
 // One scratch for all: frameBatch is synchronous and copies the result out. The ids and the contract's revision are
 // bounded by their syntax, so this cannot overflow.
 const scratch = new Uint8Array(maxMetadataBytes);
+const textScratch = new Uint8Array(maxUserAgentBytes);
 
 function varintSize(value: number): number {
   let size = 1;
@@ -135,15 +136,23 @@ function putAscii(target: Uint8Array, offset: number, tag: number, text: string)
   return at;
 }
 
+/** At most `maxBytes` of a text that a client chose. */
 function putText(target: Uint8Array, offset: number, tag: number, text: string, maxBytes: number): number {
+  if (text.length <= maxBytes && isAscii(text)) return putAscii(target, offset, tag, text);
   // encodeInto stops before a character that does not fit, so a cut text stays valid UTF-8.
-  const room = new Uint8Array(maxBytes);
-  const { written } = encoder.encodeInto(text, room);
+  const { written } = encoder.encodeInto(text, textScratch.subarray(0, maxBytes));
   if (written === 0) return offset;
   target[offset] = tag;
   const at = putVarint(target, offset + 1, written);
-  target.set(room.subarray(0, written), at);
+  target.set(textScratch.subarray(0, written), at);
   return at + written;
+}
+
+function isAscii(text: string): boolean {
+  for (let i = 0; i < text.length; i++) {
+    if (text.charCodeAt(i) > 0x7f) return false;
+  }
+  return true;
 }
 
 function putTimestamp(target: Uint8Array, offset: number, tag: number, seconds: number, nanos: number): number {

@@ -1,0 +1,125 @@
+/** The ingest core while nats-server stalls or dies under load: nothing acked is lost, and nothing grows without bound. */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { SluiceError } from '../lib/errors.js';
+import { type TestNats, withNats } from '../lib/testing/nats.js';
+import type { IngestResult } from './ingest.js';
+import {
+  assertAllStored,
+  type IngestSubject,
+  ingestInput,
+  largeBatch,
+  MiB,
+  outcomes,
+  smallBatch,
+  stored,
+  until,
+  withIngest,
+} from './testing/ingest.js';
+
+/** Callers that keep publishing until told to stop, large and small batches mixed. */
+function load(subject: IngestSubject, callers: number) {
+  const acked: IngestResult[] = [];
+  const failed: SluiceError[] = [];
+  let running = true;
+  let mostHeld = 0;
+  let mostInFlight = 0;
+  const caller = async (name: number): Promise<void> => {
+    for (let i = 0; running; i++) {
+      try {
+        acked.push(
+          await subject.ingest.publish(ingestInput(`c${name}-${i}`, name % 2 === 0 ? largeBatch : smallBatch)),
+        );
+      } catch (error) {
+        if (!(error instanceof SluiceError)) throw error;
+        failed.push(error);
+        await new Promise((resolve) => setTimeout(resolve, Math.min(error.retryAfterMs ?? 0, 50)));
+      }
+      mostHeld = Math.max(mostHeld, subject.gauges.bytesInFlight());
+      mostInFlight = Math.max(mostInFlight, subject.gauges.publishesInFlight());
+    }
+  };
+  const all = Array.from({ length: callers }, (_, name) => caller(name));
+  return {
+    acked,
+    failed,
+    mostHeld: () => mostHeld,
+    mostInFlight: () => mostInFlight,
+    codes: () => new Set(failed.map(({ code }) => code)),
+    async stop() {
+      running = false;
+      await Promise.all(all);
+    },
+  };
+}
+
+const bounds = { maxBytesInFlight: 4 * MiB, maxTenantBytesInFlight: 4 * MiB, publishTimeout: 500 };
+
+test('a stalled server: held bytes and the window stay bounded, outcomes are told, nothing acked is missing', async () => {
+  await withNats(async (nats) => {
+    await withIngest(nats, { ...bounds, publishWindow: 16 }, async (subject) => {
+      const work = load(subject, 120);
+      await until('acks', () => work.acked.length > 200);
+      const before = process.memoryUsage().rss;
+      nats.process().kill('SIGSTOP');
+      const ackedBefore = work.acked.length;
+      // Several times the timeout: without P4 every timeout would let another window into the buffers.
+      const end = Date.now() + 4_000;
+      await until('the stall', () => Date.now() > end);
+      const grown = process.memoryUsage().rss - before;
+      nats.process().kill('SIGCONT');
+      assert.ok(work.acked.length - ackedBefore < 100, 'no acks come from a stopped server');
+      await until('acks again', () => work.acked.length > ackedBefore + 500);
+      await work.stop();
+      assert.ok(work.mostHeld() <= 4 * MiB, `${work.mostHeld()} bytes held`);
+      assert.ok(work.mostInFlight() <= 16);
+      assert.ok(grown < 64 * MiB, `grew by ${grown} bytes`);
+      for (const code of ['outcome_unknown', 'log_unavailable', 'overloaded'] as const) {
+        assert.ok(work.codes().has(code), `${code} was told: ${[...work.codes()].join()}`);
+      }
+      for (const error of work.failed) {
+        assert.is(error.outcomeUnknown, error.code === 'outcome_unknown');
+        assert.ok((error.retryAfterMs ?? 0) > 0);
+      }
+      // The server had read some of those given up: their acks came late and freed their places.
+      assert.ok((subject.ends.get('late') ?? 0) > 0);
+      await until('idle', () => subject.gauges.bytesInFlight() === 0 && subject.gauges.publishesInFlight() === 0);
+      await assertAllStored(nats, work.acked);
+      await noBatchTwice(nats);
+    });
+  });
+});
+
+test('a killed server: batches fail at once, the core recovers by itself, nothing acked is missing', async () => {
+  await withNats(async (nats) => {
+    await withIngest(nats, { ...bounds, publishTimeout: 10_000 }, async (subject) => {
+      const work = load(subject, 40);
+      for (let round = 0; round < 3; round++) {
+        const sofar = work.acked.length;
+        await until('acks', () => subject.ingest.ready && work.acked.length > sofar + 300);
+        nats.process().kill('SIGKILL');
+        await until('not ready', () => !subject.ingest.ready, 2_000);
+        assert.match(subject.ingest.reason ?? '', /NATS is disconnected/);
+        const { failed } = await outcomes([subject.ingest.publish(ingestInput('while-down'))]);
+        assert.is(failed[0]?.code, 'log_unavailable');
+        assert.not(failed[0]?.outcomeUnknown);
+        await nats.restart();
+        await until('ready', () => subject.ingest.ready);
+      }
+      const sofar = work.acked.length;
+      await until('acks', () => work.acked.length > sofar + 300);
+      await work.stop();
+      assert.ok(work.codes().has('outcome_unknown') && work.codes().has('log_unavailable'));
+      await assertAllStored(nats, work.acked);
+      await noBatchTwice(nats);
+    });
+  });
+});
+
+/** The core never publishes a batch again by itself. */
+async function noBatchTwice(nats: TestNats): Promise<void> {
+  const ids = (await stored(nats)).flatMap(({ batches }) => batches.map(({ batchId }) => batchId));
+  assert.is(new Set(ids).size, ids.length);
+}
+
+test.run();

@@ -1,0 +1,381 @@
+/**
+ * The ingest core: takes encoded batches of a tenant, and answers when the log has them. Knows nothing of RPC.
+ *
+ *   admission.ts     bytes in flight, bounded in all and per tenant
+ *   stored-batch.ts  metadata in front of the client's bytes
+ *   coalesce.ts      group commit
+ *   publish.ts       the window to JetStream, payload-pool.ts its buffers
+ *   log-connection.ts  whether the log can take batches now
+ *   deadlines.ts     callers that stop waiting
+ *   metrics.ts       the gateway's instruments
+ *
+ *   I1  A batch is answered as accepted only after JetStream's ack for the message that holds it.
+ *   I2  Its bytes count as held from admission until its message is settled, also when the caller has given up before.
+ *   I3  No event is decoded: the scanner proves the bytes, and they go on unchanged.
+ */
+import { randomUUID } from 'node:crypto';
+import type { NatsConnection } from '@nats-io/transport-node';
+import type { GatewayConfig } from '../lib/config/index.js';
+import { contractRevision, type Rejection, scanBatch } from '../lib/contract/index.js';
+import { shardOf } from '../lib/contract/shard.js';
+import { SluiceError } from '../lib/errors.js';
+import type { Log } from '../lib/log.js';
+import { batchSubject } from '../lib/subjects.js';
+import { createAdmission } from './admission.js';
+import { createCoalescer, type Group } from './coalesce.js';
+import { createDeadlines } from './deadlines.js';
+import { watchLog } from './log-connection.js';
+import type { GatewayMetrics } from './metrics.js';
+import { createPublisher, type Outgoing, type Publisher, type Stored } from './publish.js';
+import { type FramedBatch, frameBatch, maxMetadataBytes } from './stored-batch.js';
+
+export interface IngestInput {
+  readonly tenant: string;
+  /** Encoded EventBatch. Not copied until it is sent, so it must not change before the promise settles. */
+  readonly batch: Uint8Array;
+  /** Empty: the core mints one. */
+  readonly batchId: string;
+  /** 0 = unknown. */
+  readonly attempt: number;
+  readonly sentAt?: { seconds: bigint; nanos: number } | undefined;
+  /** On the clock of Date.now(), ms. Noticed up to 10 ms late. */
+  readonly deadlineAt?: number | undefined;
+  readonly traceparent?: string | undefined;
+  /** Name and version of the client library: "sluice-node/0.1.0". */
+  readonly client?: string | undefined;
+  /** 4 or 16 bytes. */
+  readonly clientAddress?: Uint8Array | undefined;
+  readonly userAgent?: string | undefined;
+}
+
+export interface IngestResult {
+  readonly batchId: string;
+  readonly accepted: number;
+  readonly rejected: number;
+  readonly rejections: readonly Rejection[];
+  /** Undefined when nothing was accepted. */
+  readonly position: { stream: string; shard: number; sequence: bigint } | undefined;
+}
+
+export interface Ingest {
+  /**
+   * Resolves when JetStream has the batch. @throws SluiceError (validation, overloaded, log_full, log_unavailable,
+   * outcome_unknown, deadline, draining)
+   */
+  publish(input: IngestInput): Promise<IngestResult>;
+  /**
+   * Resolves when `bytes` more of this tenant fit (streams wait here instead of being refused: flow control). They are
+   * set aside until the next macrotask: publish at once. Rejects with the signal's reason.
+   */
+  room(tenant: string, bytes: number, signal: AbortSignal): Promise<void>;
+  /** Able to publish now: NATS connected, shards known, payload limit checked. */
+  readonly ready: boolean;
+  /** Why not, for /readyz. */
+  readonly reason: string | undefined;
+  /** Refuses new work (draining), publishes what is gathered, waits for acks at most graceMs. */
+  drain(graceMs: number): Promise<void>;
+  readonly limits: { maxBatchBytes: number; maxBatchEvents: number; maxStreamBytesInFlight: number };
+}
+
+export interface IngestOptions {
+  /** The connection, when it comes: the core starts without it, not ready. It stays the caller's to close. */
+  readonly nats: Promise<NatsConnection>;
+  readonly config: Pick<
+    GatewayConfig,
+    | 'shards'
+    | 'replicas'
+    | 'shardMaxBytes'
+    | 'maxBatchBytes'
+    | 'maxBatchEvents'
+    | 'maxBytesInFlight'
+    | 'maxTenantBytesInFlight'
+    | 'maxStreamBytesInFlight'
+    | 'publishWindow'
+    | 'publishTimeout'
+    | 'coalesceBytes'
+    | 'coalesceDelay'
+  >;
+  readonly metrics: GatewayMetrics;
+  readonly log: Log;
+}
+
+/** What a held batch costs beyond its bytes, so that a flood of tiny batches is bounded too. */
+const batchOverheadBytes = 512;
+/** From this size on a batch has a message of its own: joining it with others would save nothing. */
+const largeBatchBytes = 32 * 1024;
+/** After "full", a shard is tried again this much later: a refused message costs as much traffic as a stored one. */
+const fullPauseMs = 200;
+const deadlineTickMs = 10;
+const batchIdPattern = /^[A-Za-z0-9._:/-]{1,64}$/;
+
+/** A batch between admission and its message's outcome. */
+interface Pending {
+  readonly tenant: string;
+  readonly shard: number;
+  readonly cost: number;
+  /** Becomes the answer: the position is filled in when it is known. */
+  readonly result: { -readonly [K in keyof IngestResult]: IngestResult[K] };
+  /** Undefined once it is in a message, or given up before. */
+  framed: FramedBatch | undefined;
+  answered: boolean;
+  readonly resolve: (result: IngestResult) => void;
+  readonly reject: (error: SluiceError) => void;
+  deadlineBucket: number | undefined;
+}
+
+/** Starts the core. It becomes ready by itself, and again after every loss of the connection. */
+export function createIngest(options: IngestOptions): Ingest {
+  const { config, metrics, log } = options;
+  const { maxBatchBytes, maxBatchEvents } = config;
+  const scanLimits = { maxEvents: maxBatchEvents };
+  let draining = false;
+  let publisher: Publisher | undefined;
+  let pending = 0;
+  let onIdle: (() => void) | undefined;
+  /** Per shard: not before this time (monotonic ms). */
+  const fullUntil: number[] = [];
+
+  const admission = createAdmission({
+    maxBytes: config.maxBytesInFlight,
+    maxTenantBytes: config.maxTenantBytesInFlight,
+    now: () => performance.now(),
+    random: Math.random,
+    later: setImmediate,
+  });
+
+  const schedule = (callback: () => void, ms: number): (() => void) => {
+    const timer = setTimeout(callback, ms);
+    return () => clearTimeout(timer);
+  };
+
+  const deadlines = createDeadlines<Pending>({
+    tickMs: deadlineTickMs,
+    now: Date.now,
+    schedule,
+    expired: (batch) => {
+      batch.deadlineBucket = undefined;
+      const sent = batch.framed === undefined;
+      // What was not sent is not sent any more: the caller would not hear of it.
+      batch.framed = undefined;
+      answer(
+        batch,
+        new SluiceError(
+          'deadline',
+          sent ? 'The log did not acknowledge the batch in time.' : 'The batch was not sent to the log in time.',
+          { outcomeUnknown: sent, retryAfterMs: 0 },
+        ),
+      );
+    },
+  });
+  // Everything is settled within a wait for the window and a wait for the ack, so a later deadline cannot pass first.
+  const longestWait = 2 * config.publishTimeout + config.coalesceDelay + 1_000;
+
+  const coalescer = createCoalescer<Pending>({
+    maxBytes: config.coalesceBytes,
+    largeBytes: Math.min(largeBatchBytes, config.coalesceBytes),
+    maxDelay: config.coalesceDelay,
+    now: () => performance.now(),
+    schedule,
+    emit: (group, reason) => {
+      metrics.flushed(reason);
+      const message: Outgoing = {
+        subject: group.key,
+        encode(allocate) {
+          return encode(group, allocate);
+        },
+        settle(outcome) {
+          settle(group, outcome);
+        },
+      };
+      if (publisher === undefined) message.settle(unavailable());
+      else publisher.send(message);
+    },
+  });
+
+  const connection = watchLog({
+    ...options,
+    // One batch with its metadata, or a group, must fit one message.
+    minPayload: Math.max(maxBatchBytes + 4 * maxMetadataBytes, config.coalesceBytes),
+    onConnected: (nc) => {
+      if (publisher === undefined) {
+        publisher = createPublisher({
+          nc,
+          log,
+          metrics,
+          window: config.publishWindow,
+          timeoutMs: config.publishTimeout,
+          payloadBytes: config.coalesceBytes,
+        });
+      } else {
+        publisher.connected();
+      }
+    },
+    onDisconnected: () => publisher?.disconnected(),
+  });
+
+  const unavailable = (): SluiceError =>
+    new SluiceError('log_unavailable', `The log cannot be reached: ${connection.reason ?? 'starting'}.`, {
+      retryAfterMs: Math.round(500 + Math.random() * 1_000),
+    });
+
+  /** Joins the batches of a group into one message. The one copy that this core makes. */
+  const encode = (group: Group<Pending>, allocate: (size: number) => Buffer): Buffer | undefined => {
+    group.sealed = true;
+    let size = 0;
+    for (const { framed } of group.items) size += framed?.size ?? 0;
+    if (size === 0) return undefined;
+    const payload = allocate(size);
+    let at = 0;
+    for (const batch of group.items) {
+      if (batch.framed === undefined) continue;
+      at = batch.framed.write(payload, at);
+      // Lets go of the caller's bytes.
+      batch.framed = undefined;
+    }
+    return payload;
+  };
+
+  const answer = (batch: Pending, outcome: IngestResult['position'] | SluiceError): void => {
+    if (batch.answered) return;
+    batch.answered = true;
+    batch.framed = undefined;
+    if (batch.deadlineBucket !== undefined) deadlines.remove(batch, batch.deadlineBucket);
+    if (outcome instanceof SluiceError) {
+      batch.reject(outcome);
+    } else {
+      batch.result.position = outcome;
+      batch.resolve(batch.result);
+    }
+  };
+
+  const settle = (group: Group<Pending>, outcome: Stored | SluiceError): void => {
+    group.sealed = true;
+    const shard = group.items[0]?.shard ?? 0;
+    const told = outcome instanceof SluiceError ? outcome : { ...outcome, shard };
+    if (outcome instanceof SluiceError && outcome.code === 'log_full')
+      fullUntil[shard] = performance.now() + fullPauseMs;
+    for (const batch of group.items) {
+      if (!(outcome instanceof SluiceError) && !batch.answered) metrics.stored(batch.result.accepted);
+      answer(batch, told);
+      pending--;
+      admission.release(batch.tenant, batch.cost);
+    }
+    coalescer.settled(group);
+    if (pending === 0) onIdle?.();
+  };
+
+  const accept = (input: IngestInput): Promise<IngestResult> => {
+    const { tenant, batch, attempt } = input;
+    if (draining) throw new SluiceError('draining', 'This gateway is draining.', { retryAfterMs: 0 });
+    if (!connection.ready) throw unavailable();
+    if (batch.length > maxBatchBytes) {
+      throw new SluiceError('batch_too_large', `The batch has ${batch.length} bytes; the most is ${maxBatchBytes}.`);
+    }
+    if (input.batchId !== '' && !batchIdPattern.test(input.batchId)) {
+      throw new SluiceError('batch_id_invalid', 'The batch_id is longer than 64 bytes or has other characters.');
+    }
+    const receivedAt = Date.now();
+    const { deadlineAt } = input;
+    if (deadlineAt !== undefined && deadlineAt <= receivedAt) {
+      throw new SluiceError('deadline', 'The deadline had passed when the batch came.', { retryAfterMs: 0 });
+    }
+    const cost = batch.length + batchOverheadBytes;
+    admission.take(tenant, cost);
+    // Whatever goes wrong before the coalescer has the batch gives its room back (I2).
+    let handedOver = false;
+    try {
+      const scan = scanBatch(batch, scanLimits);
+      metrics.scanned(scan.accepted, scan.rejected, scan.rejections);
+      const batchId = input.batchId === '' ? randomUUID() : input.batchId;
+      const { accepted, rejected, rejections } = scan;
+      const result: Pending['result'] = { batchId, accepted, rejected, rejections, position: undefined };
+      if (accepted === 0) {
+        metrics.stored(0);
+        return Promise.resolve(result);
+      }
+      const shard = shardOf(tenant, batchId, connection.shards);
+      const pause = fullUntil[shard] === undefined ? 0 : fullUntil[shard] - performance.now();
+      if (pause > 0) {
+        throw new SluiceError('log_full', 'The log is full.', {
+          retryAfterMs: Math.round((pause + 500) * (0.5 + Math.random())),
+        });
+      }
+      const framed = frameBatch({
+        tenant,
+        batchId,
+        attempt,
+        receivedAt,
+        sentAt: input.sentAt,
+        eventCount: accepted,
+        rejectedCount: rejected,
+        unknownFields: scan.unknownFields,
+        contract: contractRevision,
+        traceparent: input.traceparent,
+        client: input.client,
+        clientAddress: input.clientAddress,
+        userAgent: input.userAgent,
+        events: scan.bytes,
+      });
+      handedOver = true;
+      return new Promise((resolve, reject) => {
+        const held: Pending = {
+          tenant,
+          shard,
+          cost,
+          result,
+          framed,
+          answered: false,
+          resolve,
+          reject,
+          deadlineBucket: undefined,
+        };
+        if (deadlineAt !== undefined && deadlineAt - receivedAt < longestWait) {
+          held.deadlineBucket = deadlines.add(held, deadlineAt);
+        }
+        pending++;
+        coalescer.add(batchSubject(shard, tenant), held, framed.size);
+      });
+    } finally {
+      if (!handedOver) admission.release(tenant, cost);
+    }
+  };
+
+  metrics.observe({
+    bytesInFlight: () => admission.bytes,
+    publishesInFlight: () => publisher?.inFlight ?? 0,
+    publishesQueued: () => publisher?.queued ?? 0,
+  });
+
+  return {
+    publish(input) {
+      try {
+        return accept(input);
+      } catch (error) {
+        return Promise.reject(error);
+      }
+    },
+    room: (tenant, bytes, signal) => admission.room(tenant, bytes + batchOverheadBytes, signal),
+    get ready() {
+      return connection.ready && !draining;
+    },
+    get reason() {
+      return draining ? 'draining' : connection.reason;
+    },
+    async drain(graceMs) {
+      draining = true;
+      coalescer.flush();
+      if (pending > 0) {
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, graceMs);
+          onIdle = () => {
+            clearTimeout(timer);
+            resolve();
+          };
+        });
+      }
+      connection.close();
+      publisher?.close();
+    },
+    limits: { maxBatchBytes, maxBatchEvents, maxStreamBytesInFlight: config.maxStreamBytesInFlight },
+  };
+}

@@ -1,0 +1,117 @@
+/**
+ * Whether the log can take batches now: connected, able to carry the largest message, and with a stream for every shard.
+ * Checked when the connection comes and again after every reconnect, because it may be to a server with other limits.
+ */
+import type { NatsConnection } from '@nats-io/transport-node';
+import type { Log } from '../lib/log.js';
+import { ensureShards } from '../lib/log-streams.js';
+
+export interface LogConnectionOptions {
+  readonly nats: Promise<NatsConnection>;
+  readonly config: { readonly shards: number; readonly replicas: number; readonly shardMaxBytes: number };
+  readonly log: Log;
+  /** Bytes that a message must be able to have. */
+  readonly minPayload: number;
+  /** The checks have passed: publish. */
+  readonly onConnected: (nc: NatsConnection) => void;
+  readonly onDisconnected: () => void;
+}
+
+export interface LogConnection {
+  readonly ready: boolean;
+  /** Why not ready. */
+  readonly reason: string | undefined;
+  /** Of the installation; 0 until it was ready for the first time. */
+  readonly shards: number;
+  /** Stops watching; does not close the connection. */
+  close(): void;
+}
+
+const firstRetryMs = 100;
+const lastRetryMs = 5_000;
+
+export function watchLog(options: LogConnectionOptions): LogConnection {
+  const { config, log, minPayload, onConnected, onDisconnected } = options;
+  let ready = false;
+  let reason: string | undefined = 'NATS is not connected yet';
+  let shards = 0;
+  let closed = false;
+  // Every disconnect starts a new epoch: a check that began in an older one must not declare readiness.
+  let epoch = 0;
+  let retry: NodeJS.Timeout | undefined;
+
+  const notReady = (why: string): void => {
+    if (why !== reason) log.warn({ reason: why }, 'log not ready');
+    reason = why;
+  };
+
+  const lose = (why: string): void => {
+    epoch++;
+    clearTimeout(retry);
+    ready = false;
+    notReady(why);
+    onDisconnected();
+  };
+
+  const check = async (nc: NatsConnection, mine: number, delay: number): Promise<void> => {
+    const again = (why: string): void => {
+      if (closed || mine !== epoch) return;
+      notReady(why);
+      retry = setTimeout(() => void check(nc, mine, Math.min(delay * 2, lastRetryMs)), delay);
+    };
+    const payload = nc.info?.max_payload ?? 0;
+    if (nc.info !== undefined && payload < minPayload) {
+      again(
+        `NATS takes messages of at most ${payload} bytes, but ${minPayload} are needed: set max_payload in its configuration to at least that, or lower maxBatchBytes and coalesceBytes`,
+      );
+      return;
+    }
+    try {
+      const count = await ensureShards(nc, {
+        shards: config.shards,
+        replicas: config.replicas,
+        maxBytes: config.shardMaxBytes,
+      });
+      if (closed || mine !== epoch) return;
+      shards = count;
+      ready = true;
+      reason = undefined;
+      log.info({ shards, server: nc.getServer() }, 'log ready');
+      onConnected(nc);
+    } catch (error) {
+      again(`The log is not set up: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  };
+
+  const watch = async (): Promise<void> => {
+    const nc = await options.nats;
+    // Taken before the first check, so that no change is missed.
+    const statuses = nc.status();
+    void check(nc, epoch, firstRetryMs);
+    for await (const status of statuses) {
+      if (closed) return;
+      if (status.type === 'disconnect') lose('NATS is disconnected');
+      else if (status.type === 'close') lose('The connection to NATS was closed');
+      else if (status.type === 'reconnect') void check(nc, epoch, firstRetryMs);
+    }
+  };
+  watch().catch((error: unknown) => {
+    notReady(`NATS cannot be reached: ${error instanceof Error ? error.message : String(error)}`);
+  });
+
+  return {
+    get ready() {
+      return ready;
+    },
+    get reason() {
+      return reason;
+    },
+    get shards() {
+      return shards;
+    },
+    close() {
+      closed = true;
+      clearTimeout(retry);
+    },
+  };
+}

@@ -1,0 +1,140 @@
+/**
+ * The gateway's instruments, all of them. Made in one function, because instruments that are made before the SDK starts
+ * stay silent for ever (docs/design.md, fact F10).
+ *
+ * Counters are plain numbers that are read when somebody collects: adding to an OpenTelemetry counter hashes its
+ * attributes each time, which would cost small batches more than their validation does.
+ */
+import { metrics } from '@opentelemetry/api';
+import { type Rejection, RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import type { ErrorName } from '../lib/errors.js';
+import type { FlushReason } from './coalesce.js';
+
+/** What can be looked at, at any time. Each is told by whoever knows. */
+export interface GatewayGauges {
+  /** Bytes held until the log has them. */
+  readonly bytesInFlight: () => number;
+  /** Publishes to JetStream that have no answer yet. */
+  readonly publishesInFlight: () => number;
+  /** Messages that wait for the publish window. */
+  readonly publishesQueued: () => number;
+  readonly keyCache: () => { hits: number; misses: number };
+  readonly openStreams: () => number;
+}
+
+/** How a publish to JetStream ended; `late` is an ack that came after its batch was given up. */
+export type PublishEnd = 'stored' | 'full' | 'refused' | 'timeout' | 'disconnected' | 'unsent' | 'late';
+
+export interface GatewayMetrics {
+  /** A batch was scanned: of its `events`, so many are valid. `rejections` may be fewer than those rejected. */
+  scanned(accepted: number, rejected: number, rejections: readonly Pick<Rejection, 'code'>[]): void;
+  /** A batch is durable (or had nothing to store). */
+  stored(events: number): void;
+  /** A batch ended with an error. To be called once per error that leaves the gateway, by whoever answers. */
+  failed(name: ErrorName): void;
+  flushed(reason: FlushReason): void;
+  /** A message went to JetStream. */
+  sent(bytes: number): void;
+  published(end: PublishEnd, ms: number): void;
+  /** Adds gauges; those not given stay as they are. */
+  observe(gauges: Partial<GatewayGauges>): void;
+}
+
+type Counts = Map<string, number>;
+
+const increase = (counts: Counts, name: string, by = 1): void => {
+  counts.set(name, (counts.get(name) ?? 0) + by);
+};
+
+export function createGatewayMetrics(): GatewayMetrics {
+  const meter = metrics.getMeter('sluice');
+  let gauges: Partial<GatewayGauges> = {};
+
+  /** A counter with one attribute. */
+  const counter = (name: string, description: string, attribute: string): Counts => {
+    const counts: Counts = new Map();
+    meter.createObservableCounter(name, { description }).addCallback((result) => {
+      for (const [value, count] of counts) result.observe(count, { [attribute]: value });
+    });
+    return counts;
+  };
+  const gauge = (name: string, description: string, read: () => number | undefined): void => {
+    meter.createObservableGauge(name, { description }).addCallback((result) => {
+      const value = read();
+      if (value !== undefined) result.observe(value);
+    });
+  };
+
+  const events = counter('sluice_gateway_events_total', 'Events by what became of them.', 'result');
+  const batches = counter(
+    'sluice_gateway_batches_total',
+    'Batches that the log has, or that had no valid event.',
+    'result',
+  );
+  const rejected = counter('sluice_gateway_rejected_events_total', 'Invalid events by reason.', 'reason');
+  const errors = counter('sluice_gateway_errors_total', 'Errors told to callers, by name.', 'error');
+  const flushes = counter('sluice_gateway_flushes_total', 'Log messages by what made them leave.', 'reason');
+  const publishes = counter('sluice_gateway_publishes_total', 'Publishes to JetStream by how they ended.', 'end');
+  const cacheReads = meter.createObservableCounter('sluice_gateway_key_cache_total', {
+    description: 'Look-ups of keys by whether the cache knew them.',
+  });
+  cacheReads.addCallback((result) => {
+    const stats = gauges.keyCache?.();
+    if (stats === undefined) return;
+    result.observe(stats.hits, { result: 'hit' });
+    result.observe(stats.misses, { result: 'miss' });
+  });
+  const batchEvents = meter.createHistogram('sluice_gateway_batch_events', {
+    description: 'Events of a batch.',
+    advice: { explicitBucketBoundaries: [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000] },
+  });
+  const payloadBytes = meter.createHistogram('sluice_gateway_payload_bytes', {
+    description: 'Bytes of a message to JetStream.',
+    unit: 'By',
+    advice: {
+      explicitBucketBoundaries: [256, 1_024, 4_096, 16_384, 32_768, 65_536, 131_072, 262_144, 524_288, 1_048_576],
+    },
+  });
+  const publishMs = meter.createHistogram('sluice_gateway_publish_ms', {
+    description: "From a publish to JetStream's ack.",
+    unit: 'ms',
+    advice: { explicitBucketBoundaries: [0.5, 1, 2, 4, 8, 16, 32, 64, 125, 250, 500, 1_000, 2_500, 5_000] },
+  });
+  gauge('sluice_gateway_in_flight_bytes', 'Bytes held until the log has them.', () => gauges.bytesInFlight?.());
+  gauge('sluice_gateway_publishes_in_flight', 'Used part of the publish window.', () => gauges.publishesInFlight?.());
+  gauge('sluice_gateway_publishes_queued', 'Messages waiting for the publish window.', () =>
+    gauges.publishesQueued?.(),
+  );
+  gauge('sluice_gateway_open_streams', 'Open PublishStream calls.', () => gauges.openStreams?.());
+
+  return {
+    scanned(accepted, rejectedCount, rejections) {
+      batchEvents.record(accepted + rejectedCount);
+      if (rejectedCount === 0) return;
+      increase(events, 'rejected', rejectedCount);
+      for (const { code } of rejections) increase(rejected, RejectionCode[code] ?? 'UNSPECIFIED');
+      // Only the first hundred are told apart.
+      if (rejectedCount > rejections.length) increase(rejected, 'NOT_LISTED', rejectedCount - rejections.length);
+    },
+    stored(count) {
+      increase(batches, count === 0 ? 'nothing_valid' : 'stored');
+      if (count > 0) increase(events, 'accepted', count);
+    },
+    failed(name) {
+      increase(errors, name);
+    },
+    flushed(reason) {
+      increase(flushes, reason);
+    },
+    sent(bytes) {
+      payloadBytes.record(bytes);
+    },
+    published(end, ms) {
+      increase(publishes, end);
+      if (end === 'stored') publishMs.record(ms);
+    },
+    observe(more) {
+      gauges = { ...gauges, ...more };
+    },
+  };
+}

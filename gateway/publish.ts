@@ -1,0 +1,314 @@
+/**
+ * Publishing to JetStream with a bounded window.
+ *
+ *   P1  At most `window` messages are on the wire or in the client library's buffers. nats.js has no bound of its own
+ *       (docs/design.md, fact F6), so this is the one.
+ *   P2  Each message is settled once: by its ack, by the timeout, or by the loss of the connection.
+ *   P3  A message that was sent and has no answer may be in the log: outcome_unknown. One that was never sent is
+ *       log_unavailable, and is surely not in the log.
+ *   P4  A timeout does not free the message's place in the window, because a stalled server leaves the bytes in our
+ *       buffers. An ack, the loss of the connection (which drops the buffers), or a PONG to a PING sent later (which
+ *       proves that the server has read them) does.
+ *
+ * Acks come to one inbox of our own, instead of js.publish's request per message: less to allocate, and late acks are seen.
+ */
+import { createInbox, type Msg, type NatsConnection } from '@nats-io/transport-node';
+import { SluiceError } from '../lib/errors.js';
+import type { Log } from '../lib/log.js';
+import type { GatewayMetrics } from './metrics.js';
+import { createPayloadPool } from './payload-pool.js';
+
+export interface Stored {
+  readonly stream: string;
+  readonly sequence: bigint;
+}
+
+/** Something to publish. */
+export interface Outgoing {
+  readonly subject: string;
+  /**
+   * Called at most once, right before sending; undefined: there is nothing left to send. `allocate` gives a buffer whose
+   * content is arbitrary; the publisher takes it back.
+   */
+  encode(allocate: (size: number) => Buffer): Buffer | undefined;
+  /** Called exactly once. */
+  settle(outcome: Stored | SluiceError): void;
+}
+
+export interface PublisherOptions {
+  readonly nc: NatsConnection;
+  readonly log: Log;
+  readonly metrics: GatewayMetrics;
+  /** Most messages in flight. */
+  readonly window: number;
+  /** How long a message waits for the window, and then for its ack, ms. */
+  readonly timeoutMs: number;
+  /** Usual size of a message, bytes: buffers of this size are used again. */
+  readonly payloadBytes: number;
+}
+
+export interface Publisher {
+  send(message: Outgoing): void;
+  /** The connection is gone: settles everything, and refuses until `connected`. */
+  disconnected(): void;
+  connected(): void;
+  /** Places of the window in use. */
+  readonly inFlight: number;
+  /** Messages that wait for the window. */
+  readonly queued: number;
+  close(): void;
+}
+
+interface Flight {
+  readonly message: Outgoing;
+  readonly payload: Buffer;
+  readonly sentAt: number;
+}
+
+interface Queued {
+  readonly message: Outgoing;
+  readonly queuedAt: number;
+}
+
+/** JetStream's error numbers that mean "no room" for the account or the server. */
+const fullCodes: ReadonlySet<number> = new Set([10002, 10023, 10028, 10047]);
+/** "Store failed": no room in the stream when it speaks of a maximum, otherwise a fault of the disk. */
+const storeFailed = 10077;
+/** How long a caller should wait when the log is full: workers free room about once a second. */
+const fullRetryMs = 1_000;
+const unavailableRetryMs = 500;
+
+export function createPublisher(options: PublisherOptions): Publisher {
+  const { nc, log, metrics, window, timeoutMs } = options;
+  const now = (): number => performance.now();
+  // Insertion order is the order of sending, so the oldest comes first.
+  const flights = new Map<string, Flight>();
+  /** Given up, but still holding its place (P4). */
+  const lost = new Map<string, Flight>();
+  const pool = createPayloadPool(options.payloadBytes, window);
+  let queue: Queued[] = [];
+  let head = 0;
+  let nextToken = 0;
+  let online = true;
+  let proving = false;
+  let timer: NodeJS.Timeout | undefined;
+
+  const inbox = createInbox();
+  const subscription = nc.subscribe(`${inbox}.*`, {
+    callback: (error, reply) => {
+      if (error === null) onReply(reply);
+    },
+  });
+
+  const unavailable = (message: string): SluiceError =>
+    new SluiceError('log_unavailable', message, { retryAfterMs: jittered(unavailableRetryMs) });
+  const unknown = (message: string): SluiceError =>
+    new SluiceError('outcome_unknown', message, { retryAfterMs: jittered(unavailableRetryMs), outcomeUnknown: true });
+
+  const onReply = (reply: Msg): void => {
+    const token = reply.subject.slice(inbox.length + 1);
+    const flight = flights.get(token);
+    if (flight === undefined) {
+      if (lost.delete(token)) metrics.published('late', 0);
+      pump();
+      return;
+    }
+    flights.delete(token);
+    pool.give(flight.payload);
+    const outcome = readReply(reply);
+    const ms = now() - flight.sentAt;
+    if (outcome instanceof SluiceError) {
+      metrics.published(outcome.code === 'log_full' ? 'full' : 'refused', ms);
+      if (outcome.code !== 'log_full') log.warn({ subject: flight.message.subject, err: outcome }, 'publish refused');
+    } else {
+      metrics.published('stored', ms);
+    }
+    flight.message.settle(outcome);
+    pump();
+  };
+
+  const pump = (): void => {
+    while (online && head < queue.length && flights.size + lost.size < window) {
+      const { message } = queue[head] as Queued;
+      queue[head++] = undefined as unknown as Queued;
+      transmit(message);
+    }
+    if (head === queue.length) {
+      queue = [];
+      head = 0;
+    } else if (head > 1_024) {
+      queue = queue.slice(head);
+      head = 0;
+    }
+  };
+
+  const transmit = (message: Outgoing): void => {
+    const payload = message.encode(pool.take);
+    if (payload === undefined) {
+      message.settle(unavailable('Nothing was sent.'));
+      return;
+    }
+    const token = (nextToken++).toString(36);
+    try {
+      nc.publish(message.subject, payload, { reply: `${inbox}.${token}` });
+    } catch (error) {
+      // Thrown before anything is buffered: the connection is closed, or the payload is above the server's limit.
+      log.error({ err: error, bytes: payload.length }, 'publish failed');
+      metrics.published('unsent', 0);
+      message.settle(unavailable('The log did not take the batch.'));
+      return;
+    }
+    flights.set(token, { message, payload, sentAt: now() });
+    metrics.sent(payload.length);
+    arm(timeoutMs);
+  };
+
+  /** One timer for all: the timeout is the same for all, so the oldest decides. */
+  const arm = (ms: number): void => {
+    timer ??= setTimeout(onTimer, ms);
+  };
+
+  const onTimer = (): void => {
+    timer = undefined;
+    const limit = now() - timeoutMs;
+    for (const [token, flight] of flights) {
+      if (flight.sentAt > limit) break;
+      flights.delete(token);
+      lost.set(token, flight);
+      metrics.published('timeout', 0);
+      flight.message.settle(unknown(`The log did not acknowledge the batch within ${timeoutMs} ms.`));
+    }
+    while (head < queue.length && (queue[head] as Queued).queuedAt <= limit) {
+      const { message } = queue[head] as Queued;
+      queue[head++] = undefined as unknown as Queued;
+      metrics.published('unsent', 0);
+      message.settle(unavailable(`The log took nothing for ${timeoutMs} ms; the batch was not sent.`));
+    }
+    if (lost.size > 0) prove();
+    pump();
+    const oldest = Math.min(
+      flights.values().next().value?.sentAt ?? Number.POSITIVE_INFINITY,
+      queue[head]?.queuedAt ?? Number.POSITIVE_INFINITY,
+    );
+    if (oldest !== Number.POSITIVE_INFINITY) arm(Math.max(1, oldest + timeoutMs - now()));
+  };
+
+  /** P4: frees the places of those given up before a PING that the server has answered. */
+  const prove = (): void => {
+    if (proving) return;
+    proving = true;
+    const before = [...lost.keys()];
+    nc.flush()
+      .then(
+        () => {
+          for (const token of before) lost.delete(token);
+        },
+        () => {
+          // Disconnected: that frees the places by itself.
+        },
+      )
+      .finally(() => {
+        proving = false;
+        pump();
+      });
+  };
+
+  const settleAll = (reason: string): void => {
+    const sent = [...flights.values()];
+    const unsent = queue.slice(head);
+    flights.clear();
+    lost.clear();
+    queue = [];
+    head = 0;
+    for (const { message } of sent) {
+      metrics.published('disconnected', 0);
+      message.settle(unknown(`${reason} before it acknowledged the batch.`));
+    }
+    for (const { message } of unsent) {
+      metrics.published('unsent', 0);
+      message.settle(unavailable(`${reason}; the batch was not sent.`));
+    }
+  };
+
+  return {
+    send(message) {
+      if (!online) {
+        metrics.published('unsent', 0);
+        message.settle(unavailable('The log cannot be reached; the batch was not sent.'));
+      } else if (head === queue.length && flights.size + lost.size < window) {
+        transmit(message);
+      } else {
+        queue.push({ message, queuedAt: now() });
+        arm(timeoutMs);
+      }
+    },
+    disconnected() {
+      online = false;
+      settleAll('The connection to the log was lost');
+    },
+    connected() {
+      online = true;
+      pump();
+    },
+    get inFlight() {
+      return flights.size + lost.size;
+    },
+    get queued() {
+      return queue.length - head;
+    },
+    close() {
+      online = false;
+      settleAll('The gateway stopped');
+      clearTimeout(timer);
+      timer = undefined;
+      subscription.unsubscribe();
+    },
+  };
+}
+
+/** ±50 %, so that callers do not come back all at once. */
+const jittered = (ms: number): number => Math.round(ms * (0.5 + Math.random()));
+
+/** What JetStream answers: an ack, an error, or the server's word that no stream listens. */
+function readReply(reply: Msg): Stored | SluiceError {
+  if (reply.data.length === 0) {
+    const code = reply.headers?.code;
+    return new SluiceError(
+      'log_unavailable',
+      code === 503 ? 'No stream of the log listens to this subject.' : 'The log sent an empty answer.',
+      { retryAfterMs: jittered(unavailableRetryMs), outcomeUnknown: code !== 503 },
+    );
+  }
+  let answer: unknown;
+  try {
+    answer = JSON.parse(reply.string());
+  } catch (cause) {
+    return new SluiceError('outcome_unknown', 'The log sent an answer that cannot be read.', {
+      outcomeUnknown: true,
+      retryAfterMs: jittered(unavailableRetryMs),
+      cause,
+    });
+  }
+  const { stream, seq, error } = answer as {
+    stream?: unknown;
+    seq?: unknown;
+    error?: { code?: number; err_code?: number; description?: string };
+  };
+  if (error !== undefined) {
+    const number = error.err_code ?? 0;
+    const full = fullCodes.has(number) || (number === storeFailed && (error.description ?? '').includes('maximum'));
+    return full
+      ? new SluiceError('log_full', 'The log is full.', { retryAfterMs: jittered(fullRetryMs), cause: error })
+      : new SluiceError('log_unavailable', `The log refused the batch (JetStream error ${number}).`, {
+          retryAfterMs: jittered(unavailableRetryMs),
+          cause: error,
+        });
+  }
+  if (typeof stream !== 'string' || !Number.isSafeInteger(seq) || (seq as number) <= 0) {
+    return new SluiceError('outcome_unknown', 'The log sent an ack without a position.', {
+      outcomeUnknown: true,
+      retryAfterMs: jittered(unavailableRetryMs),
+    });
+  }
+  return { stream, sequence: BigInt(seq as number) };
+}

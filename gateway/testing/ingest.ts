@@ -1,0 +1,150 @@
+/**
+ * A real ingest core on a real nats-server for one test, and what the log holds afterwards.
+ */
+import { sizeDelimitedDecodeStream } from '@bufbuild/protobuf/wire';
+import { jetstream, jetstreamManager } from '@nats-io/jetstream';
+import * as assert from 'uvu/assert';
+import { type StoredBatch, StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
+import { SluiceError } from '../../lib/errors.js';
+import { silentLog } from '../../lib/log.js';
+import { connectNats } from '../../lib/nats.js';
+import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import type { TestNats } from '../../lib/testing/nats.js';
+import { createIngest, type Ingest, type IngestInput, type IngestOptions, type IngestResult } from '../ingest.js';
+import { createGatewayMetrics, type GatewayGauges, type PublishEnd } from '../metrics.js';
+
+export const MiB = 1024 ** 2;
+export const ingestConfig: IngestOptions['config'] = {
+  shards: 2,
+  replicas: 1,
+  shardMaxBytes: 512 * MiB,
+  maxBatchBytes: MiB,
+  maxBatchEvents: 10_000,
+  maxBytesInFlight: 48 * MiB,
+  maxTenantBytesInFlight: 32 * MiB,
+  maxStreamBytesInFlight: 8 * MiB,
+  publishWindow: 32,
+  publishTimeout: 5_000,
+  coalesceBytes: 128 * 1024,
+  coalesceDelay: 3,
+};
+
+export interface IngestSubject {
+  readonly ingest: Ingest;
+  readonly gauges: GatewayGauges;
+  /** How publishes ended, so far. */
+  readonly ends: ReadonlyMap<PublishEnd, number>;
+}
+
+export async function until(what: string, check: () => boolean, ms = 10_000): Promise<void> {
+  const end = Date.now() + ms;
+  while (!check()) {
+    if (Date.now() > end) throw new Error(`${what}: not within ${ms} ms`);
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+/** An ingest core on its own connection, ready; drained and closed at the end. */
+export async function withIngest(
+  nats: TestNats,
+  changes: Partial<IngestOptions['config']>,
+  use: (subject: IngestSubject) => Promise<void>,
+): Promise<void> {
+  const connecting = connectNats({ servers: nats.url, name: 'test', log: silentLog });
+  const metrics = createGatewayMetrics();
+  const ends = new Map<PublishEnd, number>();
+  let gauges: Partial<GatewayGauges> = {};
+  const ingest = createIngest({
+    nats: connecting,
+    config: { ...ingestConfig, ...changes },
+    metrics: {
+      ...metrics,
+      published: (end, ms) => {
+        ends.set(end, (ends.get(end) ?? 0) + 1);
+        metrics.published(end, ms);
+      },
+      observe: (more) => {
+        gauges = { ...gauges, ...more };
+      },
+    },
+    log: silentLog,
+  });
+  try {
+    await until('ready', () => ingest.ready);
+    await use({ ingest, gauges: gauges as GatewayGauges, ends });
+  } finally {
+    await ingest.drain(1_000);
+    await (await connecting).close();
+  }
+}
+
+const random = seededRandom(7);
+export const largeBatch = encodeBatch(makeBatch(random, 500));
+export const smallBatch = encodeBatch(makeBatch(random, 10));
+
+export const ingestInput = (
+  batchId: string,
+  batch: Uint8Array = smallBatch,
+  more: Partial<IngestInput> = {},
+): IngestInput => ({
+  tenant: 'acme',
+  batch,
+  batchId,
+  attempt: 1,
+  ...more,
+});
+
+/** Every message of the log, by stream and sequence, decoded with the generated type. */
+export async function stored(nats: TestNats): Promise<{ stream: string; sequence: bigint; batches: StoredBatch[] }[]> {
+  // A connection of its own: the test's one may still be on its way back from a kill.
+  const nc = await connectNats({ servers: nats.url, name: 'reader', log: silentLog, timeoutMs: 5_000 });
+  try {
+    const jsm = await jetstreamManager(nc);
+    const messages: { stream: string; sequence: bigint; batches: StoredBatch[] }[] = [];
+    for await (const { config: stream, state } of jsm.streams.list()) {
+      if (!stream.name.startsWith('EV_') || state.messages === 0) continue;
+      const consumer = await jetstream(nc).consumers.get(stream.name);
+      const batch = await consumer.consume({ max_bytes: 8 * MiB });
+      for await (const message of batch) {
+        const batches: StoredBatch[] = [];
+        const source = (async function* () {
+          yield message.data;
+        })();
+        for await (const one of sizeDelimitedDecodeStream(StoredBatchSchema, source)) batches.push(one);
+        messages.push({ stream: stream.name, sequence: BigInt(message.seq), batches });
+        if (message.info.pending === 0) break;
+      }
+    }
+    return messages;
+  } finally {
+    await nc.close();
+  }
+}
+
+/** Runs `publish` for each id and keeps what became of it. */
+export async function outcomes(
+  promises: Promise<IngestResult>[],
+): Promise<{ acked: IngestResult[]; failed: SluiceError[] }> {
+  const acked: IngestResult[] = [];
+  const failed: SluiceError[] = [];
+  for (const result of await Promise.allSettled(promises)) {
+    if (result.status === 'fulfilled') acked.push(result.value);
+    else if (result.reason instanceof SluiceError) failed.push(result.reason);
+    else throw result.reason;
+  }
+  return { acked, failed };
+}
+
+/** I1: each acked batch is where its position says. */
+export async function assertAllStored(nats: TestNats, acked: readonly IngestResult[]): Promise<void> {
+  const places = new Map<string, string>();
+  for (const { stream, sequence, batches } of await stored(nats)) {
+    for (const { batchId } of batches) places.set(`${stream}/${sequence}/${batchId}`, batchId);
+  }
+  for (const { batchId, position } of acked) {
+    assert.ok(
+      places.has(`${position?.stream}/${position?.sequence}/${batchId}`),
+      `${batchId} was acked and is not stored`,
+    );
+  }
+}
