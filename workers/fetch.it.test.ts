@@ -12,14 +12,7 @@ const MiB = 1024 ** 2;
 const stream = shardStream(0);
 
 async function create(jsm: JetStreamManager): Promise<string> {
-  const config = {
-    name: stream,
-    subjects: [shardSubjects(0)],
-    retention: 'limits',
-    discard: 'new',
-    storage: 'file',
-  } as const;
-  return generationOf(await jsm.streams.add(config));
+  return generationOf(await jsm.streams.add({ name: stream, subjects: [shardSubjects(0)], discard: 'new' }));
 }
 
 async function publish(nats: TestNats, count: number, bytes: number): Promise<void> {

@@ -1,0 +1,63 @@
+/**
+ * Reaching what a worker needs, in whatever order it comes up: each step is tried until it succeeds.
+ */
+import type { NatsConnection } from '@nats-io/nats-core';
+import type { WorkerConfig } from '../lib/config/index.js';
+import { UsageError } from '../lib/errors.js';
+import type { Log } from '../lib/log.js';
+import { readShards } from '../lib/log-streams.js';
+import { type ColumnInfo, createStatements, migrations, type TableTarget } from './schema/index.js';
+import { connectWarehouse, type Warehouse } from './warehouse.js';
+
+/** The events table of an installation. A single server or the embedded engine: no Keeper, no token (fact F7). */
+export const eventsTable = (database: string): TableTarget => ({ database, table: 'events', engine: 'MergeTree' });
+
+/** Tries until it succeeds, 0.25 to 5 s apart with jitter. Rejects only when stopped, or with a UsageError. */
+export async function patiently<T>(what: string, log: Log, signal: AbortSignal, attempt: () => Promise<T>): Promise<T> {
+  for (let failures = 0; ; failures++) {
+    if (signal.aborted) throw new Error('stopped');
+    try {
+      return await attempt();
+    } catch (error) {
+      if (error instanceof UsageError) throw error;
+      const waitMs = Math.min(250 * 2 ** Math.min(failures, 5), 5_000) * (0.5 + Math.random() / 2);
+      log.warn({ error: String(error), waitMs: Math.round(waitMs) }, `cannot reach ${what} yet`);
+      await new Promise((resolve) => setTimeout(resolve, waitMs));
+    }
+  }
+}
+
+/** The warehouse, with the events table brought up to the contract. Many workers may do this at once. */
+export async function openWarehouse(
+  config: WorkerConfig,
+  log: Log,
+  signal: AbortSignal,
+): Promise<{ warehouse: Warehouse; target: TableTarget }> {
+  const warehouse = connectWarehouse(config, log);
+  const target = eventsTable(config.clickhouseDatabase);
+  await patiently('the warehouse', log, signal, () => prepareTable(warehouse, target));
+  return { warehouse, target };
+}
+
+/** Creates what is missing and adds what the contract has gained; old rows stay as they are. */
+export async function prepareTable(warehouse: Warehouse, target: TableTarget): Promise<void> {
+  for (const statement of createStatements(target)) await warehouse.command(statement);
+  const columns = await warehouse.rows<ColumnInfo>(
+    'SELECT name, type FROM system.columns WHERE database = {database:String} AND table = {table:String} ORDER BY position',
+    { database: target.database, table: target.table },
+  );
+  for (const statement of migrations(target, columns)) await warehouse.command(statement);
+}
+
+/** The number of shards, as soon as a gateway has settled it. */
+export async function knownShards(nc: NatsConnection, log: Log, signal: AbortSignal): Promise<number> {
+  let told = false;
+  while (true) {
+    const shards = await patiently('the settings', log, signal, () => readShards(nc));
+    if (shards !== undefined) return shards;
+    if (!told) log.info('waiting for a gateway to create the shards');
+    told = true;
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    if (signal.aborted) throw new Error('stopped');
+  }
+}

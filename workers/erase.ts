@@ -1,0 +1,91 @@
+/**
+ * Erasure of one user: every row of a tenant's `user_id` leaves the warehouse, and the log can no longer bring one back.
+ *
+ * L8 fixes the order. What was loaded is removed from the streams first; only then are the rows deleted. The other way
+ * round, a block that had become empty would look as if it had never been stored, and would be loaded again.
+ */
+import type { JetStreamManager } from '@nats-io/jetstream';
+import { UsageError } from '../lib/errors.js';
+import type { Log } from '../lib/log.js';
+import { shardStream, tenantIdPattern } from '../lib/subjects.js';
+import { generationOf } from './fetch.js';
+import { tableName, warehouseSink } from './loader-sink.js';
+import type { TableTarget } from './schema/index.js';
+import type { Warehouse } from './warehouse.js';
+
+export interface EraseOptions {
+  readonly tenant: string;
+  readonly userId: string;
+  readonly warehouse: Warehouse;
+  readonly target: TableTarget;
+  readonly jsm: JetStreamManager;
+  readonly shards: number;
+  /** How long to wait until what is in the log now has been loaded, ms. */
+  readonly waitMs: number;
+  readonly log: Log;
+}
+
+export interface Erasure {
+  /** Rows that were deleted. */
+  readonly rows: number;
+  /** Messages removed from the streams; of all tenants, and all of them loaded. */
+  readonly messages: number;
+  /**
+   * Messages that were in the log when the erasure began and are not loaded yet: they may hold events of the user. Run
+   * the erasure again when the workers have caught up.
+   */
+  readonly unloaded: number;
+}
+
+/**
+ * Erases, and waits until the warehouse says that it is done.
+ * @throws UsageError when the tenant or the user id is not one
+ */
+export async function eraseUser(options: EraseOptions): Promise<Erasure> {
+  const { tenant, userId, warehouse, target, jsm, log } = options;
+  if (!tenantIdPattern.test(tenant))
+    throw new UsageError(`"${tenant}" is not a tenant id: see \`sluice tenant list\`.`);
+  if (userId === '' || userId.length > 4096) throw new UsageError('--user-id is empty or too long.');
+  const sink = warehouseSink(warehouse, target);
+  const deadline = Date.now() + options.waitMs;
+  let messages = 0;
+  let unloaded = 0;
+  for (let shard = 0; shard < options.shards; shard++) {
+    const stream = shardStream(shard);
+    const before = await jsm.streams.info(stream);
+    const generation = generationOf(before);
+    const end = before.state.last_seq;
+    let hi = 0;
+    for (let first = true; ; first = false) {
+      ({ hi } = await sink.lastBlock(shard, generation, undefined));
+      if (hi >= end || before.state.messages === 0 || Date.now() >= deadline) break;
+      if (first) log.info({ shard, loaded: hi, last: end }, 'waiting for the workers to load what is in the log');
+      await new Promise((resolve) => setTimeout(resolve, 250));
+    }
+    if (before.state.messages > 0) unloaded += Math.max(0, end - Math.max(hi, before.state.first_seq - 1));
+    if (hi > 0 && generationOf(await jsm.streams.info(stream)) === generation) {
+      messages += (await jsm.streams.purge(stream, { seq: hi + 1 })).purged;
+    }
+  }
+  const table = tableName(target);
+  const where = 'tenant = {tenant:String} AND user_id = {user:String}';
+  const params = { tenant, user: userId };
+  const count = async (): Promise<number> => {
+    const [row] = await warehouse.rows<{ n: string }>(
+      `SELECT toString(count()) AS n FROM ${table} WHERE ${where}`,
+      params,
+    );
+    return Number(row?.n ?? 0);
+  };
+  const rows = await count();
+  if (rows > 0) {
+    // A mutation rewrites the parts that hold the user, so the values leave the disk; 2: every replica has done it.
+    const literal = `tenant = ${quote(tenant)} AND user_id = ${quote(userId)}`;
+    await warehouse.command(`ALTER TABLE ${table} DELETE WHERE ${literal}`, { settings: { mutations_sync: 2 } });
+  }
+  log.info({ tenant, rows, messages, unloaded }, 'erased a user');
+  return { rows, messages, unloaded };
+}
+
+/** A string literal. Mutations are kept as text, so their values cannot be query parameters. */
+const quote = (text: string): string => `'${text.replace(/\\/g, '\\\\').replace(/'/g, "\\'")}'`;

@@ -1,0 +1,324 @@
+/**
+ * The loader of a shard on a real stream. The warehouse here is a table in memory that keeps L1 and L2, so that it can be
+ * told to fail; the real engine has its turn in load.it.test.ts.
+ */
+import { create, toBinary } from '@bufbuild/protobuf';
+import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jetstream';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
+import { silentLog } from '../lib/log.js';
+import { ensureShards } from '../lib/log-streams.js';
+import { shardStream } from '../lib/subjects.js';
+import { type TestNats, withNats } from '../lib/testing/nats.js';
+import type { Block } from './block.js';
+import { byteBudget } from './fetch-budget.js';
+import type { InsertFailure } from './loader.js';
+import { type ShardLoader, type ShardLoaderOptions, startShardLoader } from './loader-shard.js';
+import type { Sink } from './loader-sink.js';
+import type { WorkerMetrics } from './metrics.js';
+
+interface MemoryRow {
+  readonly generation: string;
+  readonly day: string;
+  readonly block: number;
+  readonly content: Block;
+}
+
+interface MemoryWarehouse extends Sink {
+  readonly table: MemoryRow[];
+  /** What the next INSERTs do before they store anything. */
+  failure: InsertFailure | undefined;
+}
+
+function memoryWarehouse(): MemoryWarehouse {
+  const table: MemoryRow[] = [];
+  const own = (generation: string): MemoryRow[] => table.filter((row) => row.generation === generation);
+  return {
+    table,
+    failure: undefined,
+    async lastBlock(_, generation) {
+      const rows = own(generation);
+      return {
+        block: Math.max(0, ...rows.map((row) => row.block)),
+        hi: Math.max(0, ...rows.map((row) => row.content.hi)),
+        others:
+          rows.length > 0 ? [] : table.map((row) => ({ generation: row.generation, hi: row.content.hi })).slice(-1),
+      };
+    },
+    async readBack(_, place, day) {
+      const row = own(place.generation).find((other) => other.block === place.block && other.day === day);
+      return row && { lo: row.content.lo, hi: row.content.hi };
+    },
+    async insert(_, place, content) {
+      if (this.failure !== undefined) throw new Error(this.failure);
+      if (!own(place.generation).some((row) => row.block === place.block && row.day === content.day)) {
+        table.push({ generation: place.generation, day: content.day, block: place.block, content });
+      }
+    },
+    classify(error) {
+      return error instanceof Error && error.message === 'content' ? 'content' : 'transient';
+    },
+  };
+}
+
+interface Seen {
+  stopped: boolean;
+  stuck: boolean;
+  depth: number;
+  lagMs: number;
+  trims: number;
+  gaps: number;
+}
+
+function seeingMetrics(seen: Seen): WorkerMetrics {
+  const nothing = (): void => undefined;
+  return {
+    inserted: nothing,
+    insertFailed: nothing,
+    settled: () => {
+      seen.stuck = false;
+    },
+    recovered: () => {
+      seen.stopped = false;
+    },
+    gap: (_, messages) => {
+      seen.gaps += messages;
+    },
+    trimmed: () => {
+      seen.trims++;
+    },
+    stopped: (_, stopped) => {
+      seen.stopped = stopped;
+    },
+    stuck: (_, stuck) => {
+      seen.stuck = stuck;
+    },
+    measured: (_, { depth, lagMs }) => Object.assign(seen, { depth, lagMs }),
+    left: nothing,
+  };
+}
+
+async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  const end = Date.now() + 15_000;
+  while (!(await holds())) {
+    assert.ok(Date.now() < end, `not within 15 s: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+interface Scene {
+  readonly nats: TestNats;
+  readonly jsm: JetStreamManager;
+  readonly warehouse: MemoryWarehouse;
+  readonly seen: Seen;
+  readonly accept: Set<string>;
+  publish(count: number): Promise<void>;
+  start(more?: Partial<ShardLoaderOptions>): ShardLoader;
+}
+
+const payload = (rows: number): Uint8Array => {
+  // Metadata alone, with the count, and one empty event: all that the loader looks at.
+  const meta = toBinary(StoredBatchSchema, create(StoredBatchSchema, { tenant: 'acme', eventCount: rows }));
+  return Uint8Array.of(meta.length + 2, ...meta, 0x0a, 0);
+};
+
+async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
+  await withNats(async (nats) => {
+    const jsm = await jetstreamManager(nats.nc);
+    const warehouse = memoryWarehouse();
+    const seen: Seen = { stopped: false, stuck: false, depth: -1, lagMs: -1, trims: 0, gaps: 0 };
+    const accept = new Set<string>();
+    const loaders: ShardLoader[] = [];
+    await ensureShards(nats.nc, { shards: 1, replicas: 1, maxBytes: 1024 ** 2 });
+    try {
+      await use({
+        nats,
+        jsm,
+        warehouse,
+        seen,
+        accept,
+        async publish(count) {
+          const js = jetstream(nats.nc);
+          for (let i = 0; i < count; i++) await js.publish('ev.0.acme', payload(10));
+        },
+        start(more = {}) {
+          const loader = startShardLoader({
+            nc: nats.nc,
+            jsm,
+            shard: 0,
+            sink: warehouse,
+            limits: { rows: 100, bytes: 1024 ** 2, delayMs: 50 },
+            budget: byteBudget(64 * 1024 ** 2),
+            replayMs: 3_600_000,
+            metrics: seeingMetrics(seen),
+            log: silentLog,
+            accepted: async (_, generation) => accept.has(generation),
+            roundMs: 100,
+            stoppedMs: 100,
+            ...more,
+          });
+          loaders.push(loader);
+          return loader;
+        },
+      });
+    } finally {
+      await Promise.all(loaders.map((loader) => loader.stop(0)));
+    }
+  });
+}
+
+/** Every message of 1…count is in exactly one block. */
+function loadedOnce(warehouse: MemoryWarehouse, count: number): boolean {
+  let next = 1;
+  for (const row of [...warehouse.table].sort((a, b) => a.content.lo - b.content.lo)) {
+    if (row.content.lo !== next) return false;
+    next = row.content.hi + 1;
+  }
+  return next === count + 1;
+}
+
+test('a full stream becomes blocks of the row limit, numbered and without holes; the rest follows by age', async () => {
+  await withScene(async ({ publish, start, warehouse, seen }) => {
+    await publish(25);
+    start();
+    await until('all loaded', () => loadedOnce(warehouse, 25));
+    assert.equal(
+      warehouse.table.map((row) => [row.block, row.content.rows, row.content.reason]),
+      [
+        [1, 100, 'rows'],
+        [2, 100, 'rows'],
+        [3, 50, 'delay'],
+      ],
+    );
+    await until('measured', () => seen.depth === 0 && seen.lagMs === 0);
+  });
+});
+
+test('a drain stores what is gathered', async () => {
+  await withScene(async ({ publish, start, warehouse }) => {
+    const loader = start({ limits: { rows: 1_000, bytes: 1024 ** 2, delayMs: 60_000 } });
+    await publish(3);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    assert.is(warehouse.table.length, 0);
+    await loader.stop(5_000);
+    assert.is(warehouse.table[0]?.content.reason, 'drain');
+    assert.ok(loadedOnce(warehouse, 3));
+  });
+});
+
+test('two loaders of one shard, by mistake, store each message once (L2)', async () => {
+  await withScene(async ({ publish, start, warehouse }) => {
+    start();
+    start({ limits: { rows: 30, bytes: 1024 ** 2, delayMs: 20 } });
+    for (let i = 0; i < 20; i++) await publish(10);
+    await until('all loaded', () => loadedOnce(warehouse, 200));
+  });
+});
+
+test('a warehouse that is down delays and loses nothing, and does not hold up a stop beyond its grace', async () => {
+  await withScene(async ({ publish, start, warehouse, seen }) => {
+    warehouse.failure = 'transient';
+    const loader = start();
+    await publish(5);
+    await until('lag shows', () => seen.depth === 5 && seen.lagMs > 300);
+    warehouse.failure = undefined;
+    await until('all loaded', () => loadedOnce(warehouse, 5));
+    warehouse.failure = 'transient';
+    await publish(1);
+    await until('one is waiting', () => seen.depth === 1);
+    const start0 = Date.now();
+    await loader.stop(300);
+    assert.ok(Date.now() - start0 < 3_000);
+    assert.ok(loadedOnce(warehouse, 5));
+  });
+});
+
+test('content that the warehouse refuses stops the shard loudly and is not skipped (L6)', async () => {
+  await withScene(async ({ publish, start, warehouse, seen }) => {
+    warehouse.failure = 'content';
+    start();
+    await publish(2);
+    await until('the alarm is raised', () => seen.stuck);
+    warehouse.failure = undefined;
+    await until('the same block gets through', () => loadedOnce(warehouse, 2) && !seen.stuck);
+  });
+});
+
+test('a stream made anew stops the shard until it is accepted (L8)', async () => {
+  await withScene(async ({ nats, jsm, publish, start, warehouse, seen, accept }) => {
+    start();
+    await publish(5);
+    await until('loaded', () => loadedOnce(warehouse, 5));
+    await jsm.streams.delete(shardStream(0));
+    await ensureShards(nats.nc, { shards: 1, replicas: 1, maxBytes: 1024 ** 2 });
+    await publish(3);
+    await until('the shard is stopped', () => seen.stopped);
+    assert.is(warehouse.table.length, 1);
+    const { created } = await jsm.streams.info(shardStream(0));
+    accept.add(created.replace(/[-:]/g, ''));
+    await until('the new stream is loaded', () => warehouse.table.at(-1)?.content.hi === 3 && !seen.stopped);
+  });
+});
+
+test('a stream that lost its end stops the shard (L8)', async () => {
+  await withScene(async ({ jsm, publish, start, warehouse, seen }) => {
+    await publish(2);
+    const generation = (await jsm.streams.info(shardStream(0))).created.replace(/[-:]/g, '');
+    await warehouse.insert(0, { generation, block: 7 }, { lo: 1, hi: 9, day: '2026-01-01' } as Block);
+    start();
+    await until('the shard is stopped', () => seen.stopped);
+    await publish(1);
+    assert.is(warehouse.table.length, 1);
+  });
+});
+
+test('loaded messages leave the stream after the replay window, and what is not loaded stays (L8)', async () => {
+  await withScene(async ({ jsm, publish, start, warehouse, seen }) => {
+    start({ replayMs: 300 });
+    await publish(20);
+    await until('all trimmed', async () => (await jsm.streams.info(shardStream(0))).state.messages === 0);
+    assert.ok(loadedOnce(warehouse, 20));
+    assert.ok(seen.trims > 0);
+    warehouse.failure = 'transient';
+    await publish(10);
+    await new Promise((resolve) => setTimeout(resolve, 800));
+    assert.is((await jsm.streams.info(shardStream(0))).state.messages, 10);
+    warehouse.failure = undefined;
+    await until('all loaded', () => loadedOnce(warehouse, 30));
+    assert.is(seen.gaps, 0);
+  });
+});
+
+test('past half of max_bytes loaded messages leave at once, so that the stream never fills with them (L8)', async () => {
+  await withScene(async ({ nats, jsm, start, warehouse }) => {
+    start();
+    const js = jetstream(nats.nc);
+    const big = Buffer.concat([payload(10), Uint8Array.of(0x80 | 0, 0x80 | 0, 0x02), new Uint8Array(32_768)]);
+    for (let i = 0; i < 100; i++) {
+      for (;;) {
+        try {
+          await js.publish('ev.0.acme', big);
+          break;
+        } catch {
+          await new Promise((resolve) => setTimeout(resolve, 50));
+        }
+      }
+    }
+    await until('all loaded', () => loadedOnce(warehouse, 100));
+    await until('half empty', async () => (await jsm.streams.info(shardStream(0))).state.bytes <= 600_000);
+  });
+});
+
+test('messages removed by hand before they were loaded are counted, and the shard goes on', async () => {
+  await withScene(async ({ jsm, publish, start, warehouse, seen }) => {
+    await publish(10);
+    await jsm.streams.purge(shardStream(0), { seq: 5 });
+    start();
+    await until('the rest is loaded', () => warehouse.table.at(-1)?.content.hi === 10);
+    assert.is(seen.gaps, 4);
+    assert.is(warehouse.table[0]?.content.lo, 5);
+  });
+});
+
+test.run();

@@ -1,0 +1,286 @@
+/**
+ * One shard at work: the protocol (loader.ts) bound to the stream (fetch.ts), the warehouse (loader-sink.ts), the clock,
+ * logs, metrics and spans; and the round that looks at the stream every few seconds, to measure and to trim.
+ */
+import type { JetStreamManager } from '@nats-io/jetstream';
+import type { NatsConnection } from '@nats-io/nats-core';
+import type { Log } from '../lib/log.js';
+import { settingsBucket, shardStream } from '../lib/subjects.js';
+import { type Block, type BlockLimits, type FlushReason, startBlock, utcDay } from './block.js';
+import { generationOf, readStream } from './fetch.js';
+import type { ByteBudget } from './fetch-budget.js';
+import { type LoaderEvent, loadShard, type ShardIo, type ShardState } from './loader.js';
+import type { Sink } from './loader-sink.js';
+import type { WorkerMetrics } from './metrics.js';
+import { trimLedger } from './trim.js';
+
+export interface ShardLoaderOptions {
+  readonly nc: NatsConnection;
+  readonly jsm: JetStreamManager;
+  readonly shard: number;
+  readonly sink: Sink;
+  readonly limits: BlockLimits;
+  readonly budget: ByteBudget;
+  /** How long loaded messages stay in the stream, ms. */
+  readonly replayMs: number;
+  readonly metrics: WorkerMetrics;
+  readonly log: Log;
+  /** The key of the settings bucket by which an operator accepts a stream that was made anew. */
+  readonly accepted: (shard: number, generation: string) => Promise<boolean>;
+  /** A block is stored: everything up to here is committed. */
+  readonly onCommitted?: ((shard: number, generation: string, hi: number) => void) | undefined;
+  /** How often the stream is looked at, to measure and to trim, ms. @default 2000 */
+  readonly roundMs?: number;
+  /** How long a shard that must not be loaded waits before it looks again, ms. @default 15000 */
+  readonly stoppedMs?: number;
+}
+
+export interface ShardLoader {
+  /**
+   * Takes no new block, stores what is gathered, and ends.
+   * @param graceMs after this long even the block in flight is left; another worker loads it (L2)
+   */
+  stop(graceMs: number): Promise<void>;
+}
+
+const dayMs = 86_400_000;
+
+/** `accept.<shard>` in the settings bucket. */
+export const acceptKey = (shard: number): string => `accept.${shard}`;
+
+export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
+  const { nc, jsm, shard, sink, limits, metrics, roundMs = 2_000, stoppedMs = 15_000 } = options;
+  const stream = shardStream(shard);
+  const log = options.log.child({ shard, stream });
+  const ledger = trimLedger();
+  const reader = readStream({ nc, jsm, stream, budget: options.budget, aheadBytes: limits.bytes, log });
+
+  let stopping = false;
+  let giveUpAt = Number.POSITIVE_INFINITY;
+  /** What the warehouse is known to have. */
+  let committed: { generation: string; hi: number } | undefined;
+  let inFlight: Block | undefined;
+  let insertStart = 0;
+  const pauses = new Set<() => void>();
+
+  const pause = (ms: number): Promise<void> =>
+    new Promise((resolve) => {
+      if (stopping && Date.now() >= giveUpAt) return resolve();
+      const done = (): void => {
+        clearTimeout(timer);
+        pauses.delete(done);
+        resolve();
+      };
+      const timer = setTimeout(done, ms);
+      pauses.add(done);
+    });
+
+  async function recover(): Promise<ShardState> {
+    const info = await jsm.streams.info(stream);
+    const generation = generationOf(info);
+    // Blocks that matter begin at the stream's first message or, for the last one that was loaded, just before it:
+    // one day of margin covers that and clocks that differ among the log's servers.
+    const firstMs = Date.parse(info.state.first_ts);
+    const fromDay = info.state.messages > 0 && firstMs > dayMs ? utcDay(firstMs - dayMs) : undefined;
+    const last = await sink.lastBlock(shard, generation, fromDay);
+    return {
+      generation,
+      firstSequence: info.state.first_seq,
+      lastSequence: info.state.last_seq,
+      ...last,
+      accepted: last.others.length > 0 && (await options.accepted(shard, generation)),
+    };
+  }
+
+  async function gather(generation: string, hi: number): Promise<Block | 'again' | undefined> {
+    releaseInFlight();
+    reader.seek(generation, hi);
+    const cutter = startBlock(limits);
+    let bytes = 0;
+    const cut = (reason: FlushReason): Block => {
+      inFlight = cutter.cut(reason);
+      return inFlight;
+    };
+    while (true) {
+      if (reader.lost) break;
+      let message = reader.peek();
+      while (message !== undefined && cutter.full() === undefined && cutter.add(message, Date.now())) {
+        bytes += message.data.length;
+        reader.take();
+        message = reader.peek();
+      }
+      const full = cutter.full();
+      if (full !== undefined) return cut(full);
+      if (stopping) {
+        if (cutter.worthy) return cut('drain');
+        reader.release(bytes);
+        return undefined;
+      }
+      const left = cutter.dueMs - Date.now();
+      if (left <= 0) return cut('delay');
+      await reader.wait(left);
+    }
+    reader.release(bytes);
+    return 'again';
+  }
+
+  function releaseInFlight(): void {
+    if (inFlight !== undefined) reader.release(inFlight.bytes);
+    inFlight = undefined;
+  }
+
+  const io: ShardIo = {
+    recover,
+    gather,
+    async insert(place, block) {
+      insertStart = performance.now();
+      await sink.insert(shard, place, block);
+      metrics.inserted(shard, (performance.now() - insertStart) / 1000);
+    },
+    classify: (error) => sink.classify(error),
+    readBack: (place, block) => sink.readBack(shard, place, block.day),
+    settled(place, block, mine) {
+      metrics.settled(shard, block, mine, place, insertStart);
+      if (mine) {
+        committed = { generation: place.generation, hi: block.hi };
+        ledger.loaded({ hi: block.hi, bytes: block.bytes, timeMs: block.lastTimeMs });
+        options.onCommitted?.(shard, place.generation, block.hi);
+      } else {
+        log.info({ block: place.block, lo: block.lo, hi: block.hi }, 'another worker stored this block');
+      }
+      releaseInFlight();
+    },
+    tell: (event) => tell(event),
+    pause: (ms) => pause(ms * (0.5 + Math.random() / 2)),
+    stopping: () => stopping,
+    givingUp: () => stopping && Date.now() >= giveUpAt,
+  };
+
+  function tell(event: LoaderEvent): void {
+    switch (event.kind) {
+      case 'recovered': {
+        const { state } = event;
+        metrics.recovered(shard);
+        committed = { generation: state.generation, hi: state.hi };
+        ledger.begin(state.hi, Date.now());
+        options.onCommitted?.(shard, state.generation, state.hi);
+        log.info({ block: state.block, hi: state.hi, last: state.lastSequence }, 'recovered from the warehouse');
+        return;
+      }
+      case 'recover-failed':
+        log.warn({ error: String(event.error), waitMs: event.waitMs }, 'cannot recover yet');
+        return;
+      case 'gap':
+        metrics.gap(shard, event.to - event.from + 1);
+        log.error(
+          { from: event.from, to: event.to },
+          'messages are gone from the stream that the warehouse does not show: somebody removed them by hand, or ' +
+            'their rows were erased; the shard goes on after them',
+        );
+        return;
+      case 'insert-failed': {
+        metrics.insertFailed(shard, event.failure);
+        const about = {
+          block: event.place.block,
+          lo: event.block.lo,
+          hi: event.block.hi,
+          waitMs: event.waitMs,
+          error: String(event.error),
+        };
+        if (event.failure === 'content') {
+          metrics.stuck(shard, true);
+          log.error(about, `the warehouse refuses the content of messages ${about.lo} to ${about.hi} of ${stream}`);
+        } else if (event.failure === 'fatal') {
+          metrics.stuck(shard, true);
+          log.error(about, 'the warehouse refuses blocks');
+        } else log.warn(about, event.failure === 'busy' ? 'the block is being stored' : 'storing a block failed');
+        return;
+      }
+      case 'read-back-failed':
+        log.warn({ block: event.place.block, error: String(event.error), waitMs: event.waitMs }, 'reading back failed');
+        return;
+      case 'absent':
+        log.info({ block: event.place.block }, 'the block is not there yet');
+        return;
+      default: {
+        const never: never = event;
+        throw new Error(`unknown event ${String(never)}`);
+      }
+    }
+  }
+
+  const running = (async () => {
+    while (!stopping) {
+      const ending = await loadShard(io);
+      releaseInFlight();
+      if (ending.kind === 'left') break;
+      metrics.stopped(shard, true);
+      committed = undefined;
+      log.error(
+        {
+          accept: `put the generation as the key "${acceptKey(shard)}" into the bucket ${settingsBucket}`,
+        },
+        `shard ${shard} is not loaded: ${ending.reason}`,
+      );
+      await pause(stoppedMs);
+    }
+  })();
+
+  /** Looks at the stream: measures how far behind the shard is, and trims (L8). */
+  async function round(): Promise<void> {
+    const known = committed;
+    const info = await jsm.streams.info(stream);
+    const state = info.state;
+    const oldest = inFlight?.firstTimeMs ?? reader.peek()?.timeMs;
+    const depth =
+      known === undefined ? state.messages : Math.max(0, state.last_seq - Math.max(known.hi, state.first_seq - 1));
+    const since = depth === 0 ? undefined : (oldest ?? Date.parse(known?.hi === 0 ? state.first_ts : state.last_ts));
+    metrics.measured(shard, { depth, lagMs: since === undefined ? 0 : Math.max(0, Date.now() - since) });
+    // Only the stream that the warehouse was asked about, and only with its end in place.
+    if (known === undefined || generationOf(info) !== known.generation || state.last_seq < known.hi) return;
+    const point = ledger.point({
+      nowMs: Date.now(),
+      streamBytes: state.bytes,
+      maxBytes: info.config.max_bytes,
+      replayMs: options.replayMs,
+    });
+    if (point === undefined || point > known.hi) return;
+    if (point >= state.first_seq) {
+      await jsm.streams.purge(stream, { seq: point + 1 });
+      metrics.trimmed(shard);
+    }
+    ledger.trimmed(point);
+  }
+
+  let roundTimer: NodeJS.Timeout | undefined;
+  let rounding: Promise<void> = Promise.resolve();
+  const schedule = (): void => {
+    roundTimer = setTimeout(() => {
+      rounding = round()
+        .catch((error: unknown) => log.debug({ error: String(error) }, 'cannot look at the stream'))
+        .finally(() => {
+          if (!stopping) schedule();
+        });
+    }, roundMs);
+  };
+  schedule();
+
+  return {
+    async stop(graceMs) {
+      if (stopping) return running;
+      stopping = true;
+      giveUpAt = Date.now() + graceMs;
+      clearTimeout(roundTimer);
+      reader.wake();
+      for (const done of pauses) done();
+      const late = setTimeout(() => {
+        for (const done of pauses) done();
+      }, graceMs);
+      await running;
+      clearTimeout(late);
+      await rounding;
+      await reader.close();
+      metrics.left(shard);
+    },
+  };
+}

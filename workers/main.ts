@@ -1,0 +1,124 @@
+/**
+ * `sluice worker`: loads the log's shards into ClickHouse, each event exactly once.
+ *
+ *   main.ts            this file: wiring, start in any order, drain
+ *   erase-main.ts      `sluice erase`: the command line of erase.ts
+ *   connect.ts         NATS, warehouse and table, reached with patience
+ *   assignment.ts      which worker loads which shard
+ *   loader-pool.ts     the loaders of the shards that are this worker's
+ *   loader.ts          the protocol of one shard, pure; L1–L8 are told there
+ *   loader-shard.ts    the protocol bound to stream, warehouse, clock, metrics
+ *   loader-sink.ts     what the protocol asks of the warehouse
+ *   block.ts           which messages make up a block
+ *   fetch.ts           reading a stream, ahead, within bounds (fetch-budget.ts)
+ *   trim.ts            what may leave a stream
+ *   retention.ts       what may leave the warehouse by age
+ *   erase.ts           what must leave it for a user's sake
+ *   metrics.ts         instruments and spans
+ *   warehouse.ts       the client of ClickHouse
+ *   schema/            table, migrations and INSERT from the descriptors
+ *   embedded/          `sluice clickhouse`, the engine on a laptop
+ */
+import { randomBytes } from 'node:crypto';
+import { hostname } from 'node:os';
+import { jetstreamManager } from '@nats-io/jetstream';
+import { Kvm } from '@nats-io/kv';
+import { resolveOptions, workerOptions } from '../lib/config/index.js';
+import { createLog } from '../lib/log.js';
+import { connectNats } from '../lib/nats.js';
+import { committedSubject, settingsBucket } from '../lib/subjects.js';
+import { type Assignment, joinWorkers } from './assignment.js';
+import { knownShards, openWarehouse, patiently } from './connect.js';
+import { byteBudget } from './fetch-budget.js';
+import { loaderPool } from './loader-pool.js';
+import { acceptKey, startShardLoader } from './loader-shard.js';
+import { warehouseSink } from './loader-sink.js';
+import { workerMetrics } from './metrics.js';
+import { dropOldDays } from './retention.js';
+
+/** How long a drain may take: the block in flight, and the one that was gathered. */
+const drainMs = 15_000;
+const retentionRoundMs = 10 * 60_000;
+
+const config = resolveOptions(workerOptions);
+const log = createLog('worker', config.logLevel);
+const stop = new AbortController();
+let ending: (() => Promise<void>) | undefined;
+
+async function end(why: string): Promise<void> {
+  if (stop.signal.aborted) return;
+  stop.abort();
+  log.info({ why }, 'draining');
+  // A warehouse that answers nobody must not keep the process: what is not stored stays in the log (L2).
+  setTimeout(() => {
+    log.warn('the drain took too long; what is not stored stays in the log');
+    process.exit(0);
+  }, drainMs + 5_000).unref();
+  await ending?.();
+  process.exit(0);
+}
+process.on('SIGTERM', () => void end('SIGTERM'));
+process.on('SIGINT', () => void end('SIGINT'));
+process.on('disconnect', () => void end('the parent process is gone'));
+
+const nc = await connectNats({ servers: config.natsUrl, name: 'sluice worker', log });
+const jsm = await jetstreamManager(nc, { checkAPI: false });
+const { warehouse, target } = await openWarehouse(config, log, stop.signal);
+const shards = await knownShards(nc, log, stop.signal);
+const settings = await patiently('the settings', log, stop.signal, () => new Kvm(nc).open(settingsBucket));
+const budget = byteBudget(config.maxBytesHeld);
+const metrics = workerMetrics({ bytesHeld: () => budget.used, pool: () => warehouse.stats() });
+const sink = warehouseSink(warehouse, target);
+
+const pool = loaderPool(
+  (shard) =>
+    startShardLoader({
+      nc,
+      jsm,
+      shard,
+      sink,
+      limits: { rows: config.blockRows, bytes: config.blockBytes, delayMs: config.blockDelay },
+      budget,
+      replayMs: config.replayWindow,
+      metrics,
+      log,
+      accepted: async (of, generation) => (await settings.get(acceptKey(of)))?.string() === generation,
+      onCommitted(of, generation, hi) {
+        // A hint for gateways (Committed); who misses one learns from the next.
+        if (!nc.isClosed()) nc.publish(committedSubject(of), JSON.stringify({ generation, sequence: hi }));
+      },
+    }),
+  log,
+);
+
+const worker = `${hostname().replace(/[^A-Za-z0-9]/g, '-')}-${process.pid}-${randomBytes(3).toString('hex')}`;
+const assignment: Assignment = await patiently('the other workers', log, stop.signal, () =>
+  joinWorkers({ nc, worker, shards, replicas: 1, onChange: (own) => pool.assign(own), log }),
+);
+
+/** One worker sees to retention; two would do no harm. */
+async function retain(): Promise<void> {
+  if (config.retentionDays === 0 || assignment.view.index !== 0) return;
+  await dropOldDays({ warehouse, target, jsm, shards, days: config.retentionDays, nowMs: Date.now(), log });
+}
+const retaining = setInterval(() => {
+  retain().catch((error: unknown) => log.warn({ error: String(error) }, 'retention could not run'));
+}, retentionRoundMs);
+setTimeout(() => {
+  retain().catch((error: unknown) => log.warn({ error: String(error) }, 'retention could not run'));
+}, 10_000).unref();
+
+ending = async () => {
+  clearInterval(retaining);
+  // First the shards, then the good-bye: the others take over what is stored already.
+  await pool.stop(drainMs);
+  await assignment.leave();
+  await warehouse.close();
+  await nc.close();
+};
+if (stop.signal.aborted) {
+  await ending();
+  process.exit(0);
+}
+log.info({ worker, shards }, 'ready');
+process.send?.({ ready: true });
