@@ -38,7 +38,7 @@ export interface IngestInput {
   /** 0 = unknown. */
   readonly attempt: number;
   readonly sentAt?: { seconds: bigint; nanos: number } | undefined;
-  /** On the clock of Date.now(), ms. Noticed up to 10 ms late. */
+  /** On the clock of Date.now(), ms. Noticed up to 20 ms late. */
   readonly deadlineAt?: number | undefined;
   readonly traceparent?: string | undefined;
   /** Name and version of the client library: "sluice-node/0.1.0". */
@@ -205,6 +205,7 @@ export function createIngest(options: IngestOptions): Ingest {
           window: config.publishWindow,
           timeoutMs: config.publishTimeout,
           payloadBytes: config.coalesceBytes,
+          onNoStream: connection.recheck,
         });
       } else {
         publisher.connected();

@@ -23,6 +23,8 @@ export interface LogConnection {
   readonly reason: string | undefined;
   /** Of the installation; 0 until it was ready for the first time. */
   readonly shards: number;
+  /** A stream has gone: not ready until the checks have passed again, which puts it back. */
+  recheck(): void;
   /** Stops watching; does not close the connection. */
   close(): void;
 }
@@ -38,6 +40,7 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
   let closed = false;
   // Every disconnect starts a new epoch: a check that began in an older one must not declare readiness.
   let epoch = 0;
+  let connection: NatsConnection | undefined;
   let retry: NodeJS.Timeout | undefined;
 
   const notReady = (why: string): void => {
@@ -83,8 +86,16 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
     }
   };
 
+  const recheck = (why: string): void => {
+    if (!ready || connection === undefined) return;
+    ready = false;
+    notReady(why);
+    void check(connection, epoch, firstRetryMs);
+  };
+
   const watch = async (): Promise<void> => {
     const nc = await options.nats;
+    connection = nc;
     // Taken before the first check, so that no change is missed.
     const statuses = nc.status();
     void check(nc, epoch, firstRetryMs);
@@ -108,6 +119,9 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
     },
     get shards() {
       return shards;
+    },
+    recheck() {
+      recheck('a stream of the log is missing');
     },
     close() {
       closed = true;

@@ -43,6 +43,8 @@ export interface PublisherOptions {
   readonly window: number;
   /** How long a message waits for the window, and then for its ack, ms. */
   readonly timeoutMs: number;
+  /** No stream listens to a subject: it was deleted, or has no leader. */
+  readonly onNoStream: () => void;
   /** Usual size of a message, bytes: buffers of this size are used again. */
   readonly payloadBytes: number;
 }
@@ -117,6 +119,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
     pool.give(flight.payload);
     const outcome = readReply(reply);
     const ms = now() - flight.sentAt;
+    if (isNoResponders(reply)) options.onNoStream();
     if (outcome instanceof SluiceError) {
       metrics.published(outcome.code === 'log_full' ? 'full' : 'refused', ms);
       if (outcome.code !== 'log_full') log.warn({ subject: flight.message.subject, err: outcome }, 'publish refused');
@@ -269,15 +272,20 @@ export function createPublisher(options: PublisherOptions): Publisher {
 /** ±50 %, so that callers do not come back all at once. */
 const jittered = (ms: number): number => Math.round(ms * (0.5 + Math.random()));
 
+/** The server's own word: nobody listens. */
+const isNoResponders = (reply: Msg): boolean => reply.data.length === 0 && reply.headers?.code === 503;
+
 /** What JetStream answers: an ack, an error, or the server's word that no stream listens. */
 function readReply(reply: Msg): Stored | SluiceError {
   if (reply.data.length === 0) {
-    const code = reply.headers?.code;
-    return new SluiceError(
-      'log_unavailable',
-      code === 503 ? 'No stream of the log listens to this subject.' : 'The log sent an empty answer.',
-      { retryAfterMs: jittered(unavailableRetryMs), outcomeUnknown: code !== 503 },
-    );
+    return isNoResponders(reply)
+      ? new SluiceError('log_unavailable', 'A stream of the log is missing.', {
+          retryAfterMs: jittered(unavailableRetryMs),
+        })
+      : new SluiceError('outcome_unknown', 'The log sent an empty answer.', {
+          outcomeUnknown: true,
+          retryAfterMs: jittered(unavailableRetryMs),
+        });
   }
   let answer: unknown;
   try {

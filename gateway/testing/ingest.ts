@@ -1,8 +1,9 @@
 /**
  * A real ingest core on a real nats-server for one test, and what the log holds afterwards.
  */
-import { sizeDelimitedDecodeStream } from '@bufbuild/protobuf/wire';
+import { BinaryReader, sizeDelimitedDecodeStream } from '@bufbuild/protobuf/wire';
 import { jetstream, jetstreamManager } from '@nats-io/jetstream';
+import type { NatsConnection } from '@nats-io/transport-node';
 import * as assert from 'uvu/assert';
 import { type StoredBatch, StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { SluiceError } from '../../lib/errors.js';
@@ -31,6 +32,8 @@ export const ingestConfig: IngestOptions['config'] = {
 
 export interface IngestSubject {
   readonly ingest: Ingest;
+  /** The core's own connection. */
+  readonly nc: NatsConnection;
   readonly gauges: GatewayGauges;
   /** How publishes ended, so far. */
   readonly ends: ReadonlyMap<PublishEnd, number>;
@@ -71,7 +74,7 @@ export async function withIngest(
   });
   try {
     await until('ready', () => ingest.ready);
-    await use({ ingest, gauges: gauges as GatewayGauges, ends });
+    await use({ ingest, nc: await connecting, gauges: gauges as GatewayGauges, ends });
   } finally {
     await ingest.drain(1_000);
     await (await connecting).close();
@@ -94,31 +97,54 @@ export const ingestInput = (
   ...more,
 });
 
-/** Every message of the log, by stream and sequence, decoded with the generated type. */
-export async function stored(nats: TestNats): Promise<{ stream: string; sequence: bigint; batches: StoredBatch[] }[]> {
+/** Every message of the log, with its payload. */
+async function messages(nats: TestNats): Promise<{ stream: string; sequence: bigint; data: Uint8Array }[]> {
   // A connection of its own: the test's one may still be on its way back from a kill.
   const nc = await connectNats({ servers: nats.url, name: 'reader', log: silentLog, timeoutMs: 5_000 });
   try {
     const jsm = await jetstreamManager(nc);
-    const messages: { stream: string; sequence: bigint; batches: StoredBatch[] }[] = [];
+    const all: { stream: string; sequence: bigint; data: Uint8Array }[] = [];
     for await (const { config: stream, state } of jsm.streams.list()) {
       if (!stream.name.startsWith('EV_') || state.messages === 0) continue;
       const consumer = await jetstream(nc).consumers.get(stream.name);
-      const batch = await consumer.consume({ max_bytes: 8 * MiB });
-      for await (const message of batch) {
-        const batches: StoredBatch[] = [];
-        const source = (async function* () {
-          yield message.data;
-        })();
-        for await (const one of sizeDelimitedDecodeStream(StoredBatchSchema, source)) batches.push(one);
-        messages.push({ stream: stream.name, sequence: BigInt(message.seq), batches });
+      for await (const message of await consumer.consume({ max_bytes: 8 * MiB })) {
+        all.push({ stream: stream.name, sequence: BigInt(message.seq), data: message.data });
         if (message.info.pending === 0) break;
       }
     }
-    return messages;
+    return all;
   } finally {
     await nc.close();
   }
+}
+
+/** Every message of the log, by stream and sequence, decoded with the generated type. */
+export async function stored(nats: TestNats): Promise<{ stream: string; sequence: bigint; batches: StoredBatch[] }[]> {
+  return Promise.all(
+    (await messages(nats)).map(async ({ stream, sequence, data }) => {
+      const batches: StoredBatch[] = [];
+      const source = (async function* () {
+        yield data;
+      })();
+      for await (const batch of sizeDelimitedDecodeStream(StoredBatchSchema, source)) batches.push(batch);
+      return { stream, sequence, batches };
+    }),
+  );
+}
+
+/** The batch ids of a payload; events are skipped, not decoded: the fault tests store millions of them. */
+function batchIds(data: Uint8Array): string[] {
+  const ids: string[] = [];
+  const reader = new BinaryReader(data);
+  while (reader.pos < reader.len) {
+    const end = reader.uint32() + reader.pos;
+    while (reader.pos < end) {
+      const [field, wireType] = reader.tag();
+      if (field === 3) ids.push(reader.string());
+      else reader.skip(wireType, field);
+    }
+  }
+  return ids;
 }
 
 /** Runs `publish` for each id and keeps what became of it. */
@@ -135,16 +161,19 @@ export async function outcomes(
   return { acked, failed };
 }
 
-/** I1: each acked batch is where its position says. */
+/** I1: each acked batch is where its position says. And the core publishes none twice by itself. */
 export async function assertAllStored(nats: TestNats, acked: readonly IngestResult[]): Promise<void> {
-  const places = new Map<string, string>();
-  for (const { stream, sequence, batches } of await stored(nats)) {
-    for (const { batchId } of batches) places.set(`${stream}/${sequence}/${batchId}`, batchId);
+  const ids: string[] = [];
+  const places = new Set<string>();
+  for (const { stream, sequence, data } of await messages(nats)) {
+    for (const id of batchIds(data)) {
+      ids.push(id);
+      places.add(`${stream}/${sequence}/${id}`);
+    }
   }
   for (const { batchId, position } of acked) {
-    assert.ok(
-      places.has(`${position?.stream}/${position?.sequence}/${batchId}`),
-      `${batchId} was acked and is not stored`,
-    );
+    const place = `${position?.stream}/${position?.sequence}/${batchId}`;
+    assert.ok(places.has(place), `${place} was acked and is not stored`);
   }
+  assert.is(new Set(ids).size, ids.length, 'no batch is stored twice');
 }
