@@ -1,11 +1,13 @@
 /**
  * Every setting of every role.
  *
+ *   argv.ts      a command line
  *   options.ts   what an option is; flags, variables, resolution, typos
  *   index.ts     the tables
  */
 import { type OptionTable, option, type Values } from './options.js';
 
+export { parseArgv } from './argv.js';
 export {
   flagOf,
   type OptionSpec,
@@ -66,6 +68,7 @@ export const gatewayOptions = {
   maxConnectionAge: option.ms(30 * 60_000, 'Connections are asked to reconnect at about this age (±10 %).', {
     min: 1_000,
   }),
+  maxConnections: option.int(10_000, 'Most connections; further ones are refused.', { min: 1, max: 1_000_000 }),
   storeClientAddress: option.bool(false, "Store the client's IP address with each batch."),
   storeUserAgent: option.bool(false, "Store the client's user agent with each batch."),
 } satisfies OptionTable;

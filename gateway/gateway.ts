@@ -1,0 +1,121 @@
+/**
+ * A gateway, put together and running: what main.ts starts and what tests start. The folder's map is at main.ts.
+ */
+import { readFile } from 'node:fs/promises';
+import type { NatsConnection } from '@nats-io/transport-node';
+import { Health } from '#gen/grpc/health/v1/health_pb.js';
+import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import type { GatewayConfig } from '../lib/config/index.js';
+import { UsageError } from '../lib/errors.js';
+import type { Log } from '../lib/log.js';
+import { watchTenants } from '../lib/tenants.js';
+import { createCors } from './cors.js';
+import { createHealth, type Readiness } from './health.js';
+import { createHttpApi } from './http-api.js';
+import { createIngest } from './ingest.js';
+import { watchKeys } from './key-watch.js';
+import { createGatewayMetrics } from './metrics.js';
+import { pendingTenants } from './pending-tenants.js';
+import { createPublishBatch } from './publish-batch.js';
+import { reflectionRoutes } from './reflection.js';
+import { createRpcRoutes, maxJsonBytes } from './routes.js';
+import { createRpcAdapter } from './rpc-adapter.js';
+import { listen } from './server.js';
+import { createTracing } from './tracing.js';
+
+export interface GatewayParts {
+  /** When it comes; the gateway starts without it, not ready. Stays the caller's to close, after the drain. */
+  readonly nats: Promise<NatsConnection>;
+  readonly log: Log;
+}
+
+export interface Gateway {
+  readonly port: number;
+  readonly ready: boolean;
+  readonly reason: string | undefined;
+  /** Not ready → no new connections → streams told, requests answered → what is gathered published. */
+  drain(): Promise<void>;
+}
+
+/** @throws UsageError when the port, the certificate or the key cannot be used */
+export async function startGateway(config: GatewayConfig, { nats, log }: GatewayParts): Promise<Gateway> {
+  const metrics = createGatewayMetrics();
+  const ingest = createIngest({ nats, config, metrics, log });
+  const tenants = pendingTenants({ open: async () => watchTenants(await nats, log), log });
+  const keys = watchKeys(tenants);
+  metrics.observe({ keyCache: () => tenants.stats(), openStreams: () => keys.size });
+
+  let draining = false;
+  const readiness: Readiness = {
+    get ready() {
+      return !draining && ingest.ready && tenants.ready;
+    },
+    get reason() {
+      if (draining) return 'draining';
+      return ingest.reason ?? (tenants.ready ? undefined : 'the keys have not been read yet');
+    },
+  };
+
+  const facts = { storeClientAddress: config.storeClientAddress, storeUserAgent: config.storeUserAgent };
+  const publish = createPublishBatch({ ingest, tracing: createTracing(), metrics, log });
+  const health = createHealth(readiness, [IngestService.typeName]);
+  const reflection = reflectionRoutes([IngestService, Health]);
+  const routes = createRpcRoutes({
+    ingest,
+    tenants,
+    keys,
+    publish,
+    metrics,
+    facts,
+    more: (router) => {
+      health.routes(router);
+      reflection(router);
+    },
+  });
+  const maxBodyBytes = maxJsonBytes(config.maxBatchBytes);
+  const http = createHttpApi({ tenants, publish, readiness, metrics, facts, maxBodyBytes, log });
+  const handle = createRpcAdapter(routes, http, log);
+  const cors = createCors(config.corsOrigins);
+
+  const server = await listen({
+    host: config.host,
+    port: config.port,
+    tls: await readTls(config),
+    maxConnections: config.maxConnections,
+    maxConnectionAge: config.maxConnectionAge,
+    grace: config.drainGrace,
+    onRequest: (request, response, connection) => {
+      if (!cors(request, response)) handle(request, response, connection);
+    },
+    log,
+  });
+
+  return {
+    port: server.port,
+    get ready() {
+      return readiness.ready;
+    },
+    get reason() {
+      return readiness.reason;
+    },
+    async drain() {
+      if (draining) return;
+      draining = true;
+      const until = Date.now() + config.drainGrace;
+      await server.drain('This gateway is going away.', config.drainGrace);
+      await ingest.drain(Math.max(500, until - Date.now()));
+      health.close();
+      await tenants.close();
+    },
+  };
+}
+
+async function readTls({ tlsCert, tlsKey }: GatewayConfig): Promise<{ cert: string; key: string } | undefined> {
+  if (tlsCert === '' && tlsKey === '') return undefined;
+  if (tlsCert === '' || tlsKey === '') throw new UsageError('--tls-cert and --tls-key go together: give both or none.');
+  const read = (path: string, flag: string) =>
+    readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+      throw new UsageError(`${flag}: cannot read ${path} (${error.code ?? error.message}).`);
+    });
+  return { cert: await read(tlsCert, '--tls-cert'), key: await read(tlsKey, '--tls-key') };
+}

@@ -1,0 +1,88 @@
+/**
+ * Whether this gateway can take batches: for load balancers over grpc.health.v1, for others on /readyz (http-api.ts).
+ * No key is needed. Watchers are told within a quarter of a second.
+ */
+import { Code, ConnectError, type ConnectRouter } from '@connectrpc/connect';
+import { Health, HealthCheckResponse_ServingStatus as Status } from '#gen/grpc/health/v1/health_pb.js';
+import { connectionKey } from './connection.js';
+
+export interface Readiness {
+  readonly ready: boolean;
+  /** Why not. */
+  readonly reason: string | undefined;
+}
+
+export interface HealthService {
+  routes(router: ConnectRouter): void;
+  close(): void;
+}
+
+const pollMs = 250;
+
+/** @param services full names of the services that need the log; the empty name stands for the gateway as a whole */
+export function createHealth(readiness: Readiness, services: readonly string[]): HealthService {
+  const known = new Set(['', ...services]);
+  const now = (): Status => (readiness.ready ? Status.SERVING : Status.NOT_SERVING);
+
+  const watchers = new Set<() => void>();
+  let last = now();
+  const poll = setInterval(() => {
+    const status = now();
+    if (status === last) return;
+    last = status;
+    for (const wake of watchers) wake();
+  }, pollMs);
+  poll.unref();
+
+  return {
+    routes(router) {
+      router.service(Health, {
+        check({ service }) {
+          if (!known.has(service)) throw new ConnectError('No such service: see List.', Code.NotFound);
+          return { status: now() };
+        },
+        list() {
+          return { statuses: Object.fromEntries([...known].map((name) => [name, { status: now() }])) };
+        },
+        async *watch({ service }, context) {
+          if (!known.has(service)) {
+            // By the protocol: no error, because the service may come.
+            yield { status: Status.SERVICE_UNKNOWN };
+          }
+          const { signal } = context;
+          let ending = false;
+          let wake: (() => void) | undefined;
+          const rouse = (): void => wake?.();
+          const leave = context.values.get(connectionKey).onEnding(() => {
+            ending = true;
+            rouse();
+          });
+          watchers.add(rouse);
+          signal.addEventListener('abort', rouse, { once: true });
+          try {
+            let told: Status | undefined;
+            while (!signal.aborted) {
+              const status = now();
+              if (known.has(service) && status !== told) {
+                told = status;
+                yield { status };
+                continue;
+              }
+              if (ending) return;
+              await new Promise<void>((resolve) => {
+                wake = resolve;
+              });
+            }
+          } finally {
+            watchers.delete(rouse);
+            leave();
+            signal.removeEventListener('abort', rouse);
+          }
+        },
+      });
+    },
+    close() {
+      clearInterval(poll);
+    },
+  };
+}

@@ -1,0 +1,205 @@
+/**
+ * The plain HTTP routes, for customers who come from a JSON API and for probes:
+ *
+ *   POST /v1/events         one event, in the Protobuf JSON mapping
+ *   POST /v1/events/batch   {"events": […], "batchId"?, "attempt"?, "sentAt"?}
+ *   GET  /healthz           this process lives
+ *   GET  /readyz            batches can be taken: 200, or 503 with the reason
+ *
+ * The batch id may also come as `idempotency-key`. Answers to POST are 202 with the BatchResult as JSON; errors are
+ * {"error": {code, message, fix, …}} with the table's HTTP status.
+ */
+import { promisify } from 'node:util';
+import { gunzip } from 'node:zlib';
+import { fromJson, type JsonObject, type JsonValue, toJson } from '@bufbuild/protobuf';
+import { BatchResultSchema, PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { SluiceError } from '../lib/errors.js';
+import type { Log } from '../lib/log.js';
+import type { TenantDirectory } from '../lib/tenants.js';
+import type { Readiness } from './health.js';
+import type { GatewayMetrics } from './metrics.js';
+import type { PublishBatch } from './publish-batch.js';
+import { type FactOptions, readFacts } from './request-facts.js';
+import { fromContract } from './routes.js';
+import type { RequestHandler } from './rpc-adapter.js';
+import { toHttpAnswer } from './rpc-errors.js';
+import type { NodeRequest, NodeResponse } from './server.js';
+
+export interface HttpApiOptions {
+  readonly tenants: Pick<TenantDirectory, 'lookup'>;
+  readonly publish: PublishBatch;
+  readonly readiness: Readiness;
+  readonly metrics: Pick<GatewayMetrics, 'failed'>;
+  readonly facts: FactOptions;
+  /** Most bytes of a body, packed or not. */
+  readonly maxBodyBytes: number;
+  readonly log: Log;
+}
+
+const inflate = promisify(gunzip);
+const text = new TextDecoder('utf-8', { fatal: true });
+/** Names in an EventBatch request, in both spellings of the JSON mapping. */
+const envelope = new Map([
+  ['batchId', 'batchId'],
+  ['batch_id', 'batchId'],
+  ['attempt', 'attempt'],
+  ['sentAt', 'sentAt'],
+  ['sent_at', 'sentAt'],
+]);
+
+export function createHttpApi(options: HttpApiOptions): RequestHandler {
+  const { tenants, publish, readiness, metrics, log } = options;
+
+  const ingest = async (request: NodeRequest, response: NodeResponse, remote: string | undefined, one: boolean) => {
+    // Before the body: strangers are not read.
+    const caller = tenants.lookup(request.headers.authorization);
+    const body = await readJson(request, options.maxBodyBytes);
+    const key = request.headers['idempotency-key'];
+    const message = fromContract(decode(one ? { events: [body] } : body, typeof key === 'string' ? key : undefined));
+    const header = (name: string) => {
+      const value = request.headers[name];
+      return typeof value === 'string' ? value : undefined;
+    };
+    const call = {
+      caller,
+      facts: readFacts(header, remote, options.facts),
+      deadlineAt: undefined,
+      name: one ? 'POST /v1/events' : 'POST /v1/events/batch',
+    };
+    const result = await publish(call, message).catch((error: unknown) => {
+      throw new Answered(error as SluiceError);
+    });
+    send(response, 202, {}, toJson(BatchResultSchema, result, { alwaysEmitImplicit: true }));
+  };
+
+  const refuse = (response: NodeResponse, reason: unknown): void => {
+    let error: SluiceError;
+    if (reason instanceof Answered) {
+      error = reason.error;
+    } else {
+      error = reason instanceof SluiceError ? reason : new SluiceError('internal', 'The gateway failed.');
+      metrics.failed(error.code);
+      if (error !== reason) log.error({ err: reason }, 'HTTP route failed unexpectedly');
+    }
+    const { status, headers, body } = toHttpAnswer(error);
+    send(response, status, headers, body);
+  };
+
+  const only = (request: NodeRequest, response: NodeResponse, allow: readonly string[]): boolean => {
+    if (allow.includes(request.method ?? '')) return true;
+    response.setHeader('allow', allow.join(', '));
+    refuse(response, new SluiceError('method_not_allowed', `${request.method ?? 'This method'} is not allowed here.`));
+    return false;
+  };
+
+  return (request, response, connection) => {
+    // A peer that resets the connection in the middle of a body is no news.
+    request.on('error', () => {});
+    response.on('error', () => {});
+    const path = (request.url ?? '').split('?', 1)[0];
+    switch (path) {
+      case '/v1/events':
+      case '/v1/events/batch':
+        if (!only(request, response, ['POST'])) return;
+        ingest(request, response, connection.remoteAddress, path === '/v1/events').catch((reason: unknown) =>
+          refuse(response, reason),
+        );
+        return;
+      case '/healthz':
+        if (only(request, response, ['GET', 'HEAD'])) send(response, 200, {}, { status: 'alive' });
+        return;
+      case '/readyz':
+        if (!only(request, response, ['GET', 'HEAD'])) return;
+        if (readiness.ready) send(response, 200, {}, { status: 'ready' });
+        else send(response, 503, {}, { status: 'not ready', reason: readiness.reason ?? 'starting' });
+        return;
+      default:
+        refuse(response, new SluiceError('not_found', 'There is nothing at this path.'));
+    }
+  };
+}
+
+/** An error that has been counted where it arose. */
+class Answered extends Error {
+  constructor(readonly error: SluiceError) {
+    super(error.message);
+  }
+}
+
+function send(response: NodeResponse, status: number, headers: Record<string, string>, body: JsonValue | object): void {
+  if (response.headersSent || response.destroyed) return;
+  const bytes = Buffer.from(`${JSON.stringify(body)}\n`);
+  response.writeHead(status, {
+    ...headers,
+    'content-type': 'application/json',
+    'content-length': String(bytes.length),
+  });
+  response.end(bytes);
+}
+
+const tooLarge = (most: number): SluiceError =>
+  new SluiceError('batch_too_large', `The body is larger than ${most} bytes.`);
+
+/** @throws SluiceError media_type | batch_too_large | json_invalid */
+async function readJson(request: NodeRequest, most: number): Promise<JsonValue> {
+  const type = request.headers['content-type'] ?? '';
+  if (!/^application\/json\s*(;|$)/i.test(type)) {
+    throw new SluiceError('media_type', `The content type is "${type.slice(0, 100)}".`);
+  }
+  const encoding = request.headers['content-encoding'] ?? 'identity';
+  if (encoding !== 'identity' && encoding !== 'gzip') {
+    throw new SluiceError(
+      'media_type',
+      `The content encoding "${encoding.slice(0, 100)}" is none of gzip and identity.`,
+    );
+  }
+  if (Number(request.headers['content-length'] ?? 0) > most) throw tooLarge(most);
+  const chunks: Buffer[] = [];
+  let size = 0;
+  try {
+    for await (const chunk of request as AsyncIterable<Buffer>) {
+      size += chunk.length;
+      if (size > most) throw tooLarge(most);
+      chunks.push(chunk);
+    }
+  } catch (reason) {
+    if (reason instanceof SluiceError) throw reason;
+    throw new SluiceError('json_invalid', 'The body ended early.', { cause: reason });
+  }
+  let bytes: Buffer = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks);
+  if (encoding === 'gzip') {
+    try {
+      bytes = await inflate(bytes, { maxOutputLength: most });
+    } catch (reason) {
+      if ((reason as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') throw tooLarge(most);
+      throw new SluiceError('json_invalid', 'The body is not gzip, as its content-encoding says.', { cause: reason });
+    }
+  }
+  try {
+    return JSON.parse(text.decode(bytes)) as JsonValue;
+  } catch (reason) {
+    throw new SluiceError('json_invalid', `The body is not JSON (${reason instanceof Error ? reason.message : ''}).`);
+  }
+}
+
+/** @throws SluiceError json_invalid, naming the field */
+function decode(body: JsonValue, idempotencyKey: string | undefined) {
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
+    throw new SluiceError('json_invalid', 'The body is not an object.');
+  }
+  const request: JsonObject = {};
+  const batch: JsonObject = {};
+  for (const [name, value] of Object.entries(body)) {
+    const known = envelope.get(name);
+    if (known !== undefined) request[known] = value;
+    else if (name === 'events') batch.events = value;
+    else throw new SluiceError('json_invalid', `There is no field "${name.slice(0, 100)}" beside "events".`);
+  }
+  request.batch = batch;
+  if (idempotencyKey !== undefined && request.batchId === undefined) request.batchId = idempotencyKey;
+  try {
+    return fromJson(PublishRequestSchema, request);
+  } catch (reason) {
+    throw new SluiceError('json_invalid', `${reason instanceof Error ? reason.message.slice(0, 500) : 'invalid'}.`);
+  }
+}

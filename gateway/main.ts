@@ -1,0 +1,84 @@
+/**
+ * `sluice gateway`: the process around gateway.ts. Settings, signals, exit codes.
+ *
+ *   gateway.ts        puts all of this together
+ *   server.ts         one port, HTTP/1.1 and HTTP/2, TLS, ages, drain; connection.ts is what handlers know of it
+ *   cors.ts           browsers
+ *   rpc-adapter.ts    node requests ↔ the RPC library
+ *   routes.ts         handlers by path; view.ts reads requests without decoding events
+ *   publish-unary.ts  Publish; publish-stream.ts PublishStream; publish-batch.ts one batch into the core
+ *   http-api.ts       POST /v1/events and /v1/events/batch, /healthz, /readyz
+ *   health.ts         grpc.health.v1; reflection.ts grpc.reflection v1 and v1alpha
+ *   rpc-errors.ts     the error table on the wire
+ *   request-facts.ts  headers, checked and bounded
+ *   key-watch.ts      revoked keys; pending-tenants.ts keys before NATS is there
+ *   tracing.ts        spans
+ *   ingest.ts         the core; its own map is at its head
+ */
+import type { NatsConnection } from '@nats-io/transport-node';
+import { gatewayOptions, parseArgv, resolveOptions } from '../lib/config/index.js';
+import { UsageError } from '../lib/errors.js';
+import { createLog } from '../lib/log.js';
+import { connectNats } from '../lib/nats.js';
+import { type Gateway, startGateway } from './gateway.js';
+
+function orRefuse<T>(make: () => T): T {
+  try {
+    return make();
+  } catch (error) {
+    return refuse(error);
+  }
+}
+
+/** What the user can mend is one line; all else is a bug and keeps its stack. */
+function refuse(error: unknown): never {
+  process.stderr.write(`${error instanceof UsageError ? error.message : String((error as Error).stack ?? error)}\n`);
+  process.exit(1);
+}
+
+const config = orRefuse(() => resolveOptions(gatewayOptions, parseArgv(process.argv.slice(2), gatewayOptions)));
+const log = createLog('gateway', config.logLevel);
+
+process.on('uncaughtException', (error) => {
+  log.fatal({ err: error }, 'unexpected error');
+  process.exit(1);
+});
+
+let gateway: Gateway | undefined;
+let connection: NatsConnection | undefined;
+let ending = false;
+
+async function end(why: string): Promise<void> {
+  if (ending) return;
+  ending = true;
+  log.info({ why }, 'draining');
+  // Whatever hangs, the process ends.
+  setTimeout(() => {
+    log.error('the drain took too long');
+    process.exit(1);
+  }, config.drainGrace + 5_000).unref();
+  await gateway?.drain();
+  await connection?.close();
+  log.info('drained');
+  process.exit(0);
+}
+process.on('SIGTERM', () => void end('SIGTERM'));
+process.on('SIGINT', () => void end('SIGINT'));
+process.on('disconnect', () => void end('the parent process is gone'));
+
+const nats = connectNats({ servers: config.natsUrl, name: 'sluice gateway', log });
+void nats.then((connected) => {
+  connection = connected;
+});
+
+const started = await startGateway(config, { nats, log }).catch(refuse);
+gateway = started;
+log.info({ host: config.host, port: started.port, tls: config.tlsCert !== '' }, 'listening');
+
+// The parent hears it when batches can be taken, not before.
+const announce = setInterval(() => {
+  if (ending || !started.ready) return;
+  clearInterval(announce);
+  log.info('ready');
+  process.send?.({ ready: true, port: started.port });
+}, 20);

@@ -1,0 +1,70 @@
+/**
+ * One batch of a caller, from whichever route, into the core: with its span, and every failure as a row of the table.
+ */
+import { create } from '@bufbuild/protobuf';
+import { type BatchResult, BatchResultSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { SluiceError } from '../lib/errors.js';
+import type { Log } from '../lib/log.js';
+import type { Caller } from '../lib/tenants.js';
+import type { Ingest } from './ingest.js';
+import type { GatewayMetrics } from './metrics.js';
+import type { RequestFacts } from './request-facts.js';
+import type { Tracing } from './tracing.js';
+import type { BatchMessage } from './view.js';
+
+export interface BatchCall {
+  readonly caller: Caller;
+  readonly facts: RequestFacts;
+  /** Clock of Date.now(), ms. */
+  readonly deadlineAt: number | undefined;
+  /** Of the span. */
+  readonly name: string;
+}
+
+/** Resolves when the log has the batch. @throws SluiceError and nothing else */
+export type PublishBatch = (call: BatchCall, message: BatchMessage) => Promise<BatchResult>;
+
+export interface PublishBatchOptions {
+  readonly ingest: Ingest;
+  readonly tracing: Tracing;
+  readonly metrics: Pick<GatewayMetrics, 'failed'>;
+  readonly log: Log;
+}
+
+export function createPublishBatch(options: PublishBatchOptions): PublishBatch {
+  const { ingest, tracing, metrics, log } = options;
+  return async ({ caller, facts, deadlineAt, name }, message) => {
+    const span = tracing.start(name, caller.tenant, facts.traceparent);
+    try {
+      const { batchId, accepted, rejected, rejections, position } = await ingest.publish({
+        tenant: caller.tenant,
+        batch: message.batch,
+        batchId: message.batchId,
+        attempt: message.attempt,
+        sentAt: message.sentAt,
+        deadlineAt,
+        traceparent: span.traceparent,
+        client: facts.client,
+        clientAddress: facts.clientAddress,
+        userAgent: facts.userAgent,
+      });
+      span.accepted(accepted, rejected);
+      return create(BatchResultSchema, {
+        batchId,
+        accepted,
+        rejected,
+        ...(rejected === 0 ? {} : { rejections: [...rejections] }),
+        ...(position === undefined ? {} : { position }),
+      });
+    } catch (reason) {
+      span.failed(reason);
+      if (!(reason instanceof SluiceError)) log.error({ err: reason }, 'publish failed unexpectedly');
+      const error =
+        reason instanceof SluiceError
+          ? reason
+          : new SluiceError('internal', 'The gateway failed.', { cause: reason, outcomeUnknown: true });
+      metrics.failed(error.code);
+      throw error;
+    }
+  };
+}

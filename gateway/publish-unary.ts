@@ -1,0 +1,143 @@
+/**
+ * The Publish call in all its protocols. Handlers of the RPC library, arranged so that every error is one of ours:
+ *
+ * - For gRPC and gRPC-Web the handler takes the request as a stream of one message, because then bytes that do not parse
+ *   come to it as an error that it can name, instead of being answered as `internal` below it.
+ * - For Connect, whose unary handler has no such form, the library's own error answer is put into our words afterwards.
+ */
+import type { DescMessage, DescMethod, Message } from '@bufbuild/protobuf';
+import { Code, ConnectError, type HandlerContext } from '@connectrpc/connect';
+import {
+  createUniversalMethodHandler,
+  type ProtocolHandlerFactory,
+  type UniversalHandlerFn,
+  type UniversalHandlerOptions,
+  type UniversalServerResponse,
+} from '@connectrpc/connect/protocol';
+import { createHandlerFactory as connectFactory, errorToJsonBytes } from '@connectrpc/connect/protocol-connect';
+import { createHandlerFactory as grpcFactory } from '@connectrpc/connect/protocol-grpc';
+import { createHandlerFactory as grpcWebFactory } from '@connectrpc/connect/protocol-grpc-web';
+import { IngestService, type PublishResponse } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import type { ErrorName } from '../lib/errors.js';
+import { classify, fromLibraryError, toConnectError } from './rpc-errors.js';
+
+export interface PublishUnaryOptions {
+  /** The request message as it is read: the contract's own, or the view. */
+  readonly input: DescMessage;
+  readonly library: Partial<UniversalHandlerOptions>;
+  /** Throws when the caller is not known. Runs before anything of the request is read. */
+  readonly authorize: (header: Headers) => unknown;
+  /** Throws what `classify` knows. */
+  readonly handle: (message: Message, context: HandlerContext) => Promise<PublishResponse>;
+  /** An error that did not come from `handle` was answered. */
+  readonly onRefused: (name: ErrorName) => void;
+}
+
+export function createPublishUnary(options: PublishUnaryOptions): UniversalHandlerFn {
+  const { library, authorize, handle, onRefused } = options;
+  const method = { ...IngestService.method.publish, input: options.input } as DescMethod & { methodKind: 'unary' };
+
+  const refuse = (reason: unknown): ConnectError => {
+    const { rpc, row } = classify(reason);
+    if (row !== undefined) onRefused(row.code);
+    return rpc;
+  };
+
+  async function* single(requests: AsyncIterable<Message>, context: HandlerContext): AsyncGenerator<PublishResponse> {
+    let message: Message | undefined;
+    try {
+      authorize(context.requestHeader);
+      for await (const next of requests) {
+        if (message !== undefined) throw new ConnectError('Publish takes one message.', Code.InvalidArgument);
+        message = next;
+      }
+      if (message === undefined) throw new ConnectError('Publish takes a message.', Code.InvalidArgument);
+    } catch (reason) {
+      throw refuse(reason);
+    }
+    try {
+      yield await handle(message, context);
+    } catch (reason) {
+      throw classify(reason).rpc;
+    }
+  }
+
+  const asStream = (factory: ProtocolHandlerFactory): ProtocolHandlerFactory =>
+    Object.assign(() => factory({ kind: 'bidi_streaming', method: method as never, impl: single as never }), {
+      protocolName: factory.protocolName,
+    });
+
+  const unary = async (message: Message, context: HandlerContext): Promise<PublishResponse> => {
+    try {
+      return await handle(message, context);
+    } catch (reason) {
+      throw classify(reason).rpc;
+    }
+  };
+  const connect = connectFactory(library);
+  const asUnary: ProtocolHandlerFactory = Object.assign(
+    () => {
+      const inner = connect({ kind: 'unary', method: method as never, impl: unary as never });
+      const handler: UniversalHandlerFn = async (request) => {
+        try {
+          authorize(request.header);
+        } catch (reason) {
+          return connectAnswer(refuse(reason));
+        }
+        const response = await inner(request);
+        return response.status < 400 ? response : await inOurWords(response, onRefused);
+      };
+      return Object.assign(handler, inner);
+    },
+    { protocolName: connect.protocolName },
+  );
+
+  return createUniversalMethodHandler({ kind: 'unary', method: method as never, impl: unary as never }, [
+    asStream(grpcFactory(library)),
+    asStream(grpcWebFactory(library)),
+    asUnary,
+  ]);
+}
+
+const httpStatus: Partial<Record<Code, number>> = {
+  [Code.InvalidArgument]: 400,
+  [Code.Unauthenticated]: 401,
+  [Code.ResourceExhausted]: 429,
+  [Code.Unavailable]: 503,
+};
+
+async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes;
+}
+
+function connectAnswer(error: ConnectError): UniversalServerResponse {
+  const body = errorToJsonBytes(error, undefined);
+  const header = new Headers(error.metadata);
+  header.set('content-type', 'application/json');
+  header.set('content-length', String(body.length));
+  return { status: httpStatus[error.code] ?? 500, header, body: once(body) };
+}
+
+/** The library's errors have no details; ours always have. */
+async function inOurWords(
+  response: UniversalServerResponse,
+  onRefused: (name: ErrorName) => void,
+): Promise<UniversalServerResponse> {
+  if (response.body === undefined) return response;
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of response.body) chunks.push(chunk);
+  const bytes = Buffer.concat(chunks);
+  const unchanged = { ...response, body: once(bytes) };
+  let error: { code?: unknown; message?: unknown; details?: unknown };
+  try {
+    error = JSON.parse(bytes.toString()) as typeof error;
+  } catch {
+    return unchanged;
+  }
+  if (error.details !== undefined || typeof error.message !== 'string') return unchanged;
+  const code = error.code === 'invalid_argument' ? Code.InvalidArgument : Code.Internal;
+  const row = fromLibraryError(code, error.message);
+  if (row === undefined) return unchanged;
+  onRefused(row.code);
+  return connectAnswer(toConnectError(row));
+}

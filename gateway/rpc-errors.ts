@@ -1,0 +1,117 @@
+/**
+ * Errors on their way out: rows of the one table (lib/errors.ts) become RPC errors with details, JSON answers, and
+ * failures of one batch on a stream. And on their way in: what the RPC library throws becomes a row, where it has one.
+ */
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { type Duration, DurationSchema } from '@bufbuild/protobuf/wkt';
+import { Code, ConnectError } from '@connectrpc/connect';
+import { ErrorInfoSchema, RetryInfoSchema } from '#gen/google/rpc/error_details_pb.js';
+import type { BatchFailureSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { SluiceError } from '../lib/errors.js';
+
+const domain = 'sluice';
+
+/** Of ms; never negative. */
+export function duration(ms: number): Duration {
+  const whole = Math.max(0, Math.round(ms));
+  return create(DurationSchema, {
+    seconds: BigInt(Math.floor(whole / 1_000)),
+    nanos: (whole % 1_000) * 1_000_000,
+  });
+}
+
+/** What happened, and what to do about it. */
+export const explain = (error: SluiceError): string => `${error.message} ${error.row.fix}`;
+
+/** The answer to an RPC: code, message with the fix, ErrorInfo with the name of the row, RetryInfo where it may help. */
+export function toConnectError(error: SluiceError): ConnectError {
+  const metadata: Record<string, string> = {};
+  if (error.offset !== undefined) metadata.offset = String(error.offset);
+  if (error.outcomeUnknown) metadata.outcome_unknown = 'true';
+  const details: ConnectError['details'] = [
+    { desc: ErrorInfoSchema, value: create(ErrorInfoSchema, { reason: error.code, domain, metadata }) },
+  ];
+  if (error.row.retryable) {
+    details.push({
+      desc: RetryInfoSchema,
+      value: create(RetryInfoSchema, { retryDelay: duration(error.retryAfterMs ?? 0) }),
+    });
+  }
+  const rpc = new ConnectError(explain(error), error.row.code, retryHeader(error));
+  rpc.details = details;
+  return rpc;
+}
+
+function retryHeader(error: SluiceError): Record<string, string> {
+  return error.row.retryable && error.retryAfterMs !== undefined
+    ? { 'retry-after': String(Math.ceil(error.retryAfterMs / 1_000)) }
+    : {};
+}
+
+/** The answer on the plain HTTP routes. */
+export function toHttpAnswer(error: SluiceError): { status: number; headers: Record<string, string>; body: object } {
+  const { row, code, message, offset, retryAfterMs, outcomeUnknown } = error;
+  return {
+    status: row.http,
+    headers: retryHeader(error),
+    body: {
+      error: {
+        code,
+        message,
+        fix: row.fix,
+        retryable: row.retryable,
+        ...(offset === undefined ? {} : { offset }),
+        ...(row.retryable && retryAfterMs !== undefined ? { retryAfterMs } : {}),
+        ...(outcomeUnknown ? { outcomeUnknown } : {}),
+      },
+    },
+  };
+}
+
+/** The answer about one batch of a stream. */
+export function toBatchFailure(batchId: string, error: SluiceError): MessageInitShape<typeof BatchFailureSchema> {
+  return {
+    batchId,
+    code: error.row.code,
+    message: explain(error),
+    ...(error.row.retryable ? { retryAfter: duration(error.retryAfterMs ?? 0) } : {}),
+    outcomeUnknown: error.outcomeUnknown,
+  };
+}
+
+/**
+ * What went wrong while a request was read, in our words: the library calls bytes that are no Protobuf `internal`, and a
+ * message over the limit `resource_exhausted`, which clients would retry for ever. Undefined: it has no row, and the
+ * library's own error says it well (unknown compression, incomplete envelope, cancelled …).
+ */
+export function fromLibraryError(code: Code, message: string): SluiceError | undefined {
+  if (message.startsWith('parse binary:')) {
+    return new SluiceError('batch_malformed', `The request is not the message it should be (${message.slice(14)}).`);
+  }
+  if (message.includes('larger than configured readMaxBytes')) {
+    return new SluiceError(
+      'batch_too_large',
+      `The request is too large (${message.replace('configured readMaxBytes', 'the limit of')} bytes).`,
+    );
+  }
+  if (code === Code.InvalidArgument && /^cannot decode|JSON/.test(message)) {
+    return new SluiceError('json_invalid', `${message.slice(0, 500)}.`);
+  }
+  return undefined;
+}
+
+/**
+ * Whatever a handler caught, as the error to answer with, and its row when it has one. `unexpected` is a bug: log it,
+ * the caller hears `internal` only.
+ */
+export function classify(reason: unknown): { rpc: ConnectError; row: SluiceError | undefined; unexpected: boolean } {
+  if (reason instanceof SluiceError) {
+    return { rpc: toConnectError(reason), row: reason, unexpected: reason.code === 'internal' };
+  }
+  if (reason instanceof ConnectError) {
+    const row = fromLibraryError(reason.code, reason.rawMessage);
+    return { rpc: row === undefined ? reason : toConnectError(row), row, unexpected: false };
+  }
+  const row = new SluiceError('internal', 'The gateway failed.', { cause: reason });
+  return { rpc: toConnectError(row), row, unexpected: true };
+}

@@ -1,0 +1,329 @@
+/**
+ * The listener: one port for HTTP/1.1 and HTTP/2, in the clear or with TLS.
+ *
+ *   S1  Without TLS the first bytes tell the protocol; they are put back, and the socket goes to an HTTP/2 or HTTP/1.1
+ *       server that listens nowhere itself. With TLS, ALPN tells.
+ *   S2  Everything a peer can hold is bounded: connections, streams, header bytes, window bytes, and time (first bytes,
+ *       handshake, headers, a whole HTTP/1.1 request, a silent HTTP/2 peer).
+ *   S3  A connection ends on two occasions, its age and the drain, and always the same way: handlers are told, HTTP/2
+ *       peers get GOAWAY, requests in flight are answered, then it closes; what remains after the grace is cut.
+ */
+import { createServer as createHttp1, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import {
+  constants,
+  createServer as createHttp2,
+  type Http2Server,
+  type Http2ServerRequest,
+  type Http2ServerResponse,
+  type ServerHttp2Session,
+} from 'node:http2';
+import { createServer as createNet, type Server as NetServer, type Socket } from 'node:net';
+import { createServer as createTls, type TLSSocket } from 'node:tls';
+import { UsageError } from '../lib/errors.js';
+import type { Log } from '../lib/log.js';
+import { type Connection, type ConnectionControl, createConnection } from './connection.js';
+
+export type NodeRequest = IncomingMessage | Http2ServerRequest;
+export type NodeResponse = ServerResponse | Http2ServerResponse;
+
+export interface FrontServerOptions {
+  readonly host: string;
+  /** 0: any free port. */
+  readonly port: number;
+  /** PEM texts; both or none. */
+  readonly tls?: { readonly cert: string; readonly key: string } | undefined;
+  /** Further connections are refused. */
+  readonly maxConnections: number;
+  /** ms, ±10 %. */
+  readonly maxConnectionAge: number;
+  /** ms that requests in flight get when a connection has reached its age. */
+  readonly grace: number;
+  readonly onRequest: (request: NodeRequest, response: NodeResponse, connection: Connection) => void;
+  readonly log: Log;
+}
+
+export interface FrontServer {
+  readonly port: number;
+  readonly connections: number;
+  /** Requests that have no complete answer yet. */
+  readonly requests: number;
+  /** Stops listening, ends connections (S3), and resolves when all are gone: at the latest a moment after graceMs. */
+  drain(reason: string, graceMs: number): Promise<void>;
+}
+
+const firstBytesTimeout = 10_000;
+const headersTimeout = 10_000;
+const requestTimeout = 60_000;
+const keepAliveTimeout = 75_000;
+/** After this long without a byte, an HTTP/2 peer with open streams must answer a ping, one without is let go. */
+const silenceTimeout = 60_000;
+const pingTimeout = 10_000;
+const maxHeaderBytes = 16 * 1024;
+const maxStreamsPerConnection = 256;
+/** F9: the default of 64 KiB makes a batch of 1 MiB wait for 16 round trips. */
+const streamWindow = 1024 * 1024;
+const connectionWindow = 4 * 1024 * 1024;
+/** Between the end of the grace and the cut, for streams to write their last words. */
+const lastWordsMs = 500;
+
+/** Starts to listen. @throws UsageError when the port or the certificate cannot be used */
+export async function listen(options: FrontServerOptions): Promise<FrontServer> {
+  const { log, onRequest } = options;
+  const sockets = new Map<Socket, { connection: ConnectionControl; session: ServerHttp2Session | undefined }>();
+  let requests = 0;
+  let onQuiet: (() => void) | undefined;
+
+  const track = (request: NodeRequest, response: NodeResponse, connection: Connection): void => {
+    requests++;
+    // 'finish' is not for sure, 'close' is (F9).
+    response.once('close', () => {
+      requests--;
+      if (requests === 0) onQuiet?.();
+    });
+    if (connection.ending !== undefined && 'shouldKeepAlive' in response) response.shouldKeepAlive = false;
+    onRequest(request, response, connection);
+  };
+
+  // Sockets are handed over synchronously, so this is the one that is being handed over when a session is born.
+  let handingOver: Socket | undefined;
+  const sessions = new WeakMap<ServerHttp2Session, Connection>();
+
+  const http1: Server = createHttp1({
+    headersTimeout,
+    requestTimeout,
+    keepAliveTimeout,
+    maxHeaderSize: maxHeaderBytes,
+    connectionsCheckingInterval: 2_000,
+  });
+  http1.maxRequestsPerSocket = 0;
+  http1.on('request', (request, response) => {
+    const known = sockets.get(request.socket);
+    if (known === undefined) return void request.socket.destroy();
+    track(request, response, known.connection);
+  });
+  http1.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy();
+    const status =
+      error.code === 'HPE_HEADER_OVERFLOW'
+        ? '431 Request Header Fields Too Large'
+        : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+          ? '408 Request Timeout'
+          : '400 Bad Request';
+    socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+  });
+  // A server that does not listen itself starts its timeout checks on this event only.
+  http1.emit('listening');
+
+  const http2: Http2Server = createHttp2({
+    settings: {
+      maxConcurrentStreams: maxStreamsPerConnection,
+      initialWindowSize: streamWindow,
+      maxHeaderListSize: maxHeaderBytes,
+    },
+    maxHeaderListPairs: 100,
+    maxSessionInvalidFrames: 100,
+  });
+  http2.on('session', (session: ServerHttp2Session) => {
+    const known = handingOver === undefined ? undefined : sockets.get(handingOver);
+    if (known === undefined) return session.destroy();
+    known.session = session;
+    sessions.set(session, known.connection);
+    session.setLocalWindowSize(connectionWindow);
+    watchSilence(session);
+  });
+  http2.on('request', (request, response) => {
+    const session = request.stream.session;
+    const connection = session === undefined ? undefined : sessions.get(session as ServerHttp2Session);
+    if (connection === undefined) return request.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    // An answer before the end of the request, e.g. to a caller without a key: what is still to come is not wanted.
+    response.once('finish', () => {
+      if (!request.complete && !request.stream.closed) request.stream.close(constants.NGHTTP2_NO_ERROR);
+    });
+    track(request, response, connection);
+  });
+  http2.on('sessionError', (error: Error) => log.debug({ error: error.message }, 'HTTP/2 connection failed'));
+
+  const serve = (socket: Socket, protocol: 'h1' | 'h2'): void => {
+    handingOver = socket;
+    (protocol === 'h2' ? http2 : http1).emit('connection', socket);
+    handingOver = undefined;
+  };
+
+  const accept = (socket: Socket): boolean => {
+    if (sockets.size >= options.maxConnections) {
+      log.warn({ maxConnections: options.maxConnections }, 'connection refused: too many');
+      socket.destroy();
+      return false;
+    }
+    const connection = createConnection(socket.remoteAddress);
+    sockets.set(socket, { connection, session: undefined });
+    const age = setTimeout(
+      () => endConnection(socket, 'This connection has reached its greatest age.', options.grace),
+      options.maxConnectionAge * (0.9 + Math.random() * 0.2),
+    );
+    age.unref();
+    socket.once('close', () => {
+      clearTimeout(age);
+      sockets.delete(socket);
+      // Handlers of streams that are still busy hear it from their own abort signal; others need not know.
+    });
+    // Resets are everyday life; whoever uses the socket hears of them by its own listener.
+    socket.on('error', () => {});
+    return true;
+  };
+
+  const endConnection = (socket: Socket, reason: string, graceMs: number): void => {
+    const known = sockets.get(socket);
+    if (known === undefined || known.connection.ending !== undefined) return;
+    const { connection, session } = known;
+    connection.end({ reason, graceMs });
+    if (session !== undefined) {
+      // GOAWAY; the session closes itself after its last stream.
+      session.close();
+    } else if (socket.bytesRead === 0) {
+      socket.destroy();
+    }
+    setTimeout(() => {
+      if (session !== undefined && !session.destroyed) session.destroy();
+      socket.destroy();
+    }, graceMs + lastWordsMs).unref();
+  };
+
+  const server: NetServer | ReturnType<typeof createTls> = createListener(options, (socket, protocol) => {
+    if (!accept(socket)) return;
+    if (protocol !== undefined) return serve(socket, protocol);
+    sniff(socket, (found) => serve(socket, found));
+  });
+
+  const port = await new Promise<number>((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      reject(
+        new UsageError(
+          error.code === 'EADDRINUSE'
+            ? `Port ${options.port} on ${options.host} is in use: end the program that has it, or choose another with --port.`
+            : `Cannot listen on ${options.host}:${options.port} (${error.code ?? error.message}): choose others with --host and --port.`,
+        ),
+      );
+    });
+    server.listen(options.port, options.host, () => {
+      const address = server.address();
+      resolve(typeof address === 'object' && address !== null ? address.port : options.port);
+    });
+  });
+
+  return {
+    port,
+    get connections() {
+      return sockets.size;
+    },
+    get requests() {
+      return requests;
+    },
+    async drain(reason, graceMs) {
+      server.close();
+      for (const socket of sockets.keys()) endConnection(socket, reason, graceMs);
+      http1.closeIdleConnections();
+      if (requests > 0) {
+        await new Promise<void>((resolve) => {
+          const timer = setTimeout(resolve, graceMs + lastWordsMs);
+          onQuiet = () => {
+            clearTimeout(timer);
+            // The last answer may still be on its way to the socket.
+            setImmediate(resolve);
+          };
+        });
+      }
+      http1.closeIdleConnections();
+      const until = Date.now() + lastWordsMs;
+      while (sockets.size > 0 && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 10));
+      for (const [socket, { session }] of sockets) {
+        session?.destroy();
+        socket.destroy();
+      }
+      http1.close();
+    },
+  };
+}
+
+/** A net or TLS server that gives ready sockets, with their protocol when ALPN has told it. */
+function createListener(
+  options: FrontServerOptions,
+  onSocket: (socket: Socket, protocol: 'h1' | 'h2' | undefined) => void,
+): NetServer {
+  const common = { noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 };
+  if (options.tls === undefined) return createNet(common, (socket) => onSocket(socket, undefined));
+  const { cert, key } = options.tls;
+  try {
+    const server = createTls({
+      ...common,
+      cert,
+      key,
+      minVersion: 'TLSv1.2',
+      ALPNProtocols: ['h2', 'http/1.1'],
+      handshakeTimeout: firstBytesTimeout,
+    });
+    server.on('secureConnection', (socket: TLSSocket) => onSocket(socket, socket.alpnProtocol === 'h2' ? 'h2' : 'h1'));
+    server.on('tlsClientError', (error) => options.log.debug({ error: error.message }, 'TLS handshake failed'));
+    return server;
+  } catch (error) {
+    throw new UsageError(
+      `The TLS certificate or key cannot be used (${String(error)}): give PEM files with --tls-cert and --tls-key.`,
+    );
+  }
+}
+
+/** No HTTP/1 method begins like this, and every HTTP/2 connection without TLS does. */
+const preface = Buffer.from('PRI ');
+
+/** Finds out the protocol from the first bytes, and puts them back (S1). */
+function sniff(socket: Socket, found: (protocol: 'h1' | 'h2') => void): void {
+  const timer = setTimeout(() => socket.destroy(), firstBytesTimeout);
+  let seen: Buffer = Buffer.alloc(0);
+  const stop = (): void => {
+    clearTimeout(timer);
+    socket.off('readable', onReadable);
+    socket.off('close', stop);
+    socket.off('end', onEnd);
+  };
+  const onEnd = (): void => {
+    stop();
+    socket.destroy();
+  };
+  const onReadable = (): void => {
+    const chunk = socket.read() as Buffer | null;
+    if (chunk === null) return;
+    seen = seen.length === 0 ? chunk : Buffer.concat([seen, chunk]);
+    const begun = seen.subarray(0, preface.length).equals(preface.subarray(0, Math.min(seen.length, preface.length)));
+    if (begun && seen.length < preface.length) return;
+    stop();
+    socket.unshift(seen);
+    found(begun ? 'h2' : 'h1');
+  };
+  socket.on('readable', onReadable);
+  socket.once('close', stop);
+  socket.once('end', onEnd);
+}
+
+/** Lets go of HTTP/2 peers that are silent and have nothing open, or that are gone without a word (S2). */
+function watchSilence(session: ServerHttp2Session): void {
+  let open = 0;
+  session.on('stream', (stream) => {
+    open++;
+    stream.once('close', () => {
+      open--;
+    });
+  });
+  session.setTimeout(silenceTimeout, () => {
+    if (open === 0) return session.close();
+    const dead = setTimeout(() => session.destroy(), pingTimeout);
+    dead.unref();
+    const sent = session.ping((error) => {
+      clearTimeout(dead);
+      if (error !== null && !session.destroyed) session.destroy();
+    });
+    if (!sent) {
+      clearTimeout(dead);
+      session.destroy();
+    }
+  });
+}
