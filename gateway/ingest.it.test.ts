@@ -95,6 +95,30 @@ test('small batches share messages, large ones do not, and each is stored once',
   });
 });
 
+test('buffers that are used again mix nothing up: every batch of many keeps its own bytes', async () => {
+  await withNats(async (nats) => {
+    await withIngest(nats, { publishWindow: 8 }, async ({ ingest }) => {
+      const random = seededRandom(9);
+      const sent = new Map<string, Uint8Array>();
+      for (let i = 0; i < 600; i++)
+        sent.set(`m-${i}`, encodeBatch(makeBatch(random, i % 3 === 0 ? 400 : 1 + (i % 50))));
+      // A second wave, when the first has given its buffers back.
+      for (const wave of [0, 1]) {
+        const ids = [...sent.keys()].filter((_, i) => i % 2 === wave);
+        const { acked } = await outcomes(ids.map((id) => ingest.publish(ingestInput(id, sent.get(id) as Uint8Array))));
+        assert.is(acked.length, ids.length);
+      }
+      let compared = 0;
+      for (const { batchId, events } of (await stored(nats)).flatMap(({ batches }) => batches)) {
+        const bytes = toBinary(EventBatchSchema, { $typeName: 'sluice.event.v1.EventBatch', events });
+        assert.ok(Buffer.from(bytes).equals(sent.get(batchId) as Uint8Array), batchId);
+        compared++;
+      }
+      assert.is(compared, 600);
+    });
+  });
+});
+
 test('no more publishes are in flight than the window allows', async () => {
   await withNats(async (nats) => {
     await withIngest(nats, { publishWindow: 4 }, async ({ ingest, gauges }) => {

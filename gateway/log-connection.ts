@@ -62,8 +62,13 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
       notReady(why);
       retry = setTimeout(() => void check(nc, mine, Math.min(delay * 2, lastRetryMs)), delay);
     };
-    const payload = nc.info?.max_payload ?? 0;
-    if (nc.info !== undefined && payload < minPayload) {
+    // No info: the connection is being made again.
+    if (nc.info === undefined) {
+      again('NATS is disconnected');
+      return;
+    }
+    const payload = nc.info.max_payload;
+    if (payload < minPayload) {
       again(
         `NATS takes messages of at most ${payload} bytes, but ${minPayload} are needed: set max_payload in its configuration to at least that, or lower maxBatchBytes and coalesceBytes`,
       );
