@@ -1,8 +1,11 @@
 /**
  * Erasure of one user: every row of a tenant's `user_id` leaves the warehouse, and the log can no longer bring one back.
  *
- * L8 fixes the order. What was loaded is removed from the streams first; only then are the rows deleted. The other way
- * round, a block that had become empty would look as if it had never been stored, and would be loaded again.
+ * L8 fixes the order. What was loaded is removed from the streams first; only then are the rows deleted.
+ *
+ * And no block may vanish: L2 and L3 ask the warehouse whether a block is there, and where the last one ends. A worker that
+ * hangs on the very block would store it again. So a block that holds nothing but this user's rows gets a tombstone before
+ * they go: a row with the block's constants and with no event in it (tenant '').
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import { UsageError } from '../lib/errors.js';
@@ -50,38 +53,39 @@ export async function eraseUser(options: EraseOptions): Promise<Erasure> {
   const deadline = Date.now() + options.waitMs;
   let messages = 0;
   let unloaded = 0;
+  /** Rows of blocks that come later are not of this erasure. */
+  const bounds: string[] = [];
   for (let shard = 0; shard < options.shards; shard++) {
     const stream = shardStream(shard);
     const before = await jsm.streams.info(stream);
     const generation = generationOf(before);
-    const end = before.state.last_seq;
+    const { first_seq: first, last_seq: last, messages: present } = before.state;
     let hi = 0;
-    for (let first = true; ; first = false) {
+    for (let told = false; ; told = true) {
       ({ hi } = await sink.lastBlock(shard, generation, undefined));
-      if (hi >= end || before.state.messages === 0 || Date.now() >= deadline) break;
-      if (first) log.info({ shard, loaded: hi, last: end }, 'waiting for the workers to load what is in the log');
+      if (hi >= last || present === 0 || Date.now() >= deadline) break;
+      if (!told) log.info({ shard, loaded: hi, last }, 'waiting for the workers to load what is in the log');
       await new Promise((resolve) => setTimeout(resolve, 250));
     }
-    if (before.state.messages > 0) unloaded += Math.max(0, end - Math.max(hi, before.state.first_seq - 1));
+    if (present > 0) unloaded += Math.max(0, last - Math.max(hi, first - 1));
     if (hi > 0 && generationOf(await jsm.streams.info(stream)) === generation) {
       messages += (await jsm.streams.purge(stream, { seq: hi + 1 })).purged;
     }
+    bounds.push(`NOT (_stream = ${quote(generation)} AND _shard = ${shard} AND _hi > ${hi})`);
   }
   const table = tableName(target);
-  const where = 'tenant = {tenant:String} AND user_id = {user:String}';
-  const params = { tenant, user: userId };
-  const count = async (): Promise<number> => {
-    const [row] = await warehouse.rows<{ n: string }>(
-      `SELECT toString(count()) AS n FROM ${table} WHERE ${where}`,
-      params,
-    );
-    return Number(row?.n ?? 0);
-  };
-  const rows = await count();
+  const theirs = [`tenant = ${quote(tenant)}`, `user_id = ${quote(userId)}`, ...bounds].join(' AND ');
+  const [row] = await warehouse.rows<{ n: string }>(`SELECT toString(count()) AS n FROM ${table} WHERE ${theirs}`);
+  const rows = Number(row?.n ?? 0);
   if (rows > 0) {
+    const name = '_day, _stream, _shard, _block, _lo, _hi';
+    await warehouse.command(
+      `INSERT INTO ${table} (${name}) SELECT ${name} FROM ${table} ` +
+        `WHERE (_day, _stream, _shard, _block) IN (SELECT _day, _stream, _shard, _block FROM ${table} WHERE ${theirs}) ` +
+        `GROUP BY ${name} HAVING count() = countIf(${theirs})`,
+    );
     // A mutation rewrites the parts that hold the user, so the values leave the disk; 2: every replica has done it.
-    const literal = `tenant = ${quote(tenant)} AND user_id = ${quote(userId)}`;
-    await warehouse.command(`ALTER TABLE ${table} DELETE WHERE ${literal}`, { settings: { mutations_sync: 2 } });
+    await warehouse.command(`ALTER TABLE ${table} DELETE WHERE ${theirs}`, { settings: { mutations_sync: 2 } });
   }
   log.info({ tenant, rows, messages, unloaded }, 'erased a user');
   return { rows, messages, unloaded };

@@ -24,6 +24,7 @@ import { hostname } from 'node:os';
 import { jetstreamManager } from '@nats-io/jetstream';
 import { Kvm } from '@nats-io/kv';
 import { resolveOptions, workerOptions } from '../lib/config/index.js';
+import { UsageError } from '../lib/errors.js';
 import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
 import { committedSubject, settingsBucket } from '../lib/subjects.js';
@@ -37,88 +38,93 @@ import { workerMetrics } from './metrics.js';
 import { dropOldDays } from './retention.js';
 
 /** How long a drain may take: the block in flight, and the one that was gathered. */
-const drainMs = 15_000;
+const drainMs = 8_000;
 const retentionRoundMs = 10 * 60_000;
 
-const config = resolveOptions(workerOptions);
-const log = createLog('worker', config.logLevel);
-const stop = new AbortController();
-let ending: (() => Promise<void>) | undefined;
+async function main(): Promise<void> {
+  const config = resolveOptions(workerOptions);
+  const log = createLog('worker', config.logLevel);
+  const stop = new AbortController();
+  let ending: (() => Promise<void>) | undefined;
 
-async function end(why: string): Promise<void> {
-  if (stop.signal.aborted) return;
-  stop.abort();
-  log.info({ why }, 'draining');
-  // A warehouse that answers nobody must not keep the process: what is not stored stays in the log (L2).
-  setTimeout(() => {
-    log.warn('the drain took too long; what is not stored stays in the log');
+  async function end(why: string): Promise<void> {
+    if (stop.signal.aborted) return;
+    stop.abort();
+    log.info({ why }, 'draining');
+    // A warehouse that answers nobody must not keep the process: what is not stored stays in the log (L2).
+    setTimeout(() => {
+      log.warn('the drain took too long; what is not stored stays in the log');
+      process.exit(0);
+    }, drainMs + 2_000).unref();
+    await ending?.();
     process.exit(0);
-  }, drainMs + 5_000).unref();
-  await ending?.();
-  process.exit(0);
+  }
+  process.on('SIGTERM', () => void end('SIGTERM'));
+  process.on('SIGINT', () => void end('SIGINT'));
+  process.on('disconnect', () => void end('the parent process is gone'));
+
+  const nc = await connectNats({ servers: config.natsUrl, name: 'sluice worker', log });
+  const jsm = await jetstreamManager(nc, { checkAPI: false });
+  const { warehouse, target } = await openWarehouse(config, log, stop.signal);
+  const shards = await knownShards(nc, log, stop.signal);
+  const settings = await patiently('the settings', log, stop.signal, () => new Kvm(nc).open(settingsBucket));
+  const budget = byteBudget(config.maxBytesHeld);
+  const metrics = workerMetrics({ bytesHeld: () => budget.used, pool: () => warehouse.stats() });
+  const sink = warehouseSink(warehouse, target);
+
+  const pool = loaderPool(
+    (shard) =>
+      startShardLoader({
+        nc,
+        jsm,
+        shard,
+        sink,
+        limits: { rows: config.blockRows, bytes: config.blockBytes, delayMs: config.blockDelay },
+        budget,
+        replayMs: config.replayWindow,
+        metrics,
+        log,
+        accepted: async (of, generation) => (await settings.get(acceptKey(of)))?.string() === generation,
+        onCommitted(of, generation, hi) {
+          // A hint for gateways (Committed); who misses one learns from the next.
+          if (!nc.isClosed()) nc.publish(committedSubject(of), JSON.stringify({ generation, sequence: hi }));
+        },
+      }),
+    log,
+  );
+
+  const worker = `${hostname().replace(/[^A-Za-z0-9]/g, '-')}-${process.pid}-${randomBytes(3).toString('hex')}`;
+  const assignment: Assignment = await patiently('the other workers', log, stop.signal, () =>
+    joinWorkers({ nc, worker, shards, replicas: 1, onChange: (own) => pool.assign(own), log }),
+  );
+
+  /** One worker sees to retention; two would do no harm. */
+  async function retain(): Promise<void> {
+    if (config.retentionDays === 0 || assignment.view.index !== 0) return;
+    await dropOldDays({ warehouse, target, jsm, shards, days: config.retentionDays, nowMs: Date.now(), log });
+  }
+  const retaining = setInterval(() => {
+    retain().catch((error: unknown) => log.warn({ error: String(error) }, 'retention could not run'));
+  }, retentionRoundMs);
+  setTimeout(() => {
+    retain().catch((error: unknown) => log.warn({ error: String(error) }, 'retention could not run'));
+  }, 10_000).unref();
+
+  ending = async () => {
+    clearInterval(retaining);
+    // First the shards, then the good-bye: the others take over what is stored already.
+    await pool.stop(drainMs);
+    await assignment.leave();
+    await warehouse.close();
+    await nc.close();
+  };
+  // Told to stop while it was starting: end() has found nothing to end.
+  if (stop.signal.aborted) return;
+  log.info({ worker, shards }, 'ready');
+  process.send?.({ ready: true });
 }
-process.on('SIGTERM', () => void end('SIGTERM'));
-process.on('SIGINT', () => void end('SIGINT'));
-process.on('disconnect', () => void end('the parent process is gone'));
 
-const nc = await connectNats({ servers: config.natsUrl, name: 'sluice worker', log });
-const jsm = await jetstreamManager(nc, { checkAPI: false });
-const { warehouse, target } = await openWarehouse(config, log, stop.signal);
-const shards = await knownShards(nc, log, stop.signal);
-const settings = await patiently('the settings', log, stop.signal, () => new Kvm(nc).open(settingsBucket));
-const budget = byteBudget(config.maxBytesHeld);
-const metrics = workerMetrics({ bytesHeld: () => budget.used, pool: () => warehouse.stats() });
-const sink = warehouseSink(warehouse, target);
-
-const pool = loaderPool(
-  (shard) =>
-    startShardLoader({
-      nc,
-      jsm,
-      shard,
-      sink,
-      limits: { rows: config.blockRows, bytes: config.blockBytes, delayMs: config.blockDelay },
-      budget,
-      replayMs: config.replayWindow,
-      metrics,
-      log,
-      accepted: async (of, generation) => (await settings.get(acceptKey(of)))?.string() === generation,
-      onCommitted(of, generation, hi) {
-        // A hint for gateways (Committed); who misses one learns from the next.
-        if (!nc.isClosed()) nc.publish(committedSubject(of), JSON.stringify({ generation, sequence: hi }));
-      },
-    }),
-  log,
-);
-
-const worker = `${hostname().replace(/[^A-Za-z0-9]/g, '-')}-${process.pid}-${randomBytes(3).toString('hex')}`;
-const assignment: Assignment = await patiently('the other workers', log, stop.signal, () =>
-  joinWorkers({ nc, worker, shards, replicas: 1, onChange: (own) => pool.assign(own), log }),
-);
-
-/** One worker sees to retention; two would do no harm. */
-async function retain(): Promise<void> {
-  if (config.retentionDays === 0 || assignment.view.index !== 0) return;
-  await dropOldDays({ warehouse, target, jsm, shards, days: config.retentionDays, nowMs: Date.now(), log });
-}
-const retaining = setInterval(() => {
-  retain().catch((error: unknown) => log.warn({ error: String(error) }, 'retention could not run'));
-}, retentionRoundMs);
-setTimeout(() => {
-  retain().catch((error: unknown) => log.warn({ error: String(error) }, 'retention could not run'));
-}, 10_000).unref();
-
-ending = async () => {
-  clearInterval(retaining);
-  // First the shards, then the good-bye: the others take over what is stored already.
-  await pool.stop(drainMs);
-  await assignment.leave();
-  await warehouse.close();
-  await nc.close();
-};
-if (stop.signal.aborted) {
-  await ending();
-  process.exit(0);
-}
-log.info({ worker, shards }, 'ready');
-process.send?.({ ready: true });
+main().catch((error: unknown) => {
+  process.stderr.write(error instanceof UsageError ? `${error.message}\n` : `${(error as Error).stack ?? error}\n`);
+  process.exit(1);
+});
