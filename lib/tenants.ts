@@ -1,0 +1,224 @@
+/**
+ * Customers and their keys, in a JetStream KV bucket that every gateway watches.
+ *
+ * A key reads `slk_<key id>_<secret>`: the id is 12 characters of [0-9a-f] and may be shown and logged, the secret is 32
+ * characters of [0-9A-Za-z_-] (192 random bits) and is shown once. The bucket holds one entry per key, named by the
+ * key id, with the SHA-256 of the whole key; a fast hash is enough, because nobody can guess 192 random bits.
+ */
+import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
+import { type KV, type KvEntry, Kvm } from '@nats-io/kv';
+import type { NatsConnection } from '@nats-io/transport-node';
+import { SluiceError, UsageError } from './errors.js';
+import type { Log } from './log.js';
+import { tenantIdPattern, tenantsBucket } from './subjects.js';
+
+/** Who calls. */
+export interface Caller {
+  readonly tenant: string;
+  readonly keyId: string;
+}
+
+/** One key as the bucket has it. */
+export interface TenantRecord {
+  readonly tenant: string;
+  readonly keyId: string;
+  /** SHA-256 of the key, hex. */
+  readonly hash: string;
+  /** For people: what the key is for. */
+  readonly note: string;
+  /** ISO 8601. */
+  readonly createdAt: string;
+  /** ISO 8601; unset while the key is valid. */
+  readonly revokedAt?: string | undefined;
+}
+
+export interface TenantDirectory {
+  /** From the authorization header. @throws SluiceError key_missing | key_unknown */
+  lookup(authorization: string | null | undefined): Caller;
+  /** Called with the key id when a key stops being valid. Returns the un-subscriber. */
+  onRevoked(listener: (keyId: string) => void): () => void;
+  /** The first full copy has arrived. */
+  readonly ready: boolean;
+  /** Look-ups answered by the cache of headers, and those that had to hash. */
+  stats(): { hits: number; misses: number };
+  close(): Promise<void>;
+}
+
+const keyPattern = /^slk_([0-9a-f]{12})_[0-9A-Za-z_-]{32}$/;
+const header = /^Bearer +(\S+) *$/i;
+/** A header longer than this is refused unread. */
+const maxHeaderChars = 256;
+/** Headers remembered with their caller; past it the oldest goes. */
+const maxCachedHeaders = 10_000;
+const maxNoteChars = 256;
+
+const hashOf = (key: string): Buffer => createHash('sha256').update(key).digest();
+
+async function bucket(nc: NatsConnection): Promise<KV> {
+  return new Kvm(nc).create(tenantsBucket, { history: 1, description: 'Sluice tenants and their hashed keys' });
+}
+
+function recordOf(entry: KvEntry): TenantRecord | undefined {
+  if (entry.operation !== 'PUT') return undefined;
+  const record = entry.json<Partial<TenantRecord>>();
+  return typeof record.tenant === 'string' && typeof record.hash === 'string' && tenantIdPattern.test(record.tenant)
+    ? ({ note: '', createdAt: '', ...record, keyId: entry.key } as TenantRecord)
+    : undefined;
+}
+
+/**
+ * A live copy of the bucket. While NATS is away the last known copy serves; the watch goes on by itself afterwards.
+ * Resolves when the first full copy has arrived.
+ */
+export async function watchTenants(nc: NatsConnection, log: Log): Promise<TenantDirectory> {
+  const active = new Map<string, { caller: Caller; hash: Buffer }>();
+  const cache = new Map<string, Caller>();
+  const listeners = new Set<(keyId: string) => void>();
+  let hits = 0;
+  let misses = 0;
+
+  const forget = (keyId: string): void => {
+    if (!active.delete(keyId)) return;
+    for (const [text, caller] of cache) {
+      if (caller.keyId === keyId) cache.delete(text);
+    }
+    for (const listener of listeners) listener(keyId);
+  };
+
+  const apply = (entry: KvEntry): void => {
+    let record: TenantRecord | undefined;
+    try {
+      record = recordOf(entry);
+    } catch (error) {
+      log.warn({ keyId: entry.key, err: error }, 'an entry of the tenants bucket is not readable; its key is refused');
+    }
+    if (record === undefined || record.revokedAt !== undefined) {
+      forget(entry.key);
+      return;
+    }
+    const known = active.get(entry.key);
+    const hash = Buffer.from(record.hash, 'hex');
+    // A key id that is given another key or another tenant ends what the old one opened.
+    if (known !== undefined && (known.caller.tenant !== record.tenant || !known.hash.equals(hash))) forget(entry.key);
+    active.set(entry.key, { caller: Object.freeze({ tenant: record.tenant, keyId: entry.key }), hash });
+  };
+
+  const kv = await bucket(nc);
+  const watch = await kv.watch();
+  let firstCopy: () => void = () => {};
+  const first = new Promise<void>((resolve) => {
+    firstCopy = resolve;
+  });
+  // What the watch delivers before anything new: as many entries as the bucket has now (none: the copy is complete).
+  const status = await kv.status();
+  let awaited = status.values;
+  if (awaited === 0) firstCopy();
+  let closed = false;
+  const reading = (async () => {
+    for await (const entry of watch) {
+      apply(entry);
+      if (awaited > 0 && (--awaited === 0 || entry.delta === 0)) {
+        awaited = 0;
+        firstCopy();
+      }
+    }
+    if (!closed) log.error('the watch on the tenants bucket ended; keys added or revoked from now on are not seen');
+  })();
+  reading.catch((error) => log.error({ err: error }, 'the watch on the tenants bucket failed'));
+  await first;
+
+  return {
+    ready: true,
+    lookup(authorization) {
+      if (authorization === null || authorization === undefined || authorization === '') {
+        throw new SluiceError('key_missing', 'no authorization header');
+      }
+      const cached = cache.get(authorization);
+      if (cached !== undefined) {
+        hits++;
+        return cached;
+      }
+      misses++;
+      if (authorization.length > maxHeaderChars)
+        throw new SluiceError('key_unknown', 'the authorization header is too long');
+      const key = header.exec(authorization)?.[1];
+      if (key === undefined) throw new SluiceError('key_missing', 'the authorization header is not "Bearer <key>"');
+      const keyId = keyPattern.exec(key)?.[1];
+      const known = keyId === undefined ? undefined : active.get(keyId);
+      if (known === undefined || !timingSafeEqual(known.hash, hashOf(key))) {
+        throw new SluiceError('key_unknown', 'the key is not known, or was revoked');
+      }
+      if (cache.size >= maxCachedHeaders) cache.delete(cache.keys().next().value as string);
+      cache.set(authorization, known.caller);
+      return known.caller;
+    },
+    onRevoked(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    stats: () => ({ hits, misses }),
+    async close() {
+      closed = true;
+      watch.stop();
+      await reading.catch(() => {});
+    },
+  };
+}
+
+/**
+ * Makes a key. The answer is the only place where the key stands in full.
+ * @throws UsageError when the tenant's name is not one
+ */
+export async function addTenant(
+  nc: NatsConnection,
+  options: { readonly tenant: string; readonly note?: string },
+): Promise<{ tenant: string; keyId: string; key: string }> {
+  if (!tenantIdPattern.test(options.tenant)) {
+    throw new UsageError(
+      `"${options.tenant}" is not a tenant id: 1 to 63 of a-z, 0-9 and -, neither first nor last a -, e.g. "acme-shop".`,
+    );
+  }
+  if ((options.note ?? '').length > maxNoteChars)
+    throw new UsageError(`A note has at most ${maxNoteChars} characters.`);
+  const keyId = randomBytes(6).toString('hex');
+  const key = `slk_${keyId}_${randomBytes(24).toString('base64url')}`;
+  const record: TenantRecord = {
+    tenant: options.tenant,
+    keyId,
+    hash: hashOf(key).toString('hex'),
+    note: options.note ?? '',
+    createdAt: new Date().toISOString(),
+  };
+  const kv = await bucket(nc);
+  await kv.create(keyId, JSON.stringify(record));
+  return { tenant: options.tenant, keyId, key };
+}
+
+/** Every key, by tenant and age, the revoked ones too. */
+export async function listTenants(nc: NatsConnection): Promise<TenantRecord[]> {
+  const kv = await bucket(nc);
+  const records: TenantRecord[] = [];
+  const ids: string[] = [];
+  for await (const keyId of await kv.keys()) ids.push(keyId);
+  for (const keyId of ids) {
+    const entry = await kv.get(keyId);
+    const record = entry === null ? undefined : recordOf(entry);
+    if (record !== undefined) records.push(record);
+  }
+  return records.sort((a, b) => a.tenant.localeCompare(b.tenant) || a.createdAt.localeCompare(b.createdAt));
+}
+
+/**
+ * Ends a key everywhere within a second. It stays listed, and never works again.
+ * @throws UsageError when there is no such key
+ */
+export async function revokeKey(nc: NatsConnection, keyId: string): Promise<void> {
+  const kv = await bucket(nc);
+  const entry = /^[0-9a-f]{12}$/.test(keyId) ? await kv.get(keyId) : null;
+  const record = entry === null ? undefined : recordOf(entry);
+  if (entry === null || record === undefined) {
+    throw new UsageError(`There is no key "${keyId}"; \`sluice tenant list\` shows the ids.`);
+  }
+  if (record.revokedAt !== undefined) return;
+  await kv.put(keyId, JSON.stringify({ ...record, revokedAt: new Date().toISOString() }));
+}
