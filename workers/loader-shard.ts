@@ -44,6 +44,8 @@ export interface ShardLoader {
 }
 
 const dayMs = 86_400_000;
+/** Read ahead while a block is in flight: about one block of the usual size (200k rows of 150 bytes). */
+const mostAhead = 32 * 1024 ** 2;
 
 /** `accept.<shard>` in the settings bucket. */
 export const acceptKey = (shard: number): string => `accept.${shard}`;
@@ -53,7 +55,8 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   const stream = shardStream(shard);
   const log = options.log.child({ shard, stream });
   const ledger = trimLedger();
-  const reader = readStream({ nc, jsm, stream, budget: options.budget, aheadBytes: limits.bytes, log });
+  const aheadBytes = Math.min(limits.bytes, mostAhead);
+  const reader = readStream({ nc, jsm, stream, budget: options.budget, aheadBytes, log });
 
   let stopping = false;
   let giveUpAt = Number.POSITIVE_INFINITY;

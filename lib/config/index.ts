@@ -98,7 +98,7 @@ export const workerOptions = {
   blockRows: option.int(200_000, 'Rows of a block at the most (one batch may overshoot).', { min: 1, max: 1_000_000 }),
   blockBytes: option.bytes(64 * MiB, 'Bytes of a block at the most.', { min: 64 * 1024 }),
   blockDelay: option.ms(1_000, 'A block is cut at this age at the latest.', { min: 1 }),
-  maxBytesHeld: option.bytes(160 * MiB, 'Most bytes of messages held for all shards: read ahead and being stored.', {
+  maxBytesHeld: option.bytes(128 * MiB, 'Most bytes of messages held for all shards: read ahead and being stored.', {
     min: MiB,
   }),
   retentionDays: option.int(0, 'Days of events to keep; 0 keeps all.', { min: 0 }),
