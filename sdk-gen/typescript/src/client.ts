@@ -1,0 +1,269 @@
+/**
+ * SluiceClient: what a host uses. It encodes, counts, keeps the buffer's bound and calls back; batches are gathered by
+ * batcher.ts and delivered by delivery.ts.
+ *
+ * Nothing that happens in the background is thrown into the host: trouble is told by `onError` and `onRejected`, and
+ * counted in `stats()`. A callback that throws is ignored.
+ */
+import { fromBinary } from '@bufbuild/protobuf';
+import { type Event, EventSchema } from '../gen/sluice/event/v1/event_pb.js';
+import { type Batcher, createBatcher, eventAt } from './batcher.js';
+import { type Clock, systemClock } from './clock.js';
+import { createDelivery, type Delivery, type Link, type LinkEvents, type Outcome } from './delivery.js';
+import type { EventInit } from './event-encoder.js';
+import { openIngestStream } from './ingest-stream.js';
+import { type Rejected, resolveClientOptions, type SluiceClientOptions } from './options.js';
+import { uuidV7 } from './uuid-v7.js';
+
+/** Also in package.json; a test holds the two together. */
+export const clientVersion = '0.1.0';
+
+export interface ClientStats {
+  /** Events that `track` took. */
+  readonly tracked: number;
+  /** Events acknowledged: durable in the log. */
+  readonly delivered: number;
+  /** Events refused for good. */
+  readonly rejected: number;
+  /** Times that `track` took no event: buffer full, or closed. */
+  readonly turnedAway: number;
+  /** Events tracked and neither delivered nor rejected yet. */
+  readonly pending: number;
+  /** Encoded bytes of these. */
+  readonly pendingBytes: number;
+  readonly batchesInFlight: number;
+  readonly bytesInFlight: number;
+  /** Batches acknowledged. */
+  readonly batchesDelivered: number;
+  /** Sends of a batch beyond its first. */
+  readonly retries: number;
+  /** Connections opened, the first included. */
+  readonly connections: number;
+  /** A stream is open. */
+  readonly connected: boolean;
+}
+
+export interface CloseReport {
+  /** Events of the client's whole life that were acknowledged. */
+  readonly delivered: number;
+  /** Events of the client's whole life that were refused for good. */
+  readonly rejected: number;
+  /** What was given up. An event of it may have arrived, when only its acknowledgement did not. */
+  readonly undelivered: { readonly events: number; readonly batches: number };
+}
+
+const fullMark = 0.75;
+
+export class SluiceClient {
+  readonly #clock: Clock;
+  readonly #options: ReturnType<typeof resolveClientOptions>;
+  readonly #callbacks: Pick<SluiceClientOptions, 'onRejected' | 'onError'>;
+  readonly #batcher: Batcher;
+  readonly #delivery: Delivery;
+  #tracked = 0;
+  #delivered = 0;
+  #rejected = 0;
+  #turnedAway = 0;
+  #batchesDelivered = 0;
+  #overdue = false;
+  #cancelLinger: (() => void) | undefined;
+  #roomWaiters: ((room: boolean) => void)[] = [];
+  #closing: Promise<CloseReport> | undefined;
+
+  /**
+   * Connects when there is something to send.
+   * @param open for tests: opens a stream
+   * @throws TypeError that names the option at fault
+   */
+  constructor(options: SluiceClientOptions, open?: (events: LinkEvents) => Link) {
+    const resolved = resolveClientOptions(options);
+    const clock = options.clock ?? systemClock;
+    this.#options = resolved;
+    this.#clock = clock;
+    this.#callbacks = options;
+    const makeId = (): string => uuidV7(clock.wall());
+    this.#delivery = createDelivery({
+      ...resolved,
+      retry: { baseMs: resolved.retryBaseMs, capMs: resolved.retryCapMs },
+      clock,
+      random: options.random ?? Math.random,
+      makeId,
+      open:
+        open ??
+        ((events) => openIngestStream({ ...resolved, userAgent: `sluice-node/${clientVersion}`, clock }, events)),
+      onSettled: (batch, outcome) => this.#settle(batch, outcome),
+      onHungry: () => {
+        if (this.#overdue) this.#seal();
+      },
+      onError: (error) => this.#call(() => this.#callbacks.onError?.(error)),
+    });
+    this.#batcher = createBatcher({
+      batchBytes: Math.min(resolved.batchBytes, resolved.maxBufferBytes / 2),
+      batchEvents: resolved.batchEvents,
+      maxBatchBytes: () => this.#delivery.limits.maxBatchBytes,
+      maxBatchEvents: () => this.#delivery.limits.maxBatchEvents,
+      makeId,
+      onSealed: (batch) => {
+        this.#overdue = false;
+        this.#cancelLinger?.();
+        this.#cancelLinger = undefined;
+        this.#delivery.add(batch);
+      },
+    });
+  }
+
+  /**
+   * Takes an event, to be sent soon. Fills in `eventId` (UUID v7) and `occurredAt` where they are missing.
+   *
+   * Never throws and never waits. An event that cannot be encoded (a value of the wrong type, larger than a batch may be)
+   * counts as taken and is told to `onRejected`.
+   * @returns false, and the event is not taken, when the buffer is full (await `ready()`) or the client is closed.
+   */
+  track(event: EventInit): boolean {
+    if (this.#closing !== undefined || this.#buffered >= this.#options.maxBufferBytes) {
+      this.#turnedAway++;
+      return false;
+    }
+    this.#tracked++;
+    const before = this.#batcher.events;
+    try {
+      this.#batcher.add(event, this.#clock.wall());
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      const code = error instanceof RangeError ? 'event_too_large' : 'invalid_event';
+      this.#reject({ batchId: '', events: 1, code, message, rejections: [] });
+      return true;
+    }
+    if (before === 0 && this.#batcher.events > 0) this.#linger();
+    return true;
+  }
+
+  /** Resolves with true when the buffer has room again, at once when it has; with false when the client is closed. */
+  ready(): Promise<boolean> {
+    if (this.#closing !== undefined) return Promise.resolve(false);
+    if (this.#buffered < this.#options.maxBufferBytes) return Promise.resolve(true);
+    return new Promise((resolve) => this.#roomWaiters.push(resolve));
+  }
+
+  /**
+   * Sends what is gathered. Resolves when everything tracked so far is acknowledged or refused for good; as long as the
+   * gateway cannot be reached, it does not.
+   */
+  flush(): Promise<void> {
+    this.#seal();
+    return this.#delivery.settled();
+  }
+
+  /**
+   * Takes no more events, delivers what it has within `timeoutMs`, gives up the rest and ends the connection. Never
+   * rejects; a second call returns the first one's report.
+   */
+  close(options: { timeoutMs?: number } = {}): Promise<CloseReport> {
+    this.#closing ??= this.#close(options.timeoutMs ?? 10_000);
+    return this.#closing;
+  }
+
+  async #close(timeoutMs: number): Promise<CloseReport> {
+    // Callbacks that run below may call close() again, and must find this promise.
+    await Promise.resolve();
+    for (const waiter of this.#roomWaiters.splice(0)) waiter(false);
+    let cancel: (() => void) | undefined;
+    await Promise.race([
+      this.flush(),
+      new Promise<void>((resolve) => {
+        cancel = this.#clock.after(timeoutMs, resolve);
+      }),
+    ]);
+    cancel?.();
+    const { events, batches } = this.#delivery.stats();
+    this.#delivery.close();
+    return { delivered: this.#delivered, rejected: this.#rejected, undelivered: { events, batches } };
+  }
+
+  stats(): ClientStats {
+    const { events, bytes, batchesInFlight, bytesInFlight, retries, streams, connected } = this.#delivery.stats();
+    return {
+      tracked: this.#tracked,
+      delivered: this.#delivered,
+      rejected: this.#rejected,
+      turnedAway: this.#turnedAway,
+      pending: events + this.#batcher.events,
+      pendingBytes: bytes + this.#batcher.bytes,
+      batchesInFlight,
+      bytesInFlight,
+      batchesDelivered: this.#batchesDelivered,
+      retries,
+      connections: streams,
+      connected,
+    };
+  }
+
+  get #buffered(): number {
+    return this.#delivery.bytes + this.#batcher.bytes;
+  }
+
+  #seal(): void {
+    this.#batcher.seal();
+  }
+
+  /** A batch that is old enough is sent when the gateway keeps up; else it goes on growing, which makes batches larger. */
+  #linger(): void {
+    this.#cancelLinger?.();
+    this.#cancelLinger = this.#clock.after(this.#options.lingerMs, () => {
+      this.#cancelLinger = undefined;
+      this.#overdue = true;
+      if (this.#delivery.hungry) this.#seal();
+    });
+  }
+
+  #settle(
+    batch: { readonly batchId: string; readonly bytes: Uint8Array; readonly events: number },
+    outcome: Outcome,
+  ): void {
+    if (outcome.kind === 'refused') {
+      const { code, message } = outcome;
+      this.#reject({ batchId: batch.batchId, events: batch.events, code, message, rejections: [] });
+    } else {
+      const { rejected, rejections } = outcome.result;
+      this.#delivered += batch.events - rejected;
+      this.#batchesDelivered++;
+      if (rejected > 0) {
+        this.#reject({
+          batchId: batch.batchId,
+          events: rejected,
+          code: 'invalid_argument',
+          message: `The gateway refused ${rejected} of ${batch.events} events.`,
+          rejections: rejections.map((rejection) => ({ ...rejection, event: decodeAt(batch.bytes, rejection.index) })),
+        });
+      }
+    }
+    if (this.#roomWaiters.length > 0 && this.#buffered < this.#options.maxBufferBytes * fullMark) {
+      for (const waiter of this.#roomWaiters.splice(0)) waiter(true);
+    }
+  }
+
+  #reject(rejected: Rejected): void {
+    this.#rejected += rejected.events;
+    this.#call(() => this.#callbacks.onRejected?.(rejected));
+  }
+
+  #call(callback: () => void): void {
+    try {
+      callback();
+    } catch {
+      // The host's fault, and not one that may stop the delivery of its events.
+    }
+  }
+}
+
+/** The same as `new SluiceClient(options)`. */
+export const createClient = (options: SluiceClientOptions): SluiceClient => new SluiceClient(options);
+
+function decodeAt(bytes: Uint8Array, index: number): Event | undefined {
+  const event = eventAt(bytes, index);
+  try {
+    return event === undefined ? undefined : fromBinary(EventSchema, event);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,388 @@
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { createDelivery, type Delivery, type DeliveryOptions, type Outcome } from './delivery.js';
+import { type FakeGateway, fakeGateway } from './testing/fake-gateway.js';
+import { type ManualClock, manualClock } from './testing/manual-clock.js';
+
+interface Setting {
+  readonly delivery: Delivery;
+  readonly gateway: FakeGateway;
+  readonly clock: ManualClock;
+  /** By batch: `accepted` or the code of the refusal. */
+  readonly outcomes: string[];
+  readonly errors: string[];
+  add(events?: number): void;
+}
+
+/** Dice that always show the ceiling: waits are exactly 100, 200, 400 … ms. */
+function setting(options: Partial<DeliveryOptions> = {}): Setting {
+  const gateway = fakeGateway();
+  const clock = manualClock();
+  const outcomes: string[] = [];
+  const errors: string[] = [];
+  let ids = 0;
+  const delivery = createDelivery({
+    maxBatchesInFlight: 4,
+    maxBytesInFlight: 1_000,
+    retry: { baseMs: 100, capMs: 1_000 },
+    ackTimeoutMs: 60_000,
+    connectTimeoutMs: 10_000,
+    refusalGraceMs: 3_000,
+    clock,
+    random: () => 1,
+    makeId: () => `b${++ids}`,
+    open: (events) => gateway.open(events),
+    onSettled: (batch, outcome: Outcome) =>
+      outcomes.push(`${batch.batchId} ${outcome.kind === 'accepted' ? 'accepted' : outcome.code}`),
+    onHungry: () => undefined,
+    onError: (error) => errors.push(error.code),
+    ...options,
+  });
+  // One event of 10 bytes: tag, length 8, 8 bytes.
+  const event = [0x0a, 8, 1, 1, 1, 1, 1, 1, 1, 1];
+  return {
+    delivery,
+    gateway,
+    clock,
+    outcomes,
+    errors,
+    add: (events = 1) => delivery.add({ bytes: Uint8Array.from(Array(events).fill(event).flat() as number[]), events }),
+  };
+}
+
+const shown = (gateway: FakeGateway): string[] => gateway.last.sent.map((batch) => `${batch.batchId}:${batch.attempt}`);
+
+test('D1: sends nothing before the limits are told, then each batch with attempt 1', () => {
+  const { delivery, gateway, add } = setting();
+  assert.is(gateway.streams.length, 0);
+  add();
+  add();
+  assert.is(gateway.streams.length, 1);
+  assert.equal(shown(gateway), []);
+  assert.not(delivery.stats().connected);
+  gateway.last.limits();
+  assert.equal(shown(gateway), ['b1:1', 'b2:1']);
+  assert.ok(delivery.stats().connected);
+});
+
+test('D2: a batch is settled once, whatever the gateway answers twice or makes up', () => {
+  const { delivery, gateway, outcomes, add } = setting();
+  add();
+  gateway.last.limits();
+  const [sent] = gateway.last.sent;
+  gateway.last.accept(sent);
+  gateway.last.accept(sent);
+  gateway.last.fail(sent, { retryAfterMs: 0 });
+  gateway.last.accept({ batchId: 'made-up', bytes: new Uint8Array(0), attempt: 1 });
+  assert.equal(outcomes, ['b1 accepted']);
+  assert.is(delivery.stats().batches, 0);
+  assert.is(delivery.bytes, 0);
+});
+
+test('D3: no more batches and bytes are in flight than allowed, by the client or by the gateway', () => {
+  const { delivery, gateway, add } = setting({ maxBytesInFlight: 100 });
+  for (let i = 0; i < 6; i++) add();
+  gateway.last.limits();
+  assert.is(delivery.stats().batchesInFlight, 4);
+  gateway.last.accept(gateway.last.sent[2]);
+  assert.is(gateway.last.sent.length, 5);
+
+  const small = setting({ maxBytesInFlight: 100 });
+  for (let i = 0; i < 3; i++) small.add(4);
+  small.gateway.last.limits({ maxBytesInFlight: 50 });
+  assert.is(small.delivery.stats().bytesInFlight, 40);
+  small.gateway.last.accept(small.gateway.last.sent[0]);
+  assert.is(small.gateway.last.sent.length, 2);
+});
+
+test('D3: a batch larger than the window is sent when nothing else is in flight', () => {
+  const { gateway, add } = setting({ maxBytesInFlight: 5 });
+  add();
+  add();
+  gateway.last.limits();
+  assert.equal(shown(gateway), ['b1:1']);
+});
+
+test('D4: a failed batch goes out again with attempt + 1, no earlier than asked, and nothing new before it', () => {
+  const { delivery, gateway, clock, outcomes, add } = setting();
+  add();
+  gateway.last.limits();
+  clock.advance(1);
+  gateway.last.fail(gateway.last.sent[0], { code: 'resource_exhausted', retryAfterMs: 500 });
+  add();
+  assert.not(delivery.hungry);
+  clock.advance(599);
+  assert.equal(shown(gateway), ['b1:1']);
+  clock.advance(1);
+  assert.equal(shown(gateway), ['b1:1', 'b1:2', 'b2:1']);
+  assert.is(delivery.stats().retries, 1);
+  assert.equal(outcomes, []);
+});
+
+test('D4: waits grow with failures in a row up to the cap, batches that failed together count once, an ack resets', () => {
+  const { gateway, clock, add } = setting();
+  for (let i = 0; i < 3; i++) add();
+  gateway.last.limits();
+  const failLatest = (count: number): void => {
+    clock.advance(1);
+    for (const sent of gateway.last.sent.slice(-count)) gateway.last.fail(sent, { retryAfterMs: 0 });
+  };
+  for (const wait of [100, 200, 400, 800, 1_000, 1_000]) {
+    const before = gateway.last.sent.length;
+    failLatest(3);
+    clock.advance(wait - 1);
+    assert.is(gateway.last.sent.length, before, `before ${wait} ms`);
+    clock.advance(1);
+    assert.is(gateway.last.sent.length, before + 3, `after ${wait} ms`);
+  }
+  gateway.last.accept(gateway.last.sent.at(-1));
+  const before = gateway.last.sent.length;
+  clock.advance(1);
+  gateway.last.fail(gateway.last.sent.at(-2), { retryAfterMs: 0 });
+  clock.advance(100);
+  assert.is(gateway.last.sent.length, before + 1);
+});
+
+test('a failure without a retry delay is for good, and the stream goes on', () => {
+  const { gateway, outcomes, add } = setting();
+  add();
+  gateway.last.limits();
+  gateway.last.fail(gateway.last.sent[0], { code: 'invalid_argument' });
+  add();
+  gateway.last.accept(gateway.last.sent[1]);
+  assert.equal(outcomes, ['b1 invalid_argument', 'b2 accepted']);
+  assert.is(gateway.streams.length, 1);
+});
+
+test('D5: when a stream breaks, what was in flight goes first on the next one, with attempt + 1', () => {
+  const { gateway, clock, errors, add } = setting({ maxBatchesInFlight: 2 });
+  for (let i = 0; i < 3; i++) add();
+  gateway.last.limits();
+  assert.equal(shown(gateway), ['b1:1', 'b2:1']);
+  clock.advance(10);
+  gateway.last.end('unavailable');
+  assert.equal(errors, ['unavailable']);
+  clock.advance(99);
+  assert.is(gateway.streams.length, 1);
+  clock.advance(1);
+  assert.is(gateway.streams.length, 2);
+  gateway.last.limits();
+  assert.equal(shown(gateway), ['b1:2', 'b2:2']);
+  // Late answers of the old stream are no answers.
+  gateway.streams[0]?.accept(gateway.streams[0]?.sent[0]);
+  assert.equal(shown(gateway), ['b1:2', 'b2:2']);
+});
+
+test('connects again no earlier than RetryInfo says, and with growing waits while the gateway is down', () => {
+  const { gateway, clock, add } = setting();
+  add();
+  gateway.last.end('unavailable', 2_000);
+  clock.advance(2_099);
+  assert.is(gateway.streams.length, 1);
+  clock.advance(1);
+  assert.is(gateway.streams.length, 2);
+  gateway.last.end('unavailable');
+  clock.advance(199);
+  assert.is(gateway.streams.length, 2);
+  clock.advance(1);
+  assert.is(gateway.streams.length, 3);
+});
+
+test('does not connect again after a stream ended while there is nothing to send', () => {
+  const { gateway, clock, add } = setting();
+  add();
+  gateway.last.limits();
+  gateway.last.accept(gateway.last.sent[0]);
+  gateway.last.end();
+  clock.advance(120_000);
+  assert.is(gateway.streams.length, 1);
+  add();
+  assert.is(gateway.streams.length, 2);
+});
+
+test('on Draining nothing more goes to the old stream, another is opened, and late acks of the old one still count', () => {
+  const { gateway, clock, outcomes, add } = setting();
+  add();
+  add();
+  gateway.last.limits();
+  const [old] = gateway.streams;
+  old?.drain();
+  old?.drain();
+  assert.ok(old?.finished);
+  add();
+  clock.advance(100);
+  assert.is(gateway.streams.length, 2);
+  gateway.last.limits();
+  assert.equal(shown(gateway), ['b3:1']);
+  old?.accept(old.sent[0]);
+  assert.equal(outcomes, ['b1 accepted']);
+  old?.end();
+  assert.equal(shown(gateway), ['b3:1', 'b2:2']);
+});
+
+test('D6: a batch that ends every stream is found and refused; the others get through', () => {
+  const { gateway, clock, outcomes, add } = setting();
+  for (let i = 0; i < 4; i++) add();
+  for (let round = 0; round < 20 && outcomes.length < 4; round++) {
+    clock.advance(2_000);
+    const stream = gateway.last;
+    stream.limits();
+    for (let i = 0; i < stream.sent.length; i++) {
+      if (stream.sent.some((batch) => batch.batchId === 'b3')) {
+        stream.end('invalid_argument');
+        break;
+      }
+      stream.accept(stream.sent[i]);
+    }
+  }
+  assert.equal([...outcomes].sort(), ['b1 accepted', 'b2 accepted', 'b3 invalid_argument', 'b4 accepted']);
+});
+
+test('D7: a refused key is tried again for the grace time, then all that waits is refused; a later key may work', () => {
+  const { delivery, gateway, clock, outcomes, add } = setting();
+  add();
+  add();
+  while (clock.now() < 2_900) {
+    gateway.last.end('unauthenticated');
+    assert.equal(outcomes, []);
+    clock.advance(1_000);
+  }
+  clock.advance(1_000);
+  gateway.last.end('unauthenticated');
+  assert.equal(outcomes, ['b1 unauthenticated', 'b2 unauthenticated']);
+  assert.is(delivery.stats().batches, 0);
+  const streams = gateway.streams.length;
+  clock.advance(60_000);
+  assert.is(gateway.streams.length, streams);
+  add();
+  assert.is(gateway.streams.length, streams + 1);
+  gateway.last.limits();
+  gateway.last.accept(gateway.last.sent[0]);
+  assert.is(outcomes[2], 'b3 accepted');
+});
+
+test('a batch that is never answered is sent again on another stream', () => {
+  const { gateway, clock, errors, add } = setting();
+  add();
+  gateway.last.limits();
+  clock.advance(59_999);
+  assert.not(gateway.last.aborted);
+  clock.advance(1);
+  assert.ok(gateway.streams[0]?.aborted);
+  assert.equal(errors, ['deadline_exceeded']);
+  clock.advance(100);
+  gateway.last.limits();
+  assert.equal(shown(gateway), ['b1:2']);
+});
+
+test('a stream that never tells its limits is given up', () => {
+  const { gateway, clock, errors, add } = setting();
+  add();
+  clock.advance(10_000);
+  assert.ok(gateway.streams[0]?.aborted);
+  assert.equal(errors, ['deadline_exceeded']);
+  clock.advance(100);
+  assert.is(gateway.streams.length, 2);
+  clock.advance(10_000);
+  assert.ok(gateway.streams[1]?.aborted);
+});
+
+test('what was closed before the limits were known is cut to fit, and flush waits for every part', async () => {
+  const { delivery, gateway, outcomes, add } = setting();
+  add(5);
+  let flushed = false;
+  const flush = delivery.settled().then(() => {
+    flushed = true;
+  });
+  gateway.last.limits({ maxBatchBytes: 25 });
+  assert.equal(
+    gateway.last.sent.map((batch) => batch.bytes.length),
+    [20, 20, 10],
+  );
+  assert.is(new Set(gateway.last.sent.map((batch) => batch.batchId)).size, 3);
+  assert.is(delivery.stats().events, 5);
+  for (const sent of gateway.last.sent) {
+    await Promise.resolve();
+    assert.not(flushed);
+    gateway.last.accept(sent);
+  }
+  await flush;
+  assert.is(outcomes.length, 3);
+  assert.is(delivery.stats().events, 0);
+});
+
+test('settled waits for what was added before it, not for what comes later', async () => {
+  const { delivery, gateway, add } = setting();
+  add();
+  gateway.last.limits();
+  const first = delivery.settled();
+  add();
+  gateway.last.accept(gateway.last.sent[0]);
+  await first;
+  assert.is(delivery.stats().batches, 1);
+});
+
+test('close ends busy streams at once, finishes idle ones, stops all timers and hears nothing more', () => {
+  const busy = setting();
+  busy.add();
+  busy.gateway.last.limits();
+  busy.delivery.close();
+  assert.ok(busy.gateway.last.aborted);
+  assert.is(busy.clock.timers, 0);
+  busy.gateway.last.accept(busy.gateway.last.sent[0]);
+  assert.equal(busy.outcomes, []);
+
+  const idle = setting();
+  idle.add();
+  idle.gateway.last.limits();
+  idle.gateway.last.accept(idle.gateway.last.sent[0]);
+  idle.delivery.close();
+  assert.ok(idle.gateway.last.finished);
+  assert.not(idle.gateway.last.aborted);
+  assert.is(idle.clock.timers, 0);
+});
+
+test('random faults for thousands of batches: each is settled once, attempts of a batch count 1, 2, 3 … without a gap', () => {
+  let state = 42;
+  const dice = (): number => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state / 2 ** 32;
+  };
+  const { delivery, gateway, clock, outcomes, add } = setting({ random: dice, maxBatchesInFlight: 8 });
+  let added = 0;
+  for (let step = 0; added < 3_000 || delivery.stats().batches > 0; step++) {
+    assert.ok(step < 400_000, `stuck with ${delivery.stats().batches} batches`);
+    if (added < 3_000 && dice() < 0.5) {
+      add();
+      added++;
+    }
+    clock.advance(Math.floor(dice() * 30));
+    const stream = gateway.streams.at(-1);
+    if (stream === undefined) continue;
+    if (!stream.aborted && dice() < 0.3) stream.limits();
+    const roll = dice();
+    const any = stream.sent[Math.floor(dice() * stream.sent.length)];
+    if (roll < 0.6) for (const sent of stream.sent.slice(-8)) stream.accept(sent);
+    else if (roll < 0.7) stream.fail(any, { retryAfterMs: dice() * 50 });
+    else if (roll < 0.72) stream.fail(any, {});
+    else if (roll < 0.75) stream.end('unavailable');
+    else if (roll < 0.77) stream.drain();
+    else if (roll < 0.8 && gateway.streams.length > 1) gateway.streams.at(-2)?.end();
+    const held = delivery.stats();
+    assert.ok(held.batchesInFlight <= 8);
+    // Old streams end sooner or later; ones that keep their batches for ever are the ack timeout's business.
+    if (gateway.streams.length > 2) for (const old of gateway.streams.slice(0, -2)) old.end();
+  }
+  const attempts = new Map<string, number>();
+  for (const { batchId, attempt } of gateway.sends) {
+    assert.is(attempt, (attempts.get(batchId) ?? 0) + 1, batchId);
+    attempts.set(batchId, attempt);
+  }
+  assert.ok(Math.max(...attempts.values()) > 3);
+  assert.is(outcomes.length, 3_000);
+  assert.is(new Set(outcomes.map((outcome) => outcome.split(' ')[0])).size, 3_000);
+  assert.is(delivery.stats().bytes, 0);
+  assert.is(delivery.stats().batchesInFlight, 0);
+});
+
+test.run();

@@ -1,0 +1,452 @@
+/**
+ * The delivery of batches: a pure core. It owns every batch from the moment it is closed until it is settled, decides
+ * what is sent when, and on which stream; sockets, clock and dice are given to it.
+ *
+ *   D1  A batch keeps its id and its bytes for ever. Its attempt is 1 on the first hand-over to a stream ever, and one
+ *       more on each later one: the gateway's side relies on that to tell retries from first sends.
+ *   D2  A batch is settled once: accepted, or refused for good. Until then it waits, or is in flight on one stream.
+ *   D3  What is in flight is bounded in batches and bytes, over all streams.
+ *   D4  A failed batch that may be retried goes out again no earlier than the gateway asked, plus full jitter; nothing
+ *       new is sent before that either, for the failure speaks of the gateway, not of the batch.
+ *   D5  When a stream ends, whatever was in flight on it goes out again on the next one, before anything new.
+ *   D6  A stream that ends with INVALID_ARGUMENT does not say which batch it means. The suspects are then sent one at a
+ *       time; the one that ends a stream on its own is refused for good. So no batch blocks the others for ever.
+ *   D7  A refused key (or a gateway that does not know the method) is tried again for a few seconds, since a new key
+ *       takes a moment to be known everywhere. Then all that waits is refused for good.
+ */
+import { fullJitter } from './backoff.js';
+import { type SealedBatch, splitBatch } from './batcher.js';
+import type { Clock } from './clock.js';
+import { type FailureCode, SluiceClientError } from './errors.js';
+
+/** One batch on its way. */
+export interface Outgoing {
+  readonly batchId: string;
+  readonly bytes: Uint8Array;
+  readonly attempt: number;
+}
+
+/** An open stream, as the core uses it. */
+export interface Link {
+  send(batch: Outgoing): void;
+  /** No more will be sent; answers are still taken, for so many ms at most. */
+  finish(withinMs: number): void;
+  /** Ends the stream at once. No call comes from it after this. */
+  abort(): void;
+}
+
+export interface LinkLimits {
+  readonly maxBatchBytes: number;
+  readonly maxBatchEvents: number;
+  readonly maxBytesInFlight: number;
+}
+
+/** What a stream tells. `onEnd` comes last and once. */
+export interface LinkEvents {
+  onLimits(limits: LinkLimits): void;
+  onAccepted(batchId: string, result: Acceptance): void;
+  onFailed(batchId: string, failure: BatchFault): void;
+  onDraining(): void;
+  onEnd(error: SluiceClientError | undefined): void;
+}
+
+export interface Acceptance {
+  readonly accepted: number;
+  readonly rejected: number;
+  readonly rejections: readonly EventRejection[];
+}
+
+/** One event that breaks the contract. */
+export interface EventRejection {
+  /** Its place in the batch, from 0. */
+  readonly index: number;
+  readonly field: string;
+  /** Name of the RejectionCode, e.g. "TOO_LONG". */
+  readonly code: string;
+  readonly message: string;
+}
+
+export interface BatchFault {
+  readonly code: FailureCode;
+  readonly message: string;
+  /** Undefined: not to be retried. */
+  readonly retryAfterMs: number | undefined;
+}
+
+export type Outcome =
+  | { readonly kind: 'accepted'; readonly result: Acceptance }
+  | { readonly kind: 'refused'; readonly code: FailureCode; readonly message: string };
+
+export interface DeliveryOptions {
+  readonly maxBatchesInFlight: number;
+  readonly maxBytesInFlight: number;
+  readonly retry: { readonly baseMs: number; readonly capMs: number };
+  /** A batch without an answer for so long is sent again on a new stream, ms. */
+  readonly ackTimeoutMs: number;
+  /** A stream that has not told its limits after so long is given up, ms. */
+  readonly connectTimeoutMs: number;
+  /** How long a refused key is tried again, ms. */
+  readonly refusalGraceMs: number;
+  readonly clock: Clock;
+  /** In [0, 1). */
+  readonly random: () => number;
+  readonly makeId: () => string;
+  readonly open: (events: LinkEvents) => Link;
+  readonly onSettled: (batch: SealedBatch & { readonly batchId: string }, outcome: Outcome) => void;
+  /** Another batch would be sent now. */
+  readonly onHungry: () => void;
+  readonly onError: (error: SluiceClientError) => void;
+}
+
+export interface DeliveryStats {
+  /** Not settled, in flight included. */
+  readonly batches: number;
+  readonly events: number;
+  readonly bytes: number;
+  readonly batchesInFlight: number;
+  readonly bytesInFlight: number;
+  /** Sends with an attempt above 1. */
+  readonly retries: number;
+  /** Streams opened. */
+  readonly streams: number;
+  readonly connected: boolean;
+}
+
+export interface Delivery {
+  add(batch: SealedBatch): void;
+  /** Resolves when all that was added so far is settled. */
+  settled(): Promise<void>;
+  /** A batch added now would go out now, or make the client connect. */
+  readonly hungry: boolean;
+  readonly limits: LinkLimits;
+  /** Bytes of the batches that are not settled. */
+  readonly bytes: number;
+  stats(): DeliveryStats;
+  /** Ends everything; what is not settled is forgotten. Streams without open batches are finished, not aborted. */
+  close(): void;
+}
+
+interface Batch extends SealedBatch {
+  readonly batchId: string;
+  /** Order of arrival; the parts of a split batch share it. */
+  readonly order: number;
+  attempt: number;
+  /** Not to be sent before. */
+  dueAt: number;
+}
+
+interface Flight {
+  readonly batch: Batch;
+  readonly stream: Stream;
+  readonly sentAt: number;
+}
+
+interface Stream {
+  link: Link | undefined;
+  /** opening → open → draining → ended, in that order, some left out. */
+  state: 'opening' | 'open' | 'draining' | 'ended';
+  readonly openedAt: number;
+}
+
+/** What the gateway takes when it has told nothing yet: its defaults. */
+const assumedLimits: LinkLimits = {
+  maxBatchBytes: 1024 * 1024,
+  maxBatchEvents: 10_000,
+  maxBytesInFlight: 8 * 1024 * 1024,
+};
+
+/** Ends of a stream that trying again will hardly mend. */
+const refusals: ReadonlySet<FailureCode> = new Set(['unauthenticated', 'permission_denied', 'unimplemented']);
+/** No gateway makes a client wait longer than this, ms. */
+const longestWait = 5 * 60_000;
+/** How long a draining stream may still answer, and one that was closed with nothing open may take to end, ms. */
+const finishMs = 30_000;
+const closingMs = 1_000;
+
+export function createDelivery(options: DeliveryOptions): Delivery {
+  const { clock, random } = options;
+  const fresh: Batch[] = [];
+  /** Sorted by dueAt. */
+  const retries: Batch[] = [];
+  const flights = new Map<string, Flight>();
+  const streams = new Set<Stream>();
+  let waiters: { order: number; left: number; resolve: () => void }[] = [];
+  let current: Stream | undefined;
+  let limits = assumedLimits;
+  let bytesInFlight = 0;
+  let held = { batches: 0, events: 0, bytes: 0 };
+  let order = 0;
+  let retried = 0;
+  let opened = 0;
+  /** Failures in a row, and when the last was counted: all flights of one bad moment count once. */
+  let streak = 0;
+  let streakAt = -1;
+  /** Nothing new goes out, and no stream is opened, before. */
+  let pausedUntil = 0;
+  let connectAt = 0;
+  let refusedSince: number | undefined;
+  /** Batches still to be sent one at a time (D6). */
+  let suspects = 0;
+  let closed = false;
+  let cancelWake: (() => void) | undefined;
+  let wakeAt = Number.POSITIVE_INFINITY;
+
+  const windowBatches = (): number => (suspects > 0 ? 1 : options.maxBatchesInFlight);
+  const windowBytes = (): number => Math.min(options.maxBytesInFlight, limits.maxBytesInFlight);
+  const fits = (bytes: number): boolean =>
+    flights.size < windowBatches() && (flights.size === 0 || bytesInFlight + bytes <= windowBytes());
+
+  const countFailure = (since: number): void => {
+    if (since < streakAt) return;
+    streak++;
+    streakAt = clock.now();
+  };
+
+  const settle = (batch: Batch, outcome: Outcome): void => {
+    held = { batches: held.batches - 1, events: held.events - batch.events, bytes: held.bytes - batch.bytes.length };
+    if (suspects > 0) suspects--;
+    options.onSettled(batch, outcome);
+    for (const waiter of waiters) if (batch.order <= waiter.order) waiter.left--;
+    const done = waiters.filter((waiter) => waiter.left <= 0);
+    if (done.length === 0) return;
+    waiters = waiters.filter((waiter) => waiter.left > 0);
+    for (const waiter of done) waiter.resolve();
+  };
+
+  const land = (stream: Stream, batchId: string): Flight | undefined => {
+    const flight = flights.get(batchId);
+    // An answer of a stream that was given up, or to nothing that we sent, is no answer.
+    if (flight === undefined || flight.stream !== stream) return undefined;
+    flights.delete(batchId);
+    bytesInFlight -= flight.batch.bytes.length;
+    return flight;
+  };
+
+  const retryAt = (batch: Batch, dueAt: number): void => {
+    batch.dueAt = dueAt;
+    let at = retries.length;
+    while (at > 0 && (retries[at - 1] as Batch).dueAt > dueAt) at--;
+    retries.splice(at, 0, batch);
+  };
+
+  const refuseAll = (code: FailureCode, message: string): void => {
+    const all = [...retries.splice(0), ...fresh.splice(0)];
+    for (const batch of all) settle(batch, { kind: 'refused', code, message });
+  };
+
+  const endStream = (stream: Stream, error: SluiceClientError | undefined): void => {
+    if (stream.state === 'ended') return;
+    stream.state = 'ended';
+    streams.delete(stream);
+    const now = clock.now();
+    const lost = [...flights.values()].filter((flight) => flight.stream === stream).map((flight) => flight.batch);
+    for (const batch of lost) land(stream, batch.batchId);
+    if (error?.code === 'invalid_argument' && lost.length === 1) {
+      settle(lost[0] as Batch, { kind: 'refused', code: error.code, message: error.message });
+      lost.length = 0;
+    }
+    for (const batch of lost) retryAt(batch, now);
+    if (error?.code === 'invalid_argument') suspects = Math.max(suspects, lost.length);
+    if (current === stream) {
+      current = undefined;
+      countFailure(stream.openedAt);
+      const asked = Math.min(longestWait, error?.retryAfterMs ?? 0);
+      connectAt = Math.max(connectAt, now + asked + fullJitter(streak, options.retry, random));
+    }
+    if (error !== undefined) {
+      options.onError(error);
+      if (refusals.has(error.code)) {
+        refusedSince ??= now;
+        if (now - refusedSince >= options.refusalGraceMs) refuseAll(error.code, error.message);
+      }
+    }
+    pump();
+  };
+
+  const openStream = (): void => {
+    const stream: Stream = { link: undefined, state: 'opening', openedAt: clock.now() };
+    current = stream;
+    streams.add(stream);
+    opened++;
+    const alive = (): boolean => !closed && stream.state !== 'ended';
+    stream.link = options.open({
+      onLimits(told) {
+        if (!alive()) return;
+        limits = told;
+        refusedSince = undefined;
+        if (stream.state === 'opening') stream.state = 'open';
+        pump();
+      },
+      onAccepted(batchId, result) {
+        const flight = alive() ? land(stream, batchId) : undefined;
+        if (flight === undefined) return;
+        streak = 0;
+        streakAt = -1;
+        settle(flight.batch, { kind: 'accepted', result });
+        pump();
+      },
+      onFailed(batchId, fault) {
+        const flight = alive() ? land(stream, batchId) : undefined;
+        if (flight === undefined) return;
+        if (fault.retryAfterMs === undefined) {
+          settle(flight.batch, { kind: 'refused', code: fault.code, message: fault.message });
+        } else {
+          countFailure(flight.sentAt);
+          const wait = Math.min(longestWait, fault.retryAfterMs) + fullJitter(streak, options.retry, random);
+          const dueAt = clock.now() + wait;
+          retryAt(flight.batch, dueAt);
+          pausedUntil = Math.max(pausedUntil, dueAt);
+        }
+        pump();
+      },
+      onDraining() {
+        if (!alive() || stream.state === 'draining') return;
+        stream.state = 'draining';
+        stream.link?.finish(finishMs);
+        if (current === stream) {
+          current = undefined;
+          // Not all of a gateway's clients at once.
+          connectAt = Math.max(connectAt, clock.now() + random() * options.retry.baseMs);
+        }
+        pump();
+      },
+      onEnd(error) {
+        if (alive()) endStream(stream, error);
+      },
+    });
+    schedule(stream.openedAt + options.connectTimeoutMs);
+  };
+
+  const send = (batch: Batch, stream: Stream): void => {
+    batch.attempt++;
+    if (batch.attempt > 1) retried++;
+    flights.set(batch.batchId, { batch, stream, sentAt: clock.now() });
+    bytesInFlight += batch.bytes.length;
+    stream.link?.send(batch);
+  };
+
+  /** Cuts batches that were closed before the limits were known (D1: only such as were never sent). */
+  const fitted = (): Batch | undefined => {
+    const first = fresh[0];
+    if (first === undefined) return undefined;
+    if (first.bytes.length <= limits.maxBatchBytes && first.events <= limits.maxBatchEvents) return first;
+    const parts = splitBatch(first, limits.maxBatchBytes, limits.maxBatchEvents);
+    const batches = parts.map((part) => ({
+      ...part,
+      batchId: options.makeId(),
+      order: first.order,
+      attempt: 0,
+      dueAt: 0,
+    }));
+    fresh.splice(0, 1, ...batches);
+    held = { ...held, batches: held.batches + batches.length - 1 };
+    for (const waiter of waiters) if (first.order <= waiter.order) waiter.left += batches.length - 1;
+    return fresh[0];
+  };
+
+  const expire = (now: number): void => {
+    for (const stream of [...streams]) {
+      if (stream.state === 'opening' && now - stream.openedAt >= options.connectTimeoutMs) {
+        stream.link?.abort();
+        endStream(stream, new SluiceClientError('deadline_exceeded', 'The gateway did not answer in time.'));
+      }
+    }
+    const [oldest] = flights.values();
+    if (oldest !== undefined && now - oldest.sentAt >= options.ackTimeoutMs) {
+      oldest.stream.link?.abort();
+      endStream(oldest.stream, new SluiceClientError('deadline_exceeded', 'A batch was not answered in time.'));
+    }
+  };
+
+  function pump(): void {
+    if (closed) return;
+    const now = clock.now();
+    expire(now);
+    if (current === undefined && retries.length + fresh.length > 0) {
+      if (now < connectAt) schedule(connectAt);
+      else openStream();
+    }
+    const stream = current;
+    if (stream?.state === 'open') {
+      for (;;) {
+        const [retry] = retries;
+        if (retry !== undefined && retry.dueAt <= now) {
+          if (!fits(retry.bytes.length)) break;
+          retries.shift();
+          send(retry, stream);
+          continue;
+        }
+        if (now < pausedUntil) break;
+        const batch = fitted();
+        if (batch === undefined || !fits(batch.bytes.length)) break;
+        fresh.shift();
+        send(batch, stream);
+      }
+      const [retry] = retries;
+      if (retry !== undefined && retry.dueAt > now) schedule(retry.dueAt);
+      if (fresh.length > 0 && pausedUntil > now) schedule(pausedUntil);
+    }
+    const [oldest] = flights.values();
+    if (oldest !== undefined) schedule(oldest.sentAt + options.ackTimeoutMs);
+    if (hungry()) options.onHungry();
+  }
+
+  function hungry(): boolean {
+    if (closed || fresh.length > 0 || clock.now() < pausedUntil) return false;
+    return current === undefined ? retries.length === 0 : current.state === 'open' && fits(0);
+  }
+
+  /** One timer, at the earliest of what is asked. It may wake too early, after which `pump` asks again. */
+  function schedule(at: number): void {
+    if (at >= wakeAt) return;
+    cancelWake?.();
+    wakeAt = at;
+    cancelWake = clock.after(Math.max(0, at - clock.now()), () => {
+      cancelWake = undefined;
+      wakeAt = Number.POSITIVE_INFINITY;
+      if (current?.state === 'opening') schedule(current.openedAt + options.connectTimeoutMs);
+      pump();
+    });
+  }
+
+  return {
+    add(batch) {
+      const { bytes, events } = batch;
+      held = { batches: held.batches + 1, events: held.events + events, bytes: held.bytes + bytes.length };
+      fresh.push({ bytes, events, batchId: options.makeId(), order: ++order, attempt: 0, dueAt: 0 });
+      pump();
+    },
+    settled() {
+      if (held.batches === 0) return Promise.resolve();
+      return new Promise((resolve) => waiters.push({ order, left: held.batches, resolve }));
+    },
+    get hungry() {
+      return hungry();
+    },
+    get limits() {
+      return limits;
+    },
+    get bytes() {
+      return held.bytes;
+    },
+    stats: () => ({
+      ...held,
+      batchesInFlight: flights.size,
+      bytesInFlight,
+      retries: retried,
+      streams: opened,
+      connected: current?.state === 'open',
+    }),
+    close() {
+      if (closed) return;
+      closed = true;
+      cancelWake?.();
+      const busy = new Set([...flights.values()].map((flight) => flight.stream));
+      for (const stream of streams) {
+        if (stream.state === 'open' && !busy.has(stream)) stream.link?.finish(closingMs);
+        else stream.link?.abort();
+      }
+      for (const waiter of waiters.splice(0)) waiter.resolve();
+    },
+  };
+}

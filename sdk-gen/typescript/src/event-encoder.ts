@@ -1,0 +1,297 @@
+/**
+ * Events → bytes, by a plan that is made from the event's descriptor when the module loads. It writes the init objects
+ * that `create()` takes, without making messages of them, straight into the batch: about 10 times as fast as create()
+ * and toBinary(), whose reflection walks every field of every message. A test holds it to toBinary(), byte for byte.
+ *
+ * It follows the descriptor, so a new field in the .proto needs no edit here.
+ */
+import { type DescField, type DescMessage, type MessageInitShape, ScalarType } from '@bufbuild/protobuf';
+import type { TimestampSchema } from '@bufbuild/protobuf/wkt';
+import { EventSchema } from '../gen/sluice/event/v1/event_pb.js';
+import type { WireWriter } from './wire-writer.js';
+
+/** An event as `track` takes it: all fields optional but `type`; a Date will do for the time. */
+export type EventInit = Omit<MessageInitShape<typeof EventSchema>, 'occurredAt' | '$typeName'> & {
+  /** When it happened. @default now */
+  occurredAt?: Date | MessageInitShape<typeof TimestampSchema> | undefined;
+};
+
+type WriteValue = (writer: WireWriter, value: unknown) => void;
+type WriteField = (writer: WireWriter, message: Record<string, unknown>) => void;
+
+const wire = { varint: 0, fixed64: 1, delimited: 2, fixed32: 5 } as const;
+const implicitPresence = 2;
+
+/** Tells which field is at fault, and what it should have been. */
+function wrong(wanted: string, value: unknown): never {
+  const shown =
+    value === null ? 'null' : typeof value === 'object' ? 'an object' : `${typeof value} ${String(value).slice(0, 40)}`;
+  throw new TypeError(`expected ${wanted}, got ${shown}`);
+}
+
+function integer(value: unknown, least: number, most: number): number {
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < least || value > most) {
+    return wrong(`a whole number from ${least} to ${most}`, value);
+  }
+  return value;
+}
+
+function long(value: unknown, least: bigint, most: bigint): bigint {
+  const bits = typeof value === 'number' && Number.isSafeInteger(value) ? BigInt(value) : value;
+  if (typeof bits !== 'bigint' || bits < least || bits > most) return wrong(`a bigint from ${least} to ${most}`, value);
+  return bits;
+}
+
+const i64 = { least: -(2n ** 63n), most: 2n ** 63n - 1n };
+const u64 = { least: 0n, most: 2n ** 64n - 1n };
+const safe = 2n ** 52n;
+
+/** Small values, which most are, are written as numbers: bigint arithmetic allocates. */
+function signed64(writer: WireWriter, bits: bigint): void {
+  if (bits >= 0n && bits < safe) writer.varint(Number(bits));
+  else writer.varint64(bits);
+}
+
+const int32: WriteValue = (writer, value) => {
+  const number = integer(value, -(2 ** 31), 2 ** 31 - 1);
+  if (number >= 0) writer.varint(number);
+  else writer.varint64(BigInt(number));
+};
+const scalars: Readonly<Record<ScalarType, { wireType: number; write: WriteValue }>> = {
+  [ScalarType.STRING]: {
+    wireType: wire.delimited,
+    write: (writer, value) => (typeof value === 'string' ? writer.string(value) : wrong('a string', value)),
+  },
+  [ScalarType.BYTES]: {
+    wireType: wire.delimited,
+    write: (writer, value) => (value instanceof Uint8Array ? writer.bytes(value) : wrong('a Uint8Array', value)),
+  },
+  [ScalarType.BOOL]: {
+    wireType: wire.varint,
+    write: (writer, value) => (typeof value === 'boolean' ? writer.varint(value ? 1 : 0) : wrong('a boolean', value)),
+  },
+  [ScalarType.INT32]: { wireType: wire.varint, write: int32 },
+  [ScalarType.UINT32]: {
+    wireType: wire.varint,
+    write: (writer, value) => writer.varint(integer(value, 0, 2 ** 32 - 1)),
+  },
+  [ScalarType.SINT32]: {
+    wireType: wire.varint,
+    write: (writer, value) => {
+      const n = integer(value, -(2 ** 31), 2 ** 31 - 1);
+      writer.varint(n >= 0 ? 2 * n : -2 * n - 1);
+    },
+  },
+  [ScalarType.INT64]: {
+    wireType: wire.varint,
+    write: (writer, value) => signed64(writer, long(value, i64.least, i64.most)),
+  },
+  [ScalarType.UINT64]: {
+    wireType: wire.varint,
+    write: (writer, value) => signed64(writer, long(value, u64.least, u64.most)),
+  },
+  [ScalarType.SINT64]: {
+    wireType: wire.varint,
+    write: (writer, value) => {
+      const bits = long(value, i64.least, i64.most);
+      if (bits > -safe && bits < safe) {
+        const n = Number(bits);
+        writer.varint(n >= 0 ? 2 * n : -2 * n - 1);
+      } else writer.varint64((bits << 1n) ^ (bits >> 63n));
+    },
+  },
+  [ScalarType.FIXED32]: {
+    wireType: wire.fixed32,
+    write: (writer, value) => writer.fixed32(integer(value, 0, 2 ** 32 - 1)),
+  },
+  [ScalarType.SFIXED32]: {
+    wireType: wire.fixed32,
+    write: (writer, value) => writer.fixed32(integer(value, -(2 ** 31), 2 ** 31 - 1)),
+  },
+  [ScalarType.FIXED64]: {
+    wireType: wire.fixed64,
+    write: (writer, value) => writer.fixed64(long(value, u64.least, u64.most)),
+  },
+  [ScalarType.SFIXED64]: {
+    wireType: wire.fixed64,
+    write: (writer, value) => writer.fixed64(long(value, i64.least, i64.most)),
+  },
+  [ScalarType.FLOAT]: {
+    wireType: wire.fixed32,
+    write: (writer, value) => (typeof value === 'number' ? writer.float(value) : wrong('a number', value)),
+  },
+  [ScalarType.DOUBLE]: {
+    wireType: wire.fixed64,
+    write: (writer, value) => (typeof value === 'number' ? writer.double(value) : wrong('a number', value)),
+  },
+};
+
+const plans = new Map<string, WriteField[]>();
+
+/** Messages may hold themselves, so a plan is filled in after it is known by name. */
+function planOf(message: DescMessage): WriteField[] {
+  const known = plans.get(message.typeName);
+  if (known !== undefined) return known;
+  const plan: WriteField[] = [];
+  plans.set(message.typeName, plan);
+  for (const field of [...message.fields].sort((a, b) => a.number - b.number)) plan.push(fieldWriter(field));
+  return plan;
+}
+
+function writeFields(plan: readonly WriteField[], writer: WireWriter, message: Record<string, unknown>): void {
+  for (let i = 0; i < plan.length; i++) (plan[i] as WriteField)(writer, message);
+  const unknown = message.$unknown as readonly { no: number; wireType: number; data: Uint8Array }[] | undefined;
+  if (unknown === undefined) return;
+  for (const { no, wireType, data } of unknown) {
+    writer.varint(no * 8 + wireType);
+    if (writer.pos + data.length <= writer.buf.length) writer.buf.set(data, writer.pos);
+    writer.pos += data.length;
+  }
+}
+
+function messageWriter(message: DescMessage): WriteValue {
+  const plan = planOf(message);
+  const isTimestamp = message.typeName === 'google.protobuf.Timestamp';
+  return (writer, value) => {
+    if (typeof value !== 'object' || value === null) return wrong('an object', value);
+    const start = writer.open();
+    if (isTimestamp && value instanceof Date) writeTime(writer, value.getTime());
+    else writeFields(plan, writer, value as Record<string, unknown>);
+    writer.close(start);
+  };
+}
+
+/** Timestamp{seconds = 1, nanos = 2} from ms since 1970; nanos are never negative. */
+function writeTime(writer: WireWriter, ms: number): void {
+  if (!Number.isFinite(ms)) throw new TypeError('expected a valid Date');
+  const seconds = Math.floor(ms / 1_000);
+  const nanos = Math.floor(ms - seconds * 1_000) * 1_000_000;
+  if (seconds !== 0) {
+    writer.varint(8);
+    signed64(writer, BigInt(seconds));
+  }
+  if (nanos !== 0) {
+    writer.varint(16);
+    writer.varint(nanos);
+  }
+}
+
+/** Value and wire type of a singular value, of a list's item or of a map's value. */
+function valueWriter(field: DescField): { wireType: number; write: WriteValue } {
+  if (field.message !== undefined) return { wireType: wire.delimited, write: messageWriter(field.message) };
+  if (field.enum !== undefined) return { wireType: wire.varint, write: int32 };
+  return scalars[field.scalar as ScalarType];
+}
+
+const isDefault = (value: unknown): boolean =>
+  value === '' ||
+  value === 0n ||
+  value === false ||
+  (value === 0 && !Object.is(value, -0)) ||
+  (value instanceof Uint8Array && value.length === 0);
+
+function fieldWriter(field: DescField): WriteField {
+  if (field.fieldKind === 'map') return named(field, mapWriter(field));
+  if (field.fieldKind === 'list') return named(field, listWriter(field));
+  if (field.fieldKind === 'message' && field.delimitedEncoding) {
+    throw new Error(`${field.toString()}: groups are not part of the event contract`);
+  }
+  const { wireType, write } = valueWriter(field);
+  const tag = field.number * 8 + wireType;
+  const implicit = field.presence === implicitPresence;
+  return named(field, (writer, value) => {
+    if (implicit && isDefault(value)) return;
+    writer.varint(tag);
+    write(writer, value);
+  });
+}
+
+/** Finds the field's value in the message, leaves out what is not set, and puts the field's name into errors. */
+function named(field: DescField, write: WriteValue): WriteField {
+  const { localName } = field;
+  const oneof = field.oneof?.localName;
+  return (writer, message) => {
+    let value = message[localName];
+    if (oneof !== undefined) {
+      const chosen = message[oneof] as { case?: string; value?: unknown } | undefined;
+      value = chosen?.case === localName ? chosen.value : undefined;
+    }
+    if (value === undefined) return;
+    try {
+      write(writer, value);
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error;
+      const [, path, rest] = /^([\w.[\]]+): (.*)$/s.exec(error.message) ?? [];
+      throw new TypeError(path === undefined ? `${field.name}: ${error.message}` : `${field.name}.${path}: ${rest}`);
+    }
+  };
+}
+
+function mapWriter(field: DescField & { fieldKind: 'map' }): WriteValue {
+  const tag = field.number * 8 + wire.delimited;
+  const key = scalars[field.mapKey];
+  const item = valueWriter(field);
+  const numericKey = field.mapKey !== ScalarType.STRING && field.mapKey !== ScalarType.BOOL;
+  const longKey =
+    numericKey &&
+    key.write !== int32 &&
+    ![ScalarType.UINT32, ScalarType.SINT32, ScalarType.FIXED32, ScalarType.SFIXED32].includes(field.mapKey);
+  const toKey = (name: string): unknown =>
+    field.mapKey === ScalarType.BOOL ? name === 'true' : longKey ? BigInt(name) : numericKey ? Number(name) : name;
+  return (writer, value) => {
+    if (typeof value !== 'object' || value === null) wrong('an object', value);
+    for (const name in value as Record<string, unknown>) {
+      writer.varint(tag);
+      const start = writer.open();
+      writer.varint(8 + key.wireType);
+      key.write(writer, toKey(name));
+      writer.varint(16 + item.wireType);
+      item.write(writer, (value as Record<string, unknown>)[name]);
+      writer.close(start);
+    }
+  };
+}
+
+function listWriter(field: DescField & { fieldKind: 'list' }): WriteValue {
+  const item = valueWriter(field);
+  const packed = field.packed;
+  const tag = field.number * 8 + (packed ? wire.delimited : item.wireType);
+  return (writer, value) => {
+    if (!Array.isArray(value)) return wrong('an array', value);
+    if (value.length === 0) return;
+    if (packed) {
+      writer.varint(tag);
+      const start = writer.open();
+      for (const one of value) item.write(writer, one);
+      writer.close(start);
+      return;
+    }
+    for (const one of value) {
+      writer.varint(tag);
+      item.write(writer, one);
+    }
+  };
+}
+
+const eventPlan = planOf(EventSchema);
+const tagOfEventId = EventSchema.field.eventId.number * 8 + wire.delimited;
+const tagOfOccurredAt = EventSchema.field.occurredAt.number * 8 + wire.delimited;
+
+/**
+ * Writes one event's fields. Where they are missing, the id comes from `makeId` and the time is `nowMs`.
+ * @throws TypeError that names the field whose value has the wrong type or range
+ */
+export function encodeEvent(writer: WireWriter, init: EventInit, makeId: () => string, nowMs: number): void {
+  if (typeof init !== 'object' || init === null) wrong('an event', init);
+  if (init.eventId === undefined || init.eventId === '') {
+    writer.varint(tagOfEventId);
+    writer.string(makeId());
+  }
+  if (init.occurredAt === undefined) {
+    writer.varint(tagOfOccurredAt);
+    const start = writer.open();
+    writeTime(writer, nowMs);
+    writer.close(start);
+  }
+  writeFields(eventPlan, writer, init as Record<string, unknown>);
+}

@@ -1,0 +1,70 @@
+/**
+ * The Sluice client for Node, and the generated contract it is built on.
+ *
+ *   client.ts         SluiceClient: track, ready, flush, close, stats
+ *   options.ts        its options and their defaults
+ *   batcher.ts        gathers encoded events into batches (pure)
+ *   delivery.ts       what is sent when, on which stream, and again (pure; its rules are D1–D7)
+ *   backoff.ts        full jitter
+ *   ingest-stream.ts  one PublishStream call over gRPC: the only file that knows the network
+ *   batch-view.ts     the request with its batch as bytes
+ *   event-encoder.ts  events → bytes, from the descriptor
+ *   wire-writer.ts    Protobuf's primitives
+ *   uuid-v7.ts        ids
+ *   clock.ts          time, injected
+ *   errors.ts         what a host is told
+ */
+export {
+  type App,
+  AppSchema,
+  type Device,
+  DeviceSchema,
+  type Event,
+  type EventBatch,
+  EventBatchSchema,
+  EventSchema,
+  EventType,
+  type Page,
+  PageSchema,
+  Platform,
+  type Touch,
+  TouchSchema,
+} from '../gen/sluice/event/v1/event_pb.js';
+export {
+  type BatchFailure,
+  BatchFailureSchema,
+  type BatchResult,
+  BatchResultSchema,
+  type Committed,
+  CommittedSchema,
+  type Draining,
+  DrainingSchema,
+  Durability,
+  type GetLimitsRequest,
+  GetLimitsRequestSchema,
+  type GetLimitsResponse,
+  GetLimitsResponseSchema,
+  IngestService,
+  type Limits,
+  LimitsSchema,
+  type LogPosition,
+  LogPositionSchema,
+  type PublishRequest,
+  PublishRequestSchema,
+  type PublishResponse,
+  PublishResponseSchema,
+  type PublishStreamRequest,
+  PublishStreamRequestSchema,
+  type PublishStreamResponse,
+  PublishStreamResponseSchema,
+  type Rejection,
+  RejectionCode,
+  RejectionSchema,
+  type StreamOptions,
+  StreamOptionsSchema,
+} from '../gen/sluice/ingest/v1/ingest_pb.js';
+export { type ClientStats, type CloseReport, clientVersion, createClient, SluiceClient } from './client.js';
+export type { EventRejection } from './delivery.js';
+export { type FailureCode, SluiceClientError } from './errors.js';
+export type { EventInit } from './event-encoder.js';
+export type { Rejected, SluiceClientOptions } from './options.js';

@@ -1,0 +1,102 @@
+/** What a client can be told, and what it takes when it is not. */
+import type { Event } from '../gen/sluice/event/v1/event_pb.js';
+import type { Clock } from './clock.js';
+import type { EventRejection } from './delivery.js';
+import type { FailureCode, SluiceClientError } from './errors.js';
+
+/** Events that are refused for good: sending them again unchanged will not help. */
+export interface Rejected {
+  /** Empty when the events never made it into a batch. */
+  readonly batchId: string;
+  /** How many. */
+  readonly events: number;
+  /** Why: `invalid_argument` when the gateway refused events of a batch and took the others. */
+  readonly code: FailureCode;
+  readonly message: string;
+  /** The first 100 events at fault, where the gateway named them. */
+  readonly rejections: readonly (EventRejection & { readonly event: Event | undefined })[];
+}
+
+export interface SluiceClientOptions {
+  /** Address of the gateway, e.g. "http://127.0.0.1:7070" or "https://events.example.com". */
+  baseUrl: string;
+  /** The tenant's key, as `sluice tenant add` prints it. */
+  key: string;
+  /** A batch is closed at about this many bytes. @default 262144 (256 KiB) */
+  batchBytes?: number;
+  /** A batch is closed at this many events. @default 2000 */
+  batchEvents?: number;
+  /** A batch is sent at this age at the latest while the gateway keeps up, ms. @default 50 */
+  lingerMs?: number;
+  /** Most encoded bytes kept, sent and unsent, until they are acknowledged. @default 33554432 (32 MiB) */
+  maxBufferBytes?: number;
+  /** Most batches sent and not answered. @default 32 */
+  maxBatchesInFlight?: number;
+  /** Most bytes sent and not answered; the gateway's own limit is held as well. @default 4194304 (4 MiB) */
+  maxBytesInFlight?: number;
+  /** Ceiling of the first random wait after a failure, ms; it doubles with each failure in a row. @default 100 */
+  retryBaseMs?: number;
+  /** Most that the ceiling grows to, ms. @default 5000 */
+  retryCapMs?: number;
+  /** A batch without an answer for so long is sent again on another connection, ms. @default 60000 */
+  ackTimeoutMs?: number;
+  /** A connection that is not ready after so long is given up, ms. @default 10000 */
+  connectTimeoutMs?: number;
+  /** How long a refused key is tried again before what waits is refused for good, ms. @default 3000 */
+  refusalGraceMs?: number;
+  /** Told of events that are refused for good: once per batch, or per event that never made it into one. */
+  onRejected?: (rejected: Rejected) => void;
+  /** Told of trouble with the connection. The client goes on trying. */
+  onError?: (error: SluiceClientError) => void;
+  /** Time, for tests. */
+  clock?: Clock;
+  /** Dice in [0, 1), for tests. */
+  random?: () => number;
+}
+
+export type ResolvedOptions = Required<Omit<SluiceClientOptions, 'onRejected' | 'onError' | 'clock' | 'random'>>;
+
+const KiB = 1024;
+
+const numbers = {
+  batchBytes: { def: 256 * KiB, least: 1, most: 8 * KiB * KiB },
+  batchEvents: { def: 2_000, least: 1, most: 1_000_000 },
+  lingerMs: { def: 50, least: 0, most: 3_600_000 },
+  maxBufferBytes: { def: 32 * KiB * KiB, least: 64 * KiB, most: 1024 * KiB * KiB },
+  maxBatchesInFlight: { def: 32, least: 1, most: 1024 },
+  maxBytesInFlight: { def: 4 * KiB * KiB, least: 1, most: 1024 * KiB * KiB },
+  retryBaseMs: { def: 100, least: 1, most: 60_000 },
+  retryCapMs: { def: 5_000, least: 1, most: 300_000 },
+  ackTimeoutMs: { def: 60_000, least: 100, most: 3_600_000 },
+  connectTimeoutMs: { def: 10_000, least: 100, most: 600_000 },
+  refusalGraceMs: { def: 3_000, least: 0, most: 600_000 },
+} as const;
+
+/** @throws TypeError that names the option at fault */
+export function resolveClientOptions(options: SluiceClientOptions): ResolvedOptions {
+  const { key } = options;
+  const baseUrl = parseUrl(options.baseUrl);
+  // What fetch would refuse as a header, said in our words and without showing the key.
+  if (typeof key !== 'string' || !/^[\x21-\x7e]+$/.test(key)) {
+    throw new TypeError('key: give the key of a tenant, as `sluice tenant add` prints it, without spaces');
+  }
+  const resolved: Record<string, unknown> = { baseUrl, key };
+  for (const [name, { def, least, most }] of Object.entries(numbers)) {
+    const value = options[name as keyof typeof numbers] ?? def;
+    if (typeof value !== 'number' || !(value >= least && value <= most)) {
+      throw new TypeError(`${name}: give a number from ${least} to ${most}`);
+    }
+    resolved[name] = value;
+  }
+  return resolved as unknown as ResolvedOptions;
+}
+
+function parseUrl(text: string): string {
+  try {
+    const url = new URL(text);
+    if (url.protocol === 'http:' || url.protocol === 'https:') return url.href.replace(/\/$/, '');
+  } catch {
+    // Told below.
+  }
+  throw new TypeError('baseUrl: give the address of the gateway, such as "http://127.0.0.1:7070"');
+}

@@ -1,0 +1,82 @@
+/** The other end of a client's streams, without a network: the test says what it answers, and when. */
+import type { BatchFault, Link, LinkEvents, LinkLimits, Outgoing } from '../delivery.js';
+import { SluiceClientError } from '../errors.js';
+
+export interface FakeStream {
+  /** In the order sent. */
+  readonly sent: Outgoing[];
+  readonly finished: boolean;
+  readonly aborted: boolean;
+  limits(limits?: Partial<LinkLimits>): void;
+  accept(batch: Outgoing | undefined): void;
+  fail(batch: Outgoing | undefined, fault: Partial<BatchFault>): void;
+  drain(): void;
+  /** Ends the stream: in order, or with an error. */
+  end(code?: SluiceClientError['code'], retryAfterMs?: number): void;
+}
+
+export interface FakeGateway {
+  readonly streams: FakeStream[];
+  /** Every send on every stream, in order. */
+  readonly sends: Outgoing[];
+  /** The latest stream. */
+  readonly last: FakeStream;
+  open(events: LinkEvents): Link;
+}
+
+export function fakeGateway(): FakeGateway {
+  const streams: FakeStream[] = [];
+  const sends: Outgoing[] = [];
+  return {
+    streams,
+    sends,
+    get last() {
+      const stream = streams.at(-1);
+      if (stream === undefined) throw new Error('no stream was opened');
+      return stream;
+    },
+    open(events) {
+      const sent: Outgoing[] = [];
+      const state = { finished: false, aborted: false };
+      streams.push({
+        sent,
+        get finished() {
+          return state.finished;
+        },
+        get aborted() {
+          return state.aborted;
+        },
+        limits: (limits = {}) =>
+          events.onLimits({ maxBatchBytes: 1 << 20, maxBatchEvents: 10_000, maxBytesInFlight: 8 << 20, ...limits }),
+        accept: (batch) => events.onAccepted(batch?.batchId ?? '', { accepted: 1, rejected: 0, rejections: [] }),
+        fail: (batch, fault) =>
+          events.onFailed(batch?.batchId ?? '', {
+            code: 'unavailable',
+            message: 'no',
+            retryAfterMs: undefined,
+            ...fault,
+          }),
+        drain: () => events.onDraining(),
+        end: (code, retryAfterMs) =>
+          events.onEnd(
+            code === undefined
+              ? undefined
+              : new SluiceClientError(code, 'ended', retryAfterMs === undefined ? {} : { retryAfterMs }),
+          ),
+      });
+      return {
+        // The core goes on counting in its own object: what was sent is what it was then.
+        send: ({ batchId, bytes, attempt }) => {
+          sent.push({ batchId, bytes, attempt });
+          sends.push({ batchId, bytes, attempt });
+        },
+        finish: () => {
+          state.finished = true;
+        },
+        abort: () => {
+          state.aborted = true;
+        },
+      };
+    },
+  };
+}
