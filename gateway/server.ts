@@ -16,6 +16,7 @@ import {
   type Http2ServerRequest,
   type Http2ServerResponse,
   type ServerHttp2Session,
+  type ServerHttp2Stream,
 } from 'node:http2';
 import { createServer as createNet, type Server as NetServer, type Socket } from 'node:net';
 import { createServer as createTls, type TLSSocket } from 'node:tls';
@@ -80,7 +81,10 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
       requests--;
       if (requests === 0) onQuiet?.();
     });
-    if (connection.ending !== undefined && 'shouldKeepAlive' in response) response.shouldKeepAlive = false;
+    if ('shouldKeepAlive' in response) {
+      if (connection.ending !== undefined) response.shouldKeepAlive = false;
+      if (hasBody(request)) closeWhenAnsweredEarly(request, response);
+    }
     onRequest(request, response, connection);
   };
 
@@ -135,10 +139,7 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
     const session = request.stream.session;
     const connection = session === undefined ? undefined : sessions.get(session as ServerHttp2Session);
     if (connection === undefined) return request.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
-    // An answer before the end of the request, e.g. to a caller without a key: what is still to come is not wanted.
-    response.once('finish', () => {
-      if (!request.complete && !request.stream.closed) request.stream.close(constants.NGHTTP2_NO_ERROR);
-    });
+    closeWhenAnswered(request.stream);
     track(request, response, connection);
   });
   http2.on('sessionError', (error: Error) => log.debug({ error: error.message }, 'HTTP/2 connection failed'));
@@ -302,6 +303,45 @@ function sniff(socket: Socket, found: (protocol: 'h1' | 'h2') => void): void {
   socket.on('readable', onReadable);
   socket.once('close', stop);
   socket.once('end', onEnd);
+}
+
+const hasBody = ({ headers }: NodeRequest): boolean =>
+  headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
+
+/**
+ * An HTTP/1.1 answer that comes before the end of the request, e.g. "too large": some clients then stop sending and use
+ * the connection again, so it has to end. It ends gently, because closing a socket with unread bytes resets it, and the
+ * reset may overtake the answer.
+ */
+function closeWhenAnsweredEarly(request: NodeRequest, response: ServerResponse): void {
+  const writeHead = response.writeHead.bind(response) as (...args: unknown[]) => ServerResponse;
+  response.writeHead = (...args: unknown[]) => {
+    const { socket } = response;
+    if (!request.complete && socket !== null) {
+      response.shouldKeepAlive = false;
+      socket.destroySoon = () => {
+        socket.end();
+        setTimeout(() => socket.destroy(), lastWordsMs).unref();
+      };
+    }
+    return writeHead(...args);
+  };
+}
+
+/**
+ * An HTTP/2 answer that comes before the end of the request, e.g. to a caller without a key, or at the end of a drain:
+ * without a word the stream would stay half open for as long as the client likes. Not at once, because node's own clients
+ * take a reset that follows the trailers for a failure. (The response's 'finish' comes when all is over: too late.)
+ */
+function closeWhenAnswered(stream: ServerHttp2Stream): void {
+  stream.once('finish', () => {
+    if (stream.closed || stream.readableEnded) return;
+    // What still comes is thrown away.
+    stream.resume();
+    setTimeout(() => {
+      if (!stream.closed) stream.close(constants.NGHTTP2_NO_ERROR);
+    }, lastWordsMs).unref();
+  });
 }
 
 /** Lets go of HTTP/2 peers that are silent and have nothing open, or that are gone without a word (S2). */

@@ -1,0 +1,266 @@
+import { create, type MessageInitShape } from '@bufbuild/protobuf';
+import { Code, ConnectError, createClient } from '@connectrpc/connect';
+import { createConnectTransport, createGrpcTransport } from '@connectrpc/connect-node';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { ErrorInfoSchema } from '#gen/google/rpc/error_details_pb.js';
+import { EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
+import {
+  IngestService,
+  type PublishStreamRequestSchema,
+  type PublishStreamResponse,
+} from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { revokeKey } from '../lib/tenants.js';
+import { makeBatch, seededRandom } from '../lib/testing/batches.js';
+import { stored, until } from './testing/ingest.js';
+import { type RunningGateway, withGateway } from './testing/running-gateway.js';
+
+type Request = MessageInitShape<typeof PublishStreamRequestSchema>;
+
+/** A stream that a test writes to and looks at step by step. */
+function openStream({ url, headers }: RunningGateway, timeoutMs?: number) {
+  const queue: Request[] = [];
+  let wake = (): void => {};
+  let closed = false;
+  let taken = 0;
+  async function* requests(): AsyncGenerator<Request> {
+    for (;;) {
+      const next = queue.shift();
+      if (next !== undefined) {
+        taken++;
+        yield next;
+      } else if (closed) {
+        return;
+      } else {
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      }
+    }
+  }
+  const client = createClient(IngestService, createGrpcTransport({ baseUrl: url }));
+  const answers: PublishStreamResponse['message'][] = [];
+  let ended: ConnectError | 'ok' | undefined;
+  const done = (async () => {
+    try {
+      const options = { headers, ...(timeoutMs === undefined ? {} : { timeoutMs }) };
+      for await (const { message } of client.publishStream(requests(), options)) answers.push(message);
+      ended = 'ok';
+    } catch (error) {
+      ended = ConnectError.from(error);
+    }
+  })();
+  return {
+    answers,
+    done,
+    /** How the stream ended. */
+    get ended() {
+      return ended;
+    },
+    /** Requests that the transport has taken. */
+    get taken() {
+      return taken;
+    },
+    send(request: Request) {
+      queue.push(request);
+      wake();
+    },
+    close() {
+      closed = true;
+      wake();
+    },
+    of(kind: PublishStreamResponse['message']['case']) {
+      return answers.filter((answer) => answer.case === kind);
+    },
+  };
+}
+
+const batch = (id: string, events = 5): Request => ({
+  batch: makeBatch(seededRandom(5), events),
+  batchId: id,
+  attempt: 1,
+});
+
+test('a revoked key ends its open streams within a second, and no others', async () => {
+  await withGateway({}, async (running) => {
+    const stream = openStream(running);
+    stream.send(batch('before'));
+    await until('accepted', () => stream.of('accepted').length === 1);
+    const started = Date.now();
+    await revokeKey(running.nats.nc, running.keyId);
+    await until('the stream ended', () => stream.ended !== undefined, 2_000);
+    assert.ok(Date.now() - started < 1_000);
+    assert.instance(stream.ended, ConnectError);
+    if (stream.ended instanceof ConnectError) {
+      assert.is(stream.ended.code, Code.Unauthenticated);
+      assert.is(stream.ended.findDetails(ErrorInfoSchema)[0]?.reason, 'key_unknown');
+    }
+    stream.close();
+    const again = openStream(running);
+    again.send(batch('after'));
+    await until('refused', () => again.ended !== undefined);
+    assert.is((again.ended as ConnectError).code, Code.Unauthenticated);
+    again.close();
+  });
+});
+
+test('on drain, streams are told, what was read is answered, and the stream ends well', async () => {
+  await withGateway({ drainGrace: 3_000 }, async (running) => {
+    const polite = openStream(running);
+    const stubborn = openStream(running);
+    for (const stream of [polite, stubborn]) stream.send(batch('one'));
+    await until('accepted', () => polite.of('accepted').length + stubborn.of('accepted').length === 2);
+    const started = Date.now();
+    const drained = running.gateway.drain();
+    assert.not(running.gateway.ready);
+    await until('told', () => polite.of('draining').length + stubborn.of('draining').length === 2);
+    // What is on its way is still taken.
+    polite.send(batch('two'));
+    await until('accepted', () => polite.of('accepted').length === 2);
+    polite.close();
+    await until('the polite one ended', () => polite.ended !== undefined);
+    assert.is(polite.ended, 'ok');
+    assert.ok(Date.now() - started < 1_000);
+    await until('the stubborn one ended', () => stubborn.ended !== undefined);
+    assert.is(stubborn.ended, 'ok');
+    await drained;
+    assert.ok(Date.now() - started < 3_500, `${Date.now() - started}`);
+    stubborn.close();
+    const late = openStream(running);
+    late.send(batch('late'));
+    await until('no new connection', () => late.ended !== undefined);
+    assert.is((late.ended as ConnectError).code, Code.Unavailable);
+  });
+});
+
+test('an old connection is told to go, and the next call is on a new one', async () => {
+  await withGateway({ maxConnectionAge: 1_000, drainGrace: 1_000 }, async (running) => {
+    const stream = openStream(running);
+    stream.send(batch('one'));
+    await until('told', () => stream.of('draining').length === 1, 3_000);
+    await until('ended', () => stream.ended !== undefined, 3_000);
+    assert.is(stream.ended, 'ok');
+    const next = openStream(running);
+    next.send(batch('two'));
+    await until('accepted', () => next.of('accepted').length === 1);
+    next.close();
+    await next.done;
+    assert.is(next.ended, 'ok');
+    assert.ok(running.gateway.ready);
+  });
+});
+
+test('a deadline ends the stream', async () => {
+  await withGateway({}, async (running) => {
+    const stream = openStream(running, 400);
+    stream.send(batch('one'));
+    await until('ended', () => stream.ended !== undefined, 2_000);
+    assert.is((stream.ended as ConnectError).code, Code.DeadlineExceeded);
+    assert.is(stream.of('accepted').length, 1);
+    stream.close();
+  });
+});
+
+test('past the bound of a stream nothing more is read, and all is answered once the log is back', async () => {
+  await withGateway({ maxStreamBytesInFlight: 1024 ** 2, publishTimeout: 30_000 }, async (running) => {
+    const stream = openStream(running);
+    stream.send(batch('warm'));
+    await until('accepted', () => stream.of('accepted').length === 1);
+    running.nats.process().kill('SIGSTOP');
+    const count = 400;
+    // 400 × 75 KB: far more than windows and bound together.
+    const one = makeBatch(seededRandom(6), 500);
+    for (let i = 0; i < count; i++) stream.send({ batch: one, batchId: `b${i}`, attempt: 1 });
+    let before = -1;
+    await until('the client is stopped', async () => {
+      const still = before === stream.taken;
+      before = stream.taken;
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      return still && before > 1;
+    });
+    assert.ok(stream.taken < count / 2, `taken: ${stream.taken}`);
+    running.nats.process().kill('SIGCONT');
+    stream.close();
+    await until('all answered', () => stream.ended !== undefined, 20_000);
+    assert.is(stream.ended, 'ok');
+    assert.is(stream.of('accepted').length, count + 1);
+    assert.is(stream.of('failed').length, 0);
+  });
+});
+
+test('a client that reads no answers is not read from without end', async () => {
+  await withGateway({}, async ({ url, headers }) => {
+    const client = createClient(IngestService, createConnectTransport({ baseUrl: url, httpVersion: '2' }));
+    let sent = 0;
+    const abort = new AbortController();
+    // One invalid event: the answer is longer than the request.
+    const invalid = create(EventBatchSchema, { events: [{}] });
+    async function* requests(): AsyncGenerator<Request> {
+      for (; sent < 200_000; sent++) {
+        yield { batch: invalid, batchId: `${sent}`, attempt: 1 };
+        if (sent % 100 === 0) await new Promise((resolve) => setImmediate(resolve));
+      }
+    }
+    const answers = client.publishStream(requests(), { headers, signal: abort.signal })[Symbol.asyncIterator]();
+    await answers.next();
+    let before = -1;
+    await until(
+      'the client is stopped',
+      async () => {
+        const still = before === sent;
+        before = sent;
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        return still;
+      },
+      20_000,
+    );
+    assert.ok(sent < 100_000, `sent: ${sent}`);
+    abort.abort();
+    await answers.next().catch(() => {});
+  });
+});
+
+test('NATS down: failures that may be retried, the stream goes on, and accepts again when the log is back', async () => {
+  await withGateway({}, async (running) => {
+    const stream = openStream(running);
+    stream.send(batch('one'));
+    await until('accepted', () => stream.of('accepted').length === 1);
+    running.nats.process().kill('SIGKILL');
+    await until('not ready', () => !running.gateway.ready);
+    stream.send(batch('two'));
+    await until('failed', () => stream.of('failed').length === 1);
+    const [failure] = stream.of('failed');
+    assert.is(failure?.case, 'failed');
+    if (failure?.case === 'failed') {
+      assert.is(failure.value.code, Code.Unavailable);
+      assert.ok(failure.value.retryAfter !== undefined);
+    }
+    await running.nats.restart();
+    await until('ready', () => running.gateway.ready, 10_000);
+    stream.send({ ...batch('two'), attempt: 2 });
+    await until('accepted', () => stream.of('accepted').length === 2);
+    stream.close();
+    await stream.done;
+    assert.is(stream.ended, 'ok');
+    const ids = (await stored(running.nats)).flatMap(({ batches }) => batches.map((one) => one.batchId));
+    assert.equal(ids.sort(), ['one', 'two']);
+  });
+});
+
+test('batches of one stream are answered as each is settled, many at a time', async () => {
+  await withGateway({}, async (running) => {
+    const stream = openStream(running);
+    for (let i = 0; i < 500; i++) stream.send(batch(`b${i}`, 2));
+    await until('all answered', () => stream.of('accepted').length === 500);
+    const ids = stream.answers.flatMap((answer) => (answer.case === 'accepted' ? [answer.value.batchId] : []));
+    assert.is(new Set(ids).size, 500);
+    // Fewer messages than batches: some were in flight together and shared one.
+    const messages = (await stored(running.nats)).length;
+    assert.ok(messages < 500, `messages: ${messages}`);
+    stream.close();
+    await stream.done;
+    assert.is(stream.ended, 'ok');
+  });
+});
+
+test.run();
