@@ -26,12 +26,16 @@ export function createHealth(readiness: Readiness, services: readonly string[]):
 
   const watchers = new Set<() => void>();
   let last = now();
-  const poll = setInterval(() => {
+  /** Watchers go by what was seen here, so that none misses a change between two looks. */
+  const look = (): Status => {
     const status = now();
-    if (status === last) return;
-    last = status;
-    for (const wake of watchers) wake();
-  }, pollMs);
+    if (status !== last) {
+      last = status;
+      for (const wake of watchers) wake();
+    }
+    return status;
+  };
+  const poll = setInterval(look, pollMs);
   poll.unref();
 
   return {
@@ -62,7 +66,7 @@ export function createHealth(readiness: Readiness, services: readonly string[]):
           try {
             let told: Status | undefined;
             while (!signal.aborted) {
-              const status = now();
+              const status = look();
               if (known.has(service) && status !== told) {
                 told = status;
                 yield { status };

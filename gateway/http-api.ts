@@ -12,6 +12,7 @@
 import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
 import { fromJson, type JsonObject, type JsonValue, toJson } from '@bufbuild/protobuf';
+import { EventSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { BatchResultSchema, PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { SluiceError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
@@ -200,6 +201,26 @@ function decode(body: JsonValue, idempotencyKey: string | undefined) {
   try {
     return fromJson(PublishRequestSchema, request);
   } catch (reason) {
-    throw new SluiceError('json_invalid', `${reason instanceof Error ? reason.message.slice(0, 500) : 'invalid'}.`);
+    const message = reason instanceof Error ? reason.message : String(reason);
+    throw new SluiceError('json_invalid', `${whereInvalid(batch.events)}${message.slice(0, 500)}.`);
+  }
+}
+
+/** The decoder's message does not always say which field of which event it is about: found by trying. */
+function whereInvalid(events: JsonValue | undefined): string {
+  if (!Array.isArray(events)) return '';
+  const index = events.findIndex((event) => !decodes(event));
+  const event = events[index];
+  if (typeof event !== 'object' || event === null || Array.isArray(event)) return index < 0 ? '' : `events[${index}]: `;
+  const field = Object.keys(event).find((name) => !decodes({ [name]: event[name] as JsonValue }));
+  return `events[${index}]${field === undefined ? '' : `.${field.slice(0, 100)}`}: `;
+}
+
+function decodes(event: JsonValue): boolean {
+  try {
+    fromJson(EventSchema, event);
+    return true;
+  } catch {
+    return false;
   }
 }

@@ -1,0 +1,121 @@
+import { create, createFileRegistry, fromBinary } from '@bufbuild/protobuf';
+import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import { Code, ConnectError, createClient } from '@connectrpc/connect';
+import { createGrpcTransport } from '@connectrpc/connect-node';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { Health, HealthCheckResponse_ServingStatus as Status } from '#gen/grpc/health/v1/health_pb.js';
+import { ServerReflection, type ServerReflectionResponse } from '#gen/grpc/reflection/v1/reflection_pb.js';
+import { ServerReflection as ServerReflectionAlpha } from '#gen/grpc/reflection/v1alpha/reflection_pb.js';
+import { until } from './testing/ingest.js';
+import { withGateway } from './testing/running-gateway.js';
+
+const service = 'sluice.ingest.v1.IngestService';
+
+test('health is told to who asks and to who watches, as the log comes and goes and the gateway drains', async () => {
+  await withGateway({}, async ({ url, gateway, nats }) => {
+    const health = createClient(Health, createGrpcTransport({ baseUrl: url }));
+    for (const name of ['', service]) assert.is((await health.check({ service: name })).status, Status.SERVING);
+    assert.equal(Object.keys((await health.list({})).statuses).sort(), ['', service]);
+    try {
+      await health.check({ service: 'no.such.Service' });
+      assert.unreachable();
+    } catch (error) {
+      assert.is(ConnectError.from(error).code, Code.NotFound);
+    }
+    const seen: Status[] = [];
+    const watching = (async () => {
+      for await (const { status } of health.watch({ service })) seen.push(status);
+    })();
+    await until('serving', () => seen.length === 1);
+    nats.process().kill('SIGKILL');
+    await until('not serving', () => seen.length === 2);
+    assert.is((await health.check({})).status, Status.NOT_SERVING);
+    await nats.restart();
+    await until('serving again', () => seen.length === 3);
+    const drained = gateway.drain();
+    await watching;
+    await drained;
+    assert.equal(seen, [Status.SERVING, Status.NOT_SERVING, Status.SERVING, Status.NOT_SERVING]);
+  });
+});
+
+test('both versions of reflection tell the whole contract, so that a client can be built from it', async () => {
+  await withGateway({}, async ({ url }) => {
+    const transport = createGrpcTransport({ baseUrl: url });
+    for (const reflection of [ServerReflection, ServerReflectionAlpha]) {
+      const client = createClient(reflection as typeof ServerReflection, transport);
+      type Question = Exclude<ServerReflectionResponse['originalRequest'], undefined>['messageRequest'];
+      const ask = async (...questions: Question[]) => {
+        const answers: ServerReflectionResponse['messageResponse'][] = [];
+        async function* requests() {
+          for (const messageRequest of questions) yield { host: 'h', messageRequest };
+        }
+        for await (const { messageResponse, validHost } of client.serverReflectionInfo(requests())) {
+          assert.is(validHost, 'h');
+          answers.push(messageResponse);
+        }
+        return answers;
+      };
+      const [list, symbol, again, method, type] = await ask(
+        { case: 'listServices', value: '' },
+        { case: 'fileContainingSymbol', value: service },
+        { case: 'fileContainingSymbol', value: `${service}.Publish` },
+        { case: 'fileByFilename', value: 'sluice/event/v1/event.proto' },
+        { case: 'fileContainingSymbol', value: 'sluice.event.v1.EVENT_TYPE_CLICK' },
+      );
+      assert.is(list?.case, 'listServicesResponse');
+      if (list?.case === 'listServicesResponse') {
+        assert.equal(
+          list.value.service.map(({ name }) => name),
+          [
+            'grpc.health.v1.Health',
+            'grpc.reflection.v1.ServerReflection',
+            'grpc.reflection.v1alpha.ServerReflection',
+            service,
+          ],
+        );
+      }
+      const files = [];
+      for (const answer of [symbol, again, method, type]) {
+        assert.is(answer?.case, 'fileDescriptorResponse');
+        if (answer?.case === 'fileDescriptorResponse') {
+          files.push(...answer.value.fileDescriptorProto.map((bytes) => fromBinary(FileDescriptorProtoSchema, bytes)));
+        }
+      }
+      const byName = new Map(files.map((file) => [file.name, file]));
+      const order: typeof files = [];
+      const visit = (name: string): void => {
+        const file = byName.get(name);
+        assert.ok(file, `${name} was sent`);
+        if (file === undefined || order.includes(file)) return;
+        for (const dependency of file.dependency) visit(dependency);
+        order.push(file);
+      };
+      visit('sluice/ingest/v1/ingest.proto');
+      const registry = createFileRegistry(create(FileDescriptorSetSchema, { file: order }));
+      assert.ok(registry.getService(service)?.method.publishStream);
+      assert.ok(registry.getMessage('sluice.event.v1.Event')?.field.occurredAt);
+
+      const [numbers, extension, missing, nothing] = await ask(
+        { case: 'allExtensionNumbersOfType', value: 'google.protobuf.FieldOptions' },
+        {
+          case: 'fileContainingExtension',
+          value: {
+            $typeName: 'grpc.reflection.v1.ExtensionRequest',
+            containingType: 'google.protobuf.FieldOptions',
+            extensionNumber: 50701,
+          },
+        },
+        { case: 'fileByFilename', value: 'no/such.proto' },
+        { case: undefined },
+      );
+      assert.equal(numbers?.case === 'allExtensionNumbersResponse' ? numbers.value.extensionNumber : [], [50701]);
+      assert.is(extension?.case, 'fileDescriptorResponse');
+      assert.is(missing?.case === 'errorResponse' ? missing.value.errorCode : 0, Code.NotFound);
+      assert.is(nothing?.case === 'errorResponse' ? nothing.value.errorCode : 0, Code.InvalidArgument);
+    }
+  });
+});
+
+test.run();
