@@ -81,6 +81,7 @@ export const clickhouseClientOptions = {
   clickhouseDatabase: option.string('sluice', 'Database of the events table; created when missing.'),
   clickhouseCompression: option.bool(true, 'Ask for compressed answers, and compress requests where it pays.'),
   clickhousePoolSize: option.int(8, 'Most connections to ClickHouse.', { min: 1, max: 256 }),
+  clickhousePoolWait: option.ms(30_000, 'How long a statement waits for a free connection.', { min: 1 }),
   clickhouseKeepAlive: option.ms(8_000, "How long an idle connection is kept; below the server's own limit.", {
     min: 0,
   }),

@@ -1,0 +1,151 @@
+/**
+ * The part of ClickHouse's HTTP interface that @clickhouse/client and `sluice query` use, in front of the embedded engine:
+ * /ping, statements with settings and parameters in the URL, data in the body, query_id, exception codes, summary header.
+ */
+import { createWriteStream } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { join } from 'node:path';
+import { type Readable, Transform } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { promisify } from 'node:util';
+import { createGunzip, gzip } from 'node:zlib';
+import type { Log } from '../../lib/log.js';
+import { type Engine, EngineError } from './engine.js';
+import { parametersOf, readFromFile, withSettings } from './statement.js';
+
+const compress = promisify(gzip);
+
+export interface EmbeddedHttpOptions {
+  readonly engine: Engine;
+  /** Folder for the bodies of inserts, on the way into the engine. */
+  readonly spoolFolder: string;
+  readonly log: Log;
+  /** Most bytes of a body, after decompression. */
+  readonly maxBodyBytes: number;
+}
+
+/** Statements in the URL are long: an INSERT names every column. Node's own limit is 16 KiB. */
+const maxUrlBytes = 1024 * 1024;
+/** A body that is a statement. */
+const maxStatementBytes = 16 * 1024 * 1024;
+
+export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
+  const { engine, log } = options;
+  /** ClickHouse refuses a second running query of the same id; the loader relies on it. */
+  const runningIds = new Set<string>();
+  let spooled = 0;
+
+  /** The body, decompressed when it says so, and cut off at `limit`. */
+  function bodyOf(request: IncomingMessage, limit: number): Readable {
+    let size = 0;
+    const bounded = new Transform({
+      transform(chunk: Buffer, _encoding, done) {
+        size += chunk.length;
+        done(
+          size > limit ? new EngineError(307, `The body is larger than ${limit} bytes. (TOO_MANY_BYTES)`) : null,
+          chunk,
+        );
+      },
+    });
+    const source: Readable = request.headers['content-encoding'] === 'gzip' ? request.pipe(createGunzip()) : request;
+    source.on('error', (error) => bounded.destroy(error));
+    request.on('aborted', () => bounded.destroy(new EngineError(210, 'The client went away. (NETWORK_ERROR)')));
+    return source.pipe(bounded);
+  }
+
+  async function textOf(request: IncomingMessage): Promise<string> {
+    const chunks: Buffer[] = [];
+    for await (const chunk of bodyOf(request, maxStatementBytes)) chunks.push(chunk as Buffer);
+    return Buffer.concat(chunks).toString();
+  }
+
+  async function answer(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
+    const parameters = url.searchParams;
+    const queryId = parameters.get('query_id') ?? '';
+    if (queryId !== '' && runningIds.has(queryId)) {
+      request.resume();
+      throw new EngineError(
+        216,
+        `Query with id = ${queryId} is already running. (QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING)`,
+      );
+    }
+    if (queryId !== '') runningIds.add(queryId);
+    const spool = join(options.spoolFolder, `${process.pid}-${spooled++}.bin`);
+    let hasSpool = false;
+    try {
+      const inUrl = parameters.get('query') ?? '';
+      let statement: string;
+      if (inUrl !== '' && /\binput\s*\(/.test(inUrl)) {
+        hasSpool = true;
+        await pipeline(bodyOf(request, options.maxBodyBytes), createWriteStream(spool));
+        statement = readFromFile(inUrl, spool);
+      } else {
+        const inBody = await textOf(request);
+        statement = inUrl !== '' && inBody !== '' ? `${inUrl}\n${inBody}` : inUrl + inBody;
+      }
+      if (statement.trim() === '') throw new EngineError(62, 'Empty query. (SYNTAX_ERROR)');
+      const written = /\bFORMAT\s+(\w+)\s*;?\s*$/i.exec(statement)?.[1];
+      const format =
+        written ?? parameters.get('default_format') ?? String(request.headers['x-clickhouse-format'] ?? 'TabSeparated');
+      const result = await engine.run(withSettings(statement, parameters), {
+        format,
+        database: parameters.get('database') ?? String(request.headers['x-clickhouse-database'] ?? 'default'),
+        parameters: parametersOf(parameters),
+      });
+      response.setHeader('x-clickhouse-query-id', queryId);
+      response.setHeader('x-clickhouse-format', format);
+      response.setHeader(
+        'x-clickhouse-summary',
+        JSON.stringify({
+          read_rows: String(result.rowsRead),
+          read_bytes: String(result.bytesRead),
+          written_rows: '0',
+          written_bytes: '0',
+          total_rows_to_read: '0',
+          result_rows: '0',
+          result_bytes: String(result.bytes.length),
+          elapsed_ns: String(Math.round(result.elapsedSeconds * 1e9)),
+        }),
+      );
+      response.setHeader('content-type', 'text/plain; charset=UTF-8');
+      const wantsGzip =
+        parameters.get('enable_http_compression') === '1' &&
+        /\bgzip\b/.test(String(request.headers['accept-encoding'] ?? '')) &&
+        result.bytes.length > 1024;
+      if (wantsGzip) response.setHeader('content-encoding', 'gzip');
+      response.end(wantsGzip ? await compress(result.bytes, { level: 1 }) : result.bytes);
+    } finally {
+      if (queryId !== '') runningIds.delete(queryId);
+      if (hasSpool) await rm(spool, { force: true });
+    }
+  }
+
+  function refuse(response: ServerResponse, error: unknown): void {
+    const engineError =
+      error instanceof EngineError ? error : new EngineError(1002, `${String(error)} (UNKNOWN_EXCEPTION)`);
+    if (!(error instanceof EngineError)) log.error({ err: error }, 'a statement failed outside the engine');
+    if (response.headersSent || response.destroyed) {
+      response.destroy();
+      return;
+    }
+    response.statusCode = engineError.clickhouseCode === 60 || engineError.clickhouseCode === 81 ? 404 : 500;
+    response.setHeader('x-clickhouse-exception-code', String(engineError.clickhouseCode));
+    response.setHeader('content-type', 'text/plain; charset=UTF-8');
+    response.end(
+      `Code: ${engineError.clickhouseCode}. DB::Exception: ${engineError.message} (version ${engine.version})\n`,
+    );
+  }
+
+  return createServer({ maxHeaderSize: maxUrlBytes, keepAliveTimeout: 10_000 }, (request, response) => {
+    const url = new URL(request.url ?? '/', 'http://localhost');
+    if (url.pathname === '/ping') {
+      response.end('Ok.\n');
+    } else if (url.pathname !== '/' || (request.method !== 'POST' && request.method !== 'GET')) {
+      response.statusCode = 404;
+      response.end('There is no handle here: statements go to /, by GET or POST.\n');
+    } else {
+      answer(request, response, url).catch((error) => refuse(response, error));
+    }
+  });
+}

@@ -1,0 +1,65 @@
+/**
+ * `sluice clickhouse`: the real ClickHouse engine in a process of its own, for laptops and tests.
+ *
+ *   http.ts        ClickHouse's HTTP interface, as far as Sluice uses it
+ *   statement.ts   what happens to a statement on the way (data, settings, parameters)
+ *   engine.ts      sessions on one data folder
+ */
+import { mkdirSync, rmSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
+import { join, resolve } from 'node:path';
+import { embeddedOptions, parseArgv, resolveOptions } from '../../lib/config/index.js';
+import { UsageError } from '../../lib/errors.js';
+import { createLog } from '../../lib/log.js';
+import { openEngine } from './engine.js';
+import { createEmbeddedHttp } from './http.js';
+
+const maxBodyBytes = 1024 ** 3;
+
+async function main(): Promise<void> {
+  const config = resolveOptions(embeddedOptions, parseArgv(process.argv.slice(2), embeddedOptions));
+  const log = createLog('clickhouse', config.logLevel);
+  const folder = resolve(config.clickhouseData);
+  const engine = await openEngine(join(folder, 'store'));
+  const spoolFolder = join(folder, 'spool');
+  // What a killed process left behind was never acknowledged to anybody.
+  rmSync(spoolFolder, { recursive: true, force: true });
+  mkdirSync(spoolFolder, { recursive: true });
+  const server = createEmbeddedHttp({ engine, spoolFolder, log, maxBodyBytes });
+
+  let ending = false;
+  const end = (why: string): void => {
+    if (ending) return;
+    ending = true;
+    log.info({ why }, 'closing');
+    server.close();
+    server.closeIdleConnections();
+    void engine.close().then(() => {
+      log.info('closed');
+      process.exit(0);
+    });
+  };
+  process.on('SIGTERM', () => end('SIGTERM'));
+  process.on('SIGINT', () => end('SIGINT'));
+  process.on('disconnect', () => end('the parent process is gone'));
+
+  server.on('error', (error: NodeJS.ErrnoException) => {
+    const busy = error.code === 'EADDRINUSE';
+    process.stderr.write(
+      busy
+        ? `Port ${config.clickhousePort} is taken: end what listens there, or give --clickhouse-port another.\n`
+        : `${String(error)}\n`,
+    );
+    process.exit(1);
+  });
+  server.listen(config.clickhousePort, config.host, () => {
+    const { port } = server.address() as AddressInfo;
+    log.info({ host: config.host, port, data: folder, version: engine.version }, 'ready');
+    process.send?.({ ready: true, port });
+  });
+}
+
+main().catch((error) => {
+  process.stderr.write(`${error instanceof UsageError ? error.message : String((error as Error).stack ?? error)}\n`);
+  process.exit(1);
+});

@@ -1,0 +1,55 @@
+/**
+ * What the HTTP interface does to a statement before the embedded engine gets it. Pure.
+ */
+
+/** Settings of ClickHouse's HTTP layer itself: the engine behind it does not know them, or must not see them. */
+const httpOnly =
+  /^(?:query|query_id|database|default_format|user|password|role|session_id|session_timeout|session_check|compress|decompress|enable_http_compression|wait_end_of_query|send_progress_in_http_headers|http_.*|cancel_http_readonly_queries_on_client_close|buffer_size|quota_key|stacktrace|param_.*)$/;
+
+/** `input('structure')`, with the structure as a quoted SQL string. */
+const inputFunction = /\binput\s*\(\s*('(?:[^'\\]|\\.|'')*')\s*\)/;
+
+const quote = (text: string): string => `'${text.replace(/\\/g, '\\\\').replace(/'/g, "\\'")}'`;
+
+/**
+ * An INSERT … FROM input('structure') FORMAT F becomes … FROM file('spooled', 'F', 'structure'): the embedded engine
+ * cannot take binary data inline (fact F4), but reads it from a file.
+ */
+export function readFromFile(statement: string, file: string): string {
+  const format = /\bFORMAT\s+(\w+)\s*;?\s*$/i.exec(statement);
+  const structure = inputFunction.exec(statement)?.[1];
+  if (format === null || structure === undefined) {
+    throw new Error('a statement with data must read it by input(…) and end with FORMAT <name>');
+  }
+  return statement
+    .slice(0, format.index)
+    .replace(inputFunction, () => `file(${quote(file)}, ${quote(format[1] ?? '')}, ${structure})`)
+    .trimEnd();
+}
+
+/** Settings from the URL go to the end of the statement, as the engine has no other place that is per query. */
+export function withSettings(statement: string, url: URLSearchParams): string {
+  // CREATE … SETTINGS would be settings of the table.
+  if (/^\s*(?:CREATE|USE|SET)\b/i.test(statement)) return statement;
+  const settings: string[] = [];
+  for (const [name, value] of url) {
+    if (httpOnly.test(name)) continue;
+    if (!/^\w+$/.test(name)) throw new Error(`"${name}" is not the name of a setting`);
+    settings.push(`${name} = ${/^-?\d+(?:\.\d+)?$/.test(value) ? value : quote(value)}`);
+  }
+  const bare = statement.replace(/;\s*$/, '');
+  return settings.length === 0 ? bare : `${bare} SETTINGS ${settings.join(', ')}`;
+}
+
+const escapes: Readonly<Record<string, string>> = { n: '\n', t: '\t', r: '\r', b: '\b', f: '\f', '0': '\0' };
+
+/** Query parameters travel TSV-escaped (`param_name=…`); the engine binds plain values. */
+export function parametersOf(url: URLSearchParams): Record<string, string> {
+  const parameters: Record<string, string> = {};
+  for (const [name, value] of url) {
+    if (name.startsWith('param_')) {
+      parameters[name.slice(6)] = value.replace(/\\(.)/gs, (_, c: string) => escapes[c] ?? c);
+    }
+  }
+  return parameters;
+}

@@ -1,0 +1,167 @@
+/**
+ * The events table and every statement on its shape, derived from the descriptors.
+ *
+ *   columns.ts         fields → columns, their types, and how they are selected from the input
+ *   format-schema.ts   what ClickHouse's Protobuf reader is told
+ *   index.ts           the statements
+ *
+ * Run against the embedded engine 26.7; the statements use nothing that a server of 25.6 or newer lacks.
+ */
+import type { DescMessage } from '@bufbuild/protobuf';
+import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
+import { eventRules, type MessageNode } from '../../lib/contract/rules.js';
+import { batchColumns, blockColumns, type Column, columnsOf, quote } from './columns.js';
+import { inputFormat } from './format-schema.js';
+
+export interface TableTarget {
+  readonly database: string;
+  readonly table: string;
+  /** ReplicatedMergeTree takes its path and replica from the server's macros. */
+  readonly engine: 'MergeTree' | 'ReplicatedMergeTree';
+}
+
+/** A row of system.columns. */
+export interface ColumnInfo {
+  readonly name: string;
+  readonly type: string;
+}
+
+/** What is the same in every row of a block. */
+export interface BlockConstants {
+  /** YYYY-MM-DD, UTC, of the block's first message. */
+  readonly day: string;
+  /** Generation of the stream. */
+  readonly stream: string;
+  readonly shard: number;
+  readonly block: bigint;
+  /** First and last log sequence. */
+  readonly lo: bigint;
+  readonly hi: bigint;
+  /** Rows of the block; rows left out as duplicates (L5) or as dead letters (L6). */
+  readonly accepted: number;
+  readonly duplicate: number;
+  readonly dead: number;
+}
+
+export interface InsertStatement {
+  /** Ends with FORMAT Protobuf: the data follows in the body. */
+  readonly query: string;
+  readonly settings: Readonly<Record<string, string | number>>;
+}
+
+/** A contract's table: everything below for one version of the descriptors. */
+export interface Schema {
+  createStatements(target: TableTarget): string[];
+  migrations(target: TableTarget, existing: readonly ColumnInfo[]): string[];
+  insertStatement(target: TableTarget, constants: BlockConstants): InsertStatement;
+}
+
+/** The name of a block, and the id of the query that inserts it: ClickHouse runs only one of that id at a time. */
+export const blockName = (c: Pick<BlockConstants, 'stream' | 'shard' | 'block'>): string =>
+  `sluice-${c.stream.replace(/[^0-9A-Za-z]/g, '')}-${c.shard}-${c.block}`;
+
+const tableOf = ({ database, table }: TableTarget): string => `\`${database}\`.\`${table}\``;
+
+const define = ({ name, type, codec }: Omit<Column, 'select'>): string =>
+  `\`${name}\` ${type}${codec === undefined ? '' : ` CODEC(${codec})`}`;
+
+/** More rows and bytes than any block has: what is below these limits becomes one part (L1). */
+const oneBlock = { rows: 16_777_216, bytes: 8 * 1024 ** 3 };
+
+export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
+  const eventColumns = columnsOf(event);
+  const columns = [...batchColumns.slice(0, 1), ...eventColumns, ...batchColumns.slice(1), ...blockColumns];
+  const names = new Set(columns.map(({ name }) => name));
+  if (names.size !== columns.length) {
+    const twice = columns.find(({ name }, i) => columns.findIndex((other) => other.name === name) !== i);
+    throw new Error(`two fields of the contract make the same column: ${twice?.name}`);
+  }
+  const format = inputFormat(storedBatch, event);
+
+  return {
+    createStatements(target) {
+      const engine =
+        target.engine === 'ReplicatedMergeTree'
+          ? "ReplicatedMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}')"
+          : 'MergeTree';
+      const parts = [
+        ...columns.map(define),
+        // Retried batches are looked up by this (L5).
+        'INDEX by_batch _batch TYPE bloom_filter(0.01) GRANULARITY 4',
+        // One row per block and part, written and merged with the part: what "is block k there?" (L2) and "which is the
+        // last one?" (L3) read, instead of every row. It needs no trust beyond the part itself.
+        'PROJECTION blocks (SELECT _day, _stream, _shard, _block, count(), min(_lo), max(_hi), max(_block) ' +
+          'GROUP BY _day, _stream, _shard, _block)',
+      ];
+      return [
+        `CREATE DATABASE IF NOT EXISTS \`${target.database}\``,
+        `CREATE TABLE IF NOT EXISTS ${tableOf(target)} (\n  ${parts.join(',\n  ')}\n) ENGINE = ${engine}\n` +
+          'PARTITION BY _day\nORDER BY (tenant, type, occurred_at)\n' +
+          // Blocks are not deduplicated by ClickHouse on plain MergeTree (fact F7); L2 is what makes retries harmless.
+          'SETTINGS non_replicated_deduplication_window = 0, max_bytes_to_merge_at_max_space_in_pool = 10737418240, ' +
+          "lightweight_mutation_projection_mode = 'rebuild', deduplicate_merge_projection_mode = 'rebuild'",
+      ];
+    },
+
+    /** New columns are added at the end, changed types (an enum that grew) are changed; what the contract lost stays. */
+    migrations(target, existing) {
+      const present = new Map(existing.map(({ name, type }) => [name, type]));
+      return columns.flatMap((column) => {
+        const type = present.get(column.name);
+        if (type === undefined) return [`ALTER TABLE ${tableOf(target)} ADD COLUMN IF NOT EXISTS ${define(column)}`];
+        if (sameType(type, column.type)) return [];
+        return [`ALTER TABLE ${tableOf(target)} MODIFY COLUMN ${define(column)}`];
+      });
+    },
+
+    insertStatement(target, c) {
+      const constants: readonly (readonly [string, string])[] = [
+        ['_day', `toDate(${quote(c.day)})`],
+        ['_stream', quote(c.stream)],
+        ['_shard', String(c.shard)],
+        ['_block', String(c.block)],
+        ['_lo', String(c.lo)],
+        ['_hi', String(c.hi)],
+        ['_accepted', String(c.accepted)],
+        ['_duplicate', String(c.duplicate)],
+        ['_dead', String(c.dead)],
+      ];
+      const rowColumns = [...eventColumns, ...batchColumns];
+      const into = [...rowColumns.map(({ name }) => name), ...constants.map(([name]) => name)];
+      const select = [...rowColumns.map((column) => column.select), ...constants.map(([, value]) => value)];
+      return {
+        query:
+          `INSERT INTO ${tableOf(target)} (${into.map((name) => `\`${name}\``).join(', ')}) ` +
+          `SELECT ${select.join(', ')} FROM ` +
+          // The hash is taken per batch, before the rows are multiplied.
+          `(SELECT events, ${format.batchFields.join(', ')}, reinterpretAsUInt128(sipHash128(tenant, batch_id)) AS batch_hash ` +
+          `FROM input(${quote(format.structure)})) ARRAY JOIN events AS e ` +
+          // L2: the check and the insert are one statement, and ClickHouse runs one of this query_id at a time.
+          `WHERE (SELECT count() FROM ${tableOf(target)} WHERE _day = toDate(${quote(c.day)}) AND _stream = ${quote(c.stream)} ` +
+          `AND _shard = ${c.shard} AND _block = ${c.block}) = 0 FORMAT Protobuf`,
+        settings: {
+          format_schema_source: 'string',
+          format_schema: format.schema,
+          format_schema_message_name: `${format.message}`,
+          // L1: one INSERT, one part.
+          max_insert_threads: 1,
+          max_threads: 1,
+          async_insert: 0,
+          min_insert_block_size_rows: oneBlock.rows,
+          min_insert_block_size_bytes: oneBlock.bytes,
+          max_insert_block_size: oneBlock.rows,
+          insert_deduplicate: target.engine === 'ReplicatedMergeTree' ? 1 : 0,
+          // L4
+          ...(target.engine === 'ReplicatedMergeTree' ? { insert_deduplication_token: blockName(c) } : {}),
+        },
+      };
+    },
+  };
+}
+
+/** system.columns writes `Enum8('a' = 1)`, DateTime64(9, 'UTC') and so on just as columns.ts does; spaces aside. */
+const sameType = (a: string, b: string): boolean => a.replace(/\s+/g, '') === b.replace(/\s+/g, '');
+
+const current = schemaOf(StoredBatchSchema, eventRules);
+
+export const { createStatements, migrations, insertStatement } = current;

@@ -1,0 +1,303 @@
+import { create, createFileRegistry, type DescMessage, fromBinary, toBinary } from '@bufbuild/protobuf';
+import {
+  type FileDescriptorProto,
+  FileDescriptorProtoSchema,
+  FileDescriptorSetSchema,
+  file_google_protobuf_descriptor,
+  file_google_protobuf_timestamp,
+} from '@bufbuild/protobuf/wkt';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { EventBatchSchema, type EventType, file_sluice_event_v1_event } from '#gen/sluice/event/v1/event_pb.js';
+import { file_sluice_log_v1_log, StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
+import { file_sluice_rules_v1_rules } from '#gen/sluice/rules/v1/rules_pb.js';
+import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
+import { rulesOf } from '../../lib/contract/rules.js';
+import { silentLog } from '../../lib/log.js';
+import { encodeBatch, makeRichEvent, seededRandom } from '../../lib/testing/batches.js';
+import { withClickHouse } from '../../lib/testing/clickhouse.js';
+import { eventsTable, prepareTable } from '../connect.js';
+import { storedPayload } from '../testing/payloads.js';
+import { connectWarehouse, type Warehouse, WarehouseError } from '../warehouse.js';
+import { type BlockConstants, blockName, insertStatement, schemaOf } from './index.js';
+
+const target = eventsTable('sluice');
+const random = seededRandom(11);
+
+const block = (n: number, lo: number, hi: number): BlockConstants => ({
+  day: '2026-03-01',
+  stream: '1700000000000000000',
+  shard: 3,
+  block: BigInt(n),
+  lo: BigInt(lo),
+  hi: BigInt(hi),
+  accepted: 0,
+  duplicate: 0,
+  dead: 0,
+});
+
+async function withTable(use: (warehouse: Warehouse) => Promise<void>): Promise<void> {
+  await withClickHouse(async ({ url }) => {
+    const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}), silentLog);
+    try {
+      await prepareTable(warehouse, target);
+      await use(warehouse);
+    } finally {
+      await warehouse.close();
+    }
+  });
+}
+
+const insert = (warehouse: Warehouse, c: BlockConstants, body: readonly Uint8Array[], queryId = blockName(c)) =>
+  warehouse.insertBlock(insertStatement(target, c), queryId, body);
+
+const nanosOf = (t: { seconds: bigint; nanos: number } | undefined): string =>
+  String((t?.seconds ?? 0n) * 1_000_000_000n + BigInt(t?.nanos ?? 0));
+
+test('every column of every event reads back as it was sent', async () => {
+  await withTable(async (warehouse) => {
+    const events = Array.from({ length: 400 }, () => makeRichEvent(random));
+    events.forEach((event, i) => {
+      event.eventId = `e${i}`;
+    });
+    const bytes = encodeBatch(create(EventBatchSchema, { events }));
+    const sent = fromBinary(EventBatchSchema, bytes).events;
+    await insert(warehouse, block(1, 1, 2), [
+      storedPayload(random, { tenant: 'acme', batchId: 'b-1', events: 400, bytes }),
+      storedPayload(random, { tenant: 'other', batchId: 'b-2', events: 7 }),
+    ]);
+    const rows = await warehouse.rows<Record<string, unknown>>(
+      "SELECT * EXCEPT (occurred_at), toString(toUnixTimestamp64Nano(occurred_at)) AS at, CAST(type, 'Int32') AS type_number, " +
+        "CAST(device_platform, 'Int32') AS platform_number, toString(value_micros) AS value, toString(touch_cost_micros) AS cost, " +
+        "toString(_hi) AS hi FROM sluice.events WHERE tenant = 'acme'",
+    );
+    assert.is(rows.length, 400);
+    const byId = new Map(rows.map((row) => [row.event_id, row]));
+    for (const event of sent) {
+      const row = byId.get(event.eventId) as Record<string, unknown>;
+      assert.equal(
+        {
+          at: row.at,
+          type: row.type_number,
+          name: row.name,
+          user: row.user_id,
+          anonymous: row.anonymous_id,
+          session: row.session_id,
+          value: row.value,
+          currency: row.currency,
+          properties: row.properties,
+          metrics: row.metrics,
+          device: [
+            row.device_id,
+            row.platform_number,
+            row.device_os_version,
+            row.device_manufacturer,
+            row.device_model,
+            row.device_locale,
+            row.device_country,
+            row.device_utc_offset_minutes,
+            row.device_advertising_id,
+            row.device_user_agent,
+          ],
+          touch: [
+            row.touch_channel,
+            row.touch_source,
+            row.touch_medium,
+            row.touch_campaign,
+            row.touch_ad_group,
+            row.touch_creative,
+            row.touch_keyword,
+            row.touch_click_id,
+            row.cost,
+          ],
+          page: [row.page_url, row.page_path, row.page_title, row.page_referrer, row.page_status],
+          app: [row.app_id, row.app_version, row.app_build, row.app_sdk],
+          batch: [row.batch_id, row._attempt, row.client, row._day, row._stream, row._shard, row.hi],
+        },
+        {
+          at: nanosOf(event.occurredAt),
+          type: event.type,
+          name: event.name,
+          user: event.userId,
+          anonymous: event.anonymousId,
+          session: event.sessionId,
+          value: String(event.valueMicros),
+          currency: event.currency,
+          properties: event.properties,
+          metrics: event.metrics,
+          device: [
+            event.device?.id ?? '',
+            event.device?.platform ?? 0,
+            event.device?.osVersion ?? '',
+            event.device?.manufacturer ?? '',
+            event.device?.model ?? '',
+            event.device?.locale ?? '',
+            event.device?.country ?? '',
+            event.device?.utcOffsetMinutes ?? 0,
+            event.device?.advertisingId ?? '',
+            event.device?.userAgent ?? '',
+          ],
+          touch: [
+            event.touch?.channel ?? '',
+            event.touch?.source ?? '',
+            event.touch?.medium ?? '',
+            event.touch?.campaign ?? '',
+            event.touch?.adGroup ?? '',
+            event.touch?.creative ?? '',
+            event.touch?.keyword ?? '',
+            event.touch?.clickId ?? '',
+            String(event.touch?.costMicros ?? 0),
+          ],
+          page: [
+            event.page?.url ?? '',
+            event.page?.path ?? '',
+            event.page?.title ?? '',
+            event.page?.referrer ?? '',
+            event.page?.status ?? 0,
+          ],
+          app: [event.app?.id ?? '', event.app?.version ?? '', event.app?.build ?? '', event.app?.sdk ?? ''],
+          batch: ['b-1', 1, 'test/1', '2026-03-01', '1700000000000000000', 3, '2'],
+        },
+      );
+    }
+  });
+});
+
+test('L1, L2: a block is one part, and inserting it again, or at the same time, stores nothing more', async () => {
+  await withTable(async (warehouse) => {
+    const body = Array.from({ length: 400 }, (_, i) =>
+      storedPayload(random, { tenant: 'acme', batchId: `b${i}`, events: 500 }),
+    );
+    await insert(warehouse, block(1, 1, 400), body);
+    const parts = () =>
+      warehouse.rows<{ name: string; rows: string }>(
+        "SELECT name, toString(rows) AS rows FROM system.parts WHERE database = 'sluice' AND table = 'events' AND active",
+      );
+    assert.equal(
+      (await parts()).map((part) => part.rows),
+      ['200000'],
+    );
+    await insert(warehouse, block(1, 1, 400), body);
+    assert.is((await parts()).length, 1);
+    const twice = await Promise.allSettled([
+      insert(warehouse, block(2, 401, 800), body),
+      insert(warehouse, block(2, 401, 800), body),
+    ]);
+    const [row] = await warehouse.rows<{ n: string }>('SELECT toString(count()) AS n FROM sluice.events');
+    assert.is(row?.n, '400000');
+    const refused = twice
+      .filter((r) => r.status === 'rejected')
+      .map((r) => (r as PromiseRejectedResult).reason as WarehouseError);
+    assert.ok(refused.length <= 1);
+    for (const error of refused) assert.is(error.kind, 'busy');
+    // What makes the protocol cheap: the ledger answers, not the rows.
+    const plan = await warehouse.rows<{ explain: string }>(
+      "EXPLAIN SELECT count() FROM sluice.events WHERE _day = '2026-03-01' AND _stream = '1700000000000000000' AND _shard = 3 AND _block = 2",
+    );
+    assert.match(plan.map((line) => line.explain).join('\n'), /blocks/);
+  });
+});
+
+test('data that is not Protobuf of the contract is refused whole, as content', async () => {
+  await withTable(async (warehouse) => {
+    const good = storedPayload(random, { tenant: 'acme', batchId: 'b', events: 5 });
+    const error = await insert(warehouse, block(1, 1, 2), [good, good.subarray(0, good.length - 3)]).catch((e) => e);
+    assert.instance(error, WarehouseError);
+    assert.is((error as WarehouseError).kind, 'content');
+    const [row] = await warehouse.rows<{ n: string }>('SELECT toString(count()) AS n FROM sluice.events');
+    assert.is(row?.n, '0');
+  });
+});
+
+/** The contract as it may look next year: a field and an enum value more. */
+function nextYear(): { storedBatch: DescMessage; event: ReturnType<typeof rulesOf> } {
+  const copy = (file: { proto: FileDescriptorProto }): FileDescriptorProto =>
+    fromBinary(FileDescriptorProtoSchema, toBinary(FileDescriptorProtoSchema, file.proto));
+  const event = copy(file_sluice_event_v1_event);
+  const message = event.messageType.find((m) => m.name === 'Event');
+  const currency = message?.field.find((f) => f.name === 'currency');
+  message?.field.push({
+    ...structuredClone({ ...currency, options: undefined }),
+    $typeName: 'google.protobuf.FieldDescriptorProto',
+    name: 'coupon',
+    jsonName: 'coupon',
+    number: 16,
+  } as never);
+  const values = event.enumType.find((e) => e.name === 'EventType')?.value;
+  values?.push({
+    ...structuredClone({ ...values[0], options: undefined }),
+    $typeName: 'google.protobuf.EnumValueDescriptorProto',
+    name: 'EVENT_TYPE_RENEWAL',
+    number: 8,
+  } as never);
+  const registry = createFileRegistry(
+    create(FileDescriptorSetSchema, {
+      file: [file_google_protobuf_descriptor, file_google_protobuf_timestamp, file_sluice_rules_v1_rules]
+        .map(copy)
+        .concat(event, copy(file_sluice_log_v1_log)),
+    }),
+  );
+  return {
+    storedBatch: registry.getMessage('sluice.log.v1.StoredBatch') as DescMessage,
+    event: rulesOf(registry.getMessage('sluice.event.v1.Event') as DescMessage),
+  };
+}
+
+test('a field and an enum value added to the .proto become a column and a label; old rows stay', async () => {
+  await withTable(async (warehouse) => {
+    await insert(warehouse, block(1, 1, 1), [storedPayload(random, { tenant: 'acme', batchId: 'old', events: 3 })]);
+    const next = nextYear();
+    const schema = schemaOf(next.storedBatch, next.event);
+    const columns = await warehouse.rows<{ name: string; type: string }>(
+      "SELECT name, type FROM system.columns WHERE database = 'sluice' AND table = 'events'",
+    );
+    const changes = schema.migrations(target, columns);
+    assert.is(changes.length, 2, changes.join('\n'));
+    for (const change of changes) await warehouse.command(change);
+    const c = block(2, 2, 2);
+    const newEvent = Buffer.concat([
+      toBinary(
+        EventBatchSchema,
+        create(EventBatchSchema, {
+          events: [{ eventId: 'n', type: 8 as EventType, occurredAt: { seconds: 1n, nanos: 0 } }],
+        }),
+      ).subarray(2),
+      Buffer.from([0x82, 0x01, 2]),
+      Buffer.from('50'),
+    ]);
+    const bytes = Buffer.concat([Buffer.from([0x0a, newEvent.length]), newEvent]);
+    await warehouse.insertBlock(schema.insertStatement(target, c), blockName(c), [
+      storedPayload(random, { tenant: 'acme', batchId: 'new', events: 1, bytes }),
+    ]);
+    const rows = await warehouse.rows<{ type: string; coupon: string; n: string }>(
+      "SELECT batch_id, if(batch_id = 'new', toString(type), '') AS type, coupon, toString(count()) AS n FROM sluice.events GROUP BY ALL ORDER BY n",
+    );
+    assert.equal(
+      rows.map(({ type, coupon, n }) => [type, coupon, n]),
+      [
+        ['renewal', '50', '1'],
+        ['', '', '3'],
+      ],
+    );
+    assert.is(
+      schema.migrations(
+        target,
+        await warehouse.rows("SELECT name, type FROM system.columns WHERE database = 'sluice' AND table = 'events'"),
+      ).length,
+      0,
+    );
+  });
+});
+
+test('the table of today needs no migration', async () => {
+  await withTable(async (warehouse) => {
+    const columns = await warehouse.rows<{ name: string; type: string }>(
+      "SELECT name, type FROM system.columns WHERE database = 'sluice' AND table = 'events'",
+    );
+    const { migrations } = await import('./index.js');
+    assert.equal(migrations(target, columns), []);
+    assert.is(toBinary(StoredBatchSchema, create(StoredBatchSchema)).length, 0);
+  });
+});
+
+test.run();
