@@ -1,0 +1,168 @@
+/**
+ * The stack that the demo streams into: one given by flags, else the one that runs on the data folder, else one that the
+ * demo starts, and stops at its end.
+ *
+ * `sluice up` says where things are in two files of its data folder: `up.json` (addresses) and `demo-key`.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { UsageError } from '../../lib/errors.js';
+
+export interface StackAddress {
+  /** http://host:port */
+  readonly gateway: string;
+  readonly key: string;
+  /** http://host:port */
+  readonly clickhouse: string;
+}
+
+export interface Stack extends StackAddress {
+  /** Ends the stack when the demo started it. Never rejects. */
+  stop(): Promise<void>;
+}
+
+export interface StackOptions {
+  /** Data folder of `sluice up`. */
+  readonly data: string;
+  readonly url?: string | undefined;
+  readonly key?: string | undefined;
+  readonly clickhouseUrl?: string | undefined;
+  readonly say: (line: string) => void;
+  readonly signal: AbortSignal;
+  /** The command that starts a stack; for tests. */
+  readonly command?: readonly string[];
+  readonly upWithinMs?: number;
+}
+
+const cli = fileURLToPath(new URL('../sluice.mjs', import.meta.url));
+/** A first start may install packages. */
+const upWithinMs = 300_000;
+const drainWithinMs = 30_000;
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** @throws UsageError when flags are incomplete, or no stack can be started */
+export async function findStack(options: StackOptions): Promise<Stack> {
+  const { data, say } = options;
+  const given = [options.url, options.key, options.clickhouseUrl].filter((value) => value !== undefined);
+  if (given.length > 0) return givenStack(options);
+  const running = await runningStack(data);
+  if (running !== undefined) {
+    say(`Using the stack that runs on ${data}: gateway ${running.gateway}, ClickHouse ${running.clickhouse}.`);
+    return { ...running, stop: async () => undefined };
+  }
+  return startStack(options);
+}
+
+async function givenStack({ url, key, clickhouseUrl, data, say }: StackOptions): Promise<Stack> {
+  const known = await readAddresses(data);
+  const stack = {
+    gateway: url ?? known?.gateway,
+    key: key ?? (url === undefined ? known?.key : undefined),
+    clickhouse: clickhouseUrl ?? (url === undefined ? known?.clickhouse : undefined),
+  };
+  const { gateway, key: chosenKey, clickhouse } = stack;
+  if (gateway === undefined || chosenKey === undefined || clickhouse === undefined) {
+    throw new UsageError('Give --url, --key and --clickhouse-url together, or none of them to use the local stack.');
+  }
+  if (!(await isReady(gateway))) {
+    throw new UsageError(`The gateway at ${gateway} is not ready (GET ${gateway}/readyz). Start it, or correct --url.`);
+  }
+  say(`Using the given stack: gateway ${gateway}, ClickHouse ${clickhouse}.`);
+  return { gateway, key: chosenKey, clickhouse, stop: async () => undefined };
+}
+
+/** What up.json and demo-key say; undefined when they are not there or make no sense. */
+async function readAddresses(data: string): Promise<StackAddress | undefined> {
+  try {
+    const addresses: unknown = JSON.parse(await readFile(join(data, 'up.json'), 'utf8'));
+    const key = (await readFile(join(data, 'demo-key'), 'utf8')).trim();
+    if (typeof addresses !== 'object' || addresses === null) return undefined;
+    const read = (name: string): string | undefined => {
+      const value = (addresses as Record<string, unknown>)[name];
+      if (typeof value !== 'string' || value === '') return undefined;
+      return value.includes('://') ? value.replace(/\/$/, '') : `http://${value}`;
+    };
+    const gateway = read('gateway');
+    const clickhouse = read('clickhouse');
+    return gateway === undefined || clickhouse === undefined || key === '' ? undefined : { gateway, key, clickhouse };
+  } catch {
+    return undefined;
+  }
+}
+
+/** The files stay behind when a stack is killed, so what they name must also answer. */
+async function runningStack(data: string): Promise<StackAddress | undefined> {
+  const addresses = await readAddresses(data);
+  return addresses !== undefined && (await isReady(addresses.gateway)) ? addresses : undefined;
+}
+
+async function isReady(gateway: string): Promise<boolean> {
+  try {
+    const answer = await fetch(`${gateway}/readyz`, { signal: AbortSignal.timeout(2_000) });
+    await answer.arrayBuffer();
+    return answer.ok;
+  } catch {
+    return false;
+  }
+}
+
+async function startStack(options: StackOptions): Promise<Stack> {
+  const { data, say, signal } = options;
+  const [program, ...args] = options.command ?? [process.execPath, cli, 'up', '--data', data];
+  const logFile = resolve(data, 'demo-up.log');
+  mkdirSync(data, { recursive: true });
+  say(`No stack runs on ${data}: starting one. Its log is in ${logFile}.`);
+  const log = openSync(logFile, 'w', 0o600);
+  // A group of its own: Ctrl-C in the terminal reaches the demo alone, which then lets the stack drain.
+  const child = spawn(program as string, args, { stdio: ['ignore', log, log], detached: true });
+  closeSync(log);
+  let failure: string | undefined;
+  child.once('error', (error) => {
+    failure = error.message;
+  });
+  child.once('exit', (code, by) => {
+    failure ??= `it ended with ${by ?? `exit code ${code}`}`;
+  });
+  const stop = (): Promise<void> => stopChild(child);
+  const deadline = performance.now() + (options.upWithinMs ?? upWithinMs);
+  try {
+    for (;;) {
+      signal.throwIfAborted();
+      if (failure !== undefined) throw await notStarted(failure, logFile);
+      const address = await runningStack(data);
+      if (address !== undefined) {
+        say(`The stack is up: gateway ${address.gateway}, ClickHouse ${address.clickhouse}.`);
+        return { ...address, stop };
+      }
+      if (performance.now() > deadline) throw await notStarted('it was not ready in time', logFile);
+      await pause(200);
+    }
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+async function notStarted(reason: string, logFile: string): Promise<UsageError> {
+  const log = await readFile(logFile, 'utf8').catch(() => '');
+  const last = log.trim().split('\n').slice(-5).join('\n');
+  return new UsageError(
+    `The stack could not be started: ${reason}. Try \`sluice doctor\`. The end of ${logFile}:\n${last}`,
+  );
+}
+
+function stopChild(child: ChildProcess): Promise<void> {
+  return new Promise((resolve) => {
+    if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return resolve();
+    const killer = setTimeout(() => child.kill('SIGKILL'), drainWithinMs);
+    child.once('exit', () => {
+      clearTimeout(killer);
+      resolve();
+    });
+    child.kill('SIGTERM');
+  });
+}
