@@ -15,6 +15,7 @@ export {
   option,
   refuseUnknownVariables,
   resolveOptions,
+  searchPath,
   type Values,
   variableOf,
 } from './options.js';
@@ -116,9 +117,52 @@ export const embeddedOptions = {
   logLevel: commonOptions.logLevel,
   clickhousePort: option.int(8123, 'Port of the HTTP interface; 0 picks a free one.', { min: 0, max: 65535 }),
   clickhouseData: option.string('sluice-data/clickhouse', 'Folder of the data; one process at a time.'),
+  clickhouseMetricsPort: option.int(8124, 'Port of the Prometheus endpoint /metrics; 0 picks a free one.', { min: 0, max: 65535 }),
 } satisfies OptionTable;
+
+/** `sluice up`: everything on one machine. Variables of the roles reach the roles. */
+export const upOptions = {
+  ...commonOptions,
+  data: option.string('sluice-data', 'Folder of all data; one `up` at a time.'),
+  workers: option.int(1, 'Number of workers.', { min: 1, max: 64 }),
+  shards: gatewayOptions.shards,
+  port: gatewayOptions.port,
+  gatewayMetricsPort: option.int(7071, "Port of the gateway's /metrics.", { min: 1, max: 65535 }),
+  workerMetricsPort: option.int(7081, "Port of the first worker's /metrics; the others count on from it.", {
+    min: 1,
+    max: 65000,
+  }),
+  clickhousePort: option.int(8123, 'Port of the embedded ClickHouse (HTTP).', { min: 1, max: 65535 }),
+  clickhouseMetricsPort: embeddedOptions.clickhouseMetricsPort,
+  natsPort: option.int(4222, 'Port of nats-server.', { min: 1, max: 65535 }),
+  natsMonitorPort: option.int(8222, "Port of nats-server's monitoring pages.", { min: 1, max: 65535 }),
+} satisfies OptionTable;
+
+/** Commands that look for a running stack: its folder, and addresses that win over what is found there. */
+export const stackOptions = {
+  data: upOptions.data,
+  natsUrl: option.string('', 'Address of NATS; empty: that of the stack in the data folder, else 127.0.0.1:4222.'),
+  clickhouseUrl: option.string(
+    '',
+    'ClickHouse; empty: that of the stack in the data folder, else http://127.0.0.1:8123.',
+  ),
+  clickhouseUser: clickhouseClientOptions.clickhouseUser,
+  clickhousePassword: clickhouseClientOptions.clickhousePassword,
+  clickhouseDatabase: clickhouseClientOptions.clickhouseDatabase,
+} satisfies OptionTable;
+
+/** Every table, by the command that it belongs to. */
+export const allOptions: Readonly<Record<string, OptionTable>> = {
+  up: upOptions,
+  gateway: gatewayOptions,
+  worker: workerOptions,
+  clickhouse: embeddedOptions,
+  'query, tenant, erase, demo': stackOptions,
+};
 
 export type GatewayConfig = Values<typeof gatewayOptions>;
 export type WorkerConfig = Values<typeof workerOptions>;
 export type EmbeddedConfig = Values<typeof embeddedOptions>;
 export type ClickHouseClientConfig = Values<typeof clickhouseClientOptions>;
+export type UpConfig = Values<typeof upOptions>;
+export type StackConfig = Values<typeof stackOptions>;

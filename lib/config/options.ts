@@ -168,3 +168,6 @@ export function refuseUnknownVariables(
     }
   }
 }
+
+/** Where programs are looked for. */
+export const searchPath = (): string => process.env.PATH ?? '';

@@ -1,0 +1,113 @@
+/**
+ * `sluice doctor`: what `sluice up` needs, checked ahead, a line each, with the fix where something is missing.
+ */
+import { accessSync, constants, existsSync, mkdirSync, rmdirSync, statfsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, resolve } from 'node:path';
+import { flagOf, type UpConfig } from '../lib/config/index.js';
+import { findNatsServer, natsServerVersion } from './nats-server.js';
+import { runningStack } from './stack-file.js';
+import { portsOf } from './up/index.js';
+import { portProblem } from './up/ports.js';
+
+interface Check {
+  readonly what: string;
+  /** What was found; throws with what is wrong and the fix. */
+  readonly look: () => string | Promise<string>;
+}
+
+const minFreeGiB = 2;
+
+function existingParent(folder: string): string {
+  return existsSync(folder) ? folder : existingParent(dirname(folder));
+}
+
+function checks(config: UpConfig): Check[] {
+  const data = resolve(config.data);
+  const running = runningStack(data);
+  return [
+    {
+      what: 'Node',
+      look: () => {
+        if (Number(process.versions.node.split('.')[0]) < 20)
+          throw new Error(`${process.version}: install Node 20 or newer`);
+        return process.version;
+      },
+    },
+    {
+      what: 'nats-server',
+      look: () => {
+        const file = findNatsServer();
+        if (file === undefined) {
+          throw new Error(
+            'not found: `npm start` installs it with apt-get where it may; else `apt-get install nats-server`',
+          );
+        }
+        return `${natsServerVersion(file)} at ${file}`;
+      },
+    },
+    {
+      what: 'embedded ClickHouse',
+      look: () => {
+        try {
+          const require = createRequire(import.meta.url);
+          const file = require.resolve('chdb');
+          require('chdb');
+          return dirname(file);
+        } catch (error) {
+          throw new Error(
+            `the package chdb does not load (${String(error).split('\n')[0]}): run \`npm ci\`, on Linux with glibc or macOS; ` +
+              'or use a ClickHouse server by --clickhouse-url',
+          );
+        }
+      },
+    },
+    {
+      what: 'data folder',
+      look: () => {
+        if (running !== undefined) return `${data}, in use by the stack of process ${running.pid}`;
+        try {
+          const made = mkdirSync(data, { recursive: true });
+          accessSync(data, constants.W_OK);
+          if (made !== undefined) rmdirSync(data);
+        } catch (error) {
+          throw new Error(`${data} cannot be written (${(error as Error).message}): give another by --data`);
+        }
+        return data;
+      },
+    },
+    {
+      what: 'free disk',
+      look: () => {
+        const { bavail, bsize } = statfsSync(existingParent(data));
+        const gib = (bavail * bsize) / 1024 ** 3;
+        if (gib < minFreeGiB) throw new Error(`${gib.toFixed(1)} GiB: make room, or give another folder by --data`);
+        return `${gib.toFixed(0)} GiB`;
+      },
+    },
+    ...portsOf(config).map(({ option, port, what }) => ({
+      what: `port ${port}`,
+      look: async () => {
+        if (running !== undefined) return `${what}, in use by the running stack`;
+        const problem = await portProblem(config.host, port);
+        if (problem !== undefined) throw new Error(`${what}: ${problem}; end that, or set ${flagOf(option)}`);
+        return what;
+      },
+    })),
+  ];
+}
+
+/** Prints a line per check. @returns whether all is well */
+export async function doctor(config: UpConfig): Promise<boolean> {
+  let well = true;
+  for (const { what, look } of checks(config)) {
+    try {
+      process.stdout.write(`✓ ${what.padEnd(20)} ${await look()}\n`);
+    } catch (error) {
+      well = false;
+      process.stdout.write(`✗ ${what.padEnd(20)} ${(error as Error).message}\n`);
+    }
+  }
+  process.stdout.write(well ? '\nAll is well: `npm start`.\n' : '\nMend the lines with ✗ and look again.\n');
+  return well;
+}

@@ -1,0 +1,177 @@
+/**
+ * The commands of Sluice. This file knows their names, flags and help; what they do is elsewhere.
+ *
+ *   sluice.mjs       the way in: packages are installed when missing, then this file
+ *   up/              the whole stack on one machine
+ *   roles.ts         which file is which process; run.ts runs one in the foreground
+ *   nats-server.ts   finding and installing nats-server
+ *   stack-file.ts    where the running stack is
+ *   query.ts  tenant.ts  doctor.ts  settings.ts   one command each
+ *   demo/            `sluice demo`
+ *   test.ts          `sluice test`
+ */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Command, Option } from 'commander';
+import {
+  allOptions,
+  embeddedOptions,
+  flagOf,
+  gatewayOptions,
+  type OptionTable,
+  refuseUnknownVariables,
+  resolveOptions,
+  stackOptions,
+  upOptions,
+  workerOptions,
+} from '../lib/config/index.js';
+import { UsageError } from '../lib/errors.js';
+import { doctor } from './doctor.js';
+import { ensureNatsServer } from './nats-server.js';
+import { query } from './query.js';
+import { type Entry, root } from './roles.js';
+import { run } from './run.js';
+import { settings } from './settings.js';
+import * as tenant from './tenant.js';
+import { up } from './up/index.js';
+
+const say = (line: string): void => {
+  process.stderr.write(`${line}\n`);
+};
+
+/** Shows a table of options in a command's help; the values are parsed and checked by lib/config. */
+function withOptions(command: Command, table: OptionTable): Command {
+  for (const [name, spec] of Object.entries(table)) {
+    const value = spec.kind === 'bool' ? '[true|false]' : `<${spec.kind}>`;
+    const shown = Array.isArray(spec.default) ? spec.default.join(',') : String(spec.default);
+    const option = new Option(`${flagOf(name)} ${value}`, spec.help);
+    option.defaultValueDescription = shown === '' ? 'none' : shown;
+    if (shown !== '') option.description = `${spec.help} (default: ${shown})`;
+    command.addOption(option);
+  }
+  return command.addHelpText(
+    'after',
+    '\nEvery option can be given as a variable too: --max-batch-bytes is SLUICE_MAX_BATCH_BYTES.',
+  );
+}
+
+/** A command that is a process of its own: its words go to it as they are. */
+function passThrough(
+  program: Command,
+  name: string,
+  entry: Entry,
+  description: string,
+  before: () => void = () => {},
+): Command {
+  return program
+    .command(name)
+    .description(description)
+    .allowUnknownOption()
+    .allowExcessArguments()
+    .helpOption(false)
+    .argument('[arguments...]', 'see --help of the command')
+    .action(async () => {
+      before();
+      process.exitCode = await run(entry, process.argv.slice(process.argv.indexOf(name) + 1));
+    });
+}
+
+/** A role: options for the help, the process gets the words as they are. */
+function role(program: Command, name: string, entry: Entry, description: string, table: OptionTable): void {
+  withOptions(program.command(name).description(description), table).action(async () => {
+    process.exitCode = await run(entry, process.argv.slice(process.argv.indexOf(name) + 1));
+  });
+}
+
+function build(): Command {
+  const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
+  const program = new Command('sluice')
+    .description(
+      'Takes events over gRPC, gRPC-Web and Connect, keeps them in NATS JetStream, loads ClickHouse exactly once.',
+    )
+    .version(version)
+    .showHelpAfterError('(--help tells more)')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  npm start                                        the whole stack on this machine, in ./sluice-data
+  npm start -- --workers 2 --port 8080
+  npx sluice doctor                                is everything there that it needs?
+  npx sluice tenant add acme                       makes a key
+  npx sluice query "SELECT type, count() FROM events GROUP BY type"
+  npm run demo                                     streams events through it and shows what arrived
+`,
+    );
+
+  withOptions(
+    program.command('up').description('run everything on this machine; Ctrl-C drains (npm start)'),
+    upOptions,
+  ).action(async (flags) => {
+    process.exitCode = await up(resolveOptions(upOptions, flags));
+  });
+  withOptions(program.command('doctor').description('check ahead what `up` needs'), upOptions).action(async (flags) => {
+    process.exitCode = (await doctor(resolveOptions(upOptions, flags))) ? 0 : 1;
+  });
+  role(program, 'gateway', 'gateway', 'run one gateway', gatewayOptions);
+  role(program, 'worker', 'worker', 'run one worker', workerOptions);
+  role(program, 'clickhouse', 'clickhouse', 'run the embedded ClickHouse', embeddedOptions);
+
+  withOptions(
+    program
+      .command('query')
+      .description('run a statement in ClickHouse and print the answer as a table')
+      .argument('<statement>', 'e.g. "SELECT type, count() FROM events GROUP BY type"')
+      .option('--format <name>', 'format of the answer: PrettyCompact, JSONEachRow, CSV, TSV …', 'PrettyCompact'),
+    stackOptions,
+  ).action((statement: string, flags: { format: string }) =>
+    query(resolveOptions(stackOptions, { ...flags }), statement, flags.format),
+  );
+
+  const tenants = program.command('tenant').description('customers and their keys');
+  withOptions(
+    tenants
+      .command('add')
+      .description('make a key for a tenant and print it')
+      .argument('<tenant>', 'a-z, 0-9 and -, at most 63, e.g. acme-shop')
+      .option('--note <text>', 'what the key is for', ''),
+    stackOptions,
+  ).action((name: string, flags: { note: string }) =>
+    tenant.add(resolveOptions(stackOptions, { ...flags }), name, flags.note),
+  );
+  withOptions(tenants.command('list').description('show all keys, without their secrets'), stackOptions).action(
+    (flags) => tenant.list(resolveOptions(stackOptions, flags)),
+  );
+  withOptions(
+    tenants.command('revoke').description('end a key everywhere').argument('<key id>', 'as `tenant list` shows it'),
+    stackOptions,
+  ).action((keyId: string, flags: object) => tenant.revoke(resolveOptions(stackOptions, { ...flags }), keyId));
+
+  passThrough(program, 'erase', 'erase', "delete a user's events for good: erase --tenant <id> --user-id <id>");
+  passThrough(program, 'demo', 'demo', 'stream events through the stack and show what arrived (npm run demo)', () => {
+    ensureNatsServer(say);
+  });
+  passThrough(program, 'bench', 'bench', 'benchmarks (npm run bench)', () => {
+    ensureNatsServer(say);
+  });
+  passThrough(program, 'test', 'test', 'all tests (npm test)', () => {
+    ensureNatsServer(say);
+  });
+  program
+    .command('config')
+    .description('list every setting: flag, variable, default, meaning')
+    .action(() => settings());
+  return program;
+}
+
+/** Runs one command line (without node and script). Sets the exit code. */
+export async function main(argv: readonly string[]): Promise<void> {
+  try {
+    refuseUnknownVariables(Object.values(allOptions));
+    await build().parseAsync([...argv], { from: 'user' });
+  } catch (error) {
+    if (!(error instanceof UsageError)) throw error;
+    say(error.message);
+    process.exitCode = 1;
+  }
+}

@@ -1,0 +1,59 @@
+#!/usr/bin/env node
+/**
+ * The way in for every command, on a machine that may have nothing but Node and npm: checks Node, installs the packages when
+ * they are missing or not those of package-lock.json, and goes on in TypeScript (main.ts). Plain JavaScript, no packages.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+
+const [major] = process.versions.node.split('.');
+if (Number(major) < 20) {
+  process.stderr.write(`Sluice needs Node 20 or newer; this is ${process.version}. See https://nodejs.org.\n`);
+  process.exit(1);
+}
+
+/** Whether what is installed is what the lock file says; optional packages may be left out. */
+function packagesAreThere() {
+  const installed = join(root, 'node_modules', '.package-lock.json');
+  if (!existsSync(installed)) return false;
+  try {
+    const wanted = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')).packages;
+    const present = JSON.parse(readFileSync(installed, 'utf8')).packages;
+    const production = process.env.NODE_ENV === 'production';
+    return Object.entries(wanted).every(
+      ([path, entry]) =>
+        path === '' ||
+        entry.optional === true ||
+        entry.devOptional === true ||
+        (production && entry.dev === true) ||
+        present[path]?.version === entry.version,
+    );
+  } catch {
+    return false;
+  }
+}
+
+if (!packagesAreThere()) {
+  process.stderr.write('Installing the packages of package-lock.json (npm ci) …\n');
+  const result = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {
+    cwd: root,
+    stdio: ['ignore', 2, 2],
+    shell: process.platform === 'win32',
+  });
+  if (result.status !== 0) {
+    process.stderr.write(
+      'The packages could not be installed: see the lines above. With a network that reaches an npm registry, `npm ci` in ' +
+        `${root} does the same.\n`,
+    );
+    process.exit(1);
+  }
+}
+
+const { register } = await import('tsx/esm/api');
+register();
+const { main } = await import('./main.ts');
+await main(process.argv.slice(2));

@@ -1,0 +1,62 @@
+/**
+ * `sluice tenant add|list|revoke`.
+ */
+import type { NatsConnection } from '@nats-io/transport-node';
+import type { StackConfig } from '../lib/config/index.js';
+import { UsageError } from '../lib/errors.js';
+import { silentLog } from '../lib/log.js';
+import { connectNats } from '../lib/nats.js';
+import { addTenant, listTenants, revokeKey } from '../lib/tenants.js';
+import { addresses } from './stack-file.js';
+
+async function withConnection(config: StackConfig, use: (nc: NatsConnection) => Promise<void>): Promise<void> {
+  const { nats } = addresses(config);
+  const nc = await connectNats({ servers: nats, name: 'sluice tenant', log: silentLog, timeoutMs: 5_000 }).catch(
+    (error) => {
+      throw new UsageError(
+        `No NATS answers at ${nats} (${String(error)}): \`npm start\` runs one, --data or --nats-url says where it is.`,
+      );
+    },
+  );
+  try {
+    await use(nc);
+  } finally {
+    await nc.close();
+  }
+}
+
+export const add = (config: StackConfig, tenant: string, note: string): Promise<void> =>
+  withConnection(config, async (nc) => {
+    const { key, keyId } = await addTenant(nc, { tenant, note });
+    process.stderr.write(`Key ${keyId} of ${tenant}. It is shown this once; only its hash is kept.\n`);
+    process.stdout.write(`${key}\n`);
+  });
+
+export const list = (config: StackConfig): Promise<void> =>
+  withConnection(config, async (nc) => {
+    const rows = (await listTenants(nc)).map((record) => [
+      record.tenant,
+      record.keyId,
+      record.revokedAt === undefined ? 'active' : `revoked ${record.revokedAt.slice(0, 19)}Z`,
+      `${record.createdAt.slice(0, 19)}Z`,
+      record.note,
+    ]);
+    const table = [['TENANT', 'KEY ID', 'STATE', 'CREATED', 'NOTE'], ...rows];
+    const widths = [0, 1, 2, 3].map((column) => Math.max(...table.map((row) => row[column]?.length ?? 0)));
+    for (const row of table) {
+      process.stdout.write(
+        `${row
+          .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+          .join('  ')
+          .trimEnd()}\n`,
+      );
+    }
+  });
+
+export const revoke = (config: StackConfig, keyId: string): Promise<void> =>
+  withConnection(config, async (nc) => {
+    await revokeKey(nc, keyId);
+    process.stderr.write(
+      `Key ${keyId} is revoked: gateways refuse it from now on, and end the streams that it opened.\n`,
+    );
+  });

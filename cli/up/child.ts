@@ -1,0 +1,159 @@
+/**
+ * One supervised process: started, watched, started again when it dies, ended when asked.
+ *
+ * States: starting → running → (dead → starting)… → ending → ended. `ending` is never left again.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { closeSync, existsSync, openSync, readFileSync, renameSync, statSync } from 'node:fs';
+import { root } from '../roles.js';
+
+export interface ChildOptions {
+  readonly name: string;
+  /** Arguments to node. */
+  readonly args: readonly string[];
+  /** Standard output and error go there; a file of over 16 MiB is moved to `.old` at a start. */
+  readonly logFile: string;
+  /** Resolves when the process serves. Without it, a message `{ready: true}` from the process says so. */
+  readonly probe?: () => Promise<void>;
+  /** How long it may take to get ready, ms. */
+  readonly readyWithinMs: number;
+  /** How long it may take to end after SIGTERM, ms; then it is killed. */
+  readonly endWithinMs: number;
+  /** Something happened that the user should see. */
+  readonly say: (line: string) => void;
+  /** It got ready, the first time or again. */
+  readonly onReady?: () => void;
+}
+
+export interface SupervisedChild {
+  readonly name: string;
+  /** Of the program itself; undefined while there is none. */
+  readonly pid: number | undefined;
+  /** Resolves when ready for the first time. Rejects when it cannot even start once. */
+  readonly ready: Promise<void>;
+  end(): Promise<void>;
+  /** Now, without asking. */
+  kill(): void;
+}
+
+const maxLogBytes = 16 * 1024 ** 2;
+/** Wait before the n-th restart in a row, ms. */
+const backOff = (n: number): number => Math.min(250 * 2 ** n, 10_000);
+/** A process that lived this long starts anew with the shortest wait, ms. */
+const settledAfterMs = 30_000;
+
+export function supervise(options: ChildOptions): SupervisedChild {
+  let child: ChildProcess | undefined;
+  let programPid: number | undefined;
+  let ending = false;
+  let failures = 0;
+  let everReady = false;
+  let timer: NodeJS.Timeout | undefined;
+  let markReady: () => void = () => {};
+  let markFailed: (error: Error) => void = () => {};
+  const ready = new Promise<void>((resolve, reject) => {
+    markReady = resolve;
+    markFailed = reject;
+  });
+  ready.catch(() => {});
+
+  const tail = (): string => {
+    try {
+      return readFileSync(options.logFile, 'utf8').trimEnd().split('\n').slice(-5).join('\n');
+    } catch {
+      return '';
+    }
+  };
+
+  function start(): void {
+    if (existsSync(options.logFile) && statSync(options.logFile).size > maxLogBytes) {
+      renameSync(options.logFile, `${options.logFile}.old`);
+    }
+    const log = openSync(options.logFile, 'a');
+    // A process group of its own: Ctrl-C reaches the supervisor alone, which ends the others in the right order.
+    const started = spawn(process.execPath, [...options.args], {
+      cwd: root,
+      detached: true,
+      stdio: ['ignore', log, log, 'ipc'],
+    });
+    closeSync(log);
+    child = started;
+    programPid = started.pid;
+    const since = Date.now();
+
+    const isReady = (): void => {
+      if (child !== started || ending) return;
+      clearTimeout(overdue);
+      if (everReady) options.say(`${options.name} is back`);
+      everReady = true;
+      markReady();
+      options.onReady?.();
+    };
+    const overdue = setTimeout(() => {
+      options.say(`${options.name} is not ready after ${options.readyWithinMs / 1000} s; its log: ${options.logFile}`);
+      if (!everReady) markFailed(new Error(`${options.name} did not get ready; the end of its log:\n${tail()}`));
+    }, options.readyWithinMs);
+    started.on('message', (message: { ready?: boolean; pid?: number }) => {
+      if (typeof message.pid === 'number') programPid = message.pid;
+      if (message.ready === true && options.probe === undefined) isReady();
+    });
+    options.probe?.().then(isReady, () => {});
+
+    started.once('error', (error) => markFailed(error));
+    started.once('exit', (code, signal) => {
+      clearTimeout(overdue);
+      if (child === started) {
+        child = undefined;
+        programPid = undefined;
+      }
+      if (ending) return;
+      if (!everReady) {
+        markFailed(new Error(`${options.name} ended with ${signal ?? `code ${code}`} at its start:\n${tail()}`));
+        return;
+      }
+      if (Date.now() - since > settledAfterMs) failures = 0;
+      const waitMs = backOff(failures++);
+      options.say(`${options.name} ended with ${signal ?? `code ${code}`}; starting it again in ${waitMs} ms`);
+      timer = setTimeout(start, waitMs);
+    });
+  }
+
+  start();
+  return {
+    name: options.name,
+    get pid() {
+      return programPid;
+    },
+    ready,
+    async end() {
+      ending = true;
+      clearTimeout(timer);
+      const last = child;
+      if (last === undefined || last.exitCode !== null || last.signalCode !== null) return;
+      await new Promise<void>((resolve) => {
+        const overdue = setTimeout(() => {
+          options.say(`${options.name} does not end; killing it`);
+          if (programPid !== undefined && programPid !== last.pid) process.kill(programPid, 'SIGKILL');
+          last.kill('SIGKILL');
+        }, options.endWithinMs);
+        last.once('exit', () => {
+          clearTimeout(overdue);
+          resolve();
+        });
+        last.kill('SIGTERM');
+      });
+    },
+    kill() {
+      ending = true;
+      clearTimeout(timer);
+      if (programPid !== undefined && child !== undefined) {
+        try {
+          process.kill(programPid, 'SIGKILL');
+        } catch {
+          // Gone already.
+        }
+      }
+      child?.kill('SIGKILL');
+    },
+  };
+}

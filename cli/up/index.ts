@@ -1,0 +1,281 @@
+/**
+ * `sluice up`: the whole stack on one machine, each part its own process.
+ *
+ *   index.ts         the order of starting and ending, what is printed
+ *   child.ts         one supervised process
+ *   tether.mjs       ends nats-server with the supervisor, however that one ends
+ *   nats-config.ts   nats-server's settings and readiness
+ *   ports.ts         free ports, and who has a busy one
+ *   lock.ts          one supervisor per data folder
+ */
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { flagOf, type UpConfig } from '../../lib/config/index.js';
+import { UsageError } from '../../lib/errors.js';
+import { silentLog } from '../../lib/log.js';
+import { connectNats } from '../../lib/nats.js';
+import { addTenant, watchTenants } from '../../lib/tenants.js';
+import { ensureNatsServer } from '../nats-server.js';
+import { nodeArguments } from '../roles.js';
+import { keyFileOf, removeRunningStack, writeRunningStack } from '../stack-file.js';
+import { type SupervisedChild, supervise } from './child.js';
+import { lockFolder } from './lock.js';
+import { natsGreets, writeNatsConfig } from './nats-config.js';
+import { portProblem } from './ports.js';
+
+const demoTenant = 'demo';
+const readyWithinMs = 60_000;
+
+/** Every port that the stack listens on, by the option that sets it. */
+export function portsOf(config: UpConfig): { readonly option: string; readonly port: number; readonly what: string }[] {
+  return [
+    { option: 'port', port: config.port, what: 'gateway' },
+    { option: 'gatewayMetricsPort', port: config.gatewayMetricsPort, what: "gateway's metrics" },
+    { option: 'clickhousePort', port: config.clickhousePort, what: 'embedded ClickHouse' },
+    { option: 'clickhouseMetricsPort', port: config.clickhouseMetricsPort, what: "embedded ClickHouse's metrics" },
+    { option: 'natsPort', port: config.natsPort, what: 'nats-server' },
+    { option: 'natsMonitorPort', port: config.natsMonitorPort, what: "nats-server's monitoring" },
+    ...Array.from({ length: config.workers }, (_, i) => ({
+      option: 'workerMetricsPort',
+      port: config.workerMetricsPort + i,
+      what: `metrics of worker ${i + 1}`,
+    })),
+  ];
+}
+
+async function refuseBusyPorts(config: UpConfig): Promise<void> {
+  const seen = new Map<number, string>();
+  for (const { option, port, what } of portsOf(config)) {
+    const other = seen.get(port);
+    if (other !== undefined) {
+      throw new UsageError(`Port ${port} is wanted twice, for ${other} and ${what}: set ${flagOf(option)} to another.`);
+    }
+    seen.set(port, what);
+    const problem = await portProblem(config.host, port);
+    if (problem !== undefined) {
+      throw new UsageError(`Port ${port} (${what}) ${problem}: end that, or set ${flagOf(option)} to another port.`);
+    }
+  }
+}
+
+/** The demo tenant's key: that of an earlier start if it is still valid, else a new one. */
+async function demoKey(nats: string, data: string): Promise<string> {
+  const file = keyFileOf(data);
+  const nc = await connectNats({ servers: nats, name: 'sluice up', log: silentLog, timeoutMs: 10_000 });
+  try {
+    if (existsSync(file)) {
+      const key = readFileSync(file, 'utf8').trim();
+      const directory = await watchTenants(nc, silentLog);
+      try {
+        directory.lookup(`Bearer ${key}`);
+        return key;
+      } catch {
+        // Revoked, or from another log: a new one below.
+      } finally {
+        await directory.close();
+      }
+    }
+    const { key } = await addTenant(nc, { tenant: demoTenant, note: 'made by sluice up' });
+    writeFileSync(file, `${key}\n`, { mode: 0o600 });
+    chmodSync(file, 0o600);
+    return key;
+  } finally {
+    await nc.close();
+  }
+}
+
+/** Runs the stack until it is asked to end. @returns the exit code */
+export async function up(config: UpConfig): Promise<number> {
+  const say = (line: string): void => {
+    process.stderr.write(`${line}\n`);
+  };
+  const data = resolve(config.data);
+  const natsServer = ensureNatsServer(say);
+  const unlock = lockFolder(data);
+  const children: SupervisedChild[] = [];
+  let finish: (code: number) => void = () => {};
+  const finished = new Promise<number>((resolve) => {
+    finish = resolve;
+  });
+  let signals = 0;
+  const onSignal = (): void => {
+    signals++;
+    if (signals === 1) {
+      say(
+        '\nEnding: the gateway finishes what it has taken, then the workers, ClickHouse and NATS end. Ctrl-C again: at once.',
+      );
+      finish(0);
+    } else {
+      for (const child of children) child.kill();
+    }
+  };
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
+
+  try {
+    await refuseBusyPorts(config);
+    for (const folder of ['logs', 'nats', 'clickhouse']) mkdirSync(join(data, folder), { recursive: true });
+    const { host } = config;
+    const nats = `${host}:${config.natsPort}`;
+    const clickhouse = `http://${host}:${config.clickhousePort}`;
+    const gateway = `http://${host}:${config.port}`;
+    let key = '';
+    const describe = (): void => {
+      if (key === '') return;
+      writeRunningStack(data, {
+        pid: process.pid,
+        gateway,
+        clickhouse,
+        nats,
+        metrics: {
+          gateway: `http://${host}:${config.gatewayMetricsPort}/metrics`,
+          clickhouse: `http://${host}:${config.clickhouseMetricsPort}/metrics`,
+          ...Object.fromEntries(
+            Array.from({ length: config.workers }, (_, i) => [
+              `worker-${i + 1}`,
+              `http://${host}:${config.workerMetricsPort + i}/metrics`,
+            ]),
+          ),
+        },
+        pids: Object.fromEntries(children.map((child) => [child.name, child.pid ?? 0])),
+        tenant: demoTenant,
+      });
+    };
+    const add = (
+      name: string,
+      args: readonly string[],
+      more: { probe?: () => Promise<void>; endWithinMs: number },
+    ): SupervisedChild => {
+      const child = supervise({
+        name,
+        args,
+        logFile: join(data, 'logs', `${name}.log`),
+        readyWithinMs,
+        say,
+        onReady: describe,
+        ...more,
+      });
+      children.push(child);
+      return child;
+    };
+    const common = ['--host', host, '--log-level', config.logLevel];
+    const observed = [
+      ...common,
+      '--nats-url',
+      nats,
+      '--trace-ratio',
+      String(config.traceRatio),
+      '--otlp-url',
+      config.otlpUrl,
+    ];
+
+    say('Starting nats-server and ClickHouse …');
+    const natsConfig = writeNatsConfig({
+      folder: join(data, 'nats'),
+      host,
+      port: config.natsPort,
+      monitorPort: config.natsMonitorPort,
+    });
+    const tether = fileURLToPath(new URL('./tether.mjs', import.meta.url));
+    const first = [
+      add('nats', [tether, natsServer, '-c', natsConfig], {
+        probe: () => natsGreets(host, config.natsPort, readyWithinMs),
+        endWithinMs: 15_000,
+      }),
+      add(
+        'clickhouse',
+        nodeArguments('clickhouse', [
+          ...common,
+          ...['--clickhouse-port', String(config.clickhousePort), '--clickhouse-data', join(data, 'clickhouse')],
+          ...['--clickhouse-metrics-port', String(config.clickhouseMetricsPort)],
+        ]),
+        { endWithinMs: 30_000 },
+      ),
+    ];
+    const early = await Promise.race([Promise.all(first.map((child) => child.ready)).then(() => undefined), finished]);
+    if (early !== undefined) return early;
+    key = await demoKey(nats, data);
+
+    say('Starting the gateway and the workers …');
+    const second = Array.from({ length: config.workers }, (_, i) =>
+      add(
+        config.workers === 1 ? 'worker' : `worker-${i + 1}`,
+        nodeArguments('worker', [
+          ...observed,
+          '--clickhouse-url',
+          clickhouse,
+          '--metrics-port',
+          String(config.workerMetricsPort + i),
+        ]),
+        { endWithinMs: 20_000 },
+      ),
+    );
+    second.push(
+      add(
+        'gateway',
+        nodeArguments('gateway', [
+          ...observed,
+          ...[
+            '--port',
+            String(config.port),
+            '--metrics-port',
+            String(config.gatewayMetricsPort),
+            '--shards',
+            String(config.shards),
+          ],
+        ]),
+        { endWithinMs: 20_000 },
+      ),
+    );
+    const late = await Promise.race([Promise.all(second.map((child) => child.ready)).then(() => undefined), finished]);
+    if (late !== undefined) return late;
+    describe();
+    process.stdout.write(greeting({ config, gateway, data: config.data, key }));
+    return await finished;
+  } catch (error) {
+    if (error instanceof UsageError) throw error;
+    throw new UsageError(`The stack could not be started. ${(error as Error).message}`);
+  } finally {
+    // Gateway first, so that nothing new comes; NATS last, so that everybody can finish.
+    for (const name of ['gateway', 'worker', 'clickhouse', 'nats']) {
+      await Promise.all(children.filter((child) => child.name.startsWith(name)).map((child) => child.end()));
+    }
+    removeRunningStack(data);
+    unlock();
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.off(signal, onSignal);
+  }
+}
+
+function greeting(stack: { config: UpConfig; gateway: string; data: string; key: string }): string {
+  const { config, gateway, data, key } = stack;
+  const at = new Date().toISOString();
+  const event = (id: string): string =>
+    `{"eventId":"${id}","type":"EVENT_TYPE_PAGE","occurredAt":"${at}","page":{"url":"https://shop.example/"}}`;
+  const dataFlag = data === 'sluice-data' ? '' : ` --data ${data}`;
+  const authority = gateway.slice('http://'.length);
+  return `
+Sluice is ready at ${gateway} (gRPC, gRPC-Web, Connect, HTTP).
+
+  Key of the tenant "${demoTenant}":   ${key}
+                            (kept in ${keyFileOf(data)})
+  Metrics:                  http://${config.host}:${config.gatewayMetricsPort}/metrics (gateway), :${config.workerMetricsPort} (worker), :${config.clickhouseMetricsPort} (ClickHouse)
+  Logs:                     ${join(data, 'logs')}
+
+Send an event with curl:
+
+  curl -s ${gateway}/v1/events -H "authorization: Bearer $(cat ${keyFileOf(data)})" -H 'content-type: application/json' \\
+    -d '${event('hello-1')}'
+
+… or with grpcurl, which needs no .proto files:
+
+  grpcurl -plaintext -H "authorization: Bearer $(cat ${keyFileOf(data)})" \\
+    -d '{"batchId":"hello-batch-2","attempt":1,"batch":{"events":[${event('hello-2')}]}}' \\
+    ${authority} sluice.ingest.v1.IngestService/Publish
+
+See it in ClickHouse a second later:
+
+  npx sluice query${dataFlag} "SELECT event_id, type, page_url, received_at FROM events ORDER BY received_at DESC LIMIT 5"
+
+Ctrl-C ends everything.
+`;
+}

@@ -1,0 +1,58 @@
+/**
+ * nats-server of the local stack: its configuration and when it serves.
+ */
+import { writeFileSync } from 'node:fs';
+import { connect } from 'node:net';
+import { join } from 'node:path';
+
+export interface NatsConfigOptions {
+  readonly folder: string;
+  readonly host: string;
+  readonly port: number;
+  readonly monitorPort: number;
+}
+
+/** Above the largest batch that a gateway may be told to take (8 MiB) there is nothing to send. */
+const maxPayload = '9MB';
+
+/** @returns the file that was written */
+export function writeNatsConfig({ folder, host, port, monitorPort }: NatsConfigOptions): string {
+  const file = join(folder, 'nats.conf');
+  writeFileSync(
+    file,
+    [
+      '# Written at each start of `sluice up`.',
+      `listen: ${JSON.stringify(`${host}:${port}`)}`,
+      `http: ${JSON.stringify(`${host}:${monitorPort}`)}`,
+      `max_payload: ${maxPayload}`,
+      'jetstream {',
+      `  store_dir: ${JSON.stringify(folder)}`,
+      '  max_memory_store: 256MB',
+      '  max_file_store: 1TB',
+      '}',
+      '',
+    ].join('\n'),
+  );
+  return file;
+}
+
+/** Resolves when a NATS server greets on the port. Rejects after `withinMs`. */
+export async function natsGreets(host: string, port: number, withinMs: number): Promise<void> {
+  const end = Date.now() + withinMs;
+  const greeted = (): Promise<boolean> =>
+    new Promise((resolve) => {
+      const socket = connect({ host, port });
+      const settle = (result: boolean): void => {
+        socket.destroy();
+        resolve(result);
+      };
+      socket.setTimeout(1_000, () => settle(false));
+      socket.once('data', (data) => settle(data.subarray(0, 4).toString() === 'INFO'));
+      socket.once('error', () => settle(false));
+      socket.once('close', () => settle(false));
+    });
+  while (!(await greeted())) {
+    if (Date.now() > end) throw new Error(`no NATS server on ${host}:${port} within ${withinMs} ms`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}

@@ -1,0 +1,19 @@
+/**
+ * Holds a program that knows nothing of its parent (nats-server) to the life of the supervisor: when the supervisor is gone,
+ * however it went, the program is ended. `node tether.mjs <program> [arguments]`, with an IPC channel.
+ */
+import { spawn } from 'node:child_process';
+
+const [program, ...args] = process.argv.slice(2);
+const child = spawn(program, args, { stdio: ['ignore', 'inherit', 'inherit'] });
+const end = () => child.kill('SIGTERM');
+
+process.on('disconnect', end);
+process.on('SIGTERM', end);
+process.on('SIGINT', end);
+child.on('spawn', () => process.send?.({ pid: child.pid }));
+child.on('error', (error) => {
+  process.stderr.write(`${error.message}\n`);
+  process.exit(1);
+});
+child.on('exit', (code, signal) => process.exit(signal === null ? (code ?? 0) : 1));
