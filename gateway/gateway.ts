@@ -33,6 +33,10 @@ export interface Gateway {
   readonly port: number;
   readonly ready: boolean;
   readonly reason: string | undefined;
+  /** Open now. */
+  readonly connections: number;
+  /** Requests without a complete answer now. */
+  readonly requests: number;
   /** Not ready → no new connections → streams told, requests answered → what is gathered published. */
   drain(): Promise<void>;
 }
@@ -97,6 +101,12 @@ export async function startGateway(config: GatewayConfig, { nats, log }: Gateway
     },
     get reason() {
       return readiness.reason;
+    },
+    get connections() {
+      return server.connections;
+    },
+    get requests() {
+      return server.requests;
     },
     async drain() {
       if (draining) return;

@@ -39,6 +39,8 @@ export interface FrontServerOptions {
   readonly maxConnectionAge: number;
   /** ms that requests in flight get when a connection has reached its age. */
   readonly grace: number;
+  /** ms without a byte after which an HTTP/2 peer is asked whether it lives. @default 30 s */
+  readonly silenceTimeout?: number;
   readonly onRequest: (request: NodeRequest, response: NodeResponse, connection: Connection) => void;
   readonly log: Log;
 }
@@ -56,9 +58,10 @@ const firstBytesTimeout = 10_000;
 const headersTimeout = 10_000;
 const requestTimeout = 60_000;
 const keepAliveTimeout = 75_000;
-/** After this long without a byte, an HTTP/2 peer with open streams must answer a ping, one without is let go. */
-const silenceTimeout = 60_000;
-const pingTimeout = 10_000;
+/** After this long without a byte, an HTTP/2 peer must answer a ping, in a third of that time again. */
+const silenceTimeout = 30_000;
+/** An HTTP/2 connection without a call is let go after this time. */
+const idleTimeout = 5 * 60_000;
 const maxHeaderBytes = 16 * 1024;
 const maxStreamsPerConnection = 256;
 /** F9: the default of 64 KiB makes a batch of 1 MiB wait for 16 round trips. */
@@ -128,12 +131,15 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
     maxSessionInvalidFrames: 100,
   });
   http2.on('session', (session: ServerHttp2Session) => {
-    const known = handingOver === undefined ? undefined : sockets.get(handingOver);
-    if (known === undefined) return session.destroy();
+    const socket = handingOver;
+    const known = socket === undefined ? undefined : sockets.get(socket);
+    if (socket === undefined || known === undefined) return session.destroy();
+    // A session that failed ends its socket and waits for the peer to do so too, who may have done it before.
+    session.once('close', () => setTimeout(() => socket.destroy(), lastWordsMs).unref());
     known.session = session;
     sessions.set(session, known.connection);
     session.setLocalWindowSize(connectionWindow);
-    watchSilence(session);
+    watchSilence(session, options.silenceTimeout ?? silenceTimeout);
   });
   http2.on('request', (request, response) => {
     const session = request.stream.session;
@@ -344,18 +350,23 @@ function closeWhenAnswered(stream: ServerHttp2Stream): void {
   });
 }
 
-/** Lets go of HTTP/2 peers that are silent and have nothing open, or that are gone without a word (S2). */
-function watchSilence(session: ServerHttp2Session): void {
+/**
+ * Lets go of HTTP/2 peers that have nothing open for long, and of those that do not answer (S2): gone without a word, or
+ * refused by nghttp2 for a broken frame, after which node reads no more and would not see even the end of the connection.
+ */
+function watchSilence(session: ServerHttp2Session, silence: number): void {
   let open = 0;
+  let idleSince = Date.now();
   session.on('stream', (stream) => {
     open++;
     stream.once('close', () => {
       open--;
+      idleSince = Date.now();
     });
   });
-  session.setTimeout(silenceTimeout, () => {
-    if (open === 0) return session.close();
-    const dead = setTimeout(() => session.destroy(), pingTimeout);
+  session.setTimeout(silence, () => {
+    if (open === 0 && Date.now() - idleSince > idleTimeout) return session.close();
+    const dead = setTimeout(() => session.destroy(), silence / 3);
     dead.unref();
     const sent = session.ping((error) => {
       clearTimeout(dead);
