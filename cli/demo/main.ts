@@ -16,7 +16,7 @@
  * Exit code 0: what is stored is exactly what was sent. 1: it is not, or the demo could not run. 130: interrupted.
  */
 import { Command, InvalidArgumentError } from 'commander';
-import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
+import { resolveOptions, stackOptions } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
 import { generatedSource } from './generate.js';
 import { journeySource } from './journeys.js';
@@ -30,7 +30,7 @@ interface Flags {
   readonly weblog?: string;
   readonly events: number;
   readonly seed: number;
-  readonly data: string;
+  readonly data?: string;
   readonly url?: string;
   readonly key?: string;
   readonly clickhouseUrl?: string;
@@ -60,7 +60,7 @@ const program = new Command('sluice demo')
   .option('--weblog <file>', 'replay an access log in Combined Log Format as page views')
   .option('--events <number>', 'events to generate when no file is given', whole(1, 100_000_000), 200_000)
   .option('--seed <number>', 'seed of the generated events', whole(0, 2 ** 32 - 1), 1)
-  .option('--data <folder>', 'data folder of the local stack', 'sluice-data')
+  .option('--data <folder>', `data folder of the local stack (default: "${stackOptions.data.default}")`)
   .option('--url <address>', 'gateway of another stack; give --key and --clickhouse-url too', address)
   .option('--key <key>', "tenant's key for --url")
   .option('--clickhouse-url <address>', 'ClickHouse of that stack', address)
@@ -82,9 +82,9 @@ async function demo(flags: Flags, signal: AbortSignal): Promise<boolean> {
   const run = newRunName(Date.now());
   // Before a stack is started: a bad file should be told at once.
   const source = await sourceOf(flags, run);
-  const settings = resolveOptions(clickhouseClientOptions);
+  const settings = resolveOptions(stackOptions, { data: flags.data });
   const stack = await findStack({
-    data: flags.data,
+    data: settings.data,
     url: flags.url,
     key: flags.key,
     clickhouseUrl: flags.clickhouseUrl,

@@ -43,12 +43,16 @@ export async function runDemo(options: RunOptions): Promise<boolean> {
     out.write(`${line}\n`);
   };
   const startedMs = Date.now();
+  let trouble = '';
   const warehouse = connectDemoWarehouse({
     ...options.clickhouse,
     url: options.stack.clickhouse,
     run,
     sinceMs: startedMs,
     signal,
+    onTrouble: (message) => {
+      trouble = `asking again: ${message.split('\n')[0]?.slice(0, 80)}`;
+    },
   });
   try {
     say(`Streaming ${source.title} as run ${run}.`);
@@ -58,7 +62,12 @@ export async function runDemo(options: RunOptions): Promise<boolean> {
       `Sent and acknowledged ${count(sent.events - refused)} events in ${seconds.toFixed(1)} s (${count(sent.events / seconds)}/s).`,
     );
     if (refused > 0) say(`${count(refused)} events were refused, see above.`);
-    await untilStored(options, warehouse.count, sent.events - refused);
+    const stored = async (): Promise<number> => {
+      const now = await warehouse.count();
+      trouble = '';
+      return now;
+    };
+    await untilStored(options, stored, sent.events - refused, () => trouble);
     const figures = await warehouse.figures();
     say('');
     say(describe(figures));
@@ -158,26 +167,35 @@ async function stream(options: RunOptions): Promise<{ sent: SentFigures; refused
 }
 
 /** Until ClickHouse has as many as were acknowledged, or nothing more comes. */
-async function untilStored(options: RunOptions, stored: () => Promise<number>, wanted: number): Promise<void> {
+async function untilStored(
+  options: RunOptions,
+  stored: () => Promise<number>,
+  wanted: number,
+  trouble: () => string,
+): Promise<void> {
   const progress = startProgress('Loading  ', wanted, options.out);
   const began = performance.now();
   let last = -1;
   let movedAt = began;
+  const show = (): void => {
+    const seconds = ((performance.now() - began) / 1_000).toFixed(1);
+    const more = trouble() === '' ? '' : `; ${trouble()}`;
+    progress.update(Math.max(0, last), `in ClickHouse, ${seconds} s after the last acknowledgement${more}`);
+  };
+  const ticker = setInterval(show, 500);
   try {
     for (;;) {
       options.signal.throwIfAborted();
       const now = await stored();
       if (now !== last) movedAt = performance.now();
       last = now;
-      progress.update(
-        now,
-        `in ClickHouse, ${((performance.now() - began) / 1_000).toFixed(1)} s after the last acknowledgement`,
-      );
+      show();
       // Too many is for the comparison to say.
       if (now >= wanted || performance.now() - movedAt > (options.stallMs ?? 180_000)) return;
       await pause(300);
     }
   } finally {
+    clearInterval(ticker);
     progress.stop();
   }
 }

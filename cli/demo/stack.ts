@@ -1,15 +1,14 @@
 /**
  * The stack that the demo streams into: one given by flags, else the one that runs on the data folder, else one that the
- * demo starts, and stops at its end.
- *
- * `sluice up` says where things are in two files of its data folder: `up.json` (addresses) and `demo-key`.
+ * demo starts, and stops at its end. Where a local one is, `sluice up` says in its data folder (../stack-file.ts).
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, mkdirSync, openSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { UsageError } from '../../lib/errors.js';
+import { keyFileOf, runningStack } from '../stack-file.js';
 
 export interface StackAddress {
   /** http://host:port */
@@ -49,7 +48,7 @@ export async function findStack(options: StackOptions): Promise<Stack> {
   const { data, say } = options;
   const given = [options.url, options.key, options.clickhouseUrl].filter((value) => value !== undefined);
   if (given.length > 0) return givenStack(options);
-  const running = await runningStack(data);
+  const running = await readyStack(data, 60_000, options.signal);
   if (running !== undefined) {
     say(`Using the stack that runs on ${data}: gateway ${running.gateway}, ClickHouse ${running.clickhouse}.`);
     return { ...running, stop: async () => undefined };
@@ -75,29 +74,29 @@ async function givenStack({ url, key, clickhouseUrl, data, say }: StackOptions):
   return { gateway, key: chosenKey, clickhouse, stop: async () => undefined };
 }
 
-/** What up.json and demo-key say; undefined when they are not there or make no sense. */
+/** Of the stack that runs on the folder, ready or not. */
 async function readAddresses(data: string): Promise<StackAddress | undefined> {
-  try {
-    const addresses: unknown = JSON.parse(await readFile(join(data, 'up.json'), 'utf8'));
-    const key = (await readFile(join(data, 'demo-key'), 'utf8')).trim();
-    if (typeof addresses !== 'object' || addresses === null) return undefined;
-    const read = (name: string): string | undefined => {
-      const value = (addresses as Record<string, unknown>)[name];
-      if (typeof value !== 'string' || value === '') return undefined;
-      return value.includes('://') ? value.replace(/\/$/, '') : `http://${value}`;
-    };
-    const gateway = read('gateway');
-    const clickhouse = read('clickhouse');
-    return gateway === undefined || clickhouse === undefined || key === '' ? undefined : { gateway, key, clickhouse };
-  } catch {
-    return undefined;
-  }
+  const stack = runningStack(data);
+  const key = await readFile(keyFileOf(data), 'utf8').catch(() => '');
+  return stack === undefined || key.trim() === ''
+    ? undefined
+    : { gateway: stack.gateway, clickhouse: stack.clickhouse, key: key.trim() };
 }
 
-/** The files stay behind when a stack is killed, so what they name must also answer. */
-async function runningStack(data: string): Promise<StackAddress | undefined> {
-  const addresses = await readAddresses(data);
-  return addresses !== undefined && (await isReady(addresses.gateway)) ? addresses : undefined;
+/** A stack that runs may be restarting its gateway just now. */
+async function readyStack(data: string, withinMs: number, signal: AbortSignal): Promise<StackAddress | undefined> {
+  const deadline = performance.now() + withinMs;
+  for (;;) {
+    signal.throwIfAborted();
+    const addresses = await readAddresses(data);
+    if (addresses === undefined || (await isReady(addresses.gateway))) return addresses;
+    if (performance.now() > deadline) {
+      throw new UsageError(
+        `A stack runs on ${data}, and its gateway ${addresses.gateway} is not ready (GET ${addresses.gateway}/readyz says why).`,
+      );
+    }
+    await pause(200);
+  }
 }
 
 async function isReady(gateway: string): Promise<boolean> {
@@ -133,8 +132,8 @@ async function startStack(options: StackOptions): Promise<Stack> {
     for (;;) {
       signal.throwIfAborted();
       if (failure !== undefined) throw await notStarted(failure, logFile);
-      const address = await runningStack(data);
-      if (address !== undefined) {
+      const address = await readAddresses(data);
+      if (address !== undefined && (await isReady(address.gateway))) {
         say(`The stack is up: gateway ${address.gateway}, ClickHouse ${address.clickhouse}.`);
         return { ...address, stop };
       }

@@ -2,7 +2,7 @@
  * What ClickHouse has of one run of the demo. ClickHouse may be killed at any moment of it: each question is asked again,
  * with growing waits, until it has failed for two minutes.
  */
-import { type ClickHouseClient, createClient } from '@clickhouse/client';
+import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickhouse/client';
 import { UsageError } from '../../lib/errors.js';
 
 export interface TypeFigures {
@@ -46,6 +46,8 @@ export interface DemoWarehouseOptions {
   /** No event of the run was received before, ms since 1970. */
   readonly sinceMs: number;
   readonly signal: AbortSignal;
+  /** A question failed and is asked again. */
+  readonly onTrouble: (message: string) => void;
   /** @default 120000 */
   readonly failAfterMs?: number;
 }
@@ -58,6 +60,8 @@ export function connectDemoWarehouse(options: DemoWarehouseOptions): DemoWarehou
     username: options.user,
     password: options.password,
     request_timeout: 60_000,
+    // Failures are expected, and told by `onTrouble`.
+    log: { level: ClickHouseLogLevel.OFF },
   });
   // A day early, for clocks that differ: it spares ClickHouse the partitions of former days.
   const day = new Date(options.sinceMs - 86_400_000).toISOString().slice(0, 10);
@@ -73,8 +77,9 @@ export function connectDemoWarehouse(options: DemoWarehouseOptions): DemoWarehou
         const answer = await client.query({ query, format: 'JSONEachRow' });
         return await answer.json<Record<string, string>>();
       } catch (error) {
+        const why = error instanceof Error ? error.message : String(error);
+        options.onTrouble(why);
         if (performance.now() > giveUpAt) {
-          const why = error instanceof Error ? error.message : String(error);
           throw new UsageError(`ClickHouse at ${options.url} does not answer: ${why}. Is it running?`);
         }
         await pause(wait * (0.5 + Math.random() / 2));

@@ -117,7 +117,10 @@ export const embeddedOptions = {
   logLevel: commonOptions.logLevel,
   clickhousePort: option.int(8123, 'Port of the HTTP interface; 0 picks a free one.', { min: 0, max: 65535 }),
   clickhouseData: option.string('sluice-data/clickhouse', 'Folder of the data; one process at a time.'),
-  clickhouseMetricsPort: option.int(8124, 'Port of the Prometheus endpoint /metrics; 0 picks a free one.', { min: 0, max: 65535 }),
+  clickhouseMetricsPort: option.int(8124, 'Port of the Prometheus endpoint /metrics; 0 picks a free one.', {
+    min: 0,
+    max: 65535,
+  }),
 } satisfies OptionTable;
 
 /** `sluice up`: everything on one machine. Variables of the roles reach the roles. */
