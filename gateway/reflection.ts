@@ -12,6 +12,7 @@ import {
 } from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
 import { Code, type ConnectRouter, type HandlerContext } from '@connectrpc/connect';
+import { file_google_rpc_error_details } from '#gen/google/rpc/error_details_pb.js';
 import {
   ServerReflection,
   type ServerReflectionRequest,
@@ -33,7 +34,8 @@ interface Index {
 /** Serves these services and, with them, itself. */
 export function reflectionRoutes(services: readonly DescService[]): (router: ConnectRouter) => void {
   const all = [...services, ServerReflection, ServerReflectionAlpha];
-  const index = indexOf(all.map((service) => service.file));
+  // Error details are imported by no service, and yet sent.
+  const index = indexOf([...all.map((service) => service.file), file_google_rpc_error_details]);
   const names = all.map((service) => service.typeName).sort();
 
   async function* info(
