@@ -1,0 +1,105 @@
+/** A whole stack for one test: real nats-server, gateway, worker and ClickHouse, each a process that may be killed. */
+import { type ChildProcess, fork } from 'node:child_process';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { addTenant } from '../../../lib/tenants.js';
+import { freePort, withNats } from '../../../lib/testing/nats.js';
+
+type RoleName = 'gateway' | 'worker' | 'clickhouse';
+
+export interface TestStack {
+  readonly gateway: string;
+  readonly clickhouse: string;
+  readonly key: string;
+  /** kill -9, then a new process with the same settings. Resolves when that is ready. */
+  crash(role: RoleName): Promise<void>;
+}
+
+const root = fileURLToPath(new URL('../../..', import.meta.url));
+const entries: Readonly<Record<RoleName, string>> = {
+  gateway: 'gateway/main.ts',
+  worker: 'workers/main.ts',
+  clickhouse: 'workers/embedded/main.ts',
+};
+
+function start(role: RoleName, flags: readonly string[]): Promise<ChildProcess> {
+  return new Promise((resolve, reject) => {
+    const child = fork(join(root, entries[role]), flags, {
+      cwd: root,
+      execArgv: ['--import', 'tsx', '--max-http-header-size=1048576'],
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    });
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL');
+      reject(new Error(`${role} was not ready within 60 s`));
+    }, 60_000);
+    child.once('message', () => {
+      clearTimeout(timer);
+      resolve(child);
+    });
+    child.once('exit', (code, signal) => {
+      clearTimeout(timer);
+      reject(new Error(`${role} ended with ${signal ?? code} before it was ready`));
+    });
+  });
+}
+
+function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
+  return new Promise((resolve) => {
+    if (child.exitCode !== null || child.signalCode !== null) return resolve();
+    const killer = setTimeout(() => child.kill('SIGKILL'), 15_000);
+    child.once('exit', () => {
+      clearTimeout(killer);
+      resolve();
+    });
+    child.kill(signal);
+  });
+}
+
+export async function withStack<T>(use: (stack: TestStack) => Promise<T>): Promise<T> {
+  const folder = await mkdtemp(join(tmpdir(), 'sluice-demo-'));
+  const roles = new Map<RoleName, ChildProcess>();
+  try {
+    return await withNats(async (nats) => {
+      try {
+        const ports = { gateway: await freePort(), clickhouse: await freePort() };
+        const clickhouse = `http://127.0.0.1:${ports.clickhouse}`;
+        const common = ['--nats-url', nats.url, '--metrics-port', '0', '--log-level', 'error'];
+        const flags: Readonly<Record<RoleName, readonly string[]>> = {
+          clickhouse: [
+            '--clickhouse-port',
+            String(ports.clickhouse),
+            '--clickhouse-data',
+            join(folder, 'clickhouse'),
+            '--log-level',
+            'error',
+          ],
+          gateway: [...common, '--port', String(ports.gateway), '--shard-max-bytes', '256MiB'],
+          worker: [...common, '--clickhouse-url', clickhouse, '--block-delay', '200ms'],
+        };
+        const { key } = await addTenant(nats.nc, { tenant: 'demo' });
+        for (const role of ['clickhouse', 'gateway', 'worker'] as const)
+          roles.set(role, await start(role, flags[role]));
+        return await use({
+          gateway: `http://127.0.0.1:${ports.gateway}`,
+          clickhouse,
+          key,
+          async crash(role) {
+            const child = roles.get(role);
+            if (child !== undefined) await end(child, 'SIGKILL');
+            roles.set(role, await start(role, flags[role]));
+          },
+        });
+      } finally {
+        for (const role of ['worker', 'gateway', 'clickhouse'] as const) {
+          const child = roles.get(role);
+          if (child !== undefined) await end(child, 'SIGTERM');
+        }
+      }
+    });
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
