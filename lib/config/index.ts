@@ -16,6 +16,7 @@ export {
   refuseUnknownVariables,
   resolveOptions,
   searchPath,
+  telemetryDisabled,
   type Values,
   variableOf,
 } from './options.js';

@@ -171,3 +171,6 @@ export function refuseUnknownVariables(
 
 /** Where programs are looked for. */
 export const searchPath = (): string => process.env.PATH ?? '';
+
+/** OpenTelemetry's own switch. */
+export const telemetryDisabled = (): boolean => process.env.OTEL_SDK_DISABLED === 'true';

@@ -20,6 +20,9 @@ async function main(): Promise<void> {
   const config = resolveOptions(embeddedOptions, parseArgv(process.argv.slice(2), embeddedOptions));
   const log = createLog('clickhouse', config.logLevel);
   const folder = resolve(config.clickhouseData);
+  // The engine writes a cache of format schemas to the folder that it runs in.
+  mkdirSync(folder, { recursive: true });
+  process.chdir(folder);
   const engine = await openEngine(join(folder, 'store'));
   const spoolFolder = join(folder, 'spool');
   // What a killed process left behind was never acknowledged to anybody.

@@ -1,0 +1,92 @@
+/**
+ * Telemetry of a role: traces to an OTLP collector when there is one, metrics on a Prometheus endpoint. Loaded before the
+ * role (`node --import tsx --import ./lib/telemetry/start.ts gateway/main.ts …`), because instruments made before the SDK
+ * has started stay without effect (fact F10). It reads the role's own command line.
+ *
+ *   start.ts             the SDK
+ *   process-metrics.ts   garbage collection, event loop, memory, CPU
+ *
+ * Nothing here throws into the role, except that a metrics port that cannot be had ends it at once. With OTEL_SDK_DISABLED=true
+ * nothing is started.
+ */
+import { sep } from 'node:path';
+import { metrics } from '@opentelemetry/api';
+import { PrometheusExporter } from '@opentelemetry/exporter-prometheus';
+import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto';
+import { resourceFromAttributes } from '@opentelemetry/resources';
+import { NodeSDK, tracing } from '@opentelemetry/sdk-node';
+import {
+  embeddedOptions,
+  flagOf,
+  gatewayOptions,
+  type OptionTable,
+  parseArgv,
+  resolveOptions,
+  telemetryDisabled,
+  workerOptions,
+} from '../config/index.js';
+import { observeProcess } from './process-metrics.js';
+
+interface Role {
+  readonly name: string;
+  readonly options: OptionTable;
+  /** Name of the option with the metrics port. */
+  readonly port: string;
+}
+
+const roles: Readonly<Record<string, Role>> = {
+  'gateway/main.ts': { name: 'gateway', options: gatewayOptions, port: 'metricsPort' },
+  'workers/main.ts': { name: 'worker', options: workerOptions, port: 'metricsPort' },
+  'workers/embedded/main.ts': { name: 'clickhouse', options: embeddedOptions, port: 'clickhouseMetricsPort' },
+};
+
+function roleOf(entry: string): Role | undefined {
+  const path = entry.split(sep).join('/');
+  // The longest match: workers/embedded/main.ts is not workers/main.ts.
+  return Object.entries(roles).find(([file]) => path === file || path.endsWith(`/${file}`))?.[1];
+}
+
+/** Undefined when the command line is wrong: the role itself will say so. */
+function settingsOf(role: Role): Record<string, unknown> | undefined {
+  try {
+    return resolveOptions(role.options, parseArgv(process.argv.slice(2), role.options)) as Record<string, unknown>;
+  } catch {
+    return undefined;
+  }
+}
+
+async function start(role: Role, config: Record<string, unknown>): Promise<void> {
+  const host = String(config.host);
+  const port = Number(config[role.port]);
+  const endpoint = new PrometheusExporter({ host, port, preventServerStart: true });
+  try {
+    await endpoint.startServer();
+  } catch (error) {
+    process.stderr.write(
+      `Port ${port} for /metrics cannot be had (${(error as Error).message}): set ${flagOf(role.port)} to another.\n`,
+    );
+    process.exit(1);
+  }
+  const url = String(config.otlpUrl ?? '');
+  const sdk = new NodeSDK({
+    resource: resourceFromAttributes({ 'service.name': `sluice-${role.name}` }),
+    autoDetectResources: false,
+    instrumentations: [],
+    metricReaders: [endpoint],
+    sampler: new tracing.ParentBasedSampler({
+      root: new tracing.TraceIdRatioBasedSampler(Number(config.traceRatio ?? 0)),
+    }),
+    // Without a collector spans still carry the context on, and go nowhere.
+    spanProcessors: url === '' ? [] : [new tracing.BatchSpanProcessor(new OTLPTraceExporter({ url }))],
+  });
+  sdk.start();
+  observeProcess(metrics.getMeter('sluice'));
+  // What is still in the batch of spans, bounded by the exporter's own time-out; the role does not wait for it.
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.once(signal, () => void sdk.shutdown().catch(() => {}));
+  }
+}
+
+const role = roleOf(process.argv[1] ?? '');
+const config = role === undefined || telemetryDisabled() ? undefined : settingsOf(role);
+if (role !== undefined && config !== undefined) await start(role, config);
