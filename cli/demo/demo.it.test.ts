@@ -42,7 +42,7 @@ const target = (stack: TestStack): string[] => [
   stack.clickhouse,
 ];
 
-test('what was sent is what is stored, run after run, and through kill -9 of worker and ClickHouse', async () => {
+test('what was sent is what is stored, run after run, through kill -9 of worker and ClickHouse and a drained gateway', async () => {
   await withStack(async (stack) => {
     const first = await demo([...target(stack), '--events', '3000']);
     assert.is(first.code, 0, first.output);
@@ -52,10 +52,10 @@ test('what was sent is what is stored, run after run, and through kill -9 of wor
     const crashes: Promise<void>[] = [];
     const second = await demo([...target(stack), '--events', '60000', '--seed', '2'], (output) => {
       if (crashes.length > 0 || !output.includes('Streaming')) return;
-      crashes.push(stack.crash('clickhouse'), stack.crash('worker'));
+      crashes.push(stack.crash('clickhouse'), stack.crash('worker'), stack.replace('gateway'));
     });
     await Promise.all(crashes);
-    assert.is(crashes.length, 2);
+    assert.is(crashes.length, 3);
     assert.is(second.code, 0, second.output);
     assert.match(second.output, /OK: sent = stored = distinct = 60,000 events/);
 

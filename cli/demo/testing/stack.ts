@@ -15,6 +15,8 @@ export interface TestStack {
   readonly key: string;
   /** kill -9, then a new process with the same settings. Resolves when that is ready. */
   crash(role: RoleName): Promise<void>;
+  /** The same with SIGTERM: a drain, then a new process. */
+  replace(role: RoleName): Promise<void>;
 }
 
 const root = fileURLToPath(new URL('../../..', import.meta.url));
@@ -82,15 +84,17 @@ export async function withStack<T>(use: (stack: TestStack) => Promise<T>): Promi
         const { key } = await addTenant(nats.nc, { tenant: 'demo' });
         for (const role of ['clickhouse', 'gateway', 'worker'] as const)
           roles.set(role, await start(role, flags[role]));
+        const again = async (role: RoleName, signal: NodeJS.Signals): Promise<void> => {
+          const child = roles.get(role);
+          if (child !== undefined) await end(child, signal);
+          roles.set(role, await start(role, flags[role]));
+        };
         return await use({
           gateway: `http://127.0.0.1:${ports.gateway}`,
           clickhouse,
           key,
-          async crash(role) {
-            const child = roles.get(role);
-            if (child !== undefined) await end(child, 'SIGKILL');
-            roles.set(role, await start(role, flags[role]));
-          },
+          crash: (role) => again(role, 'SIGKILL'),
+          replace: (role) => again(role, 'SIGTERM'),
         });
       } finally {
         for (const role of ['worker', 'gateway', 'clickhouse'] as const) {
