@@ -115,6 +115,9 @@ const interrupt = new AbortController();
 for (const name of ['SIGINT', 'SIGTERM'] as const) {
   process.on(name, () => interrupt.abort(new Error(name)));
 }
+// `sluice demo` runs this file as a child: when that is killed, this one stops the stack that it started, and ends.
+process.on('disconnect', () => interrupt.abort(new Error('the parent process is gone')));
+process.channel?.unref();
 program.parse();
 try {
   process.exitCode = (await demo(program.opts<Flags>(), interrupt.signal)) ? 0 : 1;
