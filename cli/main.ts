@@ -16,6 +16,7 @@ import { Command, Option } from 'commander';
 import {
   allOptions,
   embeddedOptions,
+  eraseOptions,
   flagOf,
   gatewayOptions,
   type OptionTable,
@@ -32,6 +33,7 @@ import { query } from './query.js';
 import { type Entry, root } from './roles.js';
 import { run } from './run.js';
 import { settings } from './settings.js';
+import { addresses } from './stack-file.js';
 import * as tenant from './tenant.js';
 import { up } from './up/index.js';
 
@@ -147,7 +149,21 @@ Examples:
     stackOptions,
   ).action((keyId: string, flags: object) => tenant.revoke(resolveOptions(stackOptions, { ...flags }), keyId));
 
-  passThrough(program, 'erase', 'erase', "delete a user's events for good: erase --tenant <id> --user-id <id>");
+  withOptions(
+    program.command('erase').description("delete a user's events for good: erase --tenant <id> --user-id <id>"),
+    { data: stackOptions.data, ...eraseOptions },
+  ).action(async (flags: Record<string, string>) => {
+    const { data, ...given } = flags;
+    // Found as the other commands find it, unless told.
+    const found = addresses(
+      resolveOptions(stackOptions, { data, natsUrl: given.natsUrl, clickhouseUrl: given.clickhouseUrl }),
+    );
+    const words = Object.entries({ ...given, natsUrl: found.nats, clickhouseUrl: found.clickhouse });
+    process.exitCode = await run(
+      'erase',
+      words.flatMap(([name, value]) => [flagOf(name), String(value)]),
+    );
+  });
   passThrough(program, 'demo', 'demo', 'stream events through the stack and show what arrived (npm run demo)', () => {
     ensureNatsServer(say);
   });

@@ -23,7 +23,7 @@ import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import { jetstreamManager } from '@nats-io/jetstream';
 import { Kvm } from '@nats-io/kv';
-import { resolveOptions, workerOptions } from '../lib/config/index.js';
+import { parseArgv, resolveOptions, workerOptions } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
 import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
@@ -42,7 +42,7 @@ const drainMs = 8_000;
 const retentionRoundMs = 10 * 60_000;
 
 async function main(): Promise<void> {
-  const config = resolveOptions(workerOptions);
+  const config = resolveOptions(workerOptions, parseArgv(process.argv.slice(2), workerOptions));
   const log = createLog('worker', config.logLevel);
   const stop = new AbortController();
   let ending: (() => Promise<void>) | undefined;

@@ -124,6 +124,15 @@ export const embeddedOptions = {
   }),
 } satisfies OptionTable;
 
+/** `sluice erase`. */
+export const eraseOptions = {
+  ...commonOptions,
+  ...clickhouseClientOptions,
+  tenant: option.string('', 'Whose user it is.'),
+  userId: option.string('', 'The user_id of the events to delete.'),
+  eraseWait: option.ms(60_000, 'How long to wait until the workers have loaded what is in the log.', { min: 0 }),
+} satisfies OptionTable;
+
 /** `sluice up`: everything on one machine. Variables of the roles reach the roles. */
 export const upOptions = {
   ...commonOptions,
@@ -161,7 +170,8 @@ export const allOptions: Readonly<Record<string, OptionTable>> = {
   gateway: gatewayOptions,
   worker: workerOptions,
   clickhouse: embeddedOptions,
-  'query, tenant, erase, demo': stackOptions,
+  erase: eraseOptions,
+  'query, tenant': stackOptions,
 };
 
 export type GatewayConfig = Values<typeof gatewayOptions>;
