@@ -17,6 +17,7 @@ export {
   resolveOptions,
   searchPath,
   telemetryDisabled,
+  testEnvironment,
   type Values,
   variableOf,
 } from './options.js';

@@ -174,3 +174,15 @@ export const searchPath = (): string => process.env.PATH ?? '';
 
 /** OpenTelemetry's own switch. */
 export const telemetryDisabled = (): boolean => process.env.OTEL_SDK_DISABLED === 'true';
+
+/** For the processes of tests: no telemetry, no settings of the caller's, and servers that Debian keeps out of the PATH. */
+export function testEnvironment(): Record<string, string> {
+  const kept = Object.entries(process.env).filter(
+    ([name, value]) => value !== undefined && !name.startsWith('SLUICE_'),
+  );
+  return {
+    ...(Object.fromEntries(kept) as Record<string, string>),
+    OTEL_SDK_DISABLED: 'true',
+    PATH: `${searchPath()}:/usr/sbin:/usr/local/sbin`,
+  };
+}
