@@ -2,7 +2,8 @@
  * The embedded ClickHouse engine: a few sessions on one data folder. A session runs one statement at a time, so several of
  * them are what lets a look-up pass a long insert.
  */
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Session } from 'chdb';
 import { UsageError } from '../../lib/errors.js';
 
@@ -52,7 +53,25 @@ const engineArguments = [
   '--index_mark_cache_size=16777216',
 ];
 
-const busy = /lock|already running|another/i;
+const inUse = (folder: string, by: string): UsageError =>
+  new UsageError(`${folder} is in use by ${by}: end it, or give another folder by --clickhouse-data.`);
+
+/**
+ * Who has the folder's lock, where the system tells (Linux). The engine's own answer is a line on stderr of its own and an
+ * error that does not say why, so it is asked last.
+ */
+function lockHolder(folder: string): string | undefined {
+  try {
+    const { ino } = statSync(join(folder, 'status'));
+    const held = readFileSync('/proc/locks', 'utf8')
+      .split('\n')
+      .map((line) => line.trim().split(/\s+/))
+      .find((words) => words[1] === 'FLOCK' && words[5]?.endsWith(`:${ino}`));
+    return held === undefined ? undefined : `process ${held[4]}`;
+  } catch {
+    return undefined;
+  }
+}
 
 /**
  * Opens a data folder.
@@ -66,6 +85,8 @@ export async function openEngine(folder: string): Promise<Engine> {
     );
   });
   mkdirSync(folder, { recursive: true });
+  const holder = lockHolder(folder);
+  if (holder !== undefined) throw inUse(folder, holder);
   const idle: { session: Session; database: string }[] = [];
   const all: Session[] = [];
   try {
@@ -75,12 +96,8 @@ export async function openEngine(folder: string): Promise<Engine> {
       idle.push({ session, database: 'default' });
     }
   } catch (error) {
-    const message = String(error).split('\n')[0] ?? '';
-    throw new UsageError(
-      busy.test(message)
-        ? `${folder} is in use by another process: end it, or give another folder. (${message})`
-        : `The embedded ClickHouse cannot open ${folder}: ${message}`,
-    );
+    if (lockHolder(folder) !== undefined) throw inUse(folder, 'another process');
+    throw new UsageError(`The embedded ClickHouse cannot open ${folder}: ${String(error).split('\n')[0]}`);
   }
   const waiting: (() => void)[] = [];
   let running = 0;

@@ -37,8 +37,9 @@ export function withSettings(statement: string, url: URLSearchParams): string {
     if (!/^\w+$/.test(name)) throw new Error(`"${name}" is not the name of a setting`);
     settings.push(`${name} = ${/^-?\d+(?:\.\d+)?$/.test(value) ? value : quote(value)}`);
   }
-  const bare = statement.replace(/;\s*$/, '');
-  return settings.length === 0 ? bare : `${bare} SETTINGS ${settings.join(', ')}`;
+  const bare = statement.replace(/\s*;?\s*$/, '');
+  // On a line of their own: a statement may end with a comment.
+  return settings.length === 0 ? bare : `${bare}\nSETTINGS ${settings.join(', ')}`;
 }
 
 const escapes: Readonly<Record<string, string>> = { n: '\n', t: '\t', r: '\r', b: '\b', f: '\f', '0': '\0' };

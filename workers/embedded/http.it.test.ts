@@ -1,0 +1,203 @@
+/**
+ * The embedded server as its clients see it: over real sockets, with the real engine, killed and stopped.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { request } from 'node:http';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
+import { ClickHouseError, createClient } from '@clickhouse/client';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
+import { freePort } from '../../lib/testing/nats.js';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+interface Answer {
+  readonly status: number;
+  readonly headers: Readonly<Record<string, string | string[] | undefined>>;
+  readonly text: string;
+}
+
+/** A plain request: fetch would undo what is to be seen (compression), or hide it. */
+function post(
+  url: string,
+  parameters: Record<string, string>,
+  body: string | Uint8Array = '',
+  headers: Record<string, string> = {},
+): Promise<Answer> {
+  return new Promise((resolve, reject) => {
+    const sent = request(`${url}/?${new URLSearchParams(parameters)}`, { method: 'POST', headers }, (response) => {
+      const chunks: Buffer[] = [];
+      response.on('data', (chunk: Buffer) => chunks.push(chunk));
+      response.on('end', () =>
+        resolve({
+          status: response.statusCode ?? 0,
+          headers: response.headers,
+          text: Buffer.concat(chunks).toString('latin1'),
+        }),
+      );
+      response.on('error', reject);
+    });
+    sent.on('error', reject);
+    sent.end(body);
+  });
+}
+
+const insertCsv = "INSERT INTO t SELECT a FROM input('a Int64') FORMAT CSV";
+const slow = 'SELECT sleepEachRow(0.5) FROM numbers(6)';
+
+test('statements, settings, parameters and data come through; errors are those that the client knows', async () => {
+  await withClickHouse(async ({ url }) => {
+    const client = createClient({ url, compression: { response: true, request: true }, log: { level: 127 } });
+    try {
+      await client.command({ query: 'CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a' });
+      // Data: plain, gzip, and cut short.
+      assert.is((await post(url, { query: insertCsv }, '1\n2\n')).status, 200);
+      const zipped = await post(url, { query: insertCsv }, gzipSync('3\n'), { 'content-encoding': 'gzip' });
+      assert.is(zipped.status, 200, zipped.text);
+      const cut = await post(url, { query: insertCsv }, gzipSync('4\n').subarray(0, 12), {
+        'content-encoding': 'gzip',
+      });
+      assert.is(cut.status, 500);
+      assert.is((await post(url, {}, 'SELECT sum(a) FROM t')).text, '6\n');
+      // Parameters of all sorts of text.
+      for (const text of ["it's", 'a\nb\tc', '\\', '\\n', 'ü€😀', '']) {
+        const result = await client.query({
+          query: 'SELECT {x:String} AS x',
+          query_params: { x: text },
+          format: 'JSONEachRow',
+        });
+        assert.equal(await result.json(), [{ x: text }]);
+      }
+      const setting = await client.query({
+        query: "SELECT getSetting('max_block_size') AS s",
+        clickhouse_settings: { max_block_size: '777' },
+        format: 'JSONEachRow',
+      });
+      assert.is(String(((await setting.json()) as { s: unknown }[])[0]?.s), '777');
+      // Answers: gzip only where asked for.
+      const ask = { query: 'SELECT number FROM numbers(5000)', enable_http_compression: '1' };
+      const packed = await post(url, ask, '', { 'accept-encoding': 'gzip' });
+      assert.is(packed.headers['content-encoding'], 'gzip');
+      assert.is((await post(url, ask)).headers['content-encoding'], undefined);
+      // Errors.
+      const wrong = await client.query({ query: 'SELECT nope FROM t' }).catch((e: unknown) => e);
+      assert.instance(wrong, ClickHouseError);
+      assert.equal([(wrong as ClickHouseError).code, (wrong as ClickHouseError).type], ['47', 'UNKNOWN_IDENTIFIER']);
+      const missing = await client.query({ query: 'SELECT 1 FROM missing' }).catch((e: unknown) => e);
+      assert.equal([(missing as ClickHouseError).code, (missing as ClickHouseError).type], ['60', 'UNKNOWN_TABLE']);
+      assert.is((await post(url, {}, ' ')).status, 500);
+      assert.is((await post(url, { query: 'SELECT 1', 'a b': '1' })).status, 500);
+      const raw = await post(url, { query: 'SELECT nope' });
+      assert.is(raw.headers['x-clickhouse-exception-code'], '47');
+    } finally {
+      await client.close();
+    }
+  });
+});
+
+test('a query id runs once at a time (216), and is free again afterwards', async () => {
+  await withClickHouse(async ({ url }) => {
+    const first = post(url, { query: slow, query_id: 'one' });
+    let second = await post(url, { query: 'SELECT 1', query_id: 'one' });
+    for (let i = 0; second.status === 200 && i < 20; i++)
+      second = await post(url, { query: 'SELECT 1', query_id: 'one' });
+    assert.is(second.headers['x-clickhouse-exception-code'], '216');
+    assert.match(second.text, /QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING/);
+    assert.is((await first).status, 200);
+    assert.is((await post(url, { query: 'SELECT 1', query_id: 'one' })).text, '1\n');
+  });
+});
+
+test('a long SELECT delays neither an INSERT nor /ping', async () => {
+  await withClickHouse(async ({ url }) => {
+    await post(url, { query: 'CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a' });
+    let done = false;
+    const long = Promise.all([post(url, { query: slow }), post(url, { query: slow })]).then(() => {
+      done = true;
+    });
+    await post(url, { query: insertCsv }, '1\n');
+    assert.is(await (await fetch(`${url}/ping`)).text(), 'Ok.\n');
+    assert.is((await post(url, { query: 'SELECT count() FROM t' })).text, '1\n');
+    assert.not(done, 'the long ones still run');
+    await long;
+  });
+});
+
+test('what an INSERT has reported is there after a SIGKILL at that moment, time after time', async () => {
+  await withClickHouse(async (clickhouse: TestClickHouse) => {
+    const { url } = clickhouse;
+    await post(url, { query: 'CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a' });
+    for (let round = 1; round <= 10; round++) {
+      const answer = await post(url, { query: insertCsv }, `${round}\n`);
+      clickhouse.process().kill('SIGKILL');
+      assert.is(answer.status, 200, answer.text);
+      await clickhouse.restart();
+      assert.is(
+        (await post(url, { query: 'SELECT count(), sum(a) FROM t' })).text,
+        `${round}\t${(round * (round + 1)) / 2}\n`,
+      );
+    }
+  });
+});
+
+/** A server of the test's own; resolves with how it ended, and what it wrote to stderr. */
+function start(
+  port: number,
+  folder: string,
+): { child: ChildProcess; ended: Promise<{ code: number | null; text: string }> } {
+  const child = spawn(
+    process.execPath,
+    ['--import', 'tsx', 'workers/embedded/main.ts', '--clickhouse-port', String(port), '--clickhouse-data', folder],
+    { cwd: root, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] },
+  );
+  let text = '';
+  child.stderr?.on('data', (chunk) => {
+    text += String(chunk);
+  });
+  return { child, ended: once(child, 'exit').then(([code]) => ({ code: code as number | null, text })) };
+}
+
+/** Lines that are not log lines. */
+const plainLines = (text: string): string[] => text.split('\n').filter((line) => line !== '' && !line.startsWith('{'));
+
+test('a folder or a port in use is one clear line and a failure; SIGTERM ends cleanly, after what runs', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'sluice-clickhouse-'));
+  const other = await mkdtemp(join(tmpdir(), 'sluice-clickhouse-'));
+  const port = await freePort();
+  const first = start(port, folder);
+  try {
+    await Promise.race([once(first.child, 'message'), first.ended]);
+    const sameFolder = await start(await freePort(), folder).ended;
+    assert.is(sameFolder.code, 1);
+    assert.is(plainLines(sameFolder.text).length, 1, sameFolder.text);
+    assert.match(
+      sameFolder.text,
+      new RegExp(`in use by process ${first.child.pid}: end it, or give another folder by --clickhouse-data`),
+    );
+    const samePort = await start(port, other).ended;
+    assert.is(samePort.code, 1);
+    assert.is(plainLines(samePort.text).length, 1, samePort.text);
+    assert.match(samePort.text, /Port \d+ is taken.*--clickhouse-port/);
+    // The one that runs was not disturbed.
+    const url = `http://127.0.0.1:${port}`;
+    await post(url, { query: 'CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a' });
+    const running = post(url, { query: 'INSERT INTO t SELECT sleepEachRow(0.2) + 1 FROM numbers(5)' });
+    await post(url, { query: 'SELECT 1' });
+    first.child.kill('SIGTERM');
+    assert.is((await running).status, 200);
+    assert.is((await first.ended).code, 0);
+    assert.equal(await readdir(join(folder, 'spool')), []);
+  } finally {
+    first.child.kill('SIGKILL');
+    await rm(folder, { recursive: true, force: true });
+    await rm(other, { recursive: true, force: true });
+  }
+});
+
+test.run();

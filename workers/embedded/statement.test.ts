@@ -1,0 +1,63 @@
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { parametersOf, readFromFile, withSettings } from './statement.js';
+
+const url = (entries: Record<string, string>): URLSearchParams => new URLSearchParams(entries);
+
+test('an INSERT that reads input() reads the spooled file instead, and its FORMAT becomes the file’s', () => {
+  assert.is(
+    readFromFile("INSERT INTO t (a) SELECT a FROM input('a String, b Int32') WHERE b = 1 FORMAT Protobuf", '/s/1.bin'),
+    "INSERT INTO t (a) SELECT a FROM file('/s/1.bin', 'Protobuf', 'a String, b Int32') WHERE b = 1",
+  );
+});
+
+test('quotes, dollars and backslashes in structure and file name survive the rewriting', () => {
+  const structure = "'a Enum8(\\'x\\' = 1, \\'$&\\' = 2)'";
+  assert.is(
+    readFromFile(`INSERT INTO t SELECT * FROM input(${structure}) format RowBinary ;\n`, "/it's/a\\b"),
+    `INSERT INTO t SELECT * FROM file('/it\\'s/a\\\\b', 'RowBinary', ${structure})`,
+  );
+});
+
+test('data without input() or without FORMAT is refused with the reason', () => {
+  for (const statement of ['INSERT INTO t FORMAT CSV', "INSERT INTO t SELECT a FROM input('a String')"]) {
+    assert.throws(() => readFromFile(statement, '/f'), /input\(…\) and end with FORMAT/);
+  }
+});
+
+test('settings go to the end of the statement; those of the HTTP layer do not reach the engine', () => {
+  const settings = url({
+    query: 'ignored',
+    query_id: 'q',
+    database: 'd',
+    param_x: '1',
+    enable_http_compression: '1',
+    wait_end_of_query: '1',
+    max_threads: '1',
+    ratio: '-0.5',
+    format_schema: "it's\\n",
+  });
+  assert.is(
+    withSettings('SELECT 1 ; ', settings),
+    "SELECT 1\nSETTINGS max_threads = 1, ratio = -0.5, format_schema = 'it\\'s\\\\n'",
+  );
+});
+
+test('a statement without settings stays as it is, and CREATE keeps its own', () => {
+  assert.is(withSettings('SELECT 1;', url({ query_id: 'q' })), 'SELECT 1');
+  const create = 'CREATE TABLE t (a Int32) ENGINE = Memory';
+  assert.is(withSettings(create, url({ max_threads: '1' })), create);
+});
+
+test('a name that is no setting cannot smuggle in text', () => {
+  assert.throws(() => withSettings('SELECT 1', url({ 'x = 1, y': '2' })), /is not the name of a setting/);
+});
+
+test('parameters lose their escapes once', () => {
+  assert.equal(parametersOf(url({ param_a: "it's\\n\\t\\\\n", query: 'x', param_b: '\\\\' })), {
+    a: "it's\n\t\\n",
+    b: '\\',
+  });
+});
+
+test.run();
