@@ -2,8 +2,9 @@
  * Compiles a rules tree into a scanner: JavaScript source, one function per message, that walks the wire bytes once and
  * checks every rule in place. Nothing is decoded and nothing is allocated for a valid event.
  *
- * Why source and not closures over the tree: a switch over constant tags with the rules as literals lets V8 inline the
- * checks. The same scanner made of closures, one per field, ran at about a third of the speed.
+ * Why source and not closures over the tree: the rules become literals, and V8 compiles one message to one function. The
+ * fields are tested in ascending order in one pass, because that is how encoders write them; a field out of order costs
+ * another pass. A `switch` over the tag was 12 % slower: its indirect jump is predicted worse than this row of branches.
  *
  * A scan answers 0 (valid), 1 (valid, and holds fields that the contract does not know) or -1; then `fault` says what.
  */
@@ -49,9 +50,11 @@ export function compileScanner(root: MessageNode): Scanner {
     const known: string[] = [];
     const locals = ['unknown = 0', 'at = p', 't = 0', 'n = 0', 'q = 0', 'x = 0', 'r = 0'];
     const cases: string[] = [];
+    const longCases: string[] = [];
     const required: string[] = [];
     let bits = 0;
-    for (const field of node.fields) {
+    // Ascending, whatever the order in the .proto: see above.
+    for (const field of [...node.fields].sort((a, b) => a.number - b.number)) {
       const id = fields.push(field) - 1;
       known.push(`[${field.number}, ${id}]`);
       const outer = field.cardinality === 'map' ? 2 : field.wireType;
@@ -85,22 +88,32 @@ export function compileScanner(root: MessageNode): Scanner {
           lines.push(...mapEntry(field, id, fail));
         }
       }
-      cases.push(`case ${field.number * 8 + outer}: { // ${field.name}`, ...lines, 'continue; }');
+      const tag = field.number * 8 + outer;
+      if (tag < 0x80) {
+        const word = field.cardinality === 'singular' ? 'if' : 'while';
+        cases.push(`${word} (t === ${tag}) { // ${field.name}`, ...lines, ...next, '}');
+      } else {
+        longCases.push(`case ${tag}: { // ${field.name}`, ...lines, 'continue; }');
+      }
     }
     constants.push(`const known${at} = new Map([${known.join(', ')}]);`);
     functions[at] = `
 function ${name}(b, v, p, end) {
   let ${locals.join(', ')};
-  while (p < end) {
+  fields: while (p < end) {
+    const first = p;
     at = p;
     t = b[p++];
+${cases.join('\n')}
+    if (at !== first) {
+      p = at;
+      continue;
+    }
     if (t >= 0x80) {
       p = longTag(b, at, end);
       if (p < 0) return fail(-1, ${Reason.Tag}, 0, at, end, -1, 0, 0);
       t = parts[0] >>> 0;
-    }
-    switch (t) {
-${cases.join('\n')}
+${longCases.length === 0 ? '' : `switch (t) {\n${longCases.join('\n')}\n}`}
     }
     r = known${at}.get(t >>> 3);
     if (r !== undefined) return fail(r, ${Reason.WireType}, t & 7, at, end, r, -1, -1);
@@ -236,8 +249,11 @@ ${required.join('\n')}
       `return fail(${id}, ${reason}, ${value}, at, end, ${path(field, id)});`;
     const { maxKeyBytes, maxValueBytes } = field.rules;
     return [
+      // Declared first: a fault in the entry's own length is told by them too.
+      'let entry = -1, stop = -1;',
       ...spanned('end', fail),
-      'const entry = p, stop = q;',
+      'entry = p;',
+      'stop = q;',
       'let key = p, keySize = -1, valued = 0;',
       'while (p < stop) {',
       't = b[p++];',
@@ -300,6 +316,8 @@ function range(rules: FieldNode['rules'], x: string, fail: (reason: Reason, valu
   const tests = [...(min === undefined ? [] : [`x < ${min}`]), ...(max === undefined ? [] : [`x > ${max}`])];
   return [...(x === 'x' ? [] : [`x = ${x};`]), `if (${tests.join(' || ')}) ${fail(Reason.Range, 'x')}`];
 }
+
+const next = ['if (p >= end) break fields;', 'at = p;', 't = b[p++];'];
 
 const zigzag: ReadonlySet<string> = new Set(['sint32', 'sint64']);
 const low = '(parts[0] >>> 0)';

@@ -50,10 +50,32 @@ for (const char of 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 }
 
 /** Whether bytes p … q-1 are letters, digits and . _ : / - only. */
-export function token(bytes: Uint8Array, _view: DataView, p: number, q: number): boolean {
-  let all = 1;
-  for (; p < q; p++) all &= tokenBytes[bytes[p]!]!;
-  return all === 1;
+export function token(bytes: Uint8Array, view: DataView, p: number, q: number): boolean {
+  if (q - p < 4) {
+    let all = 1;
+    for (; p < q; p++) all &= tokenBytes[bytes[p]!]!;
+    return all === 1;
+  }
+  let word = view.getInt32(q - 4, true);
+  let all = tokens(word) & ~word;
+  for (const last = q - 4; p < last; p += 4) {
+    word = view.getInt32(p, true);
+    all &= tokens(word) & ~word;
+  }
+  return (all & 0x80808080) === (0x80808080 | 0);
+}
+
+/**
+ * Sets the top bit of each of four ASCII bytes that is a token character. Adding 0x80 - c sets it for bytes ≥ c.
+ */
+function tokens(word: number): number {
+  const folded = word | 0x20202020;
+  // - . / 0 … 9 : | a … z and A … Z | _
+  return (
+    ((word + 0x53535353) & ~(word + 0x45454545)) |
+    ((folded + 0x1f1f1f1f) & ~(folded + 0x05050505)) |
+    ~((word ^ 0x5f5f5f5f) + 0x7f7f7f7f)
+  );
 }
 
 /** Whether bytes p … q-1 are A-Z only. */

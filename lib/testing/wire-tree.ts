@@ -1,0 +1,127 @@
+/**
+ * Encoded messages as trees of fields, to build encodings that no encoder writes: fields shuffled, doubled, padded, cut,
+ * with a wrong wire type. Slow and plain on purpose, and made from the descriptors, not from lib/contract's rules: it is
+ * half of the oracle that the scanner is held to.
+ */
+import type { DescField, DescMessage } from '@bufbuild/protobuf';
+
+export interface WireField {
+  number: number;
+  wireType: number;
+  /** Varint: a number of 64 bits; fixed or length-delimited: bytes; a known message or map entry: its fields. */
+  value: bigint | Uint8Array | WireField[];
+  /** Undefined for unknown fields and for the key and value of a map entry. */
+  desc?: DescField | undefined;
+  /** Bytes more than needed for the varint. */
+  pad?: number;
+  /** Bytes more than needed for the length. */
+  sizePad?: number;
+  /** Added to the length that is written: a lie. */
+  sizeLie?: number;
+  /** Bytes more than needed for the tag. */
+  tagPad?: number;
+}
+
+function pushVarint(out: number[], value: bigint, pad = 0): void {
+  let rest = value;
+  while (rest >= 0x80n) {
+    out.push(Number(rest & 0x7fn) | 0x80);
+    rest >>= 7n;
+  }
+  if (pad === 0) {
+    out.push(Number(rest));
+    return;
+  }
+  out.push(Number(rest) | 0x80);
+  for (let i = 1; i < pad; i++) out.push(0x80);
+  out.push(0);
+}
+
+function pushField(out: number[], field: WireField): void {
+  pushVarint(out, (BigInt(field.number) << 3n) | BigInt(field.wireType), field.tagPad);
+  if (typeof field.value === 'bigint') {
+    pushVarint(out, field.value, field.pad);
+    return;
+  }
+  const content = Array.isArray(field.value) ? encodeTree(field.value) : field.value;
+  if (field.wireType === 2) {
+    pushVarint(out, BigInt(Math.max(0, content.length + (field.sizeLie ?? 0))), field.sizePad);
+  }
+  for (const byte of content) out.push(byte);
+}
+
+export function encodeTree(fields: readonly WireField[]): Uint8Array {
+  const out: number[] = [];
+  for (const field of fields) pushField(out, field);
+  return Uint8Array.from(out);
+}
+
+class Cursor {
+  p = 0;
+  constructor(readonly bytes: Uint8Array) {}
+
+  varint(): { value: bigint; size: number } {
+    let value = 0n;
+    for (let i = 0; i < 10; i++) {
+      const byte = this.bytes[this.p++];
+      if (byte === undefined) throw new Error('varint cut short');
+      // ClickHouse takes 1 only as the tenth byte.
+      if (i === 9 && byte !== 1) throw new Error('varint above 64 bits');
+      value |= BigInt(byte & 0x7f) << BigInt(7 * i);
+      if (byte < 0x80) return { value, size: i + 1 };
+    }
+    throw new Error('varint too long');
+  }
+
+  take(size: number): Uint8Array {
+    if (size > this.bytes.length - this.p) throw new Error('runs past the end');
+    this.p += size;
+    return this.bytes.subarray(this.p - size, this.p);
+  }
+}
+
+/** The tree of a message of type `desc`, or of a map entry. @throws Error when it is not Protobuf of the strict kind. */
+export function parseTree(bytes: Uint8Array, desc: DescMessage | 'entry', entryMessage?: DescMessage): WireField[] {
+  const cursor = new Cursor(bytes);
+  const fields: WireField[] = [];
+  while (cursor.p < bytes.length) {
+    const tag = cursor.varint();
+    const canonical: number[] = [];
+    pushVarint(canonical, tag.value);
+    if (tag.size !== canonical.length || tag.value > 0xffff_ffffn) throw new Error('bad tag');
+    const number = Number(tag.value >> 3n);
+    const wireType = Number(tag.value & 7n);
+    if (number === 0) throw new Error('field number 0');
+    const field: WireField = { number, wireType, value: 0n };
+    if (desc !== 'entry') field.desc = desc.fields.find((known) => known.number === number);
+    switch (wireType) {
+      case 0:
+        field.value = cursor.varint().value;
+        break;
+      case 1:
+        field.value = cursor.take(8);
+        break;
+      case 5:
+        field.value = cursor.take(4);
+        break;
+      case 2: {
+        const size = cursor.varint();
+        if (size.size > 5) throw new Error('length too long');
+        field.value = cursor.take(Number(size.value));
+        const inner = desc === 'entry' && number === 2 ? entryMessage : messageIn(field.desc);
+        if (field.desc?.fieldKind === 'map') field.value = parseTree(field.value, 'entry', field.desc.message);
+        else if (inner !== undefined) field.value = parseTree(field.value, inner);
+        break;
+      }
+      default:
+        throw new Error('group');
+    }
+    fields.push(field);
+  }
+  return fields;
+}
+
+function messageIn(desc: DescField | undefined): DescMessage | undefined {
+  if (desc?.fieldKind === 'message') return desc.message;
+  return desc?.fieldKind === 'list' ? desc.message : undefined;
+}
