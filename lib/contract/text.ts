@@ -51,11 +51,7 @@ for (const char of 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 
 /** Whether bytes p … q-1 are letters, digits and . _ : / - only. */
 export function token(bytes: Uint8Array, view: DataView, p: number, q: number): boolean {
-  if (q - p < 4) {
-    let all = 1;
-    for (; p < q; p++) all &= tokenBytes[bytes[p]!]!;
-    return all === 1;
-  }
+  if (q - p < 4) return tokenByByte(bytes, p, q);
   let word = view.getInt32(q - 4, true);
   let all = tokens(word) & ~word;
   for (const last = q - 4; p < last; p += 4) {
@@ -63,6 +59,12 @@ export function token(bytes: Uint8Array, view: DataView, p: number, q: number): 
     all &= tokens(word) & ~word;
   }
   return (all & 0x80808080) === (0x80808080 | 0);
+}
+
+function tokenByByte(bytes: Uint8Array, p: number, q: number): boolean {
+  let all = 1;
+  for (; p < q; p++) all &= tokenBytes[bytes[p]!]!;
+  return all === 1;
 }
 
 /**
@@ -79,7 +81,7 @@ function tokens(word: number): number {
 }
 
 /** Whether bytes p … q-1 are A-Z only. */
-export function upperAlpha(bytes: Uint8Array, _view: DataView, p: number, q: number): boolean {
+export function upperAlpha(bytes: Uint8Array, _view: DataView | undefined, p: number, q: number): boolean {
   for (; p < q; p++) {
     const byte = bytes[p]!;
     if (byte < 0x41 || byte > 0x5a) return false;
@@ -94,9 +96,9 @@ export function textFault(bytes: Uint8Array, p: number, q: number, charset: Char
     case Charset.UNSPECIFIED:
       return textOk;
     case Charset.TOKEN:
-      return token(bytes, emptyView, p, q) ? textOk : textCharset;
+      return tokenByByte(bytes, p, q) ? textOk : textCharset;
     case Charset.UPPER_ALPHA:
-      return upperAlpha(bytes, emptyView, p, q) ? textOk : textCharset;
+      return upperAlpha(bytes, undefined, p, q) ? textOk : textCharset;
     case Charset.NO_CONTROL:
       for (; p < q; p++) {
         const byte = bytes[p]!;
@@ -105,8 +107,6 @@ export function textFault(bytes: Uint8Array, p: number, q: number, charset: Char
       return textOk;
   }
 }
-
-const emptyView = new DataView(new ArrayBuffer(0));
 
 /** Strict UTF-8 (RFC 3629): no over-long form, no surrogate, nothing above U+10FFFF, nothing cut short. */
 export function validUtf8(bytes: Uint8Array, p: number, q: number): boolean {
