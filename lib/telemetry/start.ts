@@ -9,6 +9,8 @@
  * Nothing here throws into the role, except that a metrics port that cannot be had ends it at once. With OTEL_SDK_DISABLED=true
  * nothing is started.
  */
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { sep } from 'node:path';
 import { metrics } from '@opentelemetry/api';
 import { PrometheusExporter } from '@opentelemetry/exporter-prometheus';
@@ -58,15 +60,22 @@ function settingsOf(role: Role): Record<string, unknown> | undefined {
 async function start(role: Role, config: Record<string, unknown>): Promise<void> {
   const host = String(config.host);
   const port = Number(config[role.port]);
-  const endpoint = new PrometheusExporter({ host, port, preventServerStart: true });
+  // A server of our own: the exporter's takes port 0 for its default, and would keep the process from ending.
+  const endpoint = new PrometheusExporter({ preventServerStart: true });
+  const server = createServer((request, response) => {
+    if (request.url === '/metrics') endpoint.getMetricsRequestHandler(request, response);
+    else response.writeHead(404).end('Metrics are at /metrics.\n');
+  });
   try {
-    await endpoint.startServer();
+    await new Promise<void>((resolve, reject) => server.once('error', reject).listen(port, host, resolve));
   } catch (error) {
     process.stderr.write(
       `Port ${port} for /metrics cannot be had (${(error as Error).message}): set ${flagOf(role.port)} to another.\n`,
     );
     process.exit(1);
   }
+  server.unref();
+  if (port === 0) process.send?.({ metricsPort: (server.address() as AddressInfo).port });
   const url = String(config.otlpUrl ?? '');
   const sdk = new NodeSDK({
     resource: resourceFromAttributes({ 'service.name': `sluice-${role.name}` }),

@@ -1,0 +1,229 @@
+/**
+ * The load generator's core: sends by a pace, keeps what is in flight, sends failed batches again, and measures each
+ * batch from the moment it should have left until its ack. Knows nothing of sockets; the clock is the caller's.
+ */
+import { type LatencyHistogram, newHistogram, record } from './latency.js';
+import type { Pace } from './pace.js';
+import { copyOf, type Prepared, patch, patchAttempt } from './payload.js';
+import type { Outcome, Sender, SenderEvents, Slot } from './sender.js';
+
+export interface GeneratorOptions {
+  /** Prepared messages that the slots are filled with, in turn. */
+  readonly messages: readonly Prepared[];
+  /** Most batches in flight (sent, or waiting to be sent again). At most 65,536. */
+  readonly inFlight: number;
+  /** 32 bits that no other generator on the same gateway has. */
+  readonly run: number;
+  /** Ms, monotonic. @default performance.now */
+  readonly now?: () => number;
+  /** Ms since 1970. @default Date.now */
+  readonly wallClock?: () => number;
+}
+
+export interface Counts {
+  /** Events that were acknowledged. */
+  acked: number;
+  /** Batches that were acknowledged. */
+  batches: number;
+  /** Events that the gateway found invalid: with this generator's events there must be none. */
+  rejected: number;
+  /** Sends beyond the first of a batch. */
+  resends: number;
+  /** Batches that no retry can help. */
+  refused: number;
+}
+
+export interface Window {
+  /** Ms of the window. */
+  readonly ms: number;
+  readonly counts: Counts;
+  /** From the intended send time to the ack, of batches that were intended in the window. */
+  readonly ack: LatencyHistogram;
+  /** How late batches left: the generator's own lateness and the server's back-pressure, both part of `ack`. */
+  readonly lag: LatencyHistogram;
+}
+
+export interface Generator {
+  readonly events: SenderEvents;
+  /** Gives the sender, which needs `events` to be made. */
+  attach(sender: Sender): void;
+  /** Sends by this pace from now on; undefined stops sending anything new. */
+  pace(pace: Pace | undefined): void;
+  /** Sends what is due. @returns ms until it should be called again */
+  tick(): number;
+  /** Starts the measured window: counts and histograms begin at 0. */
+  mark(): void;
+  /** Ends the window; latencies of batches intended in it are recorded even when their ack comes later. */
+  close(): void;
+  /** The window; complete when nothing is in flight any more. */
+  window(): Window;
+  /** Counts since the start. */
+  readonly total: Readonly<Counts>;
+  /** Batches without an ack. */
+  readonly inFlight: number;
+  /** Why the last batch was sent again. */
+  readonly lastReason: string | undefined;
+  /** Set when the run cannot go on. */
+  readonly error: Error | undefined;
+}
+
+const noCounts = (): Counts => ({ acked: 0, batches: 0, rejected: 0, resends: 0, refused: 0 });
+
+/** Never sleep longer than this, so that retries and stops are noticed. */
+const longestTickMs = 20;
+
+export function createGenerator(options: GeneratorOptions): Generator {
+  const now = options.now ?? (() => performance.now());
+  const wallClock = options.wallClock ?? Date.now;
+  const slots: Slot[] = [];
+  for (let index = 0; index < options.inFlight; index++) {
+    const message = options.messages[index % options.messages.length];
+    if (message === undefined) throw new Error('a generator needs at least one message');
+    slots.push({ index, message: copyOf(message), number: 0, attempt: 0, intended: 0 });
+  }
+  const free = slots.map((slot) => slot.index).reverse();
+  const retries: { at: number; slot: Slot }[] = [];
+  const total = noCounts();
+  let counts = noCounts();
+  let ack = newHistogram();
+  let lag = newHistogram();
+  let windowStart = Number.POSITIVE_INFINITY;
+  let windowEnd = Number.POSITIVE_INFINITY;
+  let sender: Sender | undefined;
+  let pace: Pace | undefined;
+  let sent = 0;
+  let error: Error | undefined;
+  let lastReason: string | undefined;
+
+  const inWindow = (at: number) => at >= windowStart && at < windowEnd;
+  const count = (add: (to: Counts) => void) => {
+    add(total);
+    if (inWindow(now())) add(counts);
+  };
+
+  const outcome = (index: number, number: number, result: Outcome): void => {
+    const slot = slots[index];
+    if (slot === undefined || slot.number !== number) {
+      error ??= new Error('an outcome for a batch that is not in flight');
+      return;
+    }
+    const at = now();
+    switch (result.kind) {
+      case 'accepted':
+        count((to) => {
+          to.acked += result.accepted;
+          to.rejected += result.rejected;
+          to.batches++;
+        });
+        if (inWindow(slot.intended)) record(ack, at - slot.intended);
+        free.push(index);
+        break;
+      case 'retry':
+        lastReason = result.reason;
+        retries.push({ at: at + result.afterMs, slot });
+        break;
+      case 'refused':
+        lastReason = result.reason;
+        count((to) => {
+          to.refused++;
+        });
+        free.push(index);
+        break;
+      default: {
+        const never: never = result;
+        throw new Error(`unknown outcome ${String(never)}`);
+      }
+    }
+  };
+
+  const resend = (at: number): boolean => {
+    for (let i = 0; i < retries.length; ) {
+      const retry = retries[i]!;
+      if (retry.at > at) {
+        i++;
+        continue;
+      }
+      // Taken out before it is sent: a sender may tell the outcome at once.
+      retries.splice(i, 1);
+      patchAttempt(retry.slot.message, retry.slot.attempt + 1, wallClock());
+      if (sender?.send(retry.slot) !== true) {
+        retries.push(retry);
+        return false;
+      }
+      retry.slot.attempt++;
+      count((to) => {
+        to.resends++;
+      });
+    }
+    return true;
+  };
+
+  const tick = (): number => {
+    const at = now();
+    if (error !== undefined || sender === undefined || !resend(at)) return longestTickMs;
+    if (pace === undefined) return longestTickMs;
+    let due = pace.due(at);
+    while (due > 0) {
+      const index = sender.ready() ? free.pop() : undefined;
+      if (index === undefined) return longestTickMs; // an outcome comes first
+      const slot = slots[index]!;
+      slot.number = sent >>> 0;
+      slot.attempt = 1;
+      patch(slot.message, { run: options.run, slot: index, number: slot.number }, wallClock());
+      // The pace advances only when the batch really left, so that it keeps its intended time until then.
+      slot.intended = Number.NaN;
+      if (!sender.send(slot)) {
+        free.push(index);
+        return longestTickMs;
+      }
+      slot.intended = pace.take(at);
+      sent++;
+      if (inWindow(slot.intended)) record(lag, now() - slot.intended);
+      due--;
+    }
+    return Math.min(longestTickMs, pace.wait(now()));
+  };
+
+  return {
+    events: {
+      outcome,
+      writable: () => undefined,
+      failed: (reason) => {
+        error ??= reason;
+      },
+    },
+    attach: (given) => {
+      sender = given;
+    },
+    pace: (given) => {
+      pace = given;
+    },
+    tick,
+    mark: () => {
+      counts = noCounts();
+      ack = newHistogram();
+      lag = newHistogram();
+      windowStart = now();
+      windowEnd = Number.POSITIVE_INFINITY;
+    },
+    close: () => {
+      windowEnd = now();
+    },
+    window: () => ({
+      ms: (Number.isFinite(windowEnd) ? windowEnd : now()) - windowStart,
+      counts: { ...counts },
+      ack,
+      lag,
+    }),
+    total,
+    get inFlight() {
+      return slots.length - free.length;
+    },
+    get lastReason() {
+      return lastReason;
+    },
+    get error() {
+      return error;
+    },
+  };
+}

@@ -1,0 +1,152 @@
+/**
+ * A load process: makes batches, sends them, measures their acks. It takes its orders over IPC (protocol.ts), so that
+ * it shares no event loop and no garbage collector with anything else.
+ *
+ *   pace.ts          when to send (open and closed loop)
+ *   payload.ts       what is sent: encoded once, patched in place
+ *   generator.ts     the core: in flight, retries, latencies
+ *   sender.ts        the seam to a way of sending: send-grpc.ts (with grpc-answers.ts) or send-log.ts
+ *   latency.ts       histograms
+ */
+import { createGenerator, type Generator } from './generator.js';
+import { packHistogram } from './latency.js';
+import { closedLoop, openLoop } from './pace.js';
+import { prepare } from './payload.js';
+import type { FromLoad, LoadSettings, ToLoad } from './protocol.js';
+import { sendOverGrpc } from './send-grpc.js';
+import { sendToLog } from './send-log.js';
+import type { Sender } from './sender.js';
+
+/** Different messages that take turns, so that columns do not repeat after one batch. */
+const messagesPerProcess = 8;
+const progressEveryMs = 500;
+
+function say(message: FromLoad): void {
+  process.send?.(message);
+}
+
+function fail(error: Error): void {
+  say({ type: 'failed', message: error.message });
+}
+
+let generator: Generator | undefined;
+let sender: Sender | undefined;
+let settings: LoadSettings | undefined;
+let timer: NodeJS.Timeout | undefined;
+let immediate = false;
+let told = false;
+
+/** Sends what is due and comes back when the next is: by timer, or after the next round of I/O when an ack made room. */
+function run(): void {
+  if (generator === undefined) return;
+  const wait = generator.tick();
+  if (generator.error !== undefined && !told) {
+    told = true;
+    fail(generator.error);
+  }
+  clearTimeout(timer);
+  // Timers have whole milliseconds; rounding up makes a batch leave late, which the ack latency then includes.
+  timer = setTimeout(run, Math.max(1, Math.floor(wait)));
+}
+
+function runSoon(): void {
+  if (immediate) return;
+  immediate = true;
+  setImmediate(() => {
+    immediate = false;
+    run();
+  });
+}
+
+async function configure(given: LoadSettings): Promise<void> {
+  settings = given;
+  const messages = Array.from({ length: messagesPerProcess }, (_, i) =>
+    prepare({
+      target: given.target.kind,
+      events: given.batch,
+      seed: given.seed * messagesPerProcess + i,
+      tenant: given.tenant,
+    }),
+  );
+  const made = createGenerator({ messages, inFlight: given.inFlight, run: (Date.now() ^ (process.pid << 16)) >>> 0 });
+  generator = made;
+  const events = {
+    outcome: (...outcome: Parameters<typeof made.events.outcome>) => {
+      made.events.outcome(...outcome);
+      runSoon();
+    },
+    writable: runSoon,
+    failed: (error: Error) => {
+      made.events.failed(error);
+      runSoon();
+    },
+  };
+  sender =
+    given.target.kind === 'gateway'
+      ? sendOverGrpc(given.target, events)
+      : await sendToLog({ ...given.target, tenant: given.tenant }, events);
+  made.attach(sender);
+  const bytes = messages.reduce((sum, message) => sum + message.batch.end - message.batch.start, 0);
+  say({ type: 'ready', bytesPerEvent: bytes / messages.length / given.batch });
+  setInterval(() => {
+    say({ type: 'progress', acked: made.total.acked, resends: made.total.resends });
+  }, progressEveryMs);
+}
+
+/** After the window: everything in flight gets its ack, or the patience ends. */
+async function finish(patienceMs: number): Promise<void> {
+  if (generator === undefined) return;
+  generator.close();
+  generator.pace(undefined);
+  const until = performance.now() + patienceMs;
+  while (generator.inFlight > 0 && generator.error === undefined && performance.now() < until) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  const { ms, counts, ack, lag } = generator.window();
+  say({
+    type: 'result',
+    ms,
+    counts,
+    total: { ...generator.total },
+    inFlight: generator.inFlight,
+    ack: packHistogram(ack),
+    lag: packHistogram(lag),
+    lastReason: generator.lastReason,
+  });
+}
+
+async function end(): Promise<void> {
+  await sender?.close();
+  process.exit(0);
+}
+
+process.on('message', (message: ToLoad) => {
+  const failed = (error: unknown) => fail(error instanceof Error ? error : new Error(String(error)));
+  switch (message.type) {
+    case 'configure':
+      configure(message.settings).catch(failed);
+      break;
+    case 'begin':
+      if (settings === undefined) return fail(new Error('begin came before configure'));
+      generator?.pace(
+        message.rate === 'max' ? closedLoop() : openLoop(message.rate / settings.batch, performance.now()),
+      );
+      run();
+      break;
+    case 'mark':
+      generator?.mark();
+      break;
+    case 'stop':
+      finish(message.patienceMs).catch(failed);
+      break;
+    case 'end':
+      end().catch(failed);
+      break;
+    default: {
+      const never: never = message;
+      fail(new Error(`unknown order ${String(never)}`));
+    }
+  }
+});
+// The benchmark is gone: nobody would ever stop this process.
+process.on('disconnect', () => process.exit(1));

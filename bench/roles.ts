@@ -1,0 +1,113 @@
+/**
+ * Runs a role of Sluice as its own process, as in production: told its settings by flags, says over IPC when it is
+ * ready, is drained by SIGTERM. Its log goes to a file, the end of which is shown when it fails.
+ */
+import { type ChildProcess, fork } from 'node:child_process';
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export type RoleName = 'gateway' | 'worker' | 'clickhouse';
+
+/** Where each role's process starts, from the root of the repository. */
+const entries: Readonly<Record<RoleName, string>> = {
+  gateway: 'gateway/main.ts',
+  worker: 'workers/main.ts',
+  clickhouse: 'workers/embedded/main.ts',
+};
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const readyWithinMs = 60_000;
+const drainWithinMs = 20_000;
+
+export interface RoleOptions {
+  readonly flags: readonly string[];
+  /** For the log. */
+  readonly folder: string;
+  /** Traces and metrics are started, as in production. */
+  readonly telemetry: boolean;
+  /** Folder for a CPU profile; undefined: none. */
+  readonly profile?: string | undefined;
+}
+
+export interface Role {
+  readonly name: string;
+  readonly pid: number;
+  /** As told when ready; 0 when the role listens on none. */
+  readonly port: number;
+  /** Rejects when the process ends on its own; never resolves. */
+  readonly failure: Promise<never>;
+  close(): Promise<void>;
+}
+
+/** Node's arguments for a process whose profile goes to `folder` under the given name. */
+export const profileArguments = (folder: string | undefined, name: string): string[] =>
+  folder === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${folder}`, `--cpu-prof-name=${name}.cpuprofile`];
+
+/** @throws Error with the end of the role's log when it does not get ready within a minute */
+export async function startRole(role: RoleName, index: number, options: RoleOptions): Promise<Role> {
+  const name = `${role}-${index}`;
+  const logFile = join(options.folder, `${name}.log`);
+  const log = openSync(logFile, 'w');
+  const child = fork(join(root, entries[role]), options.flags, {
+    cwd: root,
+    execArgv: [
+      '--import',
+      'tsx',
+      ...(options.telemetry ? ['--import', './lib/telemetry/start.ts'] : []),
+      ...profileArguments(options.profile, name),
+    ],
+    stdio: ['ignore', log, log, 'ipc'],
+  });
+  closeSync(log);
+  let closing = false;
+  const failure = new Promise<never>((_, reject) => {
+    child.once('error', reject);
+    child.once('exit', (code, signal) => {
+      if (!closing) reject(new Error(`${name} ended with ${signal ?? code}; the end of its log:\n${tail(logFile)}`));
+    });
+  });
+  failure.catch(() => undefined);
+  const close = async () => {
+    closing = true;
+    await stop(child);
+  };
+  try {
+    const port = await Promise.race([failure, whenReady(child, () => `${name} was not ready:\n${tail(logFile)}`)]);
+    return { name, pid: child.pid ?? 0, port, failure, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+function whenReady(child: ChildProcess, describe: () => string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(describe())), readyWithinMs);
+    child.on('message', (message) => {
+      if (typeof message !== 'object' || message === null || !('ready' in message) || message.ready !== true) return;
+      clearTimeout(timer);
+      resolve('port' in message && typeof message.port === 'number' ? message.port : 0);
+    });
+  });
+}
+
+function stop(child: ChildProcess): Promise<void> {
+  return new Promise((resolve) => {
+    if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return resolve();
+    const killer = setTimeout(() => child.kill('SIGKILL'), drainWithinMs);
+    child.once('exit', () => {
+      clearTimeout(killer);
+      resolve();
+    });
+    child.kill('SIGTERM');
+  });
+}
+
+function tail(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').split('\n').slice(-12).join('\n');
+  } catch {
+    return '';
+  }
+}

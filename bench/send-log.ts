@@ -1,0 +1,42 @@
+/**
+ * Sends batches straight into JetStream, as the gateway would: what a Node process without a gateway can reach. The
+ * ceiling that the gateway's figures are to be read against.
+ */
+import { jetstream } from '@nats-io/jetstream';
+import { shardOf } from '../lib/contract/shard.js';
+import { silentLog } from '../lib/log.js';
+import { connectNats } from '../lib/nats.js';
+import { batchSubject } from '../lib/subjects.js';
+import type { Sender, SenderEvents, Slot } from './sender.js';
+
+export interface LogTarget {
+  readonly natsUrl: string;
+  readonly shards: number;
+  readonly tenant: string;
+}
+
+export async function sendToLog(target: LogTarget, events: SenderEvents): Promise<Sender> {
+  const nc = await connectNats({ servers: target.natsUrl, name: 'bench', log: silentLog, timeoutMs: 5_000 });
+  const js = jetstream(nc, { timeout: 10_000 });
+  return {
+    ready: () => !nc.isClosed(),
+    send(slot: Slot): boolean {
+      const { index, number, message } = slot;
+      const id = message.bytes.toString('latin1', message.batchIdOffset, message.batchIdOffset + 24);
+      const subject = batchSubject(shardOf(target.tenant, id, target.shards), target.tenant);
+      js.publish(subject, message.bytes).then(
+        () => events.outcome(index, number, { kind: 'accepted', accepted: message.events, rejected: 0 }),
+        (error: unknown) =>
+          events.outcome(index, number, {
+            kind: 'retry',
+            afterMs: 100,
+            reason: error instanceof Error ? error.message : String(error),
+          }),
+      );
+      return true;
+    },
+    async close() {
+      await nc.close();
+    },
+  };
+}
