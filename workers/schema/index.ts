@@ -72,9 +72,6 @@ const tableSettings: readonly string[] = [
   // Blocks are not deduplicated by ClickHouse on plain MergeTree (fact F7); L2 is what makes retries harmless.
   'non_replicated_deduplication_window = 0',
   'max_bytes_to_merge_at_max_space_in_pool = 10737418240',
-  // Merging column by column costs twice the CPU here: 5.2 against 2.7 CPU-s per million rows. It passes once more over
-  // the rows' order for each of some 60 columns, most of which are small.
-  'enable_vertical_merge_algorithm = 0',
   // A block's part is 5 to 20 MiB: one file for all columns instead of two for each. Merged parts grow past this.
   'min_bytes_for_wide_part = 67108864',
   "lightweight_mutation_projection_mode = 'rebuild'",
@@ -112,7 +109,9 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
         `CREATE DATABASE IF NOT EXISTS \`${target.database}\``,
         `CREATE TABLE IF NOT EXISTS ${tableOf(target)} (\n  ${parts.join(',\n  ')}\n) ENGINE = ${engine}\n` +
           // The block before the time: merging then joins runs of rows instead of picking row by row from every part. With
-          // 75 columns that is 1.5 µs of CPU a row and merge instead of 6 µs, and the index by_time finds the times.
+          // 75 columns that is 1.5 µs of CPU a row and merge instead of 6 µs, and the index by_time finds the times. (With this
+          // order, merging column by column, ClickHouse's default, costs half of merging whole rows: 1.7 against 3.5 CPU-s
+          // for six blocks of 200,000.)
           'PARTITION BY _day\nORDER BY (tenant, type, _shard, _block, occurred_at)\n' +
           `SETTINGS ${tableSettings.join(', ')}`,
       ];
