@@ -300,4 +300,32 @@ test('the table of today needs no migration', async () => {
   });
 });
 
+test('workers that prepare the table at the same time do no harm: on an empty server, and on an older table', async () => {
+  await withClickHouse(async ({ url }) => {
+    const config = resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {});
+    const workers = [0, 1, 2].map(() => connectWarehouse(config, silentLog));
+    const first = workers[0] as Warehouse;
+    const described = () =>
+      first.rows<{ name: string; type: string }>(
+        "SELECT name, type FROM system.columns WHERE database = 'sluice' AND table = 'events' ORDER BY name",
+      );
+    try {
+      await Promise.all(workers.map((worker) => prepareTable(worker, target)));
+      const today = await described();
+      await insert(first, block(1, 1, 1), [storedPayload(random, { tenant: 'acme', batchId: 'old', events: 50 })]);
+      // What an older contract had not: a column, and a label of an enum (kept: those that the rows use).
+      await first.command('ALTER TABLE sluice.events DROP COLUMN device_model');
+      const platforms = "'unspecified' = 0, 'ios' = 1, 'android' = 2, 'web' = 3";
+      await first.command(`ALTER TABLE sluice.events MODIFY COLUMN device_platform Enum8(${platforms})`);
+      assert.not.equal(await described(), today);
+      await Promise.all(workers.map((worker) => prepareTable(worker, target)));
+      assert.equal(await described(), today);
+      const [row] = await first.rows<{ n: string }>('SELECT toString(count()) AS n FROM sluice.events');
+      assert.is(row?.n, '50');
+    } finally {
+      await Promise.all(workers.map((worker) => worker.close()));
+    }
+  });
+});
+
 test.run();
