@@ -1,0 +1,86 @@
+/**
+ * Writes the reference pages that are tables of the code: docs/errors.md and docs/configuration.md (`npm run docs`). A test
+ * holds the committed pages to what this makes.
+ */
+import { writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Code } from '@connectrpc/connect';
+import { allOptions, flagOf, type OptionSpec, variableOf } from '../lib/config/index.js';
+import { errorTable } from '../lib/errors.js';
+
+const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
+  [head, head.map(() => '---'), ...rows]
+    .map((row) => `| ${row.map((cell) => cell.replace(/\|/g, '\\|')).join(' | ')} |`)
+    .join('\n');
+
+export function errorsPage(): string {
+  const rows = Object.entries(errorTable).map(([name, { code, http, retryable, fix }]) => [
+    `\`${name}\``,
+    Code[code].replace(/(?<=[a-z])(?=[A-Z])/g, '_').toUpperCase(),
+    String(http),
+    retryable ? 'yes' : 'no',
+    fix,
+  ]);
+  return `# Errors
+
+Everything that Sluice refuses, by name. Over gRPC, gRPC-Web and Connect the name is the \`reason\` of a
+\`google.rpc.ErrorInfo\` detail; where a retry can help, \`google.rpc.RetryInfo\` says after how long. The plain HTTP routes answer
+\`{"error": {"code": <name>, "message": …, "fix": …}}\` with a \`Retry-After\` header. On a stream a batch that is not accepted is a
+\`BatchFailure\`, and the stream goes on.
+
+A single event that breaks the contract is no error: the answer names it by index, field and code, and the rest is stored.
+
+This page is written by \`npm run docs\` from lib/errors.ts.
+
+${table(['name', 'gRPC code', 'HTTP', 'retry?', 'what to do'], rows)}
+`;
+}
+
+function shown(spec: OptionSpec): string {
+  const { default: value, kind } = spec;
+  if (Array.isArray(value) || value === '') return 'none';
+  if (kind === 'bytes') {
+    const bytes = Number(value);
+    const unit = (['GiB', 'MiB', 'KiB'] as const).find(
+      (_, i) => bytes >= 1024 ** (3 - i) && bytes % 1024 ** (3 - i) === 0,
+    );
+    return unit === undefined ? String(bytes) : `${bytes / 1024 ** { GiB: 3, MiB: 2, KiB: 1 }[unit]}${unit}`;
+  }
+  return kind === 'ms' ? `${String(value)} ms` : String(value);
+}
+
+export function configurationPage(): string {
+  const parts = Object.entries(allOptions).map(
+    ([command, options]) =>
+      `## ${command
+        .split(', ')
+        .map((name) => `\`sluice ${name}\``)
+        .join(', ')}\n\n${table(
+        ['flag', 'variable', 'default', 'meaning'],
+        Object.entries(options).map(([name, spec]) => [
+          `\`${flagOf(name)}\``,
+          `\`${variableOf(name)}\``,
+          shown(spec),
+          spec.choices === undefined ? spec.help : `${spec.help} One of: ${spec.choices.join(', ')}.`,
+        ]),
+      )}`,
+  );
+  return `# Configuration
+
+Every setting can be given by flag or by variable; the flag wins, then the variable, then the default. Sizes take \`64MiB\`,
+durations \`500ms\`, \`10s\`, \`1h\`. A \`SLUICE_*\` variable that is not in here is refused: it is a typo. \`npx sluice config\` prints
+the same.
+
+This page is written by \`npm run docs\` from lib/config.
+
+${parts.join('\n\n')}
+`;
+}
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..');
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  writeFileSync(join(root, 'docs/errors.md'), errorsPage());
+  writeFileSync(join(root, 'docs/configuration.md'), configurationPage());
+}

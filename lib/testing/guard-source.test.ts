@@ -1,0 +1,98 @@
+/**
+ * What holds for the source as a whole: it type-checks, it is formatted and linted, and nobody imports whom they must not.
+ */
+import { spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, relative, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+function run(command: string, args: readonly string[]): string {
+  const { status, stdout, stderr } = spawnSync(join(root, 'node_modules/.bin', command), args, {
+    cwd: root,
+    encoding: 'utf8',
+  });
+  return status === 0 ? '' : `${stdout}${stderr}`.slice(-4000) || `${command} ended with ${status}`;
+}
+
+test('the types hold', () => {
+  assert.is(run('tsc', []), '');
+});
+
+test('the source is formatted and linted', () => {
+  assert.is(run('biome', ['check', '--error-on-warnings', '.']), '');
+});
+
+function* sources(folder: string): Generator<string> {
+  for (const entry of readdirSync(join(root, folder), { withFileTypes: true })) {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory() && entry.name !== 'node_modules') yield* sources(path);
+    else if (entry.name.endsWith('.ts')) yield path;
+  }
+}
+
+const rooms = ['lib', 'gateway', 'workers', 'cli', 'bench', 'sdk-gen'] as const;
+
+/** Room → rooms that its files may import from, besides itself and generated code. */
+const mayImport: Readonly<Record<string, readonly string[]>> = {
+  'sdk-gen': [],
+  lib: [],
+  gateway: ['lib'],
+  workers: ['lib'],
+  cli: ['lib', 'sdk-gen'],
+  bench: ['lib', 'gateway', 'sdk-gen'],
+};
+
+/** What a file imports from this project, as paths from the root without extension. */
+function localImports(file: string): string[] {
+  const text = readFileSync(join(root, file), 'utf8');
+  return [
+    ...text.matchAll(/(?:^|\s)(?:import|export)\s[^'";]*?from\s+'([^']+)'|import\(\s*'([^']+)'|^import '([^']+)'/gm),
+  ]
+    .map((match) => match[1] ?? match[2] ?? match[3] ?? '')
+    .filter((name) => name.startsWith('.'))
+    .map((name) => relative(root, resolve(root, dirname(file), name)).replace(/\.(?:js|ts|mjs)$/, ''));
+}
+
+test('rooms import only from the rooms below them, and nobody imports a main', () => {
+  const wrong: string[] = [];
+  let seen = 0;
+  for (const room of rooms) {
+    for (const file of sources(room)) {
+      for (const target of localImports(file)) {
+        seen++;
+        const [to = ''] = target.split('/');
+        const generated = target.startsWith('sdk-gen/typescript/gen/');
+        if (to !== room && !generated && mayImport[room]?.includes(to) !== true)
+          wrong.push(`${file} imports ${target}`);
+        if (/(?:^|\/)(?:[a-z]+-)?main$/.test(target)) wrong.push(`${file} imports ${target}`);
+      }
+    }
+  }
+  assert.equal(wrong, []);
+  assert.ok(seen > 300, `only ${seen} imports were found: does the pattern still match?`);
+});
+
+test('the environment is read in lib/config, and by tests', () => {
+  const readers = rooms
+    .flatMap((room) => [...sources(room)])
+    .filter((file) => !file.startsWith('lib/config/') && !/testing\/|\.test\.ts$/.test(file))
+    .filter((file) => /process\.env\b/.test(readFileSync(join(root, file), 'utf8')));
+  assert.equal(readers, []);
+});
+
+test('dependencies are pinned exactly, and the lock file names no download addresses', () => {
+  const { dependencies, devDependencies, optionalDependencies } = JSON.parse(
+    readFileSync(join(root, 'package.json'), 'utf8'),
+  );
+  const loose = Object.entries({ ...dependencies, ...devDependencies, ...optionalDependencies }).filter(
+    ([, version]) => !/^\d+\.\d+\.\d+$/.test(String(version)),
+  );
+  assert.equal(loose, []);
+  assert.not.match(readFileSync(join(root, 'package-lock.json'), 'utf8'), /"resolved":\s*"https?:/);
+});
+
+test.run();
