@@ -18,6 +18,7 @@ export {
   searchPath,
   telemetryDisabled,
   testEnvironment,
+  threadPoolSize,
   type Values,
   variableOf,
 } from './options.js';
@@ -136,11 +137,14 @@ export const eraseOptions = {
 
 /** `sluice up`: everything on one machine. Variables of the roles reach the roles. */
 export const upOptions = {
-  ...commonOptions,
+  host: commonOptions.host,
+  logLevel: commonOptions.logLevel,
+  traceRatio: commonOptions.traceRatio,
+  otlpUrl: commonOptions.otlpUrl,
   data: option.string('sluice-data', 'Folder of all data; one `up` at a time.'),
   workers: option.int(1, 'Number of workers.', { min: 1, max: 64 }),
   shards: gatewayOptions.shards,
-  port: gatewayOptions.port,
+  port: option.int(7070, 'Port of the gateway: gRPC, gRPC-Web, Connect and HTTP.', { min: 1, max: 65535 }),
   gatewayMetricsPort: option.int(7071, "Port of the gateway's /metrics.", { min: 1, max: 65535 }),
   workerMetricsPort: option.int(7081, "Port of the first worker's /metrics; the others count on from it.", {
     min: 1,

@@ -186,3 +186,6 @@ export function testEnvironment(): Record<string, string> {
     PATH: `${searchPath()}:/usr/sbin:/usr/local/sbin`,
   };
 }
+
+/** Threads that files, compression and the embedded engine share: libuv's own setting and default. */
+export const threadPoolSize = (): number => Number(process.env.UV_THREADPOOL_SIZE) || 4;
