@@ -60,7 +60,7 @@ export function compileScanner(root: MessageNode): Scanner {
       const outer = field.cardinality === 'map' ? 2 : field.wireType;
       const lines: string[] = [];
       const fail = (reason: Reason, value = '0') =>
-        `return fail(${id}, ${reason}, ${value}, at, end, ${path(field, id)});`;
+        `return fail(${id}, ${reason}, ${value}, at, end, ${field.cardinality === 'map' ? `${id}, -1, -1` : path(field, id)});`;
       if (field.cardinality === 'singular') {
         // 31 fields a word: its bits stay small integers to V8.
         const seen = `seen${Math.floor(bits / 31)}`;
