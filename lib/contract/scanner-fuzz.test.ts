@@ -225,7 +225,7 @@ test('each rule broken alone is refused with its field and code', () => {
   const random = randomOf(-1);
   const breakers = ruleBreakers();
   assert.ok(breakers.length > 500, `${breakers.length} ways to break a rule`);
-  for (let round = 0; round < 12; round++) {
+  for (let round = 0; round < 4; round++) {
     for (const breaker of breakers) {
       const whole = toBinary(EventSchema, round % 2 === 0 ? makeEvent(random, round) : makeRichEvent(random));
       const broken = breaker.apply(whole);
@@ -246,7 +246,7 @@ test('each rule broken alone is refused with its field and code', () => {
 
 test('valid events of every shape, and odd but legal encodings, are all accepted', () => {
   const random = randomOf(-2);
-  for (let i = 0; i < 3000; i++) {
+  for (let i = 0; i < 1500; i++) {
     const event = toBinary(EventSchema, makeRichEvent(random));
     const result = scanBatch(encodeTree([{ number: 1, wireType: 2, value: event }]), limits);
     assert.is(result.rejected, 0, `${i}: ${JSON.stringify(result.rejections)}`);

@@ -5,7 +5,7 @@
 import { type DescField, type DescMessage, fromBinary, getOption, ScalarType } from '@bufbuild/protobuf';
 import { type ReflectMessage, reflect } from '@bufbuild/protobuf/reflect';
 import { EventSchema } from '#gen/sluice/event/v1/event_pb.js';
-import { Charset, field as fieldOption } from '#gen/sluice/rules/v1/rules_pb.js';
+import { Charset, type FieldRules, field as fieldOption } from '#gen/sluice/rules/v1/rules_pb.js';
 import { parseTree, type WireField } from './wire-tree.js';
 
 export interface Opinion {
@@ -114,6 +114,18 @@ interface Bounds {
   readonly most: number | undefined;
 }
 
+// An option is decoded anew at each look.
+const cache = new Map<DescField, FieldRules>();
+
+function rulesOf(desc: DescField): FieldRules {
+  let rules = cache.get(desc);
+  if (rules === undefined) {
+    rules = getOption(desc, fieldOption);
+    cache.set(desc, rules);
+  }
+  return rules;
+}
+
 function judgeValues(message: ReflectMessage, seconds: Bounds): void {
   if (message.desc.typeName === 'google.protobuf.Timestamp') {
     const { seconds: s, nanos } = message.message as unknown as { seconds: bigint; nanos: number };
@@ -123,7 +135,7 @@ function judgeValues(message: ReflectMessage, seconds: Bounds): void {
     return;
   }
   for (const desc of message.fields) {
-    const rules = getOption(desc, fieldOption);
+    const rules = rulesOf(desc);
     const refuse = (why: string): never => {
       throw new Error(`${desc.name}: ${why}`);
     };

@@ -37,23 +37,33 @@ function pushVarint(out: number[], value: bigint, pad = 0): void {
   out.push(0);
 }
 
-function pushField(out: number[], field: WireField): void {
-  pushVarint(out, (BigInt(field.number) << 3n) | BigInt(field.wireType), field.tagPad);
+function pushField(chunks: Uint8Array[], field: WireField): void {
+  const head: number[] = [];
+  pushVarint(head, (BigInt(field.number) << 3n) | BigInt(field.wireType), field.tagPad);
   if (typeof field.value === 'bigint') {
-    pushVarint(out, field.value, field.pad);
+    pushVarint(head, field.value, field.pad);
+    chunks.push(Uint8Array.from(head));
     return;
   }
   const content = Array.isArray(field.value) ? encodeTree(field.value) : field.value;
   if (field.wireType === 2) {
-    pushVarint(out, BigInt(Math.max(0, content.length + (field.sizeLie ?? 0))), field.sizePad);
+    pushVarint(head, BigInt(Math.max(0, content.length + (field.sizeLie ?? 0))), field.sizePad);
   }
-  for (const byte of content) out.push(byte);
+  chunks.push(Uint8Array.from(head), content);
 }
 
 export function encodeTree(fields: readonly WireField[]): Uint8Array {
-  const out: number[] = [];
-  for (const field of fields) pushField(out, field);
-  return Uint8Array.from(out);
+  const chunks: Uint8Array[] = [];
+  for (const field of fields) pushField(chunks, field);
+  let size = 0;
+  for (const chunk of chunks) size += chunk.length;
+  const out = new Uint8Array(size);
+  let p = 0;
+  for (const chunk of chunks) {
+    out.set(chunk, p);
+    p += chunk.length;
+  }
+  return out;
 }
 
 class Cursor {
