@@ -25,10 +25,11 @@ export interface EmbeddedHttpOptions {
   readonly maxBodyBytes: number;
 }
 
+const MiB = 1024 ** 2;
 /** Statements in the URL are long: an INSERT names every column. Node's own limit is 16 KiB. */
-const maxUrlBytes = 1024 * 1024;
+const maxUrlBytes = MiB;
 /** A body that is a statement. */
-const maxStatementBytes = 16 * 1024 * 1024;
+const maxStatementBytes = 16 * MiB;
 
 export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
   const { engine, log } = options;
@@ -40,6 +41,7 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
   function bodyOf(request: IncomingMessage, limit: number): Readable {
     let size = 0;
     const bounded = new Transform({
+      highWaterMark: MiB,
       transform(chunk: Buffer, _encoding, done) {
         size += chunk.length;
         done(
@@ -48,8 +50,18 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
         );
       },
     });
-    const source: Readable = request.headers['content-encoding'] === 'gzip' ? request.pipe(createGunzip()) : request;
-    source.on('error', (error) => bounded.destroy(error));
+    const encoding = request.headers['content-encoding'] ?? 'identity';
+    if (encoding !== 'gzip' && encoding !== 'identity') {
+      throw new EngineError(89, `Bodies are plain or gzip here, not ${encoding}. (UNKNOWN_COMPRESSION_METHOD)`);
+    }
+    const source: Readable = encoding === 'gzip' ? request.pipe(createGunzip()) : request;
+    source.on('error', (error) =>
+      bounded.destroy(
+        source === request
+          ? error
+          : new EngineError(354, `The body is not gzip, or cut short: ${error.message} (ZLIB_INFLATE_FAILED)`),
+      ),
+    );
     request.on('aborted', () => bounded.destroy(new EngineError(210, 'The client went away. (NETWORK_ERROR)')));
     return source.pipe(bounded);
   }
@@ -60,8 +72,11 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
     return Buffer.concat(chunks).toString();
   }
 
-  async function answer(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
-    const parameters = url.searchParams;
+  async function answer(
+    request: IncomingMessage,
+    response: ServerResponse,
+    parameters: URLSearchParams,
+  ): Promise<void> {
     const queryId = parameters.get('query_id') ?? '';
     if (queryId !== '' && runningIds.has(queryId)) {
       request.resume();
@@ -78,7 +93,8 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
       let statement: string;
       if (inUrl !== '' && /\binput\s*\(/.test(inUrl)) {
         hasSpool = true;
-        await pipeline(bodyOf(request, options.maxBodyBytes), createWriteStream(spool));
+        // Room for several chunks, which then go to the file in one write.
+        await pipeline(bodyOf(request, options.maxBodyBytes), createWriteStream(spool, { highWaterMark: MiB }));
         statement = readFromFile(inUrl, spool);
       } else {
         const inBody = await textOf(request);
@@ -92,6 +108,7 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
         format,
         database: parameters.get('database') ?? String(request.headers['x-clickhouse-database'] ?? 'default'),
         parameters: parametersOf(parameters),
+        withData: hasSpool,
       });
       response.setHeader('x-clickhouse-query-id', queryId);
       response.setHeader('x-clickhouse-format', format);
@@ -138,14 +155,23 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
   }
 
   return createServer({ maxHeaderSize: maxUrlBytes, keepAliveTimeout: 10_000 }, (request, response) => {
-    const url = new URL(request.url ?? '/', 'http://localhost');
-    if (url.pathname === '/ping') {
+    const target = request.url ?? '/';
+    const path = /^[^?]*/.exec(target)?.[0];
+    if (isForeign(request)) {
+      response.statusCode = 403;
+      response.end('Web pages may not use this server.\n');
+    } else if (path === '/ping') {
       response.end('Ok.\n');
-    } else if (url.pathname !== '/' || (request.method !== 'POST' && request.method !== 'GET')) {
+    } else if (path !== '/' || (request.method !== 'POST' && request.method !== 'GET')) {
       response.statusCode = 404;
       response.end('There is no handle here: statements go to /, by GET or POST.\n');
     } else {
-      answer(request, response, url).catch((error) => refuse(response, error));
+      const parameters = new URLSearchParams(target.slice(path.length));
+      answer(request, response, parameters).catch((error) => refuse(response, error));
     }
   });
 }
+
+/** There is no password: a page in a browser on this machine must not be able to send statements. */
+const isForeign = ({ headers }: IncomingMessage): boolean =>
+  headers.origin !== undefined || !['none', 'same-origin', undefined].includes(headers['sec-fetch-site'] as string);
