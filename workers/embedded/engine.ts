@@ -1,11 +1,22 @@
 /**
  * The embedded ClickHouse engine: a few sessions on one data folder. A session runs one statement at a time, so several of
  * them are what lets a look-up pass a long insert.
+ *
+ * A statement holds one thread of libuv's pool until it ends, and files and compression need that pool too. So there is one
+ * session less than threads. And one session is kept for statements with data: questions, however long, never stop a loader.
  */
 import { mkdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Session } from 'chdb';
+import { threadPoolSize } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
+
+const nothing: EngineResult = { bytes: new Uint8Array(), rowsRead: 0, bytesRead: 0, elapsedSeconds: 0 };
+
+interface Slot {
+  session: Session;
+  database: string;
+}
 
 /** An error of ClickHouse, by its number. */
 export class EngineError extends Error {
@@ -30,14 +41,20 @@ export interface Engine {
   /** @throws EngineError */
   run(
     statement: string,
-    options: { readonly format: string; readonly database: string; readonly parameters: Record<string, string> },
+    options: {
+      readonly format: string;
+      readonly database: string;
+      readonly parameters: Record<string, string>;
+      /** It stores data: it goes before others that wait. */
+      readonly withData: boolean;
+    },
   ): Promise<EngineResult>;
-  /** Waits for what is running, then closes the data folder. */
+  /** Refuses what comes now, waits for what is running, then closes the data folder. */
   close(): Promise<void>;
 }
 
 /** Sessions, and so statements that run at the same time. */
-const sessions = 6;
+const sessionsFor = (threads: number): number => Math.min(8, Math.max(2, threads - 1));
 /** Statements that may wait for a session. */
 const maxWaiting = 256;
 
@@ -46,11 +63,19 @@ const engineArguments = [
   '--background_pool_size=2',
   '--background_schedule_pool_size=4',
   '--background_common_pool_size=2',
+  // Merges at a time per thread: more of them share the two threads, and each holds its own memory.
+  '--background_merges_mutations_concurrency_ratio=1',
   '--background_fetches_pool_size=1',
   '--background_move_pool_size=1',
   '--mark_cache_size=67108864',
   '--uncompressed_cache_size=0',
   '--index_mark_cache_size=16777216',
+  '--primary_index_cache_size=67108864',
+  '--query_condition_cache_size=16777216',
+  '--compiled_expression_cache_size=16777216',
+  // An answer is held in memory before it is sent.
+  '--max_result_bytes=268435456',
+  '--max_memory_usage=4294967296',
 ];
 
 const inUse = (folder: string, by: string): UsageError =>
@@ -75,9 +100,10 @@ function lockHolder(folder: string): string | undefined {
 
 /**
  * Opens a data folder.
+ * @param threads of libuv's pool
  * @throws UsageError when the engine is not installed, or another process has the folder
  */
-export async function openEngine(folder: string): Promise<Engine> {
+export async function openEngine(folder: string, threads = threadPoolSize()): Promise<Engine> {
   const chdb = await import('chdb').catch((error: unknown) => {
     throw new UsageError(
       'The embedded ClickHouse (npm package chdb) cannot be loaded: run `npm ci` on Linux or macOS with glibc, or give a ' +
@@ -87,42 +113,81 @@ export async function openEngine(folder: string): Promise<Engine> {
   mkdirSync(folder, { recursive: true });
   const holder = lockHolder(folder);
   if (holder !== undefined) throw inUse(folder, holder);
-  const idle: { session: Session; database: string }[] = [];
-  const all: Session[] = [];
+  const idle: Slot[] = [];
+  const all = new Set<Session>();
+  const open = (): Session => {
+    const session = new chdb.Session(folder, { connectionArgs: engineArguments });
+    all.add(session);
+    return session;
+  };
+  const sessions = sessionsFor(threads);
   try {
-    for (let i = 0; i < sessions; i++) {
-      const session = new chdb.Session(folder, { connectionArgs: engineArguments });
-      all.push(session);
-      idle.push({ session, database: 'default' });
-    }
+    while (idle.length < sessions) idle.push({ session: open(), database: 'default' });
   } catch (error) {
     if (lockHolder(folder) !== undefined) throw inUse(folder, 'another process');
     throw new UsageError(`The embedded ClickHouse cannot open ${folder}: ${String(error).split('\n')[0]}`);
   }
-  const waiting: (() => void)[] = [];
+  const waiting: { readonly withData: boolean; readonly go: (slot: Slot) => void }[] = [];
+  /** Statements that run, and those of them that store no data. */
   let running = 0;
+  let reading = 0;
+  let closing = false;
 
-  const take = async (): Promise<{ session: Session; database: string }> => {
-    if (idle.length === 0) {
-      if (waiting.length >= maxWaiting)
-        throw new EngineError(202, 'Too many simultaneous queries. (TOO_MANY_SIMULTANEOUS_QUERIES)');
-      await new Promise<void>((resolve) => waiting.push(resolve));
+  const mayRun = (withData: boolean): boolean => idle.length > 0 && (withData || reading < sessions - 1);
+
+  const take = (withData: boolean): Slot => {
+    running++;
+    if (!withData) reading++;
+    return idle.pop() as Slot;
+  };
+
+  const place = async (withData: boolean): Promise<Slot> => {
+    if (closing) throw new EngineError(236, 'The server is shutting down. (ABORTED)');
+    if (mayRun(withData)) return take(withData);
+    if (waiting.length >= maxWaiting)
+      throw new EngineError(202, 'Too many simultaneous queries. (TOO_MANY_SIMULTANEOUS_QUERIES)');
+    return new Promise((go) => waiting.push({ withData, go }));
+  };
+
+  const giveBack = (slot: Slot, withData: boolean): void => {
+    running--;
+    if (!withData) reading--;
+    idle.push(slot);
+    const one = waiting.find(({ withData }) => withData) ?? waiting[0];
+    if (one === undefined || !mayRun(one.withData)) return;
+    waiting.splice(waiting.indexOf(one), 1);
+    one.go(take(one.withData));
+  };
+
+  /**
+   * A statement that fails when it has begun to answer leaves what it had of its answer in the session, and the next answer
+   * of that session begins with it. So a session is used again only when it answers as it should.
+   */
+  const clean = async (slot: Slot): Promise<void> => {
+    for (let i = 0; i < 2; i++) {
+      const answer = await slot.session.queryAsync('SELECT 1', { format: 'TSV' }).catch(() => undefined);
+      if (answer?.text() === '1\n') return;
     }
-    return idle.pop() as { session: Session; database: string };
+    const fresh = open();
+    all.delete(slot.session);
+    slot.session.close();
+    slot.session = fresh;
+    slot.database = 'default';
   };
 
   const errorOf = (error: unknown): EngineError => {
     const message = error instanceof Error ? error.message : String(error);
     const code =
       (error as { clickhouseCode?: number }).clickhouseCode ?? Number(/Code: (\d+)/.exec(message)?.[1] ?? 1002);
-    return new EngineError(code, message.replace(/^Code: \d+\. DB::Exception: /, ''));
+    return new EngineError(code, message.replace(/^(?:Query failed: )?Code: \d+\. DB::Exception: /, ''));
   };
 
   return {
-    version: (all[0] as Session).query('SELECT version()', 'TSV').trim(),
-    async run(statement, { format, database, parameters }) {
-      const slot = await take();
-      running++;
+    version: (idle[0] as Slot).session.query('SELECT version()', 'TSV').trim(),
+    async run(statement, { format, database, parameters, withData }) {
+      // As on a server, they are over with their request: there is no session that they could last in.
+      if (/^\s*(?:USE|SET)\s/i.test(statement)) return nothing;
+      const slot = await place(withData);
       try {
         if (slot.database !== database) {
           await slot.session.queryAsync(`USE \`${database.replace(/[`\\]/g, '')}\``, { format: 'TSV' });
@@ -139,14 +204,14 @@ export async function openEngine(folder: string): Promise<Engine> {
           elapsedSeconds: result.elapsed,
         };
       } catch (error) {
+        await clean(slot);
         throw errorOf(error);
       } finally {
-        running--;
-        idle.push(slot);
-        waiting.shift()?.();
+        giveBack(slot, withData);
       }
     },
     async close() {
+      closing = true;
       // Closing a session under a running statement aborts the engine.
       while (running > 0 || waiting.length > 0) await new Promise((resolve) => setTimeout(resolve, 10));
       for (const session of all) session.close();

@@ -5,6 +5,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { request } from 'node:http';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -49,7 +50,7 @@ function post(
 }
 
 const insertCsv = "INSERT INTO t SELECT a FROM input('a Int64') FORMAT CSV";
-const slow = 'SELECT sleepEachRow(0.5) FROM numbers(6)';
+const slow = 'SELECT sleepEachRow(0.5) FROM numbers(3)';
 
 test('statements, settings, parameters and data come through; errors are those that the client knows', async () => {
   await withClickHouse(async ({ url }) => {
@@ -65,6 +66,16 @@ test('statements, settings, parameters and data come through; errors are those t
       });
       assert.is(cut.status, 500);
       assert.is((await post(url, {}, 'SELECT sum(a) FROM t')).text, '6\n');
+      assert.match(cut.text, /ZLIB_INFLATE_FAILED/);
+      const lz4 = await post(url, { query: insertCsv }, 'x', { 'content-encoding': 'lz4' });
+      assert.match(lz4.text, /plain or gzip here, not lz4/);
+      // Data in the statement, and beside it.
+      await client.command({
+        query: 'INSERT INTO t SETTINGS max_threads = 1 VALUES (10)',
+        clickhouse_settings: { max_block_size: '777' },
+      });
+      await client.insert({ table: 't', values: [{ a: 20 }, { a: 30 }], format: 'JSONEachRow' });
+      assert.is((await post(url, {}, 'SELECT sum(a) FROM t')).text, '66\n');
       // Parameters of all sorts of text.
       for (const text of ["it's", 'a\nb\tc', '\\', '\\n', 'ü€😀', '']) {
         const result = await client.query({
@@ -101,6 +112,49 @@ test('statements, settings, parameters and data come through; errors are those t
   });
 });
 
+test('what is not for the server is refused, and does not end it', async () => {
+  await withClickHouse(async ({ url }) => {
+    const port = Number(new URL(url).port);
+    const raw = (head: string): Promise<string> =>
+      new Promise((resolve, reject) => {
+        const socket = connect(port, '127.0.0.1', () =>
+          socket.write(`${head}\r\nhost: x\r\nconnection: close\r\n\r\n`),
+        );
+        let text = '';
+        socket.on('data', (chunk) => {
+          text += String(chunk);
+        });
+        socket.on('close', () => resolve(text));
+        socket.on('error', reject);
+      });
+    assert.match(await raw('GET // HTTP/1.1'), /^HTTP\/1.1 404/);
+    assert.match(await raw('GET http://[ HTTP/1.1'), /^HTTP\/1.1 404/);
+    assert.match(await raw('PUT / HTTP/1.1'), /^HTTP\/1.1 404/);
+    assert.match(await raw('GET /?query=SELECT%201&x=%zz HTTP/1.1'), /^HTTP\/1.1 500/);
+    assert.match(await raw('nonsense'), /^HTTP\/1.1 400/);
+    // A web page that tries this machine's ports.
+    assert.is((await post(url, {}, 'SELECT 1', { origin: 'https://example.com' })).status, 403);
+    assert.is((await post(url, {}, 'SELECT 1', { 'sec-fetch-site': 'cross-site' })).status, 403);
+  });
+});
+
+test('a statement that fails half way leaves nothing in the next answer; one without end is cut off', async () => {
+  await withClickHouse(async ({ url }) => {
+    const broken = 'SELECT throwIf(number = 150000), number FROM numbers(200000) SETTINGS max_block_size = 1000';
+    for (let i = 0; i < 12; i++) {
+      const failed = await post(url, {}, broken);
+      assert.is(failed.headers['x-clickhouse-exception-code'], '395');
+      const next = await post(url, {}, `SELECT ${i}`);
+      assert.ok(next.text === `${i}\n`, `${next.text.length} bytes: ${next.text.slice(0, 40)}`);
+    }
+    const endless = await post(url, {}, 'SELECT repeat(toString(number), 100) FROM numbers(3000000)');
+    assert.is(endless.headers['x-clickhouse-exception-code'], '396');
+    await post(url, {}, 'USE system');
+    assert.is((await post(url, {}, 'SELECT currentDatabase()')).text, 'default\n');
+    assert.is((await post(url, { database: 'system' }, 'SELECT currentDatabase()')).text, 'system\n');
+  });
+});
+
 test('a query id runs once at a time (216), and is free again afterwards', async () => {
   await withClickHouse(async ({ url }) => {
     const first = post(url, { query: slow, query_id: 'one' });
@@ -114,18 +168,22 @@ test('a query id runs once at a time (216), and is free again afterwards', async
   });
 });
 
-test('a long SELECT delays neither an INSERT nor /ping', async () => {
+test('a long SELECT delays neither a short one nor /ping; any number of them delay no INSERT', async () => {
   await withClickHouse(async ({ url }) => {
     await post(url, { query: 'CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a' });
-    let done = false;
-    const long = Promise.all([post(url, { query: slow }), post(url, { query: slow })]).then(() => {
-      done = true;
-    });
-    await post(url, { query: insertCsv }, '1\n');
+    let done = 0;
+    const long = (): Promise<unknown> =>
+      post(url, { query: slow }).then(() => {
+        done++;
+      });
+    const running = [long()];
+    assert.is((await post(url, { query: 'SELECT 1' })).text, '1\n');
+    for (let i = 0; i < 3; i++) running.push(long());
+    for (let i = 0; i < 5; i++) assert.is((await post(url, { query: insertCsv }, '1\n')).status, 200);
     assert.is(await (await fetch(`${url}/ping`)).text(), 'Ok.\n');
-    assert.is((await post(url, { query: 'SELECT count() FROM t' })).text, '1\n');
-    assert.not(done, 'the long ones still run');
-    await long;
+    assert.is(done, 0, 'the long ones still run');
+    await Promise.all(running);
+    assert.is((await post(url, { query: 'SELECT count() FROM t' })).text, '5\n');
   });
 });
 
@@ -133,7 +191,7 @@ test('what an INSERT has reported is there after a SIGKILL at that moment, time 
   await withClickHouse(async (clickhouse: TestClickHouse) => {
     const { url } = clickhouse;
     await post(url, { query: 'CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a' });
-    for (let round = 1; round <= 10; round++) {
+    for (let round = 1; round <= 6; round++) {
       const answer = await post(url, { query: insertCsv }, `${round}\n`);
       clickhouse.process().kill('SIGKILL');
       assert.is(answer.status, 200, answer.text);
@@ -193,6 +251,12 @@ test('a folder or a port in use is one clear line and a failure; SIGTERM ends cl
     assert.is((await running).status, 200);
     assert.is((await first.ended).code, 0);
     assert.equal(await readdir(join(folder, 'spool')), []);
+    // A parent that dies takes it along, and what it had in its spool does not stay.
+    const orphan = start(port, folder);
+    await Promise.race([once(orphan.child, 'message'), orphan.ended]);
+    assert.is((await post(url, {}, 'SELECT count() FROM t')).text, '5\n');
+    orphan.child.disconnect();
+    assert.is((await orphan.ended).code, 0);
   } finally {
     first.child.kill('SIGKILL');
     await rm(folder, { recursive: true, force: true });

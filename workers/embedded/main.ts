@@ -15,6 +15,8 @@ import { openEngine } from './engine.js';
 import { createEmbeddedHttp } from './http.js';
 
 const maxBodyBytes = 1024 ** 3;
+/** How long a close waits for the statements that run. */
+const closeWithinMs = 10_000;
 
 async function main(): Promise<void> {
   const config = resolveOptions(embeddedOptions, parseArgv(process.argv.slice(2), embeddedOptions));
@@ -30,17 +32,29 @@ async function main(): Promise<void> {
   mkdirSync(spoolFolder, { recursive: true });
   const server = createEmbeddedHttp({ engine, spoolFolder, log, maxBodyBytes });
 
+  let answering = 0;
+  server.on('request', (_request, response) => {
+    answering++;
+    response.once('close', () => answering--);
+  });
+
+  async function close(why: string): Promise<void> {
+    log.info({ why, answering }, 'closing');
+    server.close();
+    const until = Date.now() + closeWithinMs;
+    while (answering > 0 && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 10));
+    // What still runs dies with the process: an INSERT is there whole or not at all (L1).
+    if (answering > 0) log.warn({ answering }, 'statements still run');
+    else await engine.close();
+    log.info('closed');
+    process.exit(0);
+  }
+
   let ending = false;
   const end = (why: string): void => {
     if (ending) return;
     ending = true;
-    log.info({ why }, 'closing');
-    server.close();
-    server.closeIdleConnections();
-    void engine.close().then(() => {
-      log.info('closed');
-      process.exit(0);
-    });
+    void close(why);
   };
   process.on('SIGTERM', () => end('SIGTERM'));
   process.on('SIGINT', () => end('SIGINT'));

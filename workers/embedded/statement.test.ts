@@ -49,6 +49,19 @@ test('a statement without settings stays as it is, and CREATE keeps its own', ()
   assert.is(withSettings(create, url({ max_threads: '1' })), create);
 });
 
+test('settings go before data that is in the statement itself', () => {
+  const one = url({ max_threads: '1' });
+  for (const [statement, expected] of [
+    ["INSERT INTO t VALUES (1, 'a')", "INSERT INTO t SETTINGS max_threads = 1 VALUES (1, 'a')"],
+    ['INSERT INTO t SETTINGS a = 2 VALUES (1)', 'INSERT INTO t SETTINGS a = 2, max_threads = 1 VALUES (1)'],
+    ['INSERT INTO t (a, b) FORMAT CSV\n1,"x"\n', 'INSERT INTO t (a, b) SETTINGS max_threads = 1 FORMAT CSV\n1,"x"\n'],
+    ["INSERT INTO t (a) SELECT 'VALUES' FROM b", "INSERT INTO t (a) SELECT 'VALUES' FROM b\nSETTINGS max_threads = 1"],
+  ] as const) {
+    assert.is(withSettings(statement, one), expected);
+  }
+  assert.is(withSettings('SYSTEM FLUSH LOGS', one), 'SYSTEM FLUSH LOGS');
+});
+
 test('a name that is no setting cannot smuggle in text', () => {
   assert.throws(() => withSettings('SELECT 1', url({ 'x = 1, y': '2' })), /is not the name of a setting/);
 });

@@ -27,15 +27,25 @@ export function readFromFile(statement: string, file: string): string {
     .trimEnd();
 }
 
+/** `INSERT INTO t (…)` before the data in the statement itself. */
+const insertOfData = /^\s*INSERT\s+INTO\s+[^;'()]*?(?:\([^;']*?\)[^;'()]*?)?(?=(?:FORMAT\s+\w+|VALUES)\b)/i;
+
 /** Settings from the URL go to the end of the statement, as the engine has no other place that is per query. */
 export function withSettings(statement: string, url: URLSearchParams): string {
-  // CREATE … SETTINGS would be settings of the table.
-  if (/^\s*(?:CREATE|USE|SET)\b/i.test(statement)) return statement;
+  // CREATE … SETTINGS would be settings of the table; the others take none.
+  if (/^\s*(?:CREATE|USE|SET|SYSTEM)\b/i.test(statement)) return statement;
   const settings: string[] = [];
   for (const [name, value] of url) {
     if (httpOnly.test(name)) continue;
     if (!/^\w+$/.test(name)) throw new Error(`"${name}" is not the name of a setting`);
     settings.push(`${name} = ${/^-?\d+(?:\.\d+)?$/.test(value) ? value : quote(value)}`);
+  }
+  const data = insertOfData.exec(statement)?.[0];
+  if (data !== undefined) {
+    const join = /\bSETTINGS\b/i.test(data) ? ',' : ' SETTINGS';
+    return settings.length === 0
+      ? statement
+      : `${data.trimEnd()}${join} ${settings.join(', ')} ${statement.slice(data.length)}`;
   }
   const bare = statement.replace(/\s*;?\s*$/, '');
   // On a line of their own: a statement may end with a comment.
