@@ -95,4 +95,14 @@ test('dependencies are pinned exactly, and the lock file names no download addre
   assert.not.match(readFileSync(join(root, 'package-lock.json'), 'utf8'), /"resolved":\s*"https?:/);
 });
 
+test('the lock file has the packages of every platform: `npm ci` refuses one that has not', () => {
+  const { packages } = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')) as {
+    packages: Record<string, { optionalDependencies?: Record<string, string> }>;
+  };
+  const missing = Object.values(packages)
+    .flatMap(({ optionalDependencies }) => Object.keys(optionalDependencies ?? {}))
+    .filter((name) => packages[`node_modules/${name}`] === undefined);
+  assert.equal(missing, []);
+});
+
 test.run();
