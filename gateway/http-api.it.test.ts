@@ -47,6 +47,14 @@ test('one event and a batch are accepted as JSON and stored once durable', async
         JSON.stringify({ batch_id: 'b-2', attempt: 1, events: [event('b'), { ...event('c'), type: 0 }, event('d')] }),
       ),
     });
+    const invalid = await call(`${url}/v1/events`, {
+      method: 'POST',
+      headers: { ...headers, ...json },
+      body: JSON.stringify({ ...event('x'), device: { country: 'ch' } }),
+    });
+    assert.is(invalid.status, 400);
+    assert.is(invalid.body.error?.code, 'event_invalid');
+    assert.match(invalid.body.error?.message ?? '', /^device\.country /);
     assert.is(many.status, 202);
     assert.is(many.body.accepted, 2);
     assert.is(many.body.rejected, 1);

@@ -70,6 +70,14 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
     const result = await publish(call, message).catch((error: unknown) => {
       throw new Answered(error as SluiceError);
     });
+    // A batch says which of its events were refused; of a single event there is nothing left to say 202 to.
+    const [refused] = result.rejections;
+    if (one && refused !== undefined) {
+      throw new SluiceError(
+        'event_invalid',
+        `${refused.field === '' ? 'the event' : refused.field} ${refused.message}`,
+      );
+    }
     send(response, 202, {}, toJson(BatchResultSchema, result, { alwaysEmitImplicit: true }));
   };
 

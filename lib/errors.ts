@@ -42,6 +42,12 @@ const table = {
     retryable: false,
     fix: 'Correct the named field; field names and values follow the Protobuf JSON mapping of sluice.event.v1.',
   },
+  event_invalid: {
+    code: Code.InvalidArgument,
+    http: 400,
+    retryable: false,
+    fix: 'Correct the named field; the rules stand beside each field in proto/sluice/event/v1/event.proto.',
+  },
   batch_id_invalid: {
     code: Code.InvalidArgument,
     http: 400,
