@@ -13,8 +13,11 @@ export interface ChildOptions {
   readonly args: readonly string[];
   /** Standard output and error go there; a file of over 16 MiB is moved to `.old` at a start. */
   readonly logFile: string;
-  /** Resolves when the process serves. Without it, a message `{ready: true}` from the process says so. */
-  readonly probe?: () => Promise<void>;
+  /**
+   * Resolves when the process serves; gives up when the signal says that the process has ended. Without it, a message
+   * `{ready: true}` from the process says so.
+   */
+  readonly probe?: (ended: AbortSignal) => Promise<void>;
   /** How long it may take to get ready, ms. */
   readonly readyWithinMs: number;
   /** How long it may take to end after SIGTERM, ms; then it is killed. */
@@ -80,6 +83,7 @@ export function supervise(options: ChildOptions): SupervisedChild {
     child = started;
     programPid = started.pid;
     const since = Date.now();
+    const life = new AbortController();
 
     const isReady = (): void => {
       if (child !== started || ending) return;
@@ -97,11 +101,16 @@ export function supervise(options: ChildOptions): SupervisedChild {
       if (typeof message.pid === 'number') programPid = message.pid;
       if (message.ready === true && options.probe === undefined) isReady();
     });
-    options.probe?.().then(isReady, () => {});
+    options.probe?.(life.signal).then(isReady, () => {});
 
-    started.once('error', (error) => markFailed(error));
+    started.once('error', (error) => {
+      clearTimeout(overdue);
+      life.abort();
+      markFailed(error);
+    });
     started.once('exit', (code, signal) => {
       clearTimeout(overdue);
+      life.abort();
       if (child === started) {
         child = undefined;
         programPid = undefined;

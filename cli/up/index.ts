@@ -144,7 +144,7 @@ export async function up(config: UpConfig): Promise<number> {
     const add = (
       name: string,
       args: readonly string[],
-      more: { probe?: () => Promise<void>; endWithinMs: number },
+      more: { probe?: (ended: AbortSignal) => Promise<void>; endWithinMs: number },
     ): SupervisedChild => {
       const child = supervise({
         name,
@@ -179,7 +179,7 @@ export async function up(config: UpConfig): Promise<number> {
     const tether = fileURLToPath(new URL('./tether.mjs', import.meta.url));
     const first = [
       add('nats', [tether, natsServer, '-c', natsConfig], {
-        probe: () => natsGreets(host, config.natsPort, readyWithinMs),
+        probe: (ended) => natsGreets(host, config.natsPort, readyWithinMs, ended),
         endWithinMs: 15_000,
       }),
       add(

@@ -36,8 +36,8 @@ export function writeNatsConfig({ folder, host, port, monitorPort }: NatsConfigO
   return file;
 }
 
-/** Resolves when a NATS server greets on the port. Rejects after `withinMs`. */
-export async function natsGreets(host: string, port: number, withinMs: number): Promise<void> {
+/** Resolves when a NATS server greets on the port. Rejects after `withinMs`, and when the signal says stop. */
+export async function natsGreets(host: string, port: number, withinMs: number, stop?: AbortSignal): Promise<void> {
   const end = Date.now() + withinMs;
   const greeted = (): Promise<boolean> =>
     new Promise((resolve) => {
@@ -52,6 +52,7 @@ export async function natsGreets(host: string, port: number, withinMs: number): 
       socket.once('close', () => settle(false));
     });
   while (!(await greeted())) {
+    stop?.throwIfAborted();
     if (Date.now() > end) throw new Error(`no NATS server on ${host}:${port} within ${withinMs} ms`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }

@@ -1,0 +1,184 @@
+/** `sluice up` as a user meets it: started, used, hurt, ended, refused. */
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { isAlive } from '../stack-file.js';
+import {
+  type Answer,
+  command,
+  flagsOf,
+  freePorts,
+  processesNaming,
+  sluice,
+  startUp,
+  type UpProcess,
+  until,
+  withFolder,
+} from '../testing/running-stack.js';
+
+/** A command of what was printed: from the word it begins with to the end of its last line. */
+function printed(up: UpProcess, start: string): string {
+  const lines = up.out().split('\n');
+  const from = lines.findIndex((line) => line.trimStart().startsWith(start));
+  if (from < 0) throw new Error(`no line begins with ${start}:\n${up.out()}`);
+  let to = from;
+  while (lines[to]?.endsWith('\\') === true) to++;
+  return lines.slice(from, to + 1).join('\n');
+}
+
+const paste = (line: string): Promise<Answer> => command('bash', ['-c', line]).ended;
+const has = (program: string): Promise<boolean> =>
+  command('bash', ['-c', `command -v ${program}`]).ended.then(({ code }) => code === 0);
+
+async function countOf(up: UpProcess, eventId: string): Promise<number> {
+  const statement = `SELECT count() FROM sluice.events WHERE event_id = '${eventId}' FORMAT TSV`;
+  const answer = await fetch(`${up.stack().clickhouse}/?query=${encodeURIComponent(statement)}`).catch(() => undefined);
+  return answer?.ok === true ? Number(await answer.text()) : -1;
+}
+
+/** Whether the gateway took it. */
+async function send(up: UpProcess, key: string, eventId: string): Promise<boolean> {
+  const answer = await fetch(`http://127.0.0.1:${up.ports.port}/v1/events`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
+    body: JSON.stringify({ eventId, type: 'EVENT_TYPE_PAGE', occurredAt: new Date().toISOString() }),
+  }).catch(() => undefined);
+  await answer?.arrayBuffer().catch(() => undefined);
+  return answer?.status === 202;
+}
+
+/** One that has ended may stay in the table of processes, without a command line, until somebody asks for its exit code. */
+const runs = (pid: number): boolean => isAlive(pid) && readFileSync(`/proc/${pid}/cmdline`, 'utf8') !== '';
+const keyOf = (up: UpProcess): string => readFileSync(join(up.data, 'demo-key'), 'utf8').trim();
+const nothingLeft = (data: string): void => assert.equal(processesNaming(data), []);
+
+test('the stack gets ready, the printed lines work when pasted, Ctrl-C leaves nothing, and a second start keeps all', async () => {
+  await withFolder(async (data) => {
+    const ports = await freePorts();
+    const began = performance.now();
+    const up = await startUp(data, ports);
+    assert.ok(performance.now() - began < 30_000);
+    const key = keyOf(up);
+    assert.ok(up.out().includes(`http://127.0.0.1:${ports.port}`));
+    assert.ok(up.out().includes(key));
+    assert.is(statSync(join(data, 'demo-key')).mode & 0o777, 0o600);
+
+    const curl = await paste(printed(up, 'curl'));
+    assert.is(curl.code, 0, curl.err);
+    assert.ok(!/error/.test(curl.out), curl.out);
+    await until('hello-1 is in ClickHouse', 20_000, async () => (await countOf(up, 'hello-1')) === 1);
+    if (await has('grpcurl')) {
+      const grpcurl = await paste(printed(up, 'grpcurl'));
+      assert.is(grpcurl.code, 0, grpcurl.err);
+      await until('hello-2 is in ClickHouse', 20_000, async () => (await countOf(up, 'hello-2')) === 1);
+    } else {
+      assert.ok(printed(up, 'grpcurl').includes('sluice.ingest.v1.IngestService/Publish'));
+    }
+    const query = await paste(printed(up, 'npx sluice query'));
+    assert.is(query.code, 0, query.err);
+    assert.match(query.out, /hello-1/);
+    assert.match(query.out, /https:\/\/shop\.example\//);
+
+    const { pids } = up.stack();
+    assert.equal(Object.keys(pids).sort(), ['clickhouse', 'gateway', 'nats', 'worker']);
+    up.child.kill('SIGINT');
+    const { code, err } = await up.ended;
+    assert.is(code, 0, err);
+    for (const [name, pid] of Object.entries(pids)) assert.not(isAlive(pid), name);
+    nothingLeft(data);
+    for (const file of readdirSync(join(data, 'logs'))) {
+      const secret = key.split('_').at(-1) ?? key;
+      assert.not(readFileSync(join(data, 'logs', file), 'utf8').includes(secret), file);
+    }
+
+    const again = await startUp(data, ports);
+    assert.is(keyOf(again), key);
+    assert.is(await countOf(again, 'hello-1'), 1);
+    assert.ok(await send(again, key, 'second-start'));
+    await until('the new event is there', 20_000, async () => (await countOf(again, 'second-start')) === 1);
+
+    const locked = await sluice(['up', ...flagsOf(data, await freePorts())]);
+    assert.is(locked.code, 1);
+    assert.match(locked.err, new RegExp(`^The data folder .* is in use by .*${again.child.pid}.*--data.*\\n$`));
+    assert.is(locked.out, '');
+
+    again.child.kill('SIGTERM');
+    assert.is((await again.ended).code, 0);
+    nothingLeft(data);
+  });
+});
+
+test('a killed process is started again and events get through; when the supervisor is killed, all ends; a second Ctrl-C ends at once', async () => {
+  await withFolder(async (data) => {
+    const ports = await freePorts();
+    const up = await startUp(data, ports);
+    const key = keyOf(up);
+    for (const name of ['worker', 'gateway', 'clickhouse', 'nats']) {
+      const before = up.stack().pids[name] ?? 0;
+      process.kill(before, 'SIGKILL');
+      const id = `after-${name}`;
+      await until(`${name} is back`, 30_000, () => {
+        const now = up.stack().pids[name] ?? 0;
+        return now !== before && now !== 0 && isAlive(now);
+      });
+      // An event that was taken twice by a retry is one event; it must be there once or more, never lost.
+      await until(`an event is taken after ${name} was killed`, 30_000, () => send(up, key, id));
+      await until(`${id} is in ClickHouse`, 30_000, async () => (await countOf(up, id)) >= 1);
+      assert.match(up.err(), new RegExp(`${name} ended with .*; starting it again`));
+    }
+    const { pids } = up.stack();
+    up.child.kill('SIGKILL');
+    await up.ended;
+    await until('all processes of a killed supervisor end', 20_000, () => processesNaming(data).length === 0);
+    for (const [name, pid] of Object.entries(pids)) assert.not(runs(pid), name);
+
+    // The lock of the dead supervisor is taken over, and nothing was lost.
+    const again = await startUp(data, ports);
+    assert.ok((await countOf(again, 'after-nats')) >= 1);
+    again.child.kill('SIGINT');
+    await until('it says that it ends', 5_000, () => again.err().includes('Ctrl-C again'));
+    const since = performance.now();
+    again.child.kill('SIGINT');
+    await again.ended;
+    assert.ok(performance.now() - since < 2_000);
+    nothingLeft(data);
+  });
+});
+
+test('Ctrl-C while it starts ends it at once, and leaves nothing', async () => {
+  await withFolder(async (data) => {
+    const ports = await freePorts();
+    const up = command(process.execPath, ['cli/sluice.mjs', 'up', ...flagsOf(data, ports)]);
+    await until('it starts', 20_000, () => up.err().includes('Starting nats-server'));
+    const since = performance.now();
+    up.child.kill('SIGINT');
+    assert.is((await up.ended).code, 0, up.err());
+    assert.ok(performance.now() - since < 10_000, up.err());
+    nothingLeft(data);
+  });
+});
+
+test('a busy port is one line with its holder and the flag', async () => {
+  await withFolder(async (data) => {
+    const holder = createServer().listen(0, '127.0.0.1');
+    await new Promise((resolve) => holder.once('listening', resolve));
+    const { port } = holder.address() as { port: number };
+    try {
+      const { code, out, err } = await sluice([
+        'up',
+        ...flagsOf(data, { ...(await freePorts()), clickhousePort: port }),
+      ]);
+      assert.is(code, 1);
+      assert.is(out, '');
+      assert.match(err, new RegExp(`^Port ${port} .* by \\S+ \\(process ${process.pid}\\).*--clickhouse-port.*\\n$`));
+      nothingLeft(data);
+      assert.equal(readdirSync(data), []);
+    } finally {
+      await new Promise((resolve) => holder.close(resolve));
+    }
+  });
+});
+
+test.run();
