@@ -4,11 +4,10 @@
 import { accessSync, constants, existsSync, mkdirSync, rmdirSync, statfsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, resolve } from 'node:path';
-import { flagOf, type UpConfig } from '../lib/config/index.js';
+import type { UpConfig } from '../lib/config/index.js';
 import { findNatsServer, natsServerVersion } from './nats-server.js';
 import { runningStack } from './stack-file.js';
-import { portsOf } from './up/index.js';
-import { portProblem } from './up/ports.js';
+import { lookAtPorts, type PortLook } from './up/index.js';
 
 interface Check {
   readonly what: string;
@@ -22,7 +21,7 @@ function existingParent(folder: string): string {
   return existsSync(folder) ? folder : existingParent(dirname(folder));
 }
 
-function checks(config: UpConfig): Check[] {
+function checks(config: UpConfig, ports: readonly PortLook[]): Check[] {
   const data = resolve(config.data);
   const running = runningStack(data);
   return [
@@ -69,7 +68,10 @@ function checks(config: UpConfig): Check[] {
         try {
           const made = mkdirSync(data, { recursive: true });
           accessSync(data, constants.W_OK);
-          if (made !== undefined) rmdirSync(data);
+          // It leaves no trace: neither the folder nor those above it that it has made.
+          for (let folder = data; made !== undefined && folder.length >= made.length; folder = dirname(folder)) {
+            rmdirSync(folder);
+          }
         } catch (error) {
           throw new Error(`${data} cannot be written (${(error as Error).message}): give another by --data`);
         }
@@ -85,12 +87,11 @@ function checks(config: UpConfig): Check[] {
         return `${gib.toFixed(0)} GiB`;
       },
     },
-    ...portsOf(config).map(({ option, port, what }) => ({
+    ...ports.map(({ port, what, problem }) => ({
       what: `port ${port}`,
-      look: async () => {
+      look: () => {
         if (running !== undefined) return `${what}, in use by the running stack`;
-        const problem = await portProblem(config.host, port);
-        if (problem !== undefined) throw new Error(`${what}: ${problem}; end that, or set ${flagOf(option)}`);
+        if (problem !== undefined) throw new Error(problem);
         return what;
       },
     })),
@@ -100,7 +101,7 @@ function checks(config: UpConfig): Check[] {
 /** Prints a line per check. @returns whether all is well */
 export async function doctor(config: UpConfig): Promise<boolean> {
   let well = true;
-  for (const { what, look } of checks(config)) {
+  for (const { what, look } of checks(config, await lookAtPorts(config))) {
     try {
       process.stdout.write(`✓ ${what.padEnd(20)} ${await look()}\n`);
     } catch (error) {

@@ -17,9 +17,12 @@ const byHand =
 /** The oldest whose JetStream was tried. */
 const oldest: readonly [number, number] = [2, 9];
 
-/** Path of the program; undefined when there is none. */
-export function findNatsServer(): string | undefined {
-  for (const folder of [...searchPath().split(delimiter), ...alsoIn]) {
+/** Where programs are looked for, then {@link alsoIn}. */
+const usualFolders = (): readonly string[] => [...searchPath().split(delimiter), ...alsoIn];
+
+/** Path of the program; undefined when none of the folders has it. */
+export function findNatsServer(folders: readonly string[] = usualFolders()): string | undefined {
+  for (const folder of folders) {
     const file = join(folder, 'nats-server');
     try {
       accessSync(file, constants.X_OK);
@@ -49,10 +52,11 @@ const succeeds = (command: string, args: readonly string[]): boolean =>
 /**
  * Finds nats-server, or installs it with apt-get when that may be done without a password.
  * @param say gets a line before anything is installed
+ * @param folders where to look for it
  * @throws UsageError that says how to install it by hand
  */
-export function ensureNatsServer(say: (line: string) => void): string {
-  const found = findNatsServer();
+export function ensureNatsServer(say: (line: string) => void, folders?: readonly string[]): string {
+  const found = findNatsServer(folders);
   if (found !== undefined) {
     natsServerVersion(found);
     return found;
@@ -76,7 +80,7 @@ export function ensureNatsServer(say: (line: string) => void): string {
     const [command, ...rest] = [...prefix, 'systemctl', 'disable', '--now', 'nats-server'];
     succeeds(command as string, rest);
   }
-  const installed = findNatsServer();
+  const installed = findNatsServer(folders);
   if (installed === undefined) throw new UsageError(`nats-server was installed, but is not to be found. ${byHand}`);
   natsServerVersion(installed);
   return installed;

@@ -28,7 +28,7 @@ const demoTenant = 'demo';
 const readyWithinMs = 60_000;
 
 /** Every port that the stack listens on, by the option that sets it. */
-export function portsOf(config: UpConfig): { readonly option: string; readonly port: number; readonly what: string }[] {
+function portsOf(config: UpConfig): { readonly option: string; readonly port: number; readonly what: string }[] {
   return [
     { option: 'port', port: config.port, what: 'gateway' },
     { option: 'gatewayMetricsPort', port: config.gatewayMetricsPort, what: "gateway's metrics" },
@@ -44,18 +44,35 @@ export function portsOf(config: UpConfig): { readonly option: string; readonly p
   ];
 }
 
-async function refuseBusyPorts(config: UpConfig): Promise<void> {
+export interface PortLook {
+  readonly port: number;
+  readonly what: string;
+  /** Why it cannot be had, and the fix; undefined when all is well. */
+  readonly problem: string | undefined;
+}
+
+/** Looks at every port: whether it is wanted once, and free. */
+export async function lookAtPorts(config: UpConfig): Promise<PortLook[]> {
   const seen = new Map<number, string>();
+  const looks: PortLook[] = [];
   for (const { option, port, what } of portsOf(config)) {
     const other = seen.get(port);
-    if (other !== undefined) {
-      throw new UsageError(`Port ${port} is wanted twice, for ${other} and ${what}: set ${flagOf(option)} to another.`);
-    }
     seen.set(port, what);
-    const problem = await portProblem(config.host, port);
-    if (problem !== undefined) {
-      throw new UsageError(`Port ${port} (${what}) ${problem}: end that, or set ${flagOf(option)} to another port.`);
-    }
+    const taken = other === undefined ? await portProblem(config.host, port) : undefined;
+    const problem =
+      other !== undefined
+        ? `is wanted twice, for ${other} and ${what}: set ${flagOf(option)} to another.`
+        : taken !== undefined
+          ? `(${what}) ${taken}: end that, or set ${flagOf(option)} to another port.`
+          : undefined;
+    looks.push({ port, what, problem });
+  }
+  return looks;
+}
+
+async function refuseBusyPorts(config: UpConfig): Promise<void> {
+  for (const { port, problem } of await lookAtPorts(config)) {
+    if (problem !== undefined) throw new UsageError(`Port ${port} ${problem}`);
   }
 }
 
