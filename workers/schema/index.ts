@@ -72,8 +72,6 @@ const tableSettings: readonly string[] = [
   // Blocks are not deduplicated by ClickHouse on plain MergeTree (fact F7); L2 is what makes retries harmless.
   'non_replicated_deduplication_window = 0',
   'max_bytes_to_merge_at_max_space_in_pool = 10737418240',
-  // A block's part is 5 to 20 MiB: one file for all columns instead of two for each. Merged parts grow past this.
-  'min_bytes_for_wide_part = 67108864',
   "lightweight_mutation_projection_mode = 'rebuild'",
   "deduplicate_merge_projection_mode = 'rebuild'",
 ];
