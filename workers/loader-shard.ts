@@ -44,8 +44,8 @@ export interface ShardLoader {
 }
 
 const dayMs = 86_400_000;
-/** Read ahead while a block is in flight: about one block of the usual size (200k rows of 150 bytes). */
-const mostAhead = 32 * 1024 ** 2;
+/** Read ahead while a block is in flight: about half of one of the usual size (200k rows of 150 bytes). */
+const mostAhead = 16 * 1024 ** 2;
 
 /** `accept.<shard>` in the settings bucket. */
 export const acceptKey = (shard: number): string => `accept.${shard}`;
