@@ -1,0 +1,108 @@
+/**
+ * The deployment files, as far as they can be held without a container engine: what they name exists, what is pinned is
+ * pinned, and a gateway and the commands run from the image's set of files.
+ */
+import { spawn, spawnSync } from 'node:child_process';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { parse } from 'yaml';
+import { allOptions, gatewayOptions, variableOf } from '../lib/config/index.js';
+import { freePort } from '../lib/testing/nats.js';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const read = (file: string): string => readFileSync(join(root, file), 'utf8');
+
+interface Service {
+  readonly image: string;
+  readonly environment?: Record<string, string>;
+}
+const { services } = parse(read('compose.yaml'), { merge: true }) as { services: Record<string, Service> };
+
+/** Sources of COPY from the build's context. */
+const copied = [...read('deploy/Dockerfile').matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap((match) =>
+  (match[1] ?? '').split(' '),
+);
+
+test('images are pinned to a version', () => {
+  const images = [
+    ...Object.values(services).map((service) => service.image),
+    ...[...read('deploy/Dockerfile').matchAll(/^FROM (\S+)/gm)].map((match) => match[1] ?? ''),
+  ].filter((image) => image !== 'sluice:local');
+  assert.ok(images.length >= 4);
+  for (const image of images) assert.match(image, /:\d+\.\d+/);
+});
+
+test('every SLUICE_ variable is a setting', () => {
+  const known = new Set(Object.values(allOptions).flatMap((table) => Object.keys(table).map(variableOf)));
+  const used = Object.values(services).flatMap((service) => Object.keys(service.environment ?? {}));
+  const settings = used.filter((name) => name.startsWith('SLUICE_'));
+  assert.ok(settings.length >= 8);
+  for (const name of settings) assert.ok(known.has(name), name);
+});
+
+test('the log takes the largest batch that a gateway may be told to take', () => {
+  const megabytes = Number(/max_payload: (\d+)MB/.exec(read('deploy/nats.conf'))?.[1]);
+  assert.ok(megabytes * 1024 ** 2 >= (gatewayOptions.maxBatchBytes.max ?? 0) + 4096);
+});
+
+test('nats-server takes the configuration', () => {
+  const { status, stderr, error } = spawnSync('nats-server', ['-t', '-c', join(root, 'deploy/nats.conf')], {
+    encoding: 'utf8',
+  });
+  assert.is(error, undefined);
+  assert.is(status, 0, stderr);
+});
+
+test("a gateway and the commands run from the image's files", async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'sluice-image-'));
+  try {
+    for (const source of copied) {
+      mkdirSync(join(folder, source, '..'), { recursive: true });
+      cpSync(join(root, source), join(folder, source), {
+        recursive: true,
+        filter: (file) => !file.endsWith('.test.ts') && basename(file) !== 'node_modules',
+      });
+    }
+    // The packages of the image: without the embedded engine.
+    mkdirSync(join(folder, 'node_modules'));
+    for (const name of readdirSync(join(root, 'node_modules'))) {
+      if (!['chdb', '@chdb'].includes(name))
+        symlinkSync(join(root, 'node_modules', name), join(folder, 'node_modules', name));
+    }
+    const help = spawnSync(process.execPath, ['cli/sluice.mjs', '--help'], {
+      cwd: folder,
+      encoding: 'utf8',
+      env: { ...process.env, NODE_ENV: 'production' },
+    });
+    assert.is(help.status, 0, help.stderr);
+    assert.match(help.stdout, /tenant/);
+
+    const port = await freePort();
+    const flags = ['--port', String(port), '--metrics-port', '0', '--nats-url', '127.0.0.1:1'];
+    const gateway = spawn(
+      process.execPath,
+      ['--import', 'tsx', '--import', './lib/telemetry/start.ts', 'gateway/main.ts', ...flags],
+      { cwd: folder, stdio: 'ignore' },
+    );
+    try {
+      const end = Date.now() + 20_000;
+      const status = async (path: string): Promise<number> =>
+        (await fetch(`http://127.0.0.1:${port}${path}`).catch(() => undefined))?.status ?? 0;
+      while ((await status('/healthz')) !== 200) {
+        if (Date.now() > end || gateway.exitCode !== null) throw new Error('the gateway does not answer');
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      }
+      assert.is(await status('/readyz'), 503);
+    } finally {
+      gateway.kill('SIGKILL');
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test.run();
