@@ -10,6 +10,7 @@
  */
 import type { Charset } from '#gen/sluice/rules/v1/rules_pb.js';
 import { Charset as Charsets } from '#gen/sluice/rules/v1/rules_pb.js';
+import { type Fail, numberLines } from './compile-numbers.js';
 import { Fault, type PathStep, Reason } from './faults.js';
 import type { FieldNode, MessageNode } from './rules.js';
 import { ascii, plainAscii, textCharset, textFault, textUtf8, token, upperAlpha } from './text.js';
@@ -143,7 +144,7 @@ ${required.join('\n')}
   }
 
   /** Lines that check the text p … q-1 of n bytes. */
-  function text(charset: Charset, fail: (reason: Reason, value?: string) => string): string[] {
+  function text(charset: Charset, fail: Fail): string[] {
     return [
       `if (!${fastTest[charset]}(b, v, p, q)) {`,
       `r = textFault(b, p, q, ${charset});`,
@@ -154,13 +155,7 @@ ${required.join('\n')}
   }
 
   /** Lines that check the value of a field at p and move p behind it. */
-  function value(
-    field: FieldNode,
-    id: number,
-    limit: string,
-    fail: (reason: Reason, value?: string) => string,
-    maxBytes: number | undefined,
-  ): string[] {
+  function value(field: FieldNode, id: number, limit: string, fail: Fail, maxBytes: number | undefined): string[] {
     const { kind, rules } = field;
     switch (kind) {
       case 'string':
@@ -187,64 +182,16 @@ ${required.join('\n')}
           'p = q;',
         ];
       }
-      case 'double':
-        return [
-          `if (p + 8 > ${limit}) ${fail(Reason.Truncated)}`,
-          `if ((b[p + 7] & 0x7f) === 0x7f && b[p + 6] >= 0xf0) ${fail(Reason.NotFinite)}`,
-          ...range(rules, 'v.getFloat64(p, true)', fail),
-          'p += 8;',
-        ];
-      case 'float':
-        return [
-          `if (p + 4 > ${limit}) ${fail(Reason.Truncated)}`,
-          `if ((b[p + 3] & 0x7f) === 0x7f && b[p + 2] >= 0x80) ${fail(Reason.NotFinite)}`,
-          ...range(rules, 'v.getFloat32(p, true)', fail),
-          'p += 4;',
-        ];
-      case 'fixed32':
-      case 'sfixed32':
-        return [
-          `if (p + 4 > ${limit}) ${fail(Reason.Truncated)}`,
-          ...range(rules, kind === 'fixed32' ? 'v.getUint32(p, true)' : 'v.getInt32(p, true)', fail),
-          'p += 4;',
-        ];
-      case 'fixed64':
-      case 'sfixed64': {
-        const high = kind === 'fixed64' ? 'v.getUint32(p + 4, true)' : 'v.getInt32(p + 4, true)';
-        return [
-          `if (p + 8 > ${limit}) ${fail(Reason.Truncated)}`,
-          ...range(rules, `${high} * 4294967296 + v.getUint32(p, true)`, fail),
-          'p += 8;',
-        ];
-      }
       default:
-        return [
-          `if (p >= ${limit}) ${fail(Reason.Truncated)}`,
-          'x = b[p++];',
-          'if (x >= 0x80) {',
-          `p = varint(b, p - 1, ${limit});`,
-          `if (p < 0) ${fail(Reason.Varint)}`,
-          ...wide[kind].map((line) => line.replace('FAIL', fail(Reason.Width))),
-          zigzag.has(kind) ? '} else x = (x >>> 1) ^ -(x & 1);' : '}',
-          ...(kind === 'bool' ? [`if (x > 1) ${fail(Reason.Width, 'x')}`] : []),
-          ...(kind === 'enum' ? enumeration(field, id, fail) : range(rules, 'x', fail)),
-        ];
+        return numberLines(field, limit, fail, (numbers) => {
+          constants.push(`const enum${id} = new Set([${numbers.join(', ')}]);`);
+          return `enum${id}`;
+        });
     }
   }
 
-  function enumeration(field: FieldNode, id: number, fail: (reason: Reason, value?: string) => string): string[] {
-    const numbers = (field.enum?.values ?? []).map((value) => value.number).sort((a, b) => a - b);
-    const dense = numbers.every((number, i) => number === i);
-    if (!dense) constants.push(`const enum${id} = new Set([${numbers.join(', ')}]);`);
-    const unknown = dense ? `x < 0 || x >= ${numbers.length}` : `!enum${id}.has(x)`;
-    return [
-      ...(field.rules.required ? [`if (x === 0) ${fail(Reason.Required)}`] : []),
-      `if (${unknown}) ${fail(Reason.Enum, 'x')}`,
-    ];
-  }
-
   /** Lines that walk the entry of a map at p. */
-  function mapEntry(field: FieldNode, id: number, fail: (reason: Reason, value?: string) => string): string[] {
+  function mapEntry(field: FieldNode, id: number, fail: Fail): string[] {
     const inEntry = (reason: Reason, value = '0') =>
       `return fail(${id}, ${reason}, ${value}, at, end, ${path(field, id)});`;
     const { maxKeyBytes, maxValueBytes } = field.rules;
@@ -310,36 +257,5 @@ function path(field: FieldNode, id: number): string {
   return field.cardinality === 'repeated' ? `${id}, count${id}, -1` : `${id}, -1, -1`;
 }
 
-function range(rules: FieldNode['rules'], x: string, fail: (reason: Reason, value?: string) => string): string[] {
-  const { min, max } = rules;
-  if (min === undefined && max === undefined) return [];
-  const tests = [...(min === undefined ? [] : [`x < ${min}`]), ...(max === undefined ? [] : [`x > ${max}`])];
-  return [...(x === 'x' ? [] : [`x = ${x};`]), `if (${tests.join(' || ')}) ${fail(Reason.Range, 'x')}`];
-}
-
+/** Goes on to the next tag. */
 const next = ['if (p >= end) break fields;', 'at = p;', 't = b[p++];'];
-
-const zigzag: ReadonlySet<string> = new Set(['sint32', 'sint64']);
-const low = '(parts[0] >>> 0)';
-
-/**
- * From the parts of a varint of two bytes or more to x. 64-bit values lose precision above 2^53, which no bound can
- * reach (rules.ts), so comparing is still right. ClickHouse fails the INSERT on a value that its field cannot hold, where
- * protobuf-es cuts bits off: hence the widths.
- */
-const wide: Readonly<
-  Record<'bool' | 'enum' | 'int32' | 'uint32' | 'sint32' | 'int64' | 'uint64' | 'sint64', string[]>
-> = {
-  bool: ['if (parts[1] !== 0) FAIL', `x = ${low};`],
-  // A negative one is sign-extended to 10 bytes by every encoder; as 5 bytes ClickHouse takes it for 2^32 - n.
-  enum: ['if (parts[1] !== parts[0] >> 31) FAIL', 'x = parts[0];'],
-  int32: ['if (parts[1] !== parts[0] >> 31) FAIL', 'x = parts[0];'],
-  uint32: ['if (parts[1] !== 0) FAIL', `x = ${low};`],
-  sint32: ['if (parts[1] !== 0) FAIL', 'x = (parts[0] >>> 1) ^ -(parts[0] & 1);'],
-  int64: [`x = parts[1] * 4294967296 + ${low};`],
-  uint64: [`x = (parts[1] >>> 0) * 4294967296 + ${low};`],
-  sint64: [
-    'x = (parts[1] >>> 1) * 4294967296 + (((parts[0] >>> 1) | (parts[1] << 31)) >>> 0);',
-    'if ((parts[0] & 1) !== 0) x = -x - 1;',
-  ],
-};

@@ -2,7 +2,7 @@
  * The event contract at run time, all of it derived from the descriptors of sluice.event.v1.
  *
  *   rules.ts     descriptors and field options → a plain tree of messages, fields and rules
- *   compile.ts   the tree → a scanner as JavaScript source, compiled at start
+ *   compile.ts   the tree → a scanner as JavaScript source, compiled at start; compile-numbers.ts is its part for numbers
  *   wire.ts      varints, lengths, unknown fields, map keys: what the compiled code calls
  *   text.ts      UTF-8 and character sets, in place
  *   faults.ts    what the scanner found → path, code and sentence for the customer

@@ -2,7 +2,7 @@
  * Checks of text in place, without decoding: UTF-8 and the character sets of the rules.
  *
  * Each kind of text has a fast test, true for what nearly all traffic holds (ASCII), that looks at four bytes a step;
- * what fails it goes to `textFault`, which decides exactly. Per-byte loops here made a scan two to three times slower
+ * what fails it goes to `textFault`, which decides exactly. With ids checked byte by byte the whole scan ran 8 % slower
  * (bench/parse.ts).
  */
 import { Charset } from '#gen/sluice/rules/v1/rules_pb.js';
