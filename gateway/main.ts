@@ -20,6 +20,7 @@ import { gatewayOptions, parseArgv, resolveOptions } from '../lib/config/index.j
 import { UsageError } from '../lib/errors.js';
 import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
+import { flushTelemetry } from '../lib/telemetry/flush.js';
 import { type Gateway, startGateway } from './gateway.js';
 
 function orRefuse<T>(make: () => T): T {
@@ -59,6 +60,7 @@ async function end(why: string): Promise<void> {
   }, config.drainGrace + 5_000).unref();
   await gateway?.drain();
   await connection?.close();
+  await flushTelemetry();
   log.info('drained');
   process.exit(0);
 }

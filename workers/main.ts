@@ -28,6 +28,7 @@ import { UsageError } from '../lib/errors.js';
 import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
 import { committedSubject, settingsBucket } from '../lib/subjects.js';
+import { flushTelemetry } from '../lib/telemetry/flush.js';
 import { type Assignment, joinWorkers } from './assignment.js';
 import { knownShards, openWarehouse, patiently } from './connect.js';
 import { byteBudget } from './fetch-budget.js';
@@ -57,6 +58,7 @@ async function main(): Promise<void> {
       process.exit(0);
     }, drainMs + 2_000).unref();
     await ending?.();
+    await flushTelemetry();
     process.exit(0);
   }
   process.on('SIGTERM', () => void end('SIGTERM'));

@@ -4,6 +4,7 @@
  * has started stay without effect (fact F10). It reads the role's own command line.
  *
  *   start.ts             the SDK
+ *   flush.ts             the last spans, which a role sends when it has drained; metrics can be read until it ends
  *   process-metrics.ts   garbage collection, event loop, memory, CPU
  *
  * Nothing here throws into the role, except that a metrics port that cannot be had ends it at once. With OTEL_SDK_DISABLED=true
@@ -90,10 +91,6 @@ async function start(role: Role, config: Record<string, unknown>): Promise<void>
   });
   sdk.start();
   observeProcess(metrics.getMeter('sluice'));
-  // What is still in the batch of spans, bounded by the exporter's own time-out; the role does not wait for it.
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.once(signal, () => void sdk.shutdown().catch(() => {}));
-  }
 }
 
 const role = roleOf(process.argv[1] ?? '');
