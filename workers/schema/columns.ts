@@ -70,6 +70,11 @@ export const tupleType = (message: MessageNode): string =>
 const timestampOf = (path: string): string =>
   `fromUnixTimestamp64Nano(${path}.seconds * 1000000000 + ${path}.nanos, 'UTC')`;
 
+/** For clocks that nobody has checked: outside of 1970 to 2199 it is as if not told (1970-01-01). */
+const boundedTimestampOf = (path: string): string =>
+  `fromUnixTimestamp64Nano(if(${path}.seconds BETWEEN 0 AND 7258118399 AND ${path}.nanos BETWEEN 0 AND 999999999, ` +
+  `${path}.seconds * 1000000000 + ${path}.nanos, 0), 'UTC')`;
+
 export const timestampType = "DateTime64(9, 'UTC')";
 
 function columnType(field: FieldNode): string {
@@ -79,7 +84,7 @@ function columnType(field: FieldNode): string {
     field.kind === 'enum'
       ? enumType(field.enum as EnumNode)
       : field.kind === 'message'
-        ? inputType(field)
+        ? tupleType(field.message as MessageNode)
         : scalarTypes[field.kind];
   if (field.cardinality === 'map') return `Map(${lowCardinality ? 'LowCardinality(String)' : 'String'}, ${one})`;
   if (field.cardinality === 'repeated') return `Array(${lowCardinality ? `LowCardinality(${one})` : one})`;
@@ -110,7 +115,7 @@ export const batchColumns: readonly Column[] = [
   { name: 'tenant', type: 'LowCardinality(String)', codec: undefined, select: 'tenant' },
   { name: 'batch_id', type: 'String', codec: undefined, select: 'batch_id' },
   { name: 'received_at', type: timestampType, codec: undefined, select: timestampOf('received_at') },
-  { name: 'sent_at', type: timestampType, codec: undefined, select: timestampOf('sent_at') },
+  { name: 'sent_at', type: timestampType, codec: undefined, select: boundedTimestampOf('sent_at') },
   { name: 'contract', type: 'LowCardinality(String)', codec: undefined, select: 'contract' },
   { name: 'client', type: 'LowCardinality(String)', codec: undefined, select: 'client' },
   { name: 'client_address', type: 'String', codec: undefined, select: 'client_address' },
