@@ -5,7 +5,7 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { basename, join } from 'node:path';
+import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -18,6 +18,7 @@ const read = (file: string): string => readFileSync(join(root, file), 'utf8');
 
 interface Service {
   readonly image: string;
+  readonly command?: readonly string[];
   readonly environment?: Record<string, string>;
 }
 const { services } = parse(read('compose.yaml'), { merge: true }) as { services: Record<string, Service> };
@@ -33,7 +34,7 @@ test('images are pinned to a version', () => {
     ...[...read('deploy/Dockerfile').matchAll(/^FROM (\S+)/gm)].map((match) => match[1] ?? ''),
   ].filter((image) => image !== 'sluice:local');
   assert.ok(images.length >= 4);
-  for (const image of images) assert.match(image, /:\d+\.\d+/);
+  for (const image of images) assert.match(image, /:\d+\.\d+\.\d+/);
 });
 
 test('every SLUICE_ variable is a setting', () => {
@@ -42,6 +43,40 @@ test('every SLUICE_ variable is a setting', () => {
   const settings = used.filter((name) => name.startsWith('SLUICE_'));
   assert.ok(settings.length >= 8);
   for (const name of settings) assert.ok(known.has(name), name);
+});
+
+/** Every file of the project that these load, themselves among them, as paths from the root. */
+function loadedBy(entries: readonly string[]): Set<string> {
+  const files = new Set<string>();
+  const follow = (file: string): void => {
+    if (files.has(file)) return;
+    files.add(file);
+    for (const [, from, bare, late] of read(file).matchAll(
+      /\bfrom\s+'([^']+)'|^import '([^']+)'|\bimport\('([^']+)'/gm,
+    )) {
+      const name = from ?? bare ?? late ?? '';
+      if (name.startsWith('#gen/')) follow(`sdk-gen/typescript/gen/${name.slice(5).replace(/js$/, 'ts')}`);
+      else if (name.startsWith('.')) follow(relative(root, join(root, dirname(file), name)).replace(/\.js$/, '.ts'));
+    }
+  };
+  for (const entry of entries) follow(entry);
+  return files;
+}
+
+test('what the roles and commands load is in the image, and none needs a package that is not', () => {
+  const commands = Object.values(services).flatMap((service) => service.command ?? []);
+  const roles = commands.filter((word) => word.endsWith('.ts'));
+  assert.equal(roles, ['gateway/main.ts', 'workers/main.ts']);
+  const files = loadedBy([...roles, 'lib/telemetry/start.ts', 'cli/main.ts', 'workers/erase-main.ts']);
+  assert.ok(files.size > 60, `only ${files.size} files: does the pattern still match?`);
+  const missing = [...files].filter((file) => !copied.some((source) => file.startsWith(`${source}/`)));
+  assert.equal(missing, []);
+  const { devDependencies, optionalDependencies } = JSON.parse(read('package.json')) as Record<string, object>;
+  const absent = [...Object.keys(devDependencies ?? {}), ...Object.keys(optionalDependencies ?? {})];
+  const needing = [...files].filter((file) =>
+    absent.some((name) => new RegExp(`(?:from |^import |import\\()'${name}['/]`, 'm').test(read(file))),
+  );
+  assert.equal(needing, []);
 });
 
 test('the log takes the largest batch that a gateway may be told to take', () => {
