@@ -214,37 +214,30 @@ export async function up(config: UpConfig): Promise<number> {
     key = await demoKey(nats, data);
 
     say('Starting the gateway and the workers …');
-    const second = Array.from({ length: config.workers }, (_, i) =>
-      add(
-        config.workers === 1 ? 'worker' : `worker-${i + 1}`,
-        nodeArguments('worker', [
-          ...observed,
-          '--clickhouse-url',
-          clickhouse,
-          '--metrics-port',
-          String(config.workerMetricsPort + i),
-        ]),
-        { endWithinMs: 20_000 },
-      ),
+    /** Undefined when all are ready; the exit code when the user ended it first. */
+    const until = (started: readonly SupervisedChild[]): Promise<number | undefined> =>
+      Promise.race([Promise.all(started.map((child) => child.ready)).then(() => undefined), finished]);
+    const gatewayPorts = ['--port', config.port, '--metrics-port', config.gatewayMetricsPort].map(String);
+    // The gateway makes streams and buckets, and the workers come when they are there: nats-server 2.9.10 was seen to crash
+    // when a bucket was read while it was being made.
+    const front = await until([
+      add('gateway', nodeArguments('gateway', [...observed, ...gatewayPorts, '--shards', String(config.shards)]), {
+        endWithinMs: 20_000,
+      }),
+    ]);
+    if (front !== undefined) return front;
+    const late = await until(
+      Array.from({ length: config.workers }, (_, i) => {
+        const own = ['--clickhouse-url', clickhouse, '--metrics-port', String(config.workerMetricsPort + i)];
+        return add(
+          config.workers === 1 ? 'worker' : `worker-${i + 1}`,
+          nodeArguments('worker', [...observed, ...own]),
+          {
+            endWithinMs: 20_000,
+          },
+        );
+      }),
     );
-    second.push(
-      add(
-        'gateway',
-        nodeArguments('gateway', [
-          ...observed,
-          ...[
-            '--port',
-            String(config.port),
-            '--metrics-port',
-            String(config.gatewayMetricsPort),
-            '--shards',
-            String(config.shards),
-          ],
-        ]),
-        { endWithinMs: 20_000 },
-      ),
-    );
-    const late = await Promise.race([Promise.all(second.map((child) => child.ready)).then(() => undefined), finished]);
     if (late !== undefined) return late;
     describe();
     process.stdout.write(greeting({ config, gateway, data: config.data, key }));
