@@ -9,6 +9,7 @@ import type { GatewayConfig } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
 import { watchTenants } from '../lib/tenants.js';
+import { createCallGate } from './call-gate.js';
 import { createCors } from './cors.js';
 import { createHealth, type Readiness } from './health.js';
 import { createHttpApi } from './http-api.js';
@@ -22,6 +23,14 @@ import { createRpcRoutes, maxJsonBytes } from './routes.js';
 import { createRpcAdapter } from './rpc-adapter.js';
 import { listen } from './server.js';
 import { createTracing } from './tracing.js';
+
+/** Single calls that are read at the same time: far more than it takes to keep two cores busy. */
+const callsAtOnce = 96;
+/** A call that takes longer does not count any more. */
+const slowCallMs = 2_000;
+
+const singleBatchPath = /^\/(?:sluice\.ingest\.v1\.IngestService\/Publish|v1\/events(?:\/batch)?)(?:\?|$)/;
+const isSingleBatch = (url: string): boolean => singleBatchPath.test(url);
 
 export interface GatewayParts {
   /** When it comes; the gateway starts without it, not ready. Stays the caller's to close, after the drain. */
@@ -80,6 +89,7 @@ export async function startGateway(config: GatewayConfig, { nats, log }: Gateway
   const http = createHttpApi({ tenants, publish, readiness, metrics, facts, maxBodyBytes, log });
   const handle = createRpcAdapter(routes, http, log);
   const cors = createCors(config.corsOrigins);
+  const gate = createCallGate(callsAtOnce, slowCallMs);
 
   const server = await listen({
     host: config.host,
@@ -89,7 +99,12 @@ export async function startGateway(config: GatewayConfig, { nats, log }: Gateway
     maxConnectionAge: config.maxConnectionAge,
     grace: config.drainGrace,
     onRequest: (request, response, connection) => {
-      if (!cors(request, response)) handle(request, response, connection);
+      if (cors(request, response)) return;
+      if (!isSingleBatch(request.url ?? '')) return handle(request, response, connection);
+      gate.pass({
+        enter: () => handle(request, response, connection),
+        onLeft: (listener) => response.once('close', listener),
+      });
     },
     log,
   });

@@ -5,6 +5,7 @@
  *   server.ts         one port, HTTP/1.1 and HTTP/2, TLS, ages, drain; connection.ts is what handlers know of it
  *   cors.ts           browsers
  *   rpc-adapter.ts    node requests ↔ the RPC library
+ *   call-gate.ts      how many single calls are read at once
  *   routes.ts         handlers by path; view.ts reads requests without decoding events
  *   publish-unary.ts  Publish; publish-stream.ts PublishStream; publish-batch.ts one batch into the core
  *   http-api.ts       POST /v1/events and /v1/events/batch, /healthz, /readyz

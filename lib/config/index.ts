@@ -54,8 +54,8 @@ export const gatewayOptions = {
   }),
   maxBatchBytes: option.bytes(MiB, 'Most bytes of an encoded batch.', { min: 1024, max: 8 * MiB }),
   maxBatchEvents: option.int(10_000, 'Most events in a batch.', { min: 1, max: 1_000_000 }),
-  maxBytesInFlight: option.bytes(48 * MiB, 'Most bytes held for all callers until the log has them.', { min: MiB }),
-  maxTenantBytesInFlight: option.bytes(32 * MiB, 'Most bytes held for one tenant.', { min: MiB }),
+  maxBytesInFlight: option.bytes(24 * MiB, 'Most bytes held for all callers until the log has them.', { min: MiB }),
+  maxTenantBytesInFlight: option.bytes(16 * MiB, 'Most bytes held for one tenant.', { min: MiB }),
   maxStreamBytesInFlight: option.bytes(8 * MiB, 'Most bytes held for one stream; past it the gateway stops reading.', {
     min: MiB,
   }),
