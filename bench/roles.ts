@@ -6,6 +6,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { nodeFlags } from '../lib/config/index.js';
 
 export type RoleName = 'gateway' | 'worker' | 'clickhouse';
 
@@ -52,6 +53,7 @@ export async function startRole(role: RoleName, index: number, options: RoleOpti
   const child = fork(join(root, entries[role]), options.flags, {
     cwd: root,
     execArgv: [
+      ...nodeFlags[role],
       '--import',
       'tsx',
       ...(options.telemetry ? ['--import', './lib/telemetry/start.ts'] : []),

@@ -2,6 +2,7 @@
  * How the processes of Sluice are started: which file, with which arguments to Node.
  */
 import { fileURLToPath } from 'node:url';
+import { nodeFlags } from '../lib/config/index.js';
 
 /** The root of the project. */
 export const root = fileURLToPath(new URL('..', import.meta.url));
@@ -19,13 +20,14 @@ const entries = {
 export type Entry = keyof typeof entries;
 
 /** Roles that stay up are observed; commands that end are not. */
-const observed: readonly Entry[] = ['gateway', 'worker', 'clickhouse'];
+const stays = (entry: Entry): entry is keyof typeof nodeFlags => entry in nodeFlags;
 
 /** Arguments to `node`, to be run in {@link root}. */
 export const nodeArguments = (entry: Entry, flags: readonly string[]): string[] => [
+  ...(stays(entry) ? nodeFlags[entry] : []),
   '--import',
   'tsx',
-  ...(observed.includes(entry) ? ['--import', './lib/telemetry/start.ts'] : []),
+  ...(stays(entry) ? ['--import', './lib/telemetry/start.ts'] : []),
   entries[entry],
   ...flags,
 ];

@@ -179,6 +179,16 @@ export const allOptions: Readonly<Record<string, OptionTable>> = {
   'query, tenant': stackOptions,
 };
 
+/**
+ * Flags for node, by role. The gateway's young generation is kept small: with V8's own choice (16 MiB a half) it holds more dead
+ * request buffers, which cost 25 MiB at full load and bring nothing (1.49M against 1.46M events/s, within the noise).
+ */
+export const nodeFlags: Readonly<Record<'gateway' | 'worker' | 'clickhouse', readonly string[]>> = {
+  gateway: ['--max-semi-space-size=4'],
+  worker: [],
+  clickhouse: [],
+};
+
 export type GatewayConfig = Values<typeof gatewayOptions>;
 export type WorkerConfig = Values<typeof workerOptions>;
 export type EmbeddedConfig = Values<typeof embeddedOptions>;
