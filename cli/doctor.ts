@@ -56,7 +56,7 @@ function checks(config: UpConfig, ports: readonly PortLook[]): Check[] {
         } catch (error) {
           throw new Error(
             `the package chdb does not load (${String(error).split('\n')[0]}): run \`npm ci\`, on Linux with glibc or macOS; ` +
-              'or use a ClickHouse server by --clickhouse-url',
+              'elsewhere run the roles one by one, with a ClickHouse server by `sluice worker --clickhouse-url`',
           );
         }
       },

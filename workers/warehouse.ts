@@ -41,6 +41,10 @@ export interface PoolStats extends Record<string, number> {
   waited_seconds: number;
   /** Statements that gave up waiting. */
   wait_timeouts: number;
+  /** As set: how long a statement may wait, how long an idle connection is kept, whether answers are compressed (1). */
+  wait_limit_seconds: number;
+  keep_alive_seconds: number;
+  compression: number;
 }
 
 export interface Warehouse {
@@ -99,6 +103,9 @@ export function connectWarehouse(config: ClickHouseClientConfig, log: Log): Ware
     waiting: 0,
     waited_seconds: 0,
     wait_timeouts: 0,
+    wait_limit_seconds: config.clickhousePoolWait / 1000,
+    keep_alive_seconds: config.clickhouseKeepAlive / 1000,
+    compression: config.clickhouseCompression ? 1 : 0,
   };
   const queue: (() => void)[] = [];
 
