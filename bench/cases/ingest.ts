@@ -2,6 +2,7 @@
  * The cases that send event batches: into JetStream itself (ceiling), through a gateway (gateway), and through
  * everything into ClickHouse (e2e). They differ in which servers run.
  */
+import type { Command } from 'commander';
 import { ensureShards } from '../../lib/log-streams.js';
 import { type Fleet, startFleet } from '../fleet.js';
 import { measurePhase, type Phase, type PhaseOptions } from '../measure.js';
@@ -9,7 +10,7 @@ import type { LoadTarget } from '../protocol.js';
 import { makeReport, type Report } from '../report.js';
 import { profileArguments } from '../roles.js';
 import { type Stack, withStack } from '../stack.js';
-import type { BenchCase, CaseOptions } from './case.js';
+import { type BenchCase, type CaseOptions, caseCommand } from './case.js';
 
 interface Servers {
   readonly gateway: boolean;
@@ -79,14 +80,23 @@ function ingestCase(name: string, summary: string, servers: Servers): BenchCase 
   return { name, summary, run };
 }
 
-export const ingestCases: readonly BenchCase[] = [
-  ingestCase('e2e', 'gRPC streams → gateway → JetStream → worker → ClickHouse; checks stored = acked = distinct', {
-    gateway: true,
-    warehouse: true,
-  }),
-  ingestCase('gateway', 'gRPC streams → gateway → JetStream, no worker', { gateway: true, warehouse: false }),
-  ingestCase('ceiling', 'the same payloads published to JetStream directly: what a Node process can reach', {
-    gateway: false,
-    warehouse: false,
-  }),
-];
+export const e2eCommand = (): Command =>
+  caseCommand(
+    ingestCase('e2e', 'gRPC streams → gateway → JetStream → worker → ClickHouse; checks stored = acked = distinct', {
+      gateway: true,
+      warehouse: true,
+    }),
+  );
+
+export const gatewayCommand = (): Command =>
+  caseCommand(
+    ingestCase('gateway', 'gRPC streams → gateway → JetStream, no worker', { gateway: true, warehouse: false }),
+  );
+
+export const ceilingCommand = (): Command =>
+  caseCommand(
+    ingestCase('ceiling', 'the same payloads published to JetStream directly: what a Node process can reach', {
+      gateway: false,
+      warehouse: false,
+    }),
+  );

@@ -1,0 +1,28 @@
+/**
+ * Readers of the command line's values, for every command of the benchmarks.
+ */
+import { InvalidArgumentError } from 'commander';
+import type { RoleName } from './roles.js';
+
+/** A number above 0, at most `most`; whole unless said otherwise. */
+export const positive = (most: number, wholeOnly = true) => {
+  return (text: string): number => {
+    const value = Number(text);
+    if (!(value > 0) || value > most || (wholeOnly && !Number.isInteger(value))) {
+      throw new InvalidArgumentError(`Give a ${wholeOnly ? 'whole ' : ''}number above 0, at most ${most}.`);
+    }
+    return value;
+  };
+};
+
+/** Events per second, or as many as answers allow. */
+export function parseRate(text: string): number | 'max' {
+  return text === 'max' ? 'max' : positive(100_000_000, false)(text);
+}
+
+/** `gateway.publish-window=64`, added to those before. */
+export function parseSet(text: string, before: readonly [RoleName, string][]): [RoleName, string][] {
+  const match = /^(gateway|worker|clickhouse)\.([a-z-]+)=(.*)$/.exec(text);
+  if (match === null) throw new InvalidArgumentError('Give it as gateway.publish-window=64: role, flag, value.');
+  return [...before, [match[1] as RoleName, `--${match[2]}=${match[3]}`]];
+}
