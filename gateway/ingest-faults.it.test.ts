@@ -5,6 +5,7 @@ import * as assert from 'uvu/assert';
 import { SluiceError } from '../lib/errors.js';
 import { silentLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
+import { freeze } from '../lib/testing/freeze.js';
 import { withNats } from '../lib/testing/nats.js';
 import { createIngest, type IngestResult } from './ingest.js';
 import { createGatewayMetrics } from './metrics.js';
@@ -65,7 +66,7 @@ test('a stalled server: held bytes and the window stay bounded, outcomes are tol
       const work = load(subject, 120);
       await until('acks', () => work.acked.length > 200);
       const before = process.memoryUsage().rss;
-      nats.process().kill('SIGSTOP');
+      await freeze(nats.process());
       const ackedBefore = work.acked.length;
       const sentBefore = subject.nc.stats().outMsgs;
       // Several times the timeout: without P4 every timeout would let another window into the buffers.

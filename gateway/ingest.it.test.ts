@@ -8,6 +8,7 @@ import { contractRevision } from '../lib/contract/index.js';
 import { silentLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
 import { encodeBatch, makeBatch, seededRandom } from '../lib/testing/batches.js';
+import { freeze } from '../lib/testing/freeze.js';
 import { withNats } from '../lib/testing/nats.js';
 import { createIngest } from './ingest.js';
 import { createGatewayMetrics } from './metrics.js';
@@ -184,8 +185,8 @@ test('a deadline that passes is told, unsent work is dropped, and its room is gi
   await withNats(async (nats) => {
     await withIngest(nats, { publishWindow: 1 }, async ({ ingest, gauges }) => {
       await ingest.publish(ingestInput('d-0'));
-      nats.process().kill('SIGSTOP');
-      const deadlineAt = Date.now() + 100;
+      await freeze(nats.process());
+      const deadlineAt = Date.now() + 500;
       const sent = ingest.publish(ingestInput('d-1', largeBatch, { deadlineAt }));
       const unsent = ingest.publish(ingestInput('d-2', largeBatch, { deadlineAt }));
       const { failed } = await outcomes([sent, unsent]);

@@ -14,6 +14,7 @@ import * as assert from 'uvu/assert';
 import { nodeFlags } from '../lib/config/index.js';
 import { addTenant } from '../lib/tenants.js';
 import { encodeBatch, makeBatch, seededRandom } from '../lib/testing/batches.js';
+import { freeze } from '../lib/testing/freeze.js';
 import { freePort, type TestNats, withNats } from '../lib/testing/nats.js';
 import { until } from './testing/ingest.js';
 
@@ -121,7 +122,7 @@ test('at full load, with JetStream standing still, a gateway stays under 256 MiB
       const before = acked.length;
       const rssLoaded = peak;
       assert.ok(before > 50, `${before} batches before the stop: that is no load`);
-      nats.process().kill('SIGSTOP');
+      await freeze(nats.process());
       await wait(stoppedMs);
       const during = acked.length;
       nats.process().kill('SIGCONT');

@@ -13,6 +13,7 @@ import { EventBatchSchema, EventType } from '#gen/sluice/event/v1/event_pb.js';
 import { IngestService, type PublishStreamResponse } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import type { StoredBatch } from '#gen/sluice/log/v1/log_pb.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
+import { freeze } from '../lib/testing/freeze.js';
 import { stored } from './testing/ingest.js';
 import { type RunningGateway, withGateway } from './testing/running-gateway.js';
 
@@ -257,7 +258,7 @@ test('a deadline is honoured: nothing is waited for longer than the caller does'
     const all = everyEncoding(url);
     // Warm: connections are there.
     for (const { transport } of all) await createClient(IngestService, transport).getLimits({}, { headers });
-    nats.process().kill('SIGSTOP');
+    await freeze(nats.process());
     try {
       const started = Date.now();
       await Promise.all(

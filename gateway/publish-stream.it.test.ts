@@ -12,6 +12,7 @@ import {
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { revokeKey } from '../lib/tenants.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
+import { freeze } from '../lib/testing/freeze.js';
 import { stored, until } from './testing/ingest.js';
 import { type RunningGateway, withGateway } from './testing/running-gateway.js';
 
@@ -166,7 +167,7 @@ test('past the bound of a stream nothing more is read, and all is answered once 
     const stream = openStream(running);
     stream.send(batch('warm'));
     await until('accepted', () => stream.of('accepted').length === 1);
-    running.nats.process().kill('SIGSTOP');
+    await freeze(running.nats.process());
     const count = 400;
     // 400 × 75 KB: far more than windows and bound together.
     const one = makeBatch(seededRandom(6), 500);

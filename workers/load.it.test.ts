@@ -14,6 +14,7 @@ import { ensureShards } from '../lib/log-streams.js';
 import { shardStream, workersBucket } from '../lib/subjects.js';
 import { seededRandom } from '../lib/testing/batches.js';
 import { type TestClickHouse, withClickHouse } from '../lib/testing/clickhouse.js';
+import { freeze } from '../lib/testing/freeze.js';
 import { type TestNats, withNats } from '../lib/testing/nats.js';
 import { eventsTable } from './connect.js';
 import { eraseUser } from './erase.js';
@@ -166,7 +167,7 @@ test('a worker that was frozen and thawed finds its shards loaded by another, an
     const frozen = await scene.worker(settings);
     let sent = await scene.publish(40, 100);
     await pause(150);
-    frozen.child.kill('SIGSTOP');
+    await freeze(frozen.child);
     await scene.worker(settings);
     sent += await scene.publish(40, 100);
     await until('the other has loaded all', async () => (await scene.counts()).rows >= sent);

@@ -3,6 +3,7 @@ import * as assert from 'uvu/assert';
 import { clickhouseClientOptions, resolveOptions } from '../lib/config/index.js';
 import { silentLog } from '../lib/log.js';
 import { withClickHouse } from '../lib/testing/clickhouse.js';
+import { freeze } from '../lib/testing/freeze.js';
 import { freePort } from '../lib/testing/nats.js';
 import { connectWarehouse, type Warehouse, WarehouseError } from './warehouse.js';
 
@@ -36,7 +37,7 @@ test('nobody there, or an answer that does not come in time, is transient: the o
   await withClickHouse(async ({ url, process }) => {
     await withWarehouse({ clickhouseUrl: url, clickhouseTimeout: '1s' }, async (warehouse) => {
       assert.is(await warehouse.ping(), true);
-      process().kill('SIGSTOP');
+      await freeze(process());
       assert.is((await failure(warehouse.rows('SELECT 1'))).kind, 'transient');
       process().kill('SIGCONT');
       for (let i = 0; i < 50 && !(await warehouse.ping()); i++) await new Promise((resolve) => setTimeout(resolve, 20));

@@ -9,6 +9,7 @@ import * as assert from 'uvu/assert';
 import { testEnvironment } from '../config/index.js';
 import { addTenant } from '../tenants.js';
 import { withClickHouse } from '../testing/clickhouse.js';
+import { freeze } from '../testing/freeze.js';
 import { freePort, type TestNats, withNats } from '../testing/nats.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -265,7 +266,7 @@ test('a collector that never answers does not hold up the end, and metrics can b
       await withRole('gateway/main.ts', [...flags, '--drain-grace', '3s'], async (gateway) => {
         await publish(port, key, [event('a')]);
         // Work in flight that cannot end: the drain lasts as long as it may.
-        nats.process().kill('SIGSTOP');
+        await freeze(nats.process());
         const stuck = publish(port, key, [event('b')]).catch(() => undefined);
         await until(
           'bytes in flight',
