@@ -4,7 +4,7 @@
  *   admission.ts     bytes in flight, bounded in all and per tenant
  *   stored-batch.ts  metadata in front of the client's bytes
  *   coalesce.ts      group commit
- *   publish.ts       the window to JetStream, payload-pool.ts its buffers
+ *   publish.ts       the window to JetStream; log-wire.ts one message on the socket, payload-pool.ts its buffers
  *   log-connection.ts  whether the log can take batches now
  *   deadlines.ts     callers that stop waiting
  *   metrics.ts       the gateway's instruments

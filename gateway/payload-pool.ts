@@ -5,8 +5,10 @@
  * A buffer may come back only when JetStream has answered its message: that proves that the client library and the socket
  * need it no more. What gets no answer is left to the collector.
  */
+import { wireHeadBytes, wireTailBytes } from './log-wire.js';
+
 export interface PayloadPool {
-  /** A buffer of exactly `size` bytes with arbitrary content. */
+  /** A buffer of exactly `size` bytes with arbitrary content, and the room around it that log-wire.ts needs. */
   take(size: number): Buffer;
   /** Gives back what `take` gave. */
   give(buffer: Buffer): void;
@@ -17,15 +19,16 @@ export interface PayloadPool {
  * @param most how many are kept.
  */
 export function createPayloadPool(bytes: number, most: number): PayloadPool {
-  const free: Buffer[] = [];
+  const free: ArrayBufferLike[] = [];
+  const around = wireHeadBytes + wireTailBytes;
   return {
     take(size) {
-      if (size > bytes) return Buffer.allocUnsafeSlow(size);
-      const slab = free.pop() ?? Buffer.allocUnsafeSlow(bytes);
-      return slab.subarray(0, size);
+      const slab = size > bytes ? undefined : free.pop();
+      // allocUnsafeSlow, because a slab of its own is what comes back, and memory need not be zeroed.
+      return Buffer.from(slab ?? Buffer.allocUnsafeSlow(Math.max(size, bytes) + around).buffer, wireHeadBytes, size);
     },
-    give(buffer) {
-      if (buffer.buffer.byteLength === bytes && free.length < most) free.push(Buffer.from(buffer.buffer, 0, bytes));
+    give({ buffer }) {
+      if (buffer.byteLength === bytes + around && free.length < most) free.push(buffer);
     },
   };
 }

@@ -15,6 +15,7 @@
 import { createInbox, type Msg, type NatsConnection } from '@nats-io/transport-node';
 import { SluiceError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
+import { createLogWire } from './log-wire.js';
 import type { GatewayMetrics } from './metrics.js';
 import { createPayloadPool } from './payload-pool.js';
 
@@ -87,6 +88,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
   const flights = new Map<string, Flight>();
   /** Given up, but still holding its place (P4). */
   const lost = new Map<string, Flight>();
+  const wire = createLogWire(nc);
   const pool = createPayloadPool(options.payloadBytes, window);
   let queue: Queued[] = [];
   let head = 0;
@@ -153,7 +155,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
     }
     const token = (nextToken++).toString(36);
     try {
-      nc.publish(message.subject, payload, { reply: `${inbox}.${token}` });
+      wire.send(message.subject, `${inbox}.${token}`, payload);
     } catch (error) {
       // Thrown before anything is buffered: the connection is closed, or the payload is above the server's limit.
       log.error({ err: error, bytes: payload.length }, 'publish failed');
