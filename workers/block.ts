@@ -5,6 +5,8 @@
  * it first and the events last, so the scan of a batch ends at the first event (~0.2 µs a batch, whatever its size).
  */
 
+import type { Slab } from './slabs.js';
+
 /** A message of a shard's stream. */
 export interface LogMessage {
   /** Stream sequence. Stays far below 2^53. */
@@ -12,6 +14,8 @@ export interface LogMessage {
   /** JetStream's timestamp, ms since the epoch. */
   readonly timeMs: number;
   readonly data: Uint8Array;
+  /** The memory that the data are a window on, which is used again once the message is let go. */
+  readonly slab?: Slab | undefined;
 }
 
 /** Why a block was cut where it ends. */

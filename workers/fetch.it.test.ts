@@ -1,5 +1,6 @@
 /** Reading a real stream: order, positions, bounds, and what happens when the server or the stream goes away. */
 import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jetstream';
+import type { NatsConnection } from '@nats-io/nats-core';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { silentLog } from '../lib/log.js';
@@ -7,6 +8,7 @@ import { shardStream, shardSubjects } from '../lib/subjects.js';
 import { type TestNats, withNats } from '../lib/testing/nats.js';
 import { generationOf, readStream, type StreamReader } from './fetch.js';
 import { type ByteBudget, byteBudget } from './fetch-budget.js';
+import { slabPool } from './slabs.js';
 
 const MiB = 1024 ** 2;
 const stream = shardStream(0);
@@ -17,7 +19,7 @@ async function create(jsm: JetStreamManager): Promise<string> {
 
 async function publish(nats: TestNats, count: number, bytes: number): Promise<void> {
   const js = jetstream(nats.nc);
-  const data = new Uint8Array(bytes);
+  const data = new Uint8Array(bytes).fill(7);
   for (let at = 0; at < count; at += 16) {
     await Promise.all(
       Array.from({ length: Math.min(16, count - at) }, () => js.publish('ev.0.acme', data, { timeout: 10_000 })),
@@ -25,7 +27,22 @@ async function publish(nats: TestNats, count: number, bytes: number): Promise<vo
   }
 }
 
+/** Messages come over a connection of the reader's own, or over the library's where the server wants TLS or a log-in. */
+const ways = ['socket', 'library'] as const;
+type Way = (typeof ways)[number];
+
+/** The same connection, of which the reader believes that it was logged in. */
+const loggedIn = (nc: NatsConnection): NatsConnection =>
+  new Proxy(nc, {
+    get(target, name) {
+      if (name === 'info') return { ...target.info, auth_required: true };
+      const value = Reflect.get(target, name) as unknown;
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+
 async function withReader(
+  way: Way,
   use: (at: {
     nats: TestNats;
     jsm: JetStreamManager;
@@ -39,7 +56,15 @@ async function withReader(
     const jsm = await jetstreamManager(nats.nc);
     const generation = await create(jsm);
     const budget = byteBudget(limits.total);
-    const reader = readStream({ nc: nats.nc, jsm, stream, budget, aheadBytes: limits.ahead, log: silentLog });
+    const reader = readStream({
+      nc: way === 'socket' ? nats.nc : loggedIn(nats.nc),
+      jsm,
+      stream,
+      budget,
+      slabs: slabPool(limits.total),
+      aheadBytes: limits.ahead,
+      log: silentLog,
+    });
     try {
       await use({ nats, jsm, reader, budget, generation });
     } finally {
@@ -61,112 +86,116 @@ async function take(reader: StreamReader, count: number): Promise<number[]> {
     }
     sequences.push(message.sequence);
     reader.take();
-    reader.release(message.data.length);
+    assert.ok(message.data.every((byte) => byte === 7));
+    reader.release([message], true);
   }
   return sequences;
 }
 
 const range = (from: number, to: number): number[] => Array.from({ length: to - from + 1 }, (_, i) => from + i);
 
-test('messages come in order from any position, again and again', async () => {
-  await withReader(async ({ nats, reader, generation, budget }) => {
-    await publish(nats, 50, 100);
-    reader.seek(generation, 0);
-    assert.equal(await take(reader, 50), range(1, 50));
-    reader.seek(generation, 20);
-    assert.equal(await take(reader, 10), range(21, 30));
-    // What is at hand is kept; only what is below the new position goes.
-    reader.seek(generation, 35);
-    assert.equal(await take(reader, 15), range(36, 50));
-    await publish(nats, 3, 100);
-    assert.equal(await take(reader, 3), [51, 52, 53]);
-    await reader.close();
-    assert.is(budget.used, 0);
+for (const way of ways) {
+  test(`${way}: messages come in order from any position, again and again`, async () => {
+    await withReader(way, async ({ nats, reader, generation, budget }) => {
+      await publish(nats, 50, 100);
+      reader.seek(generation, 0);
+      assert.equal(await take(reader, 50), range(1, 50));
+      reader.seek(generation, 20);
+      assert.equal(await take(reader, 10), range(21, 30));
+      // What is at hand is kept; only what is below the new position goes.
+      reader.seek(generation, 35);
+      assert.equal(await take(reader, 15), range(36, 50));
+      await publish(nats, 3, 100);
+      assert.equal(await take(reader, 3), [51, 52, 53]);
+      await reader.close();
+      assert.is(budget.used, 0);
+    });
   });
-});
 
-test('a new message arrives within milliseconds, not with a poll', async () => {
-  await withReader(async ({ nats, reader, generation }) => {
-    reader.seek(generation, 0);
-    await publish(nats, 1, 100);
-    await take(reader, 1);
-    const waits: number[] = [];
-    for (let i = 0; i < 20; i++) {
-      const start = performance.now();
+  test(`${way}: a new message arrives within milliseconds, not with a poll`, async () => {
+    await withReader(way, async ({ nats, reader, generation }) => {
+      reader.seek(generation, 0);
       await publish(nats, 1, 100);
       await take(reader, 1);
-      waits.push(performance.now() - start);
-    }
-    waits.sort((a, b) => a - b);
-    assert.ok(waits[10]! < 50, `median ${waits[10]} ms`);
+      const waits: number[] = [];
+      for (let i = 0; i < 20; i++) {
+        const start = performance.now();
+        await publish(nats, 1, 100);
+        await take(reader, 1);
+        waits.push(performance.now() - start);
+      }
+      waits.sort((a, b) => a - b);
+      assert.ok(waits[10]! < 50, `median ${waits[10]} ms`);
+    });
   });
-});
 
-test('a reader whose messages nobody takes stops reading at its bound', async () => {
-  await withReader(
-    async ({ nats, reader, generation, budget }) => {
-      await publish(nats, 400, 128 * 1024);
+  test(`${way}: a reader whose messages nobody takes stops reading at its bound`, async () => {
+    await withReader(
+      way,
+      async ({ nats, reader, generation, budget }) => {
+        await publish(nats, 400, 128 * 1024);
+        reader.seek(generation, 0);
+        let used = -1;
+        for (let still = 0; still < 5; ) {
+          await new Promise((resolve) => setTimeout(resolve, 200));
+          still = budget.used === used ? still + 1 : 0;
+          used = budget.used;
+        }
+        // One pull (8 MB here, the server's largest message) may go past it.
+        assert.ok(used >= 8 * MiB && used <= 24 * MiB, `${used} bytes held`);
+        assert.equal(await take(reader, 400), range(1, 400));
+      },
+      { total: 16 * MiB, ahead: 16 * MiB },
+    );
+  });
+
+  test(`${way}: messages that were removed are skipped, and the sequences tell`, async () => {
+    await withReader(way, async ({ nats, jsm, reader, generation }) => {
+      await publish(nats, 10, 100);
+      await jsm.streams.purge(stream, { seq: 4 });
+      await jsm.streams.deleteMessage(stream, 7);
       reader.seek(generation, 0);
-      let used = -1;
-      for (let still = 0; still < 5; ) {
-        await new Promise((resolve) => setTimeout(resolve, 200));
-        still = budget.used === used ? still + 1 : 0;
-        used = budget.used;
+      assert.equal(await take(reader, 6), [4, 5, 6, 8, 9, 10]);
+    });
+  });
+
+  test(`${way}: reading goes on where it was after nats-server was killed`, async () => {
+    await withReader(way, async ({ nats, reader, generation }) => {
+      await publish(nats, 20, 100);
+      reader.seek(generation, 0);
+      assert.equal(await take(reader, 10), range(1, 10));
+      nats.process().kill('SIGKILL');
+      await nats.restart();
+      const until = Date.now() + 15_000;
+      while (true) {
+        try {
+          await publish(nats, 5, 100);
+          break;
+        } catch (error) {
+          if (Date.now() > until) throw error;
+        }
       }
-      // One pull (8 MB here, the server's largest message) may go past it.
-      assert.ok(used >= 8 * MiB && used <= 24 * MiB, `${used} bytes held`);
-      assert.equal(await take(reader, 400), range(1, 400));
-    },
-    { total: 16 * MiB, ahead: 16 * MiB },
-  );
-});
-
-test('messages that were removed are skipped, and the sequences tell', async () => {
-  await withReader(async ({ nats, jsm, reader, generation }) => {
-    await publish(nats, 10, 100);
-    await jsm.streams.purge(stream, { seq: 4 });
-    await jsm.streams.deleteMessage(stream, 7);
-    reader.seek(generation, 0);
-    assert.equal(await take(reader, 6), [4, 5, 6, 8, 9, 10]);
+      assert.equal((await take(reader, 15)).slice(0, 15), range(11, 25));
+    });
   });
-});
 
-test('reading goes on where it was after nats-server was killed', async () => {
-  await withReader(async ({ nats, reader, generation }) => {
-    await publish(nats, 20, 100);
-    reader.seek(generation, 0);
-    assert.equal(await take(reader, 10), range(1, 10));
-    nats.process().kill('SIGKILL');
-    await nats.restart();
-    const until = Date.now() + 15_000;
-    while (true) {
-      try {
-        await publish(nats, 5, 100);
-        break;
-      } catch (error) {
-        if (Date.now() > until) throw error;
-      }
-    }
-    assert.equal((await take(reader, 15)).slice(0, 15), range(11, 25));
+  test(`${way}: a stream that was made anew is not read on (L8)`, async () => {
+    await withReader(way, async ({ nats, jsm, reader, generation }) => {
+      await publish(nats, 5, 100);
+      reader.seek(generation, 0);
+      await take(reader, 5);
+      await jsm.streams.delete(stream);
+      const next = await create(jsm);
+      assert.is.not(next, generation);
+      await publish(nats, 9, 100);
+      const until = Date.now() + 15_000;
+      while (!reader.lost && Date.now() < until) await reader.wait(100);
+      assert.ok(reader.lost);
+      assert.is(reader.peek(), undefined);
+      reader.seek(next, 0);
+      assert.equal(await take(reader, 9), range(1, 9));
+    });
   });
-});
-
-test('a stream that was made anew is not read on (L8)', async () => {
-  await withReader(async ({ nats, jsm, reader, generation }) => {
-    await publish(nats, 5, 100);
-    reader.seek(generation, 0);
-    await take(reader, 5);
-    await jsm.streams.delete(stream);
-    const next = await create(jsm);
-    assert.is.not(next, generation);
-    await publish(nats, 9, 100);
-    const until = Date.now() + 15_000;
-    while (!reader.lost && Date.now() < until) await reader.wait(100);
-    assert.ok(reader.lost);
-    assert.is(reader.peek(), undefined);
-    reader.seek(next, 0);
-    assert.equal(await take(reader, 9), range(1, 9));
-  });
-});
+}
 
 test.run();

@@ -16,10 +16,12 @@ import {
   type JetStreamManager,
   type StreamInfo,
 } from '@nats-io/jetstream';
-import { createInbox, type Msg, type NatsConnection, nanos, type Subscription } from '@nats-io/nats-core';
+import { createInbox, type NatsConnection, nanos } from '@nats-io/nats-core';
 import type { Log } from '../lib/log.js';
 import type { LogMessage } from './block.js';
+import { type Delivery, type Feed, openFeed } from './feed.js';
 import type { ByteBudget } from './fetch-budget.js';
+import type { SlabPool } from './slabs.js';
 
 const MiB = 1024 ** 2;
 
@@ -37,34 +39,22 @@ export const generationOf = (info: StreamInfo): string => info.created.replace(/
 
 export const isStreamMissing = (error: unknown): boolean => error instanceof JetStreamApiError && error.code === 10059;
 
-/**
- * What the server says of a delivered message, in its reply subject:
- * `$JS.ACK.[domain.account.]stream.consumer.deliveries.stream seq.consumer seq.time (ns).pending[.random]`.
- */
-function deliveryOf(reply: string): { sequence: number; delivery: number; timeMs: number } | undefined {
-  const tokens = reply.split('.');
-  if (tokens.length < 9) return undefined;
-  const at = tokens.length === 9 ? 5 : 7;
-  return {
-    sequence: Number(tokens[at]),
-    delivery: Number(tokens[at + 1]),
-    timeMs: Number(tokens[at + 2]?.slice(0, -6)),
-  };
-}
-
 export interface StreamReader {
   /** The next message is the first after `hi`, of this generation of the stream. Keeps what is already at hand. */
   seek(generation: string, hi: number): void;
   peek(): LogMessage | undefined;
-  /** Drops the message that `peek` shows. Its bytes stay charged until `release`. */
+  /** Drops the message that `peek` shows. It stays charged, and its bytes in place, until `release`. */
   take(): void;
   /** The stream was made anew, lost its end, or is gone: recover, then `seek`. */
   readonly lost: boolean;
   /** Resolves when something changed (a message, `lost`, `wake`) or after so many ms. */
   wait(ms: number): Promise<void>;
   wake(): void;
-  /** Bytes of taken messages that are no longer held. */
-  release(bytes: number): void;
+  /**
+   * Taken messages that are no longer held.
+   * @param reusable nobody can still read their bytes, not even a request that is over: they may be overwritten
+   */
+  release(messages: readonly LogMessage[], reusable: boolean): void;
   close(): Promise<void>;
 }
 
@@ -73,13 +63,14 @@ export interface StreamReaderOptions {
   readonly jsm: JetStreamManager;
   readonly stream: string;
   readonly budget: ByteBudget;
+  readonly slabs: SlabPool;
   /** Most bytes at hand for this shard beyond what was taken. */
   readonly aheadBytes: number;
   readonly log: Log;
 }
 
 export function readStream(options: StreamReaderOptions): StreamReader {
-  const { nc, jsm, stream, budget, log } = options;
+  const { nc, jsm, stream, budget, slabs, log } = options;
   let queue: (LogMessage | undefined)[] = [];
   let head = 0;
   let queued = 0;
@@ -110,17 +101,22 @@ export function readStream(options: StreamReaderOptions): StreamReader {
     });
   const offRoom = budget.onRoom(wake);
 
+  const letGo = (messages: readonly (LogMessage | undefined)[], reusable: boolean): void => {
+    for (const message of messages) if (message?.slab !== undefined) slabs.letGo(message.slab, reusable);
+  };
+
   const clear = (): void => {
     budget.release(queued);
+    letGo(queue, true);
     queue = [];
     head = 0;
     queued = 0;
   };
 
-  /** Removes the first message and tells its size. */
-  const shift = (): number => {
-    const size = queue[head]?.data.length ?? 0;
-    queued -= size;
+  /** Removes the first message. */
+  const shift = (): LogMessage => {
+    const message = queue[head]!;
+    queued -= message.data.length;
     queue[head++] = undefined;
     if (head === queue.length) {
       queue = [];
@@ -129,7 +125,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
       queue = queue.slice(head);
       head = 0;
     }
-    return size;
+    return message;
   };
 
   const hasRoom = (bytes: number): boolean =>
@@ -154,37 +150,35 @@ export function readStream(options: StreamReaderOptions): StreamReader {
       reserved = 0;
       wake();
     };
-    const onMessage = (msg: Msg): void => {
+    const onStatus = (subject: string, code: number, description: string): void => {
       heard = 0;
-      const code = msg.headers?.code ?? 0;
-      if (msg.data.length === 0 && code > 0) {
-        if (code === 100 || msg.subject !== `${inbox}.${pull}`) return;
-        const description = msg.headers?.description ?? '';
-        if (code === 409 && /exceeds maxbytes/i.test(description)) {
-          // Not even the first message fitted: the server allows larger ones than it said.
-          if (left === pullMessages) chunk = Math.min(chunk * 2, 256 * MiB);
-        } else if (code !== 404 && code !== 408) {
-          broken = `${code} ${description}`;
-        }
-        endPull();
-        return;
+      if (code === 100 || subject !== `${inbox}.${pull}`) return;
+      if (code === 409 && /exceeds maxbytes/i.test(description)) {
+        // Not even the first message fitted: the server allows larger ones than it said.
+        if (left === pullMessages) chunk = Math.min(chunk * 2, 256 * MiB);
+      } else if (code !== 404 && code !== 408) {
+        broken = `${code} ${description}`;
       }
+      endPull();
+    };
+    const onMessage = ({ sequence, delivery, timeMs, data, slab }: Delivery): void => {
+      heard = 0;
       if (!current() || broken !== undefined) return;
-      const info = deliveryOf(msg.reply ?? '');
-      if (info?.delivery !== delivered + 1) {
-        broken = `delivery ${info?.delivery} came after ${delivered}`;
+      if (delivery !== delivered + 1) {
+        broken = `delivery ${delivery} came after ${delivered}`;
         endPull();
         return;
       }
-      delivered = info.delivery;
-      received = info.sequence;
-      const size = msg.data.length;
+      delivered = delivery;
+      received = sequence;
+      const size = data.length;
       // The reservation turns into the message's own charge.
       budget.charge(size);
       const part = Math.min(size, reserved);
       reserved -= part;
       budget.release(part);
-      queue.push({ sequence: received, timeMs: info.timeMs, data: msg.data });
+      if (slab !== undefined) slabs.hold(slab);
+      queue.push({ sequence, timeMs, data, slab });
       queued += size;
       left--;
       if (left === 0) endPull();
@@ -192,7 +186,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
     };
 
     const name = `sluice_${inbox.slice(inbox.lastIndexOf('.') + 1)}`;
-    let sub: Subscription | undefined;
+    let feed: Feed | undefined;
     const ticker = setInterval(() => {
       if (open && ++heard > silentTicks) {
         broken = 'no sign of life';
@@ -217,11 +211,18 @@ export function readStream(options: StreamReaderOptions): StreamReader {
         wake();
         return;
       }
-      sub = nc.subscribe(`${inbox}.*`, {
-        callback: (error, msg) => {
-          if (error === null) return onMessage(msg);
-          broken = error.message;
-          endPull();
+      feed = await openFeed({
+        nc,
+        name: `sluice worker ${stream}`,
+        inbox,
+        slabs,
+        events: {
+          message: onMessage,
+          status: onStatus,
+          ended(why) {
+            broken = why;
+            endPull();
+          },
         },
       });
       while (current() && broken === undefined) {
@@ -234,7 +235,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
         left = pullMessages;
         heard = 0;
         open = true;
-        nc.publish(
+        feed.publish(
           `$JS.API.CONSUMER.MSG.NEXT.${stream}.${name}`,
           JSON.stringify({
             batch: pullMessages,
@@ -242,14 +243,14 @@ export function readStream(options: StreamReaderOptions): StreamReader {
             expires: nanos(pullExpiresMs),
             idle_heartbeat: nanos(heartbeatMs),
           }),
-          { reply: `${inbox}.${++pull}` },
+          `${inbox}.${++pull}`,
         );
       }
       if (broken !== undefined && current()) log.info({ stream, why: broken }, 'reading on with a new consumer');
     } finally {
       clearInterval(ticker);
       if (open) endPull();
-      sub?.unsubscribe();
+      feed?.close();
       void jsm.consumers.delete(stream, name).catch(() => undefined);
     }
   }
@@ -296,7 +297,11 @@ export function readStream(options: StreamReaderOptions): StreamReader {
     seek(generation, hi) {
       // The queue holds what lies after `taken`. What was taken but not stored must be read again.
       if (!lost && wanted === generation && hi >= taken && hi <= received) {
-        while (queue[head] !== undefined && queue[head]!.sequence <= hi) budget.release(shift());
+        while (queue[head] !== undefined && queue[head]!.sequence <= hi) {
+          const message = shift();
+          budget.release(message.data.length);
+          letGo([message], true);
+        }
         taken = hi;
         return;
       }
@@ -320,7 +325,10 @@ export function readStream(options: StreamReaderOptions): StreamReader {
     },
     wait,
     wake,
-    release: (bytes) => budget.release(bytes),
+    release(messages, reusable) {
+      letGo(messages, reusable);
+      budget.release(messages.reduce((sum, message) => sum + message.data.length, 0));
+    },
     async close() {
       if (closed) return;
       closed = true;

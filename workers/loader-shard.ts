@@ -6,12 +6,13 @@ import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import type { Log } from '../lib/log.js';
 import { settingsBucket, shardStream } from '../lib/subjects.js';
-import { type Block, type BlockLimits, type FlushReason, startBlock, utcDay } from './block.js';
+import { type Block, type BlockLimits, type FlushReason, type LogMessage, startBlock, utcDay } from './block.js';
 import { generationOf, readStream } from './fetch.js';
 import type { ByteBudget } from './fetch-budget.js';
 import { type LoaderEvent, loadShard, type ShardIo, type ShardState } from './loader.js';
 import type { Sink } from './loader-sink.js';
 import type { WorkerMetrics } from './metrics.js';
+import type { SlabPool } from './slabs.js';
 import { trimLedger } from './trim.js';
 
 export interface ShardLoaderOptions {
@@ -21,6 +22,7 @@ export interface ShardLoaderOptions {
   readonly sink: Sink;
   readonly limits: BlockLimits;
   readonly budget: ByteBudget;
+  readonly slabs: SlabPool;
   /** How long loaded messages stay in the stream, ms. */
   readonly replayMs: number;
   readonly metrics: WorkerMetrics;
@@ -56,13 +58,18 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   const log = options.log.child({ shard, stream });
   const ledger = trimLedger();
   const aheadBytes = Math.min(limits.bytes, mostAhead);
-  const reader = readStream({ nc, jsm, stream, budget: options.budget, aheadBytes, log });
+  const reader = readStream({ nc, jsm, stream, budget: options.budget, slabs: options.slabs, aheadBytes, log });
 
   let stopping = false;
   let giveUpAt = Number.POSITIVE_INFINITY;
   /** What the warehouse is known to have. */
   let committed: { generation: string; hi: number } | undefined;
   let inFlight: Block | undefined;
+  /** The messages of the block in flight. */
+  let held: LogMessage[] = [];
+  /** INSERTs of the block in flight that were sent, and those that were answered without error. */
+  let sent = 0;
+  let answered = 0;
   let insertStart = 0;
   const pauses = new Set<() => void>();
 
@@ -99,16 +106,17 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     releaseInFlight();
     reader.seek(generation, hi);
     const cutter = startBlock(limits);
-    let bytes = 0;
+    const gathered: LogMessage[] = [];
     const cut = (reason: FlushReason): Block => {
       inFlight = cutter.cut(reason);
+      held = gathered;
       return inFlight;
     };
     while (true) {
       if (reader.lost) break;
       let message = reader.peek();
       while (message !== undefined && cutter.full() === undefined && cutter.add(message, Date.now())) {
-        bytes += message.data.length;
+        gathered.push(message);
         reader.take();
         message = reader.peek();
       }
@@ -116,20 +124,24 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       if (full !== undefined) return cut(full);
       if (stopping) {
         if (cutter.worthy) return cut('drain');
-        reader.release(bytes);
+        reader.release(gathered, true);
         return undefined;
       }
       const left = cutter.dueMs - Date.now();
       if (left <= 0) return cut('delay');
       await reader.wait(left);
     }
-    reader.release(bytes);
+    reader.release(gathered, true);
     return 'again';
   }
 
+  /** A request that ended without an answer may still be writing: then its messages' bytes are not to be overwritten. */
   function releaseInFlight(): void {
-    if (inFlight !== undefined) reader.release(inFlight.bytes);
+    reader.release(held, answered === sent);
     inFlight = undefined;
+    held = [];
+    sent = 0;
+    answered = 0;
   }
 
   const io: ShardIo = {
@@ -137,7 +149,9 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     gather,
     async insert(place, block) {
       insertStart = performance.now();
+      sent++;
       await sink.insert(shard, place, block);
+      answered++;
       metrics.inserted(shard, (performance.now() - insertStart) / 1000);
     },
     classify: (error) => sink.classify(error),

@@ -11,6 +11,7 @@
  *   loader-sink.ts     what the protocol asks of the warehouse
  *   block.ts           which messages make up a block
  *   fetch.ts           reading a stream, ahead, within bounds (fetch-budget.ts)
+ *   feed.ts            how its messages get here; slabs.ts is the memory that they lie in
  *   trim.ts            what may leave a stream
  *   retention.ts       what may leave the warehouse by age
  *   erase.ts           what must leave it for a user's sake
@@ -37,6 +38,7 @@ import { acceptKey, startShardLoader } from './loader-shard.js';
 import { warehouseSink } from './loader-sink.js';
 import { workerMetrics } from './metrics.js';
 import { dropOldDays } from './retention.js';
+import { slabPool } from './slabs.js';
 
 /** How long a drain may take: the block in flight, and the one that was gathered. */
 const drainMs = 8_000;
@@ -71,6 +73,7 @@ async function main(): Promise<void> {
   const shards = await knownShards(nc, log, stop.signal);
   const settings = await patiently('the settings', log, stop.signal, () => new Kvm(nc).open(settingsBucket));
   const budget = byteBudget(config.maxBytesHeld);
+  const slabs = slabPool(config.maxBytesHeld);
   const metrics = workerMetrics({ bytesHeld: () => budget.used, pool: () => warehouse.stats() });
   const sink = warehouseSink(warehouse, target);
 
@@ -83,6 +86,7 @@ async function main(): Promise<void> {
         sink,
         limits: { rows: config.blockRows, bytes: config.blockBytes, delayMs: config.blockDelay },
         budget,
+        slabs,
         replayMs: config.replayWindow,
         metrics,
         log,
