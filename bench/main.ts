@@ -3,6 +3,7 @@
  *
  *   main.ts          the list of commands (this file); options.ts reads their values
  *   cases/           what can be measured: case.ts (a case and its command), ingest.ts (e2e, gateway, ceiling)
+ *   scenarios/       load shapes through the whole stack, with verdicts
  *   stack.ts         the servers of a case, each its own process; roles.ts starts one
  *   fleet.ts         the load processes; protocol.ts is how they are spoken to, load.ts is their entry
  *   measure.ts       one measured phase
@@ -13,9 +14,10 @@
 import { Command } from 'commander';
 import { UsageError } from '../lib/errors.js';
 import { ceilingCommand, e2eCommand, gatewayCommand } from './cases/ingest.js';
+import { scenarioCommands } from './scenarios/index.js';
 
 /** Each command has a module that makes it; a new one is a line here. */
-const commands: readonly Command[] = [e2eCommand(), gatewayCommand(), ceilingCommand()];
+const commands: readonly Command[] = [e2eCommand(), gatewayCommand(), ceilingCommand(), ...scenarioCommands()];
 
 const program = new Command('npm run bench --')
   .description('Measures Sluice on this machine, with real servers in a temporary folder.')

@@ -6,9 +6,10 @@
  * length-delimited StoredBatch as the gateway writes it (JetStream itself, for the ceiling).
  */
 import { create, toBinary } from '@bufbuild/protobuf';
+import type { EventBatch } from '#gen/sluice/event/v1/event_pb.js';
 import { PublishStreamRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
-import { encodeBatch, makeBatch, seededRandom } from '../lib/testing/batches.js';
+import { encodeBatch, makeBatch, type Random, seededRandom } from '../lib/testing/batches.js';
 
 export type PayloadTarget = 'gateway' | 'log';
 
@@ -37,6 +38,8 @@ export interface PrepareOptions {
   /** Generators with different seeds never make the same event_id. */
   readonly seed: number;
   readonly tenant: string;
+  /** Makes the batch. @default realistic events of all types */
+  readonly batch?: (random: Random) => EventBatch;
 }
 
 const idLength = 36;
@@ -49,7 +52,7 @@ const hexDigits = Buffer.from('0123456789abcdef');
 /** @throws Error when the encoder's layout is not the one that patching relies on */
 export function prepare(options: PrepareOptions): Prepared {
   const random = seededRandom(options.seed);
-  const batch = Buffer.from(encodeBatch(makeBatch(random, options.events)));
+  const batch = Buffer.from(encodeBatch(options.batch?.(random) ?? makeBatch(random, options.events)));
   const idOffsets = eventIdOffsets(batch, options.events);
   const sentAt = { seconds: BigInt(Math.floor(Date.now() / 1000)), nanos: 0 };
   let bytes: Buffer;

@@ -36,6 +36,8 @@ export interface Stack {
   readonly tenant: string;
   readonly key: string;
   readonly pids: Pids;
+  /** `http://…` of the embedded ClickHouse; '' without workers. */
+  readonly clickhouseUrl: string;
   /** Events in ClickHouse; undefined without workers. */
   readonly warehouse: { count(): Promise<number>; check(): Promise<Stored> } | undefined;
   /** Rejects when a server ends on its own, or on SIGINT or SIGTERM; never resolves. */
@@ -77,11 +79,13 @@ export async function withStack<T>(options: StackOptions, use: (stack: Stack) =>
         ]);
       }
       let warehouse: Stack['warehouse'];
+      let clickhouseUrl = '';
       if (options.workers > 0) {
         const data = ['--clickhouse-port', '0', '--clickhouse-data', join(folder, 'clickhouse'), '--log-level', 'warn'];
         data.push('--clickhouse-metrics-port', '0');
         const clickhouse = await start('clickhouse', 0, data);
         const url = `http://127.0.0.1:${clickhouse.port}`;
+        clickhouseUrl = url;
         for (let i = 0; i < options.workers; i++) await start('worker', i, [...common, '--clickhouse-url', url]);
         const opened = openWarehouse(url);
         warehouse = opened;
@@ -99,6 +103,7 @@ export async function withStack<T>(options: StackOptions, use: (stack: Stack) =>
         tenant,
         key,
         pids,
+        clickhouseUrl,
         warehouse,
         failure: Promise.race([interrupted, ...roles.map((role) => role.failure)]),
       });
