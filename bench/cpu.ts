@@ -1,6 +1,6 @@
 /**
- * What processes use, from /proc: CPU time of all threads, resident memory. Elsewhere than on Linux there is no /proc
- * and all figures are NaN (null in JSON).
+ * What processes and disks use, from /proc: CPU time of all threads, resident memory. Elsewhere than on Linux there is no
+ * /proc and all figures are NaN (null in JSON).
  */
 import { readFileSync } from 'node:fs';
 
@@ -38,28 +38,29 @@ const sumBy = (pids: Pids, read: (pid: number) => number): Record<string, number
 /** CPU seconds by role. */
 export const cpuByRole = (pids: Pids): Record<string, number> => sumBy(pids, cpuSeconds);
 
-export interface RssWatch {
-  /** Peak and last value by role, MiB. Several processes of a role count together. */
-  stop(): { peak: Record<string, number>; end: Record<string, number> };
+/** Resident memory by role, MiB. Several processes of a role count together. */
+export const rssByRole = (pids: Pids): Record<string, number> => sumBy(pids, rssMib);
+
+/** What the machine's disks have done since it started. */
+export interface DiskUse {
+  readonly writtenBytes: number;
+  /** Ms in which the busiest disk had something to do. */
+  readonly busyMs: number;
 }
 
-/** Samples resident memory until stopped. */
-export function watchRss(pids: Pids, everyMs = 250): RssWatch {
-  const peak: Record<string, number> = {};
-  const sample = () => {
-    const now = sumBy(pids, rssMib);
-    for (const [role, mib] of Object.entries(now)) {
-      if (!(mib <= (peak[role] ?? 0))) peak[role] = mib;
-    }
-    return now;
-  };
-  sample();
-  const timer = setInterval(sample, everyMs);
-  return {
-    stop: () => {
-      clearInterval(timer);
-      const end = sample();
-      return { peak, end };
-    },
-  };
+/** Whole disks only; NaN elsewhere than on Linux. */
+export function diskUse(): DiskUse {
+  try {
+    const disks = readFileSync('/proc/diskstats', 'utf8')
+      .split('\n')
+      .map((line) => line.trim().split(/\s+/))
+      .filter(([, , name]) => name !== undefined && /^(?:[shv]d[a-z]+|xvd[a-z]+|nvme\d+n\d+)$/.test(name));
+    return {
+      // Field 10 of a line is sectors written, of 512 bytes whatever the disk; field 13 is the ms of doing I/O.
+      writtenBytes: disks.reduce((sum, fields) => sum + Number(fields[9]) * 512, 0),
+      busyMs: Math.max(0, ...disks.map((fields) => Number(fields[12]))),
+    };
+  } catch {
+    return { writtenBytes: Number.NaN, busyMs: Number.NaN };
+  }
 }

@@ -34,6 +34,12 @@ export function quantiles(histogram: LatencyHistogram): Quantiles {
   return { p50: at(50), p95: at(95), p99: at(99) };
 }
 
+const percentiles = [0, 10, 25, 50, 75, 90, 95, 97.5, 99, 99.5, 99.9, 99.95, 99.99, 100];
+
+/** [percentile, ms] from the fastest to the slowest, for plots; empty when nothing was recorded. */
+export const distribution = (histogram: LatencyHistogram): [number, number][] =>
+  histogram.totalCount === 0 ? [] : percentiles.map((at) => [at, histogram.getValueAtPercentile(at) / 1000]);
+
 export const packHistogram = (histogram: LatencyHistogram): string => encodeIntoCompressedBase64(histogram);
 
 /** Adds histograms that other processes packed. */

@@ -17,8 +17,11 @@ import { sendOverGrpc } from './send-grpc.js';
 import { sendToLog } from './send-log.js';
 import type { Sender } from './sender.js';
 
-/** Different messages that take turns, so that columns do not repeat after one batch. */
-const messagesPerProcess = 8;
+/**
+ * Different events that take turns: more than a branch predictor can learn by heart, and so many that what a send does not
+ * change (all but event_id) comes again in a block of the warehouse no more often than a session's events do.
+ */
+const differentEvents = 32_000;
 const progressEveryMs = 500;
 
 function say(message: FromLoad): void {
@@ -60,11 +63,12 @@ function runSoon(): void {
 
 async function configure(given: LoadSettings): Promise<void> {
   settings = given;
-  const messages = Array.from({ length: messagesPerProcess }, (_, i) =>
+  const count = Math.min(given.inFlight, Math.max(4, Math.ceil(differentEvents / given.batch)));
+  const messages = Array.from({ length: count }, (_, i) =>
     prepare({
       target: given.target.kind,
       events: given.batch,
-      seed: given.seed * messagesPerProcess + i,
+      seed: given.seed * 65_536 + i,
       tenant: given.tenant,
     }),
   );

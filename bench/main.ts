@@ -2,18 +2,21 @@
  * `npm run bench -- <command> [options]`: the benchmarks.
  *
  *   main.ts          the list of commands (this file); options.ts reads their values
- *   cases/           what can be measured: case.ts (a case and its command), ingest.ts (e2e, gateway, ceiling)
+ *   cases/           what can be measured: case.ts (a case of sending events and its command), ingest.ts (gateway, ceiling),
+ *                    e2e.ts; storage.ts: bytes on disk
  *   scenarios/       load shapes through the whole stack, with verdicts
- *   stack.ts         the servers of a case, each its own process; roles.ts starts one
+ *   stack.ts         the servers of a case, each its own process; roles.ts starts one; ceiling-streams.ts
  *   fleet.ts         the load processes; protocol.ts is how they are spoken to, load.ts is their entry
- *   measure.ts       one measured phase
- *   cpu.ts           CPU time and memory by process; latency.ts: histograms
- *   report.ts        JSON and the table
+ *   measure.ts       one measured phase; samples.ts: what is looked at while it runs
+ *   cpu.ts           CPU time, memory, disk; latency.ts: histograms; medians.ts
+ *   exactly-once.ts  is what was acknowledged stored once?
+ *   results.ts       how every command ends: report.ts (lines, JSON), report-page.ts (HTML), charts.ts
  *   parse.ts, ingest-core.ts   measure one part inside one process, without servers
  */
 import { Command } from 'commander';
 import { UsageError } from '../lib/errors.js';
-import { ceilingCommand, e2eCommand, gatewayCommand } from './cases/ingest.js';
+import { e2eCommand } from './cases/e2e.js';
+import { ceilingCommand, gatewayCommand } from './cases/ingest.js';
 import { scenarioCommands } from './scenarios/index.js';
 
 /** Each command has a module that makes it; a new one is a line here. */

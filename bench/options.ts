@@ -15,6 +15,11 @@ export const positive = (most: number, wholeOnly = true) => {
   };
 };
 
+/** `1,20,500`: whole numbers above 0. */
+export const positiveList = (most: number) => {
+  return (text: string): number[] => text.split(',').map(positive(most));
+};
+
 /** Events per second, or as many as answers allow. */
 export function parseRate(text: string): number | 'max' {
   return text === 'max' ? 'max' : positive(100_000_000, false)(text);
@@ -25,4 +30,10 @@ export function parseSet(text: string, before: readonly [RoleName, string][]): [
   const match = /^(gateway|worker|clickhouse)\.([a-z-]+)=(.*)$/.exec(text);
   if (match === null) throw new InvalidArgumentError('Give it as gateway.publish-window=64: role, flag, value.');
   return [...before, [match[1] as RoleName, `--${match[2]}=${match[3]}`]];
+}
+
+/** `2GiB`, as the roles take it. */
+export function parseSize(text: string): string {
+  if (!/^\d+(?:B|KiB|MiB|GiB|TiB)?$/.test(text)) throw new InvalidArgumentError('Give a size like 512MiB or 2GiB.');
+  return text;
 }

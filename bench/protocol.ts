@@ -11,7 +11,7 @@ export type LoadTarget =
       readonly connections: number;
       readonly streams: number;
     }
-  | { readonly kind: 'log'; readonly natsUrl: string; readonly shards: number };
+  | { readonly kind: 'log'; readonly natsUrl: string; readonly shards: number; readonly subjectRoot: string };
 
 export interface LoadSettings {
   readonly target: LoadTarget;

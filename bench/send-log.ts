@@ -6,24 +6,26 @@ import { jetstream } from '@nats-io/jetstream';
 import { shardOf } from '../lib/contract/shard.js';
 import { silentLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
-import { batchSubject } from '../lib/subjects.js';
 import type { Sender, SenderEvents, Slot } from './sender.js';
 
 export interface LogTarget {
   readonly natsUrl: string;
   readonly shards: number;
   readonly tenant: string;
+  /** First token of the subjects: `ev` fills the gateway's streams, any other one streams of the benchmark's own. */
+  readonly subjectRoot: string;
 }
 
 export async function sendToLog(target: LogTarget, events: SenderEvents): Promise<Sender> {
   const nc = await connectNats({ servers: target.natsUrl, name: 'bench', log: silentLog, timeoutMs: 5_000 });
   const js = jetstream(nc, { timeout: 10_000 });
+  const subjects = Array.from({ length: target.shards }, (_, i) => `${target.subjectRoot}.${i}.${target.tenant}`);
   return {
     ready: () => !nc.isClosed(),
     send(slot: Slot): boolean {
       const { index, number, message } = slot;
       const id = message.bytes.toString('latin1', message.batchIdOffset, message.batchIdOffset + 24);
-      const subject = batchSubject(shardOf(target.tenant, id, target.shards), target.tenant);
+      const subject = subjects[shardOf(target.tenant, id, target.shards)] as string;
       js.publish(subject, message.bytes).then(
         () => events.outcome(index, number, { kind: 'accepted', accepted: message.events, rejected: 0 }),
         (error: unknown) =>

@@ -5,8 +5,10 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createClient } from '@clickhouse/client';
+import { jetstreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { withNats } from '../lib/testing/nats.js';
+import { untrimmedShardBytes } from './ceiling-streams.js';
 import type { Pids } from './cpu.js';
 import { type Role, type RoleName, startRole } from './roles.js';
 
@@ -15,16 +17,32 @@ export interface StackOptions {
   readonly gateways: number;
   /** With workers there is an embedded ClickHouse too. */
   readonly workers: number;
+  /** The workers wait for `startWorkers`. */
+  readonly workersLater?: boolean;
   readonly shards: number;
+  /** Size limit of a shard, e.g. `2GiB`. @default more than any run without a worker fills */
+  readonly shardMaxBytes?: string;
   /** Extra flags by role, e.g. `--publish-window 64`. */
   readonly flags: Readonly<Partial<Record<RoleName, readonly string[]>>>;
   readonly telemetry: boolean;
   readonly profile: string | undefined;
 }
 
-export interface Stored {
+/** What the warehouse says of the events table. */
+export interface Look {
   readonly events: number;
-  readonly distinct: number;
+  /** Active parts. */
+  readonly parts: number;
+  /** Of active parts, on disk. */
+  readonly bytes: number;
+}
+
+export interface BenchWarehouse {
+  readonly url: string;
+  count(): Promise<number>;
+  look(): Promise<Look>;
+  /** Rows of a query's answer; numbers may be text. */
+  ask(query: string): Promise<Record<string, string>[]>;
 }
 
 export interface Stack {
@@ -38,15 +56,19 @@ export interface Stack {
   readonly pids: Pids;
   /** `http://…` of the embedded ClickHouse; '' without workers. */
   readonly clickhouseUrl: string;
-  /** Events in ClickHouse; undefined without workers. */
-  readonly warehouse: { count(): Promise<number>; check(): Promise<Stored> } | undefined;
+  /** Undefined without workers. */
+  readonly warehouse: BenchWarehouse | undefined;
+  /** Size of all shards in JetStream; undefined when there are none yet. */
+  logMib(): Promise<number | undefined>;
+  /** With `workersLater`: starts them. Their pids are in `pids` from then on. */
+  startWorkers(): Promise<void>;
   /** Rejects when a server ends on its own, or on SIGINT or SIGTERM; never resolves. */
   readonly failure: Promise<never>;
 }
 
 const tenant = 'bench';
-/** Without a worker nothing is trimmed: a shard must hold a whole run. */
-const shardMaxBytes = '24GiB';
+/** The workers' database and table. */
+export const eventsTable = 'sluice.events';
 
 export async function withStack<T>(options: StackOptions, use: (stack: Stack) => Promise<T>): Promise<T> {
   return withNats(async (nats) => {
@@ -57,6 +79,7 @@ export async function withStack<T>(options: StackOptions, use: (stack: Stack) =>
       const all = [...flags, ...(options.flags[role] ?? [])];
       const started = await startRole(role, index, { flags: all, folder, telemetry, profile });
       roles.push(started);
+      started.failure.catch(fail);
       return started;
     };
     const common = ['--nats-url', nats.url, '--metrics-port', '0', '--log-level', 'warn'];
@@ -68,6 +91,11 @@ export async function withStack<T>(options: StackOptions, use: (stack: Stack) =>
       interrupt = (signal) => reject(new Error(`interrupted by ${signal}`));
     });
     interrupted.catch(() => undefined);
+    let fail: (error: unknown) => void = () => undefined;
+    const failed = new Promise<never>((_, reject) => {
+      fail = reject;
+    });
+    failed.catch(() => undefined);
     process.once('SIGTERM', interrupt).once('SIGINT', interrupt);
     try {
       const key =
@@ -75,24 +103,36 @@ export async function withStack<T>(options: StackOptions, use: (stack: Stack) =>
       for (let i = 0; i < options.gateways; i++) {
         await start('gateway', i, [
           ...common,
-          ...['--port', '0', '--shards', String(options.shards), '--shard-max-bytes', shardMaxBytes],
+          ...[
+            '--port',
+            '0',
+            '--shards',
+            String(options.shards),
+            '--shard-max-bytes',
+            options.shardMaxBytes ?? `${untrimmedShardBytes(options.shards)}`,
+          ],
         ]);
       }
+      const pids: Record<string, number[]> = { nats: [nats.process().pid ?? 0] };
       let warehouse: Stack['warehouse'];
       let clickhouseUrl = '';
+      let startWorkers = async (): Promise<void> => undefined;
       if (options.workers > 0) {
         const data = ['--clickhouse-port', '0', '--clickhouse-data', join(folder, 'clickhouse'), '--log-level', 'warn'];
         data.push('--clickhouse-metrics-port', '0');
         const clickhouse = await start('clickhouse', 0, data);
         const url = `http://127.0.0.1:${clickhouse.port}`;
         clickhouseUrl = url;
-        for (let i = 0; i < options.workers; i++) await start('worker', i, [...common, '--clickhouse-url', url]);
+        startWorkers = async () => {
+          for (let i = 0; i < options.workers; i++) await start('worker', i, [...common, '--clickhouse-url', url]);
+          pids.worker = pidsOf('worker');
+        };
         const opened = openWarehouse(url);
         warehouse = opened;
         close = opened.close;
+        if (options.workersLater !== true) await startWorkers();
       }
       const gateway = roles.find((role) => role.name.startsWith('gateway'));
-      const pids: Record<string, number[]> = { nats: [nats.process().pid ?? 0] };
       for (const name of ['gateway', 'worker', 'clickhouse'] as const) {
         if (pidsOf(name).length > 0) pids[name] = pidsOf(name);
       }
@@ -105,7 +145,9 @@ export async function withStack<T>(options: StackOptions, use: (stack: Stack) =>
         pids,
         clickhouseUrl,
         warehouse,
-        failure: Promise.race([interrupted, ...roles.map((role) => role.failure)]),
+        logMib: () => logMib(nats.nc),
+        startWorkers,
+        failure: Promise.race([interrupted, failed]),
       });
     } finally {
       process.off('SIGTERM', interrupt).off('SIGINT', interrupt);
@@ -117,18 +159,33 @@ export async function withStack<T>(options: StackOptions, use: (stack: Stack) =>
   });
 }
 
-function openWarehouse(url: string): NonNullable<Stack['warehouse']> & { close(): Promise<void> } {
+async function logMib(nc: NatsConnection): Promise<number | undefined> {
+  const jsm = await jetstreamManager(nc, { checkAPI: false });
+  let bytes: number | undefined;
+  for await (const { state } of jsm.streams.list('ev.>')) bytes = (bytes ?? 0) + state.bytes;
+  return bytes === undefined ? undefined : bytes / 1024 ** 2;
+}
+
+function openWarehouse(url: string): BenchWarehouse & { close(): Promise<void> } {
   const client = createClient({ url, request_timeout: 120_000 });
-  const row = async (query: string): Promise<Record<string, string>> => {
+  const ask = async (query: string): Promise<Record<string, string>[]> => {
     const answer = await client.query({ query, format: 'JSONEachRow' });
-    return (await answer.json<Record<string, string>>())[0] ?? {};
+    return await answer.json<Record<string, string>>();
+  };
+  const [database, table] = eventsTable.split('.');
+  // Asked of the parts, so that it costs the same however many rows there are, and before a worker has made the table.
+  const look = async (): Promise<Look> => {
+    const [row] = await ask(
+      `SELECT sum(rows) AS events, count() AS parts, sum(bytes_on_disk) AS bytes FROM system.parts ` +
+        `WHERE active AND database = '${database}' AND table = '${table}'`,
+    );
+    return { events: Number(row?.events), parts: Number(row?.parts), bytes: Number(row?.bytes) };
   };
   return {
-    count: async () => Number((await row('SELECT count() AS events FROM sluice.events')).events),
-    check: async () => {
-      const { events, ids } = await row('SELECT count() AS events, uniqExact(event_id) AS ids FROM sluice.events');
-      return { events: Number(events), distinct: Number(ids) };
-    },
+    url,
+    ask,
+    look,
+    count: async () => (await look()).events,
     close: () => client.close(),
   };
 }

@@ -1,27 +1,23 @@
 /**
- * What a case is, the options that the cases share, and the command that runs one.
+ * What a case of sending events is, the options that such cases share, and the command that runs one.
  */
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import type { PhaseOptions } from '../measure.js';
 import { parseRate, parseSet, positive } from '../options.js';
-import { type Report, toJsonLine, toTable } from '../report.js';
+import type { Result } from '../report.js';
+import { addOutputOptions, type OutputOptions, showResults } from '../results.js';
 import type { RoleName } from '../roles.js';
 
-export interface CaseOptions {
+export type Progress = PhaseOptions['progress'];
+
+export interface CaseOptions extends OutputOptions {
   /** Length of each measured window. */
   readonly seconds: number;
   readonly warmUp: number;
-  /** Undefined: a closed-loop phase, then an open-loop one at half of what that showed. */
+  /** Undefined: as the case does by itself. A number: one open-loop phase; max: closed-loop phases only. */
   readonly rate: number | 'max' | undefined;
-  /** Events of a batch. */
-  readonly batch: number;
-  readonly inFlight: number;
-  readonly connections: number;
-  readonly streams: number;
   readonly loadProcesses: number;
-  readonly gateways: number;
-  readonly workers: number;
   readonly shards: number;
   readonly seed: number;
   readonly telemetry: boolean;
@@ -31,45 +27,49 @@ export interface CaseOptions {
   readonly flags: Readonly<Partial<Record<RoleName, readonly string[]>>>;
 }
 
-export interface BenchCase {
+/** Batches over streams: how many events each has, and over what they go. */
+export interface StreamOptions {
+  /** Events of a batch. */
+  readonly batch: number;
+  readonly inFlight: number;
+  readonly connections: number;
+  readonly streams: number;
+}
+
+/** Several rounds, of which the medians count. */
+export interface RoundOptions {
+  readonly runs: number;
+}
+
+export interface CaseDefinition<Extra> {
   readonly name: string;
-  /** One line for --help. */
+  /** One line for the list of commands. */
   readonly summary: string;
-  run(options: CaseOptions, progress: PhaseOptions['progress']): Promise<Report>;
+  /** Default of --seconds and --warm-up. */
+  readonly seconds: number;
+  readonly warmUp: number;
+  /** Adds the case's own options. */
+  add(command: Command): Command;
+  /** What the figures mean, and examples. */
+  readonly help: string;
+  run(options: CaseOptions & Extra, progress: Progress): AsyncIterable<Result>;
 }
 
-/** What commander parses; the names follow the flags. */
-interface CommandLine extends Omit<CaseOptions, 'flags'> {
-  readonly json: boolean;
-  readonly set: readonly [RoleName, string][];
-}
+const shared = `
+  All servers and the load share this machine, so more CPUs, or fewer processes, give other figures. Trust ratios inside
+  one run. cpu_s_per_million: gateway, nats and load per million acknowledged events, worker and clickhouse per million
+  stored. rss_mib: peaks. ack_ms is measured from when a batch should have been sent, so that a stall counts for every
+  batch that it delays.`;
 
-const help = `
-Figures:
-  Default: a closed-loop phase (as fast as acks allow) gives throughput and CPU; then an open-loop phase at half of the
-  rate that every part kept up with gives ack_ms, measured from when a batch should have been sent, so that a stall
-  counts for every batch that it delays. --rate makes it one phase: a number is an open loop, max a closed one.
-  cpu_s_per_million: gateway, nats and load per million acknowledged events, worker and clickhouse per million stored.
-  All servers and the load share this machine: more CPUs, or fewer processes, give other figures.
-
-Examples:
-  npm run bench -- e2e --json
-  npm run bench -- gateway --rate 200000 --seconds 30
-  npm run bench -- gateway --set gateway.publish-window=64 --profile bench-results/profile`;
-
-export function caseCommand(one: BenchCase): Command {
-  return new Command(one.name)
+export function caseCommand<Extra>(one: CaseDefinition<Extra>): Command {
+  const command = new Command(one.name)
     .description(one.summary)
-    .option('--json', 'end standard output with one line of JSON', false)
-    .option('--seconds <s>', 'length of each measured window', positive(3600, false), 10)
-    .option('--warm-up <s>', 'load before each window', positive(600, false), 3)
-    .option('--rate <events/s>', 'a number, or max', parseRate)
-    .option('--batch <events>', 'events of a batch', positive(10_000), 500)
-    .option('--in-flight <batches>', 'most batches without an ack, all load processes together', positive(65_536), 64)
-    .option('--connections <n>', 'connections of each load process', positive(1_000), 2)
-    .option('--streams <n>', 'streams on each connection', positive(100), 2)
+    .option('--seconds <s>', 'length of each measured window', positive(100_000, false), one.seconds)
+    .option('--warm-up <s>', 'load before each window', positive(600, false), one.warmUp)
+    .option('--rate <events/s>', 'a number: one open-loop phase; max: closed loop only', parseRate);
+  one.add(command);
+  addOutputOptions(command)
     .option('--load-processes <n>', 'load processes', positive(64), 1)
-    .option('--workers <n>', 'workers (e2e)', positive(64), 1)
     .option('--shards <n>', 'shards of the log', positive(1024), 2)
     .option('--seed <n>', 'seed of the events', positive(1_000_000), 1)
     .option('--no-telemetry', 'run the roles without OpenTelemetry')
@@ -83,14 +83,24 @@ export function caseCommand(one: BenchCase): Command {
         .argParser<[RoleName, string][]>(parseSet)
         .default([], 'none'),
     )
-    .addHelpText('after', help)
-    .action(async (given: CommandLine) => {
-      const { json, set, ...rest } = given;
+    .addHelpText('after', `${one.help}${shared}`)
+    .action(async (given: CaseOptions & Extra & { readonly set: readonly [RoleName, string][] }) => {
+      const { set, ...rest } = given;
       const flags: Partial<Record<RoleName, string[]>> = {};
       for (const [role, flag] of set) flags[role] = [...(flags[role] ?? []), flag];
-      const options: CaseOptions = { ...rest, rate: rest.rate, flags };
-      const report = await one.run(options, (line) => process.stderr.write(`${one.name}: ${line}\n`));
-      process.stdout.write(`${toTable(report)}\n`);
-      if (json) process.stdout.write(`${toJsonLine(report)}\n`);
+      const options = { ...rest, flags } as unknown as CaseOptions & Extra;
+      const progress = (line: string) => process.stderr.write(`${one.name}: ${line}\n`);
+      await showResults(one.name, one.run(options, progress), options);
     });
+  return command;
 }
+
+export const addStreamOptions = (command: Command): Command =>
+  command
+    .option('--batch <events>', 'events of a batch', positive(10_000), 500)
+    .option('--in-flight <batches>', 'most batches without an ack, all load processes together', positive(65_536), 64)
+    .option('--connections <n>', 'connections of each load process', positive(1_000), 2)
+    .option('--streams <n>', 'streams on each connection', positive(100), 2);
+
+export const addRounds = (command: Command): Command =>
+  command.option('--runs <n>', 'interleaved rounds; medians count', positive(100), 3);

@@ -1,0 +1,90 @@
+/**
+ * What is looked at again and again while a phase runs: memory and CPU of every process, how far the warehouse is behind,
+ * parts, the log on disk.
+ */
+import { type Pids, rssByRole } from './cpu.js';
+import type { Stack } from './stack.js';
+
+export interface Sample {
+  /** Seconds since sampling began. */
+  readonly at: number;
+  /** MiB by role. */
+  readonly rss: Record<string, number>;
+  /** Events/s since the sample before: acked, stored. */
+  readonly speed: Record<string, number>;
+  /** Acknowledged and not stored yet, events. */
+  readonly lag?: number;
+  /** Active parts of the events table. */
+  readonly parts?: number;
+  /** All shards, MiB. */
+  readonly logMib?: number;
+}
+
+export interface Sampling {
+  /** So far. */
+  readonly samples: readonly Sample[];
+  stop(): { samples: Sample[]; peak: Record<string, number>; end: Record<string, number> };
+}
+
+const peakEveryMs = 250;
+
+/**
+ * @param acked events acknowledged so far, in all
+ * @param everyMs at the least: a look at the warehouse is awaited before the next one
+ */
+export function startSampling(stack: Stack, pids: Pids, acked: () => number, everyMs = 1_000): Sampling {
+  const began = performance.now();
+  const samples: Sample[] = [];
+  const peak: Record<string, number> = {};
+  let before: { at: number; acked: number; stored: number } | undefined;
+  let stopped = false;
+
+  const memory = (): Record<string, number> => {
+    const now = rssByRole(pids);
+    for (const [role, mib] of Object.entries(now)) {
+      if (!(mib <= (peak[role] ?? 0))) peak[role] = mib;
+    }
+    return now;
+  };
+
+  const look = async (): Promise<void> => {
+    const rss = memory();
+    const nowAcked = acked();
+    const [warehouse, logMib] = await Promise.all([stack.warehouse?.look(), stack.logMib()]);
+    const at = (performance.now() - began) / 1000;
+    const stored = warehouse?.events ?? 0;
+    const speed: Record<string, number> = {};
+    if (before !== undefined && at > before.at) {
+      speed.acked = (nowAcked - before.acked) / (at - before.at);
+      if (warehouse !== undefined) speed.stored = (stored - before.stored) / (at - before.at);
+    }
+    before = { at, acked: nowAcked, stored };
+    samples.push({
+      at,
+      rss,
+      speed,
+      ...(warehouse === undefined ? {} : { lag: Math.max(0, nowAcked - stored), parts: warehouse.parts }),
+      ...(logMib === undefined ? {} : { logMib }),
+    });
+  };
+
+  memory();
+  const timer = setInterval(memory, peakEveryMs);
+  void (async () => {
+    while (!stopped) {
+      const next = performance.now() + everyMs;
+      // A server that is busy or gone is the phase's business; here it only leaves a hole.
+      await look().catch(() => undefined);
+      await new Promise((resolve) => setTimeout(resolve, Math.max(10, next - performance.now())));
+    }
+  })();
+
+  return {
+    samples,
+    stop: () => {
+      stopped = true;
+      clearInterval(timer);
+      return { samples, peak, end: memory() };
+    },
+  };
+}
