@@ -17,33 +17,52 @@ const allowedHeaders = [
 const exposedHeaders = [...cors.exposedHeaders, 'Retry-After'].join(', ');
 const preflightSeconds = '7200';
 
-/** Returns true when the request was a preflight and has been answered. */
-export type Cors = (request: NodeRequest, response: NodeResponse) => boolean;
+export interface Cors {
+  /** Puts headers on the answer. Returns true when the request was a preflight and has been answered. */
+  answer(request: NodeRequest, response: NodeResponse): boolean;
+  /** Of the answer to a call, not to a preflight. */
+  headers(origin: string): Readonly<Record<string, string>>;
+}
 
 /** @param origins e.g. "https://shop.example"; "*" allows all; none turns CORS off */
 export function createCors(origins: readonly string[]): Cors {
   const all = origins.includes('*');
   const allowed = new Set(origins);
-  if (origins.length === 0) return () => false;
-  return (request, response) => {
-    const { origin } = request.headers;
-    if (origin === undefined) return false;
-    // Also when refused: a cache must not give one origin's answer to another.
-    if (!all) response.setHeader('vary', 'Origin');
-    const preflight = request.method === 'OPTIONS' && request.headers['access-control-request-method'] !== undefined;
-    if (all || allowed.has(origin)) {
-      response.setHeader('access-control-allow-origin', all ? '*' : origin);
-      if (preflight) {
-        response.setHeader('access-control-allow-methods', allowedMethods);
-        response.setHeader('access-control-allow-headers', allowedHeaders);
-        response.setHeader('access-control-max-age', preflightSeconds);
-      } else {
-        response.setHeader('access-control-expose-headers', exposedHeaders);
+  // Also when refused: a cache must not give one origin's answer to another.
+  const vary: Readonly<Record<string, string>> = all ? {} : { vary: 'Origin' };
+  if (origins.length === 0) return { answer: () => false, headers: () => ({}) };
+  const isAllowed = (origin: string): boolean => all || allowed.has(origin);
+  const headers = (origin: string): Readonly<Record<string, string>> =>
+    isAllowed(origin)
+      ? {
+          ...vary,
+          'access-control-allow-origin': all ? '*' : origin,
+          'access-control-expose-headers': exposedHeaders,
+        }
+      : vary;
+  const preflight = (origin: string): Readonly<Record<string, string>> =>
+    isAllowed(origin)
+      ? {
+          ...vary,
+          'access-control-allow-origin': all ? '*' : origin,
+          'access-control-allow-methods': allowedMethods,
+          'access-control-allow-headers': allowedHeaders,
+          'access-control-max-age': preflightSeconds,
+        }
+      : vary;
+  return {
+    headers,
+    answer(request, response) {
+      const { origin } = request.headers;
+      if (origin === undefined) return false;
+      const asked = request.method === 'OPTIONS' && request.headers['access-control-request-method'] !== undefined;
+      for (const [name, value] of Object.entries((asked ? preflight : headers)(origin))) {
+        response.setHeader(name, value);
       }
-    }
-    if (!preflight) return false;
-    response.writeHead(204);
-    response.end();
-    return true;
+      if (!asked) return false;
+      response.writeHead(204);
+      response.end();
+      return true;
+    },
   };
 }

@@ -12,6 +12,7 @@ import { watchTenants } from '../lib/tenants.js';
 import { createCallGate } from './call-gate.js';
 import { createCors } from './cors.js';
 import { createHealth, type Readiness } from './health.js';
+import { createHotHandler } from './hot/handler.js';
 import { createHttpApi } from './http-api.js';
 import { createIngest } from './ingest.js';
 import { watchKeys } from './key-watch.js';
@@ -91,6 +92,10 @@ export async function startGateway(config: GatewayConfig, { nats, log }: Gateway
   const cors = createCors(config.corsOrigins);
   const gate = createCallGate(callsAtOnce, slowCallMs);
 
+  const hot = config.hotPath
+    ? createHotHandler({ ingest, tenants, keys, publish, metrics, facts, gate, cors: cors.headers })
+    : undefined;
+
   const server = await listen({
     host: config.host,
     port: config.port,
@@ -99,13 +104,14 @@ export async function startGateway(config: GatewayConfig, { nats, log }: Gateway
     maxConnectionAge: config.maxConnectionAge,
     grace: config.drainGrace,
     onRequest: (request, response, connection) => {
-      if (cors(request, response)) return;
+      if (cors.answer(request, response)) return;
       if (!isSingleBatch(request.url ?? '')) return handle(request, response, connection);
       gate.pass({
         enter: () => handle(request, response, connection),
         onLeft: (listener) => response.once('close', listener),
       });
     },
+    onStream: hot,
     log,
   });
 

@@ -19,7 +19,7 @@ import type { Log } from '../lib/log.js';
 import type { TenantDirectory } from '../lib/tenants.js';
 import type { Readiness } from './health.js';
 import type { GatewayMetrics } from './metrics.js';
-import type { PublishBatch } from './publish-batch.js';
+import { type PublishBatch, toBatchResult } from './publish-batch.js';
 import { type FactOptions, readFacts } from './request-facts.js';
 import { fromContract } from './routes.js';
 import type { RequestHandler } from './rpc-adapter.js';
@@ -67,7 +67,7 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
       deadlineAt: undefined,
       name: one ? 'POST /v1/events' : 'POST /v1/events/batch',
     };
-    const result = await publish(call, message).catch((error: unknown) => {
+    const result = await publish(call, message).then(toBatchResult, (error: unknown) => {
       throw new Answered(error as SluiceError);
     });
     // A batch says which of its events were refused; of a single event there is nothing left to say 202 to.

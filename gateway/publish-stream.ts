@@ -1,5 +1,6 @@
 /**
- * One PublishStream call: batches in, answers out as each is settled, in any order.
+ * One PublishStream call: batches in, answers out as each is settled, in any order. The rules, for both shells around them:
+ * the generator below, which the RPC library drives, and hot/stream.ts, which drives an HTTP/2 stream itself.
  *
  *   P1  Held bytes are bounded per stream. A batch counts from the moment it is read until its answer is handed to the
  *       transport, so a client that reads no answers is no longer read from. Past the bound, and while the gateway as a
@@ -7,7 +8,7 @@
  *   P2  A failed batch is an answer. The stream ends for four reasons: the client is done, the connection ends, the key
  *       is revoked or the deadline has passed, or the client's bytes are no message. But for a revoked key and a passed
  *       deadline, everything that was read is answered first.
- *   P3  Nothing is read before the caller is known (see routes.ts).
+ *   P3  Nothing is read before the caller is known (see routes.ts and hot/stream.ts).
  */
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { ConnectError } from '@connectrpc/connect';
@@ -18,35 +19,53 @@ import {
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { SluiceError } from '../lib/errors.js';
 import type { Connection } from './connection.js';
-import type { Ingest } from './ingest.js';
-import type { BatchCall, PublishBatch } from './publish-batch.js';
+import type { Ingest, IngestResult } from './ingest.js';
+import { type BatchCall, type PublishBatch, toBatchResult } from './publish-batch.js';
 import { classify, duration, toBatchFailure, toConnectError } from './rpc-errors.js';
 import type { BatchMessage } from './view.js';
 
-export interface PublishStreamOptions {
-  readonly requests: AsyncIterable<BatchMessage>;
+export interface StreamCallOptions {
   readonly call: BatchCall;
   readonly connection: Connection;
-  /** Aborts when the client is gone or the deadline has passed. */
-  readonly signal: AbortSignal;
   /** Calls back when the caller's key stops being valid. Returns the un-subscriber. */
   readonly onRevoked: (listener: () => void) => () => void;
-  readonly limits: MessageInitShape<typeof LimitsSchema>;
   readonly maxBytesInFlight: number;
   readonly publish: PublishBatch;
   readonly room: Ingest['room'];
+  /** There is something to write, or to end. */
+  readonly wake: () => void;
 }
 
-type Answer = PublishStreamResponse['message'];
+/** What became of a batch, or news for the client. */
+export type Answer =
+  | { readonly case: 'accepted'; readonly value: IngestResult }
+  | { readonly case: 'other'; readonly value: PublishStreamResponse['message'] };
+
+export interface StreamCall {
+  /** Publishes a batch as soon as there is room (P1). False: the stream is ending, read no more. */
+  take(message: BatchMessage): Promise<boolean>;
+  /** The client is done; with a reason: its bytes are no message. */
+  finish(reason?: { readonly thrown: unknown }): void;
+  /** The client is gone, or its deadline has passed. */
+  abort(reason: unknown): void;
+  /** The next answer. It counts as handed to the transport. */
+  next(): Answer | undefined;
+  /** How to end, once next() has nothing more. Undefined: the stream goes on. */
+  readonly end: 'ok' | ConnectError | undefined;
+  /** To be called in the end, whatever the end is. */
+  close(): void;
+}
 
 /** Most batches of one stream without an answer: bounds what small batches cost beyond their bytes. */
 const maxOpen = 1024;
 /** What an answer may weigh per rejection, roughly. */
 const rejectionBytes = 200;
 
-export async function* publishStream(options: PublishStreamOptions): AsyncGenerator<PublishStreamResponse> {
-  const { call, connection, signal, publish } = options;
-  const outbox: { answer: Answer; charge: number; open: number }[] = [];
+export function openStreamCall(options: StreamCallOptions): StreamCall {
+  const { call, connection, publish, wake, maxBytesInFlight } = options;
+  const { tenant } = call.caller;
+  let outbox: { answer: Answer; charge: number; open: number }[] = [];
+  let taken = 0;
   const stop = new AbortController();
   let held = 0;
   let open = 0;
@@ -55,23 +74,21 @@ export async function* publishStream(options: PublishStreamOptions): AsyncGenera
   let cut: ConnectError | undefined;
   /** Ends the stream when all is answered. */
   let failure: ConnectError | undefined;
-  let wakeWriter: (() => void) | undefined;
   let wakeReader: (() => void) | undefined;
 
-  const tell = (answer: Answer, charge = 0, opened = 0): void => {
+  const tell = (answer: Answer, charge: number, opened: number): void => {
     outbox.push({ answer, charge, open: opened });
-    wakeWriter?.();
+    wake();
+  };
+  const stopReading = (): void => {
+    if (!stop.signal.aborted) stop.abort(new Error('stream is ending'));
+    reading = false;
+    wakeReader?.();
+    wake();
   };
   const cutWith = (error: ConnectError): void => {
     cut ??= error;
     stopReading();
-    wakeWriter?.();
-  };
-  const stopReading = (): void => {
-    reading = false;
-    stop.abort(new Error('stream is ending'));
-    wakeReader?.();
-    wakeWriter?.();
   };
 
   const start = (message: BatchMessage): void => {
@@ -80,88 +97,136 @@ export async function* publishStream(options: PublishStreamOptions): AsyncGenera
     open++;
     publish(call, message).then(
       (result) => {
+        message.release?.();
         const more = result.rejections.length * rejectionBytes;
         held += more;
         tell({ case: 'accepted', value: result }, bytes + more, 1);
       },
       (reason: unknown) => {
+        message.release?.();
         const error = reason instanceof SluiceError ? reason : new SluiceError('internal', 'The gateway failed.');
         // An id that is no id may be as long as a request.
         const value = create(PublishStreamResponseSchema, {
           message: { case: 'failed', value: toBatchFailure(message.batchId.slice(0, 64), error) },
         }).message;
-        tell(value, bytes, 1);
+        tell({ case: 'other', value }, bytes, 1);
       },
     );
-  };
-
-  const read = async (): Promise<void> => {
-    for await (const message of options.requests) {
-      if (!reading) return;
-      // A message may carry options alone.
-      if (message.hasOptions && message.batch.length === 0 && message.batchId === '') continue;
-      const bytes = message.batch.length;
-      while (reading && open > 0 && (held + bytes > options.maxBytesInFlight || open >= maxOpen)) {
-        await new Promise<void>((resolve) => {
-          wakeReader = resolve;
-        });
-      }
-      if (!reading) return;
-      // Rejects only when the stream is ending.
-      await options.room(call.caller.tenant, bytes, stop.signal);
-      if (!reading) return;
-      start(message);
-    }
   };
 
   let endTimer: NodeJS.Timeout | undefined;
   const unsubscribe = [
     connection.onEnding(({ reason, graceMs }) => {
-      tell(
-        create(PublishStreamResponseSchema, {
-          message: { case: 'draining', value: { reason, grace: duration(graceMs / 2) } },
-        }).message,
-      );
+      const { message } = create(PublishStreamResponseSchema, {
+        message: { case: 'draining', value: { reason, grace: duration(graceMs / 2) } },
+      });
+      tell({ case: 'other', value: message }, 0, 0);
       // The other half is for what is still to be answered.
       endTimer = setTimeout(stopReading, graceMs / 2);
     }),
     options.onRevoked(() => cutWith(toConnectError(new SluiceError('key_unknown', 'The key has been revoked.')))),
   ];
-  const onAbort = (): void => cutWith(classify(signal.reason).rpc);
+
+  return {
+    async take(message) {
+      // A message may carry options alone.
+      if (message.hasOptions && message.batch.length === 0 && message.batchId === '') {
+        message.release?.();
+        return reading;
+      }
+      const bytes = message.batch.length;
+      while (reading && open > 0 && (held + bytes > maxBytesInFlight || open >= maxOpen)) {
+        await new Promise<void>((resolve) => {
+          wakeReader = resolve;
+        });
+      }
+      try {
+        // Rejects only when the stream is ending.
+        if (reading) await options.room(tenant, bytes, stop.signal);
+      } catch {}
+      if (reading) start(message);
+      else message.release?.();
+      return reading;
+    },
+    finish(reason) {
+      if (reading && reason !== undefined) failure = classify(reason.thrown).rpc;
+      reading = false;
+      wake();
+    },
+    abort(reason) {
+      cutWith(classify(reason).rpc);
+    },
+    next() {
+      if (cut !== undefined || taken === outbox.length) return undefined;
+      const { answer, charge, open: opened } = outbox[taken++] as (typeof outbox)[number];
+      if (taken === outbox.length || taken === maxOpen) {
+        outbox = outbox.slice(taken);
+        taken = 0;
+      }
+      held -= charge;
+      open -= opened;
+      wakeReader?.();
+      return answer;
+    },
+    get end() {
+      if (cut !== undefined) return cut;
+      return reading || open > 0 ? undefined : (failure ?? 'ok');
+    },
+    close() {
+      stopReading();
+      clearTimeout(endTimer);
+      for (const leave of unsubscribe) leave();
+    },
+  };
+}
+
+export interface PublishStreamOptions extends Omit<StreamCallOptions, 'wake'> {
+  readonly requests: AsyncIterable<BatchMessage>;
+  /** Aborts when the client is gone or the deadline has passed. */
+  readonly signal: AbortSignal;
+  readonly limits: MessageInitShape<typeof LimitsSchema>;
+}
+
+/** The call as the RPC library wants it. */
+export async function* publishStream(options: PublishStreamOptions): AsyncGenerator<PublishStreamResponse> {
+  const { signal } = options;
+  let wakeWriter: (() => void) | undefined;
+  const stream = openStreamCall({ ...options, wake: () => wakeWriter?.() });
+  const onAbort = (): void => stream.abort(signal.reason);
   signal.addEventListener('abort', onAbort, { once: true });
+
+  const read = async (): Promise<void> => {
+    for await (const message of options.requests) {
+      if (!(await stream.take(message))) return;
+    }
+  };
 
   try {
     yield create(PublishStreamResponseSchema, { message: { case: 'limits', value: options.limits } });
     if (signal.aborted) onAbort();
-    void read()
-      .catch((reason: unknown) => {
-        if (reading) failure = classify(reason).rpc;
-      })
-      .finally(() => {
-        reading = false;
-        wakeWriter?.();
-      });
+    read().then(
+      () => stream.finish(),
+      (thrown: unknown) => stream.finish({ thrown }),
+    );
     for (;;) {
-      for (let next = outbox.shift(); next !== undefined && cut === undefined; next = outbox.shift()) {
-        held -= next.charge;
-        open -= next.open;
-        wakeReader?.();
-        yield { $typeName: 'sluice.ingest.v1.PublishStreamResponse', message: next.answer };
-      }
-      if (cut !== undefined) throw cut;
-      if (!reading && open === 0) {
-        if (failure !== undefined) throw failure;
-        return;
-      }
-      if (outbox.length > 0) continue;
+      for (let next = stream.next(); next !== undefined; next = stream.next()) yield toMessage(next);
+      const { end } = stream;
+      if (end === 'ok') return;
+      if (end !== undefined) throw end;
       await new Promise<void>((resolve) => {
         wakeWriter = resolve;
       });
     }
   } finally {
-    stopReading();
-    clearTimeout(endTimer);
-    for (const leave of unsubscribe) leave();
+    stream.close();
     signal.removeEventListener('abort', onAbort);
   }
+}
+
+/** An answer as the contract's message. */
+export function toMessage(answer: Answer): PublishStreamResponse {
+  return {
+    $typeName: 'sluice.ingest.v1.PublishStreamResponse',
+    message: answer.case === 'accepted' ? { case: 'accepted', value: toBatchResult(answer.value) } : answer.value,
+  };
 }

@@ -27,7 +27,7 @@ import { connectionKey } from './connection.js';
 import type { Ingest } from './ingest.js';
 import type { KeyWatch } from './key-watch.js';
 import type { GatewayMetrics } from './metrics.js';
-import type { BatchCall, PublishBatch } from './publish-batch.js';
+import { type BatchCall, type PublishBatch, toBatchResult } from './publish-batch.js';
 import { publishStream } from './publish-stream.js';
 import { createPublishUnary } from './publish-unary.js';
 import { type FactOptions, readFacts } from './request-facts.js';
@@ -52,6 +52,9 @@ const jsonFactor = 4;
 
 /** Most bytes of a JSON request, on these routes and on the plain HTTP ones. */
 export const maxJsonBytes = (maxBatchBytes: number): number => jsonFactor * maxBatchBytes + requestOverhead;
+
+/** Most bytes of a binary request. */
+export const maxRequestBytes = (maxBatchBytes: number): number => maxBatchBytes + requestOverhead;
 
 /** From a request in the contract's own schema. */
 export function fromContract(message: PublishRequest | PublishStreamRequest): BatchMessage {
@@ -79,7 +82,7 @@ export function createRpcRoutes(options: RouteOptions): Map<string, UniversalHan
     binaryOptions: { readUnknownFields: false },
     jsonOptions: { ignoreUnknownFields: false, alwaysEmitImplicit: true },
   };
-  const binary = { ...shared, readMaxBytes: maxBatchBytes + requestOverhead };
+  const binary = { ...shared, readMaxBytes: maxRequestBytes(maxBatchBytes) };
   const json = { ...shared, readMaxBytes: maxJsonBytes(maxBatchBytes) };
 
   const lookup = (header: Headers) => tenants.lookup(header.get('authorization'));
@@ -107,7 +110,7 @@ export function createRpcRoutes(options: RouteOptions): Map<string, UniversalHan
       onRefused: metrics.failed,
       handle: async (message, context) => {
         const result = await publish(callOf(context, 'sluice.ingest.v1.IngestService/Publish'), read(message));
-        return create(PublishResponseSchema, { result });
+        return create(PublishResponseSchema, { result: toBatchResult(result) });
       },
     });
 

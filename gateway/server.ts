@@ -15,6 +15,7 @@ import {
   type Http2Server,
   type Http2ServerRequest,
   type Http2ServerResponse,
+  type IncomingHttpHeaders,
   type ServerHttp2Session,
   type ServerHttp2Stream,
 } from 'node:http2';
@@ -22,6 +23,7 @@ import { createServer as createNet, type Server as NetServer, type Socket } from
 import { createServer as createTls, type TLSSocket } from 'node:tls';
 import { UsageError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
+import { closeWhenAnswered, lastWordsMs } from './answered-early.js';
 import { type Connection, type ConnectionControl, createConnection } from './connection.js';
 
 export type NodeRequest = IncomingMessage | Http2ServerRequest;
@@ -42,6 +44,10 @@ export interface FrontServerOptions {
   /** ms without a byte after which an HTTP/2 peer is asked whether it lives. @default 30 s */
   readonly silenceTimeout?: number;
   readonly onRequest: (request: NodeRequest, response: NodeResponse, connection: Connection) => void;
+  /** May serve an HTTP/2 request on its bare stream: true. What it leaves alone becomes a request. @default none */
+  readonly onStream?:
+    | ((stream: ServerHttp2Stream, headers: IncomingHttpHeaders, connection: Connection) => boolean)
+    | undefined;
   readonly log: Log;
 }
 
@@ -67,8 +73,6 @@ const maxStreamsPerConnection = 256;
 /** F9: the default of 64 KiB makes a batch of 1 MiB wait for 16 round trips. */
 const streamWindow = 1024 * 1024;
 const connectionWindow = 4 * 1024 * 1024;
-/** Between the end of the grace and the cut, for streams to write their last words. */
-const lastWordsMs = 500;
 
 /** Starts to listen. @throws UsageError when the port or the certificate cannot be used */
 export async function listen(options: FrontServerOptions): Promise<FrontServer> {
@@ -77,13 +81,15 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
   let requests = 0;
   let onQuiet: (() => void) | undefined;
 
+  const leave = (): void => {
+    requests--;
+    if (requests === 0) onQuiet?.();
+  };
+
   const track = (request: NodeRequest, response: NodeResponse, connection: Connection): void => {
     requests++;
     // 'finish' is not for sure, 'close' is (F9).
-    response.once('close', () => {
-      requests--;
-      if (requests === 0) onQuiet?.();
-    });
+    response.once('close', leave);
     if ('shouldKeepAlive' in response) {
       if (connection.ending !== undefined) response.shouldKeepAlive = false;
       if (hasBody(request)) closeWhenAnsweredEarly(request, response);
@@ -94,6 +100,8 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
   // Sockets are handed over synchronously, so this is the one that is being handed over when a session is born.
   let handingOver: Socket | undefined;
   const sessions = new WeakMap<ServerHttp2Session, Connection>();
+  const connectionOf = ({ session }: ServerHttp2Stream): Connection | undefined =>
+    session === undefined ? undefined : sessions.get(session as ServerHttp2Session);
 
   const http1: Server = createHttp1({
     headersTimeout,
@@ -141,9 +149,20 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
     session.setLocalWindowSize(connectionWindow);
     watchSilence(session, options.silenceTimeout ?? silenceTimeout);
   });
-  http2.on('request', (request, response) => {
-    const session = request.stream.session;
-    const connection = session === undefined ? undefined : sessions.get(session as ServerHttp2Session);
+  http2.on('stream', (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, ...more: unknown[]) => {
+    const connection = connectionOf(stream);
+    if (connection === undefined) return stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    if (options.onStream?.(stream, headers, connection) === true) {
+      requests++;
+      stream.once('close', leave);
+    } else {
+      compatible.emit('stream', stream, headers, ...more);
+    }
+  });
+  // Makes requests of streams, and nothing else: node does it for all streams of a server that has this listener.
+  const compatible = createHttp2();
+  compatible.on('request', (request, response) => {
+    const connection = connectionOf(request.stream);
     if (connection === undefined) return request.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
     closeWhenAnswered(request.stream);
     track(request, response, connection);
@@ -332,22 +351,6 @@ function closeWhenAnsweredEarly(request: NodeRequest, response: ServerResponse):
     }
     return writeHead(...args);
   };
-}
-
-/**
- * An HTTP/2 answer that comes before the end of the request, e.g. to a caller without a key, or at the end of a drain:
- * without a word the stream would stay half open for as long as the client likes. Not at once, because node's own clients
- * take a reset that follows the trailers for a failure. (The response's 'finish' comes when all is over: too late.)
- */
-function closeWhenAnswered(stream: ServerHttp2Stream): void {
-  stream.once('finish', () => {
-    if (stream.closed || stream.readableEnded) return;
-    // What still comes is thrown away.
-    stream.resume();
-    setTimeout(() => {
-      if (!stream.closed) stream.close(constants.NGHTTP2_NO_ERROR);
-    }, lastWordsMs).unref();
-  });
 }
 
 /**

@@ -21,9 +21,11 @@ export interface BatchMessage {
   readonly batch: Uint8Array;
   readonly batchId: string;
   readonly attempt: number;
-  readonly sentAt: Timestamp | undefined;
+  readonly sentAt: { readonly seconds: bigint; readonly nanos: number } | undefined;
   /** The message carries stream options. */
   readonly hasOptions: boolean;
+  /** To be called when `batch` is needed no more: its memory is used again. */
+  readonly release?: (() => void) | undefined;
 }
 
 /** A decoded view message: the same fields, but for `batch`. */

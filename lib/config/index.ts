@@ -72,6 +72,10 @@ export const gatewayOptions = {
   maxConnectionAge: option.ms(30 * 60_000, 'Connections are asked to reconnect at about this age (±10 %).', {
     min: 1_000,
   }),
+  hotPath: option.bool(
+    true,
+    "Binary Publish and PublishStream over HTTP/2 by the gateway's own handler; false: by the RPC library, with the same answers.",
+  ),
   maxConnections: option.int(10_000, 'Most connections; further ones are refused.', { min: 1, max: 1_000_000 }),
   storeClientAddress: option.bool(false, "Store the client's IP address with each batch."),
   storeUserAgent: option.bool(false, "Store the client's user agent with each batch."),

@@ -1,0 +1,238 @@
+/**
+ * The hot path of the RPCs: binary `Publish` and `PublishStream` over HTTP/2, served on node's bare streams below the RPC
+ * library, in gRPC, gRPC-Web and Connect. Everything else, and every request that is in the least unusual (another codec,
+ * compression, a query, a timeout in nanoseconds, an authority that is none), is left to the library, whose answers are the
+ * measure: compare.it.test.ts sends the same to both and compares all of it. The setting `hotPath` turns this off.
+ *
+ *   handler.ts          which requests are taken, and what is known of their callers
+ *   unary.ts            Publish; stream.ts PublishStream (its rules are in ../publish-stream.ts)
+ *   protocols.ts        how answers begin and end in the three protocols
+ *   envelopes.ts        messages out of chunks; message-buffers.ts the memory for those that span some
+ *   request.ts          the fields around the batch
+ *   answers.ts          answers to bytes
+ */
+import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
+import { create } from '@bufbuild/protobuf';
+import { LimitsSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { contractRevision } from '../../lib/contract/index.js';
+import type { Caller, TenantDirectory } from '../../lib/tenants.js';
+import { closeWhenAnswered } from '../answered-early.js';
+import type { CallGate } from '../call-gate.js';
+import type { Connection } from '../connection.js';
+import type { Ingest } from '../ingest.js';
+import type { KeyWatch } from '../key-watch.js';
+import type { GatewayMetrics } from '../metrics.js';
+import type { BatchCall, PublishBatch } from '../publish-batch.js';
+import { type FactOptions, type RequestFacts, readFacts } from '../request-facts.js';
+import { maxRequestBytes } from '../routes.js';
+import { classify } from '../rpc-errors.js';
+import { createMessageBuffers } from './message-buffers.js';
+import {
+  type AnswerOptions,
+  begin,
+  end,
+  type Protocol,
+  streamProtocols,
+  timeoutOf,
+  unaryProtocols,
+} from './protocols.js';
+import { encodeLimits, serveStream } from './stream.js';
+import { serveUnary } from './unary.js';
+
+export interface HotOptions {
+  readonly ingest: Pick<Ingest, 'limits' | 'room'>;
+  readonly tenants: Pick<TenantDirectory, 'lookup'>;
+  readonly keys: KeyWatch;
+  readonly publish: PublishBatch;
+  readonly metrics: Pick<GatewayMetrics, 'failed'>;
+  readonly facts: FactOptions;
+  readonly gate: CallGate;
+  /** What answers to a browser's call carry. */
+  readonly cors: (origin: string) => OutgoingHttpHeaders | undefined;
+}
+
+/** Serves the stream and returns true, or leaves it alone. */
+export type HotHandler = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, connection: Connection) => boolean;
+
+const publishPath = '/sluice.ingest.v1.IngestService/Publish';
+const publishStreamPath = '/sluice.ingest.v1.IngestService/PublishStream';
+/** What setTimeout can do, ms. */
+const farthest = 2 ** 31 - 1;
+/** Buffers for messages that came in parts, kept for the next ones. */
+const mostBufferBytes = 8 * 1024 ** 2;
+const mostAuthorities = 1_000;
+
+export function createHotHandler(options: HotOptions): HotHandler {
+  const { ingest, tenants, keys, publish, metrics, gate } = options;
+  const { maxBatchBytes, maxBatchEvents, maxStreamBytesInFlight } = ingest.limits;
+  const maxMessageBytes = maxRequestBytes(maxBatchBytes);
+  const limits = encodeLimits(
+    create(LimitsSchema, { maxBatchBytes, maxBatchEvents, maxStreamBytesInFlight, contract: contractRevision }),
+  );
+  const buffers = createMessageBuffers(mostBufferBytes);
+  const authorities = new Set<string>();
+
+  /** The library makes a URL of it, and fails on one that is none. */
+  const isAuthority = (authority: string | undefined): boolean => {
+    if (authority === undefined) return false;
+    if (authorities.has(authority)) return true;
+    if (!URL.canParse(`http://${authority}/`)) return false;
+    if (authorities.size >= mostAuthorities) authorities.clear();
+    authorities.add(authority);
+    return true;
+  };
+
+  const lookup = (headers: IncomingHttpHeaders): Caller => tenants.lookup(headers.authorization);
+
+  const callOf = (
+    headers: IncomingHttpHeaders,
+    caller: Caller,
+    connection: Connection,
+    deadlineAt: number | undefined,
+    name: string,
+  ): BatchCall => ({
+    caller,
+    facts: factsOf(headers, connection.remoteAddress, options.facts),
+    deadlineAt,
+    name,
+  });
+
+  const unary = (
+    stream: ServerHttp2Stream,
+    headers: IncomingHttpHeaders,
+    connection: Connection,
+    protocol: Protocol,
+    timeout: number | undefined,
+    answer: AnswerOptions,
+  ): void => {
+    const deadlineAt = timeout === undefined ? undefined : Date.now() + timeout;
+    const length = headers['content-length'];
+    serveUnary(stream, {
+      protocol,
+      answer,
+      authorize: () => lookup(headers),
+      call: () => callOf(headers, lookup(headers), connection, deadlineAt, publishPath.slice(1)),
+      contentLength: length === undefined ? undefined : Number(length),
+      publish,
+      maxMessageBytes,
+      buffers,
+      onRefused: metrics.failed,
+    });
+  };
+
+  const streaming = (
+    stream: ServerHttp2Stream,
+    headers: IncomingHttpHeaders,
+    connection: Connection,
+    protocol: Protocol,
+    timeout: number | undefined,
+    answer: AnswerOptions,
+  ): void => {
+    let caller: Caller;
+    try {
+      caller = lookup(headers);
+    } catch (reason) {
+      const { rpc, row } = classify(reason);
+      if (row !== undefined) metrics.failed(row.code);
+      begin(stream, protocol, answer);
+      end(stream, protocol, undefined, rpc);
+      return;
+    }
+    const deadlineAt = timeout === undefined ? undefined : Date.now() + timeout;
+    serveStream(stream, {
+      protocol,
+      answer,
+      timeout,
+      limits,
+      call: callOf(headers, caller, connection, deadlineAt, publishStreamPath.slice(1)),
+      connection,
+      onRevoked: (listener) => keys.onRevoked(caller.keyId, listener),
+      maxBytesInFlight: maxStreamBytesInFlight,
+      publish,
+      room: ingest.room,
+      maxMessageBytes,
+      buffers,
+    });
+  };
+
+  return (stream, headers, connection) => {
+    const path = headers[':path'];
+    const single = path === publishPath;
+    if (!single && path !== publishStreamPath) return false;
+    if (headers[':method'] !== 'POST' || headers.expect !== undefined) return false;
+    const protocol = (single ? unaryProtocols : streamProtocols)[headers['content-type'] ?? ''];
+    if (protocol === undefined || !isAuthority(headers[':authority'])) return false;
+    const encoding = headers[protocol.encoding];
+    if (encoding !== undefined && encoding !== 'identity') return false;
+    if (!isTrimmed(headers.authorization) || !isTrimmed(headers['user-agent'])) return false;
+    let timeout: number | undefined;
+    const wait = headers[protocol.timeout];
+    if (wait !== undefined) {
+      timeout = typeof wait === 'string' ? timeoutOf(protocol, wait) : undefined;
+      if (timeout === undefined || timeout < 1 || timeout > farthest) return false;
+    }
+    const accepted = protocol.acceptEncoding === undefined ? undefined : headers[protocol.acceptEncoding];
+    const { origin } = headers;
+    const answer: AnswerOptions =
+      accepted === undefined && origin === undefined
+        ? plainAnswer
+        : { gzip: knowsGzip(accepted), cors: origin === undefined ? undefined : options.cors(origin) };
+
+    // Resets are everyday life; 'close' follows.
+    stream.on('error', ignore);
+    closeWhenAnswered(stream);
+    if (!single) {
+      streaming(stream, headers, connection, protocol, timeout, answer);
+      return true;
+    }
+    gate.pass({
+      enter: () => unary(stream, headers, connection, protocol, timeout, answer),
+      onLeft: (listener) => stream.once('close', listener),
+    });
+    return true;
+  };
+}
+
+const plainAnswer: AnswerOptions = { gzip: false, cors: undefined };
+
+function ignore(): void {}
+
+const knowsGzip = (accepted: string | readonly string[] | undefined): boolean =>
+  typeof accepted === 'string' && accepted.split(',').some((name) => name.trim() === 'gzip');
+
+/** The library's headers lose the white space around a value. */
+const isTrimmed = (value: string | undefined): boolean =>
+  value === undefined || value === '' || (value.charCodeAt(0) > 32 && value.charCodeAt(value.length - 1) > 32);
+
+const textOf = (value: string | readonly string[] | undefined): string | undefined =>
+  typeof value === 'string' ? value : undefined;
+
+const noFacts: RequestFacts = {
+  traceparent: undefined,
+  client: undefined,
+  userAgent: undefined,
+  clientAddress: undefined,
+};
+/** Facts that hang on the user agent alone: most calls have no other. */
+const byUserAgent = new Map<string, RequestFacts>();
+const mostUserAgents = 1_000;
+
+function factsOf(headers: IncomingHttpHeaders, remoteAddress: string | undefined, options: FactOptions): RequestFacts {
+  const agent = headers['user-agent'];
+  if (
+    options.storeClientAddress ||
+    options.storeUserAgent ||
+    headers.traceparent !== undefined ||
+    headers['x-user-agent'] !== undefined
+  ) {
+    return readFacts((name) => textOf(headers[name]), remoteAddress, options);
+  }
+  if (agent === undefined) return noFacts;
+  let facts = byUserAgent.get(agent);
+  if (facts === undefined) {
+    facts = readFacts((name) => (name === 'user-agent' ? agent : undefined), undefined, options);
+    if (byUserAgent.size >= mostUserAgents) byUserAgent.clear();
+    byUserAgent.set(agent, facts);
+  }
+  return facts;
+}
