@@ -6,6 +6,8 @@
  *   cors.ts           browsers
  *   rpc-adapter.ts    node requests ↔ the RPC library
  *   call-gate.ts      how many single calls are read at once
+ *   hot/              binary Publish and PublishStream over HTTP/2, below the library: map in hot/handler.ts
+ *   answered-early.ts answers before the end of their request
  *   routes.ts         handlers by path; view.ts reads requests without decoding events
  *   publish-unary.ts  Publish; publish-stream.ts PublishStream; publish-batch.ts one batch into the core
  *   http-api.ts       POST /v1/events and /v1/events/batch, /healthz, /readyz

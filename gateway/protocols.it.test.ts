@@ -15,7 +15,7 @@ import type { StoredBatch } from '#gen/sluice/log/v1/log_pb.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { freeze } from '../lib/testing/freeze.js';
 import { stored } from './testing/ingest.js';
-import { type RunningGateway, withGateway } from './testing/running-gateway.js';
+import { onBothPaths, type RunningGateway } from './testing/running-gateway.js';
 
 type Encoding = { name: string; transport: Transport; streams: boolean };
 
@@ -74,79 +74,87 @@ const errorOf = async (call: Promise<unknown>): Promise<ConnectError> => {
 
 const reasonOf = (error: ConnectError): string | undefined => error.findDetails(ErrorInfoSchema)[0]?.reason;
 
-test('every protocol, encoding and HTTP version publishes, and the log has what was sent', async () => {
-  await withGateway({}, async (running) => {
-    const random = seededRandom(7);
-    const sent = new Map<string, ReturnType<typeof makeBatch>>();
-    for (const { name, transport, streams } of everyEncoding(running.url)) {
-      const client = createClient(IngestService, transport);
-      const { limits } = await client.getLimits({}, { headers: running.headers });
-      assert.is(limits?.maxBatchBytes, 1024 * 1024, name);
-      const batch = makeBatch(random, 20);
-      const id = `unary:${sent.size}`;
-      const { result } = await client.publish({ batch, batchId: id, attempt: 1 }, { headers: running.headers });
-      assert.is(result?.accepted, 20, name);
-      assert.is(result?.batchId, id, name);
-      assert.match(result?.position?.stream ?? '', /^EV_\d$/, name);
-      sent.set(id, batch);
-      if (!streams) continue;
-      const batches = [1, 2, 3].map((count) => ({
-        batch: makeBatch(random, count),
-        batchId: `stream:${sent.size}:${count}`,
-        attempt: 1,
-      }));
-      const { requests, end } = holdable(batches);
-      const answers: PublishStreamResponse['message'][] = [];
-      for await (const { message } of client.publishStream(requests, { headers: running.headers })) {
-        answers.push(message);
-        // All answers come while the request is still open.
-        if (answers.length === 4) end();
-      }
-      assert.is(answers[0]?.case, 'limits', name);
-      const ids = answers.flatMap((answer) => (answer.case === 'accepted' ? [answer.value.batchId] : []));
-      assert.equal(ids.sort(), batches.map((one) => one.batchId).sort(), name);
-      for (const one of batches) sent.set(one.batchId, one.batch);
-    }
-    const log = await storedBatches(running);
-    assert.is(log.size, sent.size);
-    for (const [id, batch] of sent) {
-      assert.equal(log.get(id)?.events, batch.events, id);
-      assert.is(log.get(id)?.tenant, running.tenant);
-      assert.is(log.get(id)?.attempt, 1);
-      assert.match(log.get(id)?.client ?? '', /^connect-es\//);
-    }
-  });
-});
-
-test('a call without a key, with a wrong one, or with none of the right form is unauthenticated in every protocol', async () => {
-  await withGateway({}, async ({ url }) => {
-    for (const { name, transport, streams } of everyEncoding(url)) {
-      const client = createClient(IngestService, transport);
-      const batch = makeBatch(seededRandom(1), 1);
-      for (const [headers, reason] of [
-        [{}, 'key_missing'],
-        [{ authorization: 'Bearer nonsense' }, 'key_unknown'],
-      ] as const) {
-        const errors = [
-          await errorOf(client.publish({ batch }, { headers })),
-          await errorOf(client.getLimits({}, { headers })),
-        ];
-        if (streams) {
-          const { requests, end } = holdable([{ batch }]);
-          const stream = client.publishStream(requests, { headers })[Symbol.asyncIterator]();
-          errors.push(await errorOf(stream.next()));
-          end();
+onBothPaths(
+  test,
+  'every protocol, encoding and HTTP version publishes, and the log has what was sent',
+  async (withGateway) => {
+    await withGateway({}, async (running) => {
+      const random = seededRandom(7);
+      const sent = new Map<string, ReturnType<typeof makeBatch>>();
+      for (const { name, transport, streams } of everyEncoding(running.url)) {
+        const client = createClient(IngestService, transport);
+        const { limits } = await client.getLimits({}, { headers: running.headers });
+        assert.is(limits?.maxBatchBytes, 1024 * 1024, name);
+        const batch = makeBatch(random, 20);
+        const id = `unary:${sent.size}`;
+        const { result } = await client.publish({ batch, batchId: id, attempt: 1 }, { headers: running.headers });
+        assert.is(result?.accepted, 20, name);
+        assert.is(result?.batchId, id, name);
+        assert.match(result?.position?.stream ?? '', /^EV_\d$/, name);
+        sent.set(id, batch);
+        if (!streams) continue;
+        const batches = [1, 2, 3].map((count) => ({
+          batch: makeBatch(random, count),
+          batchId: `stream:${sent.size}:${count}`,
+          attempt: 1,
+        }));
+        const { requests, end } = holdable(batches);
+        const answers: PublishStreamResponse['message'][] = [];
+        for await (const { message } of client.publishStream(requests, { headers: running.headers })) {
+          answers.push(message);
+          // All answers come while the request is still open.
+          if (answers.length === 4) end();
         }
-        for (const error of errors) {
-          assert.is(error.code, Code.Unauthenticated, name);
-          assert.is(reasonOf(error), reason, name);
+        assert.is(answers[0]?.case, 'limits', name);
+        const ids = answers.flatMap((answer) => (answer.case === 'accepted' ? [answer.value.batchId] : []));
+        assert.equal(ids.sort(), batches.map((one) => one.batchId).sort(), name);
+        for (const one of batches) sent.set(one.batchId, one.batch);
+      }
+      const log = await storedBatches(running);
+      assert.is(log.size, sent.size);
+      for (const [id, batch] of sent) {
+        assert.equal(log.get(id)?.events, batch.events, id);
+        assert.is(log.get(id)?.tenant, running.tenant);
+        assert.is(log.get(id)?.attempt, 1);
+        assert.match(log.get(id)?.client ?? '', /^connect-es\//);
+      }
+    });
+  },
+);
+
+onBothPaths(
+  test,
+  'a call without a key, with a wrong one, or with none of the right form is unauthenticated in every protocol',
+  async (withGateway) => {
+    await withGateway({}, async ({ url }) => {
+      for (const { name, transport, streams } of everyEncoding(url)) {
+        const client = createClient(IngestService, transport);
+        const batch = makeBatch(seededRandom(1), 1);
+        for (const [headers, reason] of [
+          [{}, 'key_missing'],
+          [{ authorization: 'Bearer nonsense' }, 'key_unknown'],
+        ] as const) {
+          const errors = [
+            await errorOf(client.publish({ batch }, { headers })),
+            await errorOf(client.getLimits({}, { headers })),
+          ];
+          if (streams) {
+            const { requests, end } = holdable([{ batch }]);
+            const stream = client.publishStream(requests, { headers })[Symbol.asyncIterator]();
+            errors.push(await errorOf(stream.next()));
+            end();
+          }
+          for (const error of errors) {
+            assert.is(error.code, Code.Unauthenticated, name);
+            assert.is(reasonOf(error), reason, name);
+          }
         }
       }
-    }
-  });
-});
+    });
+  },
+);
 
-test('what is wrong with a request is told by the same name in every protocol', async () => {
+onBothPaths(test, 'what is wrong with a request is told by the same name in every protocol', async (withGateway) => {
   await withGateway({ maxBatchBytes: 64 * 1024, maxBatchEvents: 100 }, async ({ url, headers }) => {
     for (const { name, transport } of everyEncoding(url)) {
       const client = createClient(IngestService, transport);
@@ -171,74 +179,82 @@ test('what is wrong with a request is told by the same name in every protocol', 
   });
 });
 
-test('bytes that are no request are invalid, not an internal error, and a batch that is none names the offset', async () => {
-  await withGateway({}, async ({ url, headers }) => {
-    const path = `${url}/sluice.ingest.v1.IngestService/Publish`;
-    const connect = async (body: Uint8Array) => {
-      const response = await fetch(path, {
-        method: 'POST',
-        headers: { ...headers, 'content-type': 'application/proto' },
-        body,
-      });
-      const answer = (await response.json()) as { code: string; message: string; details: { debug?: unknown }[] };
-      assert.is(response.status, 400);
-      assert.is(answer.code, 'invalid_argument');
-      return answer;
-    };
-    // A truncated field.
-    await connect(Uint8Array.of(0x0a, 0x20, 1, 2));
-    // A batch that holds field 2 of an EventBatch, which there is not.
-    const answer = await connect(Uint8Array.of(0x0a, 0x02, 0x12, 0x00));
-    assert.match(answer.message, /offset|byte/i);
-    for (const type of ['application/grpc', 'application/grpc-web+proto']) {
-      const framed = Uint8Array.of(0, 0, 0, 0, 4, 0x0a, 0x20, 1, 2);
-      const response = await fetch(path, {
-        method: 'POST',
-        headers: { ...headers, 'content-type': type },
-        body: framed,
-      });
-      const text = (response.headers.get('grpc-status') ?? '') + (await response.text());
-      if (type !== 'application/grpc') assert.match(text, /grpc-status: ?3/i);
-    }
-  });
-});
-
-test('a stream answers a bad batch and goes on, and ends on bytes that are no message after all answers', async () => {
-  await withGateway({}, async ({ url, headers }) => {
-    for (const { name, transport, streams } of everyEncoding(url)) {
-      if (!streams) continue;
-      const client = createClient(IngestService, transport);
-      const { requests, end } = holdable([
-        { batch: create(EventBatchSchema, {}), batchId: 'empty', attempt: 1 },
-        { options: {} },
-        { batch: makeBatch(seededRandom(3), 2), batchId: 'not an id', attempt: 1 },
-        { batch: makeBatch(seededRandom(3), 2), batchId: 'good', attempt: 1 },
-      ]);
-      const failed = new Map<string, number>();
-      let accepted = '';
-      for await (const { message } of client.publishStream(requests, { headers })) {
-        if (message.case === 'failed') {
-          failed.set(message.value.batchId, message.value.code);
-          assert.is(message.value.retryAfter, undefined, name);
-          assert.not(message.value.outcomeUnknown);
-        }
-        if (message.case === 'accepted') accepted = message.value.batchId;
-        if (accepted !== '' && failed.size === 2) end();
+onBothPaths(
+  test,
+  'bytes that are no request are invalid, not an internal error, and a batch that is none names the offset',
+  async (withGateway) => {
+    await withGateway({}, async ({ url, headers }) => {
+      const path = `${url}/sluice.ingest.v1.IngestService/Publish`;
+      const connect = async (body: Uint8Array) => {
+        const response = await fetch(path, {
+          method: 'POST',
+          headers: { ...headers, 'content-type': 'application/proto' },
+          body,
+        });
+        const answer = (await response.json()) as { code: string; message: string; details: { debug?: unknown }[] };
+        assert.is(response.status, 400);
+        assert.is(answer.code, 'invalid_argument');
+        return answer;
+      };
+      // A truncated field.
+      await connect(Uint8Array.of(0x0a, 0x20, 1, 2));
+      // A batch that holds field 2 of an EventBatch, which there is not.
+      const answer = await connect(Uint8Array.of(0x0a, 0x02, 0x12, 0x00));
+      assert.match(answer.message, /offset|byte/i);
+      for (const type of ['application/grpc', 'application/grpc-web+proto']) {
+        const framed = Uint8Array.of(0, 0, 0, 0, 4, 0x0a, 0x20, 1, 2);
+        const response = await fetch(path, {
+          method: 'POST',
+          headers: { ...headers, 'content-type': type },
+          body: framed,
+        });
+        const text = (response.headers.get('grpc-status') ?? '') + (await response.text());
+        if (type !== 'application/grpc') assert.match(text, /grpc-status: ?3/i);
       }
-      assert.is(accepted, 'good', name);
-      assert.equal(
-        [...failed],
-        [
-          ['empty', Code.InvalidArgument],
-          ['not an id', Code.InvalidArgument],
-        ],
-        name,
-      );
-    }
-  });
-});
+    });
+  },
+);
 
-test('JSON with an unknown field is refused by its name', async () => {
+onBothPaths(
+  test,
+  'a stream answers a bad batch and goes on, and ends on bytes that are no message after all answers',
+  async (withGateway) => {
+    await withGateway({}, async ({ url, headers }) => {
+      for (const { name, transport, streams } of everyEncoding(url)) {
+        if (!streams) continue;
+        const client = createClient(IngestService, transport);
+        const { requests, end } = holdable([
+          { batch: create(EventBatchSchema, {}), batchId: 'empty', attempt: 1 },
+          { options: {} },
+          { batch: makeBatch(seededRandom(3), 2), batchId: 'not an id', attempt: 1 },
+          { batch: makeBatch(seededRandom(3), 2), batchId: 'good', attempt: 1 },
+        ]);
+        const failed = new Map<string, number>();
+        let accepted = '';
+        for await (const { message } of client.publishStream(requests, { headers })) {
+          if (message.case === 'failed') {
+            failed.set(message.value.batchId, message.value.code);
+            assert.is(message.value.retryAfter, undefined, name);
+            assert.not(message.value.outcomeUnknown);
+          }
+          if (message.case === 'accepted') accepted = message.value.batchId;
+          if (accepted !== '' && failed.size === 2) end();
+        }
+        assert.is(accepted, 'good', name);
+        assert.equal(
+          [...failed],
+          [
+            ['empty', Code.InvalidArgument],
+            ['not an id', Code.InvalidArgument],
+          ],
+          name,
+        );
+      }
+    });
+  },
+);
+
+onBothPaths(test, 'JSON with an unknown field is refused by its name', async (withGateway) => {
   await withGateway({}, async ({ url, headers }) => {
     const response = await fetch(`${url}/sluice.ingest.v1.IngestService/Publish`, {
       method: 'POST',
@@ -253,7 +269,7 @@ test('JSON with an unknown field is refused by its name', async () => {
   });
 });
 
-test('a deadline is honoured: nothing is waited for longer than the caller does', async () => {
+onBothPaths(test, 'a deadline is honoured: nothing is waited for longer than the caller does', async (withGateway) => {
   await withGateway({ publishTimeout: 20_000 }, async ({ url, headers, nats }) => {
     const all = everyEncoding(url);
     // Warm: connections are there.
@@ -277,7 +293,7 @@ test('a deadline is honoured: nothing is waited for longer than the caller does'
   });
 });
 
-test('an event type and time in JSON arrive as the same bytes as in binary', async () => {
+onBothPaths(test, 'an event type and time in JSON arrive as the same bytes as in binary', async (withGateway) => {
   await withGateway({}, async (running) => {
     const json = {
       eventId: 'e1',

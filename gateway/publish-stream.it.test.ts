@@ -14,7 +14,7 @@ import { revokeKey } from '../lib/tenants.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { freeze } from '../lib/testing/freeze.js';
 import { stored, until } from './testing/ingest.js';
-import { type RunningGateway, withGateway } from './testing/running-gateway.js';
+import { onBothPaths, type RunningGateway } from './testing/running-gateway.js';
 
 type Request = MessageInitShape<typeof PublishStreamRequestSchema>;
 
@@ -82,7 +82,7 @@ const batch = (id: string, events = 5): Request => ({
   attempt: 1,
 });
 
-test('a revoked key ends its open streams within a second, and no others', async () => {
+onBothPaths(test, 'a revoked key ends its open streams within a second, and no others', async (withGateway) => {
   await withGateway({}, async (running) => {
     const stream = openStream(running);
     stream.send(batch('before'));
@@ -105,36 +105,40 @@ test('a revoked key ends its open streams within a second, and no others', async
   });
 });
 
-test('on drain, streams are told, what was read is answered, and the stream ends well', async () => {
-  await withGateway({ drainGrace: 3_000 }, async (running) => {
-    const polite = openStream(running);
-    const stubborn = openStream(running);
-    for (const stream of [polite, stubborn]) stream.send(batch('one'));
-    await until('accepted', () => polite.of('accepted').length + stubborn.of('accepted').length === 2);
-    const started = Date.now();
-    const drained = running.gateway.drain();
-    assert.not(running.gateway.ready);
-    await until('told', () => polite.of('draining').length + stubborn.of('draining').length === 2);
-    // What is on its way is still taken.
-    polite.send(batch('two'));
-    await until('accepted', () => polite.of('accepted').length === 2);
-    polite.close();
-    await until('the polite one ended', () => polite.ended !== undefined);
-    assert.is(polite.ended, 'ok');
-    assert.ok(Date.now() - started < 1_000);
-    await until('the stubborn one ended', () => stubborn.ended !== undefined);
-    assert.is(stubborn.ended, 'ok');
-    await drained;
-    assert.ok(Date.now() - started < 3_500, `${Date.now() - started}`);
-    stubborn.close();
-    const late = openStream(running);
-    late.send(batch('late'));
-    await until('no new connection', () => late.ended !== undefined);
-    assert.is((late.ended as ConnectError).code, Code.Unavailable);
-  });
-});
+onBothPaths(
+  test,
+  'on drain, streams are told, what was read is answered, and the stream ends well',
+  async (withGateway) => {
+    await withGateway({ drainGrace: 3_000 }, async (running) => {
+      const polite = openStream(running);
+      const stubborn = openStream(running);
+      for (const stream of [polite, stubborn]) stream.send(batch('one'));
+      await until('accepted', () => polite.of('accepted').length + stubborn.of('accepted').length === 2);
+      const started = Date.now();
+      const drained = running.gateway.drain();
+      assert.not(running.gateway.ready);
+      await until('told', () => polite.of('draining').length + stubborn.of('draining').length === 2);
+      // What is on its way is still taken.
+      polite.send(batch('two'));
+      await until('accepted', () => polite.of('accepted').length === 2);
+      polite.close();
+      await until('the polite one ended', () => polite.ended !== undefined);
+      assert.is(polite.ended, 'ok');
+      assert.ok(Date.now() - started < 1_000);
+      await until('the stubborn one ended', () => stubborn.ended !== undefined);
+      assert.is(stubborn.ended, 'ok');
+      await drained;
+      assert.ok(Date.now() - started < 3_500, `${Date.now() - started}`);
+      stubborn.close();
+      const late = openStream(running);
+      late.send(batch('late'));
+      await until('no new connection', () => late.ended !== undefined);
+      assert.is((late.ended as ConnectError).code, Code.Unavailable);
+    });
+  },
+);
 
-test('an old connection is told to go, and the next call is on a new one', async () => {
+onBothPaths(test, 'an old connection is told to go, and the next call is on a new one', async (withGateway) => {
   await withGateway({ maxConnectionAge: 1_000, drainGrace: 1_000 }, async (running) => {
     const stream = openStream(running);
     stream.send(batch('one'));
@@ -151,7 +155,7 @@ test('an old connection is told to go, and the next call is on a new one', async
   });
 });
 
-test('a deadline ends the stream', async () => {
+onBothPaths(test, 'a deadline ends the stream', async (withGateway) => {
   await withGateway({}, async (running) => {
     const stream = openStream(running, 400);
     stream.send(batch('one'));
@@ -162,34 +166,38 @@ test('a deadline ends the stream', async () => {
   });
 });
 
-test('past the bound of a stream nothing more is read, and all is answered once the log is back', async () => {
-  await withGateway({ maxStreamBytesInFlight: 1024 ** 2, publishTimeout: 30_000 }, async (running) => {
-    const stream = openStream(running);
-    stream.send(batch('warm'));
-    await until('accepted', () => stream.of('accepted').length === 1);
-    await freeze(running.nats.process());
-    const count = 400;
-    // 400 × 75 KB: far more than windows and bound together.
-    const one = makeBatch(seededRandom(6), 500);
-    for (let i = 0; i < count; i++) stream.send({ batch: one, batchId: `b${i}`, attempt: 1 });
-    let before = -1;
-    await until('the client is stopped', async () => {
-      const still = before === stream.taken;
-      before = stream.taken;
-      await new Promise((resolve) => setTimeout(resolve, 200));
-      return still && before > 1;
+onBothPaths(
+  test,
+  'past the bound of a stream nothing more is read, and all is answered once the log is back',
+  async (withGateway) => {
+    await withGateway({ maxStreamBytesInFlight: 1024 ** 2, publishTimeout: 30_000 }, async (running) => {
+      const stream = openStream(running);
+      stream.send(batch('warm'));
+      await until('accepted', () => stream.of('accepted').length === 1);
+      await freeze(running.nats.process());
+      const count = 400;
+      // 400 × 75 KB: far more than windows and bound together.
+      const one = makeBatch(seededRandom(6), 500);
+      for (let i = 0; i < count; i++) stream.send({ batch: one, batchId: `b${i}`, attempt: 1 });
+      let before = -1;
+      await until('the client is stopped', async () => {
+        const still = before === stream.taken;
+        before = stream.taken;
+        await new Promise((resolve) => setTimeout(resolve, 200));
+        return still && before > 1;
+      });
+      assert.ok(stream.taken < count / 2, `taken: ${stream.taken}`);
+      running.nats.process().kill('SIGCONT');
+      stream.close();
+      await until('all answered', () => stream.ended !== undefined, 20_000);
+      assert.is(stream.ended, 'ok');
+      assert.is(stream.of('accepted').length, count + 1);
+      assert.is(stream.of('failed').length, 0);
     });
-    assert.ok(stream.taken < count / 2, `taken: ${stream.taken}`);
-    running.nats.process().kill('SIGCONT');
-    stream.close();
-    await until('all answered', () => stream.ended !== undefined, 20_000);
-    assert.is(stream.ended, 'ok');
-    assert.is(stream.of('accepted').length, count + 1);
-    assert.is(stream.of('failed').length, 0);
-  });
-});
+  },
+);
 
-test('a client that reads no answers is not read from without end', async () => {
+onBothPaths(test, 'a client that reads no answers is not read from without end', async (withGateway) => {
   await withGateway({}, async ({ url, headers }) => {
     const client = createClient(IngestService, createConnectTransport({ baseUrl: url, httpVersion: '2' }));
     let sent = 0;
@@ -221,34 +229,38 @@ test('a client that reads no answers is not read from without end', async () => 
   });
 });
 
-test('NATS down: failures that may be retried, the stream goes on, and accepts again when the log is back', async () => {
-  await withGateway({}, async (running) => {
-    const stream = openStream(running);
-    stream.send(batch('one'));
-    await until('accepted', () => stream.of('accepted').length === 1);
-    running.nats.process().kill('SIGKILL');
-    await until('not ready', () => !running.gateway.ready);
-    stream.send(batch('two'));
-    await until('failed', () => stream.of('failed').length === 1);
-    const [failure] = stream.of('failed');
-    assert.is(failure?.case, 'failed');
-    if (failure?.case === 'failed') {
-      assert.is(failure.value.code, Code.Unavailable);
-      assert.ok(failure.value.retryAfter !== undefined);
-    }
-    await running.nats.restart();
-    await until('ready', () => running.gateway.ready, 10_000);
-    stream.send({ ...batch('two'), attempt: 2 });
-    await until('accepted', () => stream.of('accepted').length === 2);
-    stream.close();
-    await stream.done;
-    assert.is(stream.ended, 'ok');
-    const ids = (await stored(running.nats)).flatMap(({ batches }) => batches.map((one) => one.batchId));
-    assert.equal(ids.sort(), ['one', 'two']);
-  });
-});
+onBothPaths(
+  test,
+  'NATS down: failures that may be retried, the stream goes on, and accepts again when the log is back',
+  async (withGateway) => {
+    await withGateway({}, async (running) => {
+      const stream = openStream(running);
+      stream.send(batch('one'));
+      await until('accepted', () => stream.of('accepted').length === 1);
+      running.nats.process().kill('SIGKILL');
+      await until('not ready', () => !running.gateway.ready);
+      stream.send(batch('two'));
+      await until('failed', () => stream.of('failed').length === 1);
+      const [failure] = stream.of('failed');
+      assert.is(failure?.case, 'failed');
+      if (failure?.case === 'failed') {
+        assert.is(failure.value.code, Code.Unavailable);
+        assert.ok(failure.value.retryAfter !== undefined);
+      }
+      await running.nats.restart();
+      await until('ready', () => running.gateway.ready, 10_000);
+      stream.send({ ...batch('two'), attempt: 2 });
+      await until('accepted', () => stream.of('accepted').length === 2);
+      stream.close();
+      await stream.done;
+      assert.is(stream.ended, 'ok');
+      const ids = (await stored(running.nats)).flatMap(({ batches }) => batches.map((one) => one.batchId));
+      assert.equal(ids.sort(), ['one', 'two']);
+    });
+  },
+);
 
-test('batches of one stream are answered as each is settled, many at a time', async () => {
+onBothPaths(test, 'batches of one stream are answered as each is settled, many at a time', async (withGateway) => {
   await withGateway({}, async (running) => {
     const stream = openStream(running);
     for (let i = 0; i < 500; i++) stream.send(batch(`b${i}`, 2));

@@ -9,7 +9,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { seededRandom } from '../lib/testing/batches.js';
 import { until } from './testing/ingest.js';
-import { type RunningGateway, withGateway } from './testing/running-gateway.js';
+import { onBothPaths, type RunningGateway } from './testing/running-gateway.js';
 
 const path = '/sluice.ingest.v1.IngestService/Publish';
 const same = (bytes: Buffer): Buffer => bytes;
@@ -78,61 +78,69 @@ async function lastPayloads(running: RunningGateway): Promise<Buffer[]> {
   return all;
 }
 
-test("unknown fields and the order of the client's bytes reach the log unchanged, also when the batch comes in parts", async () => {
-  await withGateway({}, async (running) => {
-    await withGrpc(running, async (call) => {
-      const whole = batchOf('a', 'b', 'c');
-      const [first, second] = [batchOf('d'), batchOf('e', 'f')];
-      // A request of another order, with a field that the contract does not know either.
-      await call(
-        new BinaryWriter()
-          .tag(3, 0)
-          .uint32(1)
-          .tag(99, 2)
-          .string('x')
-          .tag(2, 2)
-          .string('one')
-          .tag(1, 2)
-          .bytes(whole)
-          .finish(),
-      );
-      await call(new BinaryWriter().tag(1, 2).bytes(first).tag(2, 2).string('two').tag(1, 2).bytes(second).finish());
-      const payloads = await lastPayloads(running);
-      for (const bytes of [whole, Buffer.concat([first, second])]) {
-        assert.is(payloads.filter((payload) => payload.includes(Buffer.from(bytes))).length, 1);
-      }
-    });
-  });
-});
-
-test('whatever bytes a request holds, the answer is OK or INVALID_ARGUMENT, never an internal error', async () => {
-  await withGateway({}, async (running) => {
-    const random = seededRandom(11);
-    const good = new BinaryWriter().tag(1, 2).bytes(batchOf('a', 'b')).tag(2, 2).string('id').finish();
-    await withGrpc(running, async (call) => {
-      const codes = new Map<number, number>();
-      const calls: Promise<void>[] = [];
-      for (let i = 0; i < 1_500; i++) {
-        const bytes = Buffer.from(good);
-        for (let flips = 1 + Math.floor(random() * 4); flips > 0; flips--) {
-          bytes[Math.floor(random() * bytes.length)] = Math.floor(random() * 256);
-        }
-        const cut = random() < 0.3 ? bytes.subarray(0, Math.floor(random() * bytes.length)) : bytes;
-        calls.push(
-          codeOf(call(cut)).then((code) => {
-            codes.set(code, (codes.get(code) ?? 0) + 1);
-          }),
+onBothPaths(
+  test,
+  "unknown fields and the order of the client's bytes reach the log unchanged, also when the batch comes in parts",
+  async (withGateway) => {
+    await withGateway({}, async (running) => {
+      await withGrpc(running, async (call) => {
+        const whole = batchOf('a', 'b', 'c');
+        const [first, second] = [batchOf('d'), batchOf('e', 'f')];
+        // A request of another order, with a field that the contract does not know either.
+        await call(
+          new BinaryWriter()
+            .tag(3, 0)
+            .uint32(1)
+            .tag(99, 2)
+            .string('x')
+            .tag(2, 2)
+            .string('one')
+            .tag(1, 2)
+            .bytes(whole)
+            .finish(),
         );
-        if (calls.length % 50 === 0) await Promise.all(calls);
-      }
-      await Promise.all(calls);
-      assert.equal([...codes.keys()].sort(), [status.OK, status.INVALID_ARGUMENT], JSON.stringify([...codes]));
-      assert.is(await codeOf(call(good)), status.OK);
+        await call(new BinaryWriter().tag(1, 2).bytes(first).tag(2, 2).string('two').tag(1, 2).bytes(second).finish());
+        const payloads = await lastPayloads(running);
+        for (const bytes of [whole, Buffer.concat([first, second])]) {
+          assert.is(payloads.filter((payload) => payload.includes(Buffer.from(bytes))).length, 1);
+        }
+      });
     });
-  });
-});
+  },
+);
 
-test('noise, half requests and sudden ends on the port do not stop the gateway', async () => {
+onBothPaths(
+  test,
+  'whatever bytes a request holds, the answer is OK or INVALID_ARGUMENT, never an internal error',
+  async (withGateway) => {
+    await withGateway({}, async (running) => {
+      const random = seededRandom(11);
+      const good = new BinaryWriter().tag(1, 2).bytes(batchOf('a', 'b')).tag(2, 2).string('id').finish();
+      await withGrpc(running, async (call) => {
+        const codes = new Map<number, number>();
+        const calls: Promise<void>[] = [];
+        for (let i = 0; i < 1_500; i++) {
+          const bytes = Buffer.from(good);
+          for (let flips = 1 + Math.floor(random() * 4); flips > 0; flips--) {
+            bytes[Math.floor(random() * bytes.length)] = Math.floor(random() * 256);
+          }
+          const cut = random() < 0.3 ? bytes.subarray(0, Math.floor(random() * bytes.length)) : bytes;
+          calls.push(
+            codeOf(call(cut)).then((code) => {
+              codes.set(code, (codes.get(code) ?? 0) + 1);
+            }),
+          );
+          if (calls.length % 50 === 0) await Promise.all(calls);
+        }
+        await Promise.all(calls);
+        assert.equal([...codes.keys()].sort(), [status.OK, status.INVALID_ARGUMENT], JSON.stringify([...codes]));
+        assert.is(await codeOf(call(good)), status.OK);
+      });
+    });
+  },
+);
+
+onBothPaths(test, 'noise, half requests and sudden ends on the port do not stop the gateway', async (withGateway) => {
   await withGateway({}, async (running) => {
     const random = seededRandom(12);
     const preface = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n';
@@ -177,7 +185,7 @@ test('noise, half requests and sudden ends on the port do not stop the gateway',
   });
 });
 
-test('a client that opens a call and goes away leaves nothing behind', async () => {
+onBothPaths(test, 'a client that opens a call and goes away leaves nothing behind', async (withGateway) => {
   await withGateway({}, async (running) => {
     const session = connectHttp2(running.url);
     session.on('error', () => {});
@@ -199,30 +207,34 @@ test('a client that opens a call and goes away leaves nothing behind', async () 
   });
 });
 
-test('connections past the bound are refused, and there is room again when others end', async () => {
-  await withGateway({ maxConnections: 3 }, async ({ port, url }) => {
-    const open = () =>
-      new Promise<{ socket: ReturnType<typeof connect>; refused: () => boolean }>((resolve) => {
-        let refused = false;
-        const socket = connect(port, '127.0.0.1', () => resolve({ socket, refused: () => refused }));
-        socket.on('error', () => {});
-        socket.on('close', () => {
-          refused = true;
+onBothPaths(
+  test,
+  'connections past the bound are refused, and there is room again when others end',
+  async (withGateway) => {
+    await withGateway({ maxConnections: 3 }, async ({ port, url }) => {
+      const open = () =>
+        new Promise<{ socket: ReturnType<typeof connect>; refused: () => boolean }>((resolve) => {
+          let refused = false;
+          const socket = connect(port, '127.0.0.1', () => resolve({ socket, refused: () => refused }));
+          socket.on('error', () => {});
+          socket.on('close', () => {
+            refused = true;
+          });
         });
-      });
-    const held = [await open(), await open(), await open()];
-    const fourth = await open();
-    await until('refused', fourth.refused);
-    assert.equal(
-      held.map(({ refused }) => refused()),
-      [false, false, false],
-    );
-    for (const { socket } of held) socket.destroy();
-    await until('room again', async () => (await fetch(`${url}/healthz`).catch(() => undefined))?.status === 200);
-  });
-});
+      const held = [await open(), await open(), await open()];
+      const fourth = await open();
+      await until('refused', fourth.refused);
+      assert.equal(
+        held.map(({ refused }) => refused()),
+        [false, false, false],
+      );
+      for (const { socket } of held) socket.destroy();
+      await until('room again', async () => (await fetch(`${url}/healthz`).catch(() => undefined))?.status === 200);
+    });
+  },
+);
 
-test('a far-away deadline is no deadline', async () => {
+onBothPaths(test, 'a far-away deadline is no deadline', async (withGateway) => {
   await withGateway({}, async ({ url, headers }) => {
     const response = await fetch(`${url}${path}`, {
       method: 'POST',

@@ -23,7 +23,7 @@ export interface Protocol {
   readonly contentType: string;
   /** Request and answer are in envelopes. */
   readonly enveloped: boolean;
-  /** An envelope with one of these flags is skipped. */
+  /** An envelope with this flag is skipped. */
   readonly skippedFlags: number;
   /** Names of headers: how the request is compressed, which compression is understood, how long the caller waits. */
   readonly encoding: string;
@@ -58,6 +58,7 @@ const grpc: Protocol = {
 const grpcWeb: Protocol = {
   ...grpc,
   contentType: 'application/grpc-web+proto',
+  skippedFlags: trailerFlag,
   trailers: false,
   last: (error) =>
     error === undefined

@@ -8,7 +8,7 @@ import type { BatchCall, PublishBatch } from '../publish-batch.js';
 import { classify } from '../rpc-errors.js';
 import { type BatchMessage, publishRequestView } from '../view.js';
 import { encodeResponse } from './answers.js';
-import { createEnvelopes, type Envelopes } from './envelopes.js';
+import { createEnvelopes, type Envelope, type Envelopes } from './envelopes.js';
 import type { MessageBuffers } from './message-buffers.js';
 import { type AnswerOptions, answerUnary, begin, end, type Protocol, refuseUnary } from './protocols.js';
 import { readRequest } from './request.js';
@@ -80,12 +80,17 @@ export function serveUnary(stream: ServerHttp2Stream, options: HotUnaryOptions):
       if (protocol.enveloped) {
         envelopes ??= createEnvelopes(maxMessageBytes, buffers);
         envelopes.push(chunk);
-        for (let next = envelopes.next(); next !== undefined; next = envelopes.next()) {
-          if ((next.flags & 1) === 1) {
-            next.release?.();
+        // All of a chunk before the first is looked at, as the library does: a bad head wins over a bad message before it.
+        for (const { flags, bytes, release } of allOf(envelopes)) {
+          if ((flags & 1) === 1) {
+            release?.();
             throw new ConnectError('received compressed envelope, but do not know how to decompress', Code.Internal);
           }
-          const read = readRequest(publishRequestView, next.bytes, next.release);
+          if ((flags & protocol.skippedFlags) !== 0) {
+            release?.();
+            continue;
+          }
+          const read = readRequest(publishRequestView, bytes, release);
           if (message !== undefined) {
             read.release?.();
             throw new ConnectError('Publish takes one message.', Code.InvalidArgument);
@@ -143,6 +148,16 @@ export function serveUnary(stream: ServerHttp2Stream, options: HotUnaryOptions):
     message?.release?.();
     envelopes?.close();
   });
+}
+
+const none: readonly Envelope[] = [];
+
+function allOf(envelopes: Envelopes): readonly Envelope[] {
+  const first = envelopes.next();
+  if (first === undefined) return none;
+  const all = [first];
+  for (let next = envelopes.next(); next !== undefined; next = envelopes.next()) all.push(next);
+  return all;
 }
 
 function readBody(chunks: readonly Buffer[] | undefined, size: number, buffers: MessageBuffers): BatchMessage {

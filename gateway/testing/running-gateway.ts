@@ -51,3 +51,17 @@ export async function withGateway<T>(
     }
   });
 }
+
+type WithGateway = typeof withGateway;
+
+/** Registers a test twice: with the gateway's own handler for the hot path, and with the RPC library for all. */
+export function onBothPaths(
+  test: (name: string, body: () => Promise<void>) => void,
+  name: string,
+  body: (withGateway: WithGateway) => Promise<void>,
+): void {
+  for (const hotPath of [true, false]) {
+    const bound: WithGateway = (settings, use) => withGateway({ hotPath, ...settings }, use);
+    test(`${name} (${hotPath ? 'hot path' : 'library'})`, () => body(bound));
+  }
+}
