@@ -3,6 +3,7 @@
  *
  *   rules.ts     descriptors and field options → a plain tree of messages, fields and rules
  *   compile.ts   the tree → a scanner as JavaScript source, compiled at start; compile-numbers.ts is its part for numbers
+ *   fast-scan.ts the tree → WebAssembly that passes over what is surely valid; wasm.ts is the format
  *   wire.ts      varints, lengths, unknown fields, map keys: what the compiled code calls
  *   text.ts      UTF-8 and character sets, in place
  *   faults.ts    what the scanner found → path, code and sentence for the customer

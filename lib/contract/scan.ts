@@ -1,9 +1,11 @@
 /**
  * Validates an encoded EventBatch without decoding it. Framing faults refuse the batch, faults inside an event refuse
- * that event; the rest travels on as the very bytes that came.
+ * that event; the rest travels on as the very bytes that came. The fast scan passes over what is surely valid, which is
+ * nearly all; the compiled scanner looks at the rest.
  */
 import { SluiceError } from '../errors.js';
 import { compileScanner } from './compile.js';
+import { createFastScan } from './fast-scan.js';
 import { explain, type Rejection } from './faults.js';
 import { eventRules } from './rules.js';
 import { length, varintParts } from './wire.js';
@@ -31,19 +33,26 @@ const noRejections: Rejection[] = [];
 Object.freeze(noRejections);
 
 const { scan, fault } = compileScanner(eventRules);
+const fast = createFastScan(eventRules);
 
 /**
  * @throws SluiceError batch_malformed (with the byte offset), batch_too_large (more than maxEvents), batch_empty.
  */
 export function scanBatch(batch: Uint8Array, limits: ScanLimits): ScanResult {
   const end = batch.length;
-  const view = new DataView(batch.buffer, batch.byteOffset, end);
   const { maxEvents } = limits;
+  const loaded = fast?.load(batch) ?? false;
+  let view: DataView | undefined;
   let count = 0;
   let unknown = 0;
   let p = 0;
   let refused: Refused | undefined;
   while (p < end) {
+    if (loaded && fast !== undefined) {
+      p = fast.run(p, maxEvents - count);
+      count += fast.passed;
+      if (p === end) break;
+    }
     const at = p;
     if (batch[p++] !== 0x0a) throw badTag(batch, at);
     if (++count > maxEvents) {
@@ -62,6 +71,7 @@ export function scanBatch(batch: Uint8Array, limits: ScanLimits): ScanResult {
       size = varintParts[0]!;
     }
     if (size > end - p) throw badLength(at);
+    view ??= new DataView(batch.buffer, batch.byteOffset, end);
     const answer = scan(batch, view, p, p + size);
     if (answer < 0) {
       refused ??= new Refused();
