@@ -2,6 +2,7 @@
  * `sluice gateway`: the process around gateway.ts. Settings, signals, exit codes.
  *
  *   gateway.ts        puts all of this together
+ *   processes.ts      several of them behind one port
  *   server.ts         one port, HTTP/1.1 and HTTP/2, TLS, ages, drain; connection.ts is what handlers know of it
  *   cors.ts           browsers
  *   rpc-adapter.ts    node requests ↔ the RPC library
@@ -18,6 +19,7 @@
  *   tracing.ts        spans
  *   ingest.ts         the core; its own map is at its head
  */
+import cluster from 'node:cluster';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { gatewayOptions, parseArgv, resolveOptions } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
@@ -25,6 +27,7 @@ import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
 import { flushTelemetry } from '../lib/telemetry/flush.js';
 import { type Gateway, startGateway } from './gateway.js';
+import { runProcesses, startsOthers } from './processes.js';
 
 function orRefuse<T>(make: () => T): T {
   try {
@@ -48,42 +51,57 @@ process.on('uncaughtException', (error) => {
   process.exit(1);
 });
 
-let gateway: Gateway | undefined;
-let connection: NatsConnection | undefined;
-let ending = false;
-
-async function end(why: string): Promise<void> {
-  if (ending) return;
-  ending = true;
-  log.info({ why }, 'draining');
-  // Whatever hangs, the process ends.
-  setTimeout(() => {
-    log.error('the drain took too long');
-    process.exit(1);
-  }, config.drainGrace + 5_000).unref();
-  await gateway?.drain();
-  await connection?.close();
-  await flushTelemetry();
-  log.info('drained');
-  process.exit(0);
+if (startsOthers(config.processes)) {
+  const { processes: count, metricsPort, drainGrace: graceMs } = config;
+  if (metricsPort + count - 1 > 65_535) {
+    refuse(new UsageError(`--metrics-port: ${count} processes count up from it, past 65535; choose a lower one.`));
+  }
+  runProcesses({ count, argv: process.argv.slice(2), metricsPort, graceMs, log });
+} else {
+  await serve();
 }
-process.on('SIGTERM', () => void end('SIGTERM'));
-process.on('SIGINT', () => void end('SIGINT'));
-process.on('disconnect', () => void end('the parent process is gone'));
 
-const nats = connectNats({ servers: config.natsUrl, name: 'sluice gateway', log });
-void nats.then((connected) => {
-  connection = connected;
-});
+/** One gateway, in this process. */
+async function serve(): Promise<void> {
+  let gateway: Gateway | undefined;
+  let connection: NatsConnection | undefined;
+  let ending = false;
 
-const started = await startGateway(config, { nats, log }).catch(refuse);
-gateway = started;
-log.info({ host: config.host, port: started.port, tls: config.tlsCert !== '' }, 'listening');
+  async function end(why: string): Promise<void> {
+    if (ending) return;
+    ending = true;
+    log.info({ why }, 'draining');
+    // Whatever hangs, the process ends.
+    setTimeout(() => {
+      log.error('the drain took too long');
+      process.exit(1);
+    }, config.drainGrace + 5_000).unref();
+    await gateway?.drain();
+    await connection?.close();
+    await flushTelemetry();
+    log.info('drained');
+    process.exit(0);
+  }
+  process.on('SIGTERM', () => void end('SIGTERM'));
+  process.on('SIGINT', () => void end('SIGINT'));
+  // node:cluster's own listener would exit at once, without the drain.
+  if (cluster.isWorker) process.removeAllListeners('disconnect');
+  process.on('disconnect', () => void end('the parent process is gone'));
 
-// The parent hears it when batches can be taken, not before.
-const announce = setInterval(() => {
-  if (ending || !started.ready) return;
-  clearInterval(announce);
-  log.info('ready');
-  process.send?.({ ready: true, port: started.port });
-}, 20);
+  const nats = connectNats({ servers: config.natsUrl, name: 'sluice gateway', log });
+  void nats.then((connected) => {
+    connection = connected;
+  });
+
+  const started = await startGateway(config, { nats, log }).catch(refuse);
+  gateway = started;
+  log.info({ host: config.host, port: started.port, tls: config.tlsCert !== '' }, 'listening');
+
+  // The parent hears it when batches can be taken, not before.
+  const announce = setInterval(() => {
+    if (ending || !started.ready) return;
+    clearInterval(announce);
+    log.info('ready');
+    process.send?.({ ready: true, port: started.port });
+  }, 20);
+}

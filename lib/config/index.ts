@@ -44,6 +44,11 @@ export const gatewayOptions = {
     min: 0,
     max: 65535,
   }),
+  processes: option.int(
+    1,
+    'Gateway processes behind the port; each has all of these limits to itself, and its /metrics at metricsPort, metricsPort + 1 … (0: free ones).',
+    { min: 1, max: 64 },
+  ),
   shards: option.int(2, 'Shards to create when the installation has none yet; afterwards the log knows.', {
     min: 1,
     max: 1024,

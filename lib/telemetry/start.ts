@@ -10,6 +10,7 @@
  * Nothing here throws into the role, except that a metrics port that cannot be had ends it at once. With OTEL_SDK_DISABLED=true
  * nothing is started.
  */
+import cluster from 'node:cluster';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { sep } from 'node:path';
@@ -68,7 +69,10 @@ async function start(role: Role, config: Record<string, unknown>): Promise<void>
     else response.writeHead(404).end('Metrics are at /metrics.\n');
   });
   try {
-    await new Promise<void>((resolve, reject) => server.once('error', reject).listen(port, host, resolve));
+    // Exclusive: of several gateway processes each has its own, also where they take any free port.
+    await new Promise<void>((resolve, reject) =>
+      server.once('error', reject).listen({ port, host, exclusive: true }, resolve),
+    );
   } catch (error) {
     process.stderr.write(
       `Port ${port} for /metrics cannot be had (${(error as Error).message}): set ${flagOf(role.port)} to another.\n`,
@@ -95,4 +99,6 @@ async function start(role: Role, config: Record<string, unknown>): Promise<void>
 
 const role = roleOf(process.argv[1] ?? '');
 const config = role === undefined || telemetryDisabled() ? undefined : settingsOf(role);
-if (role !== undefined && config !== undefined) await start(role, config);
+// A process that only starts others has nothing to tell, and its port is the first one's.
+const startsOthers = Number(config?.processes ?? 1) > 1 && cluster.isPrimary;
+if (role !== undefined && config !== undefined && !startsOthers) await start(role, config);

@@ -1,0 +1,160 @@
+/** Several gateway processes behind one port: started, dealt to, replaced, drained, and gone with whoever started them. */
+import { type ChildProcess, fork } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { createClient } from '@connectrpc/connect';
+import { createGrpcTransport } from '@connectrpc/connect-node';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { testEnvironment } from '../lib/config/index.js';
+import { addTenant } from '../lib/tenants.js';
+import { makeBatch, seededRandom } from '../lib/testing/batches.js';
+import { withNats } from '../lib/testing/nats.js';
+import { pauseAfter } from './processes.js';
+import { until } from './testing/ingest.js';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const { OTEL_SDK_DISABLED: _, ...environment } = testEnvironment();
+
+interface Line {
+  readonly msg: string;
+  readonly process?: number;
+  readonly index?: number;
+}
+
+interface Running {
+  readonly child: ChildProcess;
+  readonly output: () => string;
+  readonly lines: () => Line[];
+  readonly port: () => number | undefined;
+  readonly metricsPorts: readonly number[];
+  readonly exit: () => number | string | undefined;
+}
+
+const alive = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+};
+
+async function withProcesses(flags: string[], use: (running: Running) => Promise<void>): Promise<void> {
+  const child = fork('gateway/main.ts', ['--processes=2', '--port=0', '--metrics-port=0', ...flags], {
+    cwd: root,
+    execArgv: ['--import', 'tsx', '--import', './lib/telemetry/start.ts'],
+    env: environment,
+    silent: true,
+  });
+  let output = '';
+  let port: number | undefined;
+  let exit: number | string | undefined;
+  const metricsPorts: number[] = [];
+  for (const stream of [child.stdout, child.stderr]) {
+    stream?.on('data', (chunk) => {
+      output += String(chunk);
+    });
+  }
+  child.on('message', (message: { ready?: boolean; port?: number; metricsPort?: number }) => {
+    if (message.ready === true) port = message.port;
+    if (message.metricsPort !== undefined) metricsPorts.push(message.metricsPort);
+  });
+  child.on('exit', (code, signal) => {
+    exit = code ?? signal ?? undefined;
+  });
+  const lines = (): Line[] =>
+    output
+      .split('\n')
+      .slice(0, -1)
+      .filter((line) => line.startsWith('{'))
+      .map((line) => JSON.parse(line) as Line);
+  try {
+    await use({ child, output: () => output, lines, port: () => port, metricsPorts, exit: () => exit });
+  } finally {
+    if (exit === undefined) child.kill('SIGKILL');
+    const pids = started(lines());
+    await until('all processes have ended', () => exit !== undefined && !pids.some(alive), 20_000);
+  }
+}
+
+const started = (lines: Line[]): number[] =>
+  lines.filter(({ msg }) => msg === 'process started').map(({ process: pid }) => pid as number);
+
+/** Publishes a batch on a connection of its own. */
+async function publish(port: number | undefined, key: string, id: string): Promise<void> {
+  const transport = createGrpcTransport({ baseUrl: `http://127.0.0.1:${port}` });
+  const headers = { authorization: `Bearer ${key}` };
+  const batch = makeBatch(seededRandom(1), 3);
+  const answer = await createClient(IngestService, transport).publish({ batch, batchId: id }, { headers });
+  assert.is(answer.result?.accepted, 3);
+}
+
+async function acceptedBy(metricsPort: number): Promise<number> {
+  const text = await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
+  return Number(/sluice_gateway_events_total\{[^}]*result="accepted"[^}]*\} (\d+)/.exec(text)?.[1] ?? 0);
+}
+
+test('connections are dealt out to all; one that dies is replaced; SIGTERM drains all and exits with 0', async () => {
+  await withNats(async ({ url, nc }) => {
+    const { key } = await addTenant(nc, { tenant: 'acme' });
+    await withProcesses(['--nats-url', url, '--drain-grace', '3s'], async (running) => {
+      await until('all ready', () => running.port() !== undefined, 20_000);
+      assert.is(running.lines().filter(({ msg }) => msg === 'ready').length, 2, 'told when both are ready');
+      for (let i = 0; i < 6; i++) await publish(running.port(), key, `first-${i}`);
+      assert.is(running.metricsPorts.length, 2);
+      const accepted = await Promise.all(running.metricsPorts.map(acceptedBy));
+      assert.is(accepted[0]! + accepted[1]!, 18);
+      assert.ok(
+        accepted.every((events) => events > 0),
+        `connections in turn: ${accepted}`,
+      );
+
+      const [first] = started(running.lines()) as [number];
+      process.kill(first, 'SIGKILL');
+      await until('another in its place', () => started(running.lines()).length === 3, 20_000);
+      const again = running.lines().find(({ process: pid }) => pid === started(running.lines())[2]);
+      assert.is(again?.index, 0);
+      await until('ready again', () => running.lines().filter(({ msg }) => msg === 'ready').length === 3, 20_000);
+      for (let i = 0; i < 4; i++) await publish(running.port(), key, `second-${i}`);
+      assert.ok((await acceptedBy(running.metricsPorts[2] as number)) > 0, 'the new one takes its turn');
+
+      running.child.kill('SIGTERM');
+      await until('ended', () => running.exit() !== undefined);
+      assert.is(running.exit(), 0);
+      assert.is(running.lines().filter(({ msg }) => msg === 'drained').length, 2);
+      assert.not.ok(started(running.lines()).some(alive));
+    });
+  });
+});
+
+test('when the one that started them is killed, they drain and end', async () => {
+  await withNats(async ({ url }) => {
+    await withProcesses(['--nats-url', url], async (running) => {
+      await until('all ready', () => running.port() !== undefined, 20_000);
+      running.child.kill('SIGKILL');
+      await until('drained', () => running.lines().filter(({ msg }) => msg === 'drained').length === 2, 20_000);
+    });
+  });
+});
+
+test('a port in use and a bad setting are told once, with exit code 1', async () => {
+  const refused = async (flags: string[], message: RegExp) => {
+    await withProcesses(flags, async (running) => {
+      await until('ended', () => running.exit() !== undefined, 20_000);
+      assert.is(running.exit(), 1);
+      assert.is(running.output().match(new RegExp(message, 'g'))?.length, 1, running.output());
+    });
+  };
+  await refused(['--processes', '0'], /--processes: "0" is not between 1 and 64/);
+  await refused(['--metrics-port', '65535'], /--metrics-port: 2 processes count up from it/);
+  await withNats(async ({ url }) => {
+    await refused(['--port', url.split(':')[1] ?? '', '--nats-url', url], /Port \d+ on 127\.0\.0\.1 is in use/);
+  });
+});
+
+test('the pause before a start doubles up to ten seconds', () => {
+  assert.equal([1, 2, 3, 7, 8, 1_000].map(pauseAfter), [100, 200, 400, 6_400, 10_000, 10_000]);
+});
+
+test.run();

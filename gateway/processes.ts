@@ -1,0 +1,116 @@
+/**
+ * `--processes N`: several gateway processes behind one port on one machine. This is the one that starts them; each is a whole
+ * gateway with bounds of its own, and connections are dealt out to them in turn (node:cluster).
+ *
+ *   N1  The first one has to listen before the others are started, so that a setting that cannot be is told once. If it ends
+ *       before that, everything ends with its exit code.
+ *   N2  A process that ends by itself is started again, after a pause that doubles while it keeps ending soon.
+ *   N3  Told to end, all are told to drain, and the end comes when the last one has: exit code 0 if all drained.
+ *   N4  Process i has its metrics at `metricsPort` + i, also after it was started again.
+ */
+import cluster, { type Worker } from 'node:cluster';
+import type { Log } from '../lib/log.js';
+
+export interface ProcessesOptions {
+  readonly count: number;
+  /** The command line of the role, without node and script. */
+  readonly argv: readonly string[];
+  /** Of the first process; 0: each picks a free one. */
+  readonly metricsPort: number;
+  /** After this many ms a drain is cut short. */
+  readonly graceMs: number;
+  readonly log: Log;
+}
+
+/** True in the process that starts the others; false in those, and where nothing was started. */
+export const startsOthers = (processes: number): boolean => processes > 1 && cluster.isPrimary;
+
+const firstPauseMs = 100;
+const lastPauseMs = 10_000;
+/** A process that has lived this long was well. */
+const settledMs = 30_000;
+
+/** N2: how long to wait after the n-th end in a row (from 1). */
+export const pauseAfter = (ends: number): number => Math.min(lastPauseMs, firstPauseMs * 2 ** Math.min(ends - 1, 20));
+
+export function runProcesses({ count, argv, metricsPort, graceMs, log }: ProcessesOptions): void {
+  const places = Array.from({ length: count }, () => ({
+    worker: undefined as Worker | undefined,
+    ready: false,
+    ends: 0,
+  }));
+  let ending = false;
+  let listened = false;
+  let told = false;
+  let failed = false;
+
+  const start = (index: number): void => {
+    const place = places[index];
+    if (place === undefined || ending) return;
+    const metrics = metricsPort === 0 ? [] : ['--metrics-port', String(metricsPort + index)];
+    cluster.setupPrimary({ args: [...argv, ...metrics] });
+    const worker = cluster.fork();
+    place.worker = worker;
+    place.ready = false;
+    const born = performance.now();
+    log.info({ process: worker.process.pid, index }, 'process started');
+    worker.once('listening', () => {
+      if (listened) return;
+      listened = true;
+      for (let other = 1; other < count; other++) start(other);
+    });
+    worker.on('message', (message: { ready?: boolean; port?: number; metricsPort?: number }) => {
+      if (message.ready === true) {
+        place.ready = true;
+        announce(message.port);
+      } else if (message.metricsPort !== undefined) {
+        process.send?.(message);
+      }
+    });
+    worker.once('exit', (code, signal) => {
+      place.worker = undefined;
+      place.ready = false;
+      if (ending) {
+        failed ||= code !== 0;
+        leaveWhenAlone();
+        return;
+      }
+      if (!listened) process.exit(code ?? 1);
+      place.ends = performance.now() - born > settledMs ? 1 : place.ends + 1;
+      const pauseMs = pauseAfter(place.ends);
+      log.error({ process: worker.process.pid, index, code, signal, pauseMs }, 'process ended; starting it again');
+      setTimeout(() => start(index), pauseMs);
+    });
+  };
+
+  const announce = (port: number | undefined): void => {
+    if (told || ending || !places.every(({ ready }) => ready)) return;
+    told = true;
+    log.info({ processes: count }, 'all ready');
+    process.send?.({ ready: true, port });
+  };
+
+  const leaveWhenAlone = (): void => {
+    if (places.some(({ worker }) => worker !== undefined)) return;
+    log.info('all drained');
+    process.exit(failed ? 1 : 0);
+  };
+
+  const end = (why: string): void => {
+    if (ending) return;
+    ending = true;
+    log.info({ why }, 'draining all');
+    for (const { worker } of places) worker?.process.kill('SIGTERM');
+    // Each ends by itself at this time; whatever hangs is killed.
+    setTimeout(() => {
+      failed = true;
+      for (const { worker } of places) worker?.process.kill('SIGKILL');
+    }, graceMs + 10_000).unref();
+    leaveWhenAlone();
+  };
+  process.on('SIGTERM', () => end('SIGTERM'));
+  process.on('SIGINT', () => end('SIGINT'));
+  process.on('disconnect', () => end('the parent process is gone'));
+
+  start(0);
+}
