@@ -5,6 +5,7 @@
  *   cases/           what can be measured: case.ts (a case of sending events and its command), ingest.ts (gateway, ceiling),
  *                    e2e.ts; storage.ts: bytes on disk
  *   scenarios/       load shapes through the whole stack, with verdicts
+ *   gate/            ratios that the tests hold performance to
  *   stack.ts         the servers of a case, each its own process; roles.ts starts one; ceiling-streams.ts
  *   fleet.ts         the load processes; protocol.ts is how they are spoken to, load.ts is their entry
  *   measure.ts       one measured phase; samples.ts: what is looked at while it runs
@@ -17,10 +18,17 @@ import { Command } from 'commander';
 import { UsageError } from '../lib/errors.js';
 import { e2eCommand } from './cases/e2e.js';
 import { ceilingCommand, gatewayCommand } from './cases/ingest.js';
+import { gateCommand } from './gate/index.js';
 import { scenarioCommands } from './scenarios/index.js';
 
 /** Each command has a module that makes it; a new one is a line here. */
-const commands: readonly Command[] = [e2eCommand(), gatewayCommand(), ceilingCommand(), ...scenarioCommands()];
+const commands: readonly Command[] = [
+  e2eCommand(),
+  gatewayCommand(),
+  ceilingCommand(),
+  gateCommand(),
+  ...scenarioCommands(),
+];
 
 const program = new Command('npm run bench --')
   .description('Measures Sluice on this machine, with real servers in a temporary folder.')

@@ -54,8 +54,6 @@ export interface Stack {
   readonly tenant: string;
   readonly key: string;
   readonly pids: Pids;
-  /** `http://…` of the embedded ClickHouse; '' without workers. */
-  readonly clickhouseUrl: string;
   /** Undefined without workers. */
   readonly warehouse: BenchWarehouse | undefined;
   /** Size of all shards in JetStream; undefined when there are none yet. */
@@ -115,14 +113,12 @@ export async function withStack<T>(options: StackOptions, use: (stack: Stack) =>
       }
       const pids: Record<string, number[]> = { nats: [nats.process().pid ?? 0] };
       let warehouse: Stack['warehouse'];
-      let clickhouseUrl = '';
       let startWorkers = async (): Promise<void> => undefined;
       if (options.workers > 0) {
         const data = ['--clickhouse-port', '0', '--clickhouse-data', join(folder, 'clickhouse'), '--log-level', 'warn'];
         data.push('--clickhouse-metrics-port', '0');
         const clickhouse = await start('clickhouse', 0, data);
         const url = `http://127.0.0.1:${clickhouse.port}`;
-        clickhouseUrl = url;
         startWorkers = async () => {
           for (let i = 0; i < options.workers; i++) await start('worker', i, [...common, '--clickhouse-url', url]);
           pids.worker = pidsOf('worker');
@@ -143,7 +139,6 @@ export async function withStack<T>(options: StackOptions, use: (stack: Stack) =>
         tenant,
         key,
         pids,
-        clickhouseUrl,
         warehouse,
         logMib: () => logMib(nats.nc),
         startWorkers,

@@ -8,13 +8,16 @@
  *   crowd-process.ts  the load process; crowd-protocol.ts is how it is spoken to
  *   crowd.ts          thousands of virtual clients; due.ts: who is next; tally.ts: what became of their calls
  *   calls.ts          how they call: streams, unary gRPC, unary Connect
- *   judge.ts          tables, figures and verdicts of a run; verdicts.ts: what it is held to
+ *   judge.ts          tables, figures and verdicts of a run; verdicts.ts: what it is held to; charts.ts: plots
  *   slope.ts, recovery.ts, lag.ts, series.ts   growth, recovery, age of what is not stored, bounded curves
  */
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { parseSet, positive } from '../options.js';
+import type { Result } from '../report.js';
+import { addOutputOptions, type OutputOptions, showResults } from '../results.js';
 import type { RoleName } from '../roles.js';
+import { chartsOf } from './charts.js';
 import { figuresOf, judge, linesOf } from './judge.js';
 import { planSeconds } from './plan.js';
 import { runScenario } from './run.js';
@@ -22,8 +25,7 @@ import type { Scenario } from './scenario.js';
 import { type Calls, customers, endurance, ramp, spike } from './shapes.js';
 
 /** Every scenario's own options are added to these. */
-interface CommonOptions {
-  readonly json: boolean;
+interface CommonOptions extends OutputOptions {
   readonly calls: Calls;
   readonly connections: number;
   readonly memoryBound: number | undefined;
@@ -94,9 +96,7 @@ function scenarioCommand<T extends object>(
   options: (command: Command) => Command,
   make: (options: T & CommonOptions) => Scenario,
 ): Command {
-  const command = new Command(name)
-    .description(summary)
-    .option('--json', 'end standard output with one line of JSON', false);
+  const command = addOutputOptions(new Command(name).description(summary));
   return options(command)
     .addOption(
       new Option('--calls <kind>', 'how clients call').choices(['mixed', 'stream', 'connect', 'grpc']).default('mixed'),
@@ -121,11 +121,18 @@ function scenarioCommand<T extends object>(
       for (const line of scenario.intent) progress(line);
       const flags: Partial<Record<RoleName, string[]>> = {};
       for (const [role, flag] of given.set) flags[role] = [...(flags[role] ?? []), flag];
-      const facts = await runScenario(scenario, { ...given, flags }, progress);
-      const summary = judge(scenario, facts, given.memoryBound ?? defaultMemoryBound(planSeconds(scenario.plan)));
-      process.stdout.write(`${linesOf(scenario, facts, summary).join('\n')}\n`);
-      if (given.json) process.stdout.write(`${JSON.stringify(figuresOf(scenario, facts, summary))}\n`);
-      if (summary.verdicts.some((verdict) => !verdict.passed)) process.exitCode = 1;
+      async function* run(): AsyncGenerator<Result> {
+        const facts = await runScenario(scenario, { ...given, flags }, progress);
+        const bound = given.memoryBound ?? defaultMemoryBound(planSeconds(scenario.plan));
+        const summary = judge(scenario, facts, bound);
+        if (summary.verdicts.some((verdict) => !verdict.passed)) process.exitCode = 1;
+        yield {
+          json: figuresOf(scenario, facts, summary),
+          lines: linesOf(scenario, facts, summary),
+          charts: chartsOf(scenario, facts, summary),
+        };
+      }
+      await showResults(name, run(), given);
     });
 }
 

@@ -187,7 +187,11 @@ export function linesOf(scenario: Scenario, facts: RunFacts, summary: Summary): 
 }
 
 /** One object for machines. */
-export function figuresOf(scenario: Scenario, facts: RunFacts, summary: Summary): Record<string, unknown> {
+export function figuresOf(
+  scenario: Scenario,
+  facts: RunFacts,
+  summary: Summary,
+): { case: string } & Record<string, unknown> {
   const events = facts.tally.acked.reduce((sum, one) => sum + one.events, 0);
   const seconds = planSeconds(facts.plan) - warmUpSeconds(facts.plan);
   const flat = (row: Row) => ({

@@ -4,11 +4,10 @@
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
-import { createClient } from '@clickhouse/client';
 import { addTenant } from '../../lib/tenants.js';
 import { cpuByRole, type Pids, rssMib } from '../cpu.js';
 import type { RoleName } from '../roles.js';
-import { type Stack, withStack } from '../stack.js';
+import { type BenchWarehouse, eventsTable, withStack } from '../stack.js';
 import type { FromCrowd, ToCrowd } from './crowd-protocol.js';
 import { createLagMeter } from './lag.js';
 import { type Plan, phaseAt, planSeconds } from './plan.js';
@@ -68,21 +67,22 @@ export async function runScenario(
     const keys: string[] = [];
     for (const tenant of plan.customers) keys.push((await addTenant(stack.nc, { tenant })).key);
     const crowd = startCrowd(profile);
-    const client = createClient({ url: stack.clickhouseUrl, request_timeout: 60_000 });
+    const { warehouse } = stack;
+    if (warehouse === undefined) throw new Error('a scenario needs at least one worker');
     try {
       const slotMs = planSeconds(plan) > longRunSeconds ? longSlotMs : shortSlotMs;
       const pids: Pids = { ...stack.pids, load: [crowd.pid] };
       const cpuStart = cpuByRole(pids);
-      const watch = startWatch(stack, crowd, pids, plan, slotMs, progress);
+      const watch = startWatch(warehouse, crowd, pids, plan, slotMs, progress);
       try {
         const target = { url: stack.gatewayUrl, keys, connections: options.connections };
         crowd.tell({ type: 'begin', settings: { plan, target, seed: options.seed, slotMs, patienceMs } });
         const tally = await Promise.race([crowd.result, stack.failure, watch.failure]);
         const cpuEnd = cpuByRole(pids);
-        const drain = await drained(stack, tally, watch.failure, progress);
+        const drain = await drained(warehouse, tally, Promise.race([stack.failure, watch.failure]), progress);
         const facts = watch.stop();
         progress('comparing what is stored with what was acknowledged');
-        const stored = await storedBatches(client, tally);
+        const stored = await storedBatches(warehouse, tally);
         const cpu = Object.fromEntries(
           Object.keys(pids).map((role) => [role, (cpuEnd[role] ?? 0) - (cpuStart[role] ?? 0)]),
         );
@@ -91,7 +91,6 @@ export async function runScenario(
         watch.stop();
       }
     } finally {
-      await client.close();
       await crowd.close();
     }
   });
@@ -167,7 +166,7 @@ interface Watch {
 }
 
 function startWatch(
-  stack: Stack,
+  warehouse: BenchWarehouse,
   crowd: RunningCrowd,
   pids: Pids,
   plan: Plan,
@@ -222,9 +221,9 @@ function startWatch(
     for (const [role, list] of Object.entries(pids)) {
       rss[role]!.push({ at, value: list.reduce((sum, pid) => sum + rssMib(pid), 0) });
     }
-    if (asking || stack.warehouse === undefined) return;
+    if (asking) return;
     asking = true;
-    stack.warehouse
+    warehouse
       .count()
       .then((stored) => {
         // What was stored was stored when the statement began, or later: the age errs to the low side by its few ms.
@@ -249,7 +248,7 @@ function startWatch(
 
 /** Waits until ClickHouse has as many events as were acknowledged, or a minute: then the comparison says what is missing. */
 async function drained(
-  stack: Stack,
+  warehouse: BenchWarehouse,
   tally: TallyResult,
   failure: Promise<never>,
   progress: (line: string) => void,
@@ -257,7 +256,7 @@ async function drained(
   const from = performance.now();
   const acked = tally.acked.reduce((sum, one) => sum + one.events, 0);
   for (;;) {
-    const stored = await Promise.race([stack.warehouse?.count() ?? 0, stack.failure, failure]);
+    const stored = await Promise.race([warehouse.count(), failure]);
     const waited = performance.now() - from;
     if (stored >= acked || waited > drainPatienceMs) return waited / 1000;
     progress(`waiting for ClickHouse: ${acked - stored} events to go`);
@@ -266,7 +265,7 @@ async function drained(
 }
 
 /** Batches by customer and number of rows, in slices, so that neither side holds all batches at once. */
-async function storedBatches(client: ReturnType<typeof createClient>, tally: TallyResult): Promise<StoredBatches[]> {
+async function storedBatches(warehouse: BenchWarehouse, tally: TallyResult): Promise<StoredBatches[]> {
   const batches = tally.acked.reduce(
     (sum, one) => sum + Object.values(one.batches).reduce((n, count) => n + count, 0),
     0,
@@ -274,21 +273,18 @@ async function storedBatches(client: ReturnType<typeof createClient>, tally: Tal
   const slices = Math.max(1, Math.ceil(batches / batchesAtOnce));
   const sums = new Map<string, StoredBatches>();
   for (let slice = 0; slice < slices; slice++) {
-    const answer = await client.query({
-      query: `
-        SELECT tenant, rows, count() AS batches, sum(ids) % 4294967296 AS id_sum
-        FROM (
-          SELECT tenant, _batch, count() AS rows,
-            sum(toUInt64(reinterpretAsUInt32(reverse(unhex(substring(event_id, 1, 8)))))) AS ids
-          FROM sluice.events WHERE tenant != '' AND _batch % ${slices} = ${slice} GROUP BY tenant, _batch
-        ) GROUP BY tenant, rows`,
-      format: 'JSONEachRow',
-    });
-    for (const row of await answer.json<{ tenant: string; rows: string; batches: string; id_sum: string }>()) {
+    const rows = await warehouse.ask(`
+      SELECT tenant, rows, count() AS batches, sum(ids) % 4294967296 AS id_sum
+      FROM (
+        SELECT tenant, _batch, count() AS rows,
+          sum(toUInt64(reinterpretAsUInt32(reverse(unhex(substring(event_id, 1, 8)))))) AS ids
+        FROM ${eventsTable} WHERE tenant != '' AND _batch % ${slices} = ${slice} GROUP BY tenant, _batch
+      ) GROUP BY tenant, rows`);
+    for (const row of rows) {
       const name = `${row.tenant} ${row.rows}`;
       const before = sums.get(name);
       sums.set(name, {
-        tenant: row.tenant,
+        tenant: row.tenant ?? '',
         rows: Number(row.rows),
         batches: Number(row.batches) + (before?.batches ?? 0),
         idSum: (Number(row.id_sum) + (before?.idSum ?? 0)) % 2 ** 32,
