@@ -1,6 +1,7 @@
 /**
  * What the loader asks of the warehouse: the last block of a shard, one block by number, insert-if-absent.
  */
+import { byTenant } from './arrange.js';
 import type { Block } from './block.js';
 import type { InsertFailure, Place } from './loader.js';
 import { type BlockConstants, blockName, insertStatement, type TableTarget } from './schema/index.js';
@@ -72,7 +73,7 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
         duplicate: 0, // L5
         dead: 0, // L6
       };
-      await warehouse.insertBlock(insertStatement(target, constants), blockName(constants), block.messages);
+      await warehouse.insertBlock(insertStatement(target, constants), blockName(constants), byTenant(block.messages));
     },
 
     classify(error) {

@@ -9,7 +9,7 @@
  *   loader.ts          the protocol of one shard, pure; L1–L8 are told there
  *   loader-shard.ts    the protocol bound to stream, warehouse, clock, metrics
  *   loader-sink.ts     what the protocol asks of the warehouse
- *   block.ts           which messages make up a block
+ *   block.ts           which messages make up a block; arrange.ts: in which order they are sent
  *   fetch.ts           reading a stream, ahead, within bounds (fetch-budget.ts)
  *   feed.ts            how its messages get here; slabs.ts is the memory that they lie in
  *   trim.ts            what may leave a stream

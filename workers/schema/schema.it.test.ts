@@ -16,10 +16,11 @@ import { rulesOf } from '../../lib/contract/rules.js';
 import { silentLog } from '../../lib/log.js';
 import { encodeBatch, makeRichEvent, seededRandom } from '../../lib/testing/batches.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
+import { byTenant } from '../arrange.js';
 import { eventsTable, prepareTable } from '../connect.js';
 import { storedPayload } from '../testing/payloads.js';
 import { connectWarehouse, type Warehouse, WarehouseError } from '../warehouse.js';
-import { type BlockConstants, blockName, insertStatement, schemaOf } from './index.js';
+import { type BlockConstants, blockName, createStatements, insertStatement, schemaOf } from './index.js';
 
 const target = eventsTable('sluice');
 const random = seededRandom(11);
@@ -195,6 +196,71 @@ test('L1, L2: a block is one part, and inserting it again, or at the same time, 
       "EXPLAIN SELECT count() FROM sluice.events WHERE _day = '2026-03-01' AND _stream = '1700000000000000000' AND _shard = 3 AND _block = 2",
     );
     assert.match(plan.map((line) => line.explain).join('\n'), /blocks/);
+  });
+});
+
+test('a block that comes by tenant is stored as it is, and the look-up of a block opens no part that cannot hold it', async () => {
+  await withTable(async (warehouse) => {
+    const tenants = ['globex', 'acme', 'initech', 'acme', 'globex'];
+    const body = tenants.map((tenant, i) => storedPayload(random, { tenant, batchId: `b${i}`, events: 20 }));
+    const sortedBlocks = async () => {
+      const [row] = await warehouse.rows<{ n: string }>(
+        "SELECT toString(sum(value)) AS n FROM system.events WHERE event = 'MergeTreeDataWriterBlocksAlreadySorted'",
+      );
+      return Number(row?.n);
+    };
+    const before = await sortedBlocks();
+    await insert(warehouse, block(1, 1, 5), body);
+    const between = await sortedBlocks();
+    await insert(warehouse, block(2, 6, 10), byTenant(body));
+    assert.is(
+      (await sortedBlocks()) - between,
+      between - before + 1,
+      'one that was sorted more than in the block before',
+    );
+    const [row] = await warehouse.rows<{ tenants: string; n: string }>(
+      'SELECT toString(uniqExact(tenant)) AS tenants, toString(count()) AS n FROM sluice.events',
+    );
+    assert.equal(row, { tenants: '3', n: '200' });
+    const lookUp = async (n: number) => {
+      const plan = await warehouse.rows<{ explain: string }>(
+        `EXPLAIN indexes = 1 SELECT count() FROM sluice.events WHERE _day = '2026-03-01' AND _stream = '${block(n, 0, 0).stream}' ` +
+          `AND _shard = 3 AND _block = ${n}`,
+      );
+      return plan.map(({ explain }) => explain.trim());
+    };
+    assert.ok((await lookUp(3)).includes('Parts: 0/2'), (await lookUp(3)).join('\n'));
+    assert.ok((await lookUp(2)).includes('Parts: 1/1'), (await lookUp(2)).join('\n'));
+  });
+});
+
+test('a table that an older version made is loaded as it is: its sort key, partition key and settings stay', async () => {
+  await withClickHouse(async ({ url }) => {
+    const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}), silentLog);
+    try {
+      const [database, table] = createStatements(target) as [string, string];
+      const older = table
+        .replace(/PARTITION BY .*\n/, 'PARTITION BY _day\n')
+        .replace('ORDER BY (tenant, _shard, _block)', 'ORDER BY (tenant, type, _shard, _block, occurred_at)')
+        .replace(/SETTINGS .*$/s, 'SETTINGS non_replicated_deduplication_window = 0')
+        .replace(/ CODEC\(ZSTD\(1\)\)/g, '');
+      assert.is.not(older, table);
+      await warehouse.command(database);
+      await warehouse.command(older);
+      await prepareTable(warehouse, target);
+      const body = ['b', 'a', 'b'].map((tenant) => storedPayload(random, { tenant, batchId: tenant, events: 30 }));
+      for (let i = 0; i < 2; i++) await insert(warehouse, block(1, 1, 3), byTenant(body));
+      const parts = await warehouse.rows<{ rows: string }>(
+        "SELECT toString(rows) AS rows FROM system.parts WHERE database = 'sluice' AND table = 'events' AND active",
+      );
+      assert.equal(parts, [{ rows: '90' }]);
+      const [made] = await warehouse.rows<{ sorting_key: string }>(
+        "SELECT sorting_key FROM system.tables WHERE database = 'sluice' AND name = 'events'",
+      );
+      assert.is(made?.sorting_key, 'tenant, type, _shard, _block, occurred_at');
+    } finally {
+      await warehouse.close();
+    }
   });
 });
 
