@@ -53,6 +53,11 @@ export interface InsertStatement {
 export interface Schema {
   createStatements(target: TableTarget): string[];
   migrations(target: TableTarget, existing: readonly ColumnInfo[]): string[];
+  /**
+   * @param known names in the server's system.merge_tree_settings
+   * @param engineFull of the table, in system.tables
+   */
+  settingStatements(target: TableTarget, known: ReadonlySet<string>, engineFull: string): string[];
   insertStatement(target: TableTarget, constants: BlockConstants): InsertStatement;
 }
 
@@ -75,11 +80,27 @@ const tableSettings: readonly string[] = [
   // Blocks are not deduplicated by ClickHouse on plain MergeTree (fact F7); L2 is what makes retries harmless.
   'non_replicated_deduplication_window = 0',
   'max_bytes_to_merge_at_max_space_in_pool = 10737418240',
-  // A block is written as one compact part (12 files, where a wide one of 75 columns has 245): making and removing that many
-  // files cost as much CPU as compressing the data. What a few blocks are merged into is wide.
-  'min_bytes_for_wide_part = 268435456',
   "lightweight_mutation_projection_mode = 'rebuild'",
   "deduplicate_merge_projection_mode = 'rebuild'",
+];
+
+/**
+ * Settings that only cost or save work: given to every table that does not set them, an older one too, as far as the server
+ * knows them. What an operator has set stays.
+ */
+const workSettings: readonly (readonly [string, string])[] = [
+  // A block is written as one compact part (12 files, where a wide one of 75 columns has 245): making and removing that many
+  // files costs as much CPU as compressing the data. What a few blocks are merged into is wide.
+  ['min_bytes_for_wide_part', '268435456'],
+  // Otherwise blocks are merged five or so at a time: in the first 10 million rows each row was written again 1.5 times, with
+  // sixteen 1.0 times.
+  ['min_parts_to_merge_at_once', '16'],
+  // … and so a day that has ended, or has been quiet for long, may be left with some dozens of parts: they become one, or a few.
+  ['min_age_to_force_merge_seconds', '21600'],
+  ['min_age_to_force_merge_on_partition_only', '1'],
+  ['enable_max_bytes_limit_for_min_age_to_force_merge', '1'],
+  // Newer servers count distinct values of every column in every merge, for a planner that has nothing to choose here.
+  ['auto_statistics_types', "''"],
 ];
 
 export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
@@ -135,6 +156,12 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
       });
     },
 
+    settingStatements(target, known, engineFull) {
+      const missing = workSettings.filter(([name]) => known.has(name) && !new RegExp(`\\b${name} = `).test(engineFull));
+      if (missing.length === 0) return [];
+      return [`ALTER TABLE ${tableOf(target)} MODIFY SETTING ${missing.map((pair) => pair.join(' = ')).join(', ')}`];
+    },
+
     insertStatement(target, c) {
       const constants: readonly (readonly [string, string])[] = [
         ['_day', `toDate(${quote(c.day)})`],
@@ -187,4 +214,4 @@ const sameType = (a: string, b: string): boolean => a.replace(/\s+/g, '') === b.
 
 const current = schemaOf(StoredBatchSchema, eventRules);
 
-export const { createStatements, migrations, insertStatement } = current;
+export const { createStatements, migrations, settingStatements, insertStatement } = current;

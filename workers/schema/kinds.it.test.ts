@@ -279,14 +279,15 @@ test('a deletion changes what the ledger of blocks counts, and the ledger is wha
       const body = [storedPayload(random, { tenant: `t${n}`, batchId: 'b', events: 100 })];
       await warehouse.insertBlock(insertStatement(target, block(n)), blockName(block(n)), body);
     }
-    const count = async (n: number) =>
+    // A block that no part can hold is answered without any of them, and so without the ledger.
+    const count = async (n: number, forced = 1) =>
       (
         await warehouse.rows<{ n: string }>(
           `SELECT toString(count()) AS n FROM sluice.events WHERE _day = '2026-03-01' AND _stream = '1700000000000000000' ` +
-            `AND _shard = 0 AND _block = ${n} SETTINGS force_optimize_projection = 1`,
+            `AND _shard = 0 AND _block = ${n} SETTINGS force_optimize_projection = ${forced}`,
         )
       )[0]?.n;
-    assert.equal([await count(1), await count(2), await count(3)], ['100', '100', '0']);
+    assert.equal([await count(1), await count(2), await count(3, 0)], ['100', '100', '0']);
     await warehouse.command("DELETE FROM sluice.events WHERE type IN ('click', 'impression')");
     const [left] = await warehouse.rows<{ n: string }>(
       'SELECT toString(count()) AS n FROM sluice.events WHERE _block = 1 SETTINGS optimize_use_projections = 0',

@@ -20,7 +20,14 @@ import { byTenant } from '../arrange.js';
 import { eventsTable, prepareTable } from '../connect.js';
 import { storedPayload } from '../testing/payloads.js';
 import { connectWarehouse, type Warehouse, WarehouseError } from '../warehouse.js';
-import { type BlockConstants, blockName, createStatements, insertStatement, schemaOf } from './index.js';
+import {
+  type BlockConstants,
+  blockName,
+  createStatements,
+  insertStatement,
+  schemaOf,
+  settingStatements,
+} from './index.js';
 
 const target = eventsTable('sluice');
 const random = seededRandom(11);
@@ -234,7 +241,7 @@ test('a block that comes by tenant is stored as it is, and the look-up of a bloc
   });
 });
 
-test('a table that an older version made is loaded as it is: its sort key, partition key and settings stay', async () => {
+test('a table that an older version made is loaded as it is: sort key, partition key and what its operator set stay', async () => {
   await withClickHouse(async ({ url }) => {
     const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}), silentLog);
     try {
@@ -242,7 +249,7 @@ test('a table that an older version made is loaded as it is: its sort key, parti
       const older = table
         .replace(/PARTITION BY .*\n/, 'PARTITION BY _day\n')
         .replace('ORDER BY (tenant, _shard, _block)', 'ORDER BY (tenant, type, _shard, _block, occurred_at)')
-        .replace(/SETTINGS .*$/s, 'SETTINGS non_replicated_deduplication_window = 0')
+        .replace(/SETTINGS .*$/s, 'SETTINGS non_replicated_deduplication_window = 0, min_parts_to_merge_at_once = 7')
         .replace(/ CODEC\(ZSTD\(1\)\)/g, '');
       assert.is.not(older, table);
       await warehouse.command(database);
@@ -254,10 +261,18 @@ test('a table that an older version made is loaded as it is: its sort key, parti
         "SELECT toString(rows) AS rows FROM system.parts WHERE database = 'sluice' AND table = 'events' AND active",
       );
       assert.equal(parts, [{ rows: '90' }]);
-      const [made] = await warehouse.rows<{ sorting_key: string }>(
-        "SELECT sorting_key FROM system.tables WHERE database = 'sluice' AND name = 'events'",
+      const [made] = await warehouse.rows<{ sorting_key: string; engine_full: string }>(
+        "SELECT sorting_key, engine_full FROM system.tables WHERE database = 'sluice' AND name = 'events'",
       );
       assert.is(made?.sorting_key, 'tenant, type, _shard, _block, occurred_at');
+      assert.match(made?.engine_full ?? '', /min_parts_to_merge_at_once = 7\b/);
+      // What only saves work is given to it, once, and only what the server knows.
+      assert.match(made?.engine_full ?? '', /min_bytes_for_wide_part = 268435456.*auto_statistics_types = ''/);
+      const names = new Set(['min_bytes_for_wide_part', 'min_parts_to_merge_at_once']);
+      assert.equal(settingStatements(target, names, made?.engine_full ?? ''), []);
+      assert.equal(settingStatements(target, names, 'MergeTree SETTINGS min_parts_to_merge_at_once = 7'), [
+        'ALTER TABLE `sluice`.`events` MODIFY SETTING min_bytes_for_wide_part = 268435456',
+      ]);
     } finally {
       await warehouse.close();
     }
