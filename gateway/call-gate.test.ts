@@ -1,19 +1,32 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { createCallGate } from './call-gate.js';
+import { createCallGate, type GatedCall } from './call-gate.js';
 
 /** A gate for two, with a clock by hand. */
 function scene() {
-  const timers = new Set<() => void>();
+  const timers: { callback: () => void; at: number }[] = [];
   const entered: string[] = [];
-  const leave = new Map<string, () => void>();
-  const gate = createCallGate(2, 1000, (callback) => {
-    timers.add(callback);
-    return () => timers.delete(callback);
+  const calls = new Map<string, GatedCall>();
+  let time = 0;
+  const gate = createCallGate({
+    most: 2,
+    holdMs: 1000,
+    now: () => time,
+    schedule: (callback, ms) => timers.push({ callback, at: time + ms }),
   });
-  const call = (name: string): void =>
-    gate.pass({ enter: () => entered.push(name), onLeft: (listener) => leave.set(name, listener) });
-  return { gate, entered, call, leave: (name: string) => leave.get(name)?.(), expire: () => [...timers][0]?.() };
+  const call = (name: string): void => {
+    const one = { enter: () => void entered.push(name) };
+    calls.set(name, one);
+    gate.pass(one);
+  };
+  const advance = (ms: number): void => {
+    time += ms;
+    for (const timer of timers.splice(0)) {
+      if (timer.at <= time) timer.callback();
+      else timers.push(timer);
+    }
+  };
+  return { gate, entered, call, advance, timers, leave: (name: string) => gate.leave(calls.get(name) as GatedCall) };
 }
 
 test('G1, G2: no more than the bound are inside, and the line moves up in order', () => {
@@ -41,12 +54,34 @@ test('G2: who goes away while waiting never enters', () => {
 });
 
 test('G1: slow callers do not keep the others out', () => {
-  const { gate, entered, call, expire, leave } = scene();
-  for (const name of ['slow', 'slower', 'c']) call(name);
-  expire();
+  const { gate, entered, call, advance, leave } = scene();
+  call('slow');
+  advance(600);
+  call('slower');
+  call('c');
+  call('d');
+  advance(399);
+  assert.equal(entered, ['slow', 'slower']);
+  advance(1);
   assert.equal(entered, ['slow', 'slower', 'c']);
+  advance(599);
+  assert.equal(entered, ['slow', 'slower', 'c']);
+  advance(1);
+  assert.equal(entered, ['slow', 'slower', 'c', 'd']);
   leave('slow');
-  assert.is(gate.inside, 2);
+  assert.is(gate.inside, 2, 'it has not counted for long');
+});
+
+test('no timer runs while nobody waits', () => {
+  const { call, timers, advance, leave } = scene();
+  for (const name of ['a', 'b']) call(name);
+  assert.is(timers.length, 0);
+  call('c');
+  call('d');
+  assert.is(timers.length, 1);
+  for (const name of ['a', 'b', 'c', 'd']) leave(name);
+  advance(1_000);
+  assert.is(timers.length, 0);
 });
 
 test.run();

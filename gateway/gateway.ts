@@ -90,7 +90,7 @@ export async function startGateway(config: GatewayConfig, { nats, log }: Gateway
   const http = createHttpApi({ tenants, publish, readiness, metrics, facts, maxBodyBytes, log });
   const handle = createRpcAdapter(routes, http, log);
   const cors = createCors(config.corsOrigins);
-  const gate = createCallGate(callsAtOnce, slowCallMs);
+  const gate = createCallGate({ most: callsAtOnce, holdMs: slowCallMs });
 
   const hot = config.hotPath
     ? createHotHandler({ ingest, tenants, keys, publish, metrics, facts, gate, cors: cors.headers })
@@ -106,10 +106,9 @@ export async function startGateway(config: GatewayConfig, { nats, log }: Gateway
     onRequest: (request, response, connection) => {
       if (cors.answer(request, response)) return;
       if (!isSingleBatch(request.url ?? '')) return handle(request, response, connection);
-      gate.pass({
-        enter: () => handle(request, response, connection),
-        onLeft: (listener) => response.once('close', listener),
-      });
+      const call = { enter: () => handle(request, response, connection) };
+      response.once('close', () => gate.leave(call));
+      gate.pass(call);
     },
     onStream: hot,
     log,

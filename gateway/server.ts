@@ -44,11 +44,17 @@ export interface FrontServerOptions {
   /** ms without a byte after which an HTTP/2 peer is asked whether it lives. @default 30 s */
   readonly silenceTimeout?: number;
   readonly onRequest: (request: NodeRequest, response: NodeResponse, connection: Connection) => void;
-  /** May serve an HTTP/2 request on its bare stream: true. What it leaves alone becomes a request. @default none */
+  /** May serve an HTTP/2 request on its bare stream. What it leaves alone (undefined) becomes a request. @default none */
   readonly onStream?:
-    | ((stream: ServerHttp2Stream, headers: IncomingHttpHeaders, connection: Connection) => boolean)
+    | ((stream: ServerHttp2Stream, headers: IncomingHttpHeaders, connection: Connection) => ServedStream | undefined)
     | undefined;
   readonly log: Log;
+}
+
+/** Who serves a bare stream. */
+export interface ServedStream {
+  /** The stream is over. */
+  closed(): void;
 }
 
 export interface FrontServer {
@@ -58,6 +64,22 @@ export interface FrontServer {
   readonly requests: number;
   /** Stops listening, ends connections (S3), and resolves when all are gone: at the latest a moment after graceMs. */
   drain(reason: string, graceMs: number): Promise<void>;
+}
+
+/** The other end of an HTTP/2 connection. */
+interface Http2Peer {
+  readonly connection: Connection;
+  /** Streams now. */
+  open: number;
+  /** When the last stream ended. */
+  idleSince: number;
+}
+
+const peerKey = Symbol('peer');
+const servedKey = Symbol('served');
+interface PeerStream {
+  [peerKey]?: Http2Peer;
+  [servedKey]?: ServedStream;
 }
 
 const firstBytesTimeout = 10_000;
@@ -99,9 +121,9 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
 
   // Sockets are handed over synchronously, so this is the one that is being handed over when a session is born.
   let handingOver: Socket | undefined;
-  const sessions = new WeakMap<ServerHttp2Session, Connection>();
-  const connectionOf = ({ session }: ServerHttp2Stream): Connection | undefined =>
-    session === undefined ? undefined : sessions.get(session as ServerHttp2Session);
+  const peers = new WeakMap<object, Http2Peer>();
+  const peerOf = ({ session }: ServerHttp2Stream): Http2Peer | undefined =>
+    session === undefined ? undefined : peers.get(session);
 
   const http1: Server = createHttp1({
     headersTimeout,
@@ -145,27 +167,41 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
     // A session that failed ends its socket and waits for the peer to do so too, who may have done it before.
     session.once('close', () => setTimeout(() => socket.destroy(), lastWordsMs).unref());
     known.session = session;
-    sessions.set(session, known.connection);
+    const peer: Http2Peer = { connection: known.connection, open: 0, idleSince: Date.now() };
+    peers.set(session, peer);
     session.setLocalWindowSize(connectionWindow);
-    watchSilence(session, options.silenceTimeout ?? silenceTimeout);
+    watchSilence(session, peer, options.silenceTimeout ?? silenceTimeout);
   });
-  http2.on('stream', (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, ...more: unknown[]) => {
-    const connection = connectionOf(stream);
-    if (connection === undefined) return stream.close(constants.NGHTTP2_INTERNAL_ERROR);
-    if (options.onStream?.(stream, headers, connection) === true) {
-      requests++;
-      stream.once('close', leave);
-    } else {
+  http2.on('stream', (stream: ServerHttp2Stream & PeerStream, headers: IncomingHttpHeaders, ...more: unknown[]) => {
+    const peer = peerOf(stream);
+    if (peer === undefined) return stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    peer.open++;
+    stream[peerKey] = peer;
+    stream.on('close', onStreamClosed);
+    const served = options.onStream?.(stream, headers, peer.connection);
+    if (served === undefined) {
       compatible.emit('stream', stream, headers, ...more);
+    } else {
+      requests++;
+      stream[servedKey] = served;
     }
   });
+  // One listener for all streams: a closure for each costs more than what it does.
+  function onStreamClosed(this: PeerStream): void {
+    const peer = this[peerKey];
+    if (peer !== undefined && --peer.open === 0) peer.idleSince = Date.now();
+    const served = this[servedKey];
+    if (served === undefined) return;
+    served.closed();
+    leave();
+  }
   // Makes requests of streams, and nothing else: node does it for all streams of a server that has this listener.
   const compatible = createHttp2();
   compatible.on('request', (request, response) => {
-    const connection = connectionOf(request.stream);
-    if (connection === undefined) return request.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    const peer = peerOf(request.stream);
+    if (peer === undefined) return request.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
     closeWhenAnswered(request.stream);
-    track(request, response, connection);
+    track(request, response, peer.connection);
   });
   http2.on('sessionError', (error: Error) => log.debug({ error: error.message }, 'HTTP/2 connection failed'));
 
@@ -357,18 +393,9 @@ function closeWhenAnsweredEarly(request: NodeRequest, response: ServerResponse):
  * Lets go of HTTP/2 peers that have nothing open for long, and of those that do not answer (S2): gone without a word, or
  * refused by nghttp2 for a broken frame, after which node reads no more and would not see even the end of the connection.
  */
-function watchSilence(session: ServerHttp2Session, silence: number): void {
-  let open = 0;
-  let idleSince = Date.now();
-  session.on('stream', (stream) => {
-    open++;
-    stream.once('close', () => {
-      open--;
-      idleSince = Date.now();
-    });
-  });
+function watchSilence(session: ServerHttp2Session, peer: Http2Peer, silence: number): void {
   session.setTimeout(silence, () => {
-    if (open === 0 && Date.now() - idleSince > idleTimeout) return session.close();
+    if (peer.open === 0 && Date.now() - peer.idleSince > idleTimeout) return session.close();
     const dead = setTimeout(() => session.destroy(), silence / 3);
     dead.unref();
     const sent = session.ping((error) => {

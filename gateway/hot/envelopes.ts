@@ -2,6 +2,8 @@
  * Cuts length-prefixed messages (gRPC, gRPC-Web and Connect streams have the same five bytes in front) out of the chunks that
  * HTTP/2 delivers. A message that lies within one chunk is not copied, unless it would keep a much larger chunk alive; one that
  * spans chunks (75 kB come as five) is joined into a buffer that is used again (message-buffers.ts).
+ *
+ * A class, because there is one per call: closures would be made anew, and wrapped by tsx, each time.
  */
 import { Code, ConnectError } from '@connectrpc/connect';
 import type { MessageBuffers } from './message-buffers.js';
@@ -13,97 +15,120 @@ export interface Envelope {
   readonly release: (() => void) | undefined;
 }
 
-export interface Envelopes {
-  push(chunk: Buffer): void;
-  /** The next whole message. @throws ConnectError when it is longer than allowed, in the library's words */
-  next(): Envelope | undefined;
-  /** The bytes so far end within a message. */
-  readonly incomplete: boolean;
-  /** Gives the memory of an unfinished message back. */
-  close(): void;
-}
-
 const headSize = 5;
-/** A message may keep a chunk of at most so many times its size alive; smaller ones are copied. */
+/** A message may keep memory of at most so many times its size alive; smaller ones are copied. */
 const mostKept = 4;
 
-export function createEnvelopes(maxBytes: number, buffers: MessageBuffers): Envelopes {
-  const head = Buffer.allocUnsafe(headSize);
-  let headFilled = 0;
-  let size = 0;
-  let body: Buffer | undefined;
-  let filled = 0;
-  let chunk: Buffer | undefined;
-  let at = 0;
-  /** Chunks after `chunk`; there are none while the reader keeps up. */
-  let waiting: Buffer[] | undefined;
+/** The bytes, or a copy when they are a small part of what they would keep alive. */
+export function detached(bytes: Buffer): Buffer {
+  return bytes.length * mostKept < bytes.buffer.byteLength ? Buffer.from(bytes) : bytes;
+}
 
-  const whole = (bytes: Buffer, release: Envelope['release']): Envelope => {
-    headFilled = 0;
-    body = undefined;
-    return { flags: head[0] as number, bytes, release };
-  };
+export class Envelopes {
+  readonly #maxBytes: number;
+  readonly #buffers: MessageBuffers;
+  #head: Buffer | undefined;
+  #headFilled = 0;
+  #flags = 0;
+  #size = 0;
+  #body: Buffer | undefined;
+  #filled = 0;
+  #chunk: Buffer | undefined;
+  #at = 0;
+  /** Chunks after the current one; there are none while the reader keeps up. */
+  #waiting: Buffer[] | undefined;
 
-  return {
-    push(more) {
-      if (chunk === undefined) {
-        chunk = more;
-        at = 0;
-      } else {
-        waiting ??= [];
-        waiting.push(more);
-      }
-    },
-    next() {
-      while (chunk !== undefined) {
-        if (headFilled < headSize) {
-          while (headFilled < headSize && at < chunk.length) head[headFilled++] = chunk[at++] as number;
-          if (headFilled === headSize) {
-            size = head.readUInt32BE(1);
-            if (size > maxBytes) {
-              throw new ConnectError(
-                `message size ${size} is larger than configured readMaxBytes ${maxBytes}`,
-                Code.ResourceExhausted,
-              );
-            }
-            filled = 0;
-          }
+  constructor(maxBytes: number, buffers: MessageBuffers) {
+    this.#maxBytes = maxBytes;
+    this.#buffers = buffers;
+  }
+
+  push(more: Buffer): void {
+    if (this.#chunk === undefined) {
+      this.#chunk = more;
+      this.#at = 0;
+    } else {
+      this.#waiting ??= [];
+      this.#waiting.push(more);
+    }
+  }
+
+  /** The next whole message. @throws ConnectError when it is longer than allowed, in the library's words */
+  next(): Envelope | undefined {
+    while (this.#chunk !== undefined) {
+      const chunk = this.#chunk;
+      if (this.#headFilled < headSize) this.#readHead(chunk);
+      if (this.#headFilled === headSize) {
+        const size = this.#size;
+        const left = chunk.length - this.#at;
+        if (this.#body === undefined && left >= size) {
+          const bytes = chunk.subarray(this.#at, this.#at + size);
+          this.#at += size;
+          this.#headFilled = 0;
+          return { flags: this.#flags, bytes: detached(bytes), release: undefined };
         }
-        if (headFilled === headSize) {
-          const left = chunk.length - at;
-          if (body === undefined && left >= size) {
-            const bytes = chunk.subarray(at, at + size);
-            at += size;
-            return whole(size * mostKept < chunk.buffer.byteLength ? Buffer.from(bytes) : bytes, undefined);
+        // Not before there is a byte to put in: a head alone costs nobody memory.
+        if (left > 0) {
+          const body = this.#body ?? this.#buffers.take(size);
+          const part = Math.min(left, size - this.#filled);
+          chunk.copy(body, this.#filled, this.#at, this.#at + part);
+          this.#at += part;
+          this.#filled += part;
+          if (this.#filled === size) {
+            const buffers = this.#buffers;
+            this.#body = undefined;
+            this.#headFilled = 0;
+            return { flags: this.#flags, bytes: body, release: () => buffers.give(body) };
           }
-          // Not before there is a byte to put in: a head alone costs nobody memory.
-          if (left > 0) {
-            body ??= buffers.take(size);
-            const part = Math.min(left, size - filled);
-            chunk.copy(body, filled, at, at + part);
-            at += part;
-            filled += part;
-            if (filled === size) {
-              const joined = body;
-              return whole(joined, () => buffers.give(joined));
-            }
-          }
+          this.#body = body;
         }
-        // Used up.
-        chunk = waiting?.shift();
-        at = 0;
       }
-      return undefined;
-    },
-    // As the library counts: a head without a single byte of its message passes for an end.
-    get incomplete() {
-      return headFilled === headSize ? filled > 0 : headFilled > 0;
-    },
-    close() {
-      if (body !== undefined) buffers.give(body);
-      body = undefined;
-      chunk = undefined;
-      waiting = undefined;
-    },
-  };
+      // Used up.
+      this.#chunk = this.#waiting?.shift();
+      this.#at = 0;
+    }
+    return undefined;
+  }
+
+  #readHead(chunk: Buffer): void {
+    let head = chunk;
+    let from = this.#at;
+    if (this.#headFilled === 0 && chunk.length - from >= headSize) {
+      this.#at += headSize;
+    } else {
+      this.#head ??= Buffer.allocUnsafe(headSize);
+      while (this.#headFilled < headSize && this.#at < chunk.length) {
+        this.#head[this.#headFilled++] = chunk[this.#at++] as number;
+      }
+      if (this.#headFilled < headSize) return;
+      head = this.#head;
+      from = 0;
+    }
+    this.#headFilled = headSize;
+    this.#flags = head[from] as number;
+    this.#size = head.readUInt32BE(from + 1);
+    this.#filled = 0;
+    if (this.#size > this.#maxBytes) throw tooLarge(this.#size, this.#maxBytes);
+  }
+
+  /** The bytes so far end within a message. As the library counts: a head without a byte of its message passes for an end. */
+  get incomplete(): boolean {
+    return this.#headFilled === headSize ? this.#filled > 0 : this.#headFilled > 0;
+  }
+
+  /** Gives the memory of an unfinished message back. */
+  close(): void {
+    if (this.#body !== undefined) this.#buffers.give(this.#body);
+    this.#body = undefined;
+    this.#chunk = undefined;
+    this.#waiting = undefined;
+  }
+}
+
+/** In the library's words. @param size when it is known */
+export function tooLarge(size: number | undefined, most: number): ConnectError {
+  return new ConnectError(
+    `message size ${size === undefined ? '' : `${size} `}is larger than configured readMaxBytes ${most}`,
+    Code.ResourceExhausted,
+  );
 }

@@ -26,6 +26,7 @@ import type { BatchCall, PublishBatch } from '../publish-batch.js';
 import { type FactOptions, type RequestFacts, readFacts } from '../request-facts.js';
 import { maxRequestBytes } from '../routes.js';
 import { classify } from '../rpc-errors.js';
+import type { ServedStream } from '../server.js';
 import { createMessageBuffers } from './message-buffers.js';
 import {
   type AnswerOptions,
@@ -37,7 +38,7 @@ import {
   unaryProtocols,
 } from './protocols.js';
 import { encodeLimits, serveStream } from './stream.js';
-import { serveUnary } from './unary.js';
+import { UnaryCall, type UnaryOptions } from './unary.js';
 
 export interface HotOptions {
   readonly ingest: Pick<Ingest, 'limits' | 'room'>;
@@ -51,8 +52,12 @@ export interface HotOptions {
   readonly cors: (origin: string) => OutgoingHttpHeaders | undefined;
 }
 
-/** Serves the stream and returns true, or leaves it alone. */
-export type HotHandler = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders, connection: Connection) => boolean;
+/** Serves the stream, or leaves it alone: undefined. */
+export type HotHandler = (
+  stream: ServerHttp2Stream,
+  headers: IncomingHttpHeaders,
+  connection: Connection,
+) => ServedStream | undefined;
 
 const publishPath = '/sluice.ingest.v1.IngestService/Publish';
 const publishStreamPath = '/sluice.ingest.v1.IngestService/PublishStream';
@@ -97,27 +102,15 @@ export function createHotHandler(options: HotOptions): HotHandler {
     name,
   });
 
-  const unary = (
-    stream: ServerHttp2Stream,
-    headers: IncomingHttpHeaders,
-    connection: Connection,
-    protocol: Protocol,
-    timeout: number | undefined,
-    answer: AnswerOptions,
-  ): void => {
-    const deadlineAt = timeout === undefined ? undefined : Date.now() + timeout;
-    const length = headers['content-length'];
-    serveUnary(stream, {
-      protocol,
-      answer,
-      authorize: () => lookup(headers),
-      call: () => callOf(headers, lookup(headers), connection, deadlineAt, publishPath.slice(1)),
-      contentLength: length === undefined ? undefined : Number(length),
-      publish,
-      maxMessageBytes,
-      buffers,
-      onRefused: metrics.failed,
-    });
+  const unary: UnaryOptions = {
+    authorize: lookup,
+    call: (headers, connection, deadlineAt) =>
+      callOf(headers, lookup(headers), connection, deadlineAt, publishPath.slice(1)),
+    publish,
+    gate,
+    maxMessageBytes,
+    buffers,
+    onRefused: metrics.failed,
   };
 
   const streaming = (
@@ -127,7 +120,7 @@ export function createHotHandler(options: HotOptions): HotHandler {
     protocol: Protocol,
     timeout: number | undefined,
     answer: AnswerOptions,
-  ): void => {
+  ): (() => void) => {
     let caller: Caller;
     try {
       caller = lookup(headers);
@@ -136,10 +129,10 @@ export function createHotHandler(options: HotOptions): HotHandler {
       if (row !== undefined) metrics.failed(row.code);
       begin(stream, protocol, answer);
       end(stream, protocol, undefined, rpc);
-      return;
+      return ignore;
     }
     const deadlineAt = timeout === undefined ? undefined : Date.now() + timeout;
-    serveStream(stream, {
+    return serveStream(stream, {
       protocol,
       answer,
       timeout,
@@ -158,18 +151,18 @@ export function createHotHandler(options: HotOptions): HotHandler {
   return (stream, headers, connection) => {
     const path = headers[':path'];
     const single = path === publishPath;
-    if (!single && path !== publishStreamPath) return false;
-    if (headers[':method'] !== 'POST' || headers.expect !== undefined) return false;
+    if (!single && path !== publishStreamPath) return undefined;
+    if (headers[':method'] !== 'POST' || headers.expect !== undefined) return undefined;
     const protocol = (single ? unaryProtocols : streamProtocols)[headers['content-type'] ?? ''];
-    if (protocol === undefined || !isAuthority(headers[':authority'])) return false;
+    if (protocol === undefined || !isAuthority(headers[':authority'])) return undefined;
     const encoding = headers[protocol.encoding];
-    if (encoding !== undefined && encoding !== 'identity') return false;
-    if (!isTrimmed(headers.authorization) || !isTrimmed(headers['user-agent'])) return false;
+    if (encoding !== undefined && encoding !== 'identity') return undefined;
+    if (!isTrimmed(headers.authorization) || !isTrimmed(headers['user-agent'])) return undefined;
     let timeout: number | undefined;
     const wait = headers[protocol.timeout];
     if (wait !== undefined) {
       timeout = typeof wait === 'string' ? timeoutOf(protocol, wait) : undefined;
-      if (timeout === undefined || timeout < 1 || timeout > farthest) return false;
+      if (timeout === undefined || timeout < 1 || timeout > farthest) return undefined;
     }
     const accepted = protocol.acceptEncoding === undefined ? undefined : headers[protocol.acceptEncoding];
     const { origin } = headers;
@@ -180,16 +173,13 @@ export function createHotHandler(options: HotOptions): HotHandler {
 
     // Resets are everyday life; 'close' follows.
     stream.on('error', ignore);
-    closeWhenAnswered(stream);
     if (!single) {
-      streaming(stream, headers, connection, protocol, timeout, answer);
-      return true;
+      closeWhenAnswered(stream);
+      return { closed: streaming(stream, headers, connection, protocol, timeout, answer) };
     }
-    gate.pass({
-      enter: () => unary(stream, headers, connection, protocol, timeout, answer),
-      onLeft: (listener) => stream.once('close', listener),
-    });
-    return true;
+    const call = new UnaryCall(stream, headers, connection, protocol, timeout, answer, unary);
+    gate.pass(call);
+    return call;
   };
 }
 

@@ -115,6 +115,11 @@ export function timeoutOf({ timeoutPattern }: Protocol, header: string): number 
 
 const wellTrailers: OutgoingHttpHeaders = { 'grpc-status': '0' };
 
+// One listener for all streams: it is told which by `this`.
+function sendWellTrailers(this: ServerHttp2Stream): void {
+  this.sendTrailers(wellTrailers);
+}
+
 function trailersOf(error: ConnectError): OutgoingHttpHeaders {
   return Object.fromEntries(setTrailerStatus(new Headers(), error));
 }
@@ -153,8 +158,12 @@ export function end(
   error: ConnectError | undefined,
 ): void {
   if (protocol.trailers) {
-    const trailers = error === undefined ? wellTrailers : trailersOf(error);
-    stream.once('wantTrailers', () => stream.sendTrailers(trailers));
+    if (error === undefined) {
+      stream.on('wantTrailers', sendWellTrailers);
+    } else {
+      const trailers = trailersOf(error);
+      stream.on('wantTrailers', () => stream.sendTrailers(trailers));
+    }
     stream.end(body);
     return;
   }

@@ -12,7 +12,7 @@ import { type PublishStreamResponse, PublishStreamResponseSchema } from '#gen/sl
 import { openStreamCall, type StreamCall, type StreamCallOptions } from '../publish-stream.js';
 import { publishStreamRequestView } from '../view.js';
 import { encodeAnswers, envelope } from './answers.js';
-import { createEnvelopes, type Envelope } from './envelopes.js';
+import { type Envelope, Envelopes } from './envelopes.js';
 import type { MessageBuffers } from './message-buffers.js';
 import { type AnswerOptions, begin, end, type Protocol } from './protocols.js';
 import { readRequest } from './request.js';
@@ -49,9 +49,10 @@ function atEndOfTurn(flush: () => void): void {
   });
 }
 
-export function serveStream(stream: ServerHttp2Stream, options: HotStreamOptions): void {
+/** Returns what is to be called when the stream has closed. */
+export function serveStream(stream: ServerHttp2Stream, options: HotStreamOptions): () => void {
   const { protocol } = options;
-  const envelopes = createEnvelopes(options.maxMessageBytes, options.buffers);
+  const envelopes = new Envelopes(options.maxMessageBytes, options.buffers);
   let flushing = false;
   /** The transport's buffer is full. */
   let full = false;
@@ -135,13 +136,6 @@ export function serveStream(stream: ServerHttp2Stream, options: HotStreamOptions
     full = false;
     flush();
   });
-  stream.on('close', () => {
-    clearTimeout(deadline);
-    ended = true;
-    stopped = true;
-    call.close();
-    envelopes.close();
-  });
   begin(stream, protocol, options.answer);
   full = !stream.write(options.limits);
   stream.on('data', (chunk: Buffer) => {
@@ -160,4 +154,11 @@ export function serveStream(stream: ServerHttp2Stream, options: HotStreamOptions
     requestEnded = true;
     if (!busy && !stopped) finish();
   });
+  return () => {
+    clearTimeout(deadline);
+    ended = true;
+    stopped = true;
+    call.close();
+    envelopes.close();
+  };
 }

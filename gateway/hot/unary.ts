@@ -1,172 +1,221 @@
 /**
  * Publish on an HTTP/2 stream: one message in, one answer out.
+ *
+ * One object for each call, and listeners that all streams share and that find it by a symbol: of what a call costs, half is
+ * node's HTTP/2, and closures, listeners and timers of our own were most of the rest (docs/performance.md).
  */
-import type { ServerHttp2Stream } from 'node:http2';
+import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { Code, ConnectError } from '@connectrpc/connect';
 import type { ErrorName } from '../../lib/errors.js';
+import { closeWhenAnswered } from '../answered-early.js';
+import type { CallGate, GatedCall } from '../call-gate.js';
+import type { Connection } from '../connection.js';
+import type { IngestResult } from '../ingest.js';
 import type { BatchCall, PublishBatch } from '../publish-batch.js';
 import { classify } from '../rpc-errors.js';
 import { type BatchMessage, publishRequestView } from '../view.js';
 import { encodeResponse } from './answers.js';
-import { createEnvelopes, type Envelope, type Envelopes } from './envelopes.js';
+import { detached, type Envelope, Envelopes, tooLarge } from './envelopes.js';
 import type { MessageBuffers } from './message-buffers.js';
 import { type AnswerOptions, answerUnary, begin, end, type Protocol, refuseUnary } from './protocols.js';
 import { readRequest } from './request.js';
 
-export interface HotUnaryOptions {
-  readonly protocol: Protocol;
-  readonly answer: AnswerOptions;
-  /** Throws when the caller is not known; before anything is read. */
-  readonly authorize: () => unknown;
+/** What all calls share. */
+export interface UnaryOptions {
+  /** Throws when the caller is not known. Asked before anything is read. */
+  readonly authorize: (headers: IncomingHttpHeaders) => unknown;
   /** Once all is read. Throws when the caller is known no more. */
-  readonly call: () => BatchCall;
-  /** Bytes of the request by its own word. */
-  readonly contentLength: number | undefined;
+  readonly call: (headers: IncomingHttpHeaders, connection: Connection, deadlineAt: number | undefined) => BatchCall;
   readonly publish: PublishBatch;
+  readonly gate: CallGate;
   readonly maxMessageBytes: number;
   readonly buffers: MessageBuffers;
   /** An error that did not come from `publish` was answered. */
   readonly onRefused: (name: ErrorName) => void;
 }
 
-/** A chunk may be kept alive by a message of at least this part of it; for smaller ones it is copied. */
-const leastKept = 1 / 4;
+const callKey = Symbol('call');
+type CallStream = ServerHttp2Stream & { [callKey]?: UnaryCall };
 
-const tooLarge = (size: number | undefined, most: number): ConnectError =>
-  new ConnectError(
-    `message size ${size === undefined ? '' : `${size} `}is larger than configured readMaxBytes ${most}`,
-    Code.ResourceExhausted,
-  );
+function onData(this: CallStream, chunk: Buffer): void {
+  this[callKey]?.data(chunk);
+}
+function onEnd(this: CallStream): void {
+  this[callKey]?.end();
+}
 
-export function serveUnary(stream: ServerHttp2Stream, options: HotUnaryOptions): void {
-  const { protocol, maxMessageBytes, buffers } = options;
+const noBytes = Buffer.alloc(0);
+
+/** A call from its headers on. To be told when its stream has closed. */
+export class UnaryCall implements GatedCall {
   /** The answer is on its way, or can no more be: what still comes is thrown away. */
-  let done = false;
-  let message: BatchMessage | undefined;
-  let envelopes: Envelopes | undefined;
-  let chunks: Buffer[] | undefined;
-  let size = 0;
+  #done = false;
+  #message: BatchMessage | undefined;
+  #envelopes: Envelopes | undefined;
+  #chunks: Buffer[] | undefined;
+  #size = 0;
+  #deadlineAt: number | undefined;
 
-  // Callbacks are passed without names where they are made per call: tsx wraps each named one (docs/design.md).
-  const fail = (reason: unknown, whileReading: boolean): void => {
-    done = true;
-    message?.release?.();
-    message = undefined;
-    envelopes?.close();
-    const { rpc, row } = classify(reason);
-    if (whileReading && row !== undefined) options.onRefused(row.code);
-    if (stream.destroyed || stream.closed) return;
-    if (protocol.enveloped) {
-      begin(stream, protocol, options.answer);
-      end(stream, protocol, undefined, rpc);
-    } else {
-      refuseUnary(stream, options.answer, rpc, whileReading);
-    }
-  };
+  /** @param timeout ms from when it is read */
+  constructor(
+    private readonly stream: ServerHttp2Stream,
+    private readonly headers: IncomingHttpHeaders,
+    private readonly connection: Connection,
+    private readonly protocol: Protocol,
+    private readonly timeout: number | undefined,
+    private readonly answer: AnswerOptions,
+    private readonly options: UnaryOptions,
+  ) {}
 
-  try {
-    options.authorize();
-    if (!protocol.enveloped && options.contentLength !== undefined && options.contentLength > maxMessageBytes) {
-      throw tooLarge(options.contentLength, maxMessageBytes);
+  enter(): void {
+    const { stream, headers, options } = this;
+    if (this.timeout !== undefined) this.#deadlineAt = Date.now() + this.timeout;
+    try {
+      options.authorize(headers);
+      const length = headers['content-length'];
+      if (!this.protocol.enveloped && length !== undefined && Number(length) > options.maxMessageBytes) {
+        throw tooLarge(Number(length), options.maxMessageBytes);
+      }
+    } catch (reason) {
+      this.#fail(reason, true);
+      return;
     }
-  } catch (reason) {
-    fail(reason, true);
-    return;
+    (stream as CallStream)[callKey] = this;
+    stream.on('data', onData);
+    stream.on('end', onEnd);
   }
 
-  stream.on('data', (chunk: Buffer) => {
-    if (done) return;
+  data(chunk: Buffer): void {
+    if (this.#done) return;
+    const { maxMessageBytes } = this.options;
     try {
-      if (protocol.enveloped) {
-        envelopes ??= createEnvelopes(maxMessageBytes, buffers);
-        envelopes.push(chunk);
-        // All of a chunk before the first is looked at, as the library does: a bad head wins over a bad message before it.
-        for (const { flags, bytes, release } of allOf(envelopes)) {
-          if ((flags & 1) === 1) {
-            release?.();
-            throw new ConnectError('received compressed envelope, but do not know how to decompress', Code.Internal);
-          }
-          if ((flags & protocol.skippedFlags) !== 0) {
-            release?.();
-            continue;
-          }
-          const read = readRequest(publishRequestView, bytes, release);
-          if (message !== undefined) {
-            read.release?.();
-            throw new ConnectError('Publish takes one message.', Code.InvalidArgument);
-          }
-          message = read;
-        }
+      if (this.protocol.enveloped) {
+        this.#envelope(chunk);
         return;
       }
-      size += chunk.length;
-      if (size > maxMessageBytes) throw tooLarge(undefined, maxMessageBytes);
-      if (chunks === undefined) chunks = [chunk];
-      else chunks.push(chunk);
+      this.#size += chunk.length;
+      if (this.#size > maxMessageBytes) throw tooLarge(undefined, maxMessageBytes);
+      if (this.#chunks === undefined) this.#chunks = [chunk];
+      else this.#chunks.push(chunk);
     } catch (reason) {
-      fail(reason, true);
+      this.#fail(reason, true);
     }
-  });
-  stream.on('end', () => {
-    if (done) return;
+  }
+
+  #envelope(chunk: Buffer): void {
+    const { maxMessageBytes, buffers } = this.options;
+    if (this.#envelopes === undefined) {
+      // The rule: one chunk, one message.
+      const size = chunk.length - 5;
+      if (size >= 0 && size <= maxMessageBytes && chunk.readUInt32BE(1) === size) {
+        this.#take(chunk[0] as number, detached(chunk.subarray(5)), undefined);
+        return;
+      }
+      this.#envelopes = new Envelopes(maxMessageBytes, buffers);
+    }
+    const envelopes = this.#envelopes;
+    envelopes.push(chunk);
+    // All of a chunk before the first is looked at, as the library does: a bad head wins over a bad message before it.
+    const all: Envelope[] = [];
+    for (let next = envelopes.next(); next !== undefined; next = envelopes.next()) all.push(next);
+    for (const { flags, bytes, release } of all) this.#take(flags, bytes, release);
+  }
+
+  #take(flags: number, bytes: Buffer, release: Envelope['release']): void {
+    if ((flags & 1) === 1) {
+      release?.();
+      throw new ConnectError('received compressed envelope, but do not know how to decompress', Code.Internal);
+    }
+    if ((flags & this.protocol.skippedFlags) !== 0) {
+      release?.();
+      return;
+    }
+    const read = readRequest(publishRequestView, bytes, release);
+    if (this.#message !== undefined) {
+      read.release?.();
+      throw new ConnectError('Publish takes one message.', Code.InvalidArgument);
+    }
+    this.#message = read;
+  }
+
+  end(): void {
+    if (this.#done) return;
     try {
-      if (!protocol.enveloped) {
-        message = readBody(chunks, size, buffers);
-        chunks = undefined;
-      } else if (envelopes?.incomplete === true) {
+      if (!this.protocol.enveloped) {
+        this.#message = readBody(this.#chunks, this.#size, this.options.buffers);
+        this.#chunks = undefined;
+      } else if (this.#envelopes?.incomplete === true) {
         throw new ConnectError('protocol error: incomplete envelope', Code.InvalidArgument);
-      } else if (message === undefined) {
+      } else if (this.#message === undefined) {
         throw new ConnectError('Publish takes a message.', Code.InvalidArgument);
       }
     } catch (reason) {
-      return fail(reason, true);
+      this.#fail(reason, true);
+      return;
     }
-    const complete = message as BatchMessage;
     let call: BatchCall;
     try {
-      call = options.call();
+      call = this.options.call(this.headers, this.connection, this.#deadlineAt);
     } catch (reason) {
-      return fail(reason, false);
+      this.#fail(reason, false);
+      return;
     }
-    done = true;
-    options.publish(call, complete).then(
-      (result) => {
-        complete.release?.();
-        if (stream.destroyed || stream.closed) return;
-        const body = encodeResponse(result, protocol.enveloped);
-        if (!protocol.enveloped) return answerUnary(stream, options.answer, body);
-        begin(stream, protocol, options.answer);
-        end(stream, protocol, body, undefined);
-      },
-      (reason: unknown) => fail(reason, false),
+    this.#done = true;
+    this.options.publish(call, this.#message as BatchMessage).then(
+      (result) => this.#succeed(result),
+      (reason: unknown) => this.#fail(reason, false),
     );
-  });
-  stream.on('close', () => {
-    if (done) return;
-    // The client went away before its request was whole.
-    done = true;
-    message?.release?.();
-    envelopes?.close();
-  });
-}
+  }
 
-const none: readonly Envelope[] = [];
+  /** The stream is over; before its request was whole when nothing has been answered. */
+  closed(): void {
+    this.options.gate.leave(this);
+    if (this.#done) return;
+    this.#done = true;
+    this.#release();
+  }
 
-function allOf(envelopes: Envelopes): readonly Envelope[] {
-  const first = envelopes.next();
-  if (first === undefined) return none;
-  const all = [first];
-  for (let next = envelopes.next(); next !== undefined; next = envelopes.next()) all.push(next);
-  return all;
+  #release(): void {
+    this.#message?.release?.();
+    this.#message = undefined;
+    this.#chunks = undefined;
+    this.#envelopes?.close();
+  }
+
+  #succeed(result: IngestResult): void {
+    this.#release();
+    const { stream, protocol, answer } = this;
+    if (stream.destroyed || stream.closed) return;
+    const body = encodeResponse(result, protocol.enveloped);
+    if (protocol.enveloped) {
+      begin(stream, protocol, answer);
+      end(stream, protocol, body, undefined);
+    } else {
+      answerUnary(stream, answer, body);
+    }
+  }
+
+  #fail(reason: unknown, whileReading: boolean): void {
+    this.#done = true;
+    this.#release();
+    const { stream, protocol, answer, options } = this;
+    const { rpc, row } = classify(reason);
+    if (whileReading && row !== undefined) options.onRefused(row.code);
+    if (stream.destroyed || stream.closed) return;
+    if (!stream.readableEnded) closeWhenAnswered(stream);
+    if (protocol.enveloped) {
+      begin(stream, protocol, answer);
+      end(stream, protocol, undefined, rpc);
+    } else {
+      refuseUnary(stream, answer, rpc, whileReading);
+    }
+  }
 }
 
 function readBody(chunks: readonly Buffer[] | undefined, size: number, buffers: MessageBuffers): BatchMessage {
   const [first] = chunks ?? [];
-  if (chunks === undefined || first === undefined) return readRequest(publishRequestView, Buffer.alloc(0), undefined);
-  if (chunks.length === 1) {
-    const kept = size >= first.buffer.byteLength * leastKept;
-    return readRequest(publishRequestView, kept ? first : Buffer.from(first), undefined);
-  }
+  if (chunks === undefined || first === undefined) return readRequest(publishRequestView, noBytes, undefined);
+  if (chunks.length === 1) return readRequest(publishRequestView, detached(first), undefined);
   const joined = buffers.take(size);
   let at = 0;
   for (const chunk of chunks) at += chunk.copy(joined, at);
