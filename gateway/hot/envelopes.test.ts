@@ -61,14 +61,26 @@ test('a small message does not keep a large chunk alive', () => {
 
 test('buffers that nobody uses are kept up to the bound, and given to the next of their size', () => {
   const buffers = createMessageBuffers(64 * 1024);
-  const [a, b, c] = [buffers.take(20_000), buffers.take(30_000), buffers.take(40_000)];
-  assert.equal([a.length, b.length, c.length], [20_000, 30_000, 40_000]);
+  const [a, b, c] = [buffers.take(30_000), buffers.take(31_000), buffers.take(40_000)];
+  assert.equal([a.length, b.length, c.length], [30_000, 31_000, 40_000]);
   for (const buffer of [a, b, c]) buffers.give(buffer);
   // 32 KiB twice is the bound.
-  assert.ok([a.buffer, b.buffer].includes(buffers.take(25_000).buffer));
-  assert.ok([a.buffer, b.buffer].includes(buffers.take(25_000).buffer));
+  assert.ok([a.buffer, b.buffer].includes(buffers.take(29_000).buffer));
+  assert.ok([a.buffer, b.buffer].includes(buffers.take(32_768).buffer));
   assert.not(buffers.take(40_000).buffer === c.buffer);
   assert.is(buffers.take(300_000).length, 300_000);
+});
+
+test('a buffer holds little more memory than its message has bytes, of whatever size', () => {
+  const buffers = createMessageBuffers(MiB);
+  for (const size of [1, 100, 4_000, 5_000, 8_191, 8_193, 20_000, 75_000, 262_144, 262_145, 1_000_000]) {
+    const buffer = buffers.take(size);
+    assert.is(buffer.length, size);
+    // The smallest ones share node's pool.
+    if (size > 4_096) assert.ok(buffer.buffer.byteLength <= size * 1.5, `${size}: ${buffer.buffer.byteLength}`);
+    buffers.give(buffer);
+    assert.is(buffers.take(size).length, size);
+  }
 });
 
 test.run();

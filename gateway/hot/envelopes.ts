@@ -17,7 +17,7 @@ export interface Envelope {
 
 const headSize = 5;
 /** A message may keep memory of at most so many times its size alive; smaller ones are copied. */
-const mostKept = 4;
+const mostKept = 2;
 
 /** The bytes, or a copy when they are a small part of what they would keep alive. */
 export function detached(bytes: Buffer): Buffer {

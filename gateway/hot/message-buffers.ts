@@ -9,7 +9,9 @@ export interface MessageBuffers {
   give(buffer: Buffer): void;
 }
 
-const classBytes = 16 * 1024;
+/** Held memory may not be much more than the bytes that admission counts: fine steps, and small messages exactly. */
+const classBytes = 4 * 1024;
+const smallestKept = 8 * 1024;
 /** Larger ones are made and forgotten. */
 const largestKept = 256 * 1024;
 
@@ -19,6 +21,7 @@ export function createMessageBuffers(mostBytes: number): MessageBuffers {
   let kept = 0;
   return {
     take(size) {
+      if (size < smallestKept) return Buffer.allocUnsafe(size);
       if (size > largestKept) return Buffer.allocUnsafeSlow(size);
       const index = Math.ceil(size / classBytes);
       const slab = free[index]?.pop();
@@ -26,9 +29,9 @@ export function createMessageBuffers(mostBytes: number): MessageBuffers {
       kept -= slab.length;
       return slab.subarray(0, size);
     },
-    give({ buffer }) {
+    give({ length, buffer }) {
       const bytes = buffer.byteLength;
-      if (bytes > largestKept || kept + bytes > mostBytes) return;
+      if (length < smallestKept || length > largestKept || kept + bytes > mostBytes) return;
       kept += bytes;
       free[bytes / classBytes]?.push(Buffer.from(buffer));
     },
