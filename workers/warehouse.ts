@@ -47,6 +47,9 @@ export interface PoolStats extends Record<string, number> {
   compression: number;
 }
 
+/** So much of a body lies ready for its socket. */
+const pushBytes = 1024 ** 2;
+
 export interface Warehouse {
   /** Rows of a SELECT without FORMAT, as objects; `{name:Type}` placeholders are bound on the server. @throws WarehouseError */
   rows<T>(query: string, parameters?: Record<string, unknown>): Promise<T[]>;
@@ -79,6 +82,18 @@ function sorted(error: unknown): WarehouseError {
     return new WarehouseError(kind, `ClickHouse ${code} ${type}: ${error.message.slice(0, 1000)}`, code, error);
   }
   return new WarehouseError('transient', `ClickHouse did not answer: ${String(error).slice(0, 500)}`, undefined, error);
+}
+
+/** The parts one after the other, many at a time. */
+function streamOf(parts: readonly Uint8Array[]): Readable {
+  let next = 0;
+  return new Readable({
+    highWaterMark: pushBytes,
+    read() {
+      while (next < parts.length) if (!this.push(parts[next++])) return;
+      this.push(null);
+    },
+  });
 }
 
 /** Connects when first used; nothing is sent before. */
@@ -176,7 +191,9 @@ export function connectWarehouse(config: ClickHouseClientConfig, log: Log): Ware
           query: statement.query,
           clickhouse_settings: { ...statement.settings },
           query_id: queryId,
-          values: Readable.from(body, { objectMode: false }),
+          values: streamOf(body),
+          // Its length is known: no chunk of HTTP around each payload.
+          http_headers: { 'Content-Length': String(body.reduce((sum, bytes) => sum + bytes.length, 0)) },
         });
         // Nothing is in it, but its end is the end of the INSERT.
         for await (const _chunk of stream) void _chunk;

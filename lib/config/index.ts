@@ -112,7 +112,7 @@ export const workerOptions = {
   blockRows: option.int(200_000, 'Rows of a block at the most (one batch may overshoot).', { min: 1, max: 1_000_000 }),
   blockBytes: option.bytes(64 * MiB, 'Bytes of a block at the most.', { min: 64 * 1024 }),
   blockDelay: option.ms(1_000, 'A block is cut at this age at the latest.', { min: 1 }),
-  maxBytesHeld: option.bytes(128 * MiB, 'Most bytes of messages held for all shards: read ahead and being stored.', {
+  maxBytesHeld: option.bytes(96 * MiB, 'Most bytes of messages held for all shards: read ahead and being stored.', {
     min: MiB,
   }),
   retentionDays: option.int(0, 'Days of events to keep; 0 keeps all.', { min: 0 }),
@@ -191,10 +191,12 @@ export const allOptions: Readonly<Record<string, OptionTable>> = {
 /**
  * Flags for node, by role. The gateway's young generation is kept small: with V8's own choice (16 MiB a half) it holds more dead
  * request buffers, which cost 25 MiB at full load and bring nothing (1.49M against 1.46M events/s, within the noise).
+ * The worker's garbage is small too, since messages lie in memory of their own: 2 MiB a half is 12 MiB less at rest and 30 MiB
+ * less at full load, for the same CPU.
  */
 export const nodeFlags: Readonly<Record<'gateway' | 'worker' | 'clickhouse', readonly string[]>> = {
   gateway: ['--max-semi-space-size=4'],
-  worker: [],
+  worker: ['--max-semi-space-size=2'],
   clickhouse: [],
 };
 
