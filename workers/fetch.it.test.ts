@@ -1,4 +1,5 @@
 /** Reading a real stream: order, positions, bounds, and what happens when the server or the stream goes away. */
+import { type AddressInfo, createServer } from 'node:net';
 import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { test } from 'uvu';
@@ -31,11 +32,11 @@ async function publish(nats: TestNats, count: number, bytes: number): Promise<vo
 const ways = ['socket', 'library'] as const;
 type Way = (typeof ways)[number];
 
-/** The same connection, of which the reader believes that it was logged in. */
-const loggedIn = (nc: NatsConnection): NatsConnection =>
+/** The same connection, with some of it looking otherwise to the reader. */
+const seenAs = (nc: NatsConnection, other: Readonly<Record<string, unknown>>): NatsConnection =>
   new Proxy(nc, {
     get(target, name) {
-      if (name === 'info') return { ...target.info, auth_required: true };
+      if (Object.hasOwn(other, name)) return other[name as string];
       const value = Reflect.get(target, name) as unknown;
       return typeof value === 'function' ? value.bind(target) : value;
     },
@@ -57,7 +58,7 @@ async function withReader(
     const generation = await create(jsm);
     const budget = byteBudget(limits.total);
     const reader = readStream({
-      nc: way === 'socket' ? nats.nc : loggedIn(nats.nc),
+      nc: way === 'socket' ? nats.nc : seenAs(nats.nc, { info: { ...nats.nc.info, auth_required: true } }),
       jsm,
       stream,
       budget,
@@ -197,5 +198,35 @@ for (const way of ways) {
     });
   });
 }
+
+test('a connection that the server refuses is tried again after a while, not in a loop', async () => {
+  await withNats(async (nats) => {
+    const jsm = await jetstreamManager(nats.nc);
+    const generation = await create(jsm);
+    let dials = 0;
+    const info = { server_id: 'x', headers: true, max_payload: 1024 };
+    const server = createServer((socket) => {
+      dials++;
+      socket.on('error', () => undefined);
+      socket.on('data', () => socket.end("PONG\r\n-ERR 'maximum connections exceeded'\r\n"));
+      socket.write(`INFO ${JSON.stringify(info)}\r\n`);
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const reader = readStream({
+      nc: seenAs(nats.nc, { getServer: () => `127.0.0.1:${(server.address() as AddressInfo).port}` }),
+      jsm,
+      stream,
+      budget: byteBudget(64 * MiB),
+      slabs: slabPool(64 * MiB),
+      aheadBytes: MiB,
+      log: silentLog,
+    });
+    reader.seek(generation, 0);
+    await new Promise((resolve) => setTimeout(resolve, 1_500));
+    await reader.close();
+    server.close();
+    assert.ok(dials >= 2 && dials < 20, `${dials} dials`);
+  });
+});
 
 test.run();

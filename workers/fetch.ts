@@ -141,6 +141,8 @@ export function readStream(options: StreamReaderOptions): StreamReader {
     let reserved = 0;
     let delivered = 0;
     let heard = 0;
+    /** Something came of this consumer: else the next try waits a while. */
+    let alive = false;
     let broken: string | undefined;
     let chunk = Math.max(pullBytes, (nc.info?.max_payload ?? MiB) + 4096);
 
@@ -152,6 +154,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
     };
     const onStatus = (subject: string, code: number, description: string): void => {
       heard = 0;
+      alive = true;
       if (code === 100 || subject !== `${inbox}.${pull}`) return;
       if (code === 409 && /exceeds maxbytes/i.test(description)) {
         // Not even the first message fitted: the server allows larger ones than it said.
@@ -170,6 +173,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
         return;
       }
       delivered = delivery;
+      alive = true;
       received = sequence;
       const size = data.length;
       // The reservation turns into the message's own charge.
@@ -246,7 +250,9 @@ export function readStream(options: StreamReaderOptions): StreamReader {
           `${inbox}.${++pull}`,
         );
       }
-      if (broken !== undefined && current()) log.info({ stream, why: broken }, 'reading on with a new consumer');
+      if (broken === undefined || !current()) return;
+      if (!alive) throw new Error(broken);
+      log.info({ stream, why: broken }, 'reading on with a new consumer');
     } finally {
       clearInterval(ticker);
       if (open) endPull();
