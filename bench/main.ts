@@ -12,7 +12,7 @@
  *   cpu.ts           CPU time, memory, disk; latency.ts: histograms; medians.ts
  *   exactly-once.ts  is what was acknowledged stored once?
  *   results.ts       how every command ends: report.ts (lines, JSON), report-page.ts (HTML), charts.ts
- *   parse.ts, ingest-core.ts   measure one part inside one process, without servers
+ *   parse.ts, ingest-core.ts, worker-core.ts (with swallow.ts)   measure one part alone
  */
 import { Command } from 'commander';
 import { UsageError } from '../lib/errors.js';

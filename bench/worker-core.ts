@@ -16,7 +16,7 @@ import { jetstream } from '@nats-io/jetstream';
 import { ensureShards } from '../lib/log-streams.js';
 import { batchSubject } from '../lib/subjects.js';
 import { type TestNats, withNats } from '../lib/testing/nats.js';
-import { cpuSeconds, watchRss } from './cpu.js';
+import { cpuSeconds, rssMib } from './cpu.js';
 import { copyOf, patch, prepare } from './payload.js';
 import { startRole } from './roles.js';
 import type { FromSwallow } from './swallow.js';
@@ -96,10 +96,14 @@ async function load(nats: TestNats, stored: number, folder: string, index: numbe
   const flags = ['--nats-url', nats.url, '--metrics-port', '0', '--log-level', 'warn'];
   flags.push('--clickhouse-url', `http://127.0.0.1:${port}`);
   const worker = await startRole('worker', index, { flags, folder, telemetry: true, profile: values.profile });
+  let watching: NodeJS.Timeout | undefined;
   try {
     await until(() => rows >= 0);
     const natsPid = nats.process().pid ?? 0;
-    const rss = watchRss({ worker: [worker.pid] }, 50);
+    let peak = 0;
+    watching = setInterval(() => {
+      peak = Math.max(peak, rssMib(worker.pid));
+    }, 50);
     const began = performance.now();
     const before = { worker: cpuSeconds(worker.pid), nats: cpuSeconds(natsPid), rows };
     await until(() => rows >= stored);
@@ -108,9 +112,10 @@ async function load(nats: TestNats, stored: number, folder: string, index: numbe
       rate: (rows - before.rows) / ((performance.now() - began) / 1000),
       worker: (cpuSeconds(worker.pid) - before.worker) / million,
       nats: (cpuSeconds(natsPid) - before.nats) / million,
-      rssMib: rss.stop().peak.worker ?? Number.NaN,
+      rssMib: peak,
     };
   } finally {
+    clearInterval(watching);
     await worker.close();
     swallow.disconnect();
   }
