@@ -4,6 +4,7 @@
 import type { Phase } from './measure.js';
 import { median, medianOf } from './medians.js';
 import type { Chart } from './report-page.js';
+import type { Sample } from './samples.js';
 
 /** @param x the bars' name, e.g. `gateway, 500` */
 export function throughputCharts(
@@ -54,13 +55,11 @@ export const latencyChart = (name: string, phase: Phase): Chart => ({
 });
 
 /** Everything that was sampled while a phase ran. */
-export function sampleCharts(name: string, phase: Phase): Chart[] {
-  const over = (
-    title: string,
-    y: string,
-    pick: (sample: Phase['samples'][number]) => Record<string, number>,
-  ): Chart => {
-    const keys = [...new Set(phase.samples.flatMap((sample) => Object.keys(pick(sample))))];
+export const sampleCharts = (name: string, phase: Phase): Chart[] => samplesCharts(name, phase.samples);
+
+export function samplesCharts(name: string, samples: readonly Sample[]): Chart[] {
+  const over = (title: string, y: string, pick: (sample: Sample) => Record<string, number>): Chart => {
+    const keys = [...new Set(samples.flatMap((sample) => Object.keys(pick(sample))))];
     return {
       title: `${title}: ${name}`,
       kind: 'line',
@@ -68,20 +67,20 @@ export function sampleCharts(name: string, phase: Phase): Chart[] {
       y,
       series: keys.map((key) => ({
         name: key,
-        points: phase.samples.map((sample) => [sample.at, pick(sample)[key] ?? Number.NaN] as const),
+        points: samples.map((sample) => [sample.at, pick(sample)[key] ?? Number.NaN] as const),
       })),
     };
   };
   const charts = [over('Memory', 'MiB', (sample) => sample.rss)];
   const speeds = over('Events per second over time', 'events/s', (sample) => sample.speed);
   if (speeds.series.length > 0) charts.push(speeds);
-  if (phase.samples.some((sample) => sample.lag !== undefined)) {
+  if (samples.some((sample) => sample.lag !== undefined)) {
     charts.push(over('Acknowledged, not yet stored', 'events', ({ lag }) => (lag === undefined ? {} : { lag })));
   }
-  if (phase.samples.some((sample) => sample.parts !== undefined)) {
+  if (samples.some((sample) => sample.parts !== undefined)) {
     charts.push(over('Active parts', 'parts', ({ parts }) => (parts === undefined ? {} : { parts })));
   }
-  if (phase.samples.some((sample) => sample.logMib !== undefined)) {
+  if (samples.some((sample) => sample.logMib !== undefined)) {
     charts.push(over('The log on disk', 'MiB', ({ logMib }) => (logMib === undefined ? {} : { log: logMib })));
   }
   return charts;

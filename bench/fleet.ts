@@ -87,7 +87,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
     });
   }
   const ready = each('ready');
-  const { processes, inFlight, seed, target, tenant, batch } = options;
+  const { processes, inFlight, seed, target, tenant, batch, spreadDays } = options;
   children.forEach((child, i) => {
     const message: ToLoad = {
       type: 'configure',
@@ -95,6 +95,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
         target,
         tenant,
         batch,
+        ...(spreadDays === undefined ? {} : { spreadDays }),
         inFlight: Math.max(1, Math.round(inFlight / processes)),
         seed: seed * processes + i,
       },

@@ -5,17 +5,21 @@
  *   pace.ts          when to send (open and closed loop)
  *   payload.ts       what is sent: encoded once, patched in place
  *   generator.ts     the core: in flight, retries, latencies
- *   sender.ts        the seam to a way of sending: send-grpc.ts (with grpc-answers.ts) or send-log.ts
+ *   sender.ts        the seam to a way of sending: send-grpc.ts (streams), send-unary.ts (with h2-frames.ts), send-log.ts;
+ *                    grpc-answers.ts reads what comes back
  *   latency.ts       histograms
  */
+import type { EventBatch } from '#gen/sluice/event/v1/event_pb.js';
+import { makeBatch, type Random } from '../lib/testing/batches.js';
 import { createGenerator, type Generator } from './generator.js';
 import { packHistogram } from './latency.js';
 import { closedLoop, openLoop } from './pace.js';
-import { prepare } from './payload.js';
-import type { FromLoad, LoadSettings, ToLoad } from './protocol.js';
+import { type PayloadTarget, prepare } from './payload.js';
+import type { FromLoad, LoadSettings, LoadTarget, ToLoad } from './protocol.js';
 import { sendOverGrpc } from './send-grpc.js';
 import { sendToLog } from './send-log.js';
-import type { Sender } from './sender.js';
+import { sendUnary } from './send-unary.js';
+import type { Sender, SenderEvents } from './sender.js';
 
 /**
  * Different events that take turns: more than a branch predictor can learn by heart, and so many that what a send does not
@@ -61,15 +65,45 @@ function runSoon(): void {
   });
 }
 
+/** Moves the events of a batch to any time of so many days. */
+function spread(random: Random, batch: EventBatch, days: number): EventBatch {
+  for (const { occurredAt } of batch.events) {
+    if (occurredAt !== undefined) occurredAt.seconds += BigInt(Math.floor(random() * days * 86_400));
+  }
+  return batch;
+}
+
+const payloadOf = (target: LoadTarget): PayloadTarget =>
+  target.kind === 'unary' ? (target.protocol === 'grpc' ? 'gateway' : 'connect') : target.kind;
+
+async function senderTo({ target, tenant }: LoadSettings, events: SenderEvents): Promise<Sender> {
+  switch (target.kind) {
+    case 'gateway':
+      return sendOverGrpc(target, events);
+    case 'unary':
+      return sendUnary(target, events);
+    case 'log':
+      return sendToLog({ ...target, tenant }, events);
+    default: {
+      const never: never = target;
+      throw new Error(`unknown target ${String(never)}`);
+    }
+  }
+}
+
 async function configure(given: LoadSettings): Promise<void> {
   settings = given;
+  const days = given.spreadDays;
   const count = Math.min(given.inFlight, Math.max(4, Math.ceil(differentEvents / given.batch)));
   const messages = Array.from({ length: count }, (_, i) =>
     prepare({
-      target: given.target.kind,
+      target: payloadOf(given.target),
       events: given.batch,
       seed: given.seed * 65_536 + i,
       tenant: given.tenant,
+      ...(days === undefined
+        ? {}
+        : { batch: (random: Random) => spread(random, makeBatch(random, given.batch), days) }),
     }),
   );
   const made = createGenerator({ messages, inFlight: given.inFlight, run: (Date.now() ^ (process.pid << 16)) >>> 0 });
@@ -85,10 +119,7 @@ async function configure(given: LoadSettings): Promise<void> {
       runSoon();
     },
   };
-  sender =
-    given.target.kind === 'gateway'
-      ? sendOverGrpc(given.target, events)
-      : await sendToLog({ ...given.target, tenant: given.tenant }, events);
+  sender = await senderTo(given, events);
   made.attach(sender);
   const bytes = messages.reduce((sum, message) => sum + message.batch.end - message.batch.start, 0);
   say({ type: 'ready', bytesPerEvent: bytes / messages.length / given.batch });

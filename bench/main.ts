@@ -2,8 +2,8 @@
  * `npm run bench -- <command> [options]`: the benchmarks.
  *
  *   main.ts          the list of commands (this file); options.ts reads their values
- *   cases/           what can be measured: case.ts (a case of sending events and its command), ingest.ts (gateway, ceiling),
- *                    e2e.ts; storage.ts: bytes on disk
+ *   cases/           what can be measured: case.ts (a case of sending events and its command), ingest.ts (gateway, unary,
+ *                    ceiling), e2e.ts, loader.ts, query.ts; storage.ts: bytes on disk; fill.ts: fills the log
  *   scenarios/       load shapes through the whole stack, with verdicts
  *   gate/            ratios that the tests hold performance to
  *   stack.ts         the servers of a case, each its own process; roles.ts starts one; ceiling-streams.ts
@@ -17,7 +17,9 @@
 import { Command } from 'commander';
 import { UsageError } from '../lib/errors.js';
 import { e2eCommand } from './cases/e2e.js';
-import { ceilingCommand, gatewayCommand } from './cases/ingest.js';
+import { ceilingCommand, gatewayCommand, unaryCommand } from './cases/ingest.js';
+import { loaderCommand } from './cases/loader.js';
+import { queryCommand } from './cases/query.js';
 import { gateCommand } from './gate/index.js';
 import { scenarioCommands } from './scenarios/index.js';
 
@@ -25,7 +27,10 @@ import { scenarioCommands } from './scenarios/index.js';
 const commands: readonly Command[] = [
   e2eCommand(),
   gatewayCommand(),
+  unaryCommand(),
   ceilingCommand(),
+  loaderCommand(),
+  queryCommand(),
   gateCommand(),
   ...scenarioCommands(),
 ];

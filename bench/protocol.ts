@@ -2,6 +2,7 @@
  * What the benchmark and its load processes say to each other, over Node's IPC.
  */
 import type { Counts } from './generator.js';
+import type { UnaryTarget } from './send-unary.js';
 
 export type LoadTarget =
   | {
@@ -11,6 +12,7 @@ export type LoadTarget =
       readonly connections: number;
       readonly streams: number;
     }
+  | ({ readonly kind: 'unary' } & UnaryTarget)
   | { readonly kind: 'log'; readonly natsUrl: string; readonly shards: number; readonly subjectRoot: string };
 
 export interface LoadSettings {
@@ -20,6 +22,8 @@ export interface LoadSettings {
   readonly batch: number;
   /** Most batches in flight. */
   readonly inFlight: number;
+  /** Spreads occurred_at over so many days. */
+  readonly spreadDays?: number;
   /** Load processes have different seeds. */
   readonly seed: number;
 }

@@ -38,11 +38,13 @@ export function startSampling(stack: Stack, pids: Pids, acked: () => number, eve
   const peak: Record<string, number> = {};
   let before: { at: number; acked: number; stored: number } | undefined;
   let stopped = false;
+  let end: Record<string, number> = {};
 
   const memory = (): Record<string, number> => {
     const now = rssByRole(pids);
     for (const [role, mib] of Object.entries(now)) {
-      if (!(mib <= (peak[role] ?? 0))) peak[role] = mib;
+      // A process that is gone has no memory, and takes nothing from the peak.
+      if (mib > (peak[role] ?? 0)) peak[role] = mib;
     }
     return now;
   };
@@ -82,9 +84,10 @@ export function startSampling(stack: Stack, pids: Pids, acked: () => number, eve
   return {
     samples,
     stop: () => {
+      if (!stopped) end = memory();
       stopped = true;
       clearInterval(timer);
-      return { samples, peak, end: memory() };
+      return { samples, peak, end };
     },
   };
 }

@@ -4,7 +4,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createClient } from '@clickhouse/client';
+import { ClickHouseLogLevel, createClient } from '@clickhouse/client';
 import { jetstreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { withNats } from '../lib/testing/nats.js';
@@ -60,6 +60,8 @@ export interface Stack {
   logMib(): Promise<number | undefined>;
   /** With `workersLater`: starts them. Their pids are in `pids` from then on. */
   startWorkers(): Promise<void>;
+  /** Drains and ends them: nothing is stored any more. */
+  stopWorkers(): Promise<void>;
   /** Rejects when a server ends on its own, or on SIGINT or SIGTERM; never resolves. */
   readonly failure: Promise<never>;
 }
@@ -142,6 +144,9 @@ export async function withStack<T>(options: StackOptions, use: (stack: Stack) =>
         warehouse,
         logMib: () => logMib(nats.nc),
         startWorkers,
+        stopWorkers: async () => {
+          for (const role of roles) if (role.name.startsWith('worker')) await role.close();
+        },
         failure: Promise.race([interrupted, failed]),
       });
     } finally {
@@ -162,7 +167,7 @@ async function logMib(nc: NatsConnection): Promise<number | undefined> {
 }
 
 function openWarehouse(url: string): BenchWarehouse & { close(): Promise<void> } {
-  const client = createClient({ url, request_timeout: 120_000 });
+  const client = createClient({ url, request_timeout: 120_000, log: { level: ClickHouseLogLevel.ERROR } });
   const ask = async (query: string): Promise<Record<string, string>[]> => {
     const answer = await client.query({ query, format: 'JSONEachRow' });
     return await answer.json<Record<string, string>>();

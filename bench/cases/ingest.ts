@@ -1,18 +1,19 @@
 /**
- * The cases without a warehouse: batches over streams through a gateway (`gateway`), and the same payloads straight into
- * JetStream (`ceiling`). In a run of `gateway` the two take turns, so that its ratios compare what the machine did at the
- * same time.
+ * The cases without a warehouse: batches through a gateway over streams (`gateway`) or as unary calls (`unary`), and the
+ * same payloads straight into JetStream (`ceiling`). Gateway and raw publisher take turns in a run, so that the ratios
+ * compare what the machine did at the same time.
  */
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { ceilingRoot, emptyStreams, ensureCeilingStreams } from '../ceiling-streams.js';
 import { latencyChart, sampleCharts, throughputCharts } from '../charts.js';
 import { type Fleet, startFleet } from '../fleet.js';
 import { measurePhase, type Phase } from '../measure.js';
 import { cpuTogether, median, ratioOfRounds } from '../medians.js';
-import { positiveList } from '../options.js';
+import { positive, positiveList } from '../options.js';
 import type { LoadTarget } from '../protocol.js';
 import { ingestReport, ingestTitle, phaseLines, type Result, roundLines, row } from '../report.js';
 import { profileArguments } from '../roles.js';
+import type { UnaryProtocol } from '../send-unary.js';
 import { type Stack, withStack } from '../stack.js';
 import {
   addRounds,
@@ -30,12 +31,27 @@ interface GatewayOptions extends CaseOptions, StreamOptions, RoundOptions {
   readonly ceiling: boolean;
 }
 
+interface UnaryOptions extends Omit<GatewayOptions, 'streams'> {
+  readonly clients: number;
+  readonly connectionPerClient: boolean;
+  readonly protocol: UnaryProtocol;
+}
+
+/** What is measured, and how the load gets there. */
+interface Side {
+  readonly name: 'ceiling' | 'gateway' | 'unary';
+  /** Undefined: the raw publisher alone. */
+  readonly target: ((stack: Stack) => LoadTarget) | undefined;
+  /** For the JSON. */
+  readonly facts?: (acked: number, batch: number) => Readonly<Record<string, unknown>>;
+}
+
 /** Ends what was started whatever happens. */
 async function withFleet<T>(
   stack: Stack,
   target: LoadTarget,
   batch: number,
-  options: GatewayOptions,
+  options: Omit<GatewayOptions, 'streams'>,
   use: (fleet: Fleet) => Promise<T>,
 ): Promise<T> {
   const fleet = await startFleet({
@@ -54,18 +70,19 @@ async function withFleet<T>(
   }
 }
 
-/** @param viaGateway false: only the raw publisher runs */
-async function* ingest(options: GatewayOptions, viaGateway: boolean, progress: Progress): AsyncGenerator<Result> {
+async function* ingest(
+  options: Omit<GatewayOptions, 'streams'>,
+  side: Side,
+  progress: Progress,
+): AsyncGenerator<Result> {
   const { shards, flags, telemetry, profile } = options;
   for (const batch of options.batches ?? [options.batch]) {
     progress(`batches of ${batch}: starting the servers`);
     yield await withStack(
-      { gateways: viaGateway ? 1 : 0, workers: 0, shards, flags, telemetry, profile },
+      { gateways: side.target === undefined ? 0 : 1, workers: 0, shards, flags, telemetry, profile },
       async (stack): Promise<Result> => {
         const known = await ensureCeilingStreams(stack.nc, shards);
         const log: LoadTarget = { kind: 'log', natsUrl: stack.natsUrl, shards: known, subjectRoot: ceilingRoot };
-        const { connections, streams } = options;
-        const gateway: LoadTarget = { kind: 'gateway', url: stack.gatewayUrl, key: stack.key, connections, streams };
         const measure = async (name: string, fleet: Fleet, rate: number | 'max'): Promise<Phase> => {
           const roles = name === 'ceiling' ? ['nats'] : ['nats', 'gateway'];
           const { seconds, warmUp: warmUpSeconds } = options;
@@ -75,9 +92,9 @@ async function* ingest(options: GatewayOptions, viaGateway: boolean, progress: P
             await emptyStreams(stack.nc, known);
           }
         };
-        if (!viaGateway) return withFleet(stack, log, batch, options, (fleet) => alone('ceiling', fleet, measure));
-        return withFleet(stack, gateway, batch, options, async (fleet) => {
-          if (!options.ceiling || typeof options.rate === 'number') return alone('gateway', fleet, measure);
+        const target = side.target?.(stack) ?? log;
+        return withFleet(stack, target, batch, options, async (fleet) => {
+          if (target === log || !options.ceiling || typeof options.rate === 'number') return alone(fleet, measure);
           return withFleet(stack, log, batch, options, (publisher) => beside(fleet, publisher, measure));
         });
       },
@@ -86,12 +103,12 @@ async function* ingest(options: GatewayOptions, viaGateway: boolean, progress: P
     type Measure = (name: string, fleet: Fleet, rate: number | 'max') => Promise<Phase>;
 
     /** Rounds of one side only. */
-    async function alone(name: 'ceiling' | 'gateway', fleet: Fleet, measure: Measure): Promise<Result> {
+    async function alone(fleet: Fleet, measure: Measure): Promise<Result> {
       const rounds: Phase[] = [];
       if (typeof options.rate !== 'number') {
-        for (let i = 0; i < options.runs; i++) rounds.push(await measure(name, fleet, 'max'));
+        for (let i = 0; i < options.runs; i++) rounds.push(await measure(side.name, fleet, 'max'));
       }
-      return resultOf(name, fleet, rounds, undefined, await last(name, fleet, rounds, measure));
+      return resultOf(fleet, rounds, undefined, await last(fleet, rounds, measure));
     }
 
     /** Gateway and raw publisher in turn; who begins changes from round to round. */
@@ -101,27 +118,27 @@ async function* ingest(options: GatewayOptions, viaGateway: boolean, progress: P
       for (let i = 0; i < options.runs; i++) {
         progress(`round ${i + 1} of ${options.runs}`);
         if (i % 2 === 0) raw.push(await measure('ceiling', publisher, 'max'));
-        rounds.push(await measure('gateway', fleet, 'max'));
+        rounds.push(await measure(side.name, fleet, 'max'));
         if (i % 2 === 1) raw.push(await measure('ceiling', publisher, 'max'));
       }
-      return resultOf('gateway', fleet, rounds, raw, await last('gateway', fleet, rounds, measure));
+      return resultOf(fleet, rounds, raw, await last(fleet, rounds, measure));
     }
 
     /** The phase that tells latency: at half of what the rounds reached, or at the rate that was asked for. */
-    async function last(name: string, fleet: Fleet, rounds: readonly Phase[], measure: Measure): Promise<Phase> {
-      if (typeof options.rate === 'number') return measure(name, fleet, options.rate);
+    async function last(fleet: Fleet, rounds: readonly Phase[], measure: Measure): Promise<Phase> {
+      if (typeof options.rate === 'number') return measure(side.name, fleet, options.rate);
       const newest = rounds.at(-1);
       if (options.rate === 'max' && newest !== undefined) return newest;
-      return measure(name, fleet, median(rounds.map((phase) => phase.acked_events_per_s)) / 2);
+      return measure(side.name, fleet, median(rounds.map((phase) => phase.acked_events_per_s)) / 2);
     }
 
     function resultOf(
-      name: string,
       fleet: Fleet,
       rounds: readonly Phase[],
       raw: readonly Phase[] | undefined,
       latency: Phase,
     ): Result {
+      const { name } = side;
       const throughput = rounds.length === 0 ? [latency] : rounds;
       const ceiling = raw && {
         phases: raw,
@@ -148,13 +165,13 @@ async function* ingest(options: GatewayOptions, viaGateway: boolean, progress: P
         lines.push(
           ...roundLines('ceiling', raw),
           '',
-          row('gateway to ceiling', `${ceiling.ratio.toFixed(2)} × its events/s`),
+          row(`${name} to ceiling`, `${ceiling.ratio.toFixed(2)} × its events/s`),
           row('gateway + nats to', `publisher + nats: ${ceiling.cpuRatio.toFixed(2)} × its CPU an event`),
         );
       }
       if (latency !== rounds.at(-1)) lines.push(...phaseLines(name, latency));
       return {
-        json: { ...report },
+        json: { ...report, ...side.facts?.(report.acked_events_per_s, batch) },
         lines,
         charts: [
           ...throughputCharts(x, sides),
@@ -194,7 +211,13 @@ Examples:
   npm run bench -- gateway --rate 500000 --seconds 30 --set gateway.publish-window=64
   npm run bench -- gateway --no-ceiling --rate max --runs 1 --profile bench-results/profile
 `,
-    run: (options, progress) => ingest(options, true, progress),
+    run: (options, progress) => {
+      const { connections, streams } = options;
+      const target = ({ gatewayUrl: url, key }: Stack): LoadTarget => ({
+        ...{ kind: 'gateway', url, key, connections, streams },
+      });
+      return ingest(options, { name: 'gateway', target }, progress);
+    },
   });
 
 export const ceilingCommand = (): Command =>
@@ -210,5 +233,50 @@ Figures:
 Examples:
   npm run bench -- ceiling --batches 1,20,500 --json
 `,
-    run: (options, progress) => ingest(options, false, progress),
+    run: (options, progress) => ingest(options, { name: 'ceiling', target: undefined }, progress),
+  });
+
+export const unaryCommand = (): Command =>
+  caseCommand<UnaryOptions>({
+    name: 'unary',
+    summary: 'small batches from many clients, each with one unary call in flight, gRPC or Connect',
+    seconds: 5,
+    warmUp: 3,
+    add: (command) =>
+      addRounds(command)
+        .option(
+          '--clients <n>',
+          'clients, each with one call in flight, all load processes together',
+          positive(65_536),
+          200,
+        )
+        .option('--batch <events>', 'events of a batch', positive(2_000), 20)
+        .option('--batches <sizes>', 'several sizes, one case each, e.g. 1,5,20', positiveList(2_000))
+        .addOption(new Option('--protocol <name>', 'of the calls').choices(['connect', 'grpc']).default('connect'))
+        .option('--connections <n>', 'connections of each load process, which the clients share', positive(10_000), 8)
+        .option('--connection-per-client', 'each client has a connection of its own', false)
+        .option('--no-ceiling', 'leave the raw publisher out'),
+    help: `
+Figures:
+  Closed-loop rounds: each client sends its next call when the one before is answered; calls_per_s is what they reach.
+  The raw publisher takes its turn with the same payloads, each batch a message of its own, as many in flight.
+  Then one open-loop phase at half of the rate gives ack_ms.
+  The load is plain sockets with requests encoded ahead, a few microseconds of CPU a call: the gateway is measured.
+Examples:
+  npm run bench -- unary --json
+  npm run bench -- unary --protocol grpc --connection-per-client
+  npm run bench -- unary --batches 1,5,20 --clients 1000 --connections 32
+`,
+    run: (given, progress) => {
+      const { protocol, clients } = given;
+      const perProcess = Math.max(1, Math.round(clients / given.loadProcesses));
+      const connections = given.connectionPerClient ? perProcess : given.connections;
+      const target = ({ gatewayUrl: url, key }: Stack): LoadTarget => ({
+        ...{ kind: 'unary', url, key, protocol, connections },
+      });
+      const facts = (acked: number, batch: number) => ({
+        ...{ protocol, clients, connections: connections * given.loadProcesses, calls_per_s: acked / batch },
+      });
+      return ingest({ ...given, connections, inFlight: clients }, { name: 'unary', target, facts }, progress);
+    },
   });

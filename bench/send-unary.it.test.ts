@@ -1,0 +1,151 @@
+/**
+ * The load generator's unary calls against node's own HTTP/2 server, which reads and checks every byte of the protocol.
+ */
+import { createServer, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { type PublishRequest, PublishRequestSchema, PublishResponseSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { createGenerator, type Generator } from './generator.js';
+import { closedLoop } from './pace.js';
+import { prepare } from './payload.js';
+import { sendUnary, type UnaryProtocol } from './send-unary.js';
+
+interface Seen {
+  readonly requests: Map<string, PublishRequest[]>;
+  readonly headers: Set<string>;
+  readonly sessions: Set<ServerHttp2Session>;
+  opened: number;
+  mostCallsAtOnce: number;
+}
+
+type Handle = (request: PublishRequest, stream: ServerHttp2Stream) => 'accept' | 'refuse' | 'nothing';
+
+const connections = 3;
+
+async function generate(
+  protocol: UnaryProtocol,
+  events: number,
+  batches: number,
+  handle: Handle,
+): Promise<{ seen: Seen; generator: Generator }> {
+  const seen: Seen = { requests: new Map(), headers: new Set(), sessions: new Set(), opened: 0, mostCallsAtOnce: 0 };
+  let calls = 0;
+  // The connection's window stays at 64 KiB, so that it is used up again and again.
+  const server = createServer({ settings: { initialWindowSize: 256 * 1024 } });
+  server.on('session', (session) => {
+    seen.opened++;
+    seen.sessions.add(session);
+    session.on('close', () => seen.sessions.delete(session));
+  });
+  server.on('stream', (stream, headers) => {
+    seen.mostCallsAtOnce = Math.max(seen.mostCallsAtOnce, ++calls);
+    stream.on('close', () => calls--);
+    stream.on('error', () => undefined);
+    seen.headers.add(
+      [':method', ':path', 'content-type', 'authorization', 'te'].map((name) => headers[name]).join(' '),
+    );
+    const chunks: Buffer[] = [];
+    stream.on('data', (chunk: Buffer) => chunks.push(chunk));
+    stream.on('end', () => {
+      const bytes = Buffer.concat(chunks);
+      const request = fromBinary(PublishRequestSchema, protocol === 'grpc' ? bytes.subarray(5) : bytes);
+      seen.requests.set(request.batchId, [...(seen.requests.get(request.batchId) ?? []), request]);
+      const decision = handle(request, stream);
+      if (decision === 'nothing' || stream.destroyed) return;
+      if (decision === 'refuse') {
+        stream.respond({ ':status': 429, 'content-type': 'application/json' });
+        stream.end('{"code":"resource_exhausted","message":"come back"}');
+        return;
+      }
+      const result = { batchId: request.batchId, accepted: request.batch?.events.length ?? 0 };
+      const message = toBinary(PublishResponseSchema, create(PublishResponseSchema, { result }));
+      const head = Buffer.alloc(protocol === 'grpc' ? 5 : 0);
+      if (head.length > 0) head.writeUInt32BE(message.length, 1);
+      stream.respond({ ':status': 200, 'content-type': 'application/grpc' }, { waitForTrailers: protocol === 'grpc' });
+      stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }));
+      stream.end(Buffer.concat([head, message]));
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const address = server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : 0;
+  const target = protocol === 'grpc' ? 'gateway' : 'connect';
+  const generator = createGenerator({
+    messages: [prepare({ target, events, seed: 9, tenant: 't' })],
+    inFlight: 12,
+    run: 7,
+  });
+  const sender = sendUnary({ url: `http://127.0.0.1:${port}`, key: 'good', protocol, connections }, generator.events);
+  generator.attach(sender);
+  generator.pace(closedLoop());
+  const until = Date.now() + 10_000;
+  try {
+    while ((generator.inFlight > 0 || generator.total.batches < batches) && generator.error === undefined) {
+      if (generator.total.batches >= batches) generator.pace(undefined);
+      generator.tick();
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      if (Date.now() > until) throw new Error(`still ${generator.inFlight} in flight: ${generator.lastReason}`);
+    }
+    return { seen, generator };
+  } finally {
+    await sender.close();
+    for (const session of seen.sessions) session.destroy();
+    await new Promise<void>((resolve) => server.close(() => resolve()));
+  }
+}
+
+for (const protocol of ['grpc', 'connect'] as const) {
+  for (const events of [1, 20, 300]) {
+    test(`${protocol}: each call of ${events} events arrives whole, with the same headers, and is counted once`, async () => {
+      const { seen, generator } = await generate(protocol, events, 200, () => 'accept');
+      assert.is(generator.error, undefined);
+      assert.is(generator.total.batches, seen.requests.size);
+      assert.is(generator.total.acked, seen.requests.size * events);
+      assert.is(generator.total.resends, 0);
+      const ids = [...seen.requests.values()].flatMap((requests) => requests[0]?.batch?.events.map((e) => e.eventId));
+      assert.is(new Set(ids).size, generator.total.acked);
+      const path = '/sluice.ingest.v1.IngestService/Publish';
+      const [type, te] = protocol === 'grpc' ? ['application/grpc+proto', 'trailers'] : ['application/proto', ''];
+      assert.equal([...seen.headers], [`POST ${path} ${type} Bearer good ${te}`]);
+      assert.is(seen.opened, connections);
+      // Of 300 events one call fills the connection's first window: the next one waits.
+      if (events < 300) assert.ok(seen.mostCallsAtOnce > 1);
+    });
+  }
+}
+
+test('a call that was not accepted is made again under its name with the next attempt', async () => {
+  let n = 0;
+  const handle: Handle = (request) => (request.attempt === 1 && n++ % 10 === 0 ? 'refuse' : 'accept');
+  const { seen, generator } = await generate('connect', 5, 100, handle);
+  assert.match(generator.lastReason ?? '', /resource_exhausted.*come back/);
+  assert.is(generator.total.acked, seen.requests.size * 5);
+  const twice = [...seen.requests.values()].filter((requests) => requests.length > 1);
+  assert.ok(twice.length >= 5);
+  assert.is(generator.total.resends, twice.length);
+  for (const [first, second] of twice) {
+    assert.equal([first?.attempt, second?.attempt], [1, 2]);
+    assert.equal(second?.batch, first?.batch);
+  }
+});
+
+test('calls on a lost connection are made again on a new one; one that is leaving is left without loss', async () => {
+  let n = 0;
+  const handle: Handle = (_, stream) => {
+    n++;
+    if (n === 60) {
+      setImmediate(() => stream.session?.destroy());
+      return 'nothing';
+    }
+    if (n === 120) stream.session?.goaway();
+    return 'accept';
+  };
+  const { seen, generator } = await generate('grpc', 5, 200, handle);
+  assert.is(generator.error, undefined);
+  assert.is(generator.total.batches, seen.requests.size);
+  assert.ok(generator.total.resends >= 1);
+  assert.is(seen.opened, connections + 2);
+});
+
+test.run();
