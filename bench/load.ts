@@ -5,16 +5,18 @@
  *   pace.ts          when to send (open and closed loop)
  *   payload.ts       what is sent: encoded once, patched in place
  *   generator.ts     the core: in flight, retries, latencies
- *   sender.ts        the seam to a way of sending: send-grpc.ts (streams), send-unary.ts (with h2-frames.ts), send-log.ts;
- *                    grpc-answers.ts reads what comes back
+ *   sender.ts        the seam to a way of sending: send-grpc.ts (streams), send-unary.ts (with h2-frames.ts), send-log.ts,
+ *                    compare/send-http.ts; grpc-answers.ts reads what comes back
  *   latency.ts       histograms
  */
 import type { EventBatch } from '#gen/sluice/event/v1/event_pb.js';
 import { makeBatch, type Random } from '../lib/testing/batches.js';
+import { prepareJson } from './compare/json-payload.js';
+import { sendOverHttp } from './compare/send-http.js';
 import { createGenerator, type Generator } from './generator.js';
 import { packHistogram } from './latency.js';
 import { closedLoop, openLoop } from './pace.js';
-import { type PayloadTarget, prepare } from './payload.js';
+import { type PrepareOptions, prepare } from './payload.js';
 import type { FromLoad, LoadSettings, LoadTarget, ToLoad } from './protocol.js';
 import { sendOverGrpc } from './send-grpc.js';
 import { sendToLog } from './send-log.js';
@@ -73,15 +75,17 @@ function spread(random: Random, batch: EventBatch, days: number): EventBatch {
   return batch;
 }
 
-const payloadOf = (target: LoadTarget): PayloadTarget =>
+const payloadOf = (target: Exclude<LoadTarget, { kind: 'json' }>): PrepareOptions['target'] =>
   target.kind === 'unary' ? (target.protocol === 'grpc' ? 'gateway' : 'connect') : target.kind;
 
-async function senderTo({ target, tenant }: LoadSettings, events: SenderEvents): Promise<Sender> {
+async function senderTo({ target, tenant, inFlight }: LoadSettings, events: SenderEvents): Promise<Sender> {
   switch (target.kind) {
     case 'gateway':
       return sendOverGrpc(target, events);
     case 'unary':
       return sendUnary(target, events);
+    case 'json':
+      return sendOverHttp({ url: target.url, connections: inFlight }, events);
     case 'log':
       return sendToLog({ ...target, tenant }, events);
     default: {
@@ -95,17 +99,22 @@ async function configure(given: LoadSettings): Promise<void> {
   settings = given;
   const days = given.spreadDays;
   const count = Math.min(given.inFlight, Math.max(4, Math.ceil(differentEvents / given.batch)));
-  const messages = Array.from({ length: count }, (_, i) =>
-    prepare({
-      target: payloadOf(given.target),
+  const { target } = given;
+  const messages = Array.from({ length: count }, (_, i) => {
+    const seed = given.seed * 65_536 + i;
+    if (target.kind === 'json') {
+      return prepareJson({ events: given.batch, seed, host: new URL(target.url).host, key: target.key });
+    }
+    return prepare({
+      target: payloadOf(target),
       events: given.batch,
-      seed: given.seed * 65_536 + i,
+      seed,
       tenant: given.tenant,
       ...(days === undefined
         ? {}
         : { batch: (random: Random) => spread(random, makeBatch(random, given.batch), days) }),
-    }),
-  );
+    });
+  });
   const made = createGenerator({ messages, inFlight: given.inFlight, run: (Date.now() ^ (process.pid << 16)) >>> 0 });
   generator = made;
   const events = {

@@ -6,13 +6,14 @@
  *                    ceiling), e2e.ts, loader.ts, query.ts; storage.ts: bytes on disk; fill.ts: fills the log
  *   scenarios/       load shapes through the whole stack, with verdicts
  *   gate/            ratios that the tests hold performance to
+ *   compare/         command.ts: our gateway beside the same door built in other ways, which are in peers/
  *   stack.ts         the servers of a case, each its own process; roles.ts starts one; ceiling-streams.ts
  *   fleet.ts         the load processes; protocol.ts is how they are spoken to, load.ts is their entry
  *   measure.ts       one measured phase; samples.ts: what is looked at while it runs
  *   cpu.ts           CPU time, memory, disk; latency.ts: histograms; medians.ts
  *   exactly-once.ts  is what was acknowledged stored once?
  *   results.ts       how every command ends: report.ts (lines, JSON), report-page.ts (HTML), charts.ts
- *   parse.ts, ingest-core.ts, worker-core.ts (with swallow.ts)   measure one part alone
+ *   ingest-core.ts, worker-core.ts (with swallow.ts)   measure one part alone
  */
 import { Command } from 'commander';
 import { UsageError } from '../lib/errors.js';
@@ -20,6 +21,9 @@ import { e2eCommand } from './cases/e2e.js';
 import { ceilingCommand, gatewayCommand, unaryCommand } from './cases/ingest.js';
 import { loaderCommand } from './cases/loader.js';
 import { queryCommand } from './cases/query.js';
+import { compareCommand } from './compare/command.js';
+import { formatsCommand } from './compare/formats.js';
+import { parseCommand } from './compare/parse.js';
 import { gateCommand } from './gate/index.js';
 import { scenarioCommands } from './scenarios/index.js';
 
@@ -32,6 +36,9 @@ const commands: readonly Command[] = [
   loaderCommand(),
   queryCommand(),
   gateCommand(),
+  compareCommand(),
+  parseCommand(),
+  formatsCommand(),
   ...scenarioCommands(),
 ];
 

@@ -12,8 +12,9 @@ import { PublishStreamRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { encodeBatch, makeBatch, type Random, seededRandom } from '../lib/testing/batches.js';
 
-/** `connect`: the message alone; `gateway`: in a frame of gRPC, for streams and unary calls alike; `log`: as stored. */
-export type PayloadTarget = 'gateway' | 'connect' | 'log';
+/** `connect`: the message alone; `gateway`: in a frame of gRPC, for streams and unary calls alike; `log`: as stored;
+ * `json`: a request of HTTP (compare/json-payload.ts). */
+export type PayloadTarget = 'gateway' | 'connect' | 'log' | 'json';
 
 /** One message that can be sent again and again, each time as another batch of other events. */
 export interface Prepared {
@@ -36,7 +37,7 @@ export interface Prepared {
 }
 
 export interface PrepareOptions {
-  readonly target: PayloadTarget;
+  readonly target: Exclude<PayloadTarget, 'json'>;
   /** Events of a batch. */
   readonly events: number;
   /** Generators with different seeds never make the same event_id. */
@@ -47,8 +48,8 @@ export interface PrepareOptions {
 }
 
 const idLength = 36;
-const batchIdLength = 24;
-const batchIdBlank = 'b-00000000-0000-00000000';
+export const batchIdLength = 24;
+export const batchIdBlank = 'b-00000000-0000-00000000';
 /** Largest attempt that stays one byte. */
 const maxAttempt = 127;
 /** Four hex digits of 16 bits, as the 32 bits of their text: 256 KiB, which stay in the cache of a core. */
@@ -123,7 +124,7 @@ export function copyOf(prepared: Prepared): Prepared {
   return { ...prepared, bytes, view: viewOf(bytes) };
 }
 
-const viewOf = (bytes: Buffer): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+export const viewOf = (bytes: Buffer): DataView => new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 
 export interface BatchName {
   /** 32 bits that name the generator's run. */
@@ -164,7 +165,9 @@ export function patch(prepared: Prepared, name: BatchName, nowMs: number): void 
 
 /** The same batch once more: everything stays but the attempt and the send time. */
 export function patchAttempt(prepared: Prepared, attempt: number, nowMs: number): void {
-  prepared.bytes[prepared.attemptOffset] = Math.min(attempt, maxAttempt);
+  // In JSON it is one digit.
+  prepared.bytes[prepared.attemptOffset] =
+    prepared.target === 'json' ? 0x30 + Math.min(attempt, 9) : Math.min(attempt, maxAttempt);
   if (prepared.secondsOffset >= 0) {
     let seconds = Math.floor(nowMs / 1000);
     for (let i = 0; i < 5; i++) {

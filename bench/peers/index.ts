@@ -6,7 +6,7 @@
  *   index.ts         the list of peers, and how one is started (this file); peer-main.ts is the entry of those in Node
  *   fastify.ts       JSON over HTTP/1.1, checked by Fastify's own compiled JSON Schema (json-schema.ts)
  *   connect.ts       the same contract as ours on connect-node: decode with protobuf-es, check objects, encode
- *   grpc.ts          the same contract on grpc-js, with protobufjs
+ *   grpc.ts          the same contract on grpc-js, with protobufjs (protobufjs-contract.ts)
  *   fiber/           JSON in Go: Fiber and goccy/go-json; build-go.ts builds it, go-missing.ts says that it cannot
  *   object-checks.ts the field rules as compiled checks of decoded messages (connect.ts, grpc.ts)
  *   plain-json.ts    events as a JSON API would take them

@@ -3,7 +3,7 @@
  *
  * Each kind of text has a fast test, true for what nearly all traffic holds (ASCII), that looks at four bytes a step;
  * what fails it goes to `textFault`, which decides exactly. With ids checked byte by byte the whole scan ran 8 % slower
- * (bench/parse.ts).
+ * (`bench -- parse`).
  */
 import { Charset } from '#gen/sluice/rules/v1/rules_pb.js';
 

@@ -43,7 +43,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   gateway: ['lib'],
   workers: ['lib'],
   cli: ['lib', 'sdk-gen'],
-  bench: ['lib', 'gateway', 'sdk-gen'],
+  bench: ['lib', 'gateway', 'workers', 'sdk-gen'],
 };
 
 /** What a file imports from this project, as paths from the root without extension. */

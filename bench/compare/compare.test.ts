@@ -1,0 +1,104 @@
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { patch, patchAttempt, prepare } from '../payload.js';
+import { plainJson } from '../peers/plain-json.js';
+import { toTable } from './command.js';
+import { prepareJson } from './json-payload.js';
+import { readHttpAnswer } from './send-http.js';
+import { commonRateOf, cpuRatio, median, rotated, type Standing } from './turns.js';
+
+const options = { events: 20, seed: 7, host: '127.0.0.1:8080', key: 'k' };
+
+interface Body {
+  readonly batchId: string;
+  readonly attempt: number;
+  readonly events: { eventId: string }[];
+}
+
+function split(bytes: Buffer): { head: string; body: Body } {
+  const end = bytes.indexOf('\r\n\r\n') + 4;
+  return { head: bytes.toString('latin1', 0, end), body: JSON.parse(bytes.toString('utf8', end)) as Body };
+}
+
+test('a JSON request is the same events as the Protobuf request of that seed', () => {
+  const json = prepareJson(options);
+  const { body } = split(json.bytes);
+  const batch = makeBatch(seededRandom(7), 20);
+  assert.equal(body.events, JSON.parse(JSON.stringify(batch.events.map(plainJson))));
+  const protobuf = prepare({ target: 'gateway', events: 20, seed: 7, tenant: 'acme' });
+  const { start, end } = protobuf.batch;
+  assert.equal(protobuf.bytes.subarray(start, end), Buffer.from(encodeBatch(batch)));
+});
+
+test('a JSON request names its length, and patching keeps it JSON with new ids every time', () => {
+  const json = prepareJson(options);
+  const seen = new Set<string>();
+  for (let number = 0; number < 50; number++) {
+    patch(json, { run: 9, slot: 3, number }, Date.now());
+    patchAttempt(json, 1 + (number % 20), Date.now());
+    const { head, body } = split(json.bytes);
+    assert.is(Number(/content-length: (\d+)/.exec(head)?.[1]), json.bytes.length - head.length);
+    assert.is(body.attempt, Math.min(9, 1 + (number % 20)));
+    assert.is(body.batchId, `b-00000009-0003-${number.toString(16).padStart(8, '0')}`);
+    for (const { eventId } of body.events) {
+      assert.match(eventId, /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}$/);
+      seen.add(eventId);
+    }
+  }
+  assert.is(seen.size, 50 * 20);
+});
+
+test('an answer is read when all of it is there, whatever the pieces', () => {
+  const whole = Buffer.from('HTTP/1.1 202 Accepted\r\nContent-Length: 7\r\n\r\n{"a":1}');
+  for (let cut = 0; cut < whole.length; cut++) assert.is(readHttpAnswer(whole.subarray(0, cut)), undefined);
+  assert.equal(readHttpAnswer(whole), { status: 202, body: '{"a":1}' });
+  assert.throws(() => readHttpAnswer(Buffer.concat([whole, Buffer.from('x')])), /more than one/);
+  assert.throws(() => readHttpAnswer(Buffer.from('HTTP/1.1 200 OK\r\nfoo: 1\r\n\r\n')), /not an answer/);
+});
+
+test('rounds begin with another contender each time, and the median is the middle', () => {
+  assert.equal(rotated(['a', 'b', 'c'], 0), ['a', 'b', 'c']);
+  assert.equal(rotated(['a', 'b', 'c'], 4), ['b', 'c', 'a']);
+  assert.is(median([9, 1, 5]), 5);
+  assert.is(median([4, 1, 2, 9]), 3);
+  assert.ok(Number.isNaN(median([])));
+});
+
+test('the common rate is half of the slowest, but for those far behind', () => {
+  assert.is(commonRateOf([1_000_000, 100_000, 400_000]), 50_000);
+  assert.is(commonRateOf([1_000_000, 100_000, 20_000]), 50_000);
+});
+
+function standing(name: string, cpu: readonly number[]): Standing {
+  return {
+    name,
+    summary: '',
+    acked_events_per_s: 1_000_000 / (cpu[0] as number),
+    cpu_s_per_million: { server: median(cpu), nats: 0.2, load: 0.3 },
+    rss_mib: 100,
+    ack_ms: { p50: 1, p95: 2, p99: 3 },
+    open_rate: 40_000,
+    wire_bytes_per_event: 150,
+    log_bytes_per_event: 151,
+    rounds: cpu.map((server) => ({ acked_events_per_s: 1, server_cpu_s_per_million: server })),
+  };
+}
+
+test('CPU ratios are those inside a round: a slow round of the machine does not count', () => {
+  // The machine is three times slower in the second round.
+  const all = [standing('sluice', [0.5, 1.5, 0.5]), standing('other', [2, 6, 2])];
+  assert.is(cpuRatio(all, 'other'), 4);
+  assert.is(cpuRatio(all, 'sluice'), 1);
+});
+
+test('the table sets everybody beside ours, and the quoted rows apart', () => {
+  const table = toTable([standing('sluice', [0.5]), standing('other', [2])], 40_000);
+  const row = table.split('\n').find((line) => line.startsWith('other'));
+  assert.match(row ?? '', /500,000 {2}\(0\.25\) +2\.00 {2}\(4\.00\)/);
+  assert.match(table, /quoted: .*350,000 events\/s \(0\.17\)/);
+  assert.match(table, /not measured here/);
+  assert.throws(() => toTable([standing('other', [2])], 1), /needs sluice/);
+});
+
+test.run();
