@@ -3,7 +3,8 @@
  *
  *   main.ts          the list of commands (this file); options.ts reads their values
  *   cases/           what can be measured: case.ts (a case of sending events and its command), ingest.ts (gateway, unary,
- *                    ceiling), e2e.ts, loader.ts, query.ts; storage.ts: bytes on disk; fill.ts: fills the log
+ *                    ceiling), e2e.ts, loader.ts, query.ts; storage.ts: bytes on disk; fill.ts: fills the log;
+ *                    insert.ts: the warehouse's engine alone
  *   scenarios/       load shapes through the whole stack, with verdicts
  *   gate/            ratios that the tests hold performance to
  *   compare/         command.ts: our gateway beside the same door built in other ways, which are in peers/
@@ -19,6 +20,7 @@ import { Command } from 'commander';
 import { UsageError } from '../lib/errors.js';
 import { e2eCommand } from './cases/e2e.js';
 import { ceilingCommand, gatewayCommand, unaryCommand } from './cases/ingest.js';
+import { insertCommand } from './cases/insert.js';
 import { loaderCommand } from './cases/loader.js';
 import { queryCommand } from './cases/query.js';
 import { compareCommand } from './compare/command.js';
@@ -35,6 +37,7 @@ const commands: readonly Command[] = [
   ceilingCommand(),
   loaderCommand(),
   queryCommand(),
+  insertCommand(),
   gateCommand(),
   compareCommand(),
   parseCommand(),
