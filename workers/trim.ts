@@ -32,6 +32,13 @@ export interface TrimLedger {
   trimmed(hi: number): void;
 }
 
+/**
+ * A purge takes 75 to 113 ms whether it removes much or little, and publishes wait (nats-server 2.9.10; docs/performance.md, End to
+ * end): so there are few, each of so much of the stream's limit at least, or after so much more of the replay time.
+ */
+const leastShare = 1 / 8;
+const leastDelay = 1 / 60;
+
 /** Blocks are remembered one by one up to so many, then in pairs. */
 const mostEntries = 4_096;
 
@@ -53,10 +60,13 @@ export function trimLedger(): TrimLedger {
       }
     },
     point({ nowMs, streamBytes, maxBytes, replayMs }) {
-      let excess = maxBytes > 0 ? streamBytes - maxBytes / 2 : 0;
+      const above = maxBytes > 0 ? streamBytes - maxBytes / 2 : 0;
+      let excess = above >= maxBytes * leastShare ? above : 0;
       let hi: number | undefined;
+      const first = entries[0];
+      const overdue = first !== undefined && nowMs - first.timeMs > replayMs * (1 + leastDelay);
       for (const entry of entries) {
-        const old = nowMs - entry.timeMs > replayMs;
+        const old = overdue && nowMs - entry.timeMs > replayMs;
         if (!old && excess <= 0) break;
         hi = entry.hi;
         excess -= entry.bytes;
