@@ -56,14 +56,14 @@ export function chartsOf(scenario: Scenario, facts: RunFacts, summary: Summary):
         points: [[scenario.name, (seconds / events) * 1e6] as const],
       })),
     },
-    {
-      title: 'Events acknowledged per second, by customer',
-      kind: 'bar',
-      x: 'customer',
-      y: 'events/s',
-      series: [
-        { name: scenario.name, points: summary.customers.map((row) => [row.name, row.events / row.seconds] as const) },
-      ],
-    },
+    ...(summary.customers.length > 1 ? [byCustomer(scenario, summary)] : []),
   ];
 }
+
+const byCustomer = (scenario: Scenario, { customers }: Summary): Chart => ({
+  title: 'Events acknowledged per second, by customer',
+  kind: 'bar',
+  x: 'customer',
+  y: 'events/s',
+  series: [{ name: scenario.name, points: customers.map((row) => [row.name, row.events / row.seconds] as const) }],
+});

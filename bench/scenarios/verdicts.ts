@@ -125,7 +125,7 @@ export function judgeStored(
   const events = acked.reduce((sum, one) => sum + one.events, 0);
   const found =
     problems.length === 0
-      ? `${events} events of ${customers.length} customers stored as acknowledged`
+      ? `${events} events of ${customers.length} ${customers.length === 1 ? 'customer' : 'customers'} stored as acknowledged`
       : `${problems.slice(0, 5).join('; ')}${problems.length > 5 ? `; and ${problems.length - 5} more` : ''}`;
   return {
     name: 'nothing lost',
