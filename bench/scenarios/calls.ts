@@ -2,8 +2,8 @@
  * How virtual clients speak to the gateway: on bare HTTP/2, a number of clients to a connection, as behind a proxy or an SDK's pool.
  * A client has a PublishStream of its own, or makes a unary call for each batch, over gRPC or Connect.
  *
- * Honours what a client must: flow control, `Draining`, GOAWAY, retries, lost connections (with back-off). A unary call costs the load
- * process about 0.1 ms of CPU, a batch on a stream a fourth of that.
+ * Honours what a client must: flow control, `Draining`, GOAWAY, refused streams, retries, lost connections (with back-off). A call costs
+ * the load process about 0.3 ms of CPU, all its bookkeeping included (half streams, half unary calls; `bench -- endurance`).
  */
 import { type ClientHttp2Session, type ClientHttp2Stream, connect, constants } from 'node:http2';
 import { FrameReader, readAnswer } from '../grpc-answers.js';

@@ -187,7 +187,7 @@ export function scenarioCommands(): Command[] {
           .option('--seconds <s>', 'length of each of the two phases', amount(36_000), 20)
           .option(
             '--greedy <n>',
-            "times the others' load that one customer sends in the second phase",
+            'times the clients, and so the load, of the others that one customer has in the second phase',
             amount(1_000),
             20,
           ),

@@ -217,7 +217,7 @@ export interface CustomersOptions {
   readonly rate: number;
   readonly batch: number;
   readonly seconds: number;
-  /** How many times the load of the others the first customer sends in the second half. */
+  /** How many times as many clients as the others the first customer has in the second half. */
   readonly greedy: number;
   readonly warmUp: number;
 }
@@ -234,14 +234,17 @@ export function customers(options: CustomersOptions): Scenario {
   const plan: Plan = {
     phases,
     customers: names,
-    groups: names.flatMap((_, customer) =>
-      groups(calls, clients, {
+    groups: names.flatMap((_, customer) => {
+      // Greed is many more senders, not the same ones in a hurry: each keeps its think time.
+      const most = customer === 0 ? Math.max(clients, Math.round(clients * greedy)) : clients;
+      return groups(calls, most, {
         customer,
         batch,
         mix: enduring[customer % enduring.length]!.mix,
-        rates: [each, each, customer === 0 ? each * greedy : each],
-      }),
-    ),
+        rates: [each, each, each],
+        active: [clients, clients, most],
+      });
+    }),
   };
   /** By customer: calls answered in time, of those that were due. */
   const shares = (facts: RunFacts, phase: number) => facts.tally.parts[phase]!.map((part) => part.onTime / part.due);
