@@ -3,6 +3,7 @@
  * cost, without any RPC.
  *
  *   node --import tsx bench/ingest-core.ts [--events 500] [--seconds 5] [--callers 64] [--tenants 1]
+ *                                          [--window 32] [--coalesce-bytes 131072]
  */
 import { parseArgs } from 'node:util';
 import { createIngest } from '../gateway/ingest.js';
@@ -13,6 +14,7 @@ import { silentLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
 import { encodeBatch, makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { withNats } from '../lib/testing/nats.js';
+import { cpuSeconds } from './cpu.js';
 
 const { values } = parseArgs({
   options: {
@@ -20,6 +22,8 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: '5' },
     callers: { type: 'string', default: '64' },
     tenants: { type: 'string', default: '1' },
+    window: { type: 'string', default: String(gatewayOptions.publishWindow.default) },
+    'coalesce-bytes': { type: 'string', default: String(gatewayOptions.coalesceBytes.default) },
   },
 });
 const [events, seconds, callers, tenants] = [values.events, values.seconds, values.callers, values.tenants].map(
@@ -34,11 +38,17 @@ const random = seededRandom(1);
 const batches = Array.from({ length: 32 }, () => encodeBatch(makeBatch(random, events)));
 const eventBytes = batches.reduce((sum, batch) => sum + batch.length, 0) / (batches.length * events);
 
-await withNats(async ({ url }) => {
+await withNats(async ({ url, process: natsServer }) => {
+  const natsPid = natsServer().pid ?? -1;
   const nats = connectNats({ servers: url, name: 'bench', log: silentLog });
   const ingest = createIngest({
     nats,
-    config: { ...defaults, shardMaxBytes: 16 * 1024 ** 3 },
+    config: {
+      ...defaults,
+      shardMaxBytes: 16 * 1024 ** 3,
+      publishWindow: Number(values.window),
+      coalesceBytes: Number(values['coalesce-bytes']),
+    },
     metrics: createGatewayMetrics(),
     log: silentLog,
   });
@@ -75,11 +85,15 @@ await withNats(async ({ url }) => {
   const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
   await pause(1_500);
   const cpuBefore = process.cpuUsage();
+  const natsBefore = cpuSeconds(natsPid);
+  const messagesBefore = (await nats).stats().outMsgs;
   const began = performance.now();
   measuring = true;
   await pause(seconds * 1_000);
   measuring = false;
   const cpu = process.cpuUsage(cpuBefore);
+  const natsCpu = cpuSeconds(natsPid) - natsBefore;
+  const messages = (await nats).stats().outMsgs - messagesBefore;
   const elapsed = (performance.now() - began) / 1_000;
   running = false;
   await Promise.all(work);
@@ -98,6 +112,8 @@ await withNats(async ({ url }) => {
       tenants,
       acked_events_per_s: Math.round(acked / elapsed),
       cpu_s_per_million: Number(((cpu.user + cpu.system) / 1e6 / (acked / 1e6)).toFixed(3)),
+      nats_cpu_s_per_million: Number((natsCpu / (acked / 1e6)).toFixed(3)),
+      events_per_message: Math.round((acked / messages) * 10) / 10,
       user_s_per_million: Number((cpu.user / 1e6 / (acked / 1e6)).toFixed(3)),
       ack_ms: { p50: quantile(0.5), p95: quantile(0.95), p99: quantile(0.99) },
       rss_mib: Math.round(process.memoryUsage().rss / 1024 ** 2),
