@@ -73,7 +73,8 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
         duplicate: 0, // L5
         dead: 0, // L6
       };
-      await warehouse.insertBlock(insertStatement(target, constants), blockName(constants), byTenant(block.messages));
+      const statement = insertStatement(target, constants, block.messages);
+      await warehouse.insertBlock(statement, blockName(constants), byTenant(block.messages));
     },
 
     classify(error) {

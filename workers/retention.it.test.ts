@@ -91,7 +91,7 @@ test('old days are dropped, those that a shard still needs stay; then a user is 
           old('2020-01-03', generation, 9),
         ]) {
           const payload = storedPayload(random, { tenant: 'acme', batchId: `b-${block.block}`, events: 10 });
-          await warehouse.insertBlock(insertStatement(target, block), blockName(block), [payload]);
+          await warehouse.insertBlock(insertStatement(target, block, [payload]), blockName(block), [payload]);
         }
         const request = { warehouse, target, jsm, shards: 1, nowMs: Date.now(), log: silentLog };
         assert.equal(await dropOldDays({ ...request, days: 10_000 }), []);

@@ -32,6 +32,8 @@ interface Variant {
   readonly settings?: string;
   /** Changes the INSERT statement. */
   readonly insert?: (statement: string) => string;
+  /** Every column is named, also those that the block has nothing for. */
+  readonly allColumns?: boolean;
   /** The messages as the log has them, not by tenant. */
   readonly asTheyCame?: boolean;
 }
@@ -59,6 +61,7 @@ const inputOf = (statement: string): string => {
 /** The first is what Sluice does; each other one undoes one thing, then everything; the last ones store nothing. */
 const variants: readonly Variant[] = [
   { name: 'as it is' },
+  { name: 'all columns', allColumns: true },
   { name: 'messages as they came', asTheyCame: true },
   { name: 'sorted by type too', table: sortedByType },
   { name: 'wide parts', settings: wide },
@@ -71,6 +74,7 @@ const variants: readonly Variant[] = [
     table: (statement) => plainIds(sortedByType(statement)),
     settings: `${wide}, ${statistics}`,
     asTheyCame: true,
+    allColumns: true,
   },
   {
     name: '(only reading)',
@@ -140,7 +144,7 @@ async function measure(engine: Engine, folder: string, options: InsertOptions): 
     writeFileSync(files.arranged, Buffer.concat(byTenant(messages)));
     for (let k = 0; k < tables.length; k++) {
       const { variant, target, inserts } = tables[(k + number) % tables.length] as (typeof tables)[number];
-      const { query, settings } = insertStatement(target, {
+      const constants = {
         day: '2026-03-01',
         stream: '1700000000000000000',
         shard: number % 2,
@@ -150,7 +154,8 @@ async function measure(engine: Engine, folder: string, options: InsertOptions): 
         accepted: options.rows,
         duplicate: 0,
         dead: 0,
-      });
+      };
+      const { query, settings } = insertStatement(target, constants, variant.allColumns ? undefined : messages);
       const url = new URLSearchParams();
       for (const [name, value] of Object.entries(settings)) url.set(name, String(value));
       const file = variant.asTheyCame ? files.came : files.arranged;

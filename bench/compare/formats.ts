@@ -72,7 +72,7 @@ function delimited(bytes: Uint8Array): Uint8Array {
 
 const rowStatement = (format: RowFormat) => {
   const columns = rowColumns.map(({ name }) => `\`${name}\``).join(', ');
-  const { settings } = insertStatement(target, constantsOf(0));
+  const { settings } = insertStatement(target, constantsOf(0), undefined);
   const { max_insert_threads, max_threads, async_insert, min_insert_block_size_rows, min_insert_block_size_bytes } =
     settings;
   const { max_insert_block_size, max_block_size, insert_deduplicate } = settings;
@@ -174,7 +174,7 @@ async function shoot(warehouse: Warehouse, name: string, material: Material): Pr
   let bytes = 0;
   if (name === passThrough) {
     bytes = payloads.reduce((n, payload) => n + payload.length, 0);
-    await warehouse.insertBlock(insertStatement(target, constantsOf(block)), `bench-${block}`, payloads);
+    await warehouse.insertBlock(insertStatement(target, constantsOf(block), payloads), `bench-${block}`, payloads);
   } else {
     const format = name as RowFormat;
     const batches = stored.map((one) => type.decode(one) as unknown as RowBatch);

@@ -32,7 +32,7 @@ const scalarTypes: Readonly<Record<Exclude<Kind, 'enum' | 'message'>, string>> =
   double: 'Float64',
 };
 
-const isTimestamp = (field: FieldNode): boolean => field.message?.typeName === 'google.protobuf.Timestamp';
+export const isTimestamp = (field: FieldNode): boolean => field.message?.typeName === 'google.protobuf.Timestamp';
 
 /** EVENT_TYPE_CLICK of EventType → click. */
 export function enumLabel(node: EnumNode, name: string): string {

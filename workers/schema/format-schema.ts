@@ -53,11 +53,19 @@ function messagesOf(message: MessageNode, found = new Map<string, MessageNode>()
 const scalarText = (field: DescField): string =>
   field.fieldKind === 'message' ? 'google_protobuf_Timestamp' : ScalarType[field.scalar as ScalarType].toLowerCase();
 
+/** What of the input is read; the schema text is always that of the whole contract, because ClickHouse keeps each text. */
+export interface Reading {
+  /** The tree of an event, without the fields that are not read. */
+  readonly event: MessageNode;
+  /** Whether a field of the batch itself is read. */
+  readonly batchField: (name: string) => boolean;
+}
+
 /**
  * @param storedBatch descriptor of sluice.log.v1.StoredBatch: numbers of the batch's own fields
  * @param event rules tree of the events in it
  */
-export function inputFormat(storedBatch: DescMessage, event: MessageNode): InputFormat {
+export function inputFormat(storedBatch: DescMessage, event: MessageNode, reading: Reading): InputFormat {
   const fields = storedBatch.fields.filter((field) => field.name in read);
   if (fields.length !== Object.keys(read).length) {
     throw new Error('StoredBatch has lost a field that the events table keeps');
@@ -69,13 +77,14 @@ export function inputFormat(storedBatch: DescMessage, event: MessageNode): Input
     `repeated ${typeNameOf(event)} events = 1;`,
     ...fields.map((field) => `${scalarText(field)} ${field.name} = ${field.number};`),
   ];
+  const wanted = fields.filter((field) => reading.batchField(field.name));
   return {
     schema: ['syntax = "proto3";', ...new Set(texts), `message StoredBatch { ${batch.join(' ')} }`].join('\n'),
     message: 'StoredBatch',
-    batchFields: fields.map((field) => field.name),
+    batchFields: wanted.map((field) => field.name),
     structure: [
-      `events Array(${inputType({ ...eventsField, message: event })})`,
-      ...fields.map((field) => `${field.name} ${read[field.name]}`),
+      `events Array(${inputType({ ...eventsField, message: reading.event })})`,
+      ...wanted.map((field) => `${field.name} ${read[field.name]}`),
     ].join(', '),
   };
 }

@@ -3,15 +3,17 @@
  *
  *   columns.ts         fields → columns, their types, and how they are selected from the input
  *   format-schema.ts   what ClickHouse's Protobuf reader is told
+ *   present.ts         which columns a block has values for
  *   index.ts           the statements
  *
  * Run against the embedded engine 26.7; the statements use nothing that a server of 25.6 or newer lacks.
  */
 import type { DescMessage } from '@bufbuild/protobuf';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
-import { eventRules, type MessageNode } from '../../lib/contract/rules.js';
+import { eventRules, type FieldNode, type MessageNode } from '../../lib/contract/rules.js';
 import { batchColumns, blockColumns, type Column, columnsOf, quote } from './columns.js';
 import { inputFormat } from './format-schema.js';
+import { everything, isFlattened, type Present, walkerOf } from './present.js';
 
 export interface TableTarget {
   readonly database: string;
@@ -58,7 +60,14 @@ export interface Schema {
    * @param engineFull of the table, in system.tables
    */
   settingStatements(target: TableTarget, known: ReadonlySet<string>, engineFull: string): string[];
-  insertStatement(target: TableTarget, constants: BlockConstants): InsertStatement;
+  /**
+   * @param payloads what the block holds: columns that it has nothing for are left to their defaults. Undefined: all are named.
+   */
+  insertStatement(
+    target: TableTarget,
+    constants: BlockConstants,
+    payloads: readonly Uint8Array[] | undefined,
+  ): InsertStatement;
 }
 
 /** The name of a block, and the id of the query that inserts it: ClickHouse runs only one of that id at a time. */
@@ -111,7 +120,34 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
     const twice = columns.find(({ name }, i) => columns.findIndex((other) => other.name === name) !== i);
     throw new Error(`two fields of the contract make the same column: ${twice?.name}`);
   }
-  const format = inputFormat(storedBatch, event);
+  const walker = walkerOf(event, optionalBatchFields(storedBatch));
+
+  /** Names, expressions and input of the rows of a block that has these fields. */
+  const rowsOf = (present: Present) => {
+    const has = (path: string): boolean => present(walker.ids.get(path) ?? 0);
+    const batchField = (name: string): boolean => !walker.ids.has(`.${name}`) || has(`.${name}`);
+    const held = heldBy(event, has, '');
+    const reading = { event: held.fields.length === 0 ? event : held, batchField };
+    const rows = [...columnsOf(reading.event), ...batchColumns.filter(({ name }) => batchField(name))];
+    return {
+      into: rows.map(({ name }) => name),
+      select: rows.map((column) => column.select),
+      format: inputFormat(storedBatch, event, reading),
+    };
+  };
+  /** By what blocks hold. A handful in practice; the bound is for whoever sends every mixture. */
+  const known = new Map<string, ReturnType<typeof rowsOf>>();
+  const rowsIn = (payloads: readonly Uint8Array[] | undefined): ReturnType<typeof rowsOf> => {
+    const { key, present } =
+      payloads === undefined ? { key: 'everything', present: everything } : walker.presentIn(payloads);
+    let rows = known.get(key);
+    if (rows === undefined) {
+      rows = rowsOf(present);
+      if (known.size >= mostKnown) known.clear();
+      known.set(key, rows);
+    }
+    return rows;
+  };
 
   return {
     createStatements(target) {
@@ -162,7 +198,9 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
       return [`ALTER TABLE ${tableOf(target)} MODIFY SETTING ${missing.map((pair) => pair.join(' = ')).join(', ')}`];
     },
 
-    insertStatement(target, c) {
+    insertStatement(target, c, payloads) {
+      const rows = rowsIn(payloads);
+      const { format } = rows;
       const constants: readonly (readonly [string, string])[] = [
         ['_day', `toDate(${quote(c.day)})`],
         ['_stream', quote(c.stream)],
@@ -174,9 +212,8 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
         ['_duplicate', String(c.duplicate)],
         ['_dead', String(c.dead)],
       ];
-      const rowColumns = [...eventColumns, ...batchColumns];
-      const into = [...rowColumns.map(({ name }) => name), ...constants.map(([name]) => name)];
-      const select = [...rowColumns.map((column) => column.select), ...constants.map(([, value]) => value)];
+      const into = [...rows.into, ...constants.map(([name]) => name)];
+      const select = [...rows.select, ...constants.map(([, value]) => value)];
       return {
         query:
           `INSERT INTO ${tableOf(target)} (${into.map((name) => `\`${name}\``).join(', ')}) ` +
@@ -207,6 +244,27 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
       };
     },
   };
+}
+
+const mostKnown = 256;
+
+/** Fields of the batch that most batches lack: they are opt-in. */
+const optInFields: ReadonlySet<string> = new Set(['client_address', 'user_agent']);
+const optionalBatchFields = (storedBatch: DescMessage): ReadonlyMap<string, number> =>
+  new Map(storedBatch.fields.filter(({ name }) => optInFields.has(name)).map(({ name, number }) => [name, number]));
+
+/** An enum's column has its least value as default: only when that is 0 does leaving it out read as an absent field. */
+const mayBeLeftOut = ({ kind, cardinality, enum: of }: FieldNode): boolean =>
+  kind !== 'enum' || cardinality !== 'singular' || (of?.values ?? []).every(({ number }) => number >= 0);
+
+/** The tree without the fields that nobody has. */
+function heldBy(message: MessageNode, has: (path: string) => boolean, prefix: string): MessageNode {
+  const fields = message.fields.flatMap((field): FieldNode[] => {
+    if (!isFlattened(field)) return has(`${prefix}${field.name}`) || !mayBeLeftOut(field) ? [field] : [];
+    const inner = heldBy(field.message as MessageNode, has, `${prefix}${field.name}.`);
+    return inner.fields.length === 0 ? [] : [{ ...field, message: inner }];
+  });
+  return { ...message, fields };
 }
 
 /** system.columns writes `Enum8('a' = 1)`, DateTime64(9, 'UTC') and so on just as columns.ts does; spaces aside. */

@@ -175,7 +175,7 @@ test('every kind of field becomes a column, and its values read back', async () 
     };
     const bytes = toBinary(batch, create(batch, { events: [full, { type: 1000 }] } as never));
     const payload = storedPayload(seededRandom(1), { tenant: 'acme', batchId: 'b', events: 2, bytes });
-    await warehouse.insertBlock(schema.insertStatement(target, block(1)), blockName(block(1)), [payload]);
+    await warehouse.insertBlock(schema.insertStatement(target, block(1), [payload]), blockName(block(1)), [payload]);
     const names = Object.keys(scalars).map((name) => `toString(${name}) AS ${name}`);
     const rows = await warehouse.rows<Record<string, unknown>>(
       `SELECT type, toString(toUnixTimestamp64Nano(occurred_at)) AS at, maybe, hue, words, palette, items, item_sku, item_n, colors, ` +
@@ -233,7 +233,7 @@ test('L1: one batch of 10,000 events, 60,000 batches of one, a mixture: each blo
       [...tiny, large, ...tiny],
     ];
     for (const [i, body] of bodies.entries()) {
-      await warehouse.insertBlock(insertStatement(target, block(i + 1)), blockName(block(i + 1)), body);
+      await warehouse.insertBlock(insertStatement(target, block(i + 1), body), blockName(block(i + 1)), body);
     }
     const parts = await warehouse.rows<{ size: string }>(
       "SELECT toString(rows) AS size FROM system.parts WHERE database = 'sluice' AND table = 'events' AND active ORDER BY min_block_number",
@@ -260,7 +260,7 @@ test("a client's clock that is out of range counts as not told", async () => {
       );
       return Buffer.concat([Buffer.from([bytes.length]), bytes]);
     });
-    await warehouse.insertBlock(insertStatement(target, block(1)), blockName(block(1)), payloads);
+    await warehouse.insertBlock(insertStatement(target, block(1), payloads), blockName(block(1)), payloads);
     const rows = await warehouse.rows<{ at: string }>(
       'SELECT toString(toUnixTimestamp64Nano(sent_at)) AS at FROM sluice.events ORDER BY batch_id',
     );
@@ -277,7 +277,7 @@ test('a deletion changes what the ledger of blocks counts, and the ledger is wha
     const random = seededRandom(6);
     for (const n of [1, 2]) {
       const body = [storedPayload(random, { tenant: `t${n}`, batchId: 'b', events: 100 })];
-      await warehouse.insertBlock(insertStatement(target, block(n)), blockName(block(n)), body);
+      await warehouse.insertBlock(insertStatement(target, block(n), body), blockName(block(n)), body);
     }
     // A block that no part can hold is answered without any of them, and so without the ledger.
     const count = async (n: number, forced = 1) =>

@@ -57,7 +57,7 @@ async function withTable(use: (warehouse: Warehouse) => Promise<void>): Promise<
 }
 
 const insert = (warehouse: Warehouse, c: BlockConstants, body: readonly Uint8Array[], queryId = blockName(c)) =>
-  warehouse.insertBlock(insertStatement(target, c), queryId, body);
+  warehouse.insertBlock(insertStatement(target, c, body), queryId, body);
 
 const nanosOf = (t: { seconds: bigint; nanos: number } | undefined): string =>
   String((t?.seconds ?? 0n) * 1_000_000_000n + BigInt(t?.nanos ?? 0));
@@ -347,9 +347,8 @@ test('a field and an enum value added to the .proto become a column and a label;
       Buffer.from('50'),
     ]);
     const bytes = Buffer.concat([Buffer.from([0x0a, newEvent.length]), newEvent]);
-    await warehouse.insertBlock(schema.insertStatement(target, c), blockName(c), [
-      storedPayload(random, { tenant: 'acme', batchId: 'new', events: 1, bytes }),
-    ]);
+    const body = [storedPayload(random, { tenant: 'acme', batchId: 'new', events: 1, bytes })];
+    await warehouse.insertBlock(schema.insertStatement(target, c, body), blockName(c), body);
     const rows = await warehouse.rows<{ type: string; coupon: string; n: string }>(
       "SELECT batch_id, if(batch_id = 'new', toString(type), '') AS type, coupon, toString(count()) AS n FROM sluice.events GROUP BY ALL ORDER BY n",
     );
