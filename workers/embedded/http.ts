@@ -13,6 +13,7 @@ import { createGunzip, gzip } from 'node:zlib';
 import type { Log } from '../../lib/log.js';
 import { type Engine, EngineError } from './engine.js';
 import { parametersOf, readFromFile, withSettings } from './statement.js';
+import { received } from './young-garbage.js';
 
 const compress = promisify(gzip);
 
@@ -44,6 +45,7 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
       highWaterMark: MiB,
       transform(chunk: Buffer, _encoding, done) {
         size += chunk.length;
+        received(chunk.length);
         done(
           size > limit ? new EngineError(307, `The body is larger than ${limit} bytes. (TOO_MANY_BYTES)`) : null,
           chunk,

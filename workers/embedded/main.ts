@@ -4,6 +4,7 @@
  *   http.ts        ClickHouse's HTTP interface, as far as Sluice uses it
  *   statement.ts   what happens to a statement on the way (data, settings, parameters)
  *   engine.ts      sessions on one data folder
+ *   young-garbage.ts  what large bodies leave behind
  */
 import { mkdirSync, rmSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
