@@ -21,7 +21,7 @@ import { type BlockConstants, blockName, insertStatement } from './index.js';
 /** About 30 s on two cores. */
 const batches = 20_000;
 const blockBatches = 2_500;
-const smallBlocks = 150;
+const smallBlocks = 60;
 const seed = 20_261;
 
 interface Stored {
