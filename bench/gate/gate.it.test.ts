@@ -7,9 +7,13 @@ import { compare, describe } from './bounds.js';
 import { recorded, runGate } from './index.js';
 
 test('neither the scanner nor the gateway has become clearly dearer than recorded in bench/gate.json', async () => {
-  const lines: string[] = [];
-  const { ratios, rounds } = await runGate(4, (line) => lines.push(line));
-  const findings = compare(recorded(), ratios);
+  // A noisy moment gets a second look; what has become dearer fails it too.
+  let { ratios, rounds } = await runGate(4, () => undefined);
+  let findings = compare(recorded(), ratios);
+  if (findings.some(({ passed }) => !passed)) {
+    ({ ratios, rounds } = await runGate(6, () => undefined));
+    findings = compare(recorded(), ratios);
+  }
   const seen = findings.map(describe).join('\n');
   const advice =
     'A change of performance that is meant is recorded with `npm run bench -- gate --record`; \n' +
