@@ -41,9 +41,9 @@ export interface Role {
   close(): Promise<void>;
 }
 
-/** Node's arguments for a process whose profile goes to `folder` under the given name. */
+/** Node's arguments for a process whose profiles, one a thread, go to a folder of the given name below `folder`. */
 export const profileArguments = (folder: string | undefined, name: string): string[] =>
-  folder === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${folder}`, `--cpu-prof-name=${name}.cpuprofile`];
+  folder === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${join(folder, name)}`];
 
 /** @throws Error with the end of the role's log when it does not get ready within a minute */
 export async function startRole(role: RoleName, index: number, options: RoleOptions): Promise<Role> {

@@ -6,7 +6,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { addTenant } from '../../lib/tenants.js';
 import { cpuByRole, type Pids, rssMib } from '../cpu.js';
-import type { RoleName } from '../roles.js';
+import { profileArguments, type RoleName } from '../roles.js';
 import { type BenchWarehouse, eventsTable, withStack } from '../stack.js';
 import type { FromCrowd, ToCrowd } from './crowd-protocol.js';
 import { createLagMeter } from './lag.js';
@@ -109,11 +109,7 @@ const entry = fileURLToPath(new URL('./crowd-process.ts', import.meta.url));
 
 function startCrowd(profile: string | undefined): RunningCrowd {
   const child: ChildProcess = fork(entry, [], {
-    execArgv: [
-      '--import',
-      'tsx',
-      ...(profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profile}`, '--cpu-prof-name=load.cpuprofile']),
-    ],
+    execArgv: ['--import', 'tsx', ...profileArguments(profile, 'load')],
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });
   let closing = false;

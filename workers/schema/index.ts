@@ -98,7 +98,7 @@ const tableSettings: readonly string[] = [
  * knows them. What an operator has set stays.
  */
 const workSettings: readonly (readonly [string, string])[] = [
-  // A block is written as one compact part (12 files, where a wide one of 75 columns has 245): making and removing that many
+  // A block is written as one compact part (12 files, where a wide one of 58 columns has 245): making and removing that many
   // files costs as much CPU as compressing the data. What a few blocks are merged into is wide.
   ['min_bytes_for_wide_part', '268435456'],
   // Otherwise blocks are merged five or so at a time: in the first 10 million rows each row was written again 1.5 times, with

@@ -1,7 +1,7 @@
 /**
  * Which columns a block has values for. ClickHouse fills every column that it is told to read, in every row, whether the row
- * has the field or not: with 47 columns of the contract of which usual events use 20, reading cost a third more and the
- * whole INSERT a sixth more than with the 20 (bench insert, "all columns"). So a block's INSERT names only the columns
+ * has the field or not: with 39 columns of the contract of which usual events use 19, reading cost a third more and the
+ * whole INSERT a sixth more than with the 19 (bench insert, "all columns"). So a block's INSERT names only the columns
  * that some event of the block has a field for; the others get their default, which is what an absent field reads as.
  *
  * The walk decodes nothing and costs 0.16 CPU-s per million events. Whatever it cannot walk counts as "everything is
