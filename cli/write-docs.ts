@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { Code } from '@connectrpc/connect';
 import { allOptions, flagOf, type OptionSpec, variableOf } from '../lib/config/index.js';
 import { errorTable } from '../lib/errors.js';
+import { failpoints } from '../lib/failpoint.js';
 
 const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
   [head, head.map(() => '---'), ...rows]
@@ -75,6 +76,16 @@ the same.
 This page is written by \`npm run docs\` from lib/config.
 
 ${parts.join('\n\n')}
+
+## Failpoints
+
+For \`--failpoint\`: places at which a process can be made to end as if the power had gone (\`npm run chaos\` goes through all of them).
+Those of \`sluice gateway\` begin with \`gateway.\`, those of \`sluice worker\` with \`loader.\`.
+
+${table(
+  ['name', 'what is true there'],
+  Object.entries(failpoints).map(([name, truth]) => [`\`${name}\``, truth]),
+)}
 `;
 }
 

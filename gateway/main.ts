@@ -23,6 +23,7 @@ import cluster from 'node:cluster';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { gatewayOptions, parseArgv, resolveOptions } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
+import { armFailpoint } from '../lib/failpoint.js';
 import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
 import { flushTelemetry } from '../lib/telemetry/flush.js';
@@ -44,6 +45,7 @@ function refuse(error: unknown): never {
 }
 
 const config = orRefuse(() => resolveOptions(gatewayOptions, parseArgv(process.argv.slice(2), gatewayOptions)));
+orRefuse(() => armFailpoint(config.failpoint, 'gateway'));
 const log = createLog('gateway', config.logLevel);
 
 process.on('uncaughtException', (error) => {

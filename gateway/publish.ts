@@ -14,6 +14,7 @@
  */
 import { createInbox, type Msg, type NatsConnection } from '@nats-io/transport-node';
 import { SluiceError } from '../lib/errors.js';
+import { failpoint } from '../lib/failpoint.js';
 import type { Log } from '../lib/log.js';
 import { createLogWire } from './log-wire.js';
 import type { GatewayMetrics } from './metrics.js';
@@ -126,6 +127,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
       metrics.published(outcome.code === 'log_full' ? 'full' : 'refused', ms);
       if (outcome.code !== 'log_full') log.warn({ subject: flight.message.subject, err: outcome }, 'publish refused');
     } else {
+      failpoint('gateway.after-ack');
       metrics.published('stored', ms);
     }
     flight.message.settle(outcome);
@@ -154,6 +156,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
       return;
     }
     const token = (nextToken++).toString(36);
+    failpoint('gateway.before-publish');
     try {
       wire.send(message.subject, `${inbox}.${token}`, payload);
     } catch (error) {
@@ -163,6 +166,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
       message.settle(unavailable('The log did not take the batch.'));
       return;
     }
+    failpoint('gateway.after-publish');
     flights.set(token, { message, payload, sentAt: now() });
     metrics.sent(payload.length);
     arm(timeoutMs);

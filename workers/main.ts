@@ -26,6 +26,7 @@ import { jetstreamManager } from '@nats-io/jetstream';
 import { Kvm } from '@nats-io/kv';
 import { parseArgv, resolveOptions, workerOptions } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
+import { armFailpoint } from '../lib/failpoint.js';
 import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
 import { committedSubject, settingsBucket } from '../lib/subjects.js';
@@ -46,6 +47,7 @@ const retentionRoundMs = 10 * 60_000;
 
 async function main(): Promise<void> {
   const config = resolveOptions(workerOptions, parseArgv(process.argv.slice(2), workerOptions));
+  armFailpoint(config.failpoint, 'loader');
   const log = createLog('worker', config.logLevel);
   const stop = new AbortController();
   let ending: (() => Promise<void>) | undefined;

@@ -9,6 +9,7 @@ import type { ServerHttp2Stream } from 'node:http2';
 import { toBinary } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { type PublishStreamResponse, PublishStreamResponseSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { failpoint } from '../../lib/failpoint.js';
 import { openStreamCall, type StreamCall, type StreamCallOptions } from '../publish-stream.js';
 import { publishStreamRequestView } from '../view.js';
 import { encodeAnswers, envelope } from './answers.js';
@@ -77,7 +78,9 @@ export function serveStream(stream: ServerHttp2Stream, options: HotStreamOptions
     while (!full) {
       const bytes = encodeAnswers(call.next);
       if (bytes.length === 0) break;
+      failpoint('gateway.before-answer');
       full = !stream.write(bytes);
+      failpoint('gateway.after-answer');
     }
     if (full) return;
     const how = call.end;

@@ -36,6 +36,14 @@ export const commonOptions = {
   otlpUrl: option.string('', 'OTLP/HTTP collector for traces, e.g. http://127.0.0.1:4318/v1/traces; empty: no export.'),
 } satisfies OptionTable;
 
+/** For tests of what a death at the worst moment does. */
+const failpointOption = {
+  failpoint: option.string(
+    '',
+    'For tests: the process kills itself at this named place, `name` or `name@n` for its n-th passing; the names are below.',
+  ),
+} satisfies OptionTable;
+
 /** `sluice gateway`. */
 export const gatewayOptions = {
   ...commonOptions,
@@ -84,6 +92,7 @@ export const gatewayOptions = {
   maxConnections: option.int(10_000, 'Most connections; further ones are refused.', { min: 1, max: 1_000_000 }),
   storeClientAddress: option.bool(false, "Store the client's IP address with each batch."),
   storeUserAgent: option.bool(false, "Store the client's user agent with each batch."),
+  ...failpointOption,
 } satisfies OptionTable;
 
 /** How any role reaches ClickHouse. */
@@ -121,6 +130,7 @@ export const workerOptions = {
     'How long loaded messages stay in the log for other readers (at most half of it).',
     { min: 0 },
   ),
+  ...failpointOption,
 } satisfies OptionTable;
 
 /** `sluice clickhouse`, the embedded server. */

@@ -1,0 +1,50 @@
+/**
+ * Named places in the code at which a test can make a process kill itself, as if the power had gone: `--failpoint name@n` ends it
+ * with SIGKILL at the n-th passing. `npm run chaos` goes through all of them. Without the option a passing is one look at a boolean.
+ */
+import { UsageError } from './errors.js';
+
+/** Every failpoint, and what is true when the process passes it. docs/configuration.md lists them. */
+export const failpoints = {
+  'gateway.before-publish': 'A message is made, and not yet given to the connection.',
+  'gateway.after-publish': 'A message was given to the connection, and has no ack.',
+  'gateway.after-ack': 'JetStream has a message, and nobody was told.',
+  'gateway.before-answer': 'Answers of a stream are about to be written.',
+  'gateway.after-answer': 'Answers of one stream were written; those of others of the same turn were not.',
+  'gateway.draining': 'Clients were told that the gateway goes away; work is in flight.',
+  'gateway.drained': 'Requests are answered, and what is gathered is about to be published.',
+} as const satisfies Readonly<Record<string, string>>;
+
+export type Failpoint = keyof typeof failpoints;
+
+let armed = false;
+let target: string | undefined;
+let left = 0;
+
+/** A place at which a test may end the process. Costs one comparison when none is armed. */
+export function failpoint(name: Failpoint): void {
+  if (armed && name === target && --left === 0) process.kill(process.pid, 'SIGKILL');
+}
+
+const pattern = /^([a-z]+)\.([a-z-]+)(?:@([1-9]\d{0,8}))?$/;
+
+/**
+ * Arms a failpoint of this process.
+ * @param spec `name` or `name@n` (the n-th passing, from 1); empty: none
+ * @param role whose process this is: the part of the name before the dot
+ * @throws UsageError that lists the role's failpoints
+ */
+export function armFailpoint(spec: string, role: 'gateway' | 'loader'): void {
+  if (spec === '') return;
+  const names = Object.keys(failpoints).filter((name) => name.startsWith(`${role}.`));
+  const [, of, point, times] = pattern.exec(spec) ?? [];
+  const name = `${of}.${point}`;
+  if (!names.includes(name)) {
+    throw new UsageError(
+      `--failpoint: "${spec}" is none of this process; give one of ${names.join(', ')}, with @n for its n-th passing.`,
+    );
+  }
+  target = name;
+  left = Number(times ?? 1);
+  armed = true;
+}
