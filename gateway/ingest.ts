@@ -8,12 +8,12 @@
  *   log-connection.ts  whether the log can take batches now
  *   deadlines.ts     callers that stop waiting
  *   metrics.ts       the gateway's instruments
+ *   clock.ts         time and dice
  *
  *   I1  A batch is answered as accepted only after JetStream's ack for the message that holds it.
  *   I2  Its bytes count as held from admission until its message is settled, also when the caller has given up before.
  *   I3  No event is decoded: the scanner proves the bytes, and they go on unchanged.
  */
-import { randomUUID } from 'node:crypto';
 import type { NatsConnection } from '@nats-io/transport-node';
 import type { GatewayConfig } from '../lib/config/index.js';
 import { contractRevision, type Rejection, scanBatch } from '../lib/contract/index.js';
@@ -22,9 +22,10 @@ import { SluiceError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
 import { batchSubject } from '../lib/subjects.js';
 import { createAdmission } from './admission.js';
+import { type GatewayClock, systemClock } from './clock.js';
 import { createCoalescer, type Group } from './coalesce.js';
 import { createDeadlines } from './deadlines.js';
-import { watchLog } from './log-connection.js';
+import { type LogConnection, type LogConnectionOptions, watchLog } from './log-connection.js';
 import type { GatewayMetrics } from './metrics.js';
 import { createPublisher, type Outgoing, type Publisher, type Stored } from './publish.js';
 import { type FramedBatch, frameBatch, maxMetadataBytes } from './stored-batch.js';
@@ -123,9 +124,27 @@ interface Pending {
   deadlineBucket: number | undefined;
 }
 
-/** Starts the core. It becomes ready by itself, and again after every loss of the connection. */
+/** Starts the core on NATS. It becomes ready by itself, and again after every loss of the connection. */
 export function createIngest(options: IngestOptions): Ingest {
-  const { config, metrics, log } = options;
+  const { nats, config, metrics, log } = options;
+  const watch: WatchLog = (events) => watchLog({ nats, config, log, ...events });
+  return createIngestCore({ config, metrics, log, clock: systemClock, watch });
+}
+
+/** Starts to look after the log; see {@link watchLog}. */
+export type WatchLog = (
+  events: Pick<LogConnectionOptions, 'minPayload' | 'onConnected' | 'onDisconnected'>,
+) => LogConnection;
+
+export interface IngestCoreOptions extends Omit<IngestOptions, 'nats'> {
+  readonly clock: GatewayClock;
+  readonly watch: WatchLog;
+}
+
+/** The core with its surroundings given to it: time, dice, and what it knows of the log. */
+export function createIngestCore(options: IngestCoreOptions): Ingest {
+  const { config, metrics, log, clock } = options;
+  const { now, wall, schedule, random } = clock;
   const { maxBatchBytes, maxBatchEvents } = config;
   const scanLimits = { maxEvents: maxBatchEvents };
   let draining = false;
@@ -138,19 +157,14 @@ export function createIngest(options: IngestOptions): Ingest {
   const admission = createAdmission({
     maxBytes: config.maxBytesInFlight,
     maxTenantBytes: config.maxTenantBytesInFlight,
-    now: () => performance.now(),
-    random: Math.random,
-    later: setImmediate,
+    now,
+    random,
+    later: clock.later,
   });
-
-  const schedule = (callback: () => void, ms: number): (() => void) => {
-    const timer = setTimeout(callback, ms);
-    return () => clearTimeout(timer);
-  };
 
   const deadlines = createDeadlines<Pending>({
     tickMs: deadlineTickMs,
-    now: Date.now,
+    now: wall,
     schedule,
     expired: (batch) => {
       batch.deadlineBucket = undefined;
@@ -174,7 +188,7 @@ export function createIngest(options: IngestOptions): Ingest {
     maxBytes: config.coalesceBytes,
     largeBytes: Math.min(largeBatchBytes, config.coalesceBytes),
     maxDelay: config.coalesceDelay,
-    now: () => performance.now(),
+    now,
     schedule,
     emit: (group, reason) => {
       metrics.flushed(reason);
@@ -192,14 +206,14 @@ export function createIngest(options: IngestOptions): Ingest {
     },
   });
 
-  const connection = watchLog({
-    ...options,
+  const connection = options.watch({
     // One batch with its metadata, or a group, must fit one message.
     minPayload: Math.max(maxBatchBytes + 4 * maxMetadataBytes, config.coalesceBytes),
-    onConnected: (nc) => {
+    onConnected: (openWire) => {
       if (publisher === undefined) {
         publisher = createPublisher({
-          nc,
+          openWire,
+          clock,
           log,
           metrics,
           window: config.publishWindow,
@@ -216,7 +230,7 @@ export function createIngest(options: IngestOptions): Ingest {
 
   const unavailable = (): SluiceError =>
     new SluiceError('log_unavailable', `The log cannot be reached: ${connection.reason ?? 'starting'}.`, {
-      retryAfterMs: Math.round(500 + Math.random() * 1_000),
+      retryAfterMs: Math.round(500 + random() * 1_000),
     });
 
   /** Joins the batches of a group into one message. The one copy that this core makes. */
@@ -253,8 +267,7 @@ export function createIngest(options: IngestOptions): Ingest {
     group.sealed = true;
     const shard = group.items[0]?.shard ?? 0;
     const told = outcome instanceof SluiceError ? outcome : { ...outcome, shard };
-    if (outcome instanceof SluiceError && outcome.code === 'log_full')
-      fullUntil[shard] = performance.now() + fullPauseMs;
+    if (outcome instanceof SluiceError && outcome.code === 'log_full') fullUntil[shard] = now() + fullPauseMs;
     for (const batch of group.items) {
       if (!(outcome instanceof SluiceError) && !batch.answered) metrics.stored(batch.result.accepted);
       answer(batch, told);
@@ -275,7 +288,7 @@ export function createIngest(options: IngestOptions): Ingest {
     if (input.batchId !== '' && !batchIdPattern.test(input.batchId)) {
       throw new SluiceError('batch_id_invalid', 'The batch_id is longer than 64 bytes or has other characters.');
     }
-    const receivedAt = Date.now();
+    const receivedAt = wall();
     const { deadlineAt } = input;
     if (deadlineAt !== undefined && deadlineAt <= receivedAt) {
       throw new SluiceError('deadline', 'The deadline had passed when the batch came.', { retryAfterMs: 0 });
@@ -287,7 +300,7 @@ export function createIngest(options: IngestOptions): Ingest {
     try {
       const scan = scanBatch(batch, scanLimits);
       metrics.scanned(scan.accepted, scan.rejected, scan.rejections);
-      const batchId = input.batchId === '' ? randomUUID() : input.batchId;
+      const batchId = input.batchId === '' ? clock.makeId() : input.batchId;
       const { accepted, rejected, rejections } = scan;
       const result: Pending['result'] = { batchId, accepted, rejected, rejections, position: undefined };
       if (accepted === 0) {
@@ -295,10 +308,10 @@ export function createIngest(options: IngestOptions): Ingest {
         return Promise.resolve(result);
       }
       const shard = shardOf(tenant, batchId, connection.shards);
-      const pause = fullUntil[shard] === undefined ? 0 : fullUntil[shard] - performance.now();
+      const pause = fullUntil[shard] === undefined ? 0 : fullUntil[shard] - now();
       if (pause > 0) {
         throw new SluiceError('log_full', 'The log is full.', {
-          retryAfterMs: Math.round((pause + 500) * (0.5 + Math.random())),
+          retryAfterMs: Math.round((pause + 500) * (0.5 + random())),
         });
       }
       const framed = frameBatch({
@@ -367,9 +380,9 @@ export function createIngest(options: IngestOptions): Ingest {
       coalescer.flush();
       if (pending > 0) {
         await new Promise<void>((resolve) => {
-          const timer = setTimeout(resolve, graceMs);
+          const cancel = schedule(resolve, graceMs);
           onIdle = () => {
-            clearTimeout(timer);
+            cancel();
             resolve();
           };
         });

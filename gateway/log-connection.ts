@@ -5,6 +5,7 @@
 import type { NatsConnection } from '@nats-io/transport-node';
 import type { Log } from '../lib/log.js';
 import { ensureShards } from '../lib/log-streams.js';
+import { createLogWire, type OpenLogWire } from './log-wire.js';
 
 export interface LogConnectionOptions {
   readonly nats: Promise<NatsConnection>;
@@ -12,8 +13,8 @@ export interface LogConnectionOptions {
   readonly log: Log;
   /** Bytes that a message must be able to have. */
   readonly minPayload: number;
-  /** The checks have passed: publish. */
-  readonly onConnected: (nc: NatsConnection) => void;
+  /** The checks have passed: publish. The first time, that is over the line that this opens. */
+  readonly onConnected: (openWire: OpenLogWire) => void;
   readonly onDisconnected: () => void;
 }
 
@@ -85,7 +86,7 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
       ready = true;
       reason = undefined;
       log.info({ shards, server: nc.getServer() }, 'log ready');
-      onConnected(nc);
+      onConnected((onReply) => createLogWire(nc, onReply));
     } catch (error) {
       again(`The log is not set up: ${error instanceof Error ? error.message : String(error)}`);
     }

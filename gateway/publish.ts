@@ -12,11 +12,11 @@
  *
  * Acks come to one inbox of our own, instead of js.publish's request per message: less to allocate, and late acks are seen.
  */
-import { createInbox, type Msg, type NatsConnection } from '@nats-io/transport-node';
 import { SluiceError } from '../lib/errors.js';
 import { failpoint } from '../lib/failpoint.js';
 import type { Log } from '../lib/log.js';
-import { createLogWire } from './log-wire.js';
+import type { GatewayClock } from './clock.js';
+import type { LogReply, OpenLogWire } from './log-wire.js';
 import type { GatewayMetrics } from './metrics.js';
 import { createPayloadPool } from './payload-pool.js';
 
@@ -38,7 +38,8 @@ export interface Outgoing {
 }
 
 export interface PublisherOptions {
-  readonly nc: NatsConnection;
+  readonly openWire: OpenLogWire;
+  readonly clock: GatewayClock;
   readonly log: Log;
   readonly metrics: GatewayMetrics;
   /** Most messages in flight. */
@@ -83,35 +84,28 @@ const fullRetryMs = 1_000;
 const unavailableRetryMs = 500;
 
 export function createPublisher(options: PublisherOptions): Publisher {
-  const { nc, log, metrics, window, timeoutMs } = options;
-  const now = (): number => performance.now();
+  const { log, metrics, window, timeoutMs } = options;
+  const { now, schedule, random } = options.clock;
   // Insertion order is the order of sending, so the oldest comes first.
   const flights = new Map<string, Flight>();
   /** Given up, but still holding its place (P4). */
   const lost = new Map<string, Flight>();
-  const wire = createLogWire(nc);
   const pool = createPayloadPool(options.payloadBytes, window);
   let queue: Queued[] = [];
   let head = 0;
   let nextToken = 0;
   let online = true;
   let proving = false;
-  let timer: NodeJS.Timeout | undefined;
+  let cancelTimer: (() => void) | undefined;
 
-  const inbox = createInbox();
-  const subscription = nc.subscribe(`${inbox}.*`, {
-    callback: (error, reply) => {
-      if (error === null) onReply(reply);
-    },
-  });
-
+  /** ±50 %, so that callers do not come back all at once. */
+  const jittered = (ms: number): number => Math.round(ms * (0.5 + random()));
   const unavailable = (message: string): SluiceError =>
     new SluiceError('log_unavailable', message, { retryAfterMs: jittered(unavailableRetryMs) });
   const unknown = (message: string): SluiceError =>
     new SluiceError('outcome_unknown', message, { retryAfterMs: jittered(unavailableRetryMs), outcomeUnknown: true });
 
-  const onReply = (reply: Msg): void => {
-    const token = reply.subject.slice(inbox.length + 1);
+  const onReply = (token: string, reply: LogReply): void => {
     const flight = flights.get(token);
     if (flight === undefined) {
       if (lost.delete(token)) metrics.published('late', 0);
@@ -120,7 +114,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
     }
     flights.delete(token);
     pool.give(flight.payload);
-    const outcome = readReply(reply);
+    const outcome = readReply(reply, jittered);
     const ms = now() - flight.sentAt;
     if (isNoResponders(reply)) options.onNoStream();
     if (outcome instanceof SluiceError) {
@@ -158,7 +152,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
     const token = (nextToken++).toString(36);
     failpoint('gateway.before-publish');
     try {
-      wire.send(message.subject, `${inbox}.${token}`, payload);
+      wire.send(message.subject, token, payload);
     } catch (error) {
       // Thrown before anything is buffered: the connection is closed, or the payload is above the server's limit.
       log.error({ err: error, bytes: payload.length }, 'publish failed');
@@ -174,11 +168,11 @@ export function createPublisher(options: PublisherOptions): Publisher {
 
   /** One timer for all: the timeout is the same for all, so the oldest decides. */
   const arm = (ms: number): void => {
-    timer ??= setTimeout(onTimer, ms);
+    cancelTimer ??= schedule(onTimer, ms);
   };
 
   const onTimer = (): void => {
-    timer = undefined;
+    cancelTimer = undefined;
     const limit = now() - timeoutMs;
     for (const [token, flight] of flights) {
       if (flight.sentAt > limit) break;
@@ -207,7 +201,8 @@ export function createPublisher(options: PublisherOptions): Publisher {
     if (proving) return;
     proving = true;
     const before = [...lost.keys()];
-    nc.flush()
+    wire
+      .flush()
       .then(
         () => {
           for (const token of before) lost.delete(token);
@@ -239,6 +234,8 @@ export function createPublisher(options: PublisherOptions): Publisher {
     }
   };
 
+  const wire = options.openWire(onReply);
+
   return {
     send(message) {
       if (!online) {
@@ -268,21 +265,18 @@ export function createPublisher(options: PublisherOptions): Publisher {
     close() {
       online = false;
       settleAll('The gateway stopped');
-      clearTimeout(timer);
-      timer = undefined;
-      subscription.unsubscribe();
+      cancelTimer?.();
+      cancelTimer = undefined;
+      wire.close();
     },
   };
 }
 
-/** ±50 %, so that callers do not come back all at once. */
-const jittered = (ms: number): number => Math.round(ms * (0.5 + Math.random()));
-
 /** The server's own word: nobody listens. */
-const isNoResponders = (reply: Msg): boolean => reply.data.length === 0 && reply.headers?.code === 503;
+const isNoResponders = (reply: LogReply): boolean => reply.data.length === 0 && reply.headers?.code === 503;
 
 /** What JetStream answers: an ack, an error, or the server's word that no stream listens. */
-function readReply(reply: Msg): Stored | SluiceError {
+function readReply(reply: LogReply, jittered: (ms: number) => number): Stored | SluiceError {
   if (reply.data.length === 0) {
     return isNoResponders(reply)
       ? new SluiceError('log_unavailable', 'A stream of the log is missing.', {

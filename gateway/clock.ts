@@ -1,0 +1,29 @@
+/** Time and dice of the ingest core: injected, so that the simulator and the tests turn the hands themselves. */
+import { randomUUID } from 'node:crypto';
+
+export interface GatewayClock {
+  /** Monotonic ms; only differences matter. */
+  now(): number;
+  /** ms since 1970; may be set back or forth. */
+  wall(): number;
+  /** Calls back once, after `ms`. Returns the canceller. */
+  schedule(callback: () => void, ms: number): () => void;
+  /** Runs the callback in a later macrotask. */
+  later(callback: () => void): void;
+  /** In [0, 1). */
+  random(): number;
+  /** For a batch that came without an id. */
+  makeId(): string;
+}
+
+export const systemClock: GatewayClock = {
+  now: () => performance.now(),
+  wall: Date.now,
+  schedule(callback, ms) {
+    const timer = setTimeout(callback, ms);
+    return () => clearTimeout(timer);
+  },
+  later: setImmediate,
+  random: Math.random,
+  makeId: randomUUID,
+};
