@@ -18,6 +18,7 @@ import {
   PublishStreamResponseSchema,
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { SluiceError } from '../lib/errors.js';
+import { type GatewayClock, systemClock } from './clock.js';
 import type { Connection } from './connection.js';
 import type { Ingest, IngestResult } from './ingest.js';
 import { type BatchCall, type PublishBatch, toBatchResult } from './publish-batch.js';
@@ -34,6 +35,8 @@ export interface StreamCallOptions {
   readonly room: Ingest['room'];
   /** There is something to write, or to end. */
   readonly wake: () => void;
+  /** Timers. @default those of the system */
+  readonly schedule?: GatewayClock['schedule'];
 }
 
 /** What became of a batch, or news for the client. */
@@ -62,7 +65,7 @@ const maxOpen = 1024;
 const rejectionBytes = 200;
 
 export function openStreamCall(options: StreamCallOptions): StreamCall {
-  const { call, connection, publish, wake, maxBytesInFlight } = options;
+  const { call, connection, publish, wake, maxBytesInFlight, schedule = systemClock.schedule } = options;
   const { tenant } = call.caller;
   let outbox: { answer: Answer; charge: number; open: number }[] = [];
   let taken = 0;
@@ -114,7 +117,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
     );
   };
 
-  let endTimer: NodeJS.Timeout | undefined;
+  let cancelEnd: (() => void) | undefined;
   const unsubscribe = [
     connection.onEnding(({ reason, graceMs }) => {
       const { message } = create(PublishStreamResponseSchema, {
@@ -122,7 +125,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
       });
       tell({ case: 'other', value: message }, 0, 0);
       // The other half is for what is still to be answered.
-      endTimer = setTimeout(stopReading, graceMs / 2);
+      cancelEnd = schedule(stopReading, graceMs / 2);
     }),
     options.onRevoked(() => cutWith(toConnectError(new SluiceError('key_unknown', 'The key has been revoked.')))),
   ];
@@ -174,7 +177,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
     },
     close() {
       stopReading();
-      clearTimeout(endTimer);
+      cancelEnd?.();
       for (const leave of unsubscribe) leave();
     },
   };
