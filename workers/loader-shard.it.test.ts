@@ -60,6 +60,7 @@ function memoryWarehouse(): MemoryWarehouse {
     classify(error) {
       return error instanceof Error && error.message === 'content' ? 'content' : 'transient';
     },
+    onRecovered: () => () => undefined,
   };
 }
 

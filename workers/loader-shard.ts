@@ -14,6 +14,7 @@ import type { Sink } from './loader-sink.js';
 import type { WorkerMetrics } from './metrics.js';
 import type { SlabPool } from './slabs.js';
 import { trimLedger } from './trim.js';
+import { WarehouseError } from './warehouse-error.js';
 
 export interface ShardLoaderOptions {
   readonly nc: NatsConnection;
@@ -46,6 +47,7 @@ export interface ShardLoader {
 }
 
 const dayMs = 86_400_000;
+const wasUnsent = (error: unknown): boolean => error instanceof WarehouseError && error.unsent;
 /** Read ahead while a block is in flight: 40 % of one of the usual size (200k rows of 150 bytes); more brought 2 % and cost memory. */
 const mostAhead = 12 * 1024 ** 2;
 
@@ -84,6 +86,11 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       const timer = setTimeout(done, ms);
       pauses.add(done);
     });
+
+  /** The back-off is for a warehouse that is away: what is in trouble now is tried at once when it is back. */
+  const offRecovered = sink.onRecovered(() => {
+    for (const done of pauses) done();
+  });
 
   async function recover(): Promise<ShardState> {
     const info = await jsm.streams.info(stream);
@@ -150,7 +157,10 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     async insert(place, block) {
       insertStart = performance.now();
       sent++;
-      await sink.insert(shard, place, block);
+      await sink.insert(shard, place, block).catch((error: unknown) => {
+        if (wasUnsent(error)) sent--;
+        throw error;
+      });
       answered++;
       metrics.inserted(shard, (performance.now() - insertStart) / 1000);
     },
@@ -173,6 +183,10 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     givingUp: () => stopping && Date.now() >= giveUpAt,
   };
 
+  /** What the circuit breaker held back is told once, by itself. */
+  const tried = (error: unknown, about: object, what: string): void =>
+    log[wasUnsent(error) ? 'debug' : 'warn']({ ...about, error: String(error) }, what);
+
   function tell(event: LoaderEvent): void {
     switch (event.kind) {
       case 'recovered': {
@@ -185,7 +199,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
         return;
       }
       case 'recover-failed':
-        log.warn({ error: String(event.error), waitMs: event.waitMs }, 'cannot recover yet');
+        tried(event.error, { waitMs: event.waitMs }, 'cannot recover yet');
         return;
       case 'gap':
         metrics.gap(shard, event.to - event.from + 1);
@@ -210,11 +224,12 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
         } else if (event.failure === 'fatal') {
           metrics.stuck(shard, true);
           log.error(about, 'the warehouse refuses blocks');
-        } else log.warn(about, event.failure === 'busy' ? 'the block is being stored' : 'storing a block failed');
+        } else
+          tried(event.error, about, event.failure === 'busy' ? 'the block is being stored' : 'storing a block failed');
         return;
       }
       case 'read-back-failed':
-        log.warn({ block: event.place.block, error: String(event.error), waitMs: event.waitMs }, 'reading back failed');
+        tried(event.error, { block: event.place.block, waitMs: event.waitMs }, 'reading back failed');
         return;
       case 'absent':
         log.info({ block: event.place.block }, 'the block is not there yet');
@@ -295,6 +310,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       }, graceMs);
       await running;
       clearTimeout(late);
+      offRecovered();
       await rounding;
       await reader.close();
       metrics.left(shard);

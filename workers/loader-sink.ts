@@ -20,6 +20,8 @@ export interface Sink {
   readBack(shard: number, place: Place, day: string): Promise<{ lo: number; hi: number } | undefined>;
   insert(shard: number, place: Place, block: Block): Promise<void>;
   classify(error: unknown): InsertFailure;
+  /** Calls back when the warehouse answers again, after it has not. Returns the un-subscriber. */
+  onRecovered(listener: () => void): () => void;
 }
 
 /** `database.table`, quoted. */
@@ -80,5 +82,7 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
     classify(error) {
       return error instanceof WarehouseError ? error.kind : 'transient';
     },
+
+    onRecovered: (listener) => warehouse.onRecovered(listener),
   };
 }

@@ -16,7 +16,7 @@
  *   retention.ts       what may leave the warehouse by age
  *   erase.ts           what must leave it for a user's sake
  *   metrics.ts         instruments and spans
- *   warehouse.ts       the client of ClickHouse
+ *   warehouse.ts       the client of ClickHouse; warehouse-error.ts sorts its errors, circuit.ts spares it when it is in trouble
  *   schema/            table, migrations and INSERT from the descriptors
  *   embedded/          `sluice clickhouse`, the engine on a laptop
  */
@@ -76,7 +76,11 @@ async function main(): Promise<void> {
   const settings = await patiently('the settings', log, stop.signal, () => new Kvm(nc).open(settingsBucket));
   const budget = byteBudget(config.maxBytesHeld);
   const slabs = slabPool(config.maxBytesHeld);
-  const metrics = workerMetrics({ bytesHeld: () => budget.used, pool: () => warehouse.stats() });
+  const metrics = workerMetrics({
+    bytesHeld: () => budget.used,
+    pool: () => warehouse.stats(),
+    circuits: () => warehouse.circuits(),
+  });
   const sink = warehouseSink(warehouse, target);
 
   const pool = loaderPool(

@@ -4,6 +4,7 @@
  */
 import { type Attributes, type Context, metrics, propagation, ROOT_CONTEXT, SpanKind, trace } from '@opentelemetry/api';
 import type { Block } from './block.js';
+import type { CircuitStats } from './circuit.js';
 import type { InsertFailure, Place } from './loader.js';
 
 export interface WorkerMetrics {
@@ -29,6 +30,8 @@ export interface WorkerGauges {
   readonly bytesHeld: () => number;
   /** The pool of connections to the warehouse, by name of the figure. */
   readonly pool: () => Readonly<Record<string, number>>;
+  /** The circuit breakers around the warehouse, by name. */
+  readonly circuits: () => Readonly<Record<string, CircuitStats>>;
 }
 
 /** Context of one batch's request, for a link. */
@@ -92,6 +95,29 @@ export function workerMetrics(gauges: WorkerGauges): WorkerMetrics {
     .createObservableGauge('sluice_worker_pool', { description: 'Connections to the warehouse, by figure.' })
     .addCallback((result) => {
       for (const [figure, value] of Object.entries(gauges.pool())) result.observe(value, { figure });
+    });
+  meter
+    .createObservableGauge('sluice_worker_circuit_state', {
+      description: 'Circuit breakers: 0 closed, 1 half open, 2 open.',
+    })
+    .addCallback((result) => {
+      for (const [circuit, { state }] of Object.entries(gauges.circuits())) result.observe(state, { circuit });
+    });
+  meter
+    .createObservableCounter('sluice_worker_circuit_transitions', {
+      description: 'Changes of the circuit breakers, by what they changed to.',
+    })
+    .addCallback((result) => {
+      for (const [circuit, { open, halfOpen, closed }] of Object.entries(gauges.circuits())) {
+        result.observe(open, { circuit, to: 'open' });
+        result.observe(halfOpen, { circuit, to: 'half_open' });
+        result.observe(closed, { circuit, to: 'closed' });
+      }
+    });
+  meter
+    .createObservableCounter('sluice_worker_circuit_held_back', { description: 'Statements that were not sent.' })
+    .addCallback((result) => {
+      for (const [circuit, { heldBack }] of Object.entries(gauges.circuits())) result.observe(heldBack, { circuit });
     });
 
   return {

@@ -1,33 +1,16 @@
 /**
- * The only way to the warehouse: @clickhouse/client over HTTP, with a bounded pool, and errors sorted by what a caller can
- * do about them. The same for the embedded engine and for a real server.
+ * The only way to the warehouse: @clickhouse/client over HTTP, with a bounded pool, errors sorted by what a caller can do
+ * about them (warehouse-error.ts), and a circuit breaker (circuit.ts). The same for the embedded engine and for a real server.
  */
 import { Readable } from 'node:stream';
-import { type ClickHouseClient, ClickHouseError, createClient } from '@clickhouse/client';
+import { type ClickHouseClient, createClient } from '@clickhouse/client';
 import type { ClickHouseClientConfig } from '../lib/config/index.js';
 import type { Log } from '../lib/log.js';
+import { type CircuitStats, createCircuit } from './circuit.js';
 import type { InsertStatement } from './schema/index.js';
+import { sorted, WarehouseError } from './warehouse-error.js';
 
-/**
- * - `busy`: a query of the same id runs
- * - `content`: the data is at fault; the same data fails again
- * - `fatal`: the statement or the rights are at fault; somebody has to act
- * - `transient`: anything else, with the outcome unknown (no connection, time-out, the server is in trouble)
- */
-export type WarehouseErrorKind = 'busy' | 'content' | 'fatal' | 'transient';
-
-export class WarehouseError extends Error {
-  override readonly name = 'WarehouseError';
-  constructor(
-    readonly kind: WarehouseErrorKind,
-    message: string,
-    /** ClickHouse's number; undefined when it did not answer. */
-    readonly clickhouseCode: number | undefined,
-    cause: unknown,
-  ) {
-    super(message, { cause });
-  }
-}
+export { WarehouseError, type WarehouseErrorKind } from './warehouse-error.js';
 
 /** Figures of the pool, for metrics. */
 export interface PoolStats extends Record<string, number> {
@@ -63,25 +46,14 @@ export interface Warehouse {
   /** Whether it answers. */
   ping(): Promise<boolean>;
   stats(): PoolStats;
+  /**
+   * The breakers, by what goes through them. Two, because a server whose disk is full answers every question and takes no
+   * block: in one count the answers would hide that. Commands are rare and pass by.
+   */
+  circuits(): Readonly<Record<'reads' | 'inserts', CircuitStats>>;
+  /** Calls back when the warehouse answers again, after it has not. Returns the un-subscriber. */
+  onRecovered(listener: () => void): () => void;
   close(): Promise<void>;
-}
-
-/** ClickHouse's names of errors that say: these bytes cannot be stored. */
-const content =
-  /^(?:CANNOT_PARSE_|CANNOT_READ_ALL_DATA|ATTEMPT_TO_READ_AFTER_EOF|PROTOBUF_|UNKNOWN_PROTOBUF|INCORRECT_DATA|VALUE_IS_OUT_OF_RANGE|UNKNOWN_ELEMENT_OF_ENUM|ARGUMENT_OUT_OF_BOUND|DECIMAL_OVERFLOW|TOO_LARGE_)/;
-/** … and: this statement, or this user, will not do. */
-const fatal =
-  /^(?:SYNTAX_ERROR|UNKNOWN_(?!EXCEPTION|STATUS)|NO_SUCH_COLUMN|NOT_FOUND_COLUMN|THERE_IS_NO_COLUMN|TYPE_MISMATCH|ILLEGAL_|NOT_IMPLEMENTED|ACCESS_DENIED|AUTHENTICATION_FAILED|READONLY|REQUIRED_PASSWORD|WRONG_PASSWORD|BAD_ARGUMENTS|NUMBER_OF_ARGUMENTS)/;
-
-function sorted(error: unknown): WarehouseError {
-  if (error instanceof WarehouseError) return error;
-  if (error instanceof ClickHouseError) {
-    const code = Number(error.code);
-    const type = error.type ?? '';
-    const kind = code === 216 ? 'busy' : content.test(type) ? 'content' : fatal.test(type) ? 'fatal' : 'transient';
-    return new WarehouseError(kind, `ClickHouse ${code} ${type}: ${error.message.slice(0, 1000)}`, code, error);
-  }
-  return new WarehouseError('transient', `ClickHouse did not answer: ${String(error).slice(0, 500)}`, undefined, error);
 }
 
 /** The parts one after the other, many at a time. */
@@ -146,6 +118,7 @@ export function connectWarehouse(config: ClickHouseClientConfig, log: Log): Ware
               'no connection to ClickHouse became free; see --clickhouse-pool-size',
               undefined,
               undefined,
+              true,
             ),
           );
         }, config.clickhousePoolWait);
@@ -171,12 +144,24 @@ export function connectWarehouse(config: ClickHouseClientConfig, log: Log): Ware
     }
   }
 
+  const ask = <T>(query: string, parameters: Record<string, unknown>): Promise<T[]> =>
+    pooled(async () => {
+      const result = await client.query({ query, query_params: parameters, format: 'JSONEachRow' });
+      return await result.json<T>();
+    });
+  const recovered = new Set<() => void>();
+  const reads = createCircuit({
+    name: 'reads',
+    log,
+    probe: () => ask('SELECT 1', {}),
+    onClosed() {
+      for (const listener of recovered) listener();
+    },
+  });
+  const inserts = createCircuit({ name: 'inserts', log });
+
   return {
-    rows: <T>(query: string, parameters: Record<string, unknown> = {}) =>
-      pooled(async () => {
-        const result = await client.query({ query, query_params: parameters, format: 'JSONEachRow' });
-        return await result.json<T>();
-      }),
+    rows: <T>(query: string, parameters: Record<string, unknown> = {}) => reads.run(() => ask<T>(query, parameters)),
     command: (query, options = {}) =>
       pooled(async () => {
         await client.command({
@@ -186,18 +171,20 @@ export function connectWarehouse(config: ClickHouseClientConfig, log: Log): Ware
         });
       }),
     insertBlock: (statement, queryId, body) =>
-      pooled(async () => {
-        const { stream } = await client.exec({
-          query: statement.query,
-          clickhouse_settings: { ...statement.settings },
-          query_id: queryId,
-          values: streamOf(body),
-          // Its length is known: no chunk of HTTP around each payload.
-          http_headers: { 'Content-Length': String(body.reduce((sum, bytes) => sum + bytes.length, 0)) },
-        });
-        // Nothing is in it, but its end is the end of the INSERT.
-        for await (const _chunk of stream) void _chunk;
-      }),
+      inserts.run(() =>
+        pooled(async () => {
+          const { stream } = await client.exec({
+            query: statement.query,
+            clickhouse_settings: { ...statement.settings },
+            query_id: queryId,
+            values: streamOf(body),
+            // Its length is known: no chunk of HTTP around each payload.
+            http_headers: { 'Content-Length': String(body.reduce((sum, bytes) => sum + bytes.length, 0)) },
+          });
+          // Nothing is in it, but its end is the end of the INSERT.
+          for await (const _chunk of stream) void _chunk;
+        }),
+      ),
     async ping() {
       try {
         return (await client.ping()).success;
@@ -207,6 +194,15 @@ export function connectWarehouse(config: ClickHouseClientConfig, log: Log): Ware
       }
     },
     stats: () => ({ ...stats }),
-    close: () => client.close(),
+    circuits: () => ({ reads: reads.stats(), inserts: inserts.stats() }),
+    onRecovered(listener) {
+      recovered.add(listener);
+      return () => void recovered.delete(listener);
+    },
+    close() {
+      reads.close();
+      inserts.close();
+      return client.close();
+    },
   };
 }
