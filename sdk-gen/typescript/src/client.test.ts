@@ -127,6 +127,42 @@ test('a callback that throws stops nothing', async () => {
   void closed;
 });
 
+test('with durability committed, rejections are told when known, the rest is delivered with the commit', async () => {
+  const { client, gateway, clock, rejected } = setting({ batchEvents: 3, durability: 'committed' });
+  let accept: ((id: string) => void) | undefined;
+  const real = gateway.open.bind(gateway);
+  gateway.open = (events) => {
+    accept = (id) =>
+      events.onAccepted(id, {
+        accepted: 2,
+        rejected: 1,
+        rejections: [{ index: 1, field: 'name', code: 'TOO_LONG', message: 'too long' }],
+        position: { shard: 3, sequence: 9n },
+      });
+    return real(events);
+  };
+  for (const eventId of ['a', 'b', 'c']) client.track({ ...click, eventId });
+  gateway.last.limits();
+  accept?.(gateway.last.sent[0]?.batchId ?? '');
+  assert.is(rejected.length, 1);
+  const { delivered, accepted, committed, pending } = client.stats();
+  assert.equal({ delivered, accepted, committed, pending }, { delivered: 0, accepted: 2, committed: 0, pending: 3 });
+  gateway.last.commit(9, 3);
+  assert.is(client.stats().delivered, 2);
+  assert.is(client.stats().committed, 2);
+  assert.is(client.stats().pendingBytes, 0);
+  // What is given up at the end, and was accepted, is told apart.
+  for (const eventId of ['d', 'e', 'f']) client.track({ ...click, eventId });
+  accept?.(gateway.last.sent[1]?.batchId ?? '');
+  gateway.last.end('unavailable');
+  assert.is(rejected.length, 2);
+  const closing = client.close({ timeoutMs: 50 });
+  await Promise.resolve();
+  await Promise.resolve();
+  clock.advance(60);
+  assert.equal((await closing).undelivered, { events: 3, batches: 1, accepted: 2 });
+});
+
 test('events that the gateway refuses are told with the event itself; the others count as delivered', () => {
   const { client, gateway, rejected } = setting({ batchEvents: 3 });
   let accept: ((id: string) => void) | undefined;
@@ -137,6 +173,7 @@ test('events that the gateway refuses are told with the event itself; the others
         accepted: 2,
         rejected: 1,
         rejections: [{ index: 1, field: 'name', code: 'TOO_LONG', message: 'too long' }],
+        position: { shard: 0, sequence: 1n },
       });
     return real(events);
   };

@@ -9,7 +9,15 @@ import { fromBinary } from '@bufbuild/protobuf';
 import { type Event, EventSchema } from '../gen/sluice/event/v1/event_pb.js';
 import { type Batcher, createBatcher, eventAt } from './batcher.js';
 import { type Clock, systemClock } from './clock.js';
-import { createDelivery, type Delivery, type Link, type LinkEvents, type Outcome } from './delivery.js';
+import {
+  type Acceptance,
+  createDelivery,
+  type Delivery,
+  type Link,
+  type LinkEvents,
+  type Outcome,
+  type ToldBatch,
+} from './delivery.js';
 import type { EventInit } from './event-encoder.js';
 import { openIngestStream } from './ingest-stream.js';
 import { type Rejected, resolveClientOptions, type SluiceClientOptions } from './options.js';
@@ -21,8 +29,12 @@ export const clientVersion = '0.1.0';
 export interface ClientStats {
   /** Events that `track` took. */
   readonly tracked: number;
-  /** Events acknowledged: durable in the log. */
+  /** Events delivered: `accepted` or `committed`, as the option `durability` has it. */
   readonly delivered: number;
+  /** Events that the log was heard to have: durable, and on their way into the warehouse. */
+  readonly accepted: number;
+  /** Events that the warehouse was heard to have; with durability `committed` only. */
+  readonly committed: number;
   /** Events refused for good. */
   readonly rejected: number;
   /** Times that `track` took no event: buffer full, or closed. */
@@ -33,7 +45,7 @@ export interface ClientStats {
   readonly pendingBytes: number;
   readonly batchesInFlight: number;
   readonly bytesInFlight: number;
-  /** Batches acknowledged. */
+  /** Batches delivered. */
   readonly batchesDelivered: number;
   /** Sends of a batch beyond its first. */
   readonly retries: number;
@@ -44,12 +56,15 @@ export interface ClientStats {
 }
 
 export interface CloseReport {
-  /** Events of the client's whole life that were acknowledged. */
+  /** Events of the client's whole life that were delivered, as the option `durability` has it. */
   readonly delivered: number;
   /** Events of the client's whole life that were refused for good. */
   readonly rejected: number;
-  /** What was given up. An event of it may have arrived, when only its acknowledgement did not. */
-  readonly undelivered: { readonly events: number; readonly batches: number };
+  /**
+   * What was given up. An event of it may have arrived, when only its acknowledgement did not. `accepted` of these events
+   * are in the log for sure (with durability `committed`).
+   */
+  readonly undelivered: { readonly events: number; readonly batches: number; readonly accepted: number };
 }
 
 const fullMark = 0.75;
@@ -62,6 +77,7 @@ export class SluiceClient {
   readonly #delivery: Delivery;
   #tracked = 0;
   #delivered = 0;
+  #accepted = 0;
   #rejected = 0;
   #turnedAway = 0;
   #batchesDelivered = 0;
@@ -91,6 +107,7 @@ export class SluiceClient {
       open:
         open ??
         ((events) => openIngestStream({ ...resolved, userAgent: `sluice-node/${clientVersion}`, clock }, events)),
+      onAccepted: (batch, acceptance) => this.#accept(batch, acceptance),
       onSettled: (batch, outcome) => this.#settle(batch, outcome),
       onHungry: () => {
         if (this.#overdue) this.#seal();
@@ -175,9 +192,13 @@ export class SluiceClient {
       }),
     ]);
     cancel?.();
-    const { events, batches } = this.#delivery.stats();
+    const { events, batches, accepted } = this.#delivery.stats();
     this.#delivery.close();
-    return { delivered: this.#delivered, rejected: this.#rejected, undelivered: { events, batches } };
+    return {
+      delivered: this.#delivered,
+      rejected: this.#rejected,
+      undelivered: { events, batches, accepted: accepted.events },
+    };
   }
 
   stats(): ClientStats {
@@ -185,6 +206,8 @@ export class SluiceClient {
     return {
       tracked: this.#tracked,
       delivered: this.#delivered,
+      accepted: this.#accepted,
+      committed: this.#options.durability === 'committed' ? this.#delivered : 0,
       rejected: this.#rejected,
       turnedAway: this.#turnedAway,
       pending: events + this.#batcher.events,
@@ -216,26 +239,27 @@ export class SluiceClient {
     });
   }
 
-  #settle(
-    batch: { readonly batchId: string; readonly bytes: Uint8Array; readonly events: number },
-    outcome: Outcome,
-  ): void {
+  /** Rejections are told when they are known, not when the rest of the batch is delivered. */
+  #accept(batch: ToldBatch, { accepted, rejected, rejections }: Acceptance): void {
+    this.#accepted += accepted;
+    if (rejected === 0) return;
+    this.#reject({
+      batchId: batch.batchId,
+      events: rejected,
+      code: 'invalid_argument',
+      message: `The gateway refused ${rejected} of ${batch.events} events.`,
+      rejections: rejections.map((rejection) => ({ ...rejection, event: decodeAt(batch.bytes, rejection.index) })),
+    });
+  }
+
+  #settle(batch: ToldBatch, outcome: Outcome): void {
+    const left = batch.events - (batch.acceptance?.rejected ?? 0);
     if (outcome.kind === 'refused') {
       const { code, message } = outcome;
-      this.#reject({ batchId: batch.batchId, events: batch.events, code, message, rejections: [] });
+      this.#reject({ batchId: batch.batchId, events: left, code, message, rejections: [] });
     } else {
-      const { rejected, rejections } = outcome.result;
-      this.#delivered += batch.events - rejected;
+      this.#delivered += left;
       this.#batchesDelivered++;
-      if (rejected > 0) {
-        this.#reject({
-          batchId: batch.batchId,
-          events: rejected,
-          code: 'invalid_argument',
-          message: `The gateway refused ${rejected} of ${batch.events} events.`,
-          rejections: rejections.map((rejection) => ({ ...rejection, event: decodeAt(batch.bytes, rejection.index) })),
-        });
-      }
     }
     if (this.#roomWaiters.length > 0 && this.#buffered < this.#options.maxBufferBytes * fullMark) {
       for (const waiter of this.#roomWaiters.splice(0)) waiter(true);

@@ -1,7 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { createDelivery, type Delivery, type DeliveryOptions, type Outcome } from './delivery.js';
-import { type FakeGateway, fakeGateway } from './testing/fake-gateway.js';
+import { type FakeGateway, type FakeStream, fakeGateway } from './testing/fake-gateway.js';
 import { type ManualClock, manualClock } from './testing/manual-clock.js';
 
 interface Setting {
@@ -11,6 +11,8 @@ interface Setting {
   /** By batch: `accepted` or the code of the refusal. */
   readonly outcomes: string[];
   readonly errors: string[];
+  /** Ids of batches, each time one is told to be accepted. */
+  readonly accepted: string[];
   add(events?: number): void;
 }
 
@@ -20,8 +22,11 @@ function setting(options: Partial<DeliveryOptions> = {}): Setting {
   const clock = manualClock();
   const outcomes: string[] = [];
   const errors: string[] = [];
+  const accepted: string[] = [];
   let ids = 0;
   const delivery = createDelivery({
+    durability: 'accepted',
+    commitTimeoutMs: 300_000,
     maxBatchesInFlight: 4,
     maxBytesInFlight: 1_000,
     retry: { baseMs: 100, capMs: 1_000 },
@@ -32,8 +37,9 @@ function setting(options: Partial<DeliveryOptions> = {}): Setting {
     random: () => 1,
     makeId: () => `b${++ids}`,
     open: (events) => gateway.open(events),
+    onAccepted: (batch) => accepted.push(batch.batchId),
     onSettled: (batch, outcome: Outcome) =>
-      outcomes.push(`${batch.batchId} ${outcome.kind === 'accepted' ? 'accepted' : outcome.code}`),
+      outcomes.push(`${batch.batchId} ${outcome.kind === 'delivered' ? 'accepted' : outcome.code}`),
     onHungry: () => undefined,
     onError: (error) => errors.push(error.code),
     ...options,
@@ -46,6 +52,7 @@ function setting(options: Partial<DeliveryOptions> = {}): Setting {
     clock,
     outcomes,
     errors,
+    accepted,
     add: (events = 1) => delivery.add({ bytes: Uint8Array.from(Array(events).fill(event).flat() as number[]), events }),
   };
 }
@@ -342,6 +349,195 @@ test('close ends busy streams at once, finishes idle ones, stops all timers and 
   assert.is(idle.clock.timers, 0);
 });
 
+/** With durability `committed`. */
+const committing = (options: Partial<DeliveryOptions> = {}): Setting =>
+  setting({ durability: 'committed', ...options });
+
+test('D8: an accepted batch is kept, with its bytes, until its stream tells a position at or above its own', () => {
+  const { delivery, gateway, outcomes, accepted, add } = committing();
+  for (let i = 0; i < 3; i++) add();
+  const [stream] = [gateway.last];
+  stream.limits();
+  stream.accept(stream.sent[0], 10);
+  stream.accept(stream.sent[1], 11);
+  stream.accept(stream.sent[2], 5, 1);
+  assert.equal(accepted, ['b1', 'b2', 'b3']);
+  assert.equal(outcomes, []);
+  assert.is(delivery.bytes, 30);
+  assert.equal(delivery.stats().accepted, { batches: 3, events: 3 });
+  assert.is(delivery.stats().batchesInFlight, 0);
+  stream.commit(9);
+  assert.equal(outcomes, []);
+  stream.commit(10);
+  assert.equal(outcomes, ['b1 accepted']);
+  stream.commit(100, 2);
+  stream.commit(11);
+  assert.equal(outcomes, ['b1 accepted', 'b2 accepted']);
+  stream.commit(5, 1);
+  assert.equal(outcomes, ['b1 accepted', 'b2 accepted', 'b3 accepted']);
+  assert.is(delivery.bytes, 0);
+  assert.equal(delivery.stats().accepted, { batches: 0, events: 0 });
+  assert.is(gateway.sends.length, 3);
+});
+
+test('D8: a watermark covers nothing that is accepted after it, and nothing of another stream', () => {
+  const { gateway, clock, outcomes, add } = committing();
+  add();
+  const old = gateway.last;
+  old.limits();
+  old.commit(50);
+  old.accept(old.sent[0], 20);
+  assert.equal(outcomes, []);
+  old.drain();
+  add();
+  clock.advance(100);
+  gateway.last.limits();
+  gateway.last.accept(gateway.last.sent[0], 21);
+  gateway.last.commit(50);
+  assert.equal(outcomes, ['b2 accepted']);
+  old.commit(20);
+  assert.equal(outcomes, ['b2 accepted', 'b1 accepted']);
+});
+
+test('D8: a batch without one valid event is settled when it is accepted', () => {
+  const { gateway, outcomes, add } = committing();
+  add();
+  gateway.last.limits();
+  gateway.last.acceptNothing(gateway.last.sent[0]);
+  assert.equal(outcomes, ['b1 accepted']);
+});
+
+test('D3, D10: kept batches do not count as in flight, and are bounded by what the gateway tells', () => {
+  const { delivery, gateway, add } = committing();
+  for (let i = 0; i < 12; i++) add();
+  gateway.last.limits({ maxUncommitted: 6 });
+  for (let i = 0; i < 6; i++) gateway.last.accept(gateway.last.sent[i], i + 1);
+  assert.is(gateway.last.sent.length, 6);
+  assert.is(delivery.stats().batchesInFlight, 0);
+  assert.not(delivery.hungry);
+  gateway.last.commit(2);
+  assert.is(gateway.last.sent.length, 8);
+});
+
+test('D9: what a stream accepted and did not commit goes out again when it ends, before what was in flight', () => {
+  const { gateway, clock, outcomes, accepted, add } = committing();
+  for (let i = 0; i < 3; i++) add();
+  const [first] = [gateway.last];
+  first.limits();
+  first.accept(first.sent[1], 7);
+  first.accept(first.sent[2], 8);
+  first.commit(7);
+  assert.equal(outcomes, ['b2 accepted']);
+  first.end('unavailable');
+  clock.advance(100);
+  gateway.last.limits();
+  assert.equal(shown(gateway), ['b3:2', 'b1:2']);
+  // The old stream has no say any more.
+  first.commit(100);
+  assert.equal(outcomes, ['b2 accepted']);
+  gateway.last.accept(gateway.last.sent[0], 9);
+  gateway.last.commit(9);
+  assert.equal(outcomes, ['b2 accepted', 'b3 accepted']);
+  // Told once, however often it is accepted.
+  assert.equal(accepted, ['b2', 'b3']);
+});
+
+test('D9: a batch that failed after it was accepted goes out again no earlier than asked', () => {
+  const { gateway, clock, outcomes, add } = committing();
+  add();
+  gateway.last.limits();
+  gateway.last.accept(gateway.last.sent[0], 7);
+  clock.advance(1);
+  gateway.last.fail(gateway.last.sent[0], { retryAfterMs: 500 });
+  // The watermark of a log that has forgotten the batch.
+  gateway.last.commit(10);
+  assert.equal(outcomes, []);
+  clock.advance(599);
+  assert.is(gateway.last.sent.length, 1);
+  clock.advance(1);
+  assert.equal(shown(gateway), ['b1:1', 'b1:2']);
+  gateway.last.accept(gateway.last.sent[1], 11);
+  gateway.last.commit(11);
+  assert.equal(outcomes, ['b1 accepted']);
+});
+
+test('D9: a commit that never comes: the batch goes out again on another stream, each time after twice as long', () => {
+  const { gateway, clock, errors, outcomes, add } = committing({ commitTimeoutMs: 10_000 });
+  add();
+  for (const wait of [10_000, 20_000, 40_000, 80_000, 160_000, 160_000]) {
+    gateway.last.limits();
+    const before = gateway.sends.length;
+    gateway.last.accept(gateway.last.sent[0], 7);
+    clock.advance(wait - 1);
+    assert.not(gateway.last.aborted);
+    clock.advance(1);
+    assert.ok(gateway.last.aborted, `after ${wait} ms`);
+    clock.advance(1_000);
+    assert.is(gateway.sends.length, before);
+  }
+  assert.equal([...new Set(errors)], ['deadline_exceeded']);
+  gateway.last.limits();
+  gateway.last.accept(gateway.last.sent[0], 8);
+  gateway.last.commit(8);
+  assert.equal(outcomes, ['b1 accepted']);
+  // It moves again: the next one waits the shorter time.
+  add();
+  gateway.last.accept(gateway.last.sent[1], 9);
+  clock.advance(10_000);
+  assert.ok(gateway.last.aborted);
+});
+
+test('D10: a gateway that tells no commits is one that does not know the method', () => {
+  const { gateway, clock, outcomes, errors, add } = committing();
+  add();
+  while (clock.now() < 6_000 && outcomes.length === 0) {
+    gateway.last.limits({ maxUncommitted: 0 });
+    assert.equal(gateway.last.sent, []);
+    clock.advance(1_500);
+  }
+  assert.equal(outcomes, ['b1 unimplemented']);
+  assert.equal([...new Set(errors)], ['unimplemented']);
+});
+
+test('D6: suspects that are accepted one at a time are none any more, committed or not', () => {
+  const { delivery, gateway, clock, outcomes, add } = committing();
+  for (let i = 0; i < 4; i++) add();
+  for (let round = 0; round < 20 && delivery.stats().accepted.batches < 3; round++) {
+    clock.advance(2_000);
+    const stream = gateway.last;
+    stream.limits();
+    for (let i = 0; i < stream.sent.length; i++) {
+      if (stream.sent.some((batch) => batch.batchId === 'b3')) {
+        stream.end('invalid_argument');
+        break;
+      }
+      stream.accept(stream.sent[i], i + 1);
+    }
+  }
+  assert.equal(outcomes, ['b3 invalid_argument']);
+  // The window is open again.
+  const before = gateway.last.sent.length;
+  for (let i = 0; i < 4; i++) add();
+  assert.is(gateway.last.sent.length, before + 4);
+});
+
+test('close aborts a stream with kept batches, stops all timers, and settled waits for commits', async () => {
+  const { delivery, gateway, clock, add } = committing();
+  add();
+  gateway.last.limits();
+  let flushed = false;
+  const flush = delivery.settled().then(() => {
+    flushed = true;
+  });
+  gateway.last.accept(gateway.last.sent[0], 1);
+  await Promise.resolve();
+  assert.not(flushed);
+  delivery.close();
+  assert.ok(gateway.last.aborted);
+  assert.is(clock.timers, 0);
+  await flush;
+});
+
 test('random faults for thousands of batches: each is settled once, attempts of a batch count 1, 2, 3 … without a gap', () => {
   let state = 42;
   const dice = (): number => {
@@ -383,6 +579,80 @@ test('random faults for thousands of batches: each is settled once, attempts of 
   assert.is(new Set(outcomes.map((outcome) => outcome.split(' ')[0])).size, 3_000);
   assert.is(delivery.stats().bytes, 0);
   assert.is(delivery.stats().batchesInFlight, 0);
+});
+
+test('random faults, commits and logs that lose their end: settled means that the warehouse has it, each once', () => {
+  let state = 4_711;
+  const dice = (): number => {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    return state / 2 ** 32;
+  };
+  const warehouse = new Set<string>();
+  let log: string[] = [];
+  let loaded = 0;
+  const settled: string[] = [];
+  const { delivery, gateway, clock, add } = committing({
+    random: dice,
+    maxBatchesInFlight: 8,
+    onSettled: ({ batchId }, { kind }) => {
+      if (kind === 'delivered') assert.ok(warehouse.has(batchId), `${batchId} is settled and not in the warehouse`);
+      settled.push(batchId);
+    },
+  });
+  /** What each stream has accepted and not answered again. */
+  const accepted = new Map<FakeStream, Map<string, number>>();
+  let added = 0;
+  for (let step = 0; added < 2_000 || delivery.stats().batches > 0; step++) {
+    assert.ok(step < 400_000, `stuck with ${delivery.stats().batches} batches`);
+    if (added < 2_000 && dice() < 0.5) {
+      add();
+      added++;
+    }
+    clock.advance(Math.floor(dice() * 30));
+    const stream = gateway.streams.at(-1);
+    if (stream === undefined) continue;
+    if (!stream.aborted && dice() < 0.3) stream.limits({ maxUncommitted: 20 });
+    let own = accepted.get(stream);
+    if (own === undefined) {
+      own = new Map();
+      accepted.set(stream, own);
+    }
+    const roll = dice();
+    if (roll < 0.5) {
+      for (const sent of stream.sent.slice(-8)) {
+        if (own.has(`${sent.batchId}:${sent.attempt}`)) continue;
+        log.push(sent.batchId);
+        own.set(`${sent.batchId}:${sent.attempt}`, log.length);
+        stream.accept(sent, log.length);
+      }
+    } else if (roll < 0.8) {
+      // A worker loads some more, and its watermark is told to every stream that has accepted something.
+      loaded = Math.max(loaded, loaded + Math.floor(dice() * (log.length - loaded + 1)));
+      for (const id of log.slice(0, loaded)) warehouse.add(id);
+      for (const each of accepted.keys()) each.commit(loaded);
+    } else if (roll < 0.82) {
+      // The log forgets what was not loaded yet; every gateway notices, and says so of all that is not committed.
+      log = log.slice(0, loaded + Math.floor(dice() * (log.length - loaded)));
+      for (const [each, ids] of accepted) {
+        for (const id of ids.keys())
+          each.fail({ batchId: id.split(':')[0] ?? '', bytes: new Uint8Array(), attempt: 0 }, { retryAfterMs: 5 });
+      }
+    } else if (roll < 0.84) stream.end('unavailable');
+    else if (roll < 0.86) stream.drain();
+    if (gateway.streams.length > 2) {
+      for (const old of gateway.streams.slice(0, -2)) {
+        if (accepted.delete(old)) old.end();
+      }
+    }
+  }
+  assert.is(settled.length, 2_000);
+  assert.is(new Set(settled).size, 2_000);
+  assert.is(delivery.stats().bytes, 0);
+  const attempts = new Map<string, number>();
+  for (const { batchId, attempt } of gateway.sends) {
+    assert.is(attempt, (attempts.get(batchId) ?? 0) + 1, batchId);
+    attempts.set(batchId, attempt);
+  }
 });
 
 test.run();

@@ -4,8 +4,9 @@
  *
  *   D1  A batch keeps its id and its bytes for ever. Its attempt is 1 on the first hand-over to a stream ever, and one
  *       more on each later one: the gateway's side relies on that to tell retries from first sends.
- *   D2  A batch is settled once: accepted, or refused for good. Until then it waits, or is in flight on one stream.
- *   D3  What is in flight is bounded in batches and bytes, over all streams.
+ *   D2  A batch is settled once: delivered (accepted, or committed, as the client wants it), or refused for good. Until
+ *       then it waits, is in flight on one stream, or is kept for one stream (D8).
+ *   D3  What is in flight is bounded in batches and bytes, over all streams. What is kept does not count as in flight.
  *   D4  A failed batch that may be retried goes out again no earlier than the gateway asked, plus full jitter; nothing
  *       new is sent before that either, for the failure speaks of the gateway, not of the batch.
  *   D5  When a stream ends, whatever was in flight on it goes out again on the next one, before anything new.
@@ -13,6 +14,15 @@
  *       time; the one that ends a stream on its own is refused for good. So no batch blocks the others for ever.
  *   D7  A refused key (or a gateway that does not know the method) is tried again for a few seconds, since a new key
  *       takes a moment to be known everywhere. Then all that waits is refused for good.
+ *   D8  With durability `committed`, an accepted batch is kept, with its bytes, until the stream that accepted it tells that
+ *       the warehouse has what it had accepted up to a position at or above the batch's. A watermark covers only what was
+ *       accepted before it on the same stream: the log may have lost its end and given the same positions out again.
+ *       A batch without one valid event has nothing to be kept for.
+ *   D9  A kept batch goes out again, with the next attempt (D1), when its stream ends, when the gateway says that it failed
+ *       after all, and when no watermark has covered it for too long. That time doubles while it does not help, so that
+ *       a warehouse which is down for a day is not sent everything every few minutes.
+ *   D10 Kept and in flight together are bounded in batches by what the gateway tells. A gateway that tells no commits is
+ *       one that does not know the method (D7).
  */
 import { fullJitter } from './backoff.js';
 import { type SealedBatch, splitBatch } from './batcher.js';
@@ -39,6 +49,8 @@ export interface LinkLimits {
   readonly maxBatchBytes: number;
   readonly maxBatchEvents: number;
   readonly maxBytesInFlight: number;
+  /** Most batches sent and not committed; 0: the gateway tells no commits. */
+  readonly maxUncommitted: number;
 }
 
 /** What a stream tells. `onEnd` comes last and once. */
@@ -46,6 +58,8 @@ export interface LinkEvents {
   onLimits(limits: LinkLimits): void;
   onAccepted(batchId: string, result: Acceptance): void;
   onFailed(batchId: string, failure: BatchFault): void;
+  /** The warehouse has what this stream has accepted so far of this shard, up to this position. */
+  onCommitted(shard: number, sequence: bigint): void;
   onDraining(): void;
   onEnd(error: SluiceClientError | undefined): void;
 }
@@ -54,6 +68,8 @@ export interface Acceptance {
   readonly accepted: number;
   readonly rejected: number;
   readonly rejections: readonly EventRejection[];
+  /** Where the log has it; undefined when nothing was accepted. */
+  readonly position: { readonly shard: number; readonly sequence: bigint } | undefined;
 }
 
 /** One event that breaks the contract. */
@@ -73,11 +89,24 @@ export interface BatchFault {
   readonly retryAfterMs: number | undefined;
 }
 
+/** When a batch is delivered: when the log has it, or when the warehouse has it. */
+export type Durability = 'accepted' | 'committed';
+
+/** A batch as it is told of. */
+export interface ToldBatch extends SealedBatch {
+  readonly batchId: string;
+  /** What its first acceptance said; undefined before. */
+  readonly acceptance: Acceptance | undefined;
+}
+
 export type Outcome =
-  | { readonly kind: 'accepted'; readonly result: Acceptance }
+  | { readonly kind: 'delivered' }
   | { readonly kind: 'refused'; readonly code: FailureCode; readonly message: string };
 
 export interface DeliveryOptions {
+  readonly durability: Durability;
+  /** A batch that was accepted and not committed for so long is sent again on a new stream, ms (D9). */
+  readonly commitTimeoutMs: number;
   readonly maxBatchesInFlight: number;
   readonly maxBytesInFlight: number;
   readonly retry: { readonly baseMs: number; readonly capMs: number };
@@ -92,19 +121,23 @@ export interface DeliveryOptions {
   readonly random: () => number;
   readonly makeId: () => string;
   readonly open: (events: LinkEvents) => Link;
-  readonly onSettled: (batch: SealedBatch & { readonly batchId: string }, outcome: Outcome) => void;
+  /** The log has the batch. Told once per batch, however often it is sent. */
+  readonly onAccepted: (batch: ToldBatch, acceptance: Acceptance) => void;
+  readonly onSettled: (batch: ToldBatch, outcome: Outcome) => void;
   /** Another batch would be sent now. */
   readonly onHungry: () => void;
   readonly onError: (error: SluiceClientError) => void;
 }
 
 export interface DeliveryStats {
-  /** Not settled, in flight included. */
+  /** Not settled: waiting, in flight or kept. */
   readonly batches: number;
   readonly events: number;
   readonly bytes: number;
   readonly batchesInFlight: number;
   readonly bytesInFlight: number;
+  /** Of those that are not settled, what the log was heard to have. */
+  readonly accepted: { readonly batches: number; readonly events: number };
   /** Sends with an attempt above 1. */
   readonly retries: number;
   /** Streams opened. */
@@ -133,6 +166,18 @@ interface Batch extends SealedBatch {
   attempt: number;
   /** Not to be sent before. */
   dueAt: number;
+  acceptance: Acceptance | undefined;
+  /** It was kept for too long once. */
+  overdue: boolean;
+}
+
+/** An accepted batch that is not committed (D8). */
+interface Kept {
+  readonly batch: Batch;
+  readonly stream: Stream;
+  readonly shard: number;
+  readonly sequence: bigint;
+  readonly since: number;
 }
 
 interface Flight {
@@ -153,6 +198,7 @@ const assumedLimits: LinkLimits = {
   maxBatchBytes: 1024 * 1024,
   maxBatchEvents: 10_000,
   maxBytesInFlight: 8 * 1024 * 1024,
+  maxUncommitted: 1,
 };
 
 /** Ends of a stream that trying again will hardly mend. */
@@ -162,18 +208,26 @@ const longestWait = 5 * 60_000;
 /** How long a draining stream may still answer, and one that was closed with nothing open may take to end, ms. */
 const finishMs = 30_000;
 const closingMs = 1_000;
+/** How often the time for a commit is doubled (D9). */
+const mostDoublings = 4;
 
 export function createDelivery(options: DeliveryOptions): Delivery {
   const { clock, random } = options;
+  const committing = options.durability === 'committed';
   const fresh: Batch[] = [];
   /** Sorted by dueAt. */
   const retries: Batch[] = [];
   const flights = new Map<string, Flight>();
+  /** In the order of their acceptance. */
+  const kept = new Map<string, Kept>();
   const streams = new Set<Stream>();
   let waiters: { order: number; left: number; resolve: () => void }[] = [];
   let current: Stream | undefined;
   let limits = assumedLimits;
   let bytesInFlight = 0;
+  /** How often in a row a commit was waited for in vain. */
+  let doublings = 0;
+  const acceptedNow = { batches: 0, events: 0 };
   let held = { batches: 0, events: 0, bytes: 0 };
   let order = 0;
   let retried = 0;
@@ -194,7 +248,9 @@ export function createDelivery(options: DeliveryOptions): Delivery {
   const windowBatches = (): number => (suspects > 0 ? 1 : options.maxBatchesInFlight);
   const windowBytes = (): number => Math.min(options.maxBytesInFlight, limits.maxBytesInFlight);
   const fits = (bytes: number): boolean =>
-    flights.size < windowBatches() && (flights.size === 0 || bytesInFlight + bytes <= windowBytes());
+    flights.size < windowBatches() &&
+    (flights.size === 0 || bytesInFlight + bytes <= windowBytes()) &&
+    (!committing || flights.size + kept.size < limits.maxUncommitted);
 
   const countFailure = (since: number): void => {
     if (since < streakAt) return;
@@ -204,13 +260,21 @@ export function createDelivery(options: DeliveryOptions): Delivery {
 
   const settle = (batch: Batch, outcome: Outcome): void => {
     held = { batches: held.batches - 1, events: held.events - batch.events, bytes: held.bytes - batch.bytes.length };
-    if (suspects > 0) suspects--;
+    if (batch.acceptance !== undefined) {
+      acceptedNow.batches--;
+      acceptedNow.events -= batch.acceptance.accepted;
+    }
     options.onSettled(batch, outcome);
     for (const waiter of waiters) if (batch.order <= waiter.order) waiter.left--;
     const done = waiters.filter((waiter) => waiter.left <= 0);
     if (done.length === 0) return;
     waiters = waiters.filter((waiter) => waiter.left > 0);
     for (const waiter of done) waiter.resolve();
+  };
+
+  /** A batch that is answered for good is no suspect (D6), also when it is kept yet. */
+  const answered = (): void => {
+    if (suspects > 0) suspects--;
   };
 
   const land = (stream: Stream, batchId: string): Flight | undefined => {
@@ -222,6 +286,15 @@ export function createDelivery(options: DeliveryOptions): Delivery {
     return flight;
   };
 
+  const unkeep = (stream: Stream, batchId: string): Kept | undefined => {
+    const one = kept.get(batchId);
+    if (one === undefined || one.stream !== stream) return undefined;
+    kept.delete(batchId);
+    return one;
+  };
+
+  const commitWaitMs = (): number => options.commitTimeoutMs * 2 ** doublings;
+
   const retryAt = (batch: Batch, dueAt: number): void => {
     batch.dueAt = dueAt;
     let at = retries.length;
@@ -231,7 +304,10 @@ export function createDelivery(options: DeliveryOptions): Delivery {
 
   const refuseAll = (code: FailureCode, message: string): void => {
     const all = [...retries.splice(0), ...fresh.splice(0)];
-    for (const batch of all) settle(batch, { kind: 'refused', code, message });
+    for (const batch of all) {
+      answered();
+      settle(batch, { kind: 'refused', code, message });
+    }
   };
 
   const endStream = (stream: Stream, error: SluiceClientError | undefined): void => {
@@ -241,7 +317,14 @@ export function createDelivery(options: DeliveryOptions): Delivery {
     const now = clock.now();
     const lost = [...flights.values()].filter((flight) => flight.stream === stream).map((flight) => flight.batch);
     for (const batch of lost) land(stream, batch.batchId);
+    // D9: before what was in flight, for it was sent before that.
+    const uncommitted = [...kept.values()].filter((one) => one.stream === stream).map((one) => one.batch);
+    for (const batch of uncommitted) {
+      kept.delete(batch.batchId);
+      retryAt(batch, now);
+    }
     if (error?.code === 'invalid_argument' && lost.length === 1) {
+      answered();
       settle(lost[0] as Batch, { kind: 'refused', code: error.code, message: error.message });
       lost.length = 0;
     }
@@ -272,6 +355,12 @@ export function createDelivery(options: DeliveryOptions): Delivery {
     stream.link = options.open({
       onLimits(told) {
         if (!alive()) return;
+        if (committing && told.maxUncommitted === 0) {
+          stream.link?.abort();
+          const message = 'The gateway tells no commits: it is older than this client.';
+          endStream(stream, new SluiceClientError('unimplemented', message));
+          return;
+        }
         limits = told;
         refusedSince = undefined;
         if (stream.state === 'opening') stream.state = 'open';
@@ -282,13 +371,40 @@ export function createDelivery(options: DeliveryOptions): Delivery {
         if (flight === undefined) return;
         streak = 0;
         streakAt = -1;
-        settle(flight.batch, { kind: 'accepted', result });
+        const { batch } = flight;
+        answered();
+        if (batch.acceptance === undefined) {
+          batch.acceptance = result;
+          acceptedNow.batches++;
+          acceptedNow.events += result.accepted;
+          options.onAccepted(batch, result);
+        }
+        const { position } = result;
+        if (committing && position !== undefined) {
+          kept.set(batchId, { batch, stream, ...position, since: clock.now() });
+        } else {
+          settle(batch, { kind: 'delivered' });
+        }
+        pump();
+      },
+      onCommitted(shard, sequence) {
+        if (!alive()) return;
+        for (const one of kept.values()) {
+          if (one.stream !== stream || one.shard !== shard || one.sequence > sequence) continue;
+          kept.delete(one.batch.batchId);
+          // What was waited for in vain before moves again.
+          if (one.batch.overdue) doublings = 0;
+          settle(one.batch, { kind: 'delivered' });
+        }
         pump();
       },
       onFailed(batchId, fault) {
-        const flight = alive() ? land(stream, batchId) : undefined;
+        if (!alive()) return;
+        const late = unkeep(stream, batchId);
+        const flight = late === undefined ? land(stream, batchId) : { batch: late.batch, sentAt: late.since };
         if (flight === undefined) return;
         if (fault.retryAfterMs === undefined) {
+          answered();
           settle(flight.batch, { kind: 'refused', code: fault.code, message: fault.message });
         } else {
           countFailure(flight.sentAt);
@@ -337,6 +453,8 @@ export function createDelivery(options: DeliveryOptions): Delivery {
       order: first.order,
       attempt: 0,
       dueAt: 0,
+      acceptance: undefined,
+      overdue: false,
     }));
     fresh.splice(0, 1, ...batches);
     held = { ...held, batches: held.batches + batches.length - 1 };
@@ -355,6 +473,16 @@ export function createDelivery(options: DeliveryOptions): Delivery {
     if (oldest !== undefined && now - oldest.sentAt >= options.ackTimeoutMs) {
       oldest.stream.link?.abort();
       endStream(oldest.stream, new SluiceClientError('deadline_exceeded', 'A batch was not answered in time.'));
+    }
+    const [first] = kept.values();
+    if (first !== undefined && now - first.since >= commitWaitMs()) {
+      for (const { batch, since } of kept.values()) if (now - since >= commitWaitMs()) batch.overdue = true;
+      doublings = Math.min(doublings + 1, mostDoublings);
+      first.stream.link?.abort();
+      endStream(
+        first.stream,
+        new SluiceClientError('deadline_exceeded', 'An accepted batch was not committed in time.'),
+      );
     }
   };
 
@@ -388,6 +516,8 @@ export function createDelivery(options: DeliveryOptions): Delivery {
     }
     const [oldest] = flights.values();
     if (oldest !== undefined) schedule(oldest.sentAt + options.ackTimeoutMs);
+    const [first] = kept.values();
+    if (first !== undefined) schedule(first.since + commitWaitMs());
     if (hungry()) options.onHungry();
   }
 
@@ -413,7 +543,16 @@ export function createDelivery(options: DeliveryOptions): Delivery {
     add(batch) {
       const { bytes, events } = batch;
       held = { batches: held.batches + 1, events: held.events + events, bytes: held.bytes + bytes.length };
-      fresh.push({ bytes, events, batchId: options.makeId(), order: ++order, attempt: 0, dueAt: 0 });
+      fresh.push({
+        bytes,
+        events,
+        batchId: options.makeId(),
+        order: ++order,
+        attempt: 0,
+        dueAt: 0,
+        acceptance: undefined,
+        overdue: false,
+      });
       pump();
     },
     settled() {
@@ -433,6 +572,7 @@ export function createDelivery(options: DeliveryOptions): Delivery {
       ...held,
       batchesInFlight: flights.size,
       bytesInFlight,
+      accepted: { ...acceptedNow },
       retries: retried,
       streams: opened,
       connected: current?.state === 'open',
@@ -441,7 +581,7 @@ export function createDelivery(options: DeliveryOptions): Delivery {
       if (closed) return;
       closed = true;
       cancelWake?.();
-      const busy = new Set([...flights.values()].map((flight) => flight.stream));
+      const busy = new Set([...flights.values(), ...kept.values()].map(({ stream }) => stream));
       for (const stream of streams) {
         if (stream.state === 'open' && !busy.has(stream)) stream.link?.finish(closingMs);
         else stream.link?.abort();

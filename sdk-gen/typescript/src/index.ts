@@ -4,7 +4,7 @@
  *   client.ts         SluiceClient: track, ready, flush, close, stats
  *   options.ts        its options and their defaults
  *   batcher.ts        gathers encoded events into batches (pure)
- *   delivery.ts       what is sent when, on which stream, and again (pure; its rules are D1–D7)
+ *   delivery.ts       what is sent when, on which stream, and again (pure; its rules are D1–D10)
  *   backoff.ts        full jitter
  *   ingest-stream.ts  one PublishStream call over gRPC: the only file that knows the network
  *   batch-view.ts     the request with its batch as bytes

@@ -9,6 +9,7 @@ import { Code, ConnectError } from '@connectrpc/connect';
 import { createGrpcTransport, Http2SessionManager } from '@connectrpc/connect-node';
 import { RetryInfoSchema } from '../gen/google/rpc/error_details_pb.js';
 import {
+  Durability as DurabilityCode,
   IngestService,
   type PublishStreamResponse,
   type PublishStreamResponseSchema,
@@ -16,7 +17,7 @@ import {
 } from '../gen/sluice/ingest/v1/ingest_pb.js';
 import { batchMessageView } from './batch-view.js';
 import type { Clock } from './clock.js';
-import type { Link, LinkEvents, Outgoing } from './delivery.js';
+import type { Durability, Link, LinkEvents, Outgoing } from './delivery.js';
 import { codeName, SluiceClientError } from './errors.js';
 
 export interface IngestStreamOptions {
@@ -24,6 +25,8 @@ export interface IngestStreamOptions {
   /** Goes into each request's `authorization` header, and nowhere else. */
   readonly key: string;
   readonly userAgent: string;
+  /** What the stream is asked to tell. */
+  readonly durability: Durability;
   readonly clock: Clock;
 }
 
@@ -57,6 +60,9 @@ export function openIngestStream(options: IngestStreamOptions, events: LinkEvent
   });
 
   async function* requests(): AsyncGenerator<MessageShape<typeof batchMessageView>> {
+    if (options.durability === 'committed') {
+      yield create(batchMessageView, { options: { durability: DurabilityCode.COMMITTED } } as never);
+    }
     for (;;) {
       for (let next = outbox.shift(); next !== undefined; next = outbox.shift()) {
         const ms = clock.wall();
@@ -137,10 +143,11 @@ function tell({ message }: PublishStreamResponse, events: LinkEvents): void {
         maxBatchBytes: message.value.maxBatchBytes || 1024 * 1024,
         maxBatchEvents: message.value.maxBatchEvents || 10_000,
         maxBytesInFlight: message.value.maxStreamBytesInFlight || 8 * 1024 * 1024,
+        maxUncommitted: message.value.maxStreamUncommitted,
       });
       return;
     case 'accepted': {
-      const { batchId, accepted, rejected, rejections } = message.value;
+      const { batchId, accepted, rejected, rejections, position } = message.value;
       events.onAccepted(batchId, {
         accepted,
         rejected,
@@ -150,6 +157,7 @@ function tell({ message }: PublishStreamResponse, events: LinkEvents): void {
           code: RejectionCode[rejection.code] ?? String(rejection.code),
           message: rejection.message,
         })),
+        position,
       });
       return;
     }
@@ -165,9 +173,13 @@ function tell({ message }: PublishStreamResponse, events: LinkEvents): void {
     case 'draining':
       events.onDraining();
       return;
-    case 'committed':
+    case 'committed': {
+      const { upTo } = message.value;
+      if (upTo !== undefined) events.onCommitted(upTo.shard, upTo.sequence);
+      return;
+    }
     case undefined:
-      // Not asked for, or newer than this client.
+      // Newer than this client.
       return;
     default:
       message satisfies never;

@@ -1,7 +1,7 @@
 /** What a client can be told, and what it takes when it is not. */
 import type { Event } from '../gen/sluice/event/v1/event_pb.js';
 import type { Clock } from './clock.js';
-import type { EventRejection } from './delivery.js';
+import type { Durability, EventRejection } from './delivery.js';
 import type { FailureCode, SluiceClientError } from './errors.js';
 
 /** Events that are refused for good: sending them again unchanged will not help. */
@@ -22,13 +22,18 @@ export interface SluiceClientOptions {
   baseUrl: string;
   /** The tenant's key, as `sluice tenant add` prints it. */
   key: string;
+  /**
+   * When an event counts as delivered, and is forgotten: `accepted`, when the log has it; `committed`, when the warehouse has
+   * it, so that a log which loses its end costs nothing. See docs/client.md. @default 'accepted'
+   */
+  durability?: Durability;
   /** A batch is closed at about this many bytes. @default 262144 (256 KiB) */
   batchBytes?: number;
   /** A batch is closed at this many events. @default 2000 */
   batchEvents?: number;
   /** A batch is sent at this age at the latest while the gateway keeps up, ms. @default 50 */
   lingerMs?: number;
-  /** Most encoded bytes kept, sent and unsent, until they are acknowledged. @default 33554432 (32 MiB) */
+  /** Most encoded bytes kept, sent and unsent, until they are delivered. @default 33554432 (32 MiB) */
   maxBufferBytes?: number;
   /** Most batches sent and not answered. @default 32 */
   maxBatchesInFlight?: number;
@@ -40,6 +45,11 @@ export interface SluiceClientOptions {
   retryCapMs?: number;
   /** A batch without an answer for so long is sent again on another connection, ms. @default 60000 */
   ackTimeoutMs?: number;
+  /**
+   * With durability `committed`: a batch that was accepted and not committed for so long is sent again on another
+   * connection, ms; the time doubles, up to 16 times, as long as that does not help. @default 300000 (5 min)
+   */
+  commitTimeoutMs?: number;
   /** A connection that is not ready after so long is given up, ms. @default 10000 */
   connectTimeoutMs?: number;
   /** How long a refused key is tried again before what waits is refused for good, ms. @default 3000 */
@@ -68,6 +78,7 @@ const numbers = {
   retryBaseMs: { def: 100, least: 1, most: 60_000 },
   retryCapMs: { def: 5_000, least: 1, most: 300_000 },
   ackTimeoutMs: { def: 60_000, least: 100, most: 3_600_000 },
+  commitTimeoutMs: { def: 300_000, least: 1_000, most: 86_400_000 },
   connectTimeoutMs: { def: 10_000, least: 100, most: 600_000 },
   refusalGraceMs: { def: 3_000, least: 0, most: 600_000 },
 } as const;
@@ -80,7 +91,11 @@ export function resolveClientOptions(options: SluiceClientOptions): ResolvedOpti
   if (typeof key !== 'string' || !/^[\x21-\x7e]+$/.test(key)) {
     throw new TypeError('key: give the key of a tenant, as `sluice tenant add` prints it, without spaces');
   }
-  const resolved: Record<string, unknown> = { baseUrl, key };
+  const { durability = 'accepted' } = options;
+  if (durability !== 'accepted' && durability !== 'committed') {
+    throw new TypeError("durability: give 'accepted' or 'committed'");
+  }
+  const resolved: Record<string, unknown> = { baseUrl, key, durability };
   for (const [name, { def, least, most }] of Object.entries(numbers)) {
     const value = options[name as keyof typeof numbers] ?? def;
     if (typeof value !== 'number' || !(value >= least && value <= most)) {

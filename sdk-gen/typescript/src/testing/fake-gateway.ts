@@ -8,7 +8,11 @@ export interface FakeStream {
   readonly finished: boolean;
   readonly aborted: boolean;
   limits(limits?: Partial<LinkLimits>): void;
-  accept(batch: Outgoing | undefined): void;
+  /** With durability `committed`, at a position; its shard is 0 when not given. */
+  accept(batch: Outgoing | undefined, sequence?: number, shard?: number): void;
+  /** Of no valid event. */
+  acceptNothing(batch: Outgoing | undefined): void;
+  commit(sequence: number, shard?: number): void;
   fail(batch: Outgoing | undefined, fault: Partial<BatchFault>): void;
   drain(): void;
   /** Ends the stream: in order, or with an error. */
@@ -47,8 +51,23 @@ export function fakeGateway(): FakeGateway {
           return state.aborted;
         },
         limits: (limits = {}) =>
-          events.onLimits({ maxBatchBytes: 1 << 20, maxBatchEvents: 10_000, maxBytesInFlight: 8 << 20, ...limits }),
-        accept: (batch) => events.onAccepted(batch?.batchId ?? '', { accepted: 1, rejected: 0, rejections: [] }),
+          events.onLimits({
+            maxBatchBytes: 1 << 20,
+            maxBatchEvents: 10_000,
+            maxBytesInFlight: 8 << 20,
+            maxUncommitted: 100,
+            ...limits,
+          }),
+        accept: (batch, sequence = 1, shard = 0) =>
+          events.onAccepted(batch?.batchId ?? '', {
+            accepted: 1,
+            rejected: 0,
+            rejections: [],
+            position: { shard, sequence: BigInt(sequence) },
+          }),
+        acceptNothing: (batch) =>
+          events.onAccepted(batch?.batchId ?? '', { accepted: 0, rejected: 1, rejections: [], position: undefined }),
+        commit: (sequence, shard = 0) => events.onCommitted(shard, BigInt(sequence)),
         fail: (batch, fault) =>
           events.onFailed(batch?.batchId ?? '', {
             code: 'unavailable',
