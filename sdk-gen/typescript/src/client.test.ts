@@ -214,7 +214,7 @@ test('close delivers what it can, gives up the rest after its time and reports b
   for (let i = 0; i < 5; i++) await Promise.resolve();
   clock.advance(1_000);
   const report = await closing;
-  assert.equal(report, { delivered: 2, rejected: 0, undelivered: { events: 3, batches: 2 } });
+  assert.equal(report, { delivered: 2, rejected: 0, undelivered: { events: 3, batches: 2, accepted: 0 } });
   assert.is(await client.close(), report);
   assert.is(clock.timers, 0);
 });
@@ -226,7 +226,7 @@ test('close with all acknowledged does not wait for its time-out', async () => {
   for (let i = 0; i < 5; i++) await Promise.resolve();
   gateway.last.limits();
   gateway.last.accept(gateway.last.sent[0]);
-  assert.equal(await closing, { delivered: 1, rejected: 0, undelivered: { events: 0, batches: 0 } });
+  assert.equal(await closing, { delivered: 1, rejected: 0, undelivered: { events: 0, batches: 0, accepted: 0 } });
   assert.is(clock.timers, 0);
 });
 
