@@ -4,17 +4,17 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
-import { type BlockLimits, type LogMessage, maxLinks, startBlock } from './block.js';
+import { type BlockLimits, contentOf, type LogMessage, maxLinks, mostSpanMs, startBlock } from './block.js';
 
 const limits: BlockLimits = { rows: 100, bytes: 1_000_000, delayMs: 1_000 };
 const noon = Date.parse('2026-03-01T12:00:00Z');
 
 /** Metadata first, events last, as the gateway writes it. */
-function stored(events: number, more: { traceparent?: string; count?: number } = {}): Uint8Array {
+function stored(events: number, more: { traceparent?: string; count?: number; attempt?: number } = {}): Uint8Array {
   const meta = create(StoredBatchSchema, {
     tenant: 'acme',
     batchId: 'b-1',
-    attempt: 1,
+    attempt: more.attempt ?? 1,
     receivedAt: { seconds: 1_767_225_600n, nanos: 5 },
     eventCount: more.count ?? events,
     contract: 'c0ffee',
@@ -35,7 +35,7 @@ const message = (sequence: number, data: Uint8Array, timeMs = noon): LogMessage 
 test('a block knows its rows, batches, ends and day without decoding an event', () => {
   const cutter = startBlock(limits);
   assert.ok(cutter.add(message(5, Buffer.concat([stored(3), stored(4)])), 0));
-  assert.ok(cutter.add(message(9, stored(2), noon + 86_400_000), 0));
+  assert.ok(cutter.add(message(9, stored(2), noon + mostSpanMs), 0));
   const block = cutter.cut('delay');
   assert.equal(
     { ...block, messages: block.messages.length, bytes: 0 },
@@ -44,12 +44,19 @@ test('a block knows its rows, batches, ends and day without decoding an event', 
       hi: 9,
       day: '2026-03-01',
       rows: 9,
+      duplicate: 0,
+      dead: 0,
       batches: 3,
       bytes: 0,
       messages: 2,
+      sequences: [5, 9],
+      batchIndexes: [0, 0],
+      retried: false,
+      unframed: false,
+      unknownFields: false,
       reason: 'delay',
       firstTimeMs: noon,
-      lastTimeMs: noon + 86_400_000,
+      lastTimeMs: noon + mostSpanMs,
       traces: [],
     },
   );
@@ -84,25 +91,66 @@ test('the byte limit cuts likewise', () => {
   assert.is(cutter.full(), 'bytes');
 });
 
-test('age counts from the first message that stores something', () => {
+test('age counts from the first message, whether it has rows or not', () => {
   const cutter = startBlock(limits);
-  cutter.add(message(1, stored(0)), 0);
   assert.is(cutter.dueMs, Number.POSITIVE_INFINITY);
-  assert.not.ok(cutter.worthy);
-  assert.throws(() => cutter.cut('delay'), /without rows/);
-  cutter.add(message(2, stored(1)), 500);
-  cutter.add(message(3, stored(1)), 900);
+  assert.throws(() => cutter.cut('delay'), /empty/);
+  cutter.add(message(1, stored(0)), 500);
+  cutter.add(message(2, stored(1)), 900);
   assert.is(cutter.dueMs, 1_500);
-  // The message without rows joined the block.
-  assert.is(cutter.cut('delay').lo, 1);
+  const block = cutter.cut('delay');
+  assert.equal([block.lo, block.hi, block.rows], [1, 2, 1]);
 });
 
-test('bytes that are no batch count as a row, so that somebody looks at them', () => {
-  for (const data of [[0xff], [5, 1], [3, 0x0b, 1, 1], [2, 0x3a, 9], Array.from({ length: 12 }, () => 0xff)]) {
+test('messages without rows fill a block by their bytes, so that memory is bounded', () => {
+  const cutter = startBlock({ ...limits, bytes: 1_000 });
+  let sequence = 1;
+  while (cutter.add(message(sequence, stored(0)), 0)) sequence++;
+  assert.is(cutter.full(), 'bytes');
+  assert.is(cutter.cut('bytes').rows, 0);
+});
+
+test("a block spans an hour of the log's time at the most: its rows lie in the partition of its first day", () => {
+  const cutter = startBlock(limits);
+  assert.ok(cutter.add(message(1, stored(1)), 0));
+  assert.ok(cutter.add(message(2, stored(1), noon + mostSpanMs), 0));
+  assert.not.ok(cutter.add(message(3, stored(1), noon + mostSpanMs + 1), 0));
+  assert.is(cutter.full(), 'delay');
+});
+
+test('a block knows whether a batch was sent again, and whether a message is a sequence of batches (L5, L6)', () => {
+  const first = startBlock(limits);
+  first.add(message(1, Buffer.concat([stored(2), stored(3)])), 0);
+  assert.equal([first.cut('delay').retried, contentOf(stored(2)).retried], [false, false]);
+  // No attempt at all: nobody knows which it is.
+  for (const attempt of [0, 2, 7, 4_294_967_295]) {
     const cutter = startBlock(limits);
-    cutter.add(message(1, Uint8Array.from(data)), 0);
-    assert.ok(cutter.worthy, String(data));
+    cutter.add(message(1, stored(2)), 0);
+    cutter.add(message(2, Buffer.concat([stored(1), stored(1, { attempt }), stored(1)])), 0);
+    const block = cutter.cut('delay');
+    assert.equal([block.retried, block.unframed, block.rows], [true, false, 5], String(attempt));
   }
+});
+
+test('bytes that are no batch count as a row and are told apart, so that somebody looks at them (L6)', () => {
+  const good = stored(2);
+  const bad = [[0xff], [5, 1], [3, 0x0b, 1, 1], [2, 0x3a, 9], Array.from({ length: 12 }, () => 0xff), [2, 0x08, 1]];
+  for (const data of bad) {
+    assert.equal(contentOf(Uint8Array.from(data)).unframed, true, String(data));
+    const cutter = startBlock(limits);
+    cutter.add(message(1, Buffer.concat([good, Uint8Array.from(data)])), 0);
+    const block = cutter.cut('delay');
+    assert.ok(block.unframed && block.rows >= 3, String(data));
+  }
+  assert.equal(contentOf(good.subarray(0, good.length - 1)).unframed, true);
+  assert.equal(contentOf(good).unframed, false);
+  assert.equal(contentOf(new Uint8Array(0)), {
+    rows: 0,
+    batches: 0,
+    retried: false,
+    unframed: false,
+    unknownFields: false,
+  });
 });
 
 test('only sampled traces become links, and not too many', () => {

@@ -28,10 +28,25 @@ export interface Block {
   readonly hi: number;
   /** UTC day of the first message, `YYYY-MM-DD`: the partition. A block that spans midnight keeps its first day. */
   readonly day: string;
+  /** Rows to be stored. With 0, only a tombstone can be (loader.ts, L5). */
   readonly rows: number;
+  /** Events that are left out: they are stored already (L5), or are in the dead letters (L6). */
+  readonly duplicate: number;
+  readonly dead: number;
   readonly batches: number;
+  /** Of the messages as they are in the stream. */
   readonly bytes: number;
+  /** What is to be sent: whole messages, or the parts of them that are left. */
   readonly messages: readonly Uint8Array[];
+  /** Of each of `messages`: the sequence that it has, or had, and the place of its first batch in that message. */
+  readonly sequences: readonly number[];
+  readonly batchIndexes: readonly number[];
+  /** Some batch is not of the first attempt: L5 has to look at it. */
+  readonly retried: boolean;
+  /** Some message is not a sequence of whole batches: L6 has to take it out. */
+  readonly unframed: boolean;
+  /** Some batch has fields that the gateway's contract did not know. */
+  readonly unknownFields: boolean;
   readonly reason: FlushReason;
   /** JetStream's times of the first and the last message, ms. */
   readonly firstTimeMs: number;
@@ -49,24 +64,44 @@ export interface BlockLimits {
   readonly delayMs: number;
 }
 
+/**
+ * Most of the log's time that a block spans, ms: a row lies in the partition of its block's first message, which retention
+ * drops by its day.
+ */
+export const mostSpanMs = 3_600_000;
+
 /** Links of a block's span. */
 export const maxLinks = 64;
 
 const isOddHex = (char: number): boolean => ((char > 0x39 ? char - 0x57 : char) & 1) === 1;
 
-interface Content {
+/** What a payload holds, as far as the loader wants to know. */
+export interface Content {
+  /** Events. Bytes that are no batch count as one, so that they are not taken for an empty message. */
   rows: number;
   batches: number;
+  /** Some batch has another attempt than 1. */
+  retried: boolean;
+  /** Not a sequence of whole StoredBatches. */
+  unframed: boolean;
+  /** Some batch says so of itself. */
+  unknownFields: boolean;
 }
 
-const newContent = (): Content => ({ rows: 0, batches: 0 });
+const newContent = (): Content => ({
+  rows: 0,
+  batches: 0,
+  retried: false,
+  unframed: false,
+  unknownFields: false,
+});
 
 /** `2026-11-21`. */
 export const utcDay = (timeMs: number): string => new Date(timeMs).toISOString().slice(0, 10);
 
 /**
  * Adds up what a payload holds. Bytes that are not StoredBatches count as one row: they must not pass for an empty
- * message, which nobody would ever look at again; the warehouse will say what is wrong with them.
+ * message, which nobody would ever look at again.
  */
 function countPayload(data: Uint8Array, into: Content, traces: string[]): void {
   const end = data.length;
@@ -90,9 +125,11 @@ function countPayload(data: Uint8Array, into: Content, traces: string[]): void {
     const stop = at + value;
     if (bad || stop > end) {
       into.rows += 1;
+      into.unframed = true;
       return;
     }
     let count = 0;
+    let attempt = 0;
     let events = false;
     while (at < stop && !bad) {
       varint(stop);
@@ -100,11 +137,14 @@ function countPayload(data: Uint8Array, into: Content, traces: string[]): void {
       const wire = value % 8;
       if (field === 1) {
         events = true;
+        bad = wire !== 2;
         break;
       }
       if (wire === 0) {
         varint(stop);
-        if (field === 7) count = value;
+        if (field === 4) attempt = value;
+        else if (field === 7) count = value;
+        else if (field === 9 && value !== 0) into.unknownFields = true;
       } else if (wire === 2) {
         varint(stop);
         const from = at;
@@ -118,66 +158,81 @@ function countPayload(data: Uint8Array, into: Content, traces: string[]): void {
       else if (wire === 5) at += 4;
       else bad = true;
     }
-    into.rows += bad || (events && count === 0) ? 1 : events ? count : 0;
+    if (bad || at > stop) {
+      into.unframed = true;
+      into.rows += 1;
+    } else if (events) into.rows += count === 0 ? 1 : count;
+    if (attempt !== 1) into.retried = true;
     into.batches += 1;
     bad = false;
     at = stop;
   }
 }
 
+/** What a message holds, counted as the loader counts it. */
+export function contentOf(payload: Uint8Array): Readonly<Content> {
+  const content = newContent();
+  countPayload(payload, content, []);
+  return content;
+}
+
 export interface Cutter {
-  /** Whether the block would stay within its limits; the first rows always fit. */
+  /** Whether the block would stay within its limits; the first message always fits. */
   add(message: LogMessage, nowMs: number): boolean;
-  /** Messages taken so far, with or without rows. */
+  /** Messages taken so far. */
   readonly size: number;
-  /** Whether a cut would store something. */
-  readonly worthy: boolean;
-  /** When the block is due by age, on the clock of `add`; Infinity while it holds nothing to store. */
+  /** When the block is due by age, on the clock of `add`; Infinity while it is empty. */
   readonly dueMs: number;
   /** Why it should be cut now whatever comes next. */
-  full(): 'rows' | 'bytes' | undefined;
-  /** The block; only when {@link worthy}. */
+  full(): 'rows' | 'bytes' | 'delay' | undefined;
+  /** The block; only with a message in it. */
   cut(reason: FlushReason): Block;
 }
 
 /** Collects one block. `add` answers false when the message belongs to the next one, and `full` then says why. */
 export function startBlock(limits: BlockLimits): Cutter {
   const messages: Uint8Array[] = [];
+  const sequences: number[] = [];
   const traces: string[] = [];
   const content = newContent();
   let first: LogMessage | undefined;
   let last: LogMessage | undefined;
   let bytes = 0;
   let dueMs = Number.POSITIVE_INFINITY;
-  let refused: 'rows' | 'bytes' | undefined;
+  let refused: 'rows' | 'bytes' | 'delay' | undefined;
   return {
     add(message, nowMs) {
       const more = newContent();
       const links: string[] = [];
       countPayload(message.data, more, links);
+      if (first !== undefined && message.timeMs - first.timeMs > mostSpanMs) {
+        refused = 'delay';
+        return false;
+      }
       if (content.rows > 0 && content.rows + more.rows > limits.rows) {
         refused = 'rows';
         return false;
       }
-      if (content.rows > 0 && bytes + message.data.length > limits.bytes) {
+      if (first !== undefined && bytes + message.data.length > limits.bytes) {
         refused = 'bytes';
         return false;
       }
       first ??= message;
       last = message;
       messages.push(message.data);
+      sequences.push(message.sequence);
       bytes += message.data.length;
       content.rows += more.rows;
       content.batches += more.batches;
+      content.retried ||= more.retried;
+      content.unframed ||= more.unframed;
+      content.unknownFields ||= more.unknownFields;
       for (const link of links) if (traces.length < maxLinks) traces.push(link);
-      if (content.rows > 0 && dueMs === Number.POSITIVE_INFINITY) dueMs = nowMs + limits.delayMs;
+      if (dueMs === Number.POSITIVE_INFINITY) dueMs = nowMs + limits.delayMs;
       return true;
     },
     get size() {
       return messages.length;
-    },
-    get worthy() {
-      return content.rows > 0;
     },
     get dueMs() {
       return dueMs;
@@ -185,20 +240,25 @@ export function startBlock(limits: BlockLimits): Cutter {
     full() {
       if (refused !== undefined) return refused;
       if (content.rows >= limits.rows) return 'rows';
-      return content.rows > 0 && bytes >= limits.bytes ? 'bytes' : undefined;
+      return bytes >= limits.bytes ? 'bytes' : undefined;
     },
     cut(reason) {
-      if (first === undefined || last === undefined || content.rows === 0) {
-        throw new Error('a block without rows is not written');
-      }
+      if (first === undefined || last === undefined) throw new Error('an empty block is not written');
       return {
         lo: first.sequence,
         hi: last.sequence,
         day: utcDay(first.timeMs),
         rows: content.rows,
+        duplicate: 0,
+        dead: 0,
         batches: content.batches,
         bytes,
         messages,
+        sequences,
+        batchIndexes: new Array<number>(messages.length).fill(0),
+        retried: content.retried,
+        unframed: content.unframed,
+        unknownFields: content.unknownFields,
         reason,
         firstTimeMs: first.timeMs,
         lastTimeMs: last.timeMs,

@@ -1,13 +1,20 @@
 /**
- * L1–L3 under everything that can go wrong, at random: loaders that share a shard by mistake, crash and come back, freeze
- * for long and go on (zombies); INSERTs that arrive late, run long, or whose replies are lost or lie; trimming meanwhile.
- * At the end each message's rows must be in the warehouse once. Weakened protocols must fail, or this test proves nothing.
+ * L1–L5 under everything that can go wrong, at random: loaders that share a shard by mistake, crash and come back, freeze
+ * for long and go on (zombies); INSERTs that arrive late, run long, or whose replies are lost or lie; trimming meanwhile; batches
+ * that are in the log several times, whole or in part, the first copy late or not. At the end each event must be in the
+ * warehouse once, and whenever a loader says "committed", all before must be there. Weakened protocols must fail, or this
+ * test proves nothing.
  */
+
+import { create, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { integer, pick, type Random, seededRandom } from '../lib/testing/batches.js';
-import type { Block } from './block.js';
+import { type LogMessage, startBlock, utcDay } from './block.js';
+import { batchIdIn, eachFrame, eventIdIn, eventsIn } from './frames.js';
 import { type InsertFailure, loadShard, type ShardIo } from './loader.js';
+import { type Identity, retryGuard, suspectMs } from './retries.js';
 
 /** What is left out of the protocol. */
 type Weakness =
@@ -17,14 +24,65 @@ type Weakness =
   | 'trusts its memory: no read back'
   | "takes over another's block as its own"
   | 'the day of the last message'
-  | 'takes what was trimmed for never written';
+  | 'takes what was trimmed for never written'
+  | 'no retry check'
+  | 'retries are looked for in this block alone'
+  | 'the set of retries is not read again after a recovery'
+  | "adopts another's block without a recovery"
+  | 'a gateway publishes again without marking the copy';
+
+interface StoredEvent {
+  readonly batchId: string;
+  readonly eventId: string;
+  readonly attempt: number;
+  readonly timeMs: number;
+}
 
 interface StoredBlock {
   readonly block: number;
   readonly day: string;
   readonly lo: number;
   readonly hi: number;
-  readonly messages: readonly number[];
+  readonly events: readonly StoredEvent[];
+}
+
+const tenant = 'acme';
+const stepMs = 300_000;
+
+/** A batch as it is in the log: the ids of its events are its id and a number. */
+function encoded(batchId: string, attempt: number, events: readonly number[]): Uint8Array {
+  const meta = toBinary(
+    StoredBatchSchema,
+    create(StoredBatchSchema, { tenant, batchId, attempt, eventCount: events.length }),
+  );
+  const body = toBinary(
+    StoredBatchSchema,
+    create(StoredBatchSchema, { events: events.map((n) => ({ eventId: `${batchId}.${n}` })) }),
+  );
+  return Uint8Array.of(meta.length + body.length, ...meta, ...body);
+}
+
+/**
+ * The log: some messages hold no batch, some one, some two. A batch is there once with attempt 1, or never, and up to three times
+ * with a later attempt; the first copy may come up to 50 minutes after a later one. A copy may lack an event.
+ */
+function makeLog(random: Random, total: number, unmarked: boolean): Uint8Array[] {
+  const messages: Uint8Array[][] = Array.from({ length: total + 1 }, () => []);
+  const put = (at: number, bytes: Uint8Array): void => void messages[Math.min(total, Math.max(1, at))]?.push(bytes);
+  for (let at = 1; at <= total; at++) {
+    if (random() < 0.1) continue;
+    const batchId = `b${at}`;
+    const events = Array.from({ length: integer(random, 1, 3) }, (_, n) => n);
+    const some = (): number[] => (random() < 0.2 ? events.slice(integer(random, 0, events.length - 1)) : events);
+    const first = random() < 0.9 ? at + (random() < 0.3 ? integer(random, 1, 10) : 0) : undefined;
+    if (first !== undefined) put(first, encoded(batchId, 1, some()));
+    if (first !== undefined && random() < 0.5) continue;
+    for (let copies = integer(random, 1, 3); copies > 0; copies--) {
+      const attempt = unmarked ? 1 : pick(random, [0, 2, 3]);
+      put(at + integer(random, 0, random() < 0.5 ? 0 : total), encoded(batchId, attempt, some()));
+    }
+  }
+  return messages.map((parts) => Buffer.concat(parts));
 }
 
 class Reply extends Error {
@@ -39,13 +97,39 @@ interface Step {
   run(): void;
 }
 
-async function run(seed: number, weakness: Weakness): Promise<{ lost: number; doubled: number; blocks: number }> {
+interface Outcome {
+  readonly lost: number;
+  readonly doubled: number;
+  /** Times that a loader said "committed" of what was not stored. */
+  readonly lies: number;
+  readonly blocks: number;
+  readonly carried: number;
+  readonly left: number;
+}
+
+async function run(seed: number, weakness: Weakness): Promise<Outcome> {
   const random: Random = seededRandom(seed);
   const total = integer(random, 5, 25);
-  /** Rows of each message, by sequence; some have none. */
-  const rows = Array.from({ length: total + 1 }, () => (random() < 0.1 ? 0 : 1));
-  const midnight = integer(random, 1, total);
-  const day = (sequence: number): string => (sequence < midnight ? '2026-03-01' : '2026-03-02');
+  const payloads = makeLog(random, total, weakness === 'a gateway publishes again without marking the copy');
+  const midnightMs = Date.parse('2026-03-02T00:00:00Z') - integer(random, 1, total) * stepMs;
+  const timeOf = (sequence: number): number => midnightMs + sequence * stepMs;
+  const message = (sequence: number): LogMessage => ({
+    sequence,
+    timeMs: timeOf(sequence),
+    data: payloads[sequence] as Uint8Array,
+  });
+  /** Events of messages 1…hi. */
+  const eventsUpTo = (hi: number): Set<string> => {
+    const ids = new Set<string>();
+    for (let at = 1; at <= hi; at++) {
+      const data = payloads[at] as Uint8Array;
+      eachFrame(data, (frame) => {
+        for (const event of eventsIn(data, frame) ?? []) ids.add(eventIdIn(data, event));
+      });
+    }
+    return ids;
+  };
+  const carryBytes = pick(random, [1, 100, 1_000]);
   let published = integer(random, 1, total);
   let first = 1;
   const table: StoredBlock[] = [];
@@ -55,6 +139,17 @@ async function run(seed: number, weakness: Weakness): Promise<{ lost: number; do
   let tick = 0;
   let faults = true;
   const server = -1;
+
+  let done = 0;
+  let lies = 0;
+  let carriedBlocks = 0;
+  let leftOut = 0;
+  /** A loader says that everything up to here is in the warehouse. */
+  function committed(hi: number): void {
+    done = Math.max(done, hi);
+    const there = new Set(table.flatMap((stored) => stored.events.map((event) => event.eventId)));
+    for (const id of eventsUpTo(hi)) if (!there.has(id)) lies++;
+  }
 
   const watermark = (): number => table.reduce((hi, stored) => Math.max(hi, stored.hi), 0);
 
@@ -101,6 +196,25 @@ async function run(seed: number, weakness: Weakness): Promise<{ lost: number; do
   function start(): void {
     const me = workers++;
     alive.add(me);
+    /** What the warehouse knows of retried batches. */
+    const known = weakness === 'retries are looked for in this block alone' ? () => [] : () => table;
+    const guard = retryGuard({
+      counts: (batches) =>
+        later(me, () => {
+          if (faults && random() < 0.1) throw new Error('down');
+          const events = known().flatMap((stored) => stored.events);
+          return batches.map(({ batchId }) => events.filter((event) => event.batchId === batchId).length);
+        }),
+      eventIds: (batches) =>
+        later(me, () => {
+          if (faults && random() < 0.1) throw new Error('down');
+          const events = known().flatMap((stored) => stored.events);
+          return batches.map(({ batchId }) =>
+            events.filter((event) => event.batchId === batchId).map((event) => event.eventId),
+          );
+        }),
+    });
+    let adopted: { block: number; hi: number } | undefined;
     const io: ShardIo = {
       recover: () =>
         later(me, () => {
@@ -109,42 +223,51 @@ async function run(seed: number, weakness: Weakness): Promise<{ lost: number; do
             block: 0,
             hi: 0,
           } as StoredBlock);
+          const position = adopted ?? { block: last.block, hi: watermark() };
+          const sinceMs = timeOf(Math.max(first, position.hi + 1)) - suspectMs;
+          const retried: Identity[] = table.flatMap((stored) =>
+            stored.events
+              .filter((event) => event.attempt !== 1 && event.timeMs >= sinceMs)
+              .map(({ batchId }) => ({ tenant, batchId })),
+          );
+          const again = weakness !== 'the set of retries is not read again after a recovery' && adopted === undefined;
+          if (again) guard.begin(retried, true);
+          adopted = undefined;
           return {
             generation: 'g',
             firstSequence: first,
             lastSequence: published,
-            block: last.block,
-            hi: watermark(),
+            ...position,
             others: [],
             accepted: false,
+            carryBytes,
           };
         }),
       gather: (_, hi) =>
         later(me, () => {
-          const most = integer(random, 1, 6);
-          const messages: number[] = [];
-          let worthy = false;
-          for (let at = Math.max(hi + 1, first); at <= published && !(worthy && messages.length >= most); at++) {
-            messages.push(at);
-            worthy ||= rows[at] === 1;
+          const cutter = startBlock({ rows: integer(random, 1, 8), bytes: 1_000_000, delayMs: 0 });
+          for (let at = Math.max(hi + 1, first); at <= published && cutter.full() === undefined; at++) {
+            if (!cutter.add(message(at), 0)) break;
           }
-          if (!worthy) return stopping ? undefined : 'again';
-          const lo = messages[0]!;
-          const last = messages.at(-1)!;
+          if (cutter.size === 0) return stopping ? undefined : 'again';
+          const block = cutter.cut('delay');
           return {
-            lo: weakness === 'takes what was trimmed for never written' ? hi + 1 : lo,
-            hi: last,
-            day: day(weakness === 'the day of the last message' ? last : lo),
-            rows: 1,
-            batches: 1,
-            bytes: 1,
-            messages: messages.map((at) => Uint8Array.of(at)),
-            reason: 'delay',
-            firstTimeMs: 0,
-            lastTimeMs: 0,
-            traces: [],
-          } satisfies Block;
+            ...block,
+            lo: weakness === 'takes what was trimmed for never written' ? hi + 1 : block.lo,
+            day: weakness === 'the day of the last message' ? utcDay(block.lastTimeMs) : block.day,
+          };
         }),
+      async plan(_, block) {
+        if (weakness === 'no retry check') return block;
+        const planned = await guard.plan(block);
+        leftOut += planned.duplicate;
+        return planned;
+      },
+      isolate: async (_, block) => block,
+      carried(_, block) {
+        carriedBlocks++;
+        committed(block.hi);
+      },
       insert: (place, block) =>
         new Promise<void>((resolve, reject) => {
           const stored: StoredBlock = {
@@ -152,7 +275,20 @@ async function run(seed: number, weakness: Weakness): Promise<{ lost: number; do
             day: block.day,
             lo: block.lo,
             hi: block.hi,
-            messages: block.messages.map((message) => message[0]!),
+            events: block.messages.flatMap((data, i) => {
+              const events: StoredEvent[] = [];
+              eachFrame(data, (frame) => {
+                for (const event of eventsIn(data, frame) ?? []) {
+                  events.push({
+                    batchId: batchIdIn(data, frame),
+                    eventId: eventIdIn(data, event),
+                    attempt: frame.attempt,
+                    timeMs: timeOf(block.sequences[i] as number),
+                  });
+                }
+              });
+              return events;
+            }),
           };
           const reply = (error?: Reply): void => {
             // A lost reply: the caller hears of a broken connection whatever happened.
@@ -176,12 +312,17 @@ async function run(seed: number, weakness: Weakness): Promise<{ lost: number; do
           if (weakness === 'trusts its memory: no read back') return { lo: block.lo, hi: block.hi };
           if (faults && random() < 0.1) throw new Error('down');
           const found = table.find((stored) => stored.day === block.day && stored.block === place.block);
+          if (found !== undefined && weakness === "adopts another's block without a recovery") {
+            adopted = { block: found.block, hi: found.hi };
+          }
           if (found !== undefined && weakness === "takes over another's block as its own") {
             return { lo: block.lo, hi: block.hi };
           }
           return found;
         }),
-      settled: () => undefined,
+      settled(_, block, mine) {
+        if (mine) committed(block.hi);
+      },
       tell: () => undefined,
       pause: () => later(me, () => undefined),
       stopping: () => stopping,
@@ -200,7 +341,7 @@ async function run(seed: number, weakness: Weakness): Promise<{ lost: number; do
       published = total;
       frozen.clear();
     }
-    if (!faults && watermark() >= rows.lastIndexOf(1)) stopping = true;
+    if (!faults && Math.max(done, watermark()) >= total) stopping = true;
     if (faults) {
       const dice = random();
       if (dice < 0.02 && published < total) published++;
@@ -227,26 +368,28 @@ async function run(seed: number, weakness: Weakness): Promise<{ lost: number; do
   }
   assert.is(alive.size, 0, `seed ${seed}: a loader hangs`);
 
-  const times = new Array<number>(total + 1).fill(0);
-  for (const stored of table) for (const at of stored.messages) times[at]! += 1;
+  const times = new Map<string, number>();
+  for (const { eventId } of table.flatMap((stored) => stored.events)) times.set(eventId, (times.get(eventId) ?? 0) + 1);
   let lost = 0;
-  let doubled = 0;
-  for (let at = 1; at <= total; at++) {
-    if (rows[at] === 0) continue;
-    if (times[at] === 0) lost++;
-    if (times[at]! > 1) doubled++;
-  }
-  return { lost, doubled, blocks: table.length };
+  for (const id of eventsUpTo(total)) if (!times.has(id)) lost++;
+  const doubled = [...times.values()].filter((n) => n > 1).length;
+  return { lost, doubled, lies, blocks: table.length, carried: carriedBlocks, left: leftOut };
 }
 
-test('two loaders, crashes, zombies, late and lying replies: each row is stored once (L1, L2, L3)', async () => {
+test('two loaders, crashes, zombies, late and lying replies, retries: each event is stored once (L1, L2, L3, L5)', async () => {
   let blocks = 0;
+  let carried = 0;
+  let left = 0;
   for (let seed = 1; seed <= 2_000; seed++) {
-    const { lost, doubled, blocks: stored } = await run(seed, 'none');
-    blocks += stored;
-    assert.equal({ seed, lost, doubled }, { seed, lost: 0, doubled: 0 });
+    const outcome = await run(seed, 'none');
+    blocks += outcome.blocks;
+    carried += outcome.carried;
+    left += outcome.left;
+    const { lost, doubled, lies } = outcome;
+    assert.equal({ seed, lost, doubled, lies }, { seed, lost: 0, doubled: 0, lies: 0 });
   }
-  assert.ok(blocks > 5_000);
+  // Else it would have shown little.
+  assert.ok(blocks > 5_000 && carried > 1_000 && left > 10_000, `${blocks} ${carried} ${left}`);
 });
 
 for (const weakness of [
@@ -256,6 +399,11 @@ for (const weakness of [
   "takes over another's block as its own",
   'the day of the last message',
   'takes what was trimmed for never written',
+  'no retry check',
+  'retries are looked for in this block alone',
+  'the set of retries is not read again after a recovery',
+  "adopts another's block without a recovery",
+  'a gateway publishes again without marking the copy',
 ] as const) {
   test(`the model notices a protocol that is weaker: ${weakness}`, async () => {
     for (let seed = 1; seed <= 1_000; seed++) {

@@ -57,6 +57,15 @@ function memoryWarehouse(): MemoryWarehouse {
         table.push({ generation: place.generation, day: content.day, block: place.block, content });
       }
     },
+    async counts(batches) {
+      return batches.map(() => 0);
+    },
+    async eventIds(batches) {
+      return batches.map(() => []);
+    },
+    async retriedSince() {
+      return [];
+    },
     classify(error) {
       return error instanceof Error && error.message === 'content' ? 'content' : 'transient';
     },

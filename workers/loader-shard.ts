@@ -12,6 +12,7 @@ import type { ByteBudget } from './fetch-budget.js';
 import { type LoaderEvent, loadShard, type ShardIo, type ShardState } from './loader.js';
 import type { Sink } from './loader-sink.js';
 import type { WorkerMetrics } from './metrics.js';
+import { retryGuard, suspectMs } from './retries.js';
 import type { SlabPool } from './slabs.js';
 import { trimLedger } from './trim.js';
 import { WarehouseError } from './warehouse-error.js';
@@ -50,6 +51,13 @@ const dayMs = 86_400_000;
 const wasUnsent = (error: unknown): boolean => error instanceof WarehouseError && error.unsent;
 /** Read ahead while a block is in flight: 40 % of one of the usual size (200k rows of 150 bytes); more brought 2 % and cost memory. */
 const mostAhead = 12 * 1024 ** 2;
+/** Share of a stream's limit that carried messages may take (L5): they cannot be trimmed. */
+const carryShare = 1 / 8;
+const mostCarryBytes = 64 * 1024 ** 2;
+/** Retried batches that are read from the warehouse after a recovery. */
+const mostRetried = 50_000;
+/** How far a gateway's clock, by which they are found, may be behind the log's; and what a gateway may hold a batch for. */
+const clockMarginMs = 3_600_000;
 
 /** `accept.<shard>` in the settings bucket. */
 export const acceptKey = (shard: number): string => `accept.${shard}`;
@@ -59,13 +67,14 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   const stream = shardStream(shard);
   const log = options.log.child({ shard, stream });
   const ledger = trimLedger();
+  const retries = retryGuard(sink);
   const aheadBytes = Math.min(limits.bytes, mostAhead);
   const reader = readStream({ nc, jsm, stream, budget: options.budget, slabs: options.slabs, aheadBytes, log });
 
   let stopping = false;
   let giveUpAt = Number.POSITIVE_INFINITY;
-  /** What the warehouse is known to have. */
-  let committed: { generation: string; hi: number } | undefined;
+  /** What the warehouse is known to have; `carried`: the end of what is carried besides (L5). */
+  let committed: { generation: string; hi: number; carried: number } | undefined;
   let inFlight: Block | undefined;
   /** The messages of the block in flight. */
   let held: LogMessage[] = [];
@@ -100,12 +109,18 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     const firstMs = Date.parse(info.state.first_ts);
     const fromDay = info.state.messages > 0 && firstMs > dayMs ? utcDay(firstMs - dayMs) : undefined;
     const last = await sink.lastBlock(shard, generation, fromDay);
+    // L5, R2. The next message is not older than the stream's first one.
+    const nextMs = info.state.messages > 0 ? firstMs : Date.now();
+    const retried = await sink.retriedSince(nextMs - suspectMs - clockMarginMs, mostRetried + 1);
+    retries.begin(retried.slice(0, mostRetried), retried.length <= mostRetried);
+    const { max_bytes: maxBytes } = info.config;
     return {
       generation,
       firstSequence: info.state.first_seq,
       lastSequence: info.state.last_seq,
       ...last,
       accepted: last.others.length > 0 && (await options.accepted(shard, generation)),
+      carryBytes: Math.min(mostCarryBytes, maxBytes > 0 ? maxBytes * carryShare : mostCarryBytes),
     };
   }
 
@@ -130,9 +145,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       const full = cutter.full();
       if (full !== undefined) return cut(full);
       if (stopping) {
-        if (cutter.worthy) return cut('drain');
-        reader.release(gathered, true);
-        return undefined;
+        return cutter.size > 0 ? cut('drain') : undefined;
       }
       const left = cutter.dueMs - Date.now();
       if (left <= 0) return cut('delay');
@@ -154,6 +167,12 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   const io: ShardIo = {
     recover,
     gather,
+    plan: (_place, block) => retries.plan(block),
+    isolate: async (_place, block) => block,
+    carried(place, block) {
+      committed = { generation: place.generation, hi: block.lo - 1, carried: block.hi };
+      options.onCommitted?.(shard, place.generation, block.hi);
+    },
     async insert(place, block) {
       insertStart = performance.now();
       sent++;
@@ -169,13 +188,14 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     settled(place, block, mine) {
       metrics.settled(shard, block, mine, place, insertStart);
       if (mine) {
-        committed = { generation: place.generation, hi: block.hi };
+        committed = { generation: place.generation, hi: block.hi, carried: block.hi };
         ledger.loaded({ hi: block.hi, bytes: block.bytes, timeMs: block.lastTimeMs });
         options.onCommitted?.(shard, place.generation, block.hi);
       } else {
         log.info({ block: place.block, lo: block.lo, hi: block.hi }, 'another worker stored this block');
       }
-      releaseInFlight();
+      // A carried block that is written for itself has no messages here; those at hand are of the next one (loader.ts).
+      if (!mine || block.hi === inFlight?.hi) releaseInFlight();
     },
     tell: (event) => tell(event),
     pause: (ms) => pause(ms * (0.5 + Math.random() / 2)),
@@ -192,7 +212,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       case 'recovered': {
         const { state } = event;
         metrics.recovered(shard);
-        committed = { generation: state.generation, hi: state.hi };
+        committed = { generation: state.generation, hi: state.hi, carried: state.hi };
         ledger.begin(state.hi, Date.now());
         options.onCommitted?.(shard, state.generation, state.hi);
         log.info({ block: state.block, hi: state.hi, last: state.lastSequence }, 'recovered from the warehouse');
@@ -208,6 +228,9 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
           'messages are gone from the stream that the warehouse does not show: somebody removed them by hand, or ' +
             'their rows were erased; the shard goes on after them',
         );
+        return;
+      case 'plan-failed':
+        log.warn({ error: String(event.error), waitMs: event.waitMs }, 'cannot find out yet what of a block is stored');
         return;
       case 'insert-failed': {
         metrics.insertFailed(shard, event.failure);
@@ -265,7 +288,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     const state = info.state;
     const oldest = inFlight?.firstTimeMs ?? reader.peek()?.timeMs;
     const depth =
-      known === undefined ? state.messages : Math.max(0, state.last_seq - Math.max(known.hi, state.first_seq - 1));
+      known === undefined ? state.messages : Math.max(0, state.last_seq - Math.max(known.carried, state.first_seq - 1));
     const since = depth === 0 ? undefined : (oldest ?? Date.parse(known?.hi === 0 ? state.first_ts : state.last_ts));
     metrics.measured(shard, { depth, lagMs: since === undefined ? 0 : Math.max(0, Date.now() - since) });
     // Only the stream that the warehouse was asked about, and only with its end in place.

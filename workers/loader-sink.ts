@@ -1,10 +1,19 @@
 /**
- * What the loader asks of the warehouse: the last block of a shard, one block by number, insert-if-absent.
+ * What the loader asks of the warehouse: the last block of a shard, one block by number, insert-if-absent, and which batches
+ * are stored already (L5).
  */
 import { byTenant } from './arrange.js';
 import type { Block } from './block.js';
+import { keyOf } from './frames.js';
 import type { InsertFailure, Place } from './loader.js';
-import { type BlockConstants, blockName, insertStatement, type TableTarget } from './schema/index.js';
+import type { Identity, StoredCopies } from './retries.js';
+import {
+  type BlockConstants,
+  blockName,
+  insertStatement,
+  type TableTarget,
+  tombstoneStatement,
+} from './schema/index.js';
 import { type Warehouse, WarehouseError } from './warehouse.js';
 
 export interface LastBlock {
@@ -14,11 +23,18 @@ export interface LastBlock {
   readonly others: readonly { readonly generation: string; readonly hi: number }[];
 }
 
-export interface Sink {
+export interface Sink extends StoredCopies {
   /** @param fromDay where to look first: no block that matters begins before, as long as one is found from there on. */
   lastBlock(shard: number, generation: string, fromDay: string | undefined): Promise<LastBlock>;
   readBack(shard: number, place: Place, day: string): Promise<{ lo: number; hi: number } | undefined>;
+  /** Insert-if-absent; of a block without rows, the tombstone. */
   insert(shard: number, place: Place, block: Block): Promise<void>;
+  /**
+   * L5, R2: batches of another attempt than 1 that gateways took from then on, in all shards.
+   * @param sinceMs by the gateways' clocks
+   * @param most this many at the most
+   */
+  retriedSince(sinceMs: number, most: number): Promise<readonly Identity[]>;
   classify(error: unknown): InsertFailure;
   /** Calls back when the warehouse answers again, after it has not. Returns the un-subscriber. */
   onRecovered(listener: () => void): () => void;
@@ -26,6 +42,24 @@ export interface Sink {
 
 /** `database.table`, quoted. */
 export const tableName = (target: TableTarget): string => `\`${target.database}\`.\`${target.table}\``;
+
+/** Batches that one statement asks for. */
+const mostAsked = 200;
+
+function* chunksOf(batches: readonly Identity[]): Generator<readonly Identity[]> {
+  for (let at = 0; at < batches.length; at += mostAsked) yield batches.slice(at, at + mostAsked);
+}
+
+const namesOf = (batches: readonly Identity[]) => ({
+  tenants: batches.map(({ tenant }) => tenant),
+  ids: batches.map(({ batchId }) => batchId),
+});
+
+/** By the hash, for the sake of the index, in whatever shard; the names make it exact. */
+const ofBatches =
+  'tenant IN {tenants:Array(String)} AND batch_id IN {ids:Array(String)} AND _batch IN ' +
+  '(SELECT reinterpretAsUInt128(sipHash128(one.1, one.2)) FROM ' +
+  '(SELECT arrayJoin(arrayZip({tenants:Array(String)}, {ids:Array(String)})) AS one))';
 
 export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
   const table = tableName(target);
@@ -72,11 +106,52 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
         lo: BigInt(block.lo),
         hi: BigInt(block.hi),
         accepted: block.rows,
-        duplicate: 0, // L5
-        dead: 0, // L6
+        duplicate: block.duplicate,
+        dead: block.dead,
       };
+      if (block.rows === 0) {
+        const { query, settings } = tombstoneStatement(target, constants);
+        await warehouse.command(query, { settings, queryId: blockName(constants) });
+        return;
+      }
       const statement = insertStatement(target, constants, block.messages);
       await warehouse.insertBlock(statement, blockName(constants), byTenant(block.messages));
+    },
+
+    async counts(batches) {
+      const found = new Map<string, number>();
+      for (const chunk of chunksOf(batches)) {
+        const rows = await warehouse.rows<{ tenant: string; batch_id: string; n: string }>(
+          `SELECT toString(tenant) AS tenant, batch_id, toString(count()) AS n FROM ${table} ` +
+            `WHERE ${ofBatches} GROUP BY tenant, batch_id`,
+          namesOf(chunk),
+        );
+        for (const row of rows) found.set(keyOf(row.tenant, row.batch_id), Number(row.n));
+      }
+      return batches.map(({ tenant, batchId }) => found.get(keyOf(tenant, batchId)) ?? 0);
+    },
+
+    async eventIds(batches) {
+      const found = new Map<string, string[]>();
+      for (const chunk of chunksOf(batches)) {
+        const rows = await warehouse.rows<{ tenant: string; batch_id: string; ids: string[] }>(
+          `SELECT toString(tenant) AS tenant, batch_id, groupArray(event_id) AS ids FROM ${table} ` +
+            `WHERE ${ofBatches} GROUP BY tenant, batch_id`,
+          namesOf(chunk),
+        );
+        for (const row of rows) found.set(keyOf(row.tenant, row.batch_id), row.ids);
+      }
+      return batches.map(({ tenant, batchId }) => found.get(keyOf(tenant, batchId)) ?? []);
+    },
+
+    async retriedSince(sinceMs, most) {
+      const rows = await warehouse.rows<{ tenant: string; batch_id: string }>(
+        `SELECT DISTINCT toString(tenant) AS tenant, batch_id FROM ${table} ` +
+          "WHERE _attempt != 1 AND received_at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') AND tenant != '' " +
+          'LIMIT {most:UInt32}',
+        { since: Math.max(0, Math.floor(sinceMs)), most },
+      );
+      return rows.map((row) => ({ tenant: row.tenant, batchId: row.batch_id }));
     },
 
     classify(error) {

@@ -1,7 +1,7 @@
 /** The protocol step by step, against a warehouse that does as it is told. The random model: loader-model.test.ts. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Block } from './block.js';
+import { type Block, mostSpanMs } from './block.js';
 import {
   type Ending,
   type InsertFailure,
@@ -11,18 +11,26 @@ import {
   type ShardState,
 } from './loader.js';
 
-const block = (lo: number, hi: number): Block => ({
+const block = (lo: number, hi: number, more: Partial<Block> = {}): Block => ({
   lo,
   hi,
   day: '2026-03-01',
   rows: 1,
+  duplicate: 0,
+  dead: 0,
   batches: 1,
   bytes: 1,
   messages: [],
+  sequences: [],
+  batchIndexes: [],
+  retried: false,
+  unframed: false,
+  unknownFields: false,
   reason: 'delay',
   firstTimeMs: 0,
   lastTimeMs: 0,
   traces: [],
+  ...more,
 });
 
 const state = (more: Partial<ShardState> = {}): ShardState => ({
@@ -33,6 +41,7 @@ const state = (more: Partial<ShardState> = {}): ShardState => ({
   hi: 0,
   others: [],
   accepted: false,
+  carryBytes: 1_000,
   ...more,
 });
 
@@ -46,11 +55,15 @@ class Refused extends Error {
 async function play(script: {
   recover: (ShardState | Error)[];
   gather?: (Block | 'again')[];
+  /** What is left of the next block; without a script, all. */
+  plan?: (Partial<Block> | Error)[];
+  isolate?: (Partial<Block> | 'same' | Error)[];
   insert?: ('ok' | Error)[];
   readBack?: ({ lo: number; hi: number } | 'nothing' | Error)[];
   giveUpAfter?: number;
-}): Promise<{ ending: Ending; calls: string[]; events: LoaderEvent[] }> {
+}): Promise<{ ending: Ending; calls: string[]; events: LoaderEvent[]; settled: Block[] }> {
   const calls: string[] = [];
+  const settled: Block[] = [];
   const events: LoaderEvent[] = [];
   let stopping = false;
   let pauses = 0;
@@ -78,13 +91,27 @@ async function play(script: {
       calls.push(`insert#${place.block}[${cut.lo},${cut.hi}]`);
       next(script.insert, 'insert');
     },
+    async plan(place, cut) {
+      if (script.plan === undefined) return cut;
+      calls.push(`plan#${place.block}[${cut.lo},${cut.hi}]`);
+      return { ...cut, ...next(script.plan, 'plan') };
+    },
+    async isolate(place, cut) {
+      calls.push(`isolate#${place.block}[${cut.lo},${cut.hi}]`);
+      const left = next(script.isolate, 'isolate');
+      return left === 'same' ? cut : { ...cut, ...left };
+    },
+    carried: (place, cut) => void calls.push(`carried#${place.block}[${cut.lo},${cut.hi}]`),
     classify: (error) => (error instanceof Refused ? error.failure : 'transient'),
     async readBack(place) {
       calls.push(`read#${place.block}`);
       const found = next(script.readBack, 'readBack');
       return found === 'nothing' ? undefined : found;
     },
-    settled: (place, _, mine) => void calls.push(`${mine ? 'mine' : 'theirs'}#${place.block}`),
+    settled(place, cut, mine) {
+      settled.push(cut);
+      calls.push(`${mine ? 'mine' : 'theirs'}#${place.block}`);
+    },
     tell: (event) => void events.push(event),
     async pause(ms) {
       assert.ok(ms > 0 && ms <= 60_000);
@@ -94,7 +121,7 @@ async function play(script: {
     stopping: () => stopping,
     givingUp: () => script.giveUpAfter !== undefined && pauses >= script.giveUpAfter,
   };
-  return { ending: await loadShard(io), calls, events };
+  return { ending: await loadShard(io), calls, events, settled };
 }
 
 test('the next block starts after the hi that the warehouse reports, under the next number (L3)', async () => {
@@ -207,16 +234,187 @@ test('reading back is tried until the warehouse answers; nothing is inserted on 
   assert.equal(calls.slice(2), ['insert#1[1,5]', 'read#1', 'pause', 'read#1', 'pause', 'read#1', 'mine#1', 'gather>5']);
 });
 
-test('content that the warehouse refuses is told and tried again, slowly, and never skipped (L6)', async () => {
+test('content that the warehouse refuses is taken out, and the block is stored without it (L6)', async () => {
+  const { calls, events, settled } = await play({
+    recover: [state()],
+    gather: [block(1, 5, { rows: 10 })],
+    insert: [new Refused('content'), 'ok'],
+    readBack: ['nothing', { lo: 1, hi: 5 }],
+    isolate: [new Error('down'), { rows: 7, dead: 3 }],
+  });
+  assert.equal(calls.slice(2), [
+    'insert#1[1,5]',
+    // It may be there in spite of the answer, or be another's.
+    'read#1',
+    'isolate#1[1,5]',
+    'pause',
+    'isolate#1[1,5]',
+    'insert#1[1,5]',
+    'read#1',
+    'mine#1',
+    'gather>5',
+  ]);
+  assert.equal([settled[0]?.rows, settled[0]?.dead], [7, 3]);
+  assert.not.ok(events.some((event) => event.kind === 'insert-failed'));
+});
+
+test("content that is no batch's fault is told and tried again, slowly, and never skipped (L6)", async () => {
   const { calls, events } = await play({
     recover: [state()],
     gather: [block(1, 5)],
     insert: [new Refused('content'), new Refused('content'), 'ok'],
     readBack: ['nothing', 'nothing', { lo: 1, hi: 5 }],
+    isolate: ['same', 'same'],
   });
   assert.is(calls.filter((call) => call === 'insert#1[1,5]').length, 3);
   const waits = events.flatMap((event) => (event.kind === 'insert-failed' ? [event.waitMs] : []));
   assert.equal(waits, [5_000, 10_000]);
+});
+
+test('a block of which the warehouse refuses all is carried into the next one (L5, L6)', async () => {
+  const { calls, settled } = await play({
+    recover: [state()],
+    gather: [block(1, 5, { rows: 10 }), block(6, 8)],
+    insert: [new Refused('content'), 'ok'],
+    readBack: ['nothing', { lo: 1, hi: 8 }],
+    isolate: [{ rows: 0, dead: 10 }],
+  });
+  assert.equal(calls.slice(4), [
+    'isolate#1[1,5]',
+    'carried#1[1,5]',
+    'gather>5',
+    'insert#1[1,8]',
+    'read#1',
+    'mine#1',
+    'gather>8',
+  ]);
+  assert.equal([settled[0]?.rows, settled[0]?.dead], [1, 10]);
+});
+
+test('a block of which all is stored already is carried: its messages become the front of the next block (L5)', async () => {
+  const { calls, settled } = await play({
+    recover: [state({ block: 2, hi: 4 })],
+    gather: [
+      block(5, 6, { day: '2026-03-01', bytes: 10, batches: 2 }),
+      block(7, 7, { day: '2026-03-02', bytes: 20, firstTimeMs: 5, lastTimeMs: 5 }),
+      block(8, 9, { day: '2026-03-02', bytes: 40, rows: 30, firstTimeMs: 9, lastTimeMs: 12 }),
+    ],
+    plan: [
+      { rows: 0, duplicate: 6 },
+      { rows: 0, duplicate: 2, dead: 1 },
+      { rows: 25, duplicate: 5 },
+    ],
+    insert: ['ok'],
+    readBack: [{ lo: 5, hi: 9 }],
+  });
+  assert.equal(calls, [
+    'recover',
+    'gather>4',
+    'plan#3[5,6]',
+    'carried#3[5,6]',
+    'gather>6',
+    'plan#3[7,7]',
+    'carried#3[5,7]',
+    'gather>7',
+    'plan#3[8,9]',
+    'insert#3[5,9]',
+    'read#3',
+    'mine#3',
+    'gather>9',
+  ]);
+  const [whole] = settled;
+  assert.equal(
+    [whole?.day, whole?.rows, whole?.duplicate, whole?.dead, whole?.bytes, whole?.firstTimeMs, whole?.lastTimeMs],
+    ['2026-03-01', 25, 13, 1, 70, 0, 12],
+  );
+});
+
+test('what is carried is bounded by bytes and by messages: then a tombstone is written, and the log can be trimmed (L5)', async () => {
+  for (const [first, second] of [
+    [block(1, 5, { bytes: 600 }), block(6, 8, { bytes: 600 })],
+    [block(1, 5_000), block(5_001, 10_001)],
+  ] as const) {
+    const { calls, settled } = await play({
+      recover: [state()],
+      gather: [first, second],
+      plan: [
+        { rows: 0, duplicate: 1 },
+        { rows: 0, duplicate: 1 },
+      ],
+      insert: ['ok'],
+      readBack: [{ lo: 1, hi: second.hi }],
+    });
+    assert.equal(
+      calls.filter((call) => /^(?:carried|insert|mine)/.test(call)),
+      [`carried#1[1,${first.hi}]`, `insert#1[1,${second.hi}]`, 'mine#1'],
+    );
+    assert.equal([settled[0]?.rows, settled[0]?.duplicate], [0, 2]);
+  }
+});
+
+test('what is carried does not wait for a block of much later, whose day is another: it gets a tombstone (L5)', async () => {
+  const { calls, settled } = await play({
+    recover: [state()],
+    gather: [block(1, 5), block(6, 8, { firstTimeMs: mostSpanMs + 1, lastTimeMs: mostSpanMs + 1 })],
+    plan: [{ rows: 0, duplicate: 1 }, { rows: 3 }],
+    insert: ['ok', 'ok'],
+    readBack: [
+      { lo: 1, hi: 5 },
+      { lo: 6, hi: 8 },
+    ],
+  });
+  assert.equal(calls.slice(6), ['insert#1[1,5]', 'read#1', 'mine#1', 'insert#2[6,8]', 'read#2', 'mine#2', 'gather>8']);
+  assert.equal(
+    settled.map(({ rows }) => rows),
+    [0, 3],
+  );
+});
+
+test('what is carried is forgotten with a recovery: the messages are read again (L3, L5)', async () => {
+  const { calls } = await play({
+    recover: [state(), state()],
+    gather: [block(1, 5), 'again', block(1, 5)],
+    plan: [
+      { rows: 0, duplicate: 1 },
+      { rows: 0, duplicate: 1 },
+    ],
+  });
+  assert.equal(calls, [
+    'recover',
+    'gather>0',
+    'plan#1[1,5]',
+    'carried#1[1,5]',
+    'gather>5',
+    'recover',
+    'gather>0',
+    'plan#1[1,5]',
+    'carried#1[1,5]',
+    'gather>5',
+  ]);
+});
+
+test('a gap behind what is carried waits for another look at the warehouse too (L3, L5)', async () => {
+  const { calls, events } = await play({
+    recover: [state(), state({ block: 4, hi: 20 })],
+    gather: [block(1, 5), block(21, 22), block(21, 22)],
+    plan: [{ rows: 0, duplicate: 1 }, {}],
+    insert: ['ok'],
+    readBack: [{ lo: 21, hi: 22 }],
+  });
+  assert.equal(calls.slice(4, 8), ['gather>5', 'recover', 'gather>20', 'plan#5[21,22]']);
+  assert.not.ok(events.some((event) => event.kind === 'gap'));
+});
+
+test('nothing is stored before it is known what of it is stored already (L5)', async () => {
+  const { calls, events } = await play({
+    recover: [state()],
+    gather: [block(1, 5)],
+    plan: [new Error('down'), new Error('down'), {}],
+    insert: ['ok'],
+    readBack: [{ lo: 1, hi: 5 }],
+  });
+  assert.equal(calls.slice(2, 8), ['plan#1[1,5]', 'pause', 'plan#1[1,5]', 'pause', 'plan#1[1,5]', 'insert#1[1,5]']);
+  assert.is(events.filter((event) => event.kind === 'plan-failed').length, 2);
 });
 
 test('giving up leaves the block in flight to others', async () => {

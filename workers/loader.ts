@@ -12,13 +12,21 @@
  *      L2 would not see its number. So a block that does not start at hi+1 is not written before one more look at the
  *      warehouse has shown that nobody went on from hi: then the messages were truly removed.
  *   L4 Replicated tables add a deduplication token: the statement's business (workers/schema).
- *   L5 Batches sent again: not yet checked; `duplicate` is 0.
- *   L6 Blocks that the warehouse refuses for their content: the shard waits, tells, and tries slowly; `dead` is 0.
+ *   L5 A batch that was sent again is not stored again. Before a block is written, its suspects (retries.ts) are compared with
+ *      what the warehouse has, and what is there already is left out. That look holds for block k+1 if the warehouse has
+ *      block k and nothing later, which is what L2 and L3 make sure of. A block of which nothing is left is carried: it is
+ *      not written, its messages become the front of the next block. They count as committed, because their events are
+ *      stored; and they stay in the stream, because no block says so. What is carried is bounded; past the bound a block
+ *      of a tombstone row alone is written.
+ *   L6 What the warehouse refuses for its content is taken out of the block, batch by batch, and put into the dead letters
+ *      before the block is written without it. One bad batch never blocks a shard, and none is dropped unseen.
  *   L7 One block in flight per shard; the next one's messages are fetched meanwhile (fetch.ts).
  *   L8 What is in the warehouse of messages that are still in the stream is never deleted (trim.ts, retention.ts,
  *      erase.ts), and a stream that was made anew or lost its end stops the shard.
+ *
+ * In each block, events of its messages = rows + duplicate + dead.
  */
-import type { Block } from './block.js';
+import { type Block, maxLinks, mostSpanMs } from './block.js';
 
 /** What the stream and the warehouse know of the shard. */
 export interface ShardState {
@@ -33,6 +41,8 @@ export interface ShardState {
   readonly others: readonly { readonly generation: string; readonly hi: number }[];
   /** Whether the operator has said that this generation may be loaded in spite of `others`. */
   readonly accepted: boolean;
+  /** Most bytes of messages that may be carried (L5): they stay in the stream. */
+  readonly carryBytes: number;
 }
 
 /** Where a block stands: the constants of its INSERT that do not come from its messages. */
@@ -53,13 +63,27 @@ export interface ShardIo {
    * `undefined`: stopping, and nothing is left to store.
    */
   gather(generation: string, hi: number): Promise<Block | 'again' | undefined>;
-  /** Insert-if-absent. Rejects with anything; {@link classify} tells what it means. */
+  /**
+   * The block without what must not be stored: copies of batches that are in the warehouse (L5), and messages that are no
+   * sequence of batches, which are in the dead letters by then (L6). Rejects when it cannot find out; it is tried again.
+   */
+  plan(place: Place, block: Block): Promise<Block>;
+  /**
+   * Insert-if-absent; of a block without rows, the tombstone. Rejects with anything; {@link classify} tells what it means.
+   */
   insert(place: Place, block: Block): Promise<void>;
+  /**
+   * L6. The block without the batches that the warehouse refuses, which are in the dead letters by then; the same block
+   * when it refuses none of them, or so many that it is not the batches' fault. Rejects when it cannot find out.
+   */
+  isolate(place: Place, block: Block): Promise<Block>;
   classify(error: unknown): InsertFailure;
   /** First and last message of the block of this number that the warehouse has, undefined when it has none. */
   readBack(place: Place, block: Block): Promise<{ readonly lo: number; readonly hi: number } | undefined>;
   /** The block is in the warehouse: mine, or one that another worker stored under its number. */
   settled(place: Place, block: Block, mine: boolean): void;
+  /** L5: the block has no row and is not written for now; its messages are committed, but no block has them yet. */
+  carried(place: Place, block: Block): void;
   /** Something worth a line in the log and a metric. */
   tell(event: LoaderEvent): void;
   /** Waits about so long; less when stopping. */
@@ -74,6 +98,7 @@ export type LoaderEvent =
   | { readonly kind: 'recovered'; readonly state: ShardState }
   | { readonly kind: 'recover-failed'; readonly error: unknown; readonly waitMs: number }
   | { readonly kind: 'gap'; readonly from: number; readonly to: number }
+  | { readonly kind: 'plan-failed'; readonly place: Place; readonly error: unknown; readonly waitMs: number }
   | {
       readonly kind: 'insert-failed';
       readonly failure: InsertFailure;
@@ -93,7 +118,7 @@ const backOff = {
   transient: { first: 100, last: 5_000 },
   // A running query of the same name ends soon, one way or the other.
   busy: { first: 50, last: 1_000 },
-  // L6 is not built yet: never skip, but do not hammer either.
+  // What L6 could not put down to some batches: never skip, but do not hammer either.
   content: { first: 5_000, last: 60_000 },
   fatal: { first: 2_000, last: 30_000 },
 } as const;
@@ -155,6 +180,31 @@ interface Gap {
   readonly lo: number;
 }
 
+/** Most messages that are carried; the bound of their bytes is the stream's ({@link ShardState.carryBytes}). */
+const mostCarried = 10_000;
+
+/** L5: a block without rows may wait for the next one. */
+const mayWait = (block: Block, { carryBytes }: ShardState): boolean =>
+  block.bytes < carryBytes && block.hi - block.lo < mostCarried;
+
+/** What was carried becomes the front of the next block. Its bytes are gone: none of them is to be stored. */
+function joined(carry: Block | undefined, next: Block): Block {
+  if (carry === undefined) return next;
+  return {
+    ...next,
+    lo: carry.lo,
+    day: carry.day,
+    firstTimeMs: carry.firstTimeMs,
+    duplicate: carry.duplicate + next.duplicate,
+    dead: carry.dead + next.dead,
+    batches: carry.batches + next.batches,
+    bytes: carry.bytes + next.bytes,
+    traces: [...carry.traces, ...next.traces].slice(0, maxLinks),
+  };
+}
+
+const emptied = (block: Block): Block => ({ ...block, messages: [], sequences: [], batchIndexes: [] });
+
 /**
  * Stores block after block, until something calls for a recovery or the end.
  * @param seen a gap that was met before the recovery of `state`
@@ -163,56 +213,119 @@ interface Gap {
 async function follow(io: ShardIo, state: ShardState, seen: Gap | undefined): Promise<Gap | undefined> {
   const { generation } = state;
   let { block: last, hi } = state;
+  let carry: Block | undefined;
+  /** Planned, and waits for the block before it. */
+  let ready: Block | undefined;
   while (true) {
-    const block = await io.gather(generation, hi);
-    if (block === 'again' || block === undefined) return undefined;
-    if (block.lo !== hi + 1) {
-      if (seen?.hi !== hi || seen.lo !== block.lo) return { hi, lo: block.lo }; // L3
-      io.tell({ kind: 'gap', from: hi + 1, to: block.lo - 1 });
-    }
     const place: Place = { generation, block: last + 1 };
-    const stored = await store(io, place, block);
-    if (stored === undefined) return undefined;
-    const mine = stored.lo === block.lo && stored.hi === block.hi;
-    io.settled(place, block, mine);
+    if (ready === undefined) {
+      const end = carry?.hi ?? hi;
+      const cut = await io.gather(generation, end);
+      if (cut === 'again' || cut === undefined) return undefined;
+      if (cut.lo !== end + 1) {
+        if (seen?.hi !== end || seen.lo !== cut.lo) return { hi: end, lo: cut.lo }; // L3
+        io.tell({ kind: 'gap', from: end + 1, to: cut.lo - 1 });
+      }
+      ready = await tried(io, place, () => io.plan(place, cut));
+      if (ready === undefined) return undefined;
+    }
+    let block: Block;
+    if (carry !== undefined && ready.lastTimeMs - carry.firstTimeMs > mostSpanMs) {
+      // The two are too far apart to lie in the partition of the first.
+      block = carry;
+    } else {
+      block = joined(carry, ready);
+      ready = undefined;
+      if (block.rows === 0 && mayWait(block, state)) {
+        carry = emptied(block);
+        io.carried(place, carry);
+        continue;
+      }
+    }
+    carry = undefined;
+    const outcome = await store(io, state, place, block);
+    if (outcome === undefined) return undefined;
+    if (outcome.found === undefined) {
+      carry = emptied(outcome.block);
+      io.carried(place, carry);
+      continue;
+    }
+    const mine = outcome.found.lo === block.lo && outcome.found.hi === block.hi;
+    io.settled(place, outcome.block, mine);
     // L3: after another's block, recover in full; its `hi` alone would not tell what is inside it (L5).
     if (!mine) return undefined;
     last = place.block;
-    hi = stored.hi;
+    hi = outcome.found.hi;
   }
 }
 
-/** Insert and read back until the warehouse has a block of this number. Undefined: giving up, or recover first. */
-async function store(io: ShardIo, place: Place, block: Block): Promise<{ lo: number; hi: number } | undefined> {
-  const wait = { transient: waits('transient'), busy: waits('busy'), content: waits('content'), fatal: waits('fatal') };
+/** What `work` says, however often it takes. Undefined: giving up. */
+async function tried<T>(io: ShardIo, place: Place, work: () => Promise<T>): Promise<T | undefined> {
+  const wait = waits('transient');
   while (!io.givingUp()) {
-    let told = false;
+    try {
+      return await work();
+    } catch (error) {
+      const waitMs = wait();
+      io.tell({ kind: 'plan-failed', place, error, waitMs });
+      await io.pause(waitMs);
+    }
+  }
+  return undefined;
+}
+
+interface Stored {
+  /** The block as it was sent last. */
+  readonly block: Block;
+  /** What the warehouse has under its number. Undefined: nothing, because no row of it is left (L6). */
+  readonly found: { readonly lo: number; readonly hi: number } | undefined;
+}
+
+/** Insert and read back until the warehouse has a block of this number. Undefined: giving up, or recover first. */
+async function store(io: ShardIo, state: ShardState, place: Place, whole: Block): Promise<Stored | undefined> {
+  const wait = { transient: waits('transient'), busy: waits('busy'), content: waits('content'), fatal: waits('fatal') };
+  let block = whole;
+  while (!io.givingUp()) {
+    let failed: { readonly failure: InsertFailure; readonly error: unknown } | undefined;
     try {
       await io.insert(place, block);
     } catch (error) {
-      told = true;
       // Whatever the error says, the INSERT may have happened or may still be running: only reading back tells.
-      const failure = io.classify(error);
+      failed = { failure: io.classify(error), error };
+    }
+    /** Tells of the failure, and waits. */
+    const rest = async ({ failure, error }: NonNullable<typeof failed>): Promise<void> => {
       const waitMs = wait[failure]();
       io.tell({ kind: 'insert-failed', failure, place, block, error, waitMs });
       await io.pause(waitMs);
-    }
+    };
+    if (failed !== undefined && failed.failure !== 'content') await rest(failed);
     const readWait = waits('transient');
     while (!io.givingUp()) {
       try {
         const found = await io.readBack(place, block);
-        if (found !== undefined) return found;
+        if (found !== undefined) return { block, found };
         io.tell({ kind: 'absent', place, block });
-        if (told) break;
-        // The warehouse took the INSERT and stored nothing: it has these messages under another number. Look again.
-        await io.pause(wait.transient());
-        return undefined;
       } catch (error) {
         const waitMs = readWait();
         io.tell({ kind: 'read-back-failed', place, error, waitMs });
         await io.pause(waitMs);
+        continue;
       }
+      if (failed === undefined) {
+        // The warehouse took the INSERT and stored nothing: it has these messages under another number. Look again.
+        await io.pause(wait.transient());
+        return undefined;
+      }
+      break;
     }
+    if (failed?.failure !== 'content') continue;
+    const refused = block;
+    const rid = await tried(io, place, () => io.isolate(place, refused));
+    if (rid === undefined) return undefined;
+    block = rid;
+    if (rid === refused) await rest(failed);
+    else if (rid.rows === 0 && mayWait(rid, state)) return { block: rid, found: undefined };
   }
   return undefined;
 }

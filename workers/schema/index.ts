@@ -46,7 +46,7 @@ export interface BlockConstants {
 }
 
 export interface InsertStatement {
-  /** Ends with FORMAT Protobuf: the data follows in the body. */
+  /** Ends with FORMAT Protobuf: the data follows in the body; or takes no data. */
   readonly query: string;
   readonly settings: Readonly<Record<string, string | number>>;
 }
@@ -68,6 +68,11 @@ export interface Schema {
     constants: BlockConstants,
     payloads: readonly Uint8Array[] | undefined,
   ): InsertStatement;
+  /**
+   * The INSERT of a block that has messages and no row to store: one row with the block's constants and no event in it
+   * (tenant ''), if absent. It takes no data.
+   */
+  tombstoneStatement(target: TableTarget, constants: BlockConstants): InsertStatement;
 }
 
 /** The name of a block, and the id of the query that inserts it: ClickHouse runs only one of that id at a time. */
@@ -201,17 +206,7 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
     insertStatement(target, c, payloads) {
       const rows = rowsIn(payloads);
       const { format } = rows;
-      const constants: readonly (readonly [string, string])[] = [
-        ['_day', `toDate(${quote(c.day)})`],
-        ['_stream', quote(c.stream)],
-        ['_shard', String(c.shard)],
-        ['_block', String(c.block)],
-        ['_lo', String(c.lo)],
-        ['_hi', String(c.hi)],
-        ['_accepted', String(c.accepted)],
-        ['_duplicate', String(c.duplicate)],
-        ['_dead', String(c.dead)],
-      ];
+      const constants = valuesOf(c);
       const into = [...rows.into, ...constants.map(([name]) => name)];
       const select = [...rows.select, ...constants.map(([, value]) => value)];
       return {
@@ -221,30 +216,60 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
           // The hash is taken per batch, before the rows are multiplied.
           `(SELECT events, ${format.batchFields.join(', ')}, reinterpretAsUInt128(sipHash128(tenant, batch_id)) AS batch_hash ` +
           `FROM input(${quote(format.structure)})) ARRAY JOIN events AS e ` +
-          // L2: the check and the insert are one statement, and ClickHouse runs one of this query_id at a time.
-          `WHERE (SELECT count() FROM ${tableOf(target)} WHERE _day = toDate(${quote(c.day)}) AND _stream = ${quote(c.stream)} ` +
-          `AND _shard = ${c.shard} AND _block = ${c.block}) = 0 FORMAT Protobuf`,
+          `WHERE ${absent(target, c)} FORMAT Protobuf`,
         settings: {
           format_schema_source: 'string',
           format_schema: format.schema,
           format_schema_message_name: `${format.message}`,
-          // L1: one INSERT, one part.
-          max_insert_threads: 1,
-          max_threads: 1,
-          async_insert: 0,
-          min_insert_block_size_rows: oneBlock.rows,
-          min_insert_block_size_bytes: oneBlock.bytes,
-          max_insert_block_size: oneBlock.rows,
-          // Not cut into pieces on the way, only to be put together again.
-          max_block_size: 1_048_576,
-          insert_deduplicate: target.engine === 'ReplicatedMergeTree' ? 1 : 0,
-          // L4
-          ...(target.engine === 'ReplicatedMergeTree' ? { insert_deduplication_token: blockName(c) } : {}),
+          ...blockSettings(target, c),
         },
+      };
+    },
+
+    tombstoneStatement(target, c) {
+      const constants = valuesOf(c);
+      return {
+        query:
+          `INSERT INTO ${tableOf(target)} (${constants.map(([name]) => `\`${name}\``).join(', ')}) ` +
+          `SELECT ${constants.map(([, value]) => value).join(', ')} WHERE ${absent(target, c)}`,
+        settings: blockSettings(target, c),
       };
     },
   };
 }
+
+/** The constants of a block, as expressions. */
+const valuesOf = (c: BlockConstants): readonly (readonly [string, string])[] => [
+  ['_day', `toDate(${quote(c.day)})`],
+  ['_stream', quote(c.stream)],
+  ['_shard', String(c.shard)],
+  ['_block', String(c.block)],
+  ['_lo', String(c.lo)],
+  ['_hi', String(c.hi)],
+  ['_accepted', String(c.accepted)],
+  ['_duplicate', String(c.duplicate)],
+  ['_dead', String(c.dead)],
+];
+
+/** L2: the check and the insert are one statement, and ClickHouse runs one of this query_id at a time. */
+const absent = (target: TableTarget, c: BlockConstants): string =>
+  `(SELECT count() FROM ${tableOf(target)} WHERE _day = toDate(${quote(c.day)}) AND _stream = ${quote(c.stream)} ` +
+  `AND _shard = ${c.shard} AND _block = ${c.block}) = 0`;
+
+const blockSettings = (target: TableTarget, c: BlockConstants): Record<string, string | number> => ({
+  // L1: one INSERT, one part.
+  max_insert_threads: 1,
+  max_threads: 1,
+  async_insert: 0,
+  min_insert_block_size_rows: oneBlock.rows,
+  min_insert_block_size_bytes: oneBlock.bytes,
+  max_insert_block_size: oneBlock.rows,
+  // Not cut into pieces on the way, only to be put together again.
+  max_block_size: 1_048_576,
+  insert_deduplicate: target.engine === 'ReplicatedMergeTree' ? 1 : 0,
+  // L4
+  ...(target.engine === 'ReplicatedMergeTree' ? { insert_deduplication_token: blockName(c) } : {}),
+});
 
 const mostKnown = 256;
 
@@ -272,4 +297,4 @@ const sameType = (a: string, b: string): boolean => a.replace(/\s+/g, '') === b.
 
 const current = schemaOf(StoredBatchSchema, eventRules);
 
-export const { createStatements, migrations, settingStatements, insertStatement } = current;
+export const { createStatements, migrations, settingStatements, insertStatement, tombstoneStatement } = current;
