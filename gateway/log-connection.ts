@@ -31,7 +31,8 @@ export interface LogConnection {
 }
 
 const firstRetryMs = 100;
-const lastRetryMs = 5_000;
+/** A log that is back is used within a second. Gateways that lost it together ask at different times. */
+const lastRetryMs = 1_000;
 
 export function watchLog(options: LogConnectionOptions): LogConnection {
   const { config, log, minPayload, onConnected, onDisconnected } = options;
@@ -61,7 +62,10 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
     const again = (why: string): void => {
       if (closed || mine !== epoch) return;
       notReady(why);
-      retry = setTimeout(() => void check(nc, mine, Math.min(delay * 2, lastRetryMs)), delay);
+      retry = setTimeout(
+        () => void check(nc, mine, Math.min(delay * 2, lastRetryMs)),
+        delay * (0.5 + Math.random() / 2),
+      );
     };
     // No info: the connection is being made again.
     if (nc.info === undefined) {

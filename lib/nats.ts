@@ -15,9 +15,40 @@ export interface NatsOptions {
   readonly timeoutMs?: number;
 }
 
+/** How long one try may take: a server that takes the connection and says nothing must not keep us from another. */
+const dialMs = 5_000;
+/** Tries to connect, ms apart; they double from the first to the last, and each is cut by up to a half. */
+const pacing = { first: 100, last: 1_000 } as const;
+/** A connection that is lost after so long was a good one: the next tries start from the beginning, ms. */
+const goodMs = 10_000;
+
 /**
- * Connects and stays connected: after the first success every loss is followed by reconnects without end, 100 ms to
- * 2 s apart with jitter, so that a restarted nats-server is not met by a storm.
+ * How long the library is to wait since its last try with the same server, ms; it asks before each try and again after
+ * each wait. The first try after a good connection goes at once: what was lost is the server, and another may be there.
+ * The library measures by the wall clock, and would wait for an hour after that was set back by one; so once the time has
+ * come by the monotonic clock, it is told not to wait.
+ */
+export function reconnectPacing(
+  now: () => number = () => performance.now(),
+  random: () => number = Math.random,
+): () => number {
+  let tries = 0;
+  let lastTry = Number.NEGATIVE_INFINITY;
+  let waitMs = 0;
+  return () => {
+    const at = now();
+    // Timers may fire a millisecond early.
+    if (at - lastTry < waitMs - 2) return waitMs;
+    tries = at - lastTry > goodMs ? 0 : tries + 1;
+    waitMs = Math.min(pacing.first * 2 ** Math.min(tries, 10), pacing.last) * (1 - random() / 2);
+    lastTry = at;
+    return Number.NEGATIVE_INFINITY;
+  };
+}
+
+/**
+ * Connects and stays connected: after the first success every loss is followed by reconnects without end, 50 ms to 1 s
+ * apart with back-off and jitter, so that a restarted nats-server is not met by a storm.
  */
 export async function connectNats(options: NatsOptions): Promise<NatsConnection> {
   const nc = await connect({
@@ -25,11 +56,12 @@ export async function connectNats(options: NatsOptions): Promise<NatsConnection>
     name: options.name,
     maxReconnectAttempts: -1,
     noAsyncTraces: true,
-    reconnectTimeWait: 100,
-    reconnectJitter: 400,
+    reconnectDelayHandler: reconnectPacing(),
     pingInterval: 5_000,
     maxPingOut: 3,
-    ...(options.timeoutMs === undefined ? { waitOnFirstConnect: true } : { timeout: options.timeoutMs }),
+    ...(options.timeoutMs === undefined
+      ? { waitOnFirstConnect: true, timeout: dialMs }
+      : { timeout: options.timeoutMs }),
   });
   void (async () => {
     for await (const status of nc.status()) {

@@ -12,7 +12,7 @@ import { connectWarehouse, type Warehouse } from './warehouse.js';
 /** The events table of an installation. A single server or the embedded engine: no Keeper, no token (fact F7). */
 export const eventsTable = (database: string): TableTarget => ({ database, table: 'events', engine: 'MergeTree' });
 
-/** Tries until it succeeds, 0.25 to 5 s apart with jitter. Rejects only when stopped, or with a UsageError. */
+/** Tries until it succeeds, 0.1 to 2 s apart with jitter. Rejects only when stopped, or with a UsageError. */
 export async function patiently<T>(what: string, log: Log, signal: AbortSignal, attempt: () => Promise<T>): Promise<T> {
   for (let failures = 0; ; failures++) {
     if (signal.aborted) throw new Error('stopped');
@@ -20,7 +20,7 @@ export async function patiently<T>(what: string, log: Log, signal: AbortSignal, 
       return await attempt();
     } catch (error) {
       if (error instanceof UsageError) throw error;
-      const waitMs = Math.min(250 * 2 ** Math.min(failures, 5), 5_000) * (0.5 + Math.random() / 2);
+      const waitMs = Math.min(250 * 2 ** Math.min(failures, 5), 2_000) * (0.5 + Math.random() / 2);
       log.warn({ error: String(error), waitMs: Math.round(waitMs) }, `cannot reach ${what} yet`);
       await new Promise((resolve) => setTimeout(resolve, waitMs));
     }
