@@ -170,6 +170,9 @@ Examples:
   passThrough(program, 'bench', 'bench', 'benchmarks (npm run bench)', () => {
     ensureNatsServer(say);
   });
+  passThrough(program, 'chaos', 'chaos', 'faults under load, with a checked history (npm run chaos)', () => {
+    ensureNatsServer(say);
+  });
   passThrough(program, 'test', 'test', 'all tests (npm test)', () => {
     ensureNatsServer(say);
   });

@@ -14,6 +14,7 @@ const entries = {
   erase: 'workers/erase-main.ts',
   demo: 'cli/demo/main.ts',
   bench: 'bench/main.ts',
+  chaos: 'chaos/main.ts',
   test: 'cli/test.ts',
 } as const;
 

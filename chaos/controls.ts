@@ -1,0 +1,51 @@
+/**
+ * Control runs: with one protection switched off, the harness must find what it is there to find. A protection is switched off in the
+ * compiled copy that the run starts its processes from (build.ts), by replacing one statement; production code has no switch for it.
+ */
+
+/** Replaces a piece of compiled text that is there exactly once. */
+export interface Patch {
+  /** From the root of the compiled project. */
+  readonly file: string;
+  readonly find: string;
+  readonly put: string;
+}
+
+export interface Control {
+  /** What is missing then. */
+  readonly without: string;
+  /** What the run must show. */
+  readonly shows: 'lost' | 'doubled';
+  /** Faults that bring it out soon; the default of `--only`. */
+  readonly faults: readonly string[];
+  readonly patches: readonly Patch[];
+}
+
+export const controls = {
+  'insert-if-absent': {
+    without: 'the look in the INSERT whether the block is there (L2)',
+    shows: 'doubled',
+    faults: ['stop:worker'],
+    patches: [
+      {
+        file: 'workers/schema/index.js',
+        find: 'block}) = 0 FORMAT Protobuf',
+        put: 'block}) >= 0 FORMAT Protobuf',
+      },
+    ],
+  },
+  'ack-before-durable': {
+    without: "the gateway's wait for JetStream's ack (I1)",
+    shows: 'lost',
+    faults: ['kill:nats', 'kill:gateway'],
+    patches: [
+      {
+        file: 'gateway/publish.js',
+        find: 'metrics.sent(payload.length);',
+        put: "metrics.sent(payload.length); { const { settle } = message; settle({ stream: '', sequence: 1n }); message.settle = () => {}; }",
+      },
+    ],
+  },
+} as const satisfies Readonly<Record<string, Control>>;
+
+export type ControlName = keyof typeof controls;

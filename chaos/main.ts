@@ -1,0 +1,194 @@
+/**
+ * `npm run chaos`: faults under load, with a checked history.
+ *
+ *   main.ts            this file: the command line, what is printed, the exit code
+ *   run.ts             one run: load, faults, peace, check
+ *   stack.ts           the processes and the proxies between them; slot.ts: one process, started again when it dies
+ *   customers.ts       the clients that come and go; client-process.ts is one of them
+ *   journal.ts         what a client was told, written so that it survives its SIGKILL
+ *   events.ts          the events: every value follows from the id, in JavaScript and in SQL
+ *   schedule.ts        who is hit when; faults.ts: what there is
+ *   proxy.ts           a TCP proxy that misbehaves
+ *   check.ts           the history against ClickHouse; late.ts: what was stored late
+ *   recovery.ts        how long it took; prober.ts and watermark.ts are what it looks with
+ *   controls.ts        protections that can be switched off, to see that their lack is found; build.ts: where that is done
+ *   report.ts          the table, and the line of JSON
+ */
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { UsageError } from '../lib/errors.js';
+import { type ControlName, controls } from './controls.js';
+import { faultNames, isChosen } from './faults.js';
+import { page, summary, verdict } from './report.js';
+import { run } from './run.js';
+
+interface Flags {
+  readonly quick?: boolean;
+  readonly kills?: number;
+  readonly faults?: number;
+  readonly hours?: number;
+  readonly seed: number;
+  readonly only: readonly string[];
+  readonly rate: number;
+  readonly control?: ControlName;
+  readonly keep?: boolean;
+  readonly verbose?: boolean;
+  readonly json?: boolean;
+}
+
+const hourMs = 3_600_000;
+/** A quick run, and a control: faults for so long. */
+const quickMs = 35_000;
+const controlMs = 25_000;
+
+const number =
+  (most: number, whole: boolean) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (!(value > 0) || value > most || (whole && !Number.isInteger(value))) {
+      throw new InvalidArgumentError(`Give a ${whole ? 'whole ' : ''}number above 0, at most ${most}.`);
+    }
+    return value;
+  };
+
+function faultList(text: string): string[] {
+  const parts = text.split(',').map((part) => part.trim());
+  for (const part of parts) {
+    if (!faultNames.some((name) => isChosen(name, [part]))) {
+      throw new InvalidArgumentError(`"${part}" is no fault; the faults are ${faultNames.join(', ')}.`);
+    }
+  }
+  return parts;
+}
+
+const program = new Command('npm run chaos --')
+  .description(
+    'Runs the real stack under load, kills, stops and cuts off its parts at random, and compares at the end what clients were told\n' +
+      'with what ClickHouse has: what was acknowledged is stored, each event once, with the values that were sent.',
+  )
+  .option('--quick', `faults for ${quickMs / 1_000} s: what npm test runs (the default)`)
+  .option('--kills <n>', 'until so many processes were killed', number(1_000_000, true))
+  .option('--faults <n>', 'until so many faults of any kind happened', number(1_000_000, true))
+  .option('--hours <h>', 'for so long', number(1_000, false))
+  .option(
+    '--seed <s>',
+    'which faults, in which order',
+    number(2 ** 32 - 1, true),
+    Math.floor(Math.random() * 2 ** 31) + 1,
+  )
+  .option(
+    '--only <faults>',
+    'only these, by name or by what their names begin with: kill:worker,stop,failpoint:loader',
+    faultList,
+    [],
+  )
+  .option('--rate <n>', 'events per second', number(100_000, true), 3_000)
+  .addOption(
+    new Option('--control <protection>', 'switch a protection off: exit code 0 when its lack is found').choices(
+      Object.keys(controls),
+    ),
+  )
+  .option('--keep', 'leave data and logs where they are (after a finding they are kept anyway)')
+  .option('--verbose', 'a line for each fault, as it happens')
+  .option('--json', 'end with one line of JSON')
+  .showHelpAfterError('(add --help for the options)')
+  .addHelpText(
+    'after',
+    `
+Faults, by name:
+  ${faultNames.join('\n  ')}
+
+Controls:
+  ${Object.entries(controls)
+    .map(([name, { without, shows }]) => `${name}: without ${without}; shows events ${shows}`)
+    .join('\n  ')}
+
+Examples:
+  npm run chaos                                        a minute of everything
+  npm run chaos -- --kills 1000 --seed 1 --json        the run that docs/reliability.md tells of
+  npm run chaos -- --only stop:worker --faults 10 --verbose
+  npm run chaos -- --control insert-if-absent          shows that the check can fail
+
+Exit code 0: nothing was lost, doubled or altered, and everything recovered in time. 1: something was, and the data are kept.
+A seed repeats the choice of faults; when each happens depends on the machine too.
+`,
+  );
+
+async function main(): Promise<number> {
+  const flags = program.parse().opts<Flags>();
+  const { seed, rate } = flags;
+  const control = flags.control === undefined ? undefined : controls[flags.control];
+  const isBounded = flags.kills !== undefined || flags.faults !== undefined;
+  // Bounded in time, too: at the slowest pace that makes sense, a fault takes 6 s.
+  const boundedMs = 120_000 + Math.max(flags.kills ?? 0, flags.faults ?? 0) * 6_000;
+  const mostMs =
+    flags.hours !== undefined
+      ? flags.hours * hourMs
+      : isBounded
+        ? boundedMs
+        : control === undefined
+          ? quickMs
+          : controlMs;
+  const endless = !isBounded;
+  const interrupted = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, () => {
+      if (interrupted.signal.aborted) process.exit(130);
+      interrupted.abort();
+    });
+  }
+  const since = Date.now();
+  const isTerminal = process.stderr.isTTY === true;
+  let toldAt = 0;
+  const clear = isTerminal ? '\r\x1b[K' : '';
+  const say = (line: string): void => {
+    if (flags.verbose === true)
+      process.stderr.write(`${clear}${((Date.now() - since) / 1_000).toFixed(1).padStart(7)} s  ${line}\n`);
+  };
+  const progress = (line: string): void => {
+    if (isTerminal) process.stderr.write(`${clear}${line}`);
+    else if (Date.now() - toldAt > 15_000) {
+      toldAt = Date.now();
+      process.stderr.write(`${line}\n`);
+    }
+  };
+  const result = await run({
+    seed,
+    rate,
+    kills: endless ? Number.POSITIVE_INFINITY : (flags.kills ?? 0),
+    faults: endless ? Number.POSITIVE_INFINITY : (flags.faults ?? 0),
+    mostMs,
+    // Each failpoint 20 times in a thousand kills.
+    leastFailpoint: Math.floor((flags.kills ?? 0) / 50),
+    only: flags.only.length > 0 ? flags.only : (control?.faults ?? []),
+    pace: isBounded || flags.hours !== undefined ? 1 : 0.6,
+    control,
+    keep: flags.keep === true,
+    say,
+    progress,
+    interrupted: interrupted.signal,
+  });
+  process.stderr.write(clear);
+  process.stdout.write(`${page(result, seed)}\n`);
+  const failure = verdict(result);
+  let code = failure === undefined ? 0 : 1;
+  if (control !== undefined) {
+    const found = result[control.shows];
+    code = found > 0 ? 0 : 1;
+    process.stdout.write(
+      found > 0
+        ? `without ${control.without}, ${found} events were ${control.shows}: the check finds it\n`
+        : `without ${control.without}, no event was ${control.shows}: the run was too short, or the check is blind\n`,
+    );
+  } else process.stdout.write(failure === undefined ? 'all is well\n' : `failed: ${failure}\n`);
+  if (flags.json === true) process.stdout.write(`${JSON.stringify(summary(result, seed))}\n`);
+  return code;
+}
+
+main()
+  .then((code) => process.exit(code))
+  .catch((error: unknown) => {
+    process.stderr.write(
+      `chaos: ${error instanceof UsageError ? error.message : ((error as Error).stack ?? String(error))}\n`,
+    );
+    process.exit(1);
+  });

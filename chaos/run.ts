@@ -1,0 +1,206 @@
+/**
+ * One run: a stack under load, faults until there were enough, then peace, and the check.
+ */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { jetstreamManager } from '@nats-io/jetstream';
+import { shardStream } from '../lib/subjects.js';
+import { seededRandom } from '../lib/testing/batches.js';
+import { buildProject } from './build.js';
+import { checkHistory, type Findings } from './check.js';
+import type { Control } from './controls.js';
+import { type Customers, startCustomers } from './customers.js';
+import { openJournal } from './journal.js';
+import { countLate } from './late.js';
+import { createProber, proberSource } from './prober.js';
+import { measureRecoveries, type Recoveries } from './recovery.js';
+import { createSchedule, type Schedule } from './schedule.js';
+import { type Stack, startStack } from './stack.js';
+import { type Watermark, watchWatermark } from './watermark.js';
+
+export interface RunOptions {
+  readonly seed: number;
+  /** The run goes on until so many processes were killed, and each failpoint was died at `leastFailpoint` times. */
+  readonly kills: number;
+  /** … and so many faults of any kind happened. */
+  readonly faults: number;
+  /** … or for so long, ms, whatever happened. */
+  readonly mostMs: number;
+  readonly leastFailpoint: number;
+  /** Names or beginnings of names of faults; empty: all. */
+  readonly only: readonly string[];
+  /** Events per second. */
+  readonly rate: number;
+  readonly pace: number;
+  readonly control: Control | undefined;
+  /** The data stay where they are. */
+  readonly keep: boolean;
+  /** A fault happened, or a step is done. */
+  readonly say: (line: string) => void;
+  /** Several times a second. */
+  readonly progress: (line: string) => void;
+  /** Ends the run early, with everything that belongs to an end. */
+  readonly interrupted: AbortSignal;
+}
+
+export interface RunResult extends Findings {
+  readonly seconds: number;
+  readonly schedule: Schedule;
+  readonly recoveries: Recoveries;
+  /** Events that were acknowledged and then stored later than {@link lateMs}. */
+  readonly late: number;
+  /** Events that clients gave up at the end. */
+  readonly undelivered: number;
+  /** Why the stack did not come to rest; undefined: it did. */
+  readonly stuck: string | undefined;
+  /** Where the data are, when they were kept. */
+  readonly folder: string | undefined;
+}
+
+export const lateMs = 30_000;
+const table = 'sluice.events';
+const gateways = 2;
+const workers = 2;
+const customersCount = 3;
+const shards = 4;
+/** How long it may take until something that was hit works again, and until everything is stored at the end. */
+const recoverWithinMs = 90_000;
+const restWithinMs = 90_000;
+/** An INSERT of a worker that was killed may still be running in ClickHouse. */
+const echoMs = 1_500;
+
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+export async function run(options: RunOptions): Promise<RunResult> {
+  const { say } = options;
+  const folder = await mkdtemp(join(tmpdir(), 'sluice-chaos-'));
+  const random = seededRandom(options.seed);
+  const schedule = createSchedule({ random, only: options.only, pace: options.pace, say });
+  let stack: Stack | undefined;
+  let customers: Customers | undefined;
+  let kept = options.keep;
+  try {
+    const build = join(folder, 'build');
+    buildProject(build, options.control?.patches ?? []);
+    say('compiled');
+    stack = await startStack({
+      folder,
+      build,
+      gateways,
+      workers,
+      shards,
+      onDeath: (death) => schedule.died(death),
+      arm: (role) => schedule.arm(role),
+    });
+    say('the stack is up');
+    const probes = { source: proberSource, journal: join(folder, `journal-${proberSource}`) };
+    const watermark = watchWatermark(stack.nc, shards);
+    const prober = createProber({ tenant: stack.tenant, key: stack.key, shards, journal: openJournal(probes.journal) });
+    const recoveries = measureRecoveries({
+      prober,
+      watermark,
+      shards,
+      gateways: () => stack?.slotsOf('gateway') ?? [],
+      withinMs: recoverWithinMs,
+    });
+    customers = startCustomers({
+      stack,
+      count: customersCount,
+      rate: options.rate,
+      random,
+      onDeath: (death) => schedule.died(death),
+      onFirstAck: (slot, at) => recoveries.firstAck(slot, at),
+    });
+    await Promise.all(customers.slots.map((slot) => slot.whenReady()));
+    const since = Date.now();
+    schedule.begin(stack, customers.slots, recoveries);
+    await untilEnough(options, schedule, customers, since);
+    say('no more faults');
+    await schedule.end();
+    for (const slot of stack.slots) if (slot.paused) slot.resume();
+    for (const proxy of Object.values(stack.proxies)) proxy.set('pass');
+    const seconds = (Date.now() - since) / 1_000;
+    options.progress('waiting until everything is delivered and stored');
+    await Promise.race([resent(customers), sleep(restWithinMs)]);
+    const undelivered = await customers.close();
+    await recoveries.settled();
+    const stuck = await untilStored(stack, watermark);
+    await sleep(echoMs);
+    options.progress('comparing what clients were told with what is stored');
+    const findings = await checkHistory({
+      clickhouse: stack.clickhouse,
+      table,
+      tenant: stack.tenant,
+      sources: [probes, ...customers.sources],
+    });
+    const late = await countLate(stack.clickhouse, table, watermark, lateMs);
+    watermark.close();
+    kept ||=
+      options.control === undefined && findings.lost + findings.doubled + findings.altered + findings.foreign > 0;
+    return {
+      ...findings,
+      seconds,
+      schedule,
+      recoveries,
+      late,
+      undelivered,
+      stuck,
+      folder: kept ? folder : undefined,
+    };
+  } catch (error) {
+    if (kept) say(`the data are in ${folder}`);
+    throw error;
+  } finally {
+    await Promise.all((customers?.slots ?? []).map((slot) => slot.close(0)));
+    await stack?.close();
+    if (!kept) await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+  }
+}
+
+async function untilEnough(
+  options: RunOptions,
+  schedule: Schedule,
+  customers: Customers,
+  since: number,
+): Promise<void> {
+  const { kills, faults, leastFailpoint, mostMs, interrupted } = options;
+  while (!interrupted.aborted && Date.now() - since < mostMs) {
+    const enough = schedule.kills >= kills && schedule.faults >= faults && schedule.leastFailpoint >= leastFailpoint;
+    if (enough) return;
+    const seconds = Math.round((Date.now() - since) / 1_000);
+    const least = Number.isFinite(schedule.leastFailpoint) ? `, each failpoint ${schedule.leastFailpoint} times` : '';
+    options.progress(
+      `${seconds} s, ${schedule.kills} kills${least}, ${schedule.faults - schedule.kills} other faults, ` +
+        `${customers.acked.toLocaleString('en')} events acknowledged`,
+    );
+    await sleep(250);
+  }
+}
+
+/** What earlier client processes had not heard of is settled. */
+async function resent(customers: Customers): Promise<void> {
+  while (customers.leftovers > 0) await sleep(50);
+}
+
+/** Waits until the workers say that all shards are stored. @returns why not, when they do not in time */
+async function untilStored(stack: Stack, watermark: Watermark): Promise<string | undefined> {
+  const until = Date.now() + restWithinMs;
+  const jsm = await jetstreamManager(stack.nc, { checkAPI: false });
+  let behind: string[] = [];
+  for (;;) {
+    try {
+      behind = [];
+      for (let shard = 0; shard < shards; shard++) {
+        const { state } = await jsm.streams.info(shardStream(shard));
+        const sequence = watermark.sequence(shard);
+        if (state.last_seq > sequence) behind.push(`shard ${shard} is stored up to ${sequence} of ${state.last_seq}`);
+      }
+      if (behind.length === 0) return undefined;
+    } catch (error) {
+      behind = [`the log does not answer: ${String(error)}`];
+    }
+    if (Date.now() > until) return `after ${restWithinMs / 1_000} s without faults, ${behind.join('; ')}`;
+    await sleep(100);
+  }
+}

@@ -1,0 +1,196 @@
+/**
+ * Who is hit when: one killer for each process, with the pace of its role, and one disturber for the faults that end by themselves.
+ * They know nothing of one another, so faults overlap. Everything random comes from the seed; when things happen depends on the
+ * machine as well, so a seed repeats the choice of faults and not the moment.
+ */
+import { setMaxListeners } from 'node:events';
+import { type Failpoint, failpoints } from '../lib/failpoint.js';
+import { integer, pick, type Random } from '../lib/testing/batches.js';
+import { type Disturbance, disturbances, isChosen } from './faults.js';
+import type { Recoveries } from './recovery.js';
+import type { Death, Role, Slot } from './slot.js';
+import type { Stack } from './stack.js';
+
+export interface ScheduleOptions {
+  readonly random: Random;
+  /** Names or beginnings of names; empty: all. */
+  readonly only: readonly string[];
+  /** Waits are multiplied by this. */
+  readonly pace: number;
+  /** A fault happened. */
+  readonly say: (line: string) => void;
+}
+
+export interface Schedule {
+  /** The failpoint that the next process of this role gets. */
+  arm(role: Role): string | undefined;
+  died(death: Death): void;
+  begin(stack: Stack, clients: readonly Slot[], recoveries: Recoveries): void;
+  /** No more faults; resolves when all are undone. */
+  end(): Promise<void>;
+  /** How often each fault happened. */
+  readonly counts: ReadonlyMap<string, number>;
+  readonly kills: number;
+  readonly killsByRole: ReadonlyMap<Role, number>;
+  readonly faults: number;
+  /** Deaths that nobody caused, a line each. */
+  readonly crashes: readonly string[];
+  /** Least number of times that one of the chosen failpoints was died at; infinite when none is chosen. */
+  readonly leastFailpoint: number;
+}
+
+/** How long a process lives after it is ready, ms. */
+const lives: Readonly<Record<Role, readonly [number, number]>> = {
+  client: [5_000, 12_000],
+  gateway: [2_500, 7_000],
+  worker: [2_500, 7_000],
+  clickhouse: [5_000, 10_000],
+  nats: [5_000, 10_000],
+};
+/** Share of gateways and workers that are started with a failpoint. */
+const armedShare = 0.8;
+/** A failpoint that is not passed within this time of being ready is given up, and the process is killed. */
+const armedMs = 12_000;
+const disturbedEveryMs: readonly [number, number] = [500, 4_000];
+const mostDisturbances = 3;
+
+const roleOf = (failpoint: string): Role => (failpoint.startsWith('gateway.') ? 'gateway' : 'worker');
+/** These are passed by a gateway that is asked to end. */
+const byTerm: ReadonlySet<string> = new Set<Failpoint>(['gateway.draining', 'gateway.drained']);
+
+export function createSchedule({ random, only, pace, say }: ScheduleOptions): Schedule {
+  const counts = new Map<string, number>();
+  const killsByRole = new Map<Role, number>();
+  const crashes: string[] = [];
+  const over = new AbortController();
+  setMaxListeners(0, over.signal);
+  const running = new Set<Promise<void>>();
+  const busy = new Set<string>();
+  let recoveries: Recoveries | undefined;
+  const chosenFailpoints = Object.keys(failpoints).filter((name) => isChosen(`failpoint:${name}`, only));
+  const chosen = disturbances.filter(({ name }) => isChosen(name, only));
+  /** Started with it, whether or not it was passed. */
+  const armed = new Map<string, number>();
+
+  const count = <K>(map: Map<K, number>, key: K): void => {
+    map.set(key, (map.get(key) ?? 0) + 1);
+  };
+  const sleep = (ms: number): Promise<void> =>
+    new Promise((resolve) => {
+      if (over.signal.aborted) return resolve();
+      const done = (): void => {
+        clearTimeout(timer);
+        over.signal.removeEventListener('abort', done);
+        resolve();
+      };
+      const timer = setTimeout(done, ms);
+      over.signal.addEventListener('abort', done, { once: true });
+    });
+  const between = ([least, most]: readonly [number, number]): number => integer(random, least, most) * pace;
+  const background = (work: Promise<void>): void => {
+    running.add(work);
+    void work.finally(() => running.delete(work));
+  };
+
+  /** Kills the processes of a slot, one after the other. */
+  async function killer(slot: Slot): Promise<void> {
+    const ended = new Promise<false>((resolve) =>
+      over.signal.addEventListener('abort', () => resolve(false), { once: true }),
+    );
+    while (!over.signal.aborted) {
+      if (!(await Promise.race([slot.whenReady(), ended]))) return;
+      const { pid, failpoint } = slot;
+      const name = failpoint?.split('@')[0];
+      if (name !== undefined) {
+        if (byTerm.has(name)) {
+          await sleep(between([500, 2_000]));
+          if (slot.pid === pid) slot.term();
+        }
+        const until = Date.now() + armedMs;
+        while (slot.pid === pid && Date.now() < until && !over.signal.aborted) await sleep(50);
+      } else await sleep(between(lives[slot.role]));
+      if (over.signal.aborted) return;
+      // Also one that has outlived its failpoint, or that was started without one: the next start arms one.
+      if (slot.pid === pid) slot.kill();
+      await sleep(20);
+    }
+  }
+
+  async function disturber(stack: Stack): Promise<void> {
+    while (!over.signal.aborted) {
+      await sleep(between(disturbedEveryMs));
+      if (over.signal.aborted || running.size > 100 || busy.size >= mostDisturbances) continue;
+      const free = chosen.filter(({ target }) => !busy.has(target));
+      const least = Math.min(...free.map(({ name }) => counts.get(name) ?? 0));
+      const next = free.filter(({ name }) => (counts.get(name) ?? 0) <= least + 1);
+      if (next.length > 0) background(disturb(stack, pick(random, next)));
+    }
+  }
+
+  async function disturb(stack: Stack, { name, role, target, apply }: Disturbance): Promise<void> {
+    busy.add(target);
+    try {
+      const since = Date.now();
+      const done = await apply(stack, random, over.signal);
+      if (done === undefined) return;
+      count(counts, name);
+      say(`${name}${done.slot === undefined ? '' : ` ${done.slot.name}`}, ${Date.now() - since} ms`);
+      recoveries?.measure(name, role, done.slot);
+    } finally {
+      busy.delete(target);
+    }
+  }
+
+  return {
+    arm(role) {
+      const names = chosenFailpoints.filter((name) => roleOf(name) === role);
+      if (over.signal.aborted || recoveries === undefined || names.length === 0 || random() >= armedShare)
+        return undefined;
+      const tries = (name: string): number => (counts.get(`failpoint:${name}`) ?? 0) + (armed.get(name) ?? 0) / 2;
+      const least = Math.min(...names.map(tries));
+      const name = pick(
+        random,
+        names.filter((one) => tries(one) <= least + 1),
+      );
+      count(armed, name);
+      return `${name}@${pick(random, [1, 1, 2, 3, 5, 8])}`;
+    },
+    died({ slot, how, failpoint, detail }) {
+      if (how === 'ended') return;
+      if (how === 'crashed') {
+        crashes.push(`${slot.name} ended by itself: ${detail}`);
+        say(`${slot.name} ended by itself: ${detail}`);
+        return;
+      }
+      const name = how === 'failpoint' ? `failpoint:${failpoint?.split('@')[0]}` : `kill:${slot.role}`;
+      count(counts, name);
+      count(killsByRole, slot.role);
+      say(how === 'failpoint' ? `${slot.name} died at ${failpoint}` : `${name} ${slot.name}`);
+      recoveries?.measure(name, slot.role, slot.role === 'gateway' || slot.role === 'client' ? slot : undefined);
+    },
+    begin(stack, clients, measured) {
+      recoveries = measured;
+      for (const slot of [...stack.slots, ...clients]) {
+        const kills = isChosen(`kill:${slot.role}`, only);
+        if (kills || chosenFailpoints.some((name) => roleOf(name) === slot.role)) background(killer(slot));
+      }
+      if (chosen.length > 0) background(disturber(stack));
+    },
+    async end() {
+      over.abort();
+      await Promise.all(running);
+    },
+    counts,
+    get kills() {
+      return [...killsByRole.values()].reduce((sum, kills) => sum + kills, 0);
+    },
+    killsByRole,
+    get faults() {
+      return [...counts.values()].reduce((sum, times) => sum + times, 0);
+    },
+    crashes,
+    get leastFailpoint() {
+      return Math.min(...chosenFailpoints.map((name) => counts.get(`failpoint:${name}`) ?? 0));
+    },
+  };
+}

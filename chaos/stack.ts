@@ -1,0 +1,195 @@
+/**
+ * The processes of a run: nats-server, ClickHouse, gateways, workers, clients, with a proxy on each way between them.
+ *
+ *   clients ─▶ front proxy ─▶ gateways ─▶ proxy ─▶ nats-server ◀─ proxy ◀─ workers ─▶ proxy ─▶ ClickHouse
+ *
+ * Everything is on 127.0.0.1, on free ports, with its data in one temporary folder.
+ */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickhouse/client';
+import type { NatsConnection } from '@nats-io/transport-node';
+import { natsGreets, writeNatsConfig } from '../cli/up/nats-config.js';
+import { nodeFlags, testEnvironment } from '../lib/config/index.js';
+import { silentLog } from '../lib/log.js';
+import { connectNats } from '../lib/nats.js';
+import { addTenant } from '../lib/tenants.js';
+import { freePort } from '../lib/testing/nats.js';
+import { root } from './build.js';
+import { type ChaosProxy, startProxy } from './proxy.js';
+import { type Death, type Role, type Slot, startSlot } from './slot.js';
+
+export interface StackOptions {
+  /** Data, logs. */
+  readonly folder: string;
+  /** The compiled project. */
+  readonly build: string;
+  readonly gateways: number;
+  readonly workers: number;
+  readonly shards: number;
+  readonly onDeath: (death: Death) => void;
+  /** Asked at each start of a gateway or worker: the failpoint to arm. */
+  readonly arm: (role: Role) => string | undefined;
+}
+
+export interface Stack {
+  readonly tenant: string;
+  readonly key: string;
+  /** Without a proxy, for the harness itself. */
+  readonly nc: NatsConnection;
+  readonly clickhouse: ClickHouseClient;
+  readonly slots: readonly Slot[];
+  slotsOf(role: Role): readonly Slot[];
+  readonly proxies: Readonly<Record<LinkName, ChaosProxy>>;
+  /** What clients connect to. */
+  readonly front: string;
+  readonly folder: string;
+  readonly build: string;
+  readonly env: Readonly<Record<string, string>>;
+  add(slot: Slot): void;
+  /** Ends every process. */
+  close(): Promise<void>;
+}
+
+/** The ways between processes, by who connects to whom. */
+export const links = ['client-gateway', 'gateway-nats', 'worker-nats', 'worker-clickhouse'] as const;
+export type LinkName = (typeof links)[number];
+
+const tenant = 'chaos';
+const shardMaxBytes = '64MiB';
+/** Workers wait for a ClickHouse that is down, gateways for a NATS. */
+const readyWithinMs = 60_000;
+
+export async function startStack(options: StackOptions): Promise<Stack> {
+  const { folder, build, shards, onDeath } = options;
+  const env = testEnvironment();
+  const slots: Slot[] = [];
+  const proxies: Partial<Record<LinkName, ChaosProxy>> = {};
+  let nc: NatsConnection | undefined;
+  let clickhouse: ClickHouseClient | undefined;
+  const close = async (): Promise<void> => {
+    await nc?.close();
+    await clickhouse?.close();
+    await Promise.all(slots.map((slot) => slot.close(slot.role === 'nats' ? 1_000 : 0)));
+    await Promise.all(Object.values(proxies).map((proxy) => proxy.close()));
+  };
+  try {
+    for (const name of ['logs', 'nats', 'clickhouse']) mkdirSync(join(folder, name), { recursive: true });
+    const add = (name: string, role: Role, more: Pick<Parameters<typeof startSlot>[0], 'launch' | 'probe'>): Slot => {
+      const slot = startSlot({
+        name,
+        role,
+        cwd: build,
+        env,
+        logFile: join(folder, 'logs', `${name}.log`),
+        readyWithinMs,
+        onDeath,
+        ...more,
+      });
+      slots.push(slot);
+      return slot;
+    };
+    const common = ['--host', '127.0.0.1', '--metrics-port', '0', '--log-level', 'info'];
+
+    const natsPort = await freePort();
+    const config = writeNatsConfig({
+      folder: join(folder, 'nats'),
+      host: '127.0.0.1',
+      port: natsPort,
+      monitorPort: await freePort(),
+    });
+    const nats = add('nats', 'nats', {
+      launch: () => ({ args: [join(root, 'cli/up/tether.mjs'), 'nats-server', '-c', config] }),
+      probe: (life) => natsGreets('127.0.0.1', natsPort, 60_000, life),
+    });
+    const clickhousePort = await freePort();
+    const warehouse = add('clickhouse', 'clickhouse', {
+      launch: () => ({
+        args: [
+          'workers/embedded/main.js',
+          ...['--clickhouse-port', String(clickhousePort), '--clickhouse-metrics-port', '0', '--log-level', 'warn'],
+          ...['--clickhouse-data', join(folder, 'clickhouse')],
+        ],
+      }),
+    });
+    proxies['gateway-nats'] = await startProxy(() => [natsPort]);
+    proxies['worker-nats'] = await startProxy(() => [natsPort]);
+    proxies['worker-clickhouse'] = await startProxy(() => [clickhousePort]);
+    await Promise.all([nats.whenReady(), warehouse.whenReady()]);
+    nc = await connectNats({ servers: `127.0.0.1:${natsPort}`, name: 'chaos', log: silentLog, timeoutMs: 10_000 });
+    const { key } = await addTenant(nc, { tenant, note: 'made by npm run chaos' });
+    clickhouse = createClient({
+      url: `http://127.0.0.1:${clickhousePort}`,
+      request_timeout: 120_000,
+      log: { level: ClickHouseLogLevel.OFF },
+    });
+
+    const armed = (role: Role): { failpoint: string | undefined; flags: string[] } => {
+      const failpoint = options.arm(role);
+      return { failpoint, flags: failpoint === undefined ? [] : ['--failpoint', failpoint] };
+    };
+    const ports: number[] = [];
+    for (let i = 0; i < options.gateways; i++) ports.push(await freePort());
+    // The first alone: it makes streams and buckets (nats-server 2.9.10 was seen to crash when a bucket was read meanwhile).
+    for (const [i, port] of ports.entries()) {
+      const gateway = add(`gateway-${i + 1}`, 'gateway', {
+        launch: () => {
+          const { failpoint, flags } = armed('gateway');
+          const own = [
+            '--port',
+            String(port),
+            '--shards',
+            String(shards),
+            '--shard-max-bytes',
+            shardMaxBytes,
+            '--drain-grace',
+            '3s',
+          ];
+          const nats = ['--nats-url', `127.0.0.1:${proxies['gateway-nats']?.port}`];
+          return { failpoint, args: [...nodeFlags.gateway, 'gateway/main.js', ...common, ...nats, ...own, ...flags] };
+        },
+      });
+      await gateway.whenReady();
+    }
+    // Connections go to the gateways in turn, and to another one when the one whose turn it is cannot be reached.
+    let turn = 0;
+    proxies['client-gateway'] = await startProxy(() => {
+      turn++;
+      return ports.map((_, i) => ports[(i + turn) % ports.length] as number);
+    });
+    const workers = Array.from({ length: options.workers }, (_, i) =>
+      add(`worker-${i + 1}`, 'worker', {
+        launch: () => {
+          const { failpoint, flags } = armed('worker');
+          const ways = ['--nats-url', `127.0.0.1:${proxies['worker-nats']?.port}`];
+          const own = ['--clickhouse-url', `http://127.0.0.1:${proxies['worker-clickhouse']?.port}`];
+          // Small blocks, and a log that is trimmed all the time: more happens in the time that there is.
+          const small = ['--block-delay', '200ms', '--replay-window', '3s', '--clickhouse-timeout', '10s'];
+          return {
+            failpoint,
+            args: [...nodeFlags.worker, 'workers/main.js', ...common, ...ways, ...own, ...small, ...flags],
+          };
+        },
+      }),
+    );
+    await Promise.all(workers.map((worker) => worker.whenReady()));
+    return {
+      tenant,
+      key,
+      nc,
+      clickhouse,
+      slots,
+      slotsOf: (role) => slots.filter((slot) => slot.role === role),
+      proxies: proxies as Record<LinkName, ChaosProxy>,
+      front: `http://127.0.0.1:${proxies['client-gateway'].port}`,
+      folder,
+      build,
+      env,
+      add: (slot) => slots.push(slot),
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
