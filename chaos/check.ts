@@ -179,7 +179,7 @@ function findLost(source: Source, seen: Uint8Array, findings: Findings): void {
     tell(
       findings,
       `lost: events ${eventId(source.source, from)} to ${n} were acknowledged; batch ${batchId} (events ${batch?.first} to ` +
-        `${(batch?.first ?? 0) + (batch?.count ?? 0) - 1}, ${batch?.sends} sends, attempt ${batch?.attempt})`,
+        `${(batch?.first ?? 0) + (batch?.count ?? 0) - 1}, ${batch?.sends} sends, attempt ${batch?.attempt}, accepted as ${batch?.place})`,
     );
   }
 }
@@ -196,7 +196,7 @@ async function storyOfDouble(
   );
   const [, batch] = batchOf(source, run.lo) ?? [];
   return (
-    `doubled: events ${eventId(run.s, run.lo)} to ${run.hi} (${batch?.sends} sends, last told: ${batch?.state}) are in ` +
+    `doubled: events ${eventId(run.s, run.lo)} to ${run.hi} (${batch?.sends} sends, last told: ${batch?.state}, ${batch?.place}) are in ` +
     places
       .map(
         (place) =>

@@ -8,7 +8,7 @@
 import { createBatcher } from '../sdk-gen/typescript/src/batcher.js';
 import { SluiceClient } from '../sdk-gen/typescript/src/client.js';
 import { systemClock } from '../sdk-gen/typescript/src/clock.js';
-import type { Link, LinkEvents, Outgoing } from '../sdk-gen/typescript/src/delivery.js';
+import type { Durability, Link, LinkEvents, Outgoing } from '../sdk-gen/typescript/src/delivery.js';
 import { openIngestStream } from '../sdk-gen/typescript/src/ingest-stream.js';
 import type { SluiceClientOptions } from '../sdk-gen/typescript/src/options.js';
 import { makeEvent } from './events.js';
@@ -85,14 +85,14 @@ function rangeOf(bytes: Uint8Array): { first: number; count: number } {
 }
 
 /** A connection that writes down what goes out and what comes in. */
-function recordedLink(journal: Journal, events: LinkEvents): Link {
+function recordedLink(journal: Journal, durability: Durability, events: LinkEvents): Link {
   const counts = new Map<string, number>();
   const link = openIngestStream(
-    { baseUrl: task.baseUrl, key: task.key, userAgent: 'sluice-chaos/1', clock: systemClock },
+    { baseUrl: task.baseUrl, key: task.key, userAgent: 'sluice-chaos/1', durability, clock: systemClock },
     {
       ...events,
       onAccepted(batchId, result) {
-        journal.accepted(batchId);
+        journal.accepted(batchId, result.position);
         countAck(counts.get(batchId) ?? 0);
         counts.delete(batchId);
         events.onAccepted(batchId, result);
@@ -149,7 +149,7 @@ async function sendAgain(source: number, file: string): Promise<void> {
         if (--unanswered === 0) end();
       };
       const patience = setTimeout(end, 5_000);
-      const link = recordedLink(journal, {
+      const link = recordedLink(journal, 'accepted', {
         onLimits: () => {
           for (const batch of inFlight) link.send(batch);
         },
@@ -158,6 +158,7 @@ async function sendAgain(source: number, file: string): Promise<void> {
           answered();
         },
         onFailed: answered,
+        onCommitted: () => {},
         onDraining: () => {},
         onEnd: end,
       });
@@ -175,7 +176,7 @@ const client = new SluiceClient(
     key: task.key,
     onRejected: ({ batchId, code }) => journal.refused(batchId, code),
   },
-  (events) => recordedLink(journal, events),
+  (events) => recordedLink(journal, task.client.durability ?? 'accepted', events),
 );
 
 let closing = false;

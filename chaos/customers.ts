@@ -4,6 +4,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { integer, pick, type Random } from '../lib/testing/batches.js';
+import type { Durability } from '../sdk-gen/typescript/src/delivery.js';
 import type { ClientMessage, ClientTask } from './client-process.js';
 import { proberSource } from './prober.js';
 import { type Death, type Slot, startSlot } from './slot.js';
@@ -14,6 +15,7 @@ export interface CustomersOptions {
   readonly count: number;
   /** Events per second of all together. */
   readonly rate: number;
+  readonly durability: Durability;
   readonly random: Random;
   readonly onDeath: (death: Death) => void;
   /** An acknowledgement came to this process, the first since it was started. */
@@ -69,6 +71,7 @@ export function startCustomers(options: CustomersOptions): Customers {
           rate: options.rate / count,
           leftovers,
           client: {
+            durability: options.durability,
             // From single events to more than one message's worth (16 KiB are written to the log alone).
             batchEvents: pick(random, [1, 5, 30, 100, 400]),
             lingerMs: integer(random, 5, 60),

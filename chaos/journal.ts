@@ -17,9 +17,15 @@ export interface SentBatch {
   readonly attempt: number;
 }
 
+/** Where the log has a batch. */
+export interface Position {
+  readonly shard: number;
+  readonly sequence: bigint;
+}
+
 export interface Journal {
   sent(batch: SentBatch): void;
-  accepted(batchId: string): void;
+  accepted(batchId: string, position: Position | undefined): void;
   /** Nothing of it is in the log, said the gateway, and it will not be sent again. */
   refused(batchId: string, code: string): void;
   close(): void;
@@ -33,7 +39,7 @@ export function openJournal(file: string): Journal {
   };
   return {
     sent: ({ batchId, first, count, attempt }) => write(`s ${batchId} ${first} ${count} ${attempt}`),
-    accepted: (batchId) => write(`a ${batchId}`),
+    accepted: (batchId, position) => write(`a ${batchId} ${position?.shard} ${position?.sequence}`),
     refused: (batchId, code) => write(`r ${batchId} ${code}`),
     close: () => closeSync(handle),
   };
@@ -46,6 +52,8 @@ export interface BatchHistory {
   attempt: number;
   sends: number;
   state: 'unknown' | 'accepted' | 'refused';
+  /** Of the last acceptance: `sequence 17 of shard 2`. */
+  place: string;
 }
 
 /**
@@ -61,7 +69,7 @@ export function readJournal(file: string): Map<string, BatchHistory> {
     const batch = batches.get(batchId);
     if (kind === 's') {
       const sent = { first: Number(first), count: Number(count), attempt: Number(attempt) };
-      if (batch === undefined) batches.set(batchId, { ...sent, sends: 1, state: 'unknown' });
+      if (batch === undefined) batches.set(batchId, { ...sent, sends: 1, state: 'unknown', place: 'nowhere' });
       else {
         if (batch.first !== sent.first || batch.count !== sent.count) {
           throw new Error(`${file}: batch ${batchId} was sent with other events than before: ${line}`);
@@ -75,6 +83,7 @@ export function readJournal(file: string): Map<string, BatchHistory> {
       throw new Error(`${file}: "${line}" is about a batch that was never sent`);
     } else if (kind === 'a') {
       batch.state = 'accepted';
+      batch.place = `sequence ${count} of shard ${first}`;
     } else if (batch.state !== 'accepted') {
       batch.state = 'refused';
     }

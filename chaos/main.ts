@@ -16,6 +16,7 @@
  */
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { UsageError } from '../lib/errors.js';
+import type { Durability } from '../sdk-gen/typescript/src/delivery.js';
 import { type ControlName, controls } from './controls.js';
 import { faultNames, isChosen } from './faults.js';
 import { page, summary, verdict } from './report.js';
@@ -29,6 +30,7 @@ interface Flags {
   readonly seed: number;
   readonly only: readonly string[];
   readonly rate: number;
+  readonly durability: Durability;
   readonly control?: ControlName;
   readonly keep?: boolean;
   readonly verbose?: boolean;
@@ -82,6 +84,11 @@ const program = new Command('npm run chaos --')
     [],
   )
   .option('--rate <n>', 'events per second', number(100_000, true), 3_000)
+  .addOption(
+    new Option('--durability <when>', 'when clients forget a batch')
+      .choices(['accepted', 'committed'])
+      .default('accepted'),
+  )
   .addOption(
     new Option('--control <protection>', 'switch a protection off: exit code 0 when its lack is found').choices(
       Object.keys(controls),
@@ -154,6 +161,7 @@ async function main(): Promise<number> {
   const result = await run({
     seed,
     rate,
+    durability: flags.durability,
     kills: endless ? Number.POSITIVE_INFINITY : (flags.kills ?? 0),
     faults: endless ? Number.POSITIVE_INFINITY : (flags.faults ?? 0),
     mostMs,

@@ -69,8 +69,9 @@ export function createProber({ tenant, key, shards, journal }: ProberOptions): P
       });
       const result = (await answer.json()) as { accepted?: number; position?: { shard: number; sequence: string } };
       if (answer.status !== 202 || result.accepted !== 1 || result.position === undefined) return undefined;
-      journal.accepted(batchId);
-      return { shard: result.position.shard, sequence: Number(result.position.sequence), at: Date.now() };
+      const { shard, sequence } = result.position;
+      journal.accepted(batchId, { shard, sequence: BigInt(sequence) });
+      return { shard, sequence: Number(sequence), at: Date.now() };
     } catch {
       // Not there yet, or gone in between: then it is unknown.
       return undefined;

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { jetstreamManager } from '@nats-io/jetstream';
 import { shardStream } from '../lib/subjects.js';
 import { seededRandom } from '../lib/testing/batches.js';
+import type { Durability } from '../sdk-gen/typescript/src/delivery.js';
 import { buildProject } from './build.js';
 import { checkHistory, type Findings } from './check.js';
 import type { Control } from './controls.js';
@@ -32,6 +33,7 @@ export interface RunOptions {
   readonly only: readonly string[];
   /** Events per second. */
   readonly rate: number;
+  readonly durability: Durability;
   readonly pace: number;
   readonly control: Control | undefined;
   /** The data stay where they are. */
@@ -108,6 +110,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
       stack,
       count: customersCount,
       rate: options.rate,
+      durability: options.durability,
       random,
       onDeath: (death) => schedule.died(death),
       onFirstAck: (slot, at) => recoveries.firstAck(slot, at),

@@ -13,6 +13,16 @@ export const failpoints = {
   'gateway.after-answer': 'Answers of one stream were written; those of others of the same turn were not.',
   'gateway.draining': 'Clients were told that the gateway goes away; work is in flight.',
   'gateway.drained': 'Requests are answered, and what is gathered is about to be published.',
+  'loader.after-recover': 'The warehouse has told where the shard stands; nothing was done with it.',
+  'loader.after-gather': 'The messages of a block are here.',
+  'loader.after-plan': 'It is known which batches of the block are there already (L5).',
+  'loader.after-carry': 'A block without rows was told as committed, and is not written (L5).',
+  'loader.before-insert': 'The INSERT of a block is about to be sent.',
+  'loader.after-insert': 'The warehouse has answered the INSERT; nothing was read back.',
+  'loader.after-read-back': 'The worker knows that the block is there, and nobody was told.',
+  'loader.after-settled': 'The block was told as committed.',
+  'loader.before-purge': 'Loaded messages are about to leave the stream.',
+  'loader.after-purge': 'They have left it, and the worker has not noted it.',
 } as const satisfies Readonly<Record<string, string>>;
 
 export type Failpoint = keyof typeof failpoints;

@@ -4,6 +4,7 @@
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
+import { failpoint } from '../lib/failpoint.js';
 import type { Log } from '../lib/log.js';
 import { settingsBucket, shardStream } from '../lib/subjects.js';
 import { type Block, type BlockLimits, type FlushReason, type LogMessage, startBlock, utcDay } from './block.js';
@@ -114,6 +115,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     const retried = await sink.retriedSince(nextMs - suspectMs - clockMarginMs, mostRetried + 1);
     retries.begin(retried.slice(0, mostRetried), retried.length <= mostRetried);
     const { max_bytes: maxBytes } = info.config;
+    failpoint('loader.after-recover');
     return {
       generation,
       firstSequence: info.state.first_seq,
@@ -130,6 +132,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     const cutter = startBlock(limits);
     const gathered: LogMessage[] = [];
     const cut = (reason: FlushReason): Block => {
+      failpoint('loader.after-gather');
       inFlight = cutter.cut(reason);
       held = gathered;
       return inFlight;
@@ -167,13 +170,19 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   const io: ShardIo = {
     recover,
     gather,
-    plan: (_place, block) => retries.plan(block),
+    async plan(_place, block) {
+      const planned = await retries.plan(block);
+      failpoint('loader.after-plan');
+      return planned;
+    },
     isolate: async (_place, block) => block,
     carried(place, block) {
       committed = { generation: place.generation, hi: block.lo - 1, carried: block.hi };
       options.onCommitted?.(shard, place.generation, block.hi);
+      failpoint('loader.after-carry');
     },
     async insert(place, block) {
+      failpoint('loader.before-insert');
       insertStart = performance.now();
       sent++;
       await sink.insert(shard, place, block).catch((error: unknown) => {
@@ -181,10 +190,15 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
         throw error;
       });
       answered++;
+      failpoint('loader.after-insert');
       metrics.inserted(shard, (performance.now() - insertStart) / 1000);
     },
     classify: (error) => sink.classify(error),
-    readBack: (place, block) => sink.readBack(shard, place, block.day),
+    async readBack(place, block) {
+      const found = await sink.readBack(shard, place, block.day);
+      failpoint('loader.after-read-back');
+      return found;
+    },
     settled(place, block, mine) {
       metrics.settled(shard, block, mine, place, insertStart);
       if (mine) {
@@ -196,6 +210,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       }
       // A carried block that is written for itself has no messages here; those at hand are of the next one (loader.ts).
       if (!mine || block.hi === inFlight?.hi) releaseInFlight();
+      failpoint('loader.after-settled');
     },
     tell: (event) => tell(event),
     pause: (ms) => pause(ms * (0.5 + Math.random() / 2)),
@@ -301,7 +316,9 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     });
     if (point === undefined || point > known.hi) return;
     if (point >= state.first_seq) {
+      failpoint('loader.before-purge');
       await jsm.streams.purge(stream, { seq: point + 1 });
+      failpoint('loader.after-purge');
       metrics.trimmed(shard);
     }
     ledger.trimmed(point);
