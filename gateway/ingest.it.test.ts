@@ -65,12 +65,16 @@ test('a batch arrives as a StoredBatch with its metadata and the very bytes of i
   });
 });
 
-test('a batch without an id gets one', async () => {
+test('a batch without an id gets one, and is of the first attempt whatever its sender says', async () => {
   await withNats(async (nats) => {
     await withIngest(nats, {}, async ({ ingest }) => {
-      const result = await ingest.publish(ingestInput(''));
+      const result = await ingest.publish(ingestInput('', smallBatch, { attempt: 0 }));
       assert.match(result.batchId, /^[\da-f]{8}-[\da-f]{4}-4[\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}$/);
       await assertAllStored(nats, [result]);
+      assert.equal(
+        (await stored(nats)).flatMap(({ batches }) => batches.map(({ attempt }) => attempt)),
+        [1],
+      );
     });
   });
 });

@@ -279,7 +279,7 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
   };
 
   const accept = (input: IngestInput): Promise<IngestResult> => {
-    const { tenant, batch, attempt } = input;
+    const { tenant, batch } = input;
     if (draining) throw new SluiceError('draining', 'This gateway is draining.', { retryAfterMs: 0 });
     if (!connection.ready) throw unavailable();
     if (batch.length > maxBatchBytes) {
@@ -300,7 +300,8 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
     try {
       const scan = scanBatch(batch, scanLimits);
       metrics.scanned(scan.accepted, scan.rejected, scan.rejections);
-      const batchId = input.batchId === '' ? clock.makeId() : input.batchId;
+      // An id that is made here is on no other copy, so its batch is no suspect of the loader's (L5), whatever the caller says.
+      const [batchId, attempt] = input.batchId === '' ? [clock.makeId(), 1] : [input.batchId, input.attempt];
       const { accepted, rejected, rejections } = scan;
       const result: Pending['result'] = { batchId, accepted, rejected, rejections, position: undefined };
       if (accepted === 0) {
