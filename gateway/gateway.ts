@@ -11,6 +11,7 @@ import { failpoint } from '../lib/failpoint.js';
 import type { Log } from '../lib/log.js';
 import { watchTenants } from '../lib/tenants.js';
 import { createCallGate } from './call-gate.js';
+import { followHints } from './committed-hints.js';
 import { createCors } from './cors.js';
 import { createHealth, type Readiness } from './health.js';
 import { createHotHandler } from './hot/handler.js';
@@ -56,11 +57,19 @@ export interface Gateway {
 export async function startGateway(config: GatewayConfig, { nats, log }: GatewayParts): Promise<Gateway> {
   const metrics = createGatewayMetrics();
   const ingest = createIngest({ nats, config, metrics, log });
+  let draining = false;
+  let leaveHints: (() => void) | undefined;
+  nats.then(
+    (nc) => {
+      if (!draining) leaveHints = followHints(nc, ingest.commits, log);
+    },
+    // Told by whoever publishes.
+    () => {},
+  );
   const tenants = pendingTenants({ open: async () => watchTenants(await nats, log), log });
   const keys = watchKeys(tenants);
   metrics.observe({ keyCache: () => tenants.stats(), openStreams: () => keys.size });
 
-  let draining = false;
   const readiness: Readiness = {
     get ready() {
       return !draining && ingest.ready && tenants.ready;
@@ -138,6 +147,7 @@ export async function startGateway(config: GatewayConfig, { nats, log }: Gateway
       await served;
       failpoint('gateway.drained');
       await ingest.drain(Math.max(500, until - Date.now()));
+      leaveHints?.();
       health.close();
       await tenants.close();
     },

@@ -9,10 +9,13 @@
  *   deadlines.ts     callers that stop waiting
  *   metrics.ts       the gateway's instruments
  *   clock.ts         time and dice
+ *   committed.ts     what the warehouse has; committed-hints.ts hears it from the workers
  *
  *   I1  A batch is answered as accepted only after JetStream's ack for the message that holds it.
  *   I2  Its bytes count as held from admission until its message is settled, also when the caller has given up before.
  *   I3  No event is decoded: the scanner proves the bytes, and they go on unchanged.
+ *   I4  An acknowledged message whose sequence the warehouse has already (of a log that lost its end, W3) would never be
+ *       loaded: its batches are answered as "outcome unknown".
  */
 import type { NatsConnection } from '@nats-io/transport-node';
 import type { GatewayConfig } from '../lib/config/index.js';
@@ -24,6 +27,7 @@ import { batchSubject } from '../lib/subjects.js';
 import { createAdmission } from './admission.js';
 import { type GatewayClock, systemClock } from './clock.js';
 import { createCoalescer, type Group } from './coalesce.js';
+import { type CommitWatch, createCommitWatch, maxStreamUncommitted } from './committed.js';
 import { createDeadlines } from './deadlines.js';
 import { type LogConnection, type LogConnectionOptions, watchLog } from './log-connection.js';
 import type { GatewayMetrics } from './metrics.js';
@@ -73,9 +77,17 @@ export interface Ingest {
   readonly ready: boolean;
   /** Why not, for /readyz. */
   readonly reason: string | undefined;
+  /** How far the warehouse is, and who wants to know; the workers' words are to be told to it. */
+  readonly commits: CommitWatch;
   /** Refuses new work (draining), publishes what is gathered, waits for acks at most graceMs. */
   drain(graceMs: number): Promise<void>;
-  readonly limits: { maxBatchBytes: number; maxBatchEvents: number; maxStreamBytesInFlight: number };
+  /** As clients are told. */
+  readonly limits: {
+    maxBatchBytes: number;
+    maxBatchEvents: number;
+    maxStreamBytesInFlight: number;
+    maxStreamUncommitted: number;
+  };
 }
 
 export interface IngestOptions {
@@ -133,7 +145,7 @@ export function createIngest(options: IngestOptions): Ingest {
 
 /** Starts to look after the log; see {@link watchLog}. */
 export type WatchLog = (
-  events: Pick<LogConnectionOptions, 'minPayload' | 'onConnected' | 'onDisconnected'>,
+  events: Pick<LogConnectionOptions, 'minPayload' | 'onConnected' | 'onDisconnected' | 'onStream'>,
 ) => LogConnection;
 
 export interface IngestCoreOptions extends Omit<IngestOptions, 'nats'> {
@@ -184,6 +196,16 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
   // Everything is settled within a wait for the window and a wait for the ack, so a later deadline cannot pass first.
   const longestWait = 2 * config.publishTimeout + config.coalesceDelay + 1_000;
 
+  const commits = createCommitWatch((trouble) => {
+    if (trouble.kind === 'doubt') {
+      const { reason, batches } = trouble;
+      log.warn({ reason, batches }, 'accepted batches are in doubt: their clients send them again');
+    } else {
+      const { shard, sequence, after } = trouble;
+      log.error({ shard, sequence, after }, 'the log went backwards: it forgot messages that it had acknowledged');
+    }
+  });
+
   const coalescer = createCoalescer<Pending>({
     maxBytes: config.coalesceBytes,
     largeBytes: Math.min(largeBatchBytes, config.coalesceBytes),
@@ -192,13 +214,21 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
     schedule,
     emit: (group, reason) => {
       metrics.flushed(reason);
+      const shard = group.items[0]?.shard ?? 0;
+      let ackedBefore = 0;
+      let committedBefore = 0;
       const message: Outgoing = {
         subject: group.key,
         encode(allocate) {
+          ackedBefore = commits.lastAcked(shard);
+          committedBefore = commits.lastCommitted(shard);
           return encode(group, allocate);
         },
         settle(outcome) {
-          settle(group, outcome);
+          const sound =
+            outcome instanceof SluiceError ||
+            commits.acked(shard, Number(outcome.sequence), ackedBefore, committedBefore);
+          settle(group, sound ? outcome : forgotten());
         },
       };
       if (publisher === undefined) message.settle(unavailable());
@@ -225,11 +255,21 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
         publisher.connected();
       }
     },
-    onDisconnected: () => publisher?.disconnected(),
+    onDisconnected: () => {
+      commits.doubt('the connection to NATS was lost');
+      publisher?.disconnected();
+    },
+    onStream: commits.seen,
   });
 
   const unavailable = (): SluiceError =>
     new SluiceError('log_unavailable', `The log cannot be reached: ${connection.reason ?? 'starting'}.`, {
+      retryAfterMs: Math.round(500 + random() * 1_000),
+    });
+
+  const forgotten = (): SluiceError =>
+    new SluiceError('outcome_unknown', 'The log lost its end, and put the batch where it will not be loaded.', {
+      outcomeUnknown: true,
       retryAfterMs: Math.round(500 + random() * 1_000),
     });
 
@@ -359,6 +399,8 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
     bytesInFlight: () => admission.bytes,
     publishesInFlight: () => publisher?.inFlight ?? 0,
     publishesQueued: () => publisher?.queued ?? 0,
+    uncommitted: () => commits.uncommitted,
+    commits: () => commits.counts,
   });
 
   return {
@@ -369,6 +411,7 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
         return Promise.reject(error);
       }
     },
+    commits,
     room: (tenant, bytes, signal) => admission.room(tenant, bytes + batchOverheadBytes, signal),
     get ready() {
       return connection.ready && !draining;
@@ -391,6 +434,11 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
       connection.close();
       publisher?.close();
     },
-    limits: { maxBatchBytes, maxBatchEvents, maxStreamBytesInFlight: config.maxStreamBytesInFlight },
+    limits: {
+      maxBatchBytes,
+      maxBatchEvents,
+      maxStreamBytesInFlight: config.maxStreamBytesInFlight,
+      maxStreamUncommitted,
+    },
   };
 }

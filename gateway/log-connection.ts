@@ -4,7 +4,7 @@
  */
 import type { NatsConnection } from '@nats-io/transport-node';
 import type { Log } from '../lib/log.js';
-import { ensureShards } from '../lib/log-streams.js';
+import { ensureShards, generationOf } from '../lib/log-streams.js';
 import { createLogWire, type OpenLogWire } from './log-wire.js';
 
 export interface LogConnectionOptions {
@@ -16,6 +16,8 @@ export interface LogConnectionOptions {
   /** The checks have passed: publish. The first time, that is over the line that this opens. */
   readonly onConnected: (openWire: OpenLogWire) => void;
   readonly onDisconnected: () => void;
+  /** The stream of a shard is there, of this generation. Told before `onConnected`. */
+  readonly onStream: (shard: number, generation: string) => void;
 }
 
 export interface LogConnection {
@@ -35,7 +37,7 @@ const firstRetryMs = 100;
 const lastRetryMs = 1_000;
 
 export function watchLog(options: LogConnectionOptions): LogConnection {
-  const { config, log, minPayload, onConnected, onDisconnected } = options;
+  const { config, log, minPayload, onConnected, onDisconnected, onStream } = options;
   let ready = false;
   let reason: string | undefined = 'NATS is not connected yet';
   let shards = 0;
@@ -84,6 +86,9 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
         shards: config.shards,
         replicas: config.replicas,
         maxBytes: config.shardMaxBytes,
+        onStream: (shard, info) => {
+          if (!closed && mine === epoch) onStream(shard, generationOf(info));
+        },
       });
       if (closed || mine !== epoch) return;
       shards = count;

@@ -15,6 +15,7 @@
  *   health.ts         grpc.health.v1; reflection.ts grpc.reflection v1 and v1alpha
  *   rpc-errors.ts     the error table on the wire
  *   request-facts.ts  headers, checked and bounded
+ *   committed-hints.ts  what workers say of the warehouse; committed.ts is in ingest.ts's map
  *   key-watch.ts      revoked keys; pending-tenants.ts keys before NATS is there
  *   tracing.ts        spans
  *   ingest.ts         the core; its own map is at its head

@@ -20,6 +20,9 @@ export interface GatewayGauges {
   readonly publishesQueued: () => number;
   readonly keyCache: () => { hits: number; misses: number };
   readonly openStreams: () => number;
+  /** Batches of streams of durability COMMITTED: accepted and not committed; and so far, what became of them. */
+  readonly uncommitted: () => number;
+  readonly commits: () => { readonly committed: number; readonly doubted: number };
 }
 
 /** How a publish to JetStream ended; `late` is an ack that came after its batch was given up. */
@@ -84,6 +87,15 @@ export function createGatewayMetrics(): GatewayMetrics {
     result.observe(stats.hits, { result: 'hit' });
     result.observe(stats.misses, { result: 'miss' });
   });
+  const commits = meter.createObservableCounter('sluice_gateway_commits_total', {
+    description: 'Batches of streams that want to hear of the warehouse: committed, or in doubt and to be sent again.',
+  });
+  commits.addCallback((result) => {
+    const counts = gauges.commits?.();
+    if (counts === undefined) return;
+    result.observe(counts.committed, { result: 'committed' });
+    result.observe(counts.doubted, { result: 'doubted' });
+  });
   const batchEvents = meter.createHistogram('sluice_gateway_batch_events', {
     description: 'Events of a batch.',
     advice: { explicitBucketBoundaries: [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000] },
@@ -106,6 +118,9 @@ export function createGatewayMetrics(): GatewayMetrics {
     gauges.publishesQueued?.(),
   );
   gauge('sluice_gateway_open_streams', 'Open PublishStream calls.', () => gauges.openStreams?.());
+  gauge('sluice_gateway_uncommitted_batches', 'Batches of such streams, accepted and not committed.', () =>
+    gauges.uncommitted?.(),
+  );
 
   return {
     scanned(accepted, rejectedCount, rejections) {

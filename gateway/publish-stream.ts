@@ -9,16 +9,22 @@
  *       is revoked or the deadline has passed, or the client's bytes are no message. But for a revoked key and a passed
  *       deadline, everything that was read is answered first.
  *   P3  Nothing is read before the caller is known (see routes.ts and hot/stream.ts).
+ *   P4  A stream whose first message asks for durability COMMITTED hears how far the warehouse is (committed.ts), seldom
+ *       and never per batch. It is not read while too many of its batches are not committed, and once the client is done
+ *       it stays open until they are, or for a while: what has no Committed at the end is for the client to send again.
+ *       A batch that comes to be in doubt is answered a second time, as failed. Other streams pay nothing for it.
  */
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { ConnectError } from '@connectrpc/connect';
 import {
+  Durability,
   type LimitsSchema,
   type PublishStreamResponse,
   PublishStreamResponseSchema,
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { SluiceError } from '../lib/errors.js';
 import { type GatewayClock, systemClock } from './clock.js';
+import type { CommitFollower, CommitWatch } from './committed.js';
 import type { Connection } from './connection.js';
 import type { Ingest, IngestResult } from './ingest.js';
 import { type BatchCall, type PublishBatch, toBatchResult } from './publish-batch.js';
@@ -31,8 +37,11 @@ export interface StreamCallOptions {
   /** Calls back when the caller's key stops being valid. Returns the un-subscriber. */
   readonly onRevoked: (listener: () => void) => () => void;
   readonly maxBytesInFlight: number;
+  /** Most batches not committed, where the client wants to hear of it. */
+  readonly maxUncommitted: number;
   readonly publish: PublishBatch;
   readonly room: Ingest['room'];
+  readonly commits: Pick<CommitWatch, 'follow' | 'full'>;
   /** There is something to write, or to end. */
   readonly wake: () => void;
   /** Timers. @default those of the system */
@@ -63,6 +72,12 @@ export interface StreamCall {
 const maxOpen = 1024;
 /** What an answer may weigh per rejection, roughly. */
 const rejectionBytes = 200;
+/** How long a stream whose client is done stays open for commits, ms. */
+const commitPatienceMs = 60_000;
+/** Of a drain's grace, how much passes before a stream ends without its commits. */
+const drainPatience = 0.9;
+/** After a doubt the log may need a moment, ms; clients add jitter of their own. */
+const doubtRetryMs = 500;
 
 export function openStreamCall(options: StreamCallOptions): StreamCall {
   const { call, connection, publish, wake, maxBytesInFlight, schedule = systemClock.schedule } = options;
@@ -78,6 +93,11 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
   /** Ends the stream when all is answered. */
   let failure: ConnectError | undefined;
   let wakeReader: (() => void) | undefined;
+  let first = true;
+  let follower: CommitFollower | undefined;
+  /** Ends without waiting for commits any more (P4). */
+  let patient = true;
+  let cancelPatience: (() => void) | undefined;
 
   const tell = (answer: Answer, charge: number, opened: number): void => {
     outbox.push({ answer, charge, open: opened });
@@ -94,27 +114,57 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
     stopReading();
   };
 
+  const tellFailed = (batchId: string, error: SluiceError, charge: number, opened: number): void => {
+    // An id that is no id may be as long as a request.
+    const value = create(PublishStreamResponseSchema, {
+      message: { case: 'failed', value: toBatchFailure(batchId.slice(0, 64), error) },
+    }).message;
+    tell({ case: 'other', value }, charge, opened);
+  };
+
   const start = (message: BatchMessage): void => {
     const bytes = message.batch.length;
     held += bytes;
     open++;
-    publish(call, message).then(
+    // More batches than the gateway can remember of all streams; one without any gets on (W5).
+    const full = follower !== undefined && options.commits.full && follower.uncommitted > 0;
+    (full ? Promise.reject(tooManyUncommitted()) : publish(call, message)).then(
       (result) => {
         message.release?.();
         const more = result.rejections.length * rejectionBytes;
         held += more;
         tell({ case: 'accepted', value: result }, bytes + more, 1);
+        if (result.position !== undefined) follower?.accepted(result.batchId, result.position);
       },
       (reason: unknown) => {
         message.release?.();
         const error = reason instanceof SluiceError ? reason : new SluiceError('internal', 'The gateway failed.');
-        // An id that is no id may be as long as a request.
-        const value = create(PublishStreamResponseSchema, {
-          message: { case: 'failed', value: toBatchFailure(message.batchId.slice(0, 64), error) },
-        }).message;
-        tell({ case: 'other', value }, bytes, 1);
+        tellFailed(message.batchId, error, bytes, 1);
       },
     );
+  };
+
+  /** P4. */
+  const follow = (): CommitFollower =>
+    options.commits.follow({
+      committed(upTo) {
+        const { message } = create(PublishStreamResponseSchema, { message: { case: 'committed', value: { upTo } } });
+        tell({ case: 'other', value: message }, 0, 0);
+        wakeReader?.();
+      },
+      doubted(batchIds) {
+        const error = new SluiceError('outcome_unknown', 'The log may have lost the batch after it took it.', {
+          outcomeUnknown: true,
+          retryAfterMs: doubtRetryMs,
+        });
+        for (const batchId of batchIds) tellFailed(batchId, error, 0, 0);
+        wakeReader?.();
+      },
+    });
+
+  const endPatience = (): void => {
+    patient = false;
+    wake();
   };
 
   let cancelEnd: (() => void) | undefined;
@@ -126,6 +176,8 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
       tell({ case: 'other', value: message }, 0, 0);
       // The other half is for what is still to be answered.
       cancelEnd = schedule(stopReading, graceMs / 2);
+      cancelPatience?.();
+      cancelPatience = schedule(endPatience, graceMs * drainPatience);
     }),
     options.onRevoked(() => cutWith(toConnectError(new SluiceError('key_unknown', 'The key has been revoked.')))),
   ];
@@ -133,12 +185,20 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
   return {
     async take(message) {
       // A message may carry options alone.
-      if (message.hasOptions && message.batch.length === 0 && message.batchId === '') {
+      if (first) {
+        first = false;
+        if (message.durability === Durability.COMMITTED) follower = follow();
+      }
+      if (message.durability !== undefined && message.batch.length === 0 && message.batchId === '') {
         message.release?.();
         return reading;
       }
       const bytes = message.batch.length;
-      while (reading && open > 0 && (held + bytes > maxBytesInFlight || open >= maxOpen)) {
+      while (
+        reading &&
+        ((open > 0 && (held + bytes > maxBytesInFlight || open >= maxOpen)) ||
+          (follower !== undefined && follower.uncommitted + open >= options.maxUncommitted))
+      ) {
         await new Promise<void>((resolve) => {
           wakeReader = resolve;
         });
@@ -154,6 +214,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
     finish(reason) {
       if (reading && reason !== undefined) failure = classify(reason.thrown).rpc;
       reading = false;
+      if (follower !== undefined) cancelPatience ??= schedule(endPatience, commitPatienceMs);
       wake();
     },
     abort(reason) {
@@ -173,11 +234,15 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
     },
     get end() {
       if (cut !== undefined) return cut;
-      return reading || open > 0 ? undefined : (failure ?? 'ok');
+      if (reading || open > 0) return undefined;
+      if (failure === undefined && patient && follower !== undefined && follower.uncommitted > 0) return undefined;
+      return failure ?? 'ok';
     },
     close() {
       stopReading();
       cancelEnd?.();
+      cancelPatience?.();
+      follower?.close();
       for (const leave of unsubscribe) leave();
     },
   };
@@ -225,6 +290,9 @@ export async function* publishStream(options: PublishStreamOptions): AsyncGenera
     signal.removeEventListener('abort', onAbort);
   }
 }
+
+const tooManyUncommitted = (): SluiceError =>
+  new SluiceError('overloaded', 'Too many batches wait for the warehouse to have them.', { retryAfterMs: 2_000 });
 
 /** An answer as the contract's message. */
 export function toMessage(answer: Answer): PublishStreamResponse {

@@ -32,10 +32,10 @@ import { publishStream } from './publish-stream.js';
 import { createPublishUnary } from './publish-unary.js';
 import { type FactOptions, readFacts } from './request-facts.js';
 import { classify } from './rpc-errors.js';
-import { type BatchMessage, fromView, publishRequestView, publishStreamRequestView } from './view.js';
+import { type BatchMessage, durabilityOf, fromView, publishRequestView, publishStreamRequestView } from './view.js';
 
 export interface RouteOptions {
-  readonly ingest: Pick<Ingest, 'limits' | 'room'>;
+  readonly ingest: Pick<Ingest, 'limits' | 'room' | 'commits'>;
   readonly tenants: Pick<TenantDirectory, 'lookup'>;
   readonly keys: KeyWatch;
   readonly publish: PublishBatch;
@@ -63,15 +63,15 @@ export function fromContract(message: PublishRequest | PublishStreamRequest): Ba
     batchId: message.batchId,
     attempt: message.attempt,
     sentAt: message.sentAt,
-    hasOptions: 'options' in message && message.options !== undefined,
+    durability: durabilityOf('options' in message ? message.options : undefined),
   };
 }
 
 /** Handlers by path. */
 export function createRpcRoutes(options: RouteOptions): Map<string, UniversalHandlerFn> {
   const { ingest, tenants, keys, publish, metrics } = options;
-  const { maxBatchBytes, maxBatchEvents, maxStreamBytesInFlight } = ingest.limits;
-  const limits = { maxBatchBytes, maxBatchEvents, maxStreamBytesInFlight, contract: contractRevision };
+  const { maxBatchBytes, maxStreamBytesInFlight, maxStreamUncommitted } = ingest.limits;
+  const limits = { ...ingest.limits, contract: contractRevision };
 
   // Set here and nowhere per service: there they would replace these (F9).
   const shared: Partial<UniversalHandlerOptions> = {
@@ -136,8 +136,10 @@ export function createRpcRoutes(options: RouteOptions): Map<string, UniversalHan
         onRevoked: (listener) => keys.onRevoked(call.caller.keyId, listener),
         limits,
         maxBytesInFlight: maxStreamBytesInFlight,
+        maxUncommitted: maxStreamUncommitted,
         publish,
         room: ingest.room,
+        commits: ingest.commits,
       });
     }
     const method = { ...IngestService.method.publishStream, input };

@@ -13,7 +13,12 @@ import {
   FileDescriptorProtoSchema,
   type Timestamp,
 } from '@bufbuild/protobuf/wkt';
-import { PublishRequestSchema, PublishStreamRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import {
+  Durability,
+  PublishRequestSchema,
+  PublishStreamRequestSchema,
+  type StreamOptions,
+} from '#gen/sluice/ingest/v1/ingest_pb.js';
 
 /** What a handler needs of a request, whatever encoding it came in. */
 export interface BatchMessage {
@@ -22,8 +27,8 @@ export interface BatchMessage {
   readonly batchId: string;
   readonly attempt: number;
   readonly sentAt: { readonly seconds: bigint; readonly nanos: number } | undefined;
-  /** The message carries stream options. */
-  readonly hasOptions: boolean;
+  /** Of the stream options; undefined when the message carries none. */
+  readonly durability: Durability | undefined;
   /** To be called when `batch` is needed no more: its memory is used again. */
   readonly release?: (() => void) | undefined;
 }
@@ -34,7 +39,7 @@ interface ViewMessage {
   readonly batchId: string;
   readonly attempt: number;
   readonly sentAt?: Timestamp;
-  readonly options?: unknown;
+  readonly options?: StreamOptions;
 }
 
 function derive(real: DescMessage): DescMessage {
@@ -65,8 +70,12 @@ function join(parts: readonly Uint8Array[]): Uint8Array {
   return parts.length === 0 ? noBytes : Buffer.concat(parts);
 }
 
+/** Undefined: no options. */
+export const durabilityOf = (options: StreamOptions | undefined): Durability | undefined =>
+  options === undefined ? undefined : (options.durability ?? Durability.UNSPECIFIED);
+
 /** From a message that was decoded by one of the views. */
 export function fromView(message: unknown): BatchMessage {
   const { batch, batchId, attempt, sentAt, options } = message as ViewMessage;
-  return { batch: join(batch), batchId, attempt, sentAt, hasOptions: options !== undefined };
+  return { batch: join(batch), batchId, attempt, sentAt, durability: durabilityOf(options) };
 }

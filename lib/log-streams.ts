@@ -5,7 +5,13 @@
  * it: a retry must land where the first send went (docs/design.md, section 4). Later gateways read it and ignore their
  * own option.
  */
-import { JetStreamApiError, type JetStreamManager, jetstreamManager, type StreamConfig } from '@nats-io/jetstream';
+import {
+  JetStreamApiError,
+  type JetStreamManager,
+  jetstreamManager,
+  type StreamConfig,
+  type StreamInfo,
+} from '@nats-io/jetstream';
 import { Kvm } from '@nats-io/kv';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { UsageError } from './errors.js';
@@ -18,7 +24,12 @@ export interface ShardOptions {
   readonly replicas: number;
   /** Most bytes of a stream that is created. */
   readonly maxBytes: number;
+  /** Told of each stream, as it was found or made. */
+  readonly onStream?: (shard: number, info: StreamInfo) => void;
 }
+
+/** Identity of a stream, for the `_stream` column: the moment it was made. */
+export const generationOf = (info: StreamInfo): string => info.created.replace(/[-:]/g, '');
 
 const shardsKey = 'shards';
 const maxShards = 1024;
@@ -82,13 +93,15 @@ function parseShards(text: string): number {
 async function ensureStream(jsm: JetStreamManager, shard: number, options: ShardOptions): Promise<void> {
   const name = shardStream(shard);
   try {
-    verify((await jsm.streams.info(name)).config, shard);
+    const info = await jsm.streams.info(name);
+    verify(info.config, shard);
+    options.onStream?.(shard, info);
     return;
   } catch (error) {
     if (!isApiError(error, streamNotFound)) throw error;
   }
   try {
-    await jsm.streams.add({
+    const made = await jsm.streams.add({
       name,
       subjects: [shardSubjects(shard)],
       retention: 'limits',
@@ -102,10 +115,13 @@ async function ensureStream(jsm: JetStreamManager, shard: number, options: Shard
       // Readers may fetch from any replica.
       allow_direct: true,
     });
+    options.onStream?.(shard, made);
   } catch (error) {
     // Another gateway created it meanwhile, with other limits.
     if (!isApiError(error, streamNameInUse)) throw error;
-    verify((await jsm.streams.info(name)).config, shard);
+    const info = await jsm.streams.info(name);
+    verify(info.config, shard);
+    options.onStream?.(shard, info);
   }
 }
 

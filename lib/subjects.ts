@@ -25,3 +25,9 @@ export const workersBucket = 'sluice_workers';
 
 /** Where workers say how far a shard is in the warehouse: JSON `{generation, sequence}`. A hint, not kept. */
 export const committedSubject = (shard: number): string => `sluice.committed.${shard}`;
+
+/** The same of all shards. */
+export const committedSubjects = 'sluice.committed.*';
+
+/** Where JetStream says that a stream has another leader; the stream's name comes last. */
+export const leaderSubject = (stream: string): string => `$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.${stream}`;

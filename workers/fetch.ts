@@ -9,19 +9,16 @@
  * Consumers are throw-away (memory, no acks): the warehouse alone knows what is loaded, and on some servers acks do not
  * survive a kill (fact F8).
  */
-import {
-  AckPolicy,
-  DeliverPolicy,
-  JetStreamApiError,
-  type JetStreamManager,
-  type StreamInfo,
-} from '@nats-io/jetstream';
+import { AckPolicy, DeliverPolicy, JetStreamApiError, type JetStreamManager } from '@nats-io/jetstream';
 import { createInbox, type NatsConnection, nanos } from '@nats-io/nats-core';
 import type { Log } from '../lib/log.js';
+import { generationOf } from '../lib/log-streams.js';
 import type { LogMessage } from './block.js';
 import { type Delivery, type Feed, openFeed } from './feed.js';
 import type { ByteBudget } from './fetch-budget.js';
 import type { SlabPool } from './slabs.js';
+
+export { generationOf };
 
 const MiB = 1024 ** 2;
 
@@ -33,9 +30,6 @@ const heartbeatMs = 1_000;
 const tickMs = 500;
 /** Ticks without a sign of life before the consumer counts as lost. Ticks, not time: a busy event loop is no silence. */
 const silentTicks = 6;
-
-/** Identity of a stream, for the `_stream` column: the moment it was made. */
-export const generationOf = (info: StreamInfo): string => info.created.replace(/[-:]/g, '');
 
 export const isStreamMissing = (error: unknown): boolean => error instanceof JetStreamApiError && error.code === 10059;
 

@@ -41,7 +41,7 @@ import { encodeLimits, serveStream } from './stream.js';
 import { UnaryCall, type UnaryOptions } from './unary.js';
 
 export interface HotOptions {
-  readonly ingest: Pick<Ingest, 'limits' | 'room'>;
+  readonly ingest: Pick<Ingest, 'limits' | 'room' | 'commits'>;
   readonly tenants: Pick<TenantDirectory, 'lookup'>;
   readonly keys: KeyWatch;
   readonly publish: PublishBatch;
@@ -69,11 +69,9 @@ const mostAuthorities = 1_000;
 
 export function createHotHandler(options: HotOptions): HotHandler {
   const { ingest, tenants, keys, publish, metrics, gate } = options;
-  const { maxBatchBytes, maxBatchEvents, maxStreamBytesInFlight } = ingest.limits;
+  const { maxBatchBytes, maxStreamBytesInFlight, maxStreamUncommitted } = ingest.limits;
   const maxMessageBytes = maxRequestBytes(maxBatchBytes);
-  const limits = encodeLimits(
-    create(LimitsSchema, { maxBatchBytes, maxBatchEvents, maxStreamBytesInFlight, contract: contractRevision }),
-  );
+  const limits = encodeLimits(create(LimitsSchema, { ...ingest.limits, contract: contractRevision }));
   const buffers = createMessageBuffers(mostBufferBytes);
   const authorities = new Set<string>();
 
@@ -141,8 +139,10 @@ export function createHotHandler(options: HotOptions): HotHandler {
       connection,
       onRevoked: (listener) => keys.onRevoked(caller.keyId, listener),
       maxBytesInFlight: maxStreamBytesInFlight,
+      maxUncommitted: maxStreamUncommitted,
       publish,
       room: ingest.room,
+      commits: ingest.commits,
       maxMessageBytes,
       buffers,
     });

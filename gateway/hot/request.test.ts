@@ -20,12 +20,12 @@ const plain = Buffer.from(
     .finish(),
 );
 
-const fields = ({ batch, batchId, attempt, sentAt, hasOptions }: ReturnType<typeof readRequest>) => ({
+const fields = ({ batch, batchId, attempt, sentAt, durability }: ReturnType<typeof readRequest>) => ({
   batch: Buffer.from(batch).toString('hex'),
   batchId,
   attempt,
   sentAt: sentAt === undefined ? undefined : { seconds: sentAt.seconds, nanos: sentAt.nanos },
-  hasOptions,
+  durability,
 });
 const byLibrary = (bytes: Buffer) =>
   fields(fromView(fromBinary(publishStreamRequestView, bytes, { readUnknownFields: false })));

@@ -94,7 +94,7 @@ export function readPlain(bytes: Buffer, release: Release): BatchMessage | undef
     batchId: batchId ?? '',
     attempt: Math.max(attempt, 0),
     sentAt,
-    hasOptions: false,
+    durability: undefined,
     release,
   };
 }
