@@ -1,15 +1,20 @@
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { Code, ConnectError, createClient } from '@connectrpc/connect';
 import { createConnectTransport, createGrpcTransport } from '@connectrpc/connect-node';
+import { jetstreamManager } from '@nats-io/jetstream';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { ErrorInfoSchema } from '#gen/google/rpc/error_details_pb.js';
 import { EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
 import {
+  Durability,
   IngestService,
   type PublishStreamRequestSchema,
   type PublishStreamResponse,
+  StreamOptionsSchema,
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { generationOf } from '../lib/log-streams.js';
+import { committedSubject, shardStream } from '../lib/subjects.js';
 import { revokeKey } from '../lib/tenants.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { freeze } from '../lib/testing/freeze.js';
@@ -256,6 +261,84 @@ onBothPaths(
       assert.is(stream.ended, 'ok');
       const ids = (await stored(running.nats)).flatMap(({ batches }) => batches.map((one) => one.batchId));
       assert.equal(ids.sort(), ['one', 'two']);
+    });
+  },
+);
+
+onBothPaths(
+  test,
+  'a stream that asks for COMMITTED hears what workers say, and what NATS may have forgotten is answered as failed',
+  async (withGateway) => {
+    await withGateway({ shards: 1 }, async (running) => {
+      const { nats } = running;
+      const stream = openStream(running);
+      const plain = openStream(running);
+      stream.send({ options: { durability: Durability.COMMITTED } });
+      stream.send(batch('one'));
+      await until('accepted', () => stream.of('accepted').length === 1);
+      // Of a message of its own.
+      stream.send(batch('two'));
+      plain.send(batch('three'));
+      await until('accepted', () => stream.of('accepted').length === 2 && plain.of('accepted').length === 1);
+      const sequences = stream.of('accepted').map((answer) => {
+        return answer.case === 'accepted' ? Number(answer.value.position?.sequence) : 0;
+      });
+      const jsm = await jetstreamManager(nats.nc);
+      const generation = generationOf(await jsm.streams.info(shardStream(0)));
+      const tell = (sequence: number, of = generation): void =>
+        nats.nc.publish(committedSubject(0), JSON.stringify({ generation: of, sequence }));
+      // Of a stream that is no more: no word for this one.
+      tell(1_000, 'long ago');
+      tell(Math.min(...sequences));
+      await until('committed', () => stream.of('committed').length === 1);
+      running.nats.process().kill('SIGKILL');
+      await until('in doubt', () => stream.of('failed').length === 1);
+      const [failed] = stream.of('failed');
+      assert.is(failed?.case === 'failed' && failed.value.batchId, 'two');
+      await nats.restart();
+      await until('ready', () => running.gateway.ready, 10_000);
+      stream.send({ ...batch('two'), attempt: 2 });
+      await until('accepted', () => stream.of('accepted').length === 3);
+      await until('committed', () => {
+        tell(100);
+        return stream.of('committed').length === 2;
+      });
+      stream.close();
+      plain.close();
+      await Promise.all([stream.done, plain.done]);
+      assert.is(stream.ended, 'ok');
+      assert.is(plain.ended, 'ok');
+      assert.equal([plain.of('committed').length, plain.of('failed').length], [0, 0]);
+    });
+  },
+);
+
+onBothPaths(
+  test,
+  'a stream that is done stays open for its commits, and a drain waits for them within its grace',
+  async (withGateway) => {
+    await withGateway({ shards: 1, drainGrace: 3_000 }, async (running) => {
+      const { nats } = running;
+      const options = create(StreamOptionsSchema, { durability: Durability.COMMITTED });
+      const [polite, patient] = [openStream(running), openStream(running)];
+      for (const stream of [polite, patient]) stream.send({ ...batch('one'), options });
+      await until('accepted', () => polite.of('accepted').length + patient.of('accepted').length === 2);
+      polite.close();
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      assert.is(polite.ended, undefined);
+      const jsm = await jetstreamManager(nats.nc);
+      const info = await jsm.streams.info(shardStream(0));
+      const hint = { generation: generationOf(info), sequence: 1 };
+      nats.nc.publish(committedSubject(0), JSON.stringify(hint));
+      const streams = [polite, patient];
+      await until('one has its commit', () => streams.some((stream) => stream.of('committed').length === 1));
+      // The one whose batch came first; the other is still waiting when the drain begins.
+      const drained = running.gateway.drain();
+      nats.nc.publish(committedSubject(0), JSON.stringify({ ...hint, sequence: 2 }));
+      await until('both', () => streams.every((stream) => stream.of('committed').length > 0));
+      patient.close();
+      await Promise.all([polite.done, patient.done, drained]);
+      assert.equal([polite.ended, patient.ended], ['ok', 'ok']);
     });
   },
 );

@@ -87,6 +87,8 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
   const stop = new AbortController();
   let held = 0;
   let open = 0;
+  /** Of these, without an outcome yet. */
+  let publishing = 0;
   let reading = true;
   /** Ends the stream at once. */
   let cut: ConnectError | undefined;
@@ -126,10 +128,12 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
     const bytes = message.batch.length;
     held += bytes;
     open++;
+    publishing++;
     // More batches than the gateway can remember of all streams; one without any gets on (W5).
     const full = follower !== undefined && options.commits.full && follower.uncommitted > 0;
     (full ? Promise.reject(tooManyUncommitted()) : publish(call, message)).then(
       (result) => {
+        publishing--;
         message.release?.();
         const more = result.rejections.length * rejectionBytes;
         held += more;
@@ -137,7 +141,9 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
         if (result.position !== undefined) follower?.accepted(result.batchId, result.position);
       },
       (reason: unknown) => {
+        publishing--;
         message.release?.();
+        wakeReader?.();
         const error = reason instanceof SluiceError ? reason : new SluiceError('internal', 'The gateway failed.');
         tellFailed(message.batchId, error, bytes, 1);
       },
@@ -197,7 +203,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
       while (
         reading &&
         ((open > 0 && (held + bytes > maxBytesInFlight || open >= maxOpen)) ||
-          (follower !== undefined && follower.uncommitted + open >= options.maxUncommitted))
+          (follower !== undefined && follower.uncommitted + publishing >= options.maxUncommitted))
       ) {
         await new Promise<void>((resolve) => {
           wakeReader = resolve;

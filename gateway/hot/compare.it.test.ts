@@ -2,11 +2,14 @@
 import type { OutgoingHttpHeaders } from 'node:http2';
 import { create, fromBinary, type JsonValue, toJson } from '@bufbuild/protobuf';
 import { BinaryWriter } from '@bufbuild/protobuf/wire';
+import { jetstreamManager } from '@nats-io/jetstream';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PublishResponseSchema, PublishStreamResponseSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import type { GatewayConfig } from '../../lib/config/index.js';
+import { generationOf } from '../../lib/log-streams.js';
+import { committedSubject } from '../../lib/subjects.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
 import {
   type BareAnswer,
@@ -99,6 +102,14 @@ const oddMessages = (): Record<string, Uint8Array> => {
     'longer than it is': Uint8Array.of(0x0a, 0xff, 0xff, 0xff, 0xff, 0x07),
     'with options': tail(Uint8Array.of(0x2a, 0x02, 0x08, 0x01)),
     'with options alone': Uint8Array.of(0x2a, 0x02, 0x08, 0x01),
+    'with durability committed': tail(Uint8Array.of(0x2a, 0x02, 0x08, 0x02)),
+    'with durability committed alone': Uint8Array.of(0x2a, 0x02, 0x08, 0x02),
+    'with durability committed and nothing valid': request(Uint8Array.of(0x0a, 0x00))
+      .tag(5, 2)
+      .bytes(Uint8Array.of(0x08, 0x02))
+      .finish(),
+    'with a durability of tomorrow': tail(Uint8Array.of(0x2a, 0x02, 0x08, 0x07)),
+    'with empty options': tail(Uint8Array.of(0x2a, 0x00)),
     'with invalid events': request(Buffer.concat([small, Uint8Array.of(0x0a, 0x00), small])).finish(),
     'with a field that no batch has': request(Uint8Array.of(0x12, 0x00)).finish(),
     'with too many events': request(Buffer.concat(Array.from({ length: 400 }, () => small))).finish(),
@@ -132,6 +143,13 @@ function framings(): Record<string, Piece[]> {
     'with flag 4': [envelope(good(), 4)],
     'with flag 128': [envelope(good(), 128)],
     'with flags 3': [envelope(good(), 3)],
+    'committed first, then plain': [envelope(Uint8Array.of(0x2a, 0x02, 0x08, 0x02)), envelope(good())],
+    'committed too late': [envelope(good()), envelope(Uint8Array.of(0x2a, 0x02, 0x08, 0x02))],
+    'committed, then noise': [
+      envelope(Uint8Array.of(0x2a, 0x02, 0x08, 0x02)),
+      envelope(good()),
+      Uint8Array.of(1, 2, 3),
+    ],
     'with noise after it': [Buffer.concat([envelope(good()), Uint8Array.of(1, 2, 3)])],
   };
 }
@@ -296,7 +314,7 @@ function fuzzCases(count: number): Case[] {
 /** An id that a gateway made up. */
 const minted = /"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"/g;
 /** Where the log has a batch: another place in another log. */
-const place = /,?"position":\{[^}]*\}/g;
+const place = /,?"(?:position|upTo)":\{[^}]*\}/g;
 /** Waits are jittered, also inside of details. */
 const plain = (json: JsonValue): string =>
   JSON.stringify(json).replace(minted, '"minted"').replace(place, ',"position"');
@@ -332,6 +350,26 @@ async function storedBatches({ nats }: RunningGateway): Promise<string[]> {
     .sort();
 }
 
+/** Says again and again, in a worker's place, that the warehouse has all that is in the log. */
+function commitAll({ nats }: RunningGateway): () => Promise<void> {
+  let stopped = false;
+  const running = (async () => {
+    const jsm = await jetstreamManager(nats.nc);
+    while (!stopped) {
+      for await (const info of jsm.streams.list('ev.>')) {
+        const shard = Number(info.config.name.slice(3));
+        const hint = { generation: generationOf(info), sequence: info.state.last_seq };
+        nats.nc.publish(committedSubject(shard), JSON.stringify(hint));
+      }
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+  })();
+  return async () => {
+    stopped = true;
+    await running;
+  };
+}
+
 /** Both gateways, with the same settings but for one, and each with a log of its own. */
 async function withBoth(
   use: (
@@ -344,6 +382,7 @@ async function withBoth(
     withGateway({ ...settings, hotPath: false }, (library) =>
       withSession(hot.url, (first) =>
         withSession(library.url, async (second) => {
+          const workers = [commitAll(hot), commitAll(library)];
           await use(hot, library, async (call) => {
             const withKey = ({ headers }: RunningGateway): BareCall => ({
               ...call,
@@ -352,6 +391,7 @@ async function withBoth(
             const answers = await Promise.all([bareCall(first, withKey(hot)), bareCall(second, withKey(library))]);
             return [normal(answers[0], call), normal(answers[1], call)];
           });
+          await Promise.all(workers.map((stop) => stop()));
         }),
       ),
     ),
@@ -379,6 +419,8 @@ for (const [name, cases] of [
       }
       // Otherwise both may have refused everything alike.
       assert.ok(kinds.size > 12, `only ${kinds.size} kinds of answers`);
+      const committed = [...kinds].filter((kind) => kind.includes('"committed')).length;
+      assert.is(committed > 0, cases === messageCases, `${committed} answers that tell of the warehouse`);
       const [inHot, inLibrary] = [await storedBatches(hot), await storedBatches(library)];
       assert.ok(inHot.length > 50, `only ${inHot.length} batches were stored`);
       assert.equal(inHot, inLibrary);
