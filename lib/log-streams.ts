@@ -38,6 +38,8 @@ const maxShards = 1024;
 const streamNotFound = 10059;
 const streamNameInUse = 10058;
 const wrongLastSequence = 10071;
+const accountFull = 10002;
+const storageFull = 10047;
 
 /**
  * Makes sure that the installation knows its number of shards and that each shard has its stream. May be called by many
@@ -117,6 +119,12 @@ async function ensureStream(jsm: JetStreamManager, shard: number, options: Shard
     });
     options.onStream?.(shard, made);
   } catch (error) {
+    // JetStream sets a stream's max_bytes aside when it is made, so that streams cannot outgrow the disk later.
+    if (isApiError(error, storageFull) || isApiError(error, accountFull)) {
+      throw new UsageError(
+        `The stream ${name} of ${Math.ceil(options.maxBytes / 1024 ** 2)} MiB does not fit the room that JetStream may use: raise max_file_store in the configuration of nats-server (and the disk), or lower --shard-max-bytes.`,
+      );
+    }
     // Another gateway created it meanwhile, with other limits.
     if (!isApiError(error, streamNameInUse)) throw error;
     const info = await jsm.streams.info(name);

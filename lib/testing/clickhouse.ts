@@ -32,10 +32,16 @@ function started(child: ChildProcess): Promise<void> {
   });
 }
 
-/** Runs `use` with a server, and ends the server whatever happens. */
-export async function withClickHouse<T>(use: (clickhouse: TestClickHouse) => Promise<T>): Promise<T> {
+/**
+ * Runs `use` with a server, and ends the server whatever happens.
+ * @param parent where its folder is made
+ */
+export async function withClickHouse<T>(
+  use: (clickhouse: TestClickHouse) => Promise<T>,
+  parent = tmpdir(),
+): Promise<T> {
   const port = await freePort();
-  const folder = await mkdtemp(join(tmpdir(), 'sluice-clickhouse-'));
+  const folder = await mkdtemp(join(parent, 'sluice-clickhouse-'));
   const start = (): ChildProcess =>
     spawn(
       process.execPath,

@@ -50,12 +50,19 @@ async function untilUp(port: number, child: ChildProcess): Promise<NatsConnectio
   throw new Error(`nats-server did not answer on port ${port} within 5 s`);
 }
 
-/** Runs `use` with a server, and ends the server whatever happens. */
-export async function withNats<T>(use: (nats: TestNats) => Promise<T>): Promise<T> {
+/**
+ * Runs `use` with a server, and ends the server whatever happens.
+ * @param parent where its folder is made
+ * @param more settings of JetStream
+ */
+export async function withNats<T>(use: (nats: TestNats) => Promise<T>, parent = tmpdir(), more = ''): Promise<T> {
   const port = await freePort();
-  const dir = await mkdtemp(join(tmpdir(), 'sluice-nats-'));
+  const dir = await mkdtemp(join(parent, 'sluice-nats-'));
   const config = join(dir, 'nats.conf');
-  await writeFile(config, `listen: "127.0.0.1:${port}"\nmax_payload: 8MB\njetstream { store_dir: "${dir}" }\n`);
+  await writeFile(
+    config,
+    `listen: "127.0.0.1:${port}"\nmax_payload: 8MB\njetstream { store_dir: "${dir}", ${more} }\n`,
+  );
   const start = () =>
     spawn('nats-server', ['-c', config], {
       stdio: 'ignore',

@@ -141,8 +141,14 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
   }
 
   function refuse(response: ServerResponse, error: unknown): void {
+    const noSpace = (error as NodeJS.ErrnoException | undefined)?.code === 'ENOSPC';
     const engineError =
-      error instanceof EngineError ? error : new EngineError(1002, `${String(error)} (UNKNOWN_EXCEPTION)`);
+      error instanceof EngineError
+        ? error
+        : new EngineError(
+            noSpace ? 243 : 1002,
+            `${String(error)} (${noSpace ? 'NOT_ENOUGH_SPACE' : 'UNKNOWN_EXCEPTION'})`,
+          );
     if (!(error instanceof EngineError)) log.error({ err: error }, 'a statement failed outside the engine');
     if (response.headersSent || response.destroyed) {
       response.destroy();
