@@ -15,6 +15,7 @@ import { join } from 'node:path';
 import { Command, Option } from 'commander';
 import {
   allOptions,
+  auditOptions,
   embeddedOptions,
   eraseOptions,
   flagOf,
@@ -24,6 +25,7 @@ import {
   resolveOptions,
   stackOptions,
   upOptions,
+  whereOptions,
   workerOptions,
 } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
@@ -82,6 +84,21 @@ function passThrough(
 function role(program: Command, name: string, entry: Entry, description: string, table: OptionTable): void {
   withOptions(program.command(name).description(description), table).action(async () => {
     process.exitCode = await run(entry, process.argv.slice(process.argv.indexOf(name) + 1));
+  });
+}
+
+/** A command that talks to the running stack, in a process of its own: told where that is, as the other commands find it. */
+function ofTheStack(command: Command, entry: Entry, table: OptionTable, description: string): void {
+  withOptions(command.description(description), { data: stackOptions.data, ...table }).action(async () => {
+    const { data, ...given } = command.opts<Record<string, string>>();
+    const found = addresses(
+      resolveOptions(stackOptions, { data, natsUrl: given.natsUrl, clickhouseUrl: given.clickhouseUrl }),
+    );
+    const flags = Object.entries({ ...given, natsUrl: found.nats, clickhouseUrl: found.clickhouse });
+    process.exitCode = await run(entry, [
+      ...flags.map(([name, value]) => `${flagOf(name)}=${String(value)}`),
+      ...command.args,
+    ]);
   });
 }
 
@@ -149,21 +166,24 @@ Examples:
     stackOptions,
   ).action((keyId: string, flags: object) => tenant.revoke(resolveOptions(stackOptions, { ...flags }), keyId));
 
-  withOptions(
-    program.command('erase').description("delete a user's events for good: erase --tenant <id> --user-id <id>"),
-    { data: stackOptions.data, ...eraseOptions },
-  ).action(async (flags: Record<string, string>) => {
-    const { data, ...given } = flags;
-    // Found as the other commands find it, unless told.
-    const found = addresses(
-      resolveOptions(stackOptions, { data, natsUrl: given.natsUrl, clickhouseUrl: given.clickhouseUrl }),
-    );
-    const words = Object.entries({ ...given, natsUrl: found.nats, clickhouseUrl: found.clickhouse });
-    process.exitCode = await run(
-      'erase',
-      words.flatMap(([name, value]) => [flagOf(name), String(value)]),
-    );
-  });
+  ofTheStack(
+    program.command('erase'),
+    'erase',
+    eraseOptions,
+    "delete a user's events for good: erase --tenant <id> --user-id <id>",
+  );
+  ofTheStack(
+    program.command('audit'),
+    'audit',
+    auditOptions,
+    'the ledger: accepted = stored + duplicate + dead-lettered + in flight, from the log and the warehouse; exit code 1 when it is not so',
+  );
+  ofTheStack(
+    program.command('where').argument('<id>', 'an event_id or a batch_id'),
+    'where',
+    whereOptions,
+    'what became of an event or a batch: in the log, in which block and rows, dead-lettered and why, or unknown',
+  );
   passThrough(program, 'demo', 'demo', 'stream events through the stack and show what arrived (npm run demo)', () => {
     ensureNatsServer(say);
   });

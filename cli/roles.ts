@@ -12,6 +12,8 @@ const entries = {
   worker: 'workers/main.ts',
   clickhouse: 'workers/embedded/main.ts',
   erase: 'workers/erase-main.ts',
+  audit: 'workers/audit-main.ts',
+  where: 'workers/where-main.ts',
   demo: 'cli/demo/main.ts',
   bench: 'bench/main.ts',
   chaos: 'chaos/main.ts',

@@ -78,7 +78,8 @@ export async function eraseUser(options: EraseOptions): Promise<Erasure> {
   const [row] = await warehouse.rows<{ n: string }>(`SELECT toString(count()) AS n FROM ${table} WHERE ${theirs}`);
   const rows = Number(row?.n ?? 0);
   if (rows > 0) {
-    const name = '_day, _stream, _shard, _block, _lo, _hi';
+    // With its counts, so that the ledger still knows what the block held (audit.ts).
+    const name = '_day, _stream, _shard, _block, _lo, _hi, _accepted, _duplicate, _dead';
     await warehouse.command(
       `INSERT INTO ${table} (${name}) SELECT ${name} FROM ${table} ` +
         `WHERE (_day, _stream, _shard, _block) IN (SELECT _day, _stream, _shard, _block FROM ${table} WHERE ${theirs}) ` +

@@ -15,6 +15,10 @@
  *   trim.ts            what may leave a stream
  *   retention.ts       what may leave the warehouse by age
  *   erase.ts           what must leave it for a user's sake
+ *   audit-main.ts      `sluice audit`: audit.ts the ledger by block, audit-tenant.ts by batch of one tenant
+ *   where-main.ts      `sluice where`: where.ts finds an event or a batch
+ *                      both: ledger-sink.ts what the warehouse says, log-scan.ts and dead-scan.ts what the streams hold
+ *                      (stored-frames.ts its batches), progress-line.ts how far they are
  *   metrics.ts         instruments and spans
  *   warehouse.ts       the client of ClickHouse; warehouse-error.ts sorts its errors, circuit.ts spares it when it is in trouble
  *   schema/            table, migrations and INSERT from the descriptors

@@ -154,6 +154,35 @@ export const eraseOptions = {
   eraseWait: option.ms(60_000, 'How long to wait until the workers have loaded what is in the log.', { min: 0 }),
 } satisfies OptionTable;
 
+/** Commands that look into log and warehouse. */
+const lookOptions = {
+  natsUrl: commonOptions.natsUrl,
+  logLevel: option.string('warn', commonOptions.logLevel.help, { choices: commonOptions.logLevel.choices ?? [] }),
+  ...clickhouseClientOptions,
+  clickhouseTimeout: option.ms(600_000, clickhouseClientOptions.clickhouseTimeout.help, { min: 1_000 }),
+  json: option.bool(false, 'One JSON line instead of text.'),
+} satisfies OptionTable;
+
+/** `sluice audit`. */
+export const auditOptions = {
+  ...lookOptions,
+  tenant: option.string(
+    '',
+    'Audit the batches of this tenant that the log still has, one by one; empty: all shards, by block.',
+  ),
+  retentionDays: workerOptions.retentionDays,
+} satisfies OptionTable;
+
+/** `sluice where`. */
+export const whereOptions = {
+  ...lookOptions,
+  tenant: option.string('', 'Whose event or batch it is; empty: of anybody.'),
+  day: option.string(
+    '',
+    'Look for an event only among those stored on this day, YYYY-MM-DD; empty: on all days, newest first.',
+  ),
+} satisfies OptionTable;
+
 /** `sluice up`: everything on one machine. Variables of the roles reach the roles. */
 export const upOptions = {
   host: commonOptions.host,
@@ -195,6 +224,8 @@ export const allOptions: Readonly<Record<string, OptionTable>> = {
   worker: workerOptions,
   clickhouse: embeddedOptions,
   erase: eraseOptions,
+  audit: auditOptions,
+  where: whereOptions,
   'query, tenant': stackOptions,
 };
 

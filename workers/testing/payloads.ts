@@ -12,6 +12,8 @@ export interface Stored {
   readonly batchId: string;
   readonly tenant: string;
   readonly events: number;
+  /** @default 1 */
+  readonly attempt?: number;
   /** Encoded EventBatch; made from `events` realistic events when not given. */
   readonly bytes?: Uint8Array;
   readonly traceparent?: string;
@@ -24,7 +26,7 @@ export function storedPayload(random: Random, stored: Stored): Uint8Array {
     create(StoredBatchSchema, {
       tenant: stored.tenant,
       batchId: stored.batchId,
-      attempt: 1,
+      attempt: stored.attempt ?? 1,
       receivedAt: { seconds: BigInt(Math.floor(Date.now() / 1000)), nanos: 0 },
       eventCount: stored.events,
       contract: 'test',

@@ -1,0 +1,190 @@
+/**
+ * The ledger of one tenant: every copy of a batch that the log still has, against the rows of that batch. Reads only.
+ *
+ *   V1 As in audit.ts, the ends of the streams are taken before the warehouse is asked.
+ *   V2 A copy's events have rows in the block that its message belongs to, or are dead letters, or are duplicates.
+ *   V3 Duplicates are only what is stored by another copy: the batch has at least as many rows, in all shards, as the copy has
+ *      events.
+ *   V4 No event of a batch has two rows, unless the client itself put one event_id twice into it.
+ */
+import { fromBinary } from '@bufbuild/protobuf';
+import type { JetStreamManager } from '@nats-io/jetstream';
+import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
+import { shardStream } from '../lib/subjects.js';
+import { type AuditOptions, emptyLedger, type Fault, type Ledger, mostFaults } from './audit.js';
+import { generationOf, isStreamMissing } from './fetch.js';
+import { type BatchTotal, mostNames, type StoredRows } from './ledger-sink.js';
+import { scanLog } from './log-scan.js';
+import { framesOf, type StoredFrame } from './stored-frames.js';
+
+export interface TenantAudit {
+  readonly tenant: string;
+  /** Of the copies that the log has. */
+  readonly total: Ledger;
+  readonly copies: number;
+  readonly difference: number;
+  readonly faultCount: number;
+  readonly faults: readonly Fault[];
+}
+
+/** A copy of a batch in the log. */
+interface Copy extends StoredFrame {
+  readonly sequence: number;
+}
+
+/** Audits one tenant. Rejects when log or warehouse cannot be read. */
+export async function auditTenant(options: AuditOptions, tenant: string): Promise<TenantAudit> {
+  const { nc, jsm, sink, dead, log } = options;
+  const total = emptyLedger();
+  const faults: Fault[] = [];
+  let [copies, difference, faultCount] = [0, 0, 0];
+  const fault = (found: Fault): void => {
+    faultCount++;
+    difference += Math.abs(found.difference ?? 0);
+    if (faults.length < mostFaults) faults.push(found);
+  };
+
+  const ends: { shard: number; generation: string; first: number; last: number }[] = [];
+  for (let shard = 0; shard < options.shards; shard++) {
+    try {
+      const info = await jsm.streams.info(shardStream(shard));
+      ends.push({ shard, generation: generationOf(info), first: info.state.first_seq, last: info.state.last_seq });
+    } catch (error) {
+      if (!isStreamMissing(error)) throw error;
+    }
+  }
+  const groups = await sink.groups();
+  for (const { shard, generation, first, last } of ends) {
+    const stream = shardStream(shard);
+    const hi = groups.find((group) => group.shard === shard && group.generation === generation)?.hi ?? 0;
+    /** Rows of a batch in a block that no copy has accounted for yet. */
+    const left = new Map<string, { rows: number; row: StoredRows }>();
+    /** Batches that V4 has told of. */
+    const doubledBatches = new Set<string>();
+
+    const close = (below: number): void => {
+      for (const [key, { rows, row }] of left) {
+        if (row.hi >= below) continue;
+        left.delete(key);
+        // Part of such a block's messages is gone from the log: the rows may be theirs.
+        if (rows <= 0 || row.lo < first) continue;
+        total.stored += rows;
+        if (doubledBatches.delete(row.batchId)) continue;
+        fault({
+          shard,
+          generation,
+          block: row.block,
+          lo: row.lo,
+          hi: row.hi,
+          difference: -rows,
+          message: `batch ${row.batchId} has ${rows} rows more in the block than its messages hold events`,
+        });
+      }
+    };
+
+    const settle = async (batch: readonly Copy[]): Promise<void> => {
+      const loaded = batch.filter(({ sequence }) => sequence <= hi);
+      const ids = [...new Set(loaded.map(({ batchId }) => batchId))].map((batchId) => ({ tenant, batchId }));
+      const byId = new Map<string, StoredRows[]>();
+      const totals = new Map<string, BatchTotal>();
+      for (let i = 0; i < ids.length; i += mostNames) {
+        const some = ids.slice(i, i + mostNames);
+        for (const row of await sink.rowsOf(some)) byId.set(row.batchId, [...(byId.get(row.batchId) ?? []), row]);
+        for (const found of await sink.totalsOf(some)) totals.set(found.batchId, found);
+      }
+      for (const copy of batch) {
+        total.accepted += copy.events;
+        if (copy.sequence > hi) {
+          total.inFlight += copy.events;
+          continue;
+        }
+        const all = totals.get(copy.batchId);
+        const letter = dead.of(shard, generation, copy.sequence, copy.index);
+        const aside = Math.min(letter?.events ?? 0, copy.events);
+        // V2. A block's rows of one batch may differ in their attempt: one entry each.
+        let stored = 0;
+        for (const row of byId.get(copy.batchId) ?? []) {
+          if (row.generation !== generation || row.shard !== shard) continue;
+          if (copy.sequence < row.lo || copy.sequence > row.hi || row.attempt !== copy.attempt) continue;
+          const key = `${row.block} ${row.attempt} ${copy.batchId}`;
+          const entry = left.get(key) ?? { rows: row.rows, row };
+          left.set(key, entry);
+          const taken = Math.min(entry.rows, copy.events - aside - stored);
+          entry.rows -= taken;
+          stored += taken;
+        }
+        const rest = copy.events - aside - stored;
+        const lost = Math.max(0, copy.events - aside - (all?.rows ?? 0)); // V3
+        total.stored += stored;
+        total.dead += aside;
+        total.duplicate += rest - Math.min(rest, lost);
+        if (lost > 0) {
+          fault({
+            shard,
+            generation,
+            block: undefined,
+            lo: copy.sequence,
+            hi: copy.sequence,
+            difference: lost,
+            message: `batch ${copy.batchId} (attempt ${copy.attempt}) has ${copy.events} events, but ${all?.rows ?? 0} rows: ${lost} are lost`,
+          });
+        }
+      }
+      // V4
+      const told = new Set<string>();
+      for (const copy of loaded) {
+        const all = totals.get(copy.batchId);
+        if (all === undefined || all.rows === all.distinct || told.has(copy.batchId)) continue;
+        told.add(copy.batchId);
+        const doubled = all.rows - all.distinct - (await repeatedIn(jsm, stream, copy));
+        if (doubled <= 0) continue;
+        doubledBatches.add(copy.batchId);
+        const rows = byId.get(copy.batchId) ?? [];
+        fault({
+          shard,
+          generation,
+          block: rows.at(-1)?.block,
+          lo: copy.sequence,
+          hi: copy.sequence,
+          difference: -doubled,
+          message: `batch ${copy.batchId} has ${all.rows} rows of ${all.distinct} events: ${doubled} are stored twice`,
+        });
+      }
+      const next = batch.at(-1);
+      if (next !== undefined) close(next.sequence);
+    };
+
+    let held: Copy[] = [];
+    await scanLog({
+      nc,
+      jsm,
+      stream,
+      generation,
+      from: first,
+      to: Math.max(last, hi),
+      log,
+      async onMessage({ sequence, data }) {
+        options.progress(`${stream}: message ${sequence.toLocaleString('en')} of ${last.toLocaleString('en')}`);
+        for (const frame of framesOf(data)) {
+          if (frame.tenant !== tenant) continue;
+          copies++;
+          held.push({ ...frame, sequence });
+        }
+        if (held.length < mostNames) return;
+        await settle(held);
+        held = [];
+      },
+    });
+    await settle(held);
+    close(Number.POSITIVE_INFINITY);
+  }
+  return { tenant, total, copies, difference, faultCount, faults };
+}
+
+/** Events of a copy whose event_id another event of it has too. */
+async function repeatedIn(jsm: JetStreamManager, stream: string, copy: Copy): Promise<number> {
+  const message = await jsm.direct.getMessage(stream, { seq: copy.sequence });
+  if (message === null) return 0;
+  const { events } = fromBinary(StoredBatchSchema, message.data.subarray(copy.from, copy.to));
+  return events.length - new Set(events.map(({ eventId }) => eventId)).size;
+}

@@ -1,0 +1,139 @@
+/**
+ * `sluice where <event_id|batch_id> [--tenant t] [--day d] [--json]`: the command line of where.ts.
+ * Exit code 0: found. 2: nothing is known of it. 1: could not be looked for.
+ */
+import { jetstreamManager } from '@nats-io/jetstream';
+import { parseArgv, resolveOptions, whereOptions } from '../lib/config/index.js';
+import { UsageError } from '../lib/errors.js';
+import { createLog } from '../lib/log.js';
+import { readShards } from '../lib/log-streams.js';
+import { connectNats } from '../lib/nats.js';
+import { tenantIdPattern } from '../lib/subjects.js';
+import { listTenants } from '../lib/tenants.js';
+import { eventsTable } from './connect.js';
+import { ledgerSink, type StoredRows } from './ledger-sink.js';
+import { progressLine } from './progress-line.js';
+import { connectWarehouse } from './warehouse.js';
+import { type JudgedCopy, type Letter, type Whereabouts, where } from './where.js';
+
+const dayPattern = /^\d{4}-\d{2}-\d{2}$/;
+/** Both ids are at most 64 bytes. */
+const maxIdBytes = 64;
+
+const time = (ms: number | undefined): string => (ms === undefined ? 'at a time unknown' : new Date(ms).toISOString());
+
+const blockText = (row: StoredRows): string =>
+  `block ${row.block} of shard ${row.shard} (messages ${row.lo} to ${row.hi} of stream ${row.generation}, day ${row.day})`;
+
+function copyText(copy: JudgedCopy): string[] {
+  const of = copy.eventIndex === undefined ? '' : `event ${copy.eventIndex} of `;
+  const state = {
+    stored: () =>
+      `stored: ${copy.rows?.rows} row${copy.rows?.rows === 1 ? '' : 's'} in ${copy.rows === undefined ? '' : blockText(copy.rows)}`,
+    duplicate: () => 'left out as a duplicate: another copy of the batch is stored',
+    dead: () => `dead-lettered: ${copy.reason}`,
+    'in flight': () => 'in the log, not in the warehouse yet',
+    gone: () => 'loaded, but without a row now: erased since (`sluice erase`), or lost: `sluice audit` tells which',
+  }[copy.state]();
+  return [
+    `${of}batch ${copy.batchId} of ${copy.tenant}, ${copy.events} event${copy.events === 1 ? '' : 's'}, attempt ${copy.attempt || 'unknown'}`,
+    `  accepted  ${time(copy.receivedAtMs)} by the gateway, ${time(copy.loggedAtMs)} by the log`,
+    `  log       ${copy.stream}, sequence ${copy.sequence}, place ${copy.index} in the message`,
+    `  ${state}`,
+  ];
+}
+
+const rowText = (row: StoredRows): string[] => [
+  `batch ${row.batchId} of ${row.tenant}, attempt ${row.attempt || 'unknown'}`,
+  `  accepted  ${time(row.receivedAtMs)} by the gateway; its message has left the log`,
+  `  stored: ${row.rows} row${row.rows === 1 ? '' : 's'} in ${blockText(row)}`,
+];
+
+const letterText = (letter: Letter): string[] => [
+  letter.batchId === ''
+    ? `a message of ${letter.tenant} that is no batch`
+    : `batch ${letter.batchId} of ${letter.tenant}`,
+  `  log       shard ${letter.shard}, sequence ${letter.sequence} of stream ${letter.generation}, place ${letter.index}; it has left the log`,
+  `  dead-lettered ${time(letter.timeMs)}: ${letter.reason} (DEAD, sequence ${letter.deadSequence})`,
+];
+
+function unknownText(id: string, tenant: string, day: string): string[] {
+  return [
+    `${id} is not known, neither as an event_id nor as a batch_id:`,
+    '  - it was never accepted (a client that has no acknowledgement must send again), or',
+    '  - it was stored and has gone since: erased, or its day dropped by retention, or',
+    ...(tenant === '' ? [] : [`  - it is not of ${tenant}: try without --tenant, or`]),
+    ...(day === '' ? [] : [`  - it was stored on another day than ${day}: try without --day, or`]),
+    '  - it was refused: an event that breaks the contract is told in the answer, and not kept.',
+  ];
+}
+
+function textOf(found: Whereabouts, tenant: string, day: string): string[] {
+  if (found.kind === 'unknown') return unknownText(found.id, tenant, day);
+  return [
+    ...found.copies.flatMap(copyText),
+    ...found.rows.flatMap(rowText),
+    ...found.dead.flatMap(letterText),
+    ...(found.more ? ['… and more copies'] : []),
+  ];
+}
+
+async function main(): Promise<number> {
+  const words = process.argv.slice(2);
+  const id = words.pop();
+  if (id === undefined || id === '' || id.startsWith('--')) {
+    throw new UsageError('Say what to look for: sluice where <event_id or batch_id>.');
+  }
+  if (Buffer.byteLength(id) > maxIdBytes) {
+    throw new UsageError(`Event and batch ids have at most ${maxIdBytes} bytes; this is longer.`);
+  }
+  const config = resolveOptions(whereOptions, parseArgv(words, whereOptions));
+  const { tenant, day } = config;
+  if (tenant !== '' && !tenantIdPattern.test(tenant)) {
+    throw new UsageError(`"${tenant}" is not a tenant id: see \`sluice tenant list\`.`);
+  }
+  if (day !== '' && !(dayPattern.test(day) && !Number.isNaN(Date.parse(day)))) {
+    throw new UsageError(`--day: "${day}" is not a day such as 2026-01-31.`);
+  }
+  const log = createLog('where', config.logLevel);
+  const nc = await connectNats({ servers: config.natsUrl, name: 'sluice where', log, timeoutMs: 5_000 });
+  const warehouse = connectWarehouse(config, log);
+  const progress = progressLine(process.stderr);
+  try {
+    const shards = await readShards(nc);
+    if (shards === undefined) throw new UsageError('No gateway has ever started here: there is nothing to look for.');
+    const tenants = tenant === '' ? [...new Set((await listTenants(nc)).map((record) => record.tenant))] : [tenant];
+    const found = await where(
+      {
+        nc,
+        jsm: await jetstreamManager(nc, { checkAPI: false }),
+        sink: ledgerSink(warehouse, eventsTable(config.clickhouseDatabase)),
+        shards,
+        tenants,
+        oneTenant: tenant !== '',
+        day: day === '' ? undefined : day,
+        progress: progress.show,
+        log,
+      },
+      id,
+    );
+    progress.end();
+    const lines = config.json ? [JSON.stringify(found)] : textOf(found, tenant, day);
+    process.stdout.write(`${lines.join('\n')}\n`);
+    return found.kind === 'unknown' ? 2 : 0;
+  } finally {
+    progress.end();
+    await warehouse.close();
+    await nc.close();
+  }
+}
+
+main().then(
+  (code) => {
+    process.exitCode = code;
+  },
+  (error: unknown) => {
+    process.stderr.write(`${error instanceof UsageError ? error.message : String(error)}\n`);
+    process.exitCode = 1;
+  },
+);

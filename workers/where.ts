@@ -1,0 +1,246 @@
+/**
+ * What became of one event or batch: every copy that the log still has, the rows in the warehouse, the dead letters. Reads only.
+ *
+ * The log is read first and the warehouse afterwards: what is loaded and trimmed in between is then found there.
+ */
+import { fromBinary } from '@bufbuild/protobuf';
+import { timestampMs } from '@bufbuild/protobuf/wkt';
+import type { JetStreamManager } from '@nats-io/jetstream';
+import type { NatsConnection } from '@nats-io/nats-core';
+import { type StoredBatch, StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
+import type { Log } from '../lib/log.js';
+import { shardStream } from '../lib/subjects.js';
+import { type DeadLetter, scanDead } from './dead-scan.js';
+import { generationOf, isStreamMissing } from './fetch.js';
+import { type BatchName, type LedgerSink, mostNames, type StoredRows } from './ledger-sink.js';
+import { scanLog } from './log-scan.js';
+import { framesOf } from './stored-frames.js';
+
+/** One copy of a batch in the log. */
+export interface LogCopy extends BatchName {
+  readonly stream: string;
+  readonly shard: number;
+  readonly generation: string;
+  readonly sequence: number;
+  /** Place of the batch in its message, from 0. */
+  readonly index: number;
+  readonly attempt: number;
+  readonly events: number;
+  /** Place of the event in the batch, from 0; undefined when a batch was asked for. */
+  readonly eventIndex: number | undefined;
+  /** By the gateway's clock; ms since 1970. Undefined when the batch cannot be decoded. */
+  readonly receivedAtMs: number | undefined;
+  /** By JetStream's clock. */
+  readonly loggedAtMs: number;
+}
+
+/**
+ * - `stored`: its events are rows of its block
+ * - `duplicate`: left out, because another copy of the batch is stored
+ * - `dead`: set aside, see the reason
+ * - `in flight`: in the log, not loaded yet
+ * - `gone`: loaded, and neither it nor another copy has rows: erased since, or lost
+ */
+export type CopyState = 'stored' | 'duplicate' | 'dead' | 'in flight' | 'gone';
+
+export interface JudgedCopy extends LogCopy {
+  readonly state: CopyState;
+  /** Rows of the copy, where it is stored. */
+  readonly rows: StoredRows | undefined;
+  readonly reason: string | undefined;
+}
+
+export type Letter = Omit<DeadLetter, 'data'>;
+
+export interface Whereabouts {
+  readonly id: string;
+  readonly kind: 'batch' | 'event' | 'unknown';
+  readonly copies: readonly JudgedCopy[];
+  /** Rows whose message has left the log; those of `copies` are there. */
+  readonly rows: readonly StoredRows[];
+  /** Dead letters whose message has left the log. */
+  readonly dead: readonly Letter[];
+  /** There were more copies than are told. */
+  readonly more: boolean;
+}
+
+export interface WhereOptions {
+  readonly nc: NatsConnection;
+  readonly jsm: JetStreamManager;
+  readonly sink: LedgerSink;
+  readonly shards: number;
+  /** Whose it may be. */
+  readonly tenants: readonly string[];
+  /** `tenants` is just the one that was asked for. */
+  readonly oneTenant: boolean;
+  /** Where events are looked for in the warehouse. @default all days */
+  readonly day?: string | undefined;
+  readonly progress: (text: string) => void;
+  readonly log: Log;
+}
+
+/** Copies that are told. */
+const mostCopies = 1_000;
+const mostLetters = 1_000_000;
+
+const nameOf = ({ tenant, batchId }: BatchName): string => `${tenant}\0${batchId}`;
+
+/** Looks for an event_id or batch_id. Rejects when log or warehouse cannot be read. */
+export async function where(options: WhereOptions, id: string): Promise<Whereabouts> {
+  const { sink, tenants, oneTenant } = options;
+  const { copies, more } = await copiesOf(options, id);
+  const letters = await lettersOf(options, id);
+
+  const named = new Map<string, BatchName>();
+  for (const name of [...copies, ...letters]) if (name.batchId !== '') named.set(nameOf(name), name);
+  const asBatch = tenants.map((tenant) => ({ tenant, batchId: id }));
+  for (const name of asBatch) named.set(nameOf(name), name);
+  const names = [...named.values()];
+  const rows: StoredRows[] = [];
+  for (let i = 0; i < names.length; i += mostNames) rows.push(...(await sink.rowsOf(names.slice(i, i + mostNames))));
+
+  const isBatch = [...copies, ...letters, ...rows].some(({ batchId }) => batchId === id);
+  let found = rows.filter(({ batchId }) => batchId === id);
+  if (!isBatch) {
+    found = [];
+    const days = (await sink.days()).filter((day) => options.day === undefined || day === options.day);
+    for (const [i, day] of days.entries()) {
+      options.progress(`looking through ${day}, day ${i + 1} of ${days.length}`);
+      found.push(...(await sink.eventsOn(day, id, oneTenant ? tenants[0] : undefined)));
+    }
+  }
+  const groups = await sink.groups();
+  const judged = isBatch ? copies.filter(({ batchId }) => batchId === id) : copies;
+  const told = new Set<StoredRows>();
+  const result = judged.map((copy): JudgedCopy => {
+    const letter = letters.find(
+      ({ shard, generation, sequence, index }) =>
+        shard === copy.shard && generation === copy.generation && sequence === copy.sequence && index === copy.index,
+    );
+    const hi = groups.find(({ shard, generation }) => shard === copy.shard && generation === copy.generation)?.hi ?? 0;
+    const own = found.find(
+      (row) =>
+        nameOf(row) === nameOf(copy) &&
+        row.shard === copy.shard &&
+        row.generation === copy.generation &&
+        row.attempt === copy.attempt &&
+        row.lo <= copy.sequence &&
+        copy.sequence <= row.hi &&
+        !told.has(row),
+    );
+    if (own !== undefined) told.add(own);
+    const state: CopyState =
+      letter !== undefined
+        ? 'dead'
+        : copy.sequence > hi
+          ? 'in flight'
+          : own !== undefined
+            ? 'stored'
+            : found.some((row) => nameOf(row) === nameOf(copy))
+              ? 'duplicate'
+              : 'gone';
+    return { ...copy, state, rows: own, reason: letter?.reason };
+  });
+  const dead = letters
+    .filter((letter) => !isBatch || letter.batchId === id || letter.batchId === '')
+    .filter(
+      (letter) =>
+        !judged.some(
+          (copy) =>
+            copy.shard === letter.shard &&
+            copy.generation === letter.generation &&
+            copy.sequence === letter.sequence &&
+            copy.index === letter.index,
+        ),
+    );
+  const rest = found.filter((row) => !told.has(row));
+  const kind = isBatch ? 'batch' : result.length + rest.length + dead.length > 0 ? 'event' : 'unknown';
+  return { id, kind, copies: result, rows: rest, dead, more };
+}
+
+/** Copies of the batch of this id, and of those that hold an event of this id. */
+async function copiesOf(options: WhereOptions, id: string): Promise<{ copies: LogCopy[]; more: boolean }> {
+  const { nc, jsm, tenants, oneTenant, log } = options;
+  const copies: LogCopy[] = [];
+  const needle = Buffer.from(id);
+  let more = false;
+  for (let shard = 0; shard < options.shards; shard++) {
+    const stream = shardStream(shard);
+    const info = await jsm.streams.info(stream).catch((error: unknown) => {
+      if (isStreamMissing(error)) return undefined;
+      throw error;
+    });
+    if (info === undefined || info.state.messages === 0) continue;
+    const generation = generationOf(info);
+    await scanLog({
+      nc,
+      jsm,
+      stream,
+      generation,
+      from: info.state.first_seq,
+      to: info.state.last_seq,
+      log,
+      onMessage({ sequence, timeMs, data }) {
+        options.progress(`${stream}: message ${sequence} of ${info.state.last_seq}`);
+        const bytes = Buffer.from(data.buffer, data.byteOffset, data.length);
+        if (!bytes.includes(needle)) return;
+        for (const frame of framesOf(data)) {
+          if (oneTenant && frame.tenant !== tenants[0]) continue;
+          const stored = bytes.subarray(frame.from, frame.to);
+          if (frame.batchId !== id && !stored.includes(needle)) continue;
+          const decoded = decodedFrom(stored);
+          const asEvent = decoded?.events.findIndex(({ eventId }) => eventId === id) ?? -1;
+          if (frame.batchId !== id && asEvent < 0) continue;
+          if (copies.length >= mostCopies) {
+            more = true;
+            return;
+          }
+          const { tenant, batchId, index, attempt, events } = frame;
+          copies.push({
+            tenant,
+            batchId,
+            stream,
+            shard,
+            generation,
+            sequence,
+            index,
+            attempt,
+            events,
+            eventIndex: batchId === id ? undefined : asEvent,
+            receivedAtMs: decoded?.receivedAt === undefined ? undefined : timestampMs(decoded.receivedAt),
+            loggedAtMs: timeMs,
+          });
+        }
+      },
+    });
+  }
+  return { copies, more };
+}
+
+/** Undefined for bytes that nobody can decode; when the batch was set aside for it, the reason says more. */
+function decodedFrom(stored: Uint8Array): StoredBatch | undefined {
+  try {
+    return fromBinary(StoredBatchSchema, stored);
+  } catch {
+    return undefined;
+  }
+}
+
+/** Dead letters of the batch of this id, or whose bytes have it. A copy that is there twice is told once. */
+async function lettersOf(options: WhereOptions, id: string): Promise<Letter[]> {
+  const needle = Buffer.from(id);
+  const letters = new Map<string, Letter>();
+  await scanDead({
+    nc: options.nc,
+    jsm: options.jsm,
+    tenant: options.oneTenant ? options.tenants[0] : undefined,
+    most: mostLetters,
+    onLetter({ data, ...letter }) {
+      options.progress(`dead letters: ${letter.deadSequence}`);
+      if (letter.batchId !== id && !Buffer.from(data.buffer, data.byteOffset, data.length).includes(needle)) return;
+      if (letters.size >= mostCopies) return;
+      letters.set(`${letter.shard} ${letter.generation} ${letter.sequence} ${letter.index}`, letter);
+    },
+  });
+  return [...letters.values()];
+}
