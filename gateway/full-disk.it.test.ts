@@ -49,8 +49,7 @@ test('a log whose disk is full acknowledges nothing that it does not have, and g
           });
           await assertAllStored(nats, acked);
         }),
-      disk.folder,
-      'max_file_store: 1GB',
+      { parent: disk.folder, jetstream: 'max_file_store: 1GB' },
     ),
   );
 });
@@ -70,8 +69,7 @@ test('streams that JetStream has no room for are named, with what to do', () =>
       await ingest.drain(100);
       await (await connecting).close();
     },
-    undefined,
-    'max_file_store: 8MB',
+    { jetstream: 'max_file_store: 8MB' },
   ));
 
 test.run();

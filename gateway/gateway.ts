@@ -66,7 +66,7 @@ export async function startGateway(config: GatewayConfig, { nats, log }: Gateway
     // Told by whoever publishes.
     () => {},
   );
-  const tenants = pendingTenants({ open: async () => watchTenants(await nats, log), log });
+  const tenants = pendingTenants({ open: async () => watchTenants(await nats, log, config.replicas), log });
   const keys = watchKeys(tenants);
   metrics.observe({ keyCache: () => tenants.stats(), openStreams: () => keys.size });
 

@@ -89,6 +89,7 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
         onStream: (shard, info) => {
           if (!closed && mine === epoch) onStream(shard, generationOf(info));
         },
+        log,
       });
       if (closed || mine !== epoch) return;
       shards = count;

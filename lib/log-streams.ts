@@ -5,16 +5,13 @@
  * it: a retry must land where the first send went (docs/design.md, section 4). Later gateways read it and ignore their
  * own option.
  */
-import {
-  JetStreamApiError,
-  type JetStreamManager,
-  jetstreamManager,
-  type StreamConfig,
-  type StreamInfo,
-} from '@nats-io/jetstream';
+import { JetStreamApiError, type JetStreamManager, jetstreamManager, type StreamInfo } from '@nats-io/jetstream';
 import { Kvm } from '@nats-io/kv';
 import type { NatsConnection } from '@nats-io/transport-node';
+import { openBucket } from './buckets.js';
 import { UsageError } from './errors.js';
+import type { Log } from './log.js';
+import { replicatesFrom, replicatesSafely } from './nats-version.js';
 import { settingsBucket, shardStream, shardSubjects } from './subjects.js';
 
 export interface ShardOptions {
@@ -26,6 +23,7 @@ export interface ShardOptions {
   readonly maxBytes: number;
   /** Told of each stream, as it was found or made. */
   readonly onStream?: (shard: number, info: StreamInfo) => void;
+  readonly log?: Log;
 }
 
 /** Identity of a stream, for the `_stream` column: the moment it was made. */
@@ -48,10 +46,31 @@ const storageFull = 10047;
  * @throws UsageError when a stream of that name exists with settings that could lose events.
  */
 export async function ensureShards(nc: NatsConnection, options: ShardOptions): Promise<number> {
+  refuseReplicas(nc, 'This gateway is to use', options.replicas);
   const shards = await settleShards(nc, options);
   const jsm = await jetstreamManager(nc, { checkAPI: false });
-  for (let shard = 0; shard < shards; shard++) await ensureStream(jsm, shard, options);
+  for (let shard = 0; shard < shards; shard++) {
+    const { name, num_replicas: has } = (await ensureStream(jsm, shard, options)).config;
+    refuseReplicas(nc, `The stream ${name} has`, has);
+    // Replicas of streams are the operator's to change: it moves all of their messages.
+    if (has < options.replicas) {
+      options.log?.warn(
+        { stream: name, has, wanted: options.replicas },
+        `the stream has fewer replicas than --replicas says: nats stream edit ${name} --replicas ${options.replicas}`,
+      );
+    }
+  }
   return shards;
+}
+
+/** @throws UsageError when the connected server's replicas are not to be trusted (lib/nats-version.ts) */
+function refuseReplicas(nc: NatsConnection, subject: string, replicas: number): void {
+  const version = nc.info?.version;
+  if (replicas <= 1 || version === undefined || replicatesSafely(version)) return;
+  throw new UsageError(
+    `${subject} ${replicas} replicas, and nats-server ${version} has lost acknowledged messages of replicated streams when its ` +
+      `nodes were killed: upgrade all nodes to ${replicatesFrom} or newer, or use one replica.`,
+  );
 }
 
 /** The number of shards of the installation, or undefined when no gateway has ever started. */
@@ -67,7 +86,12 @@ export async function readShards(nc: NatsConnection): Promise<number | undefined
 }
 
 async function settleShards(nc: NatsConnection, options: ShardOptions): Promise<number> {
-  const kv = await new Kvm(nc).create(settingsBucket, { replicas: options.replicas, history: 1 });
+  const kv = await openBucket(nc, settingsBucket, {
+    replicas: options.replicas,
+    onFewer: (bucket, has, error) =>
+      options.log?.warn({ bucket, has, error: String(error) }, 'the bucket has fewer replicas'),
+    history: 1,
+  });
   const known = await kv.get(shardsKey);
   if (known !== null) return parseShards(known.string());
   try {
@@ -92,13 +116,12 @@ function parseShards(text: string): number {
   return shards;
 }
 
-async function ensureStream(jsm: JetStreamManager, shard: number, options: ShardOptions): Promise<void> {
+async function ensureStream(jsm: JetStreamManager, shard: number, options: ShardOptions): Promise<StreamInfo> {
   const name = shardStream(shard);
   try {
-    const info = await jsm.streams.info(name);
-    verify(info.config, shard);
+    const info = verified(await jsm.streams.info(name), shard);
     options.onStream?.(shard, info);
-    return;
+    return info;
   } catch (error) {
     if (!isApiError(error, streamNotFound)) throw error;
   }
@@ -118,6 +141,7 @@ async function ensureStream(jsm: JetStreamManager, shard: number, options: Shard
       allow_direct: true,
     });
     options.onStream?.(shard, made);
+    return made;
   } catch (error) {
     // JetStream sets a stream's max_bytes aside when it is made, so that streams cannot outgrow the disk later.
     if (isApiError(error, storageFull) || isApiError(error, accountFull)) {
@@ -127,14 +151,15 @@ async function ensureStream(jsm: JetStreamManager, shard: number, options: Shard
     }
     // Another gateway created it meanwhile, with other limits.
     if (!isApiError(error, streamNameInUse)) throw error;
-    const info = await jsm.streams.info(name);
-    verify(info.config, shard);
+    const info = verified(await jsm.streams.info(name), shard);
     options.onStream?.(shard, info);
+    return info;
   }
 }
 
 /** Only what correctness rests on. Size and replicas belong to the operator, who may have changed them. */
-function verify(config: StreamConfig, shard: number): void {
+function verified(info: StreamInfo, shard: number): StreamInfo {
+  const { config } = info;
   const wanted = { retention: 'limits', discard: 'new', storage: 'file' } as const;
   for (const [setting, value] of Object.entries(wanted)) {
     const actual = config[setting as keyof typeof wanted];
@@ -154,6 +179,7 @@ function verify(config: StreamConfig, shard: number): void {
       `The stream ${config.name} does not listen to ${shardSubjects(shard)}: add this subject, or remove the stream if it is not Sluice's.`,
     );
   }
+  return info;
 }
 
 const isApiError = (error: unknown, code: number): boolean => error instanceof JetStreamApiError && error.code === code;

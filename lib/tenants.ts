@@ -6,8 +6,9 @@
  * key id, with the SHA-256 of the whole key; a fast hash is enough, because nobody can guess 192 random bits.
  */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
-import { type KV, type KvEntry, Kvm } from '@nats-io/kv';
+import type { KV, KvEntry } from '@nats-io/kv';
 import type { NatsConnection } from '@nats-io/transport-node';
+import { installationReplicas, openBucket } from './buckets.js';
 import { SluiceError, UsageError } from './errors.js';
 import type { Log } from './log.js';
 import { tenantIdPattern, tenantsBucket } from './subjects.js';
@@ -54,9 +55,17 @@ const maxNoteChars = 256;
 
 const hashOf = (key: string): Buffer => createHash('sha256').update(key).digest();
 
-async function bucket(nc: NatsConnection): Promise<KV> {
-  return new Kvm(nc).create(tenantsBucket, { history: 1, description: 'Sluice tenants and their hashed keys' });
+async function bucket(nc: NatsConnection, replicas: number, log?: Log): Promise<KV> {
+  return openBucket(nc, tenantsBucket, {
+    replicas,
+    onFewer: (name, has, error) =>
+      log?.warn({ bucket: name, has, error: String(error) }, 'the bucket has fewer replicas'),
+    history: 1,
+    description: 'Sluice tenants and their hashed keys',
+  });
 }
+
+const bucketForTools = async (nc: NatsConnection): Promise<KV> => bucket(nc, await installationReplicas(nc));
 
 function recordOf(entry: KvEntry): TenantRecord | undefined {
   if (entry.operation !== 'PUT') return undefined;
@@ -69,8 +78,9 @@ function recordOf(entry: KvEntry): TenantRecord | undefined {
 /**
  * A live copy of the bucket. While NATS is away the last known copy serves; the watch goes on by itself afterwards.
  * Resolves when the first full copy has arrived.
+ * @param replicas JetStream replicas of the bucket, at least
  */
-export async function watchTenants(nc: NatsConnection, log: Log): Promise<TenantDirectory> {
+export async function watchTenants(nc: NatsConnection, log: Log, replicas = 1): Promise<TenantDirectory> {
   const active = new Map<string, { caller: Caller; hash: Buffer }>();
   const cache = new Map<string, Caller>();
   const listeners = new Set<(keyId: string) => void>();
@@ -103,7 +113,7 @@ export async function watchTenants(nc: NatsConnection, log: Log): Promise<Tenant
     active.set(entry.key, { caller: Object.freeze({ tenant: record.tenant, keyId: entry.key }), hash });
   };
 
-  const kv = await bucket(nc);
+  const kv = await bucket(nc, replicas, log);
   const watch = await kv.watch();
   let firstCopy: () => void = () => {};
   const first = new Promise<void>((resolve) => {
@@ -189,14 +199,14 @@ export async function addTenant(
     note: options.note ?? '',
     createdAt: new Date().toISOString(),
   };
-  const kv = await bucket(nc);
+  const kv = await bucketForTools(nc);
   await kv.create(keyId, JSON.stringify(record));
   return { tenant: options.tenant, keyId, key };
 }
 
 /** Every key, by tenant and age, the revoked ones too. */
 export async function listTenants(nc: NatsConnection): Promise<TenantRecord[]> {
-  const kv = await bucket(nc);
+  const kv = await bucketForTools(nc);
   const records: TenantRecord[] = [];
   const ids: string[] = [];
   for await (const keyId of await kv.keys()) ids.push(keyId);
@@ -213,7 +223,7 @@ export async function listTenants(nc: NatsConnection): Promise<TenantRecord[]> {
  * @throws UsageError when there is no such key
  */
 export async function revokeKey(nc: NatsConnection, keyId: string): Promise<void> {
-  const kv = await bucket(nc);
+  const kv = await bucketForTools(nc);
   const entry = /^[0-9a-f]{12}$/.test(keyId) ? await kv.get(keyId) : null;
   const record = entry === null ? undefined : recordOf(entry);
   if (entry === null || record === undefined) {

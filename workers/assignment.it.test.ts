@@ -4,7 +4,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { silentLog } from '../lib/log.js';
 import { withNats } from '../lib/testing/nats.js';
-import { type Assignment, joinWorkers } from './assignment.js';
+import { type Assignment, expiryMs, joinWorkers } from './assignment.js';
 
 interface TestWorker {
   readonly nc: NatsConnection;
@@ -72,6 +72,23 @@ test('workers find each other again after nats-server was killed and forgot the 
     await until('three share', () => are(a, [0, 3]) && are(b, [1]) && are(c, [2]));
     for (const worker of [a, b, c]) await worker.assignment.leave();
     await Promise.all([a, b, c].map((worker) => worker.nc.close()));
+  });
+});
+
+test('workers that were there before make the forgotten bucket again, and notice who dies', async () => {
+  await withNats(async (nats) => {
+    const a = await join(nats.url, 'a');
+    const b = await join(nats.url, 'b');
+    await until('two share', () => are(a, [0, 2]) && are(b, [1, 3]));
+    nats.process().kill('SIGKILL');
+    await nats.restart();
+    // Long enough that they have forgotten each other, unless they meet again.
+    await new Promise((resolve) => setTimeout(resolve, expiryMs + 2_000));
+    await b.nc.close();
+    await until('a has all', () => are(a, [0, 1, 2, 3]));
+    await a.assignment.leave();
+    await a.nc.close();
+    await b.assignment.leave();
   });
 });
 

@@ -5,8 +5,9 @@
  * Views differ for a moment when a worker comes or goes, and then two load the same shard. That is harmless: the
  * warehouse stores each block once (L2), so this file is about not wasting work, never about correctness.
  */
-import { type KV, Kvm } from '@nats-io/kv';
+import type { KV } from '@nats-io/kv';
 import type { NatsConnection } from '@nats-io/nats-core';
+import { openBucket } from '../lib/buckets.js';
 import type { Log } from '../lib/log.js';
 import { workersBucket } from '../lib/subjects.js';
 
@@ -50,12 +51,16 @@ export interface AssignmentOptions {
 /** Joins the live workers. Rejects when the bucket cannot be reached at first; later losses are sat out. */
 export async function joinWorkers(options: AssignmentOptions): Promise<Assignment> {
   const { nc, worker, shards, log } = options;
-  const bucket: KV = await new Kvm(nc).create(workersBucket, {
-    ttl: expiryMs,
-    history: 1,
-    replicas: options.replicas,
-    storage: 'memory',
-  });
+  const open = (): Promise<KV> =>
+    openBucket(nc, workersBucket, {
+      replicas: options.replicas,
+      onFewer: (name, has, error) =>
+        log.warn({ bucket: name, has, error: String(error) }, 'the bucket has fewer replicas'),
+      ttl: expiryMs,
+      history: 1,
+      storage: 'memory',
+    });
+  const bucket = await open();
   const heard = new Map<string, number>();
   let own: readonly number[] | undefined;
   let view = { index: 0, workers: 1 };
@@ -96,12 +101,8 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
       await bucket.put(worker, new Uint8Array());
     } catch (error) {
       if (!left) log.debug({ error: String(error) }, 'cannot say that this worker lives');
-      // A nats-server without disk for this bucket forgets it when it restarts.
-      if (!left && String(error).includes('no responders')) {
-        await new Kvm(nc)
-          .create(workersBucket, { ttl: expiryMs, history: 1, replicas: options.replicas, storage: 'memory' })
-          .catch(() => undefined);
-      }
+      // A nats-server forgets a bucket without disk when it restarts; so does a cluster when all of its nodes do.
+      if (!left && error instanceof Error && error.name === 'JetStreamNotEnabled') await open().catch(() => undefined);
     }
   }
 

@@ -28,6 +28,7 @@ import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import { jetstreamManager } from '@nats-io/jetstream';
 import { Kvm } from '@nats-io/kv';
+import { installationReplicas } from '../lib/buckets.js';
 import { parseArgv, resolveOptions, workerOptions } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
 import { armFailpoint } from '../lib/failpoint.js';
@@ -110,9 +111,10 @@ async function main(): Promise<void> {
   );
 
   const worker = `${hostname().replace(/[^A-Za-z0-9]/g, '-')}-${process.pid}-${randomBytes(3).toString('hex')}`;
-  const assignment: Assignment = await patiently('the other workers', log, stop.signal, () =>
-    joinWorkers({ nc, worker, shards, replicas: 1, onChange: (own) => pool.assign(own), log }),
-  );
+  const assignment: Assignment = await patiently('the other workers', log, stop.signal, async () => {
+    const replicas = await installationReplicas(nc);
+    return joinWorkers({ nc, worker, shards, replicas, onChange: (own) => pool.assign(own), log });
+  });
 
   /** One worker sees to retention; two would do no harm. */
   async function retain(): Promise<void> {

@@ -31,6 +31,25 @@ export async function freePort(): Promise<number> {
   });
 }
 
+export interface NatsSettings {
+  /** nats-server's path, or its name on the PATH. @default 'nats-server' */
+  readonly program?: string;
+  /** Where folders are made. @default the system's temporary folder */
+  readonly parent?: string;
+  /** More settings of JetStream, e.g. `sync_interval: always`. @default none */
+  readonly jetstream?: string;
+}
+
+/** Servers that Debian keeps out of the PATH are found too. */
+export const natsEnvironment = (): NodeJS.ProcessEnv => ({
+  ...process.env,
+  PATH: `${process.env.PATH ?? ''}:/usr/sbin:/usr/local/sbin`,
+});
+
+/** The `jetstream` block of a configuration. */
+export const jetstreamBlock = (folder: string, { jetstream = '' }: NatsSettings): string =>
+  `jetstream { store_dir: ${JSON.stringify(folder)}, ${jetstream} }\n`;
+
 async function untilUp(port: number, child: ChildProcess): Promise<NatsConnection> {
   for (let i = 0; i < 100; i++) {
     if (child.exitCode !== null) {
@@ -50,24 +69,14 @@ async function untilUp(port: number, child: ChildProcess): Promise<NatsConnectio
   throw new Error(`nats-server did not answer on port ${port} within 5 s`);
 }
 
-/**
- * Runs `use` with a server, and ends the server whatever happens.
- * @param parent where its folder is made
- * @param more settings of JetStream
- */
-export async function withNats<T>(use: (nats: TestNats) => Promise<T>, parent = tmpdir(), more = ''): Promise<T> {
+/** Runs `use` with a server, and ends the server whatever happens. */
+export async function withNats<T>(use: (nats: TestNats) => Promise<T>, settings: NatsSettings = {}): Promise<T> {
   const port = await freePort();
-  const dir = await mkdtemp(join(parent, 'sluice-nats-'));
+  const dir = await mkdtemp(join(settings.parent ?? tmpdir(), 'sluice-nats-'));
   const config = join(dir, 'nats.conf');
-  await writeFile(
-    config,
-    `listen: "127.0.0.1:${port}"\nmax_payload: 8MB\njetstream { store_dir: "${dir}", ${more} }\n`,
-  );
+  await writeFile(config, `listen: "127.0.0.1:${port}"\nmax_payload: 8MB\n${jetstreamBlock(dir, settings)}`);
   const start = () =>
-    spawn('nats-server', ['-c', config], {
-      stdio: 'ignore',
-      env: { ...process.env, PATH: `${process.env.PATH ?? ''}:/usr/sbin:/usr/local/sbin` },
-    });
+    spawn(settings.program ?? 'nats-server', ['-c', config], { stdio: 'ignore', env: natsEnvironment() });
   let child = start();
   const gone = () =>
     new Promise<void>((resolve) => {
