@@ -10,6 +10,7 @@
 import type { JetStreamManager } from '@nats-io/jetstream';
 import { UsageError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
+import { streamInfo } from '../lib/stream-info.js';
 import { shardStream, tenantIdPattern } from '../lib/subjects.js';
 import { generationOf } from './fetch.js';
 import { tableName, warehouseSink } from './loader-sink.js';
@@ -57,7 +58,7 @@ export async function eraseUser(options: EraseOptions): Promise<Erasure> {
   const bounds: string[] = [];
   for (let shard = 0; shard < options.shards; shard++) {
     const stream = shardStream(shard);
-    const before = await jsm.streams.info(stream);
+    const before = await streamInfo(jsm, stream);
     const generation = generationOf(before);
     const { first_seq: first, last_seq: last, messages: present } = before.state;
     let hi = 0;
@@ -68,7 +69,7 @@ export async function eraseUser(options: EraseOptions): Promise<Erasure> {
       await new Promise((resolve) => setTimeout(resolve, 250));
     }
     if (present > 0) unloaded += Math.max(0, last - Math.max(hi, first - 1));
-    if (hi > 0 && generationOf(await jsm.streams.info(stream)) === generation) {
+    if (hi > 0 && generationOf(await streamInfo(jsm, stream)) === generation) {
       messages += (await jsm.streams.purge(stream, { seq: hi + 1 })).purged;
     }
     bounds.push(`NOT (_stream = ${quote(generation)} AND _shard = ${shard} AND _hi > ${hi})`);

@@ -13,6 +13,7 @@ import { AckPolicy, DeliverPolicy, JetStreamApiError, type JetStreamManager } fr
 import { createInbox, type NatsConnection, nanos } from '@nats-io/nats-core';
 import type { Log } from '../lib/log.js';
 import { generationOf } from '../lib/log-streams.js';
+import { streamInfo } from '../lib/stream-info.js';
 import type { LogMessage } from './block.js';
 import { type Delivery, type Feed, openFeed } from './feed.js';
 import type { ByteBudget } from './fetch-budget.js';
@@ -202,7 +203,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
         num_replicas: 1,
       });
       // L8. Asked after the consumer was made: a stream that is still of the old making now was so then.
-      const info = await jsm.streams.info(stream);
+      const info = await streamInfo(jsm, stream);
       if (!current()) return;
       if (generationOf(info) !== generation || info.state.last_seq < received) {
         lost = true;

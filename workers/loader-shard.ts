@@ -6,6 +6,7 @@ import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { failpoint } from '../lib/failpoint.js';
 import type { Log } from '../lib/log.js';
+import { streamInfo } from '../lib/stream-info.js';
 import { settingsBucket, shardStream } from '../lib/subjects.js';
 import { type Block, type BlockLimits, type FlushReason, type LogMessage, startBlock, utcDay } from './block.js';
 import { generationOf, readStream } from './fetch.js';
@@ -103,7 +104,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   });
 
   async function recover(): Promise<ShardState> {
-    const info = await jsm.streams.info(stream);
+    const info = await streamInfo(jsm, stream);
     const generation = generationOf(info);
     // Blocks that matter begin at the stream's first message or, for the last one that was loaded, just before it:
     // one day of margin covers that and clocks that differ among the log's servers.
@@ -299,7 +300,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   /** Looks at the stream: measures how far behind the shard is, and trims (L8). */
   async function round(): Promise<void> {
     const known = committed;
-    const info = await jsm.streams.info(stream);
+    const info = await streamInfo(jsm, stream);
     const state = info.state;
     const oldest = inFlight?.firstTimeMs ?? reader.peek()?.timeMs;
     const depth =

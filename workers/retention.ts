@@ -3,6 +3,7 @@
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { Log } from '../lib/log.js';
+import { streamInfo } from '../lib/stream-info.js';
 import { shardStream } from '../lib/subjects.js';
 import { utcDay } from './block.js';
 import { generationOf, isStreamMissing } from './fetch.js';
@@ -78,7 +79,7 @@ export async function dropOldDays(options: RetentionOptions): Promise<string[]> 
   const streams = new Map<number, StreamStart>();
   for (let shard = 0; shard < shards; shard++) {
     try {
-      const info = await jsm.streams.info(shardStream(shard));
+      const info = await streamInfo(jsm, shardStream(shard));
       streams.set(shard, { generation: generationOf(info), firstSequence: info.state.first_seq });
     } catch (error) {
       if (isStreamMissing(error)) return [];
