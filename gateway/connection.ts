@@ -12,6 +12,8 @@ export interface Ending {
 
 export interface Connection {
   readonly remoteAddress: string | undefined;
+  /** On the monotonic clock (performance.now), ms. */
+  readonly openedAt: number;
   /** Set once, and then for good. */
   readonly ending: Ending | undefined;
   /** Calls back once, at once when it is ending already. Returns the un-subscriber. */
@@ -27,6 +29,7 @@ export function createConnection(remoteAddress: string | undefined): ConnectionC
   let ending: Ending | undefined;
   return {
     remoteAddress,
+    openedAt: performance.now(),
     get ending() {
       return ending;
     },

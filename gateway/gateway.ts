@@ -25,6 +25,7 @@ import { reflectionRoutes } from './reflection.js';
 import { createRpcRoutes, maxJsonBytes } from './routes.js';
 import { createRpcAdapter } from './rpc-adapter.js';
 import { listen } from './server.js';
+import { createStallWatch, watchStalls } from './stall.js';
 import { createTracing } from './tracing.js';
 
 /** Single calls that are read at the same time: far more than it takes to keep two cores busy. */
@@ -49,6 +50,8 @@ export interface Gateway {
   readonly connections: number;
   /** Requests without a complete answer now. */
   readonly requests: number;
+  /** Who deals out its connections stood still for so many ms. */
+  stalled(ms: number): void;
   /** Not ready → no new connections → streams told, requests answered → what is gathered published. */
   drain(): Promise<void>;
 }
@@ -56,7 +59,13 @@ export interface Gateway {
 /** @throws UsageError when the port, the certificate or the key cannot be used */
 export async function startGateway(config: GatewayConfig, { nats, log }: GatewayParts): Promise<Gateway> {
   const metrics = createGatewayMetrics();
-  const ingest = createIngest({ nats, config, metrics, log });
+  let stallCount = 0;
+  const stalls = createStallWatch(config.stallAfter, (ms) => {
+    stallCount++;
+    log.warn({ ms: Math.round(ms) }, 'the gateway stood still: batches on connections of before are checked (L5)');
+  });
+  const endWatch = watchStalls(stalls);
+  const ingest = createIngest({ nats, config, metrics, log, stalls });
   let draining = false;
   let leaveHints: (() => void) | undefined;
   nats.then(
@@ -68,7 +77,7 @@ export async function startGateway(config: GatewayConfig, { nats, log }: Gateway
   );
   const tenants = pendingTenants({ open: async () => watchTenants(await nats, log, config.replicas), log });
   const keys = watchKeys(tenants);
-  metrics.observe({ keyCache: () => tenants.stats(), openStreams: () => keys.size });
+  metrics.observe({ keyCache: () => tenants.stats(), openStreams: () => keys.size, stalls: () => stallCount });
 
   const readiness: Readiness = {
     get ready() {
@@ -138,9 +147,11 @@ export async function startGateway(config: GatewayConfig, { nats, log }: Gateway
     get requests() {
       return server.requests;
     },
+    stalled: (ms) => stalls.stalled(performance.now(), ms),
     async drain() {
       if (draining) return;
       draining = true;
+      endWatch();
       const until = Date.now() + config.drainGrace;
       const served = server.drain('This gateway is going away.', config.drainGrace);
       failpoint('gateway.draining');

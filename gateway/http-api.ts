@@ -17,6 +17,7 @@ import { BatchResultSchema, PublishRequestSchema } from '#gen/sluice/ingest/v1/i
 import { SluiceError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
 import type { TenantDirectory } from '../lib/tenants.js';
+import type { Connection } from './connection.js';
 import type { Readiness } from './health.js';
 import type { GatewayMetrics } from './metrics.js';
 import { type PublishBatch, toBatchResult } from './publish-batch.js';
@@ -51,7 +52,7 @@ const envelope = new Map([
 export function createHttpApi(options: HttpApiOptions): RequestHandler {
   const { tenants, publish, readiness, metrics, log } = options;
 
-  const ingest = async (request: NodeRequest, response: NodeResponse, remote: string | undefined, one: boolean) => {
+  const ingest = async (request: NodeRequest, response: NodeResponse, connection: Connection, one: boolean) => {
     // Before the body: strangers are not read.
     const caller = tenants.lookup(request.headers.authorization);
     const body = await readJson(request, options.maxBodyBytes);
@@ -63,7 +64,8 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
     };
     const call = {
       caller,
-      facts: readFacts(header, remote, options.facts),
+      facts: readFacts(header, connection.remoteAddress, options.facts),
+      openedAt: connection.openedAt,
       deadlineAt: undefined,
       name: one ? 'POST /v1/events' : 'POST /v1/events/batch',
     };
@@ -110,7 +112,7 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
       case '/v1/events':
       case '/v1/events/batch':
         if (!only(request, response, ['POST'])) return;
-        ingest(request, response, connection.remoteAddress, path === '/v1/events').catch((reason: unknown) =>
+        ingest(request, response, connection, path === '/v1/events').catch((reason: unknown) =>
           refuse(response, reason),
         );
         return;

@@ -7,6 +7,7 @@
  *   publish.ts       the window to JetStream; log-wire.ts one message on the socket, payload-pool.ts its buffers
  *   log-connection.ts  whether the log can take batches now
  *   deadlines.ts     callers that stop waiting
+ *   stall.ts         what may have lain in the sockets while the gateway stood still
  *   metrics.ts       the gateway's instruments
  *   clock.ts         time and dice
  *   committed.ts     what the warehouse has; committed-hints.ts hears it from the workers
@@ -14,6 +15,10 @@
  *   I1  A batch is answered as accepted only after JetStream's ack for the message that holds it.
  *   I2  Its bytes count as held from admission until its message is settled, also when the caller has given up before.
  *   I3  No event is decoded: the scanner proves the bytes, and they go on unchanged.
+ *   I4  A batch that was held for longer than `maxHeld` is not published any more: by then its client has sent it again,
+ *       and the workers, who remember for an hour what was sent again (L5), are to hear of the first copy long before that.
+ *   I5  A batch that says attempt 1 is written as 0, "unknown", when it may have lain on its way for so long: read from a
+ *       connection that a stall of this process makes doubtful (stall.ts), or sent longer than `maxHeld` ago by its client's clock.
  *   I4  An acknowledged message whose sequence the warehouse has already (of a log that lost its end, W3) would never be
  *       loaded: its batches are answered as "outcome unknown".
  */
@@ -32,6 +37,7 @@ import { createDeadlines } from './deadlines.js';
 import { type LogConnection, type LogConnectionOptions, watchLog } from './log-connection.js';
 import type { GatewayMetrics } from './metrics.js';
 import { createPublisher, type Outgoing, type Publisher, type Stored } from './publish.js';
+import type { StallWatch } from './stall.js';
 import { type FramedBatch, frameBatch, maxMetadataBytes } from './stored-batch.js';
 
 export interface IngestInput {
@@ -43,6 +49,8 @@ export interface IngestInput {
   /** 0 = unknown. */
   readonly attempt: number;
   readonly sentAt?: { seconds: bigint; nanos: number } | undefined;
+  /** When its connection was opened, on the monotonic clock, ms; undefined: before all else. */
+  readonly openedAt?: number | undefined;
   /** On the clock of Date.now(), ms. Noticed up to 20 ms late. */
   readonly deadlineAt?: number | undefined;
   readonly traceparent?: string | undefined;
@@ -107,9 +115,12 @@ export interface IngestOptions {
     | 'publishTimeout'
     | 'coalesceBytes'
     | 'coalesceDelay'
-  >;
+  > &
+    Partial<Pick<GatewayConfig, 'maxHeld'>>;
   readonly metrics: GatewayMetrics;
   readonly log: Log;
+  /** Undefined: nobody watches, and nothing is doubted. */
+  readonly stalls?: StallWatch | undefined;
 }
 
 /** What a held batch costs beyond its bytes, so that a flood of tiny batches is bounded too. */
@@ -119,6 +130,8 @@ const largeBatchBytes = 32 * 1024;
 /** After "full", a shard is tried again this much later: a refused message costs as much traffic as a stored one. */
 const fullPauseMs = 200;
 const deadlineTickMs = 10;
+/** @default of `maxHeld`, ms */
+const longestHeldMs = 600_000;
 const batchIdPattern = /^[A-Za-z0-9._:/-]{1,64}$/;
 
 /** A batch between admission and its message's outcome. */
@@ -126,6 +139,9 @@ interface Pending {
   readonly tenant: string;
   readonly shard: number;
   readonly cost: number;
+  /** Since when it is held: monotonic ms, and ms since 1970. */
+  readonly heldSince: number;
+  readonly receivedAt: number;
   /** Becomes the answer: the position is filled in when it is known. */
   readonly result: { -readonly [K in keyof IngestResult]: IngestResult[K] };
   /** Undefined once it is in a message, or given up before. */
@@ -138,9 +154,9 @@ interface Pending {
 
 /** Starts the core on NATS. It becomes ready by itself, and again after every loss of the connection. */
 export function createIngest(options: IngestOptions): Ingest {
-  const { nats, config, metrics, log } = options;
+  const { nats, config, metrics, log, stalls } = options;
   const watch: WatchLog = (events) => watchLog({ nats, config, log, ...events });
-  return createIngestCore({ config, metrics, log, clock: systemClock, watch });
+  return createIngestCore({ config, metrics, log, stalls, clock: systemClock, watch });
 }
 
 /** Starts to look after the log; see {@link watchLog}. */
@@ -155,9 +171,9 @@ export interface IngestCoreOptions extends Omit<IngestOptions, 'nats'> {
 
 /** The core with its surroundings given to it: time, dice, and what it knows of the log. */
 export function createIngestCore(options: IngestCoreOptions): Ingest {
-  const { config, metrics, log, clock } = options;
+  const { config, metrics, log, clock, stalls } = options;
   const { now, wall, schedule, random } = clock;
-  const { maxBatchBytes, maxBatchEvents } = config;
+  const { maxBatchBytes, maxBatchEvents, maxHeld = longestHeldMs } = config;
   const scanLimits = { maxEvents: maxBatchEvents };
   let draining = false;
   let publisher: Publisher | undefined;
@@ -273,11 +289,22 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
       retryAfterMs: Math.round(500 + random() * 1_000),
     });
 
+  /** I4. */
+  const heldTooLong = (): SluiceError =>
+    new SluiceError('log_unavailable', 'The gateway held the batch for too long, and did not send it to the log.', {
+      retryAfterMs: Math.round(500 + random() * 1_000),
+    });
+
   /** Joins the batches of a group into one message. The one copy that this core makes. */
   const encode = (group: Group<Pending>, allocate: (size: number) => Buffer): Buffer | undefined => {
     group.sealed = true;
     let size = 0;
-    for (const { framed } of group.items) size += framed?.size ?? 0;
+    const from = now() - maxHeld;
+    const fromWall = wall() - maxHeld;
+    for (const batch of group.items) {
+      if (batch.heldSince < from || batch.receivedAt < fromWall) answer(batch, heldTooLong());
+      size += batch.framed?.size ?? 0;
+    }
     if (size === 0) return undefined;
     const payload = allocate(size);
     let at = 0;
@@ -328,8 +355,9 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
     if (input.batchId !== '' && !batchIdPattern.test(input.batchId)) {
       throw new SluiceError('batch_id_invalid', 'The batch_id is longer than 64 bytes or has other characters.');
     }
+    const heldSince = now();
     const receivedAt = wall();
-    const { deadlineAt } = input;
+    const { deadlineAt, sentAt } = input;
     if (deadlineAt !== undefined && deadlineAt <= receivedAt) {
       throw new SluiceError('deadline', 'The deadline had passed when the batch came.', { retryAfterMs: 0 });
     }
@@ -341,7 +369,12 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
       const scan = scanBatch(batch, scanLimits);
       metrics.scanned(scan.accepted, scan.rejected, scan.rejections);
       // An id that is made here is on no other copy, so its batch is no suspect of the loader's (L5), whatever the caller says.
-      const [batchId, attempt] = input.batchId === '' ? [clock.makeId(), 1] : [input.batchId, input.attempt];
+      const [batchId, said] = input.batchId === '' ? [clock.makeId(), 1] : [input.batchId, input.attempt];
+      // I5
+      const doubted =
+        stalls?.doubts(input.openedAt ?? Number.NEGATIVE_INFINITY, heldSince, receivedAt) === true ||
+        (sentAt !== undefined && Number(sentAt.seconds) * 1_000 < receivedAt - maxHeld);
+      const attempt = said === 1 && doubted && input.batchId !== '' ? 0 : said;
       const { accepted, rejected, rejections } = scan;
       const result: Pending['result'] = { batchId, accepted, rejected, rejections, position: undefined };
       if (accepted === 0) {
@@ -349,7 +382,7 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
         return Promise.resolve(result);
       }
       const shard = shardOf(tenant, batchId, connection.shards);
-      const pause = fullUntil[shard] === undefined ? 0 : fullUntil[shard] - now();
+      const pause = fullUntil[shard] === undefined ? 0 : fullUntil[shard] - heldSince;
       if (pause > 0) {
         throw new SluiceError('log_full', 'The log is full.', {
           retryAfterMs: Math.round((pause + 500) * (0.5 + random())),
@@ -360,7 +393,7 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
         batchId,
         attempt,
         receivedAt,
-        sentAt: input.sentAt,
+        sentAt,
         eventCount: accepted,
         rejectedCount: rejected,
         unknownFields: scan.unknownFields,
@@ -377,6 +410,8 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
           tenant,
           shard,
           cost,
+          heldSince,
+          receivedAt,
           result,
           framed,
           answered: false,

@@ -18,6 +18,7 @@
  *   committed-hints.ts  what workers say of the warehouse; committed.ts is in ingest.ts's map
  *   key-watch.ts      revoked keys; pending-tenants.ts keys before NATS is there
  *   tracing.ts        spans
+ *   stall.ts          standing still is noticed
  *   ingest.ts         the core; its own map is at its head
  */
 import cluster from 'node:cluster';
@@ -55,11 +56,11 @@ process.on('uncaughtException', (error) => {
 });
 
 if (startsOthers(config.processes)) {
-  const { processes: count, metricsPort, drainGrace: graceMs } = config;
+  const { processes: count, metricsPort, drainGrace: graceMs, stallAfter } = config;
   if (metricsPort + count - 1 > 65_535) {
     refuse(new UsageError(`--metrics-port: ${count} processes count up from it, past 65535; choose a lower one.`));
   }
-  runProcesses({ count, argv: process.argv.slice(2), metricsPort, graceMs, log });
+  runProcesses({ count, argv: process.argv.slice(2), metricsPort, graceMs, stallAfter, log });
 } else {
   await serve();
 }
@@ -99,6 +100,10 @@ async function serve(): Promise<void> {
   const started = await startGateway(config, { nats, log }).catch(refuse);
   gateway = started;
   log.info({ host: config.host, port: started.port, tls: config.tlsCert !== '' }, 'listening');
+
+  process.on('message', (message: { stalled?: number }) => {
+    if (message.stalled !== undefined) started.stalled(message.stalled);
+  });
 
   // The parent hears it when batches can be taken, not before.
   const announce = setInterval(() => {

@@ -20,6 +20,8 @@ export interface GatewayGauges {
   readonly publishesQueued: () => number;
   readonly keyCache: () => { hits: number; misses: number };
   readonly openStreams: () => number;
+  /** Times that the gateway stood still. */
+  readonly stalls: () => number;
   /** Batches of streams of durability COMMITTED: accepted and not committed; and so far, what became of them. */
   readonly uncommitted: () => number;
   readonly commits: () => { readonly committed: number; readonly doubted: number };
@@ -96,6 +98,14 @@ export function createGatewayMetrics(): GatewayMetrics {
     result.observe(counts.committed, { result: 'committed' });
     result.observe(counts.doubted, { result: 'doubted' });
   });
+  meter
+    .createObservableCounter('sluice_gateway_stalls_total', {
+      description: 'Times that the gateway stood still for longer than stallAfter.',
+    })
+    .addCallback((result) => {
+      const stalls = gauges.stalls?.();
+      if (stalls !== undefined) result.observe(stalls);
+    });
   const batchEvents = meter.createHistogram('sluice_gateway_batch_events', {
     description: 'Events of a batch.',
     advice: { explicitBucketBoundaries: [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000] },

@@ -7,9 +7,11 @@
  *   N2  A process that ends by itself is started again, after a pause that doubles while it keeps ending soon.
  *   N3  Told to end, all are told to drain, and the end comes when the last one has: exit code 0 if all drained.
  *   N4  Process i has its metrics at `metricsPort` + i, also after it was started again.
+ *   N5  When the one that deals out the connections has stood still, the others are told: what comes now may have waited (stall.ts).
  */
 import cluster, { type Worker } from 'node:cluster';
 import type { Log } from '../lib/log.js';
+import { createStallWatch, watchStalls } from './stall.js';
 
 export interface ProcessesOptions {
   readonly count: number;
@@ -19,6 +21,8 @@ export interface ProcessesOptions {
   readonly metricsPort: number;
   /** After this many ms a drain is cut short. */
   readonly graceMs: number;
+  /** N5, ms. */
+  readonly stallAfter: number;
   readonly log: Log;
 }
 
@@ -33,7 +37,7 @@ const settledMs = 30_000;
 /** N2: how long to wait after the n-th end in a row (from 1). */
 export const pauseAfter = (ends: number): number => Math.min(lastPauseMs, firstPauseMs * 2 ** Math.min(ends - 1, 20));
 
-export function runProcesses({ count, argv, metricsPort, graceMs, log }: ProcessesOptions): void {
+export function runProcesses({ count, argv, metricsPort, graceMs, stallAfter, log }: ProcessesOptions): void {
   const places = Array.from({ length: count }, () => ({
     worker: undefined as Worker | undefined,
     ready: false,
@@ -108,6 +112,11 @@ export function runProcesses({ count, argv, metricsPort, graceMs, log }: Process
     }, graceMs + 10_000).unref();
     leaveWhenAlone();
   };
+  watchStalls(
+    createStallWatch(stallAfter, (ms) => {
+      for (const { worker } of places) worker?.send({ stalled: ms }); // N5
+    }),
+  );
   process.on('SIGTERM', () => end('SIGTERM'));
   process.on('SIGINT', () => end('SIGINT'));
   process.on('disconnect', () => end('the parent process is gone'));

@@ -15,6 +15,8 @@ import type { BatchMessage } from './view.js';
 export interface BatchCall {
   readonly caller: Caller;
   readonly facts: RequestFacts;
+  /** When its connection was opened, monotonic ms. */
+  readonly openedAt: number;
   /** Clock of Date.now(), ms. */
   readonly deadlineAt: number | undefined;
   /** Of the span. */
@@ -33,7 +35,7 @@ export interface PublishBatchOptions {
 
 export function createPublishBatch(options: PublishBatchOptions): PublishBatch {
   const { ingest, tracing, metrics, log } = options;
-  return ({ caller, facts, deadlineAt, name }, message) => {
+  return ({ caller, facts, openedAt, deadlineAt, name }, message) => {
     const span = tracing.start(name, caller.tenant, facts.traceparent);
     // No async function: two promises less for each batch.
     return ingest
@@ -43,6 +45,7 @@ export function createPublishBatch(options: PublishBatchOptions): PublishBatch {
         batchId: message.batchId,
         attempt: message.attempt,
         sentAt: message.sentAt,
+        openedAt,
         deadlineAt,
         traceparent: span.traceparent,
         client: facts.client,

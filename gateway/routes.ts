@@ -90,9 +90,11 @@ export function createRpcRoutes(options: RouteOptions): Map<string, UniversalHan
   const callOf = (context: HandlerContext, name: string): BatchCall => {
     const timeout = context.timeoutMs();
     const header = context.requestHeader;
+    const { remoteAddress, openedAt } = context.values.get(connectionKey);
     return {
       caller: lookup(header),
-      facts: readFacts((field) => header.get(field), context.values.get(connectionKey).remoteAddress, options.facts),
+      facts: readFacts((field) => header.get(field), remoteAddress, options.facts),
+      openedAt,
       deadlineAt: timeout === undefined ? undefined : Date.now() + timeout,
       name,
     };

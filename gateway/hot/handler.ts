@@ -96,6 +96,7 @@ export function createHotHandler(options: HotOptions): HotHandler {
   ): BatchCall => ({
     caller,
     facts: factsOf(headers, connection.remoteAddress, options.facts),
+    openedAt: connection.openedAt,
     deadlineAt,
     name,
   });

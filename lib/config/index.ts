@@ -78,6 +78,16 @@ export const gatewayOptions = {
   }),
   coalesceBytes: option.bytes(128 * 1024, 'Group commit: publish a group at this size at the latest.', { min: 1024 }),
   coalesceDelay: option.ms(3, 'Group commit: publish a group after this time at the latest.', { min: 0, max: 1000 }),
+  maxHeld: option.ms(
+    600_000,
+    'A batch that the gateway has held for longer, because it stood still, is not published; a batch that was sent longer ago is checked like one sent again.',
+    { min: 1_000, max: 600_000 },
+  ),
+  stallAfter: option.ms(
+    300_000,
+    'After standing still for longer, the gateway has what comes on connections of before checked like batches sent again.',
+    { min: 100, max: 300_000 },
+  ),
   corsOrigins: option.list([], 'Origins that browsers may call from, comma-separated; "*" allows all.'),
   tlsCert: option.string('', 'PEM file of the certificate chain; with tlsKey it turns TLS on.'),
   tlsKey: option.string('', 'PEM file of the private key.'),
