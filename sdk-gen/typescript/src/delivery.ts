@@ -381,7 +381,9 @@ export function createDelivery(options: DeliveryOptions): Delivery {
         }
         const { position } = result;
         if (committing && position !== undefined) {
-          kept.set(batchId, { batch, stream, ...position, since: clock.now() });
+          // Field by field: what a gateway sends has more, such as a name of its own for the log's stream.
+          const { shard, sequence } = position;
+          kept.set(batchId, { batch, stream, shard, sequence, since: clock.now() });
         } else {
           settle(batch, { kind: 'delivered' });
         }

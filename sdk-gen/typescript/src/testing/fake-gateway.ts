@@ -1,5 +1,5 @@
 /** The other end of a client's streams, without a network: the test says what it answers, and when. */
-import type { BatchFault, Link, LinkEvents, LinkLimits, Outgoing } from '../delivery.js';
+import type { Acceptance, BatchFault, Link, LinkEvents, LinkLimits, Outgoing } from '../delivery.js';
 import { SluiceClientError } from '../errors.js';
 
 export interface FakeStream {
@@ -63,7 +63,8 @@ export function fakeGateway(): FakeGateway {
             accepted: 1,
             rejected: 0,
             rejections: [],
-            position: { shard, sequence: BigInt(sequence) },
+            // As it comes off the wire: with the name of the log's stream.
+            position: { stream: `EV_${shard}`, shard, sequence: BigInt(sequence) } as Acceptance['position'],
           }),
         acceptNothing: (batch) =>
           events.onAccepted(batch?.batchId ?? '', { accepted: 0, rejected: 1, rejections: [], position: undefined }),
