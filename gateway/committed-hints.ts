@@ -6,6 +6,7 @@ import { jetstreamManager } from '@nats-io/jetstream';
 import type { Msg, NatsConnection } from '@nats-io/transport-node';
 import type { Log } from '../lib/log.js';
 import { generationOf } from '../lib/log-streams.js';
+import { streamInfo } from '../lib/stream-info.js';
 import { committedSubject, committedSubjects, leaderSubject, shardStream } from '../lib/subjects.js';
 import type { CommitWatch } from './committed.js';
 
@@ -21,7 +22,7 @@ export function followHints(nc: NatsConnection, commits: CommitWatch, log: Log):
 
   const look = async (shard: number): Promise<void> => {
     const jsm = await jetstreamManager(nc, { checkAPI: false });
-    const info = await jsm.streams.info(shardStream(shard));
+    const info = await streamInfo(jsm, shardStream(shard));
     if (!closed) commits.seen(shard, generationOf(info));
   };
 

@@ -14,6 +14,7 @@ import { createInbox, type NatsConnection, nanos } from '@nats-io/nats-core';
 import type { Log } from '../lib/log.js';
 import { generationOf } from '../lib/log-streams.js';
 import { streamInfo } from '../lib/stream-info.js';
+import { leaderSubject } from '../lib/subjects.js';
 import type { LogMessage } from './block.js';
 import { type Delivery, type Feed, openFeed } from './feed.js';
 import type { ByteBudget } from './fetch-budget.js';
@@ -40,8 +41,14 @@ export interface StreamReader {
   peek(): LogMessage | undefined;
   /** Drops the message that `peek` shows. It stays charged, and its bytes in place, until `release`. */
   take(): void;
-  /** The stream was made anew, lost its end, or is gone: recover, then `seek`. */
+  /** The stream was made anew, lost its end, or is gone, or that may be (L8): recover, then `seek`. */
   readonly lost: boolean;
+  /**
+   * How often so far the log may have become another one: the connection to NATS was lost, or the stream has another leader.
+   * Then a server that lost power may have forgotten the end of what it delivered, and give the same sequences to other
+   * messages: what is at hand and not stored is read again.
+   */
+  readonly breaks: number;
   /** Resolves when something changed (a message, `lost`, `wake`) or after so many ms. */
   wait(ms: number): Promise<void>;
   wake(): void;
@@ -76,6 +83,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
   /** Last sequence that was received; the consumer goes on after it. */
   let received = 0;
   let lost = false;
+  let breaks = 0;
   let closed = false;
   /** Changes whenever the open consumer must be given up. */
   let epoch = 0;
@@ -282,17 +290,27 @@ export function readStream(options: StreamReaderOptions): StreamReader {
     }
   })();
 
-  // After a reconnect the consumer may be gone with the server's memory: go on with a new one at once.
+  /** Nothing at hand is sure any more; `seek` goes on with a new consumer. */
+  const doubt = (): void => {
+    lost = true;
+    epoch++;
+    wake();
+  };
   const statuses = nc.status();
   void (async () => {
     for await (const status of statuses) {
       if (closed) return;
-      if (status.type === 'reconnect') {
-        epoch++;
-        wake();
-      }
+      if (status.type === 'disconnect') breaks++;
+      // Not before: there is nobody to ask.
+      else if (status.type === 'reconnect') doubt();
     }
   })();
+  const leaders = nc.subscribe(leaderSubject(stream), {
+    callback: () => {
+      breaks++;
+      doubt();
+    },
+  });
 
   return {
     seek(generation, hi) {
@@ -324,6 +342,9 @@ export function readStream(options: StreamReaderOptions): StreamReader {
     get lost() {
       return lost;
     },
+    get breaks() {
+      return breaks;
+    },
     wait,
     wake,
     release(messages, reusable) {
@@ -335,6 +356,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
       closed = true;
       epoch++;
       offRoom();
+      leaders.unsubscribe();
       wake();
       await running;
       clear();

@@ -238,6 +238,7 @@ async function run(seed: number, weakness: Weakness): Promise<Outcome> {
             firstSequence: first,
             lastSequence: published,
             ...position,
+            replaced: false,
             others: [],
             accepted: false,
             carryBytes,

@@ -43,6 +43,7 @@ function memoryWarehouse(): MemoryWarehouse {
       return {
         block: Math.max(0, ...rows.map((row) => row.block)),
         hi: Math.max(0, ...rows.map((row) => row.content.hi)),
+        hiAtMs: rows.at(-1)?.content.lastTimeMs ?? 0,
         others:
           rows.length > 0 ? [] : table.map((row) => ({ generation: row.generation, hi: row.content.hi })).slice(-1),
       };
@@ -348,6 +349,72 @@ test('bytes that a request without an answer may still be sending are not overwr
     assert.ok(same[failed]);
     // Else this test would show nothing: memory is used again.
     assert.ok(same.filter((kept) => !kept).length > 20);
+  });
+});
+
+/** The log loses power: of `count` messages published by then it keeps `kept`, and goes on. Resolves when it takes more. */
+async function losePower({ nats, jsm, publish }: Scene, kept: number, count: number, warehouse: MemoryWarehouse) {
+  await publish(kept);
+  await until('loaded', () => loadedOnce(warehouse, kept));
+  await nats.keepCopy();
+  await until('back', () =>
+    publish(1).then(
+      () => true,
+      () => false,
+    ),
+  );
+  const { last_seq: last } = (await jsm.streams.info(shardStream(0))).state;
+  await publish(count - last);
+  await until('loaded', () => loadedOnce(warehouse, count));
+  await nats.rollBack();
+  await until('back', async () => (await jsm.streams.info(shardStream(0)).catch(() => undefined)) !== undefined);
+  assert.is((await jsm.streams.info(shardStream(0))).state.last_seq, kept);
+}
+
+test('a log that lost its end stops the shard, and still when it is as long as before (L8)', async () => {
+  await withScene(async (scene) => {
+    const { jsm, publish, start, warehouse, seen } = scene;
+    const hints: number[] = [];
+    const told = { hintMs: 50, onCommitted: (_: number, __: string, hi: number) => hints.push(hi) };
+    const first = start(told);
+    await losePower(scene, 10, 20, warehouse);
+    await publish(30);
+    await until('the shard is stopped', () => seen.stopped);
+    const heard = hints.length;
+    await new Promise((resolve) => setTimeout(resolve, 400));
+    assert.is(hints.length, heard);
+    assert.ok(loadedOnce(warehouse, 20));
+    await first.stop(0);
+    // Another worker has not seen anything of it.
+    seen.stopped = false;
+    start(told);
+    await until('the shard is stopped', () => seen.stopped);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    assert.is(hints.length, heard);
+    assert.ok(loadedOnce(warehouse, 20));
+    assert.is((await jsm.streams.info(shardStream(0))).state.last_seq, 40);
+  });
+});
+
+test('what is committed is told again and again, but not while the connection to the log is lost', async () => {
+  await withScene(async ({ nats, publish, start, warehouse }) => {
+    const hints: number[] = [];
+    const loader = start({ hintMs: 50, onCommitted: (_, __, hi) => hints.push(hi) });
+    await publish(10);
+    await until('loaded', () => loadedOnce(warehouse, 10));
+    await until('told again', () => hints.filter((hi) => hi === 10).length > 5);
+    nats.process().kill('SIGKILL');
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const before = hints.length;
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    assert.is(hints.length, before);
+    await nats.restart();
+    await until('told again', () => hints.length > before + 5);
+    assert.is(hints.at(-1), 10);
+    await loader.stop(1_000);
+    const after = hints.length;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    assert.is(hints.length, after);
   });
 });
 

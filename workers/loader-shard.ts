@@ -33,12 +33,18 @@ export interface ShardLoaderOptions {
   readonly log: Log;
   /** The key of the settings bucket by which an operator accepts a stream that was made anew. */
   readonly accepted: (shard: number, generation: string) => Promise<boolean>;
-  /** A block is stored: everything up to here is committed. */
+  /**
+   * Everything up to here is committed. Told with each block, and again every second, as long as the log is known to be the
+   * one that was loaded: not after a break (fetch.ts) until the next recovery, for what comes back may have lost its end,
+   * and gives the same sequences to other messages.
+   */
   readonly onCommitted?: ((shard: number, generation: string, hi: number) => void) | undefined;
   /** How often the stream is looked at, to measure and to trim, ms. @default 2000 */
   readonly roundMs?: number;
   /** How long a shard that must not be loaded waits before it looks again, ms. @default 15000 */
   readonly stoppedMs?: number;
+  /** How often what is committed is told again, ms. @default 1000 */
+  readonly hintMs?: number;
 }
 
 export interface ShardLoader {
@@ -65,7 +71,7 @@ const clockMarginMs = 3_600_000;
 export const acceptKey = (shard: number): string => `accept.${shard}`;
 
 export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
-  const { nc, jsm, shard, sink, limits, metrics, roundMs = 2_000, stoppedMs = 15_000 } = options;
+  const { nc, jsm, shard, sink, limits, metrics, roundMs = 2_000, stoppedMs = 15_000, hintMs = 1_000 } = options;
   const stream = shardStream(shard);
   const log = options.log.child({ shard, stream });
   const ledger = trimLedger();
@@ -77,6 +83,8 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   let giveUpAt = Number.POSITIVE_INFINITY;
   /** What the warehouse is known to have; `carried`: the end of what is carried besides (L5). */
   let committed: { generation: string; hi: number; carried: number } | undefined;
+  /** The reader's breaks when the log was looked at last. */
+  let lookedAfter = 0;
   let inFlight: Block | undefined;
   /** The messages of the block in flight. */
   let held: LogMessage[] = [];
@@ -103,7 +111,20 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     for (const done of pauses) done();
   });
 
+  const tellCommitted = (): void => {
+    if (committed === undefined || lookedAfter !== reader.breaks) return;
+    options.onCommitted?.(shard, committed.generation, committed.carried);
+  };
+  const hinting = setInterval(tellCommitted, hintMs);
+
+  /** When the log took a message, ms; undefined when it does not have it. */
+  async function takenAt(sequence: number): Promise<number | undefined> {
+    const message = await jsm.streams.getMessage(stream, { seq: sequence });
+    return message === null ? undefined : Math.floor(message.time.getTime());
+  }
+
   async function recover(): Promise<ShardState> {
+    const { breaks } = reader;
     const info = await streamInfo(jsm, stream);
     const generation = generationOf(info);
     // Blocks that matter begin at the stream's first message or, for the last one that was loaded, just before it:
@@ -115,13 +136,20 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     const nextMs = info.state.messages > 0 ? firstMs : Date.now();
     const retried = await sink.retriedSince(nextMs - suspectMs - clockMarginMs, mostRetried + 1);
     retries.begin(retried.slice(0, mostRetried), retried.length <= mostRetried);
+    const replaced =
+      last.hiAtMs > 0 &&
+      last.hi <= info.state.last_seq &&
+      last.hi >= info.state.first_seq &&
+      (await takenAt(last.hi).then((ms) => ms !== undefined && ms !== last.hiAtMs));
     const { max_bytes: maxBytes } = info.config;
     failpoint('loader.after-recover');
+    lookedAfter = breaks;
     return {
       generation,
       firstSequence: info.state.first_seq,
       lastSequence: info.state.last_seq,
       ...last,
+      replaced,
       accepted: last.others.length > 0 && (await options.accepted(shard, generation)),
       carryBytes: Math.min(mostCarryBytes, maxBytes > 0 ? maxBytes * carryShare : mostCarryBytes),
     };
@@ -179,7 +207,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     isolate: async (_place, block) => block,
     carried(place, block) {
       committed = { generation: place.generation, hi: block.lo - 1, carried: block.hi };
-      options.onCommitted?.(shard, place.generation, block.hi);
+      tellCommitted();
       failpoint('loader.after-carry');
     },
     async insert(place, block) {
@@ -205,7 +233,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       if (mine) {
         committed = { generation: place.generation, hi: block.hi, carried: block.hi };
         ledger.loaded({ hi: block.hi, bytes: block.bytes, timeMs: block.lastTimeMs });
-        options.onCommitted?.(shard, place.generation, block.hi);
+        tellCommitted();
       } else {
         log.info({ block: place.block, lo: block.lo, hi: block.hi }, 'another worker stored this block');
       }
@@ -230,7 +258,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
         metrics.recovered(shard);
         committed = { generation: state.generation, hi: state.hi, carried: state.hi };
         ledger.begin(state.hi, Date.now());
-        options.onCommitted?.(shard, state.generation, state.hi);
+        tellCommitted();
         log.info({ block: state.block, hi: state.hi, last: state.lastSequence }, 'recovered from the warehouse');
         return;
       }
@@ -344,6 +372,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       stopping = true;
       giveUpAt = Date.now() + graceMs;
       clearTimeout(roundTimer);
+      clearInterval(hinting);
       reader.wake();
       for (const done of pauses) done();
       const late = setTimeout(() => {

@@ -20,6 +20,8 @@ export interface LastBlock {
   /** 0 when there is none. */
   readonly block: number;
   readonly hi: number;
+  /** When the log took the message `hi`, ms; 0 when that is not known: no block, or one of an older version. */
+  readonly hiAtMs: number;
   readonly others: readonly { readonly generation: string; readonly hi: number }[];
 }
 
@@ -63,6 +65,17 @@ const ofBatches =
 
 export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
   const table = tableName(target);
+
+  /** Knows its block: reads no part but that block's. */
+  async function hiAtOf(shard: number, generation: string, block: number): Promise<number> {
+    const [row] = await warehouse.rows<{ at: string }>(
+      `SELECT toString(toUnixTimestamp64Milli(max(_hi_at))) AS at FROM ${table} ` +
+        'WHERE _stream = {stream:String} AND _shard = {shard:UInt32} AND _block = {block:UInt64}',
+      { stream: generation, shard, block },
+    );
+    return Number(row?.at ?? 0);
+  }
+
   return {
     async lastBlock(shard, generation, fromDay) {
       if (fromDay !== undefined) {
@@ -72,7 +85,8 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
           { day: fromDay, stream: generation, shard },
         );
         if (near !== undefined && near.n !== '0') {
-          return { block: Number(near.block), hi: Number(near.hi), others: [] };
+          const block = Number(near.block);
+          return { block, hi: Number(near.hi), hiAtMs: await hiAtOf(shard, generation, block), others: [] };
         }
       }
       const all = await warehouse.rows<{ stream: string; block: string; hi: string }>(
@@ -81,9 +95,11 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
         { shard },
       );
       const own = all.find((row) => row.stream === generation);
+      const block = Number(own?.block ?? 0);
       return {
-        block: Number(own?.block ?? 0),
+        block,
         hi: Number(own?.hi ?? 0),
+        hiAtMs: block === 0 ? 0 : await hiAtOf(shard, generation, block),
         others: own === undefined ? all.map((row) => ({ generation: row.stream, hi: Number(row.hi) })) : [],
       };
     },
@@ -108,6 +124,7 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
         accepted: block.rows,
         duplicate: block.duplicate,
         dead: block.dead,
+        hiAtMs: block.lastTimeMs,
       };
       if (block.rows === 0) {
         const { query, settings } = tombstoneStatement(target, constants);

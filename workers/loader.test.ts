@@ -39,6 +39,7 @@ const state = (more: Partial<ShardState> = {}): ShardState => ({
   lastSequence: 100,
   block: 0,
   hi: 0,
+  replaced: false,
   others: [],
   accepted: false,
   carryBytes: 1_000,
@@ -440,6 +441,12 @@ test('recovery is tried until both the log and the warehouse answer, with growin
 test('a stream that changed under the reader is looked at anew', async () => {
   const { calls } = await play({ recover: [state(), state()], gather: ['again'] });
   assert.equal(calls, ['recover', 'gather>0', 'recover', 'gather>0']);
+});
+
+test('a stream that lost its end and went on, past what the warehouse holds, stops the shard (L8)', async () => {
+  const { ending, calls } = await play({ recover: [state({ block: 3, hi: 50, replaced: true })] });
+  assert.match(ending.kind === 'stopped' ? ending.reason : '', /lost its end.*50/);
+  assert.equal(calls, ['recover']);
 });
 
 test('a sequence that went backwards stops the shard (L8)', async () => {

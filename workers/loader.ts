@@ -22,7 +22,10 @@
  *      before the block is written without it. One bad batch never blocks a shard, and none is dropped unseen.
  *   L7 One block in flight per shard; the next one's messages are fetched meanwhile (fetch.ts).
  *   L8 What is in the warehouse of messages that are still in the stream is never deleted (trim.ts, retention.ts,
- *      erase.ts), and a stream that was made anew or lost its end stops the shard.
+ *      erase.ts), and a stream that was made anew or lost its end stops the shard. A log that lost its end and went on is
+ *      as long as before sooner or later: rows hold when the log took the block's last message (`_hi_at`), and a
+ *      message of that sequence from another time is another message. Looked at in each recovery, and a recovery
+ *      follows each break of the connection to the log (fetch.ts), since power may have been lost meanwhile.
  *
  * In each block, events of its messages = rows + duplicate + dead.
  */
@@ -37,6 +40,8 @@ export interface ShardState {
   /** The last block of this generation in the warehouse, 0 when none, and its last message. */
   readonly block: number;
   readonly hi: number;
+  /** The log has another message of the sequence `hi` than the one that was loaded: it lost its end, and went on. */
+  readonly replaced: boolean;
   /** Other generations of this shard in the warehouse; looked for only when this one has no block. */
   readonly others: readonly { readonly generation: string; readonly hi: number }[];
   /** Whether the operator has said that this generation may be loaded in spite of `others`. */
@@ -146,6 +151,12 @@ export function refusal(state: ShardState): string | undefined {
     return (
       `the stream went backwards: its last message is ${state.lastSequence}, but the warehouse holds up to ` +
       `${state.hi}. Restore the stream, or remove it so that a new one is made and accepted`
+    );
+  }
+  if (state.replaced) {
+    return (
+      `the stream lost its end and went on: its message ${state.hi} is not the one that the warehouse holds. What was ` +
+      'published since, up to that sequence, is not in the warehouse, and going on would pass over it'
     );
   }
   return undefined;

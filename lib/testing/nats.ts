@@ -2,7 +2,7 @@
  * A real nats-server with JetStream for one test: free port, own folder, gone at the end.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -17,6 +17,10 @@ export interface TestNats {
   process(): ChildProcess;
   /** Starts the server again on the same port and data after a kill. */
   restart(): Promise<void>;
+  /** Ends the server and starts it again, with a copy of its data put aside in between. */
+  keepCopy(): Promise<void>;
+  /** What a power loss may do: kills the server, and starts it again with the data of the copy. */
+  rollBack(): Promise<void>;
 }
 
 /** A port that was free a moment ago. */
@@ -77,7 +81,15 @@ export async function withNats<T>(use: (nats: TestNats) => Promise<T>, settings:
   await writeFile(config, `listen: "127.0.0.1:${port}"\nmax_payload: 8MB\n${jetstreamBlock(dir, settings)}`);
   const start = () =>
     spawn(settings.program ?? 'nats-server', ['-c', config], { stdio: 'ignore', env: natsEnvironment() });
+  const data = join(dir, 'jetstream');
+  const copy = join(dir, 'copy');
   let child = start();
+  const again = async (): Promise<void> => {
+    await gone();
+    child = start();
+    const probe = await untilUp(port, child);
+    await probe.close();
+  };
   const gone = () =>
     new Promise<void>((resolve) => {
       if (child.exitCode !== null || child.signalCode !== null) return resolve();
@@ -90,11 +102,20 @@ export async function withNats<T>(use: (nats: TestNats) => Promise<T>, settings:
         url: `127.0.0.1:${port}`,
         nc,
         process: () => child,
-        restart: async () => {
+        restart: again,
+        keepCopy: async () => {
+          child.kill('SIGTERM');
           await gone();
-          child = start();
-          const probe = await untilUp(port, child);
-          await probe.close();
+          await rm(copy, { recursive: true, force: true });
+          await cp(data, copy, { recursive: true });
+          await again();
+        },
+        rollBack: async () => {
+          child.kill('SIGKILL');
+          await gone();
+          await rm(data, { recursive: true, force: true });
+          await cp(copy, data, { recursive: true });
+          await again();
         },
       });
     } finally {

@@ -43,6 +43,8 @@ export interface BlockConstants {
   readonly accepted: number;
   readonly duplicate: number;
   readonly dead: number;
+  /** When the log took the message `hi`, ms. @default 0: not known */
+  readonly hiAtMs?: number;
 }
 
 export interface InsertStatement {
@@ -249,6 +251,7 @@ const valuesOf = (c: BlockConstants): readonly (readonly [string, string])[] => 
   ['_accepted', String(c.accepted)],
   ['_duplicate', String(c.duplicate)],
   ['_dead', String(c.dead)],
+  ['_hi_at', `fromUnixTimestamp64Milli(toInt64(${Math.floor(c.hiAtMs ?? 0)}), 'UTC')`],
 ];
 
 /** L2: the check and the insert are one statement, and ClickHouse runs one of this query_id at a time. */
