@@ -10,6 +10,7 @@ import { UsageError } from '../lib/errors.js';
 import { failpoint } from '../lib/failpoint.js';
 import type { Log } from '../lib/log.js';
 import { watchTenants } from '../lib/tenants.js';
+import { createBatchStatus } from './batch-status.js';
 import { createCallGate } from './call-gate.js';
 import { followHints } from './committed-hints.js';
 import { createCors } from './cors.js';
@@ -98,6 +99,7 @@ export async function startGateway(config: GatewayConfig, { nats, log }: Gateway
     tenants,
     keys,
     publish,
+    batchStatus: createBatchStatus(nats),
     metrics,
     facts,
     more: (router) => {

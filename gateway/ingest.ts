@@ -23,6 +23,7 @@
  *       loaded: its batches are answered as "outcome unknown".
  */
 import type { NatsConnection } from '@nats-io/transport-node';
+import { batchIdPattern } from '../lib/batch-status.js';
 import type { GatewayConfig } from '../lib/config/index.js';
 import { contractRevision, type Rejection, scanBatch } from '../lib/contract/index.js';
 import { shardOf } from '../lib/contract/shard.js';
@@ -132,7 +133,6 @@ const fullPauseMs = 200;
 const deadlineTickMs = 10;
 /** @default of `maxHeld`, ms */
 const longestHeldMs = 600_000;
-const batchIdPattern = /^[A-Za-z0-9._:/-]{1,64}$/;
 
 /** A batch between admission and its message's outcome. */
 interface Pending {

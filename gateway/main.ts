@@ -11,6 +11,7 @@
  *   answered-early.ts answers before the end of their request
  *   routes.ts         handlers by path; view.ts reads requests without decoding events
  *   publish-unary.ts  Publish; publish-stream.ts PublishStream; publish-batch.ts one batch into the core
+ *   batch-status.ts   GetBatchStatus: asks a worker
  *   http-api.ts       POST /v1/events and /v1/events/batch, /healthz, /readyz
  *   health.ts         grpc.health.v1; reflection.ts grpc.reflection v1 and v1alpha
  *   rpc-errors.ts     the error table on the wire

@@ -23,6 +23,7 @@ import {
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { contractRevision } from '../lib/contract/index.js';
 import type { TenantDirectory } from '../lib/tenants.js';
+import type { AskBatchStatus } from './batch-status.js';
 import { connectionKey } from './connection.js';
 import type { Ingest } from './ingest.js';
 import type { KeyWatch } from './key-watch.js';
@@ -39,6 +40,7 @@ export interface RouteOptions {
   readonly tenants: Pick<TenantDirectory, 'lookup'>;
   readonly keys: KeyWatch;
   readonly publish: PublishBatch;
+  readonly batchStatus: AskBatchStatus;
   readonly metrics: Pick<GatewayMetrics, 'failed'>;
   readonly facts: FactOptions;
   /** Further services: health, reflection. */
@@ -164,6 +166,15 @@ export function createRpcRoutes(options: RouteOptions): Map<string, UniversalHan
       throw rpc;
     }
     return { limits };
+  });
+  small.rpc(IngestService.method.getBatchStatus, async ({ batchId }, context) => {
+    try {
+      return await options.batchStatus(lookup(context.requestHeader).tenant, batchId);
+    } catch (reason) {
+      const { rpc, row } = classify(reason);
+      if (row !== undefined) metrics.failed(row.code);
+      throw rpc;
+    }
   });
   options.more(small);
   for (const handler of small.handlers) routes.set(handler.requestPath, handler);

@@ -108,6 +108,12 @@ const table = {
     retryable: true,
     fix: 'Send the same batch_id again with attempt + 1: the log may have the batch, and a retry is not stored twice.',
   },
+  status_unavailable: {
+    code: Code.Unavailable,
+    http: 503,
+    retryable: true,
+    fix: 'Ask again later. For the operator: no worker answers, or ClickHouse cannot be reached.',
+  },
   draining: {
     code: Code.Unavailable,
     http: 503,

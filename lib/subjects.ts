@@ -31,3 +31,7 @@ export const committedSubjects = 'sluice.committed.*';
 
 /** Where JetStream says that a stream has another leader; the stream's name comes last. */
 export const leaderSubject = (stream: string): string => `$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.${stream}`;
+
+/** Where gateways ask what became of a batch (batch-status.ts), and the group of those who answer. */
+export const batchStatusSubject = 'sluice.batch-status';
+export const batchStatusQueue = 'workers';

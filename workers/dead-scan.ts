@@ -79,9 +79,11 @@ export async function scanDead(options: DeadScanOptions): Promise<boolean> {
           data: message.data,
         });
         pending = message.info.pending;
-        if (++read >= most) return pending === 0;
+        read++;
+        // Not to wait for more, until the request expires.
+        if (pending === 0 || read >= most) return pending === 0;
       }
-      if (pending === undefined || pending === 0) return true;
+      if (pending === undefined) return true;
     }
   } finally {
     await consumer.delete().catch(() => false);

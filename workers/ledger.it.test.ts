@@ -9,15 +9,17 @@ import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jet
 import { headers } from '@nats-io/nats-core';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { decodeAnswer, encodeQuestion } from '../lib/batch-status.js';
 import { clickhouseClientOptions, resolveOptions, testEnvironment } from '../lib/config/index.js';
 import { silentLog } from '../lib/log.js';
 import { ensureShards } from '../lib/log-streams.js';
-import { batchSubject, shardStream } from '../lib/subjects.js';
+import { batchStatusSubject, batchSubject, shardStream } from '../lib/subjects.js';
 import { seededRandom } from '../lib/testing/batches.js';
 import { type TestClickHouse, withClickHouse } from '../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../lib/testing/nats.js';
 import { type Audit, type AuditOptions, audit } from './audit.js';
 import { auditTenant, type TenantAudit } from './audit-tenant.js';
+import { serveBatchStatus } from './batch-status.js';
 import { eventsTable, prepareTable } from './connect.js';
 import { readDeadLedger } from './dead-scan.js';
 import { eraseUser } from './erase.js';
@@ -185,6 +187,11 @@ test('a running installation comes out even at every moment; each kind of damage
       }
       await publish(6, 'other');
       await loaded();
+      const asked = await nats.nc.request(batchStatusSubject, encodeQuestion({ tenant: 'acme', batchId: 'acme-0-0' }), {
+        timeout: 20_000,
+      });
+      const status = decodeAnswer(asked.string());
+      assert.is(typeof status === 'object' && status.stored, 50, 'the worker answers gateways');
       // Some of it leaves the log, as trimming does; in the middle of a block.
       const state = (await jsm.streams.info(shardStream(0))).state;
       await jsm.streams.purge(shardStream(0), { seq: state.last_seq - 3 });
@@ -355,6 +362,25 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
     even(tenant);
     assert.equal([tenant.total, tenant.copies], [sums, 5]);
 
+    const statuses = serveBatchStatus({ nc: nats.nc, jsm, sink: ledgerSink(warehouse, target), log: silentLog });
+    const ask = async (batchId: string, tenant = 'acme'): Promise<unknown> => {
+      const question = encodeQuestion({ tenant, batchId });
+      const answer = decodeAnswer((await nats.nc.request(batchStatusSubject, question, { timeout: 20_000 })).string());
+      return typeof answer === 'string' ? answer : [answer.state, answer.stored, answer.dead, answer.reason];
+    };
+    // All at once: they are looked up together.
+    assert.equal(await Promise.all([ask('a'), ask('c'), ask('d'), ask('a', 'other'), ask('nobody'), ask('b')]), [
+      ['stored', 10, 0, ''],
+      ['dead-lettered', 0, 3, 'an enum that nobody knows'],
+      ['not stored', 0, 0, ''],
+      ['not stored', 0, 0, ''],
+      ['not stored', 0, 0, ''],
+      ['stored', 5, 0, ''],
+    ]);
+    const nonsense = await nats.nc.request(batchStatusSubject, '{"tenant":"acme"}', { timeout: 20_000 });
+    assert.is(decodeAnswer(nonsense.string()), 'unavailable');
+    await statuses.close();
+
     const told = (found: Whereabouts): unknown =>
       found.copies.map(({ sequence, index, attempt, state, rows }) => [sequence, index, attempt, state, rows?.rows]);
     const ofA = await scene.where('a');
@@ -389,9 +415,6 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
     const nobody = await scene.run('./where-main.ts', ['nobody-knows']);
     assert.is(nobody.code, 2);
     assert.match(nobody.out, /never accepted/);
-    const bad = await scene.run('./where-main.ts', ['--day', 'yesterday', 'x']);
-    assert.is(bad.code, 1);
-    assert.match(bad.err, /--day: "yesterday" is not a day/);
     even(await scene.audit());
   });
 });

@@ -19,6 +19,7 @@
  *   where-main.ts      `sluice where`: where.ts finds an event or a batch
  *                      both: ledger-sink.ts what the warehouse says, log-scan.ts and dead-scan.ts what the streams hold
  *                      (stored-frames.ts its batches), progress-line.ts how far they are
+ *   batch-status.ts    answers gateways that ask what became of a batch
  *   metrics.ts         instruments and spans
  *   warehouse.ts       the client of ClickHouse; warehouse-error.ts sorts its errors, circuit.ts spares it when it is in trouble
  *   schema/            table, migrations and INSERT from the descriptors
@@ -37,8 +38,10 @@ import { connectNats } from '../lib/nats.js';
 import { committedSubject, settingsBucket } from '../lib/subjects.js';
 import { flushTelemetry } from '../lib/telemetry/flush.js';
 import { type Assignment, joinWorkers } from './assignment.js';
+import { serveBatchStatus } from './batch-status.js';
 import { knownShards, openWarehouse, patiently } from './connect.js';
 import { byteBudget } from './fetch-budget.js';
+import { ledgerSink } from './ledger-sink.js';
 import { loaderPool } from './loader-pool.js';
 import { acceptKey, startShardLoader } from './loader-shard.js';
 import { warehouseSink } from './loader-sink.js';
@@ -116,6 +119,8 @@ async function main(): Promise<void> {
     return joinWorkers({ nc, worker, shards, replicas, onChange: (own) => pool.assign(own), log });
   });
 
+  const statuses = serveBatchStatus({ nc, jsm, sink: ledgerSink(warehouse, target), log });
+
   /** One worker sees to retention; two would do no harm. */
   async function retain(): Promise<void> {
     if (config.retentionDays === 0 || assignment.view.index !== 0) return;
@@ -133,6 +138,7 @@ async function main(): Promise<void> {
     // First the shards, then the good-bye: the others take over what is stored already.
     await pool.stop(drainMs);
     await assignment.leave();
+    await statuses.close();
     await warehouse.close();
     await nc.close();
   };

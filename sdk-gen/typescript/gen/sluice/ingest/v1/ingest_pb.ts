@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sluice/ingest/v1/ingest.proto.
  */
 export const file_sluice_ingest_v1_ingest: GenFile = /*@__PURE__*/
-  fileDesc("Ch1zbHVpY2UvaW5nZXN0L3YxL2luZ2VzdC5wcm90bxIQc2x1aWNlLmluZ2VzdC52MSKMAQoOUHVibGlzaFJlcXVlc3QSKgoFYmF0Y2gYASABKAsyGy5zbHVpY2UuZXZlbnQudjEuRXZlbnRCYXRjaBIQCghiYXRjaF9pZBgCIAEoCRIPCgdhdHRlbXB0GAMgASgNEisKB3NlbnRfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIkAKD1B1Ymxpc2hSZXNwb25zZRItCgZyZXN1bHQYASABKAsyHS5zbHVpY2UuaW5nZXN0LnYxLkJhdGNoUmVzdWx0IsQBChRQdWJsaXNoU3RyZWFtUmVxdWVzdBIqCgViYXRjaBgBIAEoCzIbLnNsdWljZS5ldmVudC52MS5FdmVudEJhdGNoEhAKCGJhdGNoX2lkGAIgASgJEg8KB2F0dGVtcHQYAyABKA0SKwoHc2VudF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoHb3B0aW9ucxgFIAEoCzIfLnNsdWljZS5pbmdlc3QudjEuU3RyZWFtT3B0aW9ucyJBCg1TdHJlYW1PcHRpb25zEjAKCmR1cmFiaWxpdHkYASABKA4yHC5zbHVpY2UuaW5nZXN0LnYxLkR1cmFiaWxpdHkilQIKFVB1Ymxpc2hTdHJlYW1SZXNwb25zZRIxCghhY2NlcHRlZBgBIAEoCzIdLnNsdWljZS5pbmdlc3QudjEuQmF0Y2hSZXN1bHRIABIwCgZmYWlsZWQYAiABKAsyHi5zbHVpY2UuaW5nZXN0LnYxLkJhdGNoRmFpbHVyZUgAEjAKCWNvbW1pdHRlZBgDIAEoCzIbLnNsdWljZS5pbmdlc3QudjEuQ29tbWl0dGVkSAASLgoIZHJhaW5pbmcYBCABKAsyGi5zbHVpY2UuaW5nZXN0LnYxLkRyYWluaW5nSAASKgoGbGltaXRzGAUgASgLMhguc2x1aWNlLmluZ2VzdC52MS5MaW1pdHNIAEIJCgdtZXNzYWdlIqUBCgtCYXRjaFJlc3VsdBIQCghiYXRjaF9pZBgBIAEoCRIQCghhY2NlcHRlZBgCIAEoDRIQCghyZWplY3RlZBgDIAEoDRIvCgpyZWplY3Rpb25zGAQgAygLMhsuc2x1aWNlLmluZ2VzdC52MS5SZWplY3Rpb24SLwoIcG9zaXRpb24YBSABKAsyHS5zbHVpY2UuaW5nZXN0LnYxLkxvZ1Bvc2l0aW9uImkKCVJlamVjdGlvbhINCgVpbmRleBgBIAEoDRINCgVmaWVsZBgCIAEoCRItCgRjb2RlGAMgASgOMh8uc2x1aWNlLmluZ2VzdC52MS5SZWplY3Rpb25Db2RlEg8KB21lc3NhZ2UYBCABKAkiPgoLTG9nUG9zaXRpb24SDgoGc3RyZWFtGAEgASgJEg0KBXNoYXJkGAIgASgNEhAKCHNlcXVlbmNlGAMgASgEIogBCgxCYXRjaEZhaWx1cmUSEAoIYmF0Y2hfaWQYASABKAkSDAoEY29kZRgCIAEoBRIPCgdtZXNzYWdlGAMgASgJEi4KC3JldHJ5X2FmdGVyGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhcKD291dGNvbWVfdW5rbm93bhgFIAEoCCI5CglDb21taXR0ZWQSLAoFdXBfdG8YASABKAsyHS5zbHVpY2UuaW5nZXN0LnYxLkxvZ1Bvc2l0aW9uIkQKCERyYWluaW5nEg4KBnJlYXNvbhgBIAEoCRIoCgVncmFjZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKRAQoGTGltaXRzEhcKD21heF9iYXRjaF9ieXRlcxgBIAEoDRIYChBtYXhfYmF0Y2hfZXZlbnRzGAIgASgNEiIKGm1heF9zdHJlYW1fYnl0ZXNfaW5fZmxpZ2h0GAMgASgNEhAKCGNvbnRyYWN0GAQgASgJEh4KFm1heF9zdHJlYW1fdW5jb21taXR0ZWQYBSABKA0iEgoQR2V0TGltaXRzUmVxdWVzdCI9ChFHZXRMaW1pdHNSZXNwb25zZRIoCgZsaW1pdHMYASABKAsyGC5zbHVpY2UuaW5nZXN0LnYxLkxpbWl0cypbCgpEdXJhYmlsaXR5EhoKFkRVUkFCSUxJVFlfVU5TUEVDSUZJRUQQABIXChNEVVJBQklMSVRZX0FDQ0VQVEVEEAESGAoURFVSQUJJTElUWV9DT01NSVRURUQQAirwAgoNUmVqZWN0aW9uQ29kZRIeChpSRUpFQ1RJT05fQ09ERV9VTlNQRUNJRklFRBAAEhsKF1JFSkVDVElPTl9DT0RFX1JFUVVJUkVEEAESHAoYUkVKRUNUSU9OX0NPREVfVE9PX1NIT1JUEAISGwoXUkVKRUNUSU9OX0NPREVfVE9PX0xPTkcQAxIfChtSRUpFQ1RJT05fQ09ERV9PVVRfT0ZfUkFOR0UQBBIbChdSRUpFQ1RJT05fQ09ERV9UT09fTUFOWRAFEhoKFlJFSkVDVElPTl9DT0RFX0NIQVJTRVQQBhIXChNSRUpFQ1RJT05fQ09ERV9VVEY4EAcSHwobUkVKRUNUSU9OX0NPREVfVU5LTk9XTl9FTlVNEAgSGwoXUkVKRUNUSU9OX0NPREVfUkVQRUFURUQQCRIXChNSRUpFQ1RJT05fQ09ERV9XSVJFEAoSHQoZUkVKRUNUSU9OX0NPREVfTk9UX0ZJTklURRALMpsCCg1Jbmdlc3RTZXJ2aWNlEk4KB1B1Ymxpc2gSIC5zbHVpY2UuaW5nZXN0LnYxLlB1Ymxpc2hSZXF1ZXN0GiEuc2x1aWNlLmluZ2VzdC52MS5QdWJsaXNoUmVzcG9uc2USZAoNUHVibGlzaFN0cmVhbRImLnNsdWljZS5pbmdlc3QudjEuUHVibGlzaFN0cmVhbVJlcXVlc3QaJy5zbHVpY2UuaW5nZXN0LnYxLlB1Ymxpc2hTdHJlYW1SZXNwb25zZSgBMAESVAoJR2V0TGltaXRzEiIuc2x1aWNlLmluZ2VzdC52MS5HZXRMaW1pdHNSZXF1ZXN0GiMuc2x1aWNlLmluZ2VzdC52MS5HZXRMaW1pdHNSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_sluice_event_v1_event]);
+  fileDesc("Ch1zbHVpY2UvaW5nZXN0L3YxL2luZ2VzdC5wcm90bxIQc2x1aWNlLmluZ2VzdC52MSKMAQoOUHVibGlzaFJlcXVlc3QSKgoFYmF0Y2gYASABKAsyGy5zbHVpY2UuZXZlbnQudjEuRXZlbnRCYXRjaBIQCghiYXRjaF9pZBgCIAEoCRIPCgdhdHRlbXB0GAMgASgNEisKB3NlbnRfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIkAKD1B1Ymxpc2hSZXNwb25zZRItCgZyZXN1bHQYASABKAsyHS5zbHVpY2UuaW5nZXN0LnYxLkJhdGNoUmVzdWx0IsQBChRQdWJsaXNoU3RyZWFtUmVxdWVzdBIqCgViYXRjaBgBIAEoCzIbLnNsdWljZS5ldmVudC52MS5FdmVudEJhdGNoEhAKCGJhdGNoX2lkGAIgASgJEg8KB2F0dGVtcHQYAyABKA0SKwoHc2VudF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoHb3B0aW9ucxgFIAEoCzIfLnNsdWljZS5pbmdlc3QudjEuU3RyZWFtT3B0aW9ucyJBCg1TdHJlYW1PcHRpb25zEjAKCmR1cmFiaWxpdHkYASABKA4yHC5zbHVpY2UuaW5nZXN0LnYxLkR1cmFiaWxpdHkilQIKFVB1Ymxpc2hTdHJlYW1SZXNwb25zZRIxCghhY2NlcHRlZBgBIAEoCzIdLnNsdWljZS5pbmdlc3QudjEuQmF0Y2hSZXN1bHRIABIwCgZmYWlsZWQYAiABKAsyHi5zbHVpY2UuaW5nZXN0LnYxLkJhdGNoRmFpbHVyZUgAEjAKCWNvbW1pdHRlZBgDIAEoCzIbLnNsdWljZS5pbmdlc3QudjEuQ29tbWl0dGVkSAASLgoIZHJhaW5pbmcYBCABKAsyGi5zbHVpY2UuaW5nZXN0LnYxLkRyYWluaW5nSAASKgoGbGltaXRzGAUgASgLMhguc2x1aWNlLmluZ2VzdC52MS5MaW1pdHNIAEIJCgdtZXNzYWdlIqUBCgtCYXRjaFJlc3VsdBIQCghiYXRjaF9pZBgBIAEoCRIQCghhY2NlcHRlZBgCIAEoDRIQCghyZWplY3RlZBgDIAEoDRIvCgpyZWplY3Rpb25zGAQgAygLMhsuc2x1aWNlLmluZ2VzdC52MS5SZWplY3Rpb24SLwoIcG9zaXRpb24YBSABKAsyHS5zbHVpY2UuaW5nZXN0LnYxLkxvZ1Bvc2l0aW9uImkKCVJlamVjdGlvbhINCgVpbmRleBgBIAEoDRINCgVmaWVsZBgCIAEoCRItCgRjb2RlGAMgASgOMh8uc2x1aWNlLmluZ2VzdC52MS5SZWplY3Rpb25Db2RlEg8KB21lc3NhZ2UYBCABKAkiPgoLTG9nUG9zaXRpb24SDgoGc3RyZWFtGAEgASgJEg0KBXNoYXJkGAIgASgNEhAKCHNlcXVlbmNlGAMgASgEIogBCgxCYXRjaEZhaWx1cmUSEAoIYmF0Y2hfaWQYASABKAkSDAoEY29kZRgCIAEoBRIPCgdtZXNzYWdlGAMgASgJEi4KC3JldHJ5X2FmdGVyGAQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhcKD291dGNvbWVfdW5rbm93bhgFIAEoCCI5CglDb21taXR0ZWQSLAoFdXBfdG8YASABKAsyHS5zbHVpY2UuaW5nZXN0LnYxLkxvZ1Bvc2l0aW9uIkQKCERyYWluaW5nEg4KBnJlYXNvbhgBIAEoCRIoCgVncmFjZRgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbiKRAQoGTGltaXRzEhcKD21heF9iYXRjaF9ieXRlcxgBIAEoDRIYChBtYXhfYmF0Y2hfZXZlbnRzGAIgASgNEiIKGm1heF9zdHJlYW1fYnl0ZXNfaW5fZmxpZ2h0GAMgASgNEhAKCGNvbnRyYWN0GAQgASgJEh4KFm1heF9zdHJlYW1fdW5jb21taXR0ZWQYBSABKA0iEgoQR2V0TGltaXRzUmVxdWVzdCI9ChFHZXRMaW1pdHNSZXNwb25zZRIoCgZsaW1pdHMYASABKAsyGC5zbHVpY2UuaW5nZXN0LnYxLkxpbWl0cyIpChVHZXRCYXRjaFN0YXR1c1JlcXVlc3QSEAoIYmF0Y2hfaWQYASABKAkitgEKFkdldEJhdGNoU3RhdHVzUmVzcG9uc2USEAoIYmF0Y2hfaWQYASABKAkSKwoFc3RhdGUYAiABKA4yHC5zbHVpY2UuaW5nZXN0LnYxLkJhdGNoU3RhdGUSDgoGc3RvcmVkGAMgASgEEgwKBGRlYWQYBCABKAQSDgoGcmVhc29uGAUgASgJEi8KC3JlY2VpdmVkX2F0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCpbCgpEdXJhYmlsaXR5EhoKFkRVUkFCSUxJVFlfVU5TUEVDSUZJRUQQABIXChNEVVJBQklMSVRZX0FDQ0VQVEVEEAESGAoURFVSQUJJTElUWV9DT01NSVRURUQQAirwAgoNUmVqZWN0aW9uQ29kZRIeChpSRUpFQ1RJT05fQ09ERV9VTlNQRUNJRklFRBAAEhsKF1JFSkVDVElPTl9DT0RFX1JFUVVJUkVEEAESHAoYUkVKRUNUSU9OX0NPREVfVE9PX1NIT1JUEAISGwoXUkVKRUNUSU9OX0NPREVfVE9PX0xPTkcQAxIfChtSRUpFQ1RJT05fQ09ERV9PVVRfT0ZfUkFOR0UQBBIbChdSRUpFQ1RJT05fQ09ERV9UT09fTUFOWRAFEhoKFlJFSkVDVElPTl9DT0RFX0NIQVJTRVQQBhIXChNSRUpFQ1RJT05fQ09ERV9VVEY4EAcSHwobUkVKRUNUSU9OX0NPREVfVU5LTk9XTl9FTlVNEAgSGwoXUkVKRUNUSU9OX0NPREVfUkVQRUFURUQQCRIXChNSRUpFQ1RJT05fQ09ERV9XSVJFEAoSHQoZUkVKRUNUSU9OX0NPREVfTk9UX0ZJTklURRALKnwKCkJhdGNoU3RhdGUSGwoXQkFUQ0hfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZCQVRDSF9TVEFURV9OT1RfU1RPUkVEEAESFgoSQkFUQ0hfU1RBVEVfU1RPUkVEEAISHQoZQkFUQ0hfU1RBVEVfREVBRF9MRVRURVJFRBADMoADCg1Jbmdlc3RTZXJ2aWNlEk4KB1B1Ymxpc2gSIC5zbHVpY2UuaW5nZXN0LnYxLlB1Ymxpc2hSZXF1ZXN0GiEuc2x1aWNlLmluZ2VzdC52MS5QdWJsaXNoUmVzcG9uc2USZAoNUHVibGlzaFN0cmVhbRImLnNsdWljZS5pbmdlc3QudjEuUHVibGlzaFN0cmVhbVJlcXVlc3QaJy5zbHVpY2UuaW5nZXN0LnYxLlB1Ymxpc2hTdHJlYW1SZXNwb25zZSgBMAESVAoJR2V0TGltaXRzEiIuc2x1aWNlLmluZ2VzdC52MS5HZXRMaW1pdHNSZXF1ZXN0GiMuc2x1aWNlLmluZ2VzdC52MS5HZXRMaW1pdHNSZXNwb25zZRJjCg5HZXRCYXRjaFN0YXR1cxInLnNsdWljZS5pbmdlc3QudjEuR2V0QmF0Y2hTdGF0dXNSZXF1ZXN0Giguc2x1aWNlLmluZ2VzdC52MS5HZXRCYXRjaFN0YXR1c1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_sluice_event_v1_event]);
 
 /**
  * One batch of events.
@@ -483,6 +483,75 @@ export const GetLimitsResponseSchema: GenMessage<GetLimitsResponse> = /*@__PURE_
   messageDesc(file_sluice_ingest_v1_ingest, 13);
 
 /**
+ * @generated from message sluice.ingest.v1.GetBatchStatusRequest
+ */
+export type GetBatchStatusRequest = Message<"sluice.ingest.v1.GetBatchStatusRequest"> & {
+  /**
+   * Of the caller's own tenant.
+   *
+   * @generated from field: string batch_id = 1;
+   */
+  batchId: string;
+};
+
+/**
+ * Describes the message sluice.ingest.v1.GetBatchStatusRequest.
+ * Use `create(GetBatchStatusRequestSchema)` to create a new message.
+ */
+export const GetBatchStatusRequestSchema: GenMessage<GetBatchStatusRequest> = /*@__PURE__*/
+  messageDesc(file_sluice_ingest_v1_ingest, 14);
+
+/**
+ * @generated from message sluice.ingest.v1.GetBatchStatusResponse
+ */
+export type GetBatchStatusResponse = Message<"sluice.ingest.v1.GetBatchStatusResponse"> & {
+  /**
+   * @generated from field: string batch_id = 1;
+   */
+  batchId: string;
+
+  /**
+   * @generated from field: sluice.ingest.v1.BatchState state = 2;
+   */
+  state: BatchState;
+
+  /**
+   * Its events in the warehouse.
+   *
+   * @generated from field: uint64 stored = 3;
+   */
+  stored: bigint;
+
+  /**
+   * Its events that were set aside; looked for only when none is stored.
+   *
+   * @generated from field: uint64 dead = 4;
+   */
+  dead: bigint;
+
+  /**
+   * Why, for people.
+   *
+   * @generated from field: string reason = 5;
+   */
+  reason: string;
+
+  /**
+   * When a gateway took the copy that is stored; unset when none is.
+   *
+   * @generated from field: google.protobuf.Timestamp received_at = 6;
+   */
+  receivedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message sluice.ingest.v1.GetBatchStatusResponse.
+ * Use `create(GetBatchStatusResponseSchema)` to create a new message.
+ */
+export const GetBatchStatusResponseSchema: GenMessage<GetBatchStatusResponse> = /*@__PURE__*/
+  messageDesc(file_sluice_ingest_v1_ingest, 15);
+
+/**
  * When the client wants to hear what about its batches.
  *
  * @generated from enum sluice.ingest.v1.Durability
@@ -611,6 +680,46 @@ export const RejectionCodeSchema: GenEnum<RejectionCode> = /*@__PURE__*/
   enumDesc(file_sluice_ingest_v1_ingest, 1);
 
 /**
+ * Where a batch is.
+ *
+ * @generated from enum sluice.ingest.v1.BatchState
+ */
+export enum BatchState {
+  /**
+   * @generated from enum value: BATCH_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The warehouse does not have it (yet): it is in the log and will be loaded, or it was never accepted, or its events were
+   * erased or dropped by age. A client whose Publish was acknowledged asks again; one whose was not sends again.
+   *
+   * @generated from enum value: BATCH_STATE_NOT_STORED = 1;
+   */
+  NOT_STORED = 1,
+
+  /**
+   * Its events are in the warehouse, each once.
+   *
+   * @generated from enum value: BATCH_STATE_STORED = 2;
+   */
+  STORED = 2,
+
+  /**
+   * The warehouse cannot store it: it was set aside with the reason, for an operator to look at. Sending it again does not help.
+   *
+   * @generated from enum value: BATCH_STATE_DEAD_LETTERED = 3;
+   */
+  DEAD_LETTERED = 3,
+}
+
+/**
+ * Describes the enum sluice.ingest.v1.BatchState.
+ */
+export const BatchStateSchema: GenEnum<BatchState> = /*@__PURE__*/
+  enumDesc(file_sluice_ingest_v1_ingest, 2);
+
+/**
  * Takes events in. An answer that says "accepted" means: durable in the log, and on its way into the warehouse.
  *
  * @generated from service sluice.ingest.v1.IngestService
@@ -645,6 +754,16 @@ export const IngestService: GenService<{
     methodKind: "unary";
     input: typeof GetLimitsRequestSchema;
     output: typeof GetLimitsResponseSchema;
+  },
+  /**
+   * What became of one of the caller's batches: for clients of single calls, which hear of no Committed.
+   *
+   * @generated from rpc sluice.ingest.v1.IngestService.GetBatchStatus
+   */
+  getBatchStatus: {
+    methodKind: "unary";
+    input: typeof GetBatchStatusRequestSchema;
+    output: typeof GetBatchStatusResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_sluice_ingest_v1_ingest, 0);
