@@ -47,6 +47,8 @@ async function startRole(role: string, flags: readonly string[]): Promise<Proces
 interface Scene {
   readonly nats: TestNats;
   startWorker(): Promise<Process>;
+  /** Resolves with its address. */
+  startGateway(): Promise<string>;
   client(options?: Partial<SluiceClientOptions>): SluiceClient;
   /** Events whose id begins so: rows, and how many different ones. */
   stored(prefix: string): Promise<[number, number]>;
@@ -56,7 +58,6 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
   await withNats((nats) =>
     withClickHouse(async (clickhouse: TestClickHouse) => {
       const { key } = await addTenant(nats.nc, { tenant: 'acme' });
-      const port = await freePort();
       const common = ['--nats-url', nats.url, '--metrics-port', '0', '--log-level', 'warn'];
       const processes: Process[] = [];
       const clients: SluiceClient[] = [];
@@ -66,14 +67,20 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
         processes.push(one);
         return one;
       };
-      try {
+      const startGateway = async (): Promise<string> => {
+        const port = await freePort();
         await started(startRole('gateway', [...common, '--port', String(port), '--shards', '2']));
+        return `http://127.0.0.1:${port}`;
+      };
+      try {
+        const baseUrl = await startGateway();
         await use({
           nats,
+          startGateway,
           startWorker: () =>
             started(startRole('workers', [...common, '--clickhouse-url', clickhouse.url, '--block-delay', '200ms'])),
           client(options = {}) {
-            const client = new SluiceClient({ baseUrl: `http://127.0.0.1:${port}`, key, batchEvents: 50, ...options });
+            const client = new SluiceClient({ baseUrl, key, batchEvents: 50, ...options });
             clients.push(client);
             return client;
           },
@@ -146,8 +153,8 @@ test('what a COMMITTED client has delivered is in ClickHouse at that moment, who
 });
 
 test('a log that lost power costs an ACCEPTED client what it forgot, and a COMMITTED one nothing', async () => {
-  await withScene(async ({ nats, startWorker, client, stored }) => {
-    let worker = await startWorker();
+  await withScene(async ({ nats, startWorker, startGateway, client, stored }) => {
+    const [worker, otherGateway] = await Promise.all([startWorker(), startGateway()]);
     const accepting = client();
     const committing = client({ durability: 'committed' });
     const all = [accepting, committing];
@@ -166,11 +173,11 @@ test('a log that lost power costs an ACCEPTED client what it forgot, and a COMMI
       [1_000, 500],
     );
     await nats.rollBack();
-    // Others get the positions that were forgotten.
-    const other = client();
+    // Others get the positions that were forgotten, and the gateway that knew them sees nothing of it.
+    const other = client({ baseUrl: otherGateway });
     track(other, 'o', 0, 2_000);
     await other.flush();
-    worker = await startWorker();
+    await startWorker();
     await until('loaded', async () => (await stored('o-'))[0] === 2_000);
     await committing.flush();
     assert.equal(await stored('c-'), [1_000, 1_000]);
