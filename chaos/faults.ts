@@ -15,6 +15,8 @@ export interface Disturbance {
   readonly role: Role;
   /** Nothing else happens to this meanwhile. */
   readonly target: string;
+  /** Only where the log is a cluster. */
+  readonly inCluster?: boolean;
   /** Undefined when it cannot be done now. Resolves when it is undone; also when the signal says stop. */
   apply(stack: Stack, random: Random, stop: AbortSignal): Promise<{ readonly slot: Slot | undefined } | undefined>;
 }
@@ -99,7 +101,20 @@ const term = (role: Role): Disturbance => ({
   },
 });
 
+/** All nodes of the log's cluster at the same time: they come back with what is on their disks. */
+const killAll: Disturbance = {
+  name: 'kill-all:nats',
+  role: 'nats',
+  target: 'kill-all:nats',
+  inCluster: true,
+  async apply(stack) {
+    for (const node of stack.slotsOf('nats')) node.kill();
+    return { slot: undefined };
+  },
+};
+
 export const disturbances: readonly Disturbance[] = [
+  killAll,
   stop('worker', 3_500, 8_000),
   stop('gateway', 300, 7_000),
   stop('clickhouse', 300, 5_000),

@@ -3,6 +3,7 @@
  *
  *   main.ts            this file: the command line, what is printed, the exit code
  *   run.ts             one run: load, faults, peace, check
+ *   nats-nodes.ts      the log's servers: one, or a cluster of three
  *   stack.ts           the processes and the proxies between them; slot.ts: one process, started again when it dies
  *   customers.ts       the clients that come and go; client-process.ts is one of them
  *   journal.ts         what a client was told, written so that it survives its SIGKILL
@@ -16,9 +17,12 @@
  */
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { UsageError } from '../lib/errors.js';
+import { replicatesFrom } from '../lib/nats-version.js';
+import { currentNats } from '../lib/testing/current-nats.js';
 import type { Durability } from '../sdk-gen/typescript/src/delivery.js';
 import { type ControlName, controls } from './controls.js';
 import { faultNames, isChosen } from './faults.js';
+import type { ClusterOptions } from './nats-nodes.js';
 import { page, summary, verdict } from './report.js';
 import { run } from './run.js';
 
@@ -31,6 +35,8 @@ interface Flags {
   readonly only: readonly string[];
   readonly rate: number;
   readonly durability: Durability;
+  readonly cluster?: boolean;
+  readonly syncAlways?: boolean;
   readonly control?: ControlName;
   readonly keep?: boolean;
   readonly verbose?: boolean;
@@ -89,6 +95,11 @@ const program = new Command('npm run chaos --')
       .choices(['accepted', 'committed'])
       .default('accepted'),
   )
+  .option(
+    '--cluster',
+    `the log on a cluster of three nats-servers with replicated streams: one on the PATH that is ${replicatesFrom} or newer, or one that is built with Go`,
+  )
+  .option('--sync-always', 'with --cluster: every message is on the disk before it is acknowledged')
   .addOption(
     new Option('--control <protection>', 'switch a protection off: exit code 0 when its lack is found').choices(
       Object.keys(controls),
@@ -113,6 +124,7 @@ Examples:
   npm run chaos                                        a minute of everything
   npm run chaos -- --kills 1000 --seed 1 --json        the run that docs/reliability.md tells of
   npm run chaos -- --only stop:worker --faults 10 --verbose
+  npm run chaos -- --cluster --hours 0.2 --sync-always  three nats-servers, killed one at a time and all at once
   npm run chaos -- --control insert-if-absent          shows that the check can fail
 
 Exit code 0: nothing was lost, doubled or altered, and everything recovered in time. 1: something was, and the data are kept.
@@ -120,9 +132,17 @@ A seed repeats the choice of faults; when each happens depends on the machine to
 `,
   );
 
+/** @throws UsageError when there is no nats-server for it */
+async function clusterOf({ syncAlways = false }: Flags): Promise<ClusterOptions> {
+  const nats = await currentNats();
+  if (nats.program === undefined) throw new UsageError(`--cluster: ${nats.reason}.`);
+  return { program: nats.program, syncAlways };
+}
+
 async function main(): Promise<number> {
   const flags = program.parse().opts<Flags>();
   const { seed, rate } = flags;
+  if (flags.syncAlways === true && flags.cluster !== true) program.error('--sync-always goes with --cluster.');
   const control = flags.control === undefined ? undefined : controls[flags.control];
   const isBounded = flags.kills !== undefined || flags.faults !== undefined;
   // Bounded in time, too: at the slowest pace that makes sense, a fault takes 6 s.
@@ -159,6 +179,7 @@ async function main(): Promise<number> {
     }
   };
   const result = await run({
+    cluster: flags.cluster === true ? await clusterOf(flags) : undefined,
     seed,
     rate,
     durability: flags.durability,

@@ -14,6 +14,7 @@ import type { Control } from './controls.js';
 import { type Customers, startCustomers } from './customers.js';
 import { openJournal } from './journal.js';
 import { countLate } from './late.js';
+import type { ClusterOptions } from './nats-nodes.js';
 import { createProber, proberSource } from './prober.js';
 import { measureRecoveries, type Recoveries } from './recovery.js';
 import { createSchedule, type Schedule } from './schedule.js';
@@ -35,6 +36,7 @@ export interface RunOptions {
   readonly rate: number;
   readonly durability: Durability;
   readonly pace: number;
+  readonly cluster: ClusterOptions | undefined;
   readonly control: Control | undefined;
   /** The data stay where they are. */
   readonly keep: boolean;
@@ -78,7 +80,13 @@ export async function run(options: RunOptions): Promise<RunResult> {
   const { say } = options;
   const folder = await mkdtemp(join(tmpdir(), 'sluice-chaos-'));
   const random = seededRandom(options.seed);
-  const schedule = createSchedule({ random, only: options.only, pace: options.pace, say });
+  const schedule = createSchedule({
+    random,
+    only: options.only,
+    cluster: options.cluster !== undefined,
+    pace: options.pace,
+    say,
+  });
   let stack: Stack | undefined;
   let customers: Customers | undefined;
   let kept = options.keep;
@@ -92,6 +100,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
       gateways,
       workers,
       shards,
+      cluster: options.cluster,
       onDeath: (death) => schedule.died(death),
       arm: (role) => schedule.arm(role),
     });

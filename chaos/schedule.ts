@@ -15,6 +15,8 @@ export interface ScheduleOptions {
   readonly random: Random;
   /** Names or beginnings of names; empty: all. */
   readonly only: readonly string[];
+  /** The log is a cluster. */
+  readonly cluster: boolean;
   /** Waits are multiplied by this. */
   readonly pace: number;
   /** A fault happened. */
@@ -58,7 +60,7 @@ const roleOf = (failpoint: string): Role => (failpoint.startsWith('gateway.') ? 
 /** These are passed by a gateway that is asked to end. */
 const byTerm: ReadonlySet<string> = new Set<Failpoint>(['gateway.draining', 'gateway.drained']);
 
-export function createSchedule({ random, only, pace, say }: ScheduleOptions): Schedule {
+export function createSchedule({ random, only, cluster, pace, say }: ScheduleOptions): Schedule {
   const counts = new Map<string, number>();
   const killsByRole = new Map<Role, number>();
   const crashes: string[] = [];
@@ -68,7 +70,7 @@ export function createSchedule({ random, only, pace, say }: ScheduleOptions): Sc
   const busy = new Set<string>();
   let recoveries: Recoveries | undefined;
   const chosenFailpoints = Object.keys(failpoints).filter((name) => isChosen(`failpoint:${name}`, only));
-  const chosen = disturbances.filter(({ name }) => isChosen(name, only));
+  const chosen = disturbances.filter(({ name, inCluster }) => isChosen(name, only) && (cluster || inCluster !== true));
   /** Started with it, whether or not it was passed. */
   const armed = new Map<string, number>();
 
@@ -112,6 +114,17 @@ export function createSchedule({ random, only, pace, say }: ScheduleOptions): Sc
       if (over.signal.aborted) return;
       // Also one that has outlived its failpoint, or that was started without one: the next start arms one.
       if (slot.pid === pid) slot.kill();
+      await sleep(20);
+    }
+  }
+
+  /** Kills the nodes of a cluster, one at a time: the next one when all are there again. */
+  async function nodeKiller(stack: Stack): Promise<void> {
+    while (!over.signal.aborted) {
+      await stack.logHealthy(over.signal);
+      await sleep(between(lives.nats));
+      const standing = stack.slotsOf('nats').filter(({ ready }) => ready);
+      if (!over.signal.aborted && standing.length > 0) pick(random, standing).kill();
       await sleep(20);
     }
   }
@@ -171,9 +184,11 @@ export function createSchedule({ random, only, pace, say }: ScheduleOptions): Sc
     begin(stack, clients, measured) {
       recoveries = measured;
       for (const slot of [...stack.slots, ...clients]) {
+        if (cluster && slot.role === 'nats') continue;
         const kills = isChosen(`kill:${slot.role}`, only);
         if (kills || chosenFailpoints.some((name) => roleOf(name) === slot.role)) background(killer(slot));
       }
+      if (cluster && isChosen('kill:nats', only)) background(nodeKiller(stack));
       if (chosen.length > 0) background(disturber(stack));
     },
     async end() {

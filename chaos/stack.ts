@@ -1,5 +1,5 @@
 /**
- * The processes of a run: nats-server, ClickHouse, gateways, workers, clients, with a proxy on each way between them.
+ * The processes of a run: nats-server (or three: nats-nodes.ts), ClickHouse, gateways, workers, clients, with a proxy on each way between them.
  *
  *   clients ─▶ front proxy ─▶ gateways ─▶ proxy ─▶ nats-server ◀─ proxy ◀─ workers ─▶ proxy ─▶ ClickHouse
  *
@@ -9,13 +9,12 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickhouse/client';
 import type { NatsConnection } from '@nats-io/transport-node';
-import { natsGreets, writeNatsConfig } from '../cli/up/nats-config.js';
 import { nodeFlags, testEnvironment } from '../lib/config/index.js';
 import { silentLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
 import { addTenant } from '../lib/tenants.js';
 import { freePort } from '../lib/testing/nats.js';
-import { root } from './build.js';
+import { type ClusterOptions, natsNodes, proxyEach } from './nats-nodes.js';
 import { type ChaosProxy, startProxy } from './proxy.js';
 import { type Death, type Role, type Slot, startSlot } from './slot.js';
 
@@ -27,6 +26,8 @@ export interface StackOptions {
   readonly gateways: number;
   readonly workers: number;
   readonly shards: number;
+  /** Three nats-servers with replicated streams; undefined: one, without. */
+  readonly cluster: ClusterOptions | undefined;
   readonly onDeath: (death: Death) => void;
   /** Asked at each start of a gateway or worker: the failpoint to arm. */
   readonly arm: (role: Role) => string | undefined;
@@ -47,6 +48,8 @@ export interface Stack {
   readonly build: string;
   readonly env: Readonly<Record<string, string>>;
   add(slot: Slot): void;
+  /** Resolves when every nats-server is there again, with all of the log; also when the signal says stop. */
+  logHealthy(stop: AbortSignal): Promise<void>;
   /** Ends every process. */
   close(): Promise<void>;
 }
@@ -91,17 +94,8 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     };
     const common = ['--host', '127.0.0.1', '--metrics-port', '0', '--log-level', 'info'];
 
-    const natsPort = await freePort();
-    const config = writeNatsConfig({
-      folder: join(folder, 'nats'),
-      host: '127.0.0.1',
-      port: natsPort,
-      monitorPort: await freePort(),
-    });
-    const nats = add('nats', 'nats', {
-      launch: () => ({ args: [join(root, 'cli/up/tether.mjs'), 'nats-server', '-c', config] }),
-      probe: (life) => natsGreets('127.0.0.1', natsPort, 60_000, life),
-    });
+    const log = await natsNodes(join(folder, 'nats'), options.cluster);
+    const nats = log.nodes.map(({ name, ...more }) => add(name, 'nats', more));
     const clickhousePort = await freePort();
     const warehouse = add('clickhouse', 'clickhouse', {
       launch: () => ({
@@ -112,11 +106,15 @@ export async function startStack(options: StackOptions): Promise<Stack> {
         ],
       }),
     });
-    proxies['gateway-nats'] = await startProxy(() => [natsPort]);
-    proxies['worker-nats'] = await startProxy(() => [natsPort]);
+    const gatewayNats = await proxyEach(log.ports);
+    proxies['gateway-nats'] = gatewayNats;
+    const workerNats = await proxyEach(log.ports);
+    proxies['worker-nats'] = workerNats;
     proxies['worker-clickhouse'] = await startProxy(() => [clickhousePort]);
-    await Promise.all([nats.whenReady(), warehouse.whenReady()]);
-    nc = await connectNats({ servers: `127.0.0.1:${natsPort}`, name: 'chaos', log: silentLog, timeoutMs: 10_000 });
+    await Promise.all([...nats, warehouse].map((slot) => slot.whenReady()));
+    if (options.cluster !== undefined) await log.healthy(AbortSignal.timeout(readyWithinMs));
+    const servers = log.ports.map((port) => `127.0.0.1:${port}`).join(',');
+    nc = await connectNats({ servers, name: 'chaos', log: silentLog, timeoutMs: 10_000 });
     const { key } = await addTenant(nc, { tenant, note: 'made by npm run chaos' });
     clickhouse = createClient({
       url: `http://127.0.0.1:${clickhousePort}`,
@@ -145,7 +143,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
             '--drain-grace',
             '3s',
           ];
-          const nats = ['--nats-url', `127.0.0.1:${proxies['gateway-nats']?.port}`];
+          const nats = ['--nats-url', gatewayNats.addresses, '--replicas', String(log.replicas)];
           return { failpoint, args: [...nodeFlags.gateway, 'gateway/main.js', ...common, ...nats, ...own, ...flags] };
         },
       });
@@ -161,7 +159,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       add(`worker-${i + 1}`, 'worker', {
         launch: () => {
           const { failpoint, flags } = armed('worker');
-          const ways = ['--nats-url', `127.0.0.1:${proxies['worker-nats']?.port}`];
+          const ways = ['--nats-url', workerNats.addresses];
           const own = ['--clickhouse-url', `http://127.0.0.1:${proxies['worker-clickhouse']?.port}`];
           // Small blocks, and a log that is trimmed all the time: more happens in the time that there is.
           const small = ['--block-delay', '200ms', '--replay-window', '3s', '--clickhouse-timeout', '10s'];
@@ -186,6 +184,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       build,
       env,
       add: (slot) => slots.push(slot),
+      logHealthy: log.healthy,
       close,
     };
   } catch (error) {

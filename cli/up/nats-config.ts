@@ -10,13 +10,17 @@ export interface NatsConfigOptions {
   readonly host: string;
   readonly port: number;
   readonly monitorPort: number;
+  /** More lines of the file, and of its `jetstream` block. */
+  readonly more?: readonly string[];
+  readonly jetstream?: readonly string[];
 }
 
 /** Above the largest batch that a gateway may be told to take (8 MiB) there is nothing to send. */
 const maxPayload = '9MB';
 
 /** @returns the file that was written */
-export function writeNatsConfig({ folder, host, port, monitorPort }: NatsConfigOptions): string {
+export function writeNatsConfig(options: NatsConfigOptions): string {
+  const { folder, host, port, monitorPort, more = [], jetstream = [] } = options;
   const file = join(folder, 'nats.conf');
   writeFileSync(
     file,
@@ -29,7 +33,9 @@ export function writeNatsConfig({ folder, host, port, monitorPort }: NatsConfigO
       `  store_dir: ${JSON.stringify(folder)}`,
       '  max_memory_store: 256MB',
       '  max_file_store: 1TB',
+      ...jetstream.map((line) => `  ${line}`),
       '}',
+      ...more,
       '',
     ].join('\n'),
   );
