@@ -6,11 +6,13 @@
  * key id, with the SHA-256 of the whole key; a fast hash is enough, because nobody can guess 192 random bits.
  */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
+import { jetstreamManager } from '@nats-io/jetstream';
 import type { KV, KvEntry } from '@nats-io/kv';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { installationReplicas, openBucket } from './buckets.js';
 import { SluiceError, UsageError } from './errors.js';
 import type { Log } from './log.js';
+import { streamInfo } from './stream-info.js';
 import { tenantIdPattern, tenantsBucket } from './subjects.js';
 
 /** Who calls. */
@@ -52,6 +54,9 @@ const maxHeaderChars = 256;
 /** Headers remembered with their caller; past it the oldest goes. */
 const maxCachedHeaders = 10_000;
 const maxNoteChars = 256;
+/** How often the copy is compared with the bucket, and how long a full copy may take, ms. */
+const lookMs = 2_000;
+const copyWithinMs = 10_000;
 
 const hashOf = (key: string): Buffer => createHash('sha256').update(key).digest();
 
@@ -114,28 +119,79 @@ export async function watchTenants(nc: NatsConnection, log: Log, replicas = 1): 
   };
 
   const kv = await bucket(nc, replicas, log);
-  const watch = await kv.watch();
-  let firstCopy: () => void = () => {};
-  const first = new Promise<void>((resolve) => {
-    firstCopy = resolve;
-  });
-  // What the watch delivers before anything new: as many entries as the bucket has now (none: the copy is complete).
-  const status = await kv.status();
-  let awaited = status.values;
-  if (awaited === 0) firstCopy();
+  const jsm = await jetstreamManager(nc, { checkAPI: false });
+  const stream = (await kv.status()).streamInfo.config.name;
+  /** Last revision of the bucket that is in the copy. */
+  let seen = 0;
+  let watch: Awaited<ReturnType<KV['watch']>> | undefined;
   let closed = false;
-  const reading = (async () => {
-    for await (const entry of watch) {
-      apply(entry);
-      if (awaited > 0 && (--awaited === 0 || entry.delta === 0)) {
-        awaited = 0;
-        firstCopy();
-      }
+
+  /** Opens a watch in the place of the last one. Resolves when a full copy has arrived. */
+  const follow = async (): Promise<void> => {
+    watch?.stop();
+    seen = 0;
+    const mine = await kv.watch();
+    watch = mine;
+    // Entries come in the order of their revisions, so with this one everything has come that was there.
+    const { last_seq: last, messages } = (await streamInfo(jsm, stream)).state;
+    const found = new Set<string>();
+    await new Promise<void>((resolve, reject) => {
+      let complete = false;
+      const finish = (): void => {
+        complete = true;
+        seen = Math.max(seen, last);
+        for (const keyId of active.keys()) if (!found.has(keyId)) forget(keyId);
+        resolve();
+      };
+      if (messages === 0) finish();
+      (async () => {
+        for await (const entry of mine) {
+          if (mine !== watch) return;
+          apply(entry);
+          seen = Math.max(seen, entry.revision);
+          if (complete) continue;
+          found.add(entry.key);
+          if (entry.revision >= last || entry.delta === 0) finish();
+        }
+        throw new Error('the watch on the tenants bucket ended');
+      })().catch(reject);
+      // Another look follows (below).
+      setTimeout(() => reject(new Error('the tenants bucket delivers nothing')), copyWithinMs).unref();
+    });
+  };
+
+  for (;;) {
+    try {
+      await follow();
+      break;
+    } catch (error) {
+      if (nc.isClosed()) throw error;
+      log.warn({ error: String(error) }, 'cannot read the keys yet');
     }
-    if (!closed) log.error('the watch on the tenants bucket ended; keys added or revoked from now on are not seen');
-  })();
-  reading.catch((error) => log.error({ err: error }, 'the watch on the tenants bucket failed'));
-  await first;
+  }
+
+  /**
+   * The library's watch goes on by itself after most troubles, but not after all of them, and never says so: the consumer
+   * behind it lives on one of the log's servers. So the bucket's last revision is compared with the copy's.
+   */
+  let behind = 0;
+  const look = async (): Promise<void> => {
+    const { last_seq: last } = (await streamInfo(jsm, stream)).state;
+    behind = last === seen ? 0 : behind + 1;
+    if (behind < 2 || closed) return;
+    behind = 0;
+    log.warn({ seen, last }, 'the watch on the tenants bucket has fallen behind; reading all keys again');
+    await follow();
+  };
+  let looking: Promise<void> | undefined;
+  const timer = setInterval(() => {
+    looking ??= look()
+      // NATS is away, or a leader is being elected.
+      .catch((error: unknown) => log.debug({ error: String(error) }, 'cannot look at the tenants bucket'))
+      .finally(() => {
+        looking = undefined;
+      });
+  }, lookMs);
 
   return {
     ready: true,
@@ -169,8 +225,9 @@ export async function watchTenants(nc: NatsConnection, log: Log, replicas = 1): 
     stats: () => ({ hits, misses }),
     async close() {
       closed = true;
-      watch.stop();
-      await reading.catch(() => {});
+      clearInterval(timer);
+      watch?.stop();
+      await looking;
     },
   };
 }

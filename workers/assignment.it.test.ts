@@ -10,11 +10,13 @@ interface TestWorker {
   readonly nc: NatsConnection;
   readonly assignment: Assignment;
   shards: readonly number[];
+  /** All that it was told, in order. */
+  readonly told: string[];
 }
 
 async function join(url: string, name: string): Promise<TestWorker> {
   const nc = await connect({ servers: url, maxReconnectAttempts: -1, reconnectTimeWait: 100 });
-  const worker: { shards: readonly number[] } = { shards: [] };
+  const worker: { shards: readonly number[]; told: string[] } = { shards: [], told: [] };
   const assignment = await joinWorkers({
     nc,
     worker: name,
@@ -22,6 +24,7 @@ async function join(url: string, name: string): Promise<TestWorker> {
     replicas: 1,
     onChange: (shards) => {
       worker.shards = shards;
+      worker.told.push(String(shards));
     },
     log: silentLog,
   });
@@ -80,10 +83,15 @@ test('workers that were there before make the forgotten bucket again, and notice
     const a = await join(nats.url, 'a');
     const b = await join(nats.url, 'b');
     await until('two share', () => are(a, [0, 2]) && are(b, [1, 3]));
+    const told = [...a.told, ...b.told];
     nats.process().kill('SIGKILL');
+    // They lose sight of each other.
+    await new Promise((resolve) => setTimeout(resolve, expiryMs + 1_500));
     await nats.restart();
     // Long enough that they have forgotten each other, unless they meet again.
     await new Promise((resolve) => setTimeout(resolve, expiryMs + 2_000));
+    // And nobody took for dead who was only heard a beat later.
+    assert.equal([...a.told, ...b.told], told);
     await b.nc.close();
     await until('a has all', () => are(a, [0, 1, 2, 3]));
     await a.assignment.leave();

@@ -67,6 +67,8 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
   let left = false;
   let watching: { stop(): void } | undefined;
   let watchedAt = 0;
+  /** Until then the others have not had the time to be heard. */
+  let settledAt = 0;
 
   async function watch(): Promise<void> {
     watching?.stop();
@@ -75,8 +77,11 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
     watching = entries;
     void (async () => {
       for await (const entry of entries) {
-        if (entry.operation === 'PUT') heard.set(entry.key, Date.now());
-        else heard.delete(entry.key);
+        if (entry.operation === 'PUT') {
+          // Back after a silence: the others get the time that the living have to be heard.
+          if (entry.key === worker && own !== undefined && !heard.has(worker)) settledAt = Date.now() + expiryMs;
+          heard.set(entry.key, Date.now());
+        } else heard.delete(entry.key);
         if (!heard.has(worker)) continue;
         review();
       }
@@ -88,6 +93,7 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
     const live = liveWorkers(heard, Date.now());
     // Cut off from NATS, nobody is heard, not even this worker: keep what it has, for it cannot load anything anyway.
     if (!live.includes(worker)) return;
+    if (own !== undefined && Date.now() < settledAt) return;
     view = { index: live.indexOf(worker), workers: live.length };
     const next = shardsOf(worker, live, shards);
     if (own !== undefined && next.length === own.length && next.every((shard, i) => shard === own?.[i])) return;

@@ -204,6 +204,46 @@ for (const way of ways) {
   });
 }
 
+test('messages that the reader misses and the leader of the stream has are not passed over', async () => {
+  await withNats(async (nats) => {
+    const jsm = await jetstreamManager(nats.nc);
+    const generation = await create(jsm);
+    await publish(nats, 10, 100);
+    await jsm.streams.deleteMessage(stream, 7);
+    // What a leader says that has message 7, while the reader's replica has lost it.
+    let hasIt = true;
+    let asked = 0;
+    const request: NatsConnection['request'] = async (subject, ...rest) => {
+      if (!subject.startsWith('$JS.API.STREAM.MSG.GET.')) return await nats.nc.request(subject, ...rest);
+      asked++;
+      const reply = await nats.nc.request(subject, ...rest);
+      return hasIt ? Object.assign(Object.create(reply), { json: () => ({ message: { seq: 7 } }) }) : reply;
+    };
+    const gaps: number[][] = [];
+    const reader = readStream({
+      nc: seenAs(nats.nc, { request }),
+      jsm,
+      stream,
+      budget: byteBudget(64 * MiB),
+      slabs: slabPool(64 * MiB),
+      aheadBytes: MiB,
+      onGap: (from, to) => gaps.push([from, to]),
+      log: silentLog,
+    });
+    reader.seek(generation, 0);
+    assert.equal(await take(reader, 6), range(1, 6));
+    const until = Date.now() + 20_000;
+    while (asked < 3 && Date.now() < until) await reader.wait(50);
+    assert.ok(asked >= 3, `asked ${asked} times`);
+    assert.is(reader.peek(), undefined);
+    assert.equal(gaps, []);
+    hasIt = false;
+    assert.equal(await take(reader, 3), [8, 9, 10]);
+    assert.equal(gaps, [[7, 7]]);
+    await reader.close();
+  });
+});
+
 test('a connection that the server refuses is tried again after a while, not in a loop', async () => {
   await withNats(async (nats) => {
     const jsm = await jetstreamManager(nats.nc);

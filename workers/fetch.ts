@@ -18,6 +18,7 @@ import { leaderSubject } from '../lib/subjects.js';
 import type { LogMessage } from './block.js';
 import { type Delivery, type Feed, openFeed } from './feed.js';
 import type { ByteBudget } from './fetch-budget.js';
+import { areGone } from './log-gap.js';
 import type { SlabPool } from './slabs.js';
 
 export { generationOf };
@@ -68,6 +69,8 @@ export interface StreamReaderOptions {
   readonly slabs: SlabPool;
   /** Most bytes at hand for this shard beyond what was taken. */
   readonly aheadBytes: number;
+  /** Messages are missing behind one that was read: they were removed, for the stream's leader does not have them either. */
+  readonly onGap?: (from: number, to: number) => void;
   readonly log: Log;
 }
 
@@ -82,6 +85,10 @@ export function readStream(options: StreamReaderOptions): StreamReader {
   let taken = 0;
   /** Last sequence that was received; the consumer goes on after it. */
   let received = 0;
+  /** Messages after `received` and up to here are known to be gone (log-gap.ts). */
+  let goneTo = 0;
+  /** Where the last seek that dropped what was at hand began. */
+  let sought = 0;
   let lost = false;
   let breaks = 0;
   let closed = false;
@@ -147,6 +154,8 @@ export function readStream(options: StreamReaderOptions): StreamReader {
     /** Something came of this consumer: else the next try waits a while. */
     let alive = false;
     let broken: string | undefined;
+    /** The message after those that are missing. */
+    let beyond: number | undefined;
     let chunk = Math.max(pullBytes, (nc.info?.max_payload ?? MiB) + 4096);
 
     const endPull = (): void => {
@@ -172,6 +181,18 @@ export function readStream(options: StreamReaderOptions): StreamReader {
       if (!current() || broken !== undefined) return;
       if (delivery !== delivered + 1) {
         broken = `delivery ${delivery} came after ${delivered}`;
+        endPull();
+        return;
+      }
+      if (sequence <= received) {
+        // Servers up to 2.9 let a consumer begin earlier than it was told when the stream is shorter.
+        broken = `message ${sequence} came after ${received}`;
+        endPull();
+        return;
+      }
+      if (sequence > received + 1 && sequence > goneTo + 1) {
+        beyond = sequence;
+        broken = `messages ${received + 1} to ${sequence - 1} are missing`;
         endPull();
         return;
       }
@@ -254,6 +275,16 @@ export function readStream(options: StreamReaderOptions): StreamReader {
         );
       }
       if (broken === undefined || !current()) return;
+      if (beyond !== undefined) {
+        const [from, to] = [received + 1, beyond - 1];
+        const gone = await areGone(nc, jsm, stream, from, to);
+        if (!current()) return;
+        if (!gone) throw new Error(`this replica of ${stream} lacks messages ${from} to ${to}, which its leader has`);
+        goneTo = to;
+        // Behind what the warehouse has, the loader finds the gap itself (L3).
+        if (received > sought) options.onGap?.(from, to);
+        return;
+      }
       if (!alive) throw new Error(broken);
       log.info({ stream, why: broken }, 'reading on with a new consumer');
     } finally {
@@ -328,6 +359,8 @@ export function readStream(options: StreamReaderOptions): StreamReader {
       wanted = generation;
       received = hi;
       taken = hi;
+      sought = hi;
+      goneTo = 0;
       lost = false;
       epoch++;
       wake();

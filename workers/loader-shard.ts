@@ -77,7 +77,16 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   const ledger = trimLedger();
   const retries = retryGuard(sink);
   const aheadBytes = Math.min(limits.bytes, mostAhead);
-  const reader = readStream({ nc, jsm, stream, budget: options.budget, slabs: options.slabs, aheadBytes, log });
+  const tellGap = (from: number, to: number): void => {
+    metrics.gap(shard, to - from + 1);
+    log.error(
+      { from, to },
+      'messages are gone from the stream that the warehouse does not show: somebody removed them by hand, or ' +
+        'their rows were erased; the shard goes on after them',
+    );
+  };
+  const { budget, slabs } = options;
+  const reader = readStream({ nc, jsm, stream, budget, slabs, aheadBytes, onGap: tellGap, log });
 
   let stopping = false;
   let giveUpAt = Number.POSITIVE_INFINITY;
@@ -266,12 +275,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
         tried(event.error, { waitMs: event.waitMs }, 'cannot recover yet');
         return;
       case 'gap':
-        metrics.gap(shard, event.to - event.from + 1);
-        log.error(
-          { from: event.from, to: event.to },
-          'messages are gone from the stream that the warehouse does not show: somebody removed them by hand, or ' +
-            'their rows were erased; the shard goes on after them',
-        );
+        tellGap(event.from, event.to);
         return;
       case 'plan-failed':
         log.warn({ error: String(event.error), waitMs: event.waitMs }, 'cannot find out yet what of a block is stored');
