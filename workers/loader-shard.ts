@@ -134,13 +134,18 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
 
   async function recover(): Promise<ShardState> {
     const { breaks } = reader;
-    const info = await streamInfo(jsm, stream);
+    let info = await streamInfo(jsm, stream);
     const generation = generationOf(info);
     // Blocks that matter begin at the stream's first message or, for the last one that was loaded, just before it:
     // one day of margin covers that and clocks that differ among the log's servers.
     const firstMs = Date.parse(info.state.first_ts);
     const fromDay = info.state.messages > 0 && firstMs > dayMs ? utcDay(firstMs - dayMs) : undefined;
     const last = await sink.lastBlock(shard, generation, fromDay);
+    // Another worker may have loaded what came since: only a look after the warehouse's word tells that a stream went backwards.
+    if (last.hi > info.state.last_seq) {
+      info = await streamInfo(jsm, stream);
+      if (generationOf(info) !== generation) throw new Error('the stream was made anew during the recovery');
+    }
     // L5, R2. The next message is not older than the stream's first one.
     const nextMs = info.state.messages > 0 ? firstMs : Date.now();
     const retried = await sink.retriedSince(nextMs - suspectMs - clockMarginMs, mostRetried + 1);
@@ -166,6 +171,8 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
 
   async function gather(generation: string, hi: number): Promise<Block | 'again' | undefined> {
     releaseInFlight();
+    // L8. The log may have become another one during the recovery; `seek` would forget that it is in doubt.
+    if (lookedAfter !== reader.breaks) return 'again';
     reader.seek(generation, hi);
     const cutter = startBlock(limits);
     const gathered: LogMessage[] = [];
