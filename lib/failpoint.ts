@@ -16,6 +16,8 @@ export const failpoints = {
   'loader.after-recover': 'The warehouse has told where the shard stands; nothing was done with it.',
   'loader.after-gather': 'The messages of a block are here.',
   'loader.after-plan': 'It is known which batches of the block are there already (L5).',
+  'loader.before-dead-letter': 'Batches that cannot be stored were found; the dead letters do not have them (L6).',
+  'loader.after-dead-letter': 'The dead letters have them; the block without them is not stored.',
   'loader.after-carry': 'A block without rows was told as committed, and is not written (L5).',
   'loader.before-insert': 'The INSERT of a block is about to be sent.',
   'loader.after-insert': 'The warehouse has answered the INSERT; nothing was read back.',

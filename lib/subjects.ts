@@ -35,3 +35,13 @@ export const leaderSubject = (stream: string): string => `$JS.EVENT.ADVISORY.STR
 /** Where gateways ask what became of a batch (batch-status.ts), and the group of those who answer. */
 export const batchStatusSubject = 'sluice.batch-status';
 export const batchStatusQueue = 'workers';
+
+/** The stream of dead letters: batches that the warehouse refuses. */
+export const deadStream = 'DEAD';
+
+/** Everything that is put there. */
+export const deadSubjects = 'dead.>';
+
+/** Where a shard's dead letters of a tenant go; `_` stands for bytes that name no tenant. */
+export const deadSubject = (shard: number, tenant: string): string =>
+  `dead.${shard}.${tenantIdPattern.test(tenant) ? tenant : '_'}`;

@@ -130,15 +130,20 @@ function countPayload(data: Uint8Array, into: Content, traces: string[]): void {
     }
     let count = 0;
     let attempt = 0;
-    let events = false;
+    let events = 0;
     while (at < stop && !bad) {
       varint(stop);
       const field = Math.floor(value / 8);
       const wire = value % 8;
       if (field === 1) {
-        events = true;
         bad = wire !== 2;
-        break;
+        if (bad) break;
+        events++;
+        // The gateway says before how many there are. Of others, who do not, they are counted.
+        if (count > 0) {
+          events = count;
+          break;
+        }
       }
       if (wire === 0) {
         varint(stop);
@@ -161,7 +166,7 @@ function countPayload(data: Uint8Array, into: Content, traces: string[]): void {
     if (bad || at > stop) {
       into.unframed = true;
       into.rows += 1;
-    } else if (events) into.rows += count === 0 ? 1 : count;
+    } else into.rows += events;
     if (attempt !== 1) into.retried = true;
     into.batches += 1;
     bad = false;

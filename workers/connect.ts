@@ -6,7 +6,14 @@ import type { WorkerConfig } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
 import { readShards } from '../lib/log-streams.js';
-import { type ColumnInfo, createStatements, migrations, settingStatements, type TableTarget } from './schema/index.js';
+import {
+  type ColumnInfo,
+  createStatements,
+  indexStatements,
+  migrations,
+  settingStatements,
+  type TableTarget,
+} from './schema/index.js';
 import { connectWarehouse, type Warehouse } from './warehouse.js';
 
 /** The events table of an installation. A single server or the embedded engine: no Keeper, no token (fact F7). */
@@ -47,6 +54,13 @@ export async function prepareTable(warehouse: Warehouse, target: TableTarget): P
     { database: target.database, table: target.table },
   );
   for (const statement of migrations(target, columns)) await warehouse.command(statement);
+  const indices = await warehouse.rows<{ name: string }>(
+    'SELECT name FROM system.data_skipping_indices WHERE database = {database:String} AND table = {table:String}',
+    { database: target.database, table: target.table },
+  );
+  for (const statement of indexStatements(target, new Set(indices.map(({ name }) => name)))) {
+    await warehouse.command(statement);
+  }
   const known = await warehouse.rows<{ name: string }>('SELECT name FROM system.merge_tree_settings');
   const [made] = await warehouse.rows<{ engine_full: string }>(
     'SELECT engine_full FROM system.tables WHERE database = {database:String} AND name = {table:String}',

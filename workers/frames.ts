@@ -16,11 +16,9 @@ export interface Frame {
   contractFrom: number;
   contractTo: number;
   attempt: number;
-  /** As the gateway wrote it. */
-  eventCount: number;
+  /** Events, as the cutter counts them (block.ts). */
+  events: number;
   unknownFields: boolean;
-  /** It has a field of events. */
-  hasEvents: boolean;
 }
 
 const latin1 = (data: Uint8Array, from: number, to: number): string =>
@@ -35,10 +33,6 @@ export const tenantIn = (data: Uint8Array, frame: Frame): string => utf8(data, f
 export const batchIdIn = (data: Uint8Array, frame: Frame): string => utf8(data, frame.idFrom, frame.idTo);
 export const contractIn = (data: Uint8Array, frame: Frame): string =>
   latin1(data, frame.contractFrom, frame.contractTo);
-
-/** Events as the cutter counts them (block.ts). */
-export const countedIn = (frame: Frame): number =>
-  !frame.hasEvents ? 0 : frame.eventCount === 0 ? 1 : frame.eventCount;
 
 /** What `varint` has read. */
 let value = 0;
@@ -87,9 +81,8 @@ export function eachFrame(data: Uint8Array, visit: (frame: Frame, index: number)
     contractFrom: 0,
     contractTo: 0,
     attempt: 0,
-    eventCount: 0,
+    events: 0,
     unknownFields: false,
-    hasEvents: false,
   };
   let index = 0;
   for (let at = 0; at < data.length; ) {
@@ -100,24 +93,40 @@ export function eachFrame(data: Uint8Array, visit: (frame: Frame, index: number)
     frame.body = at;
     frame.to = to;
     frame.tenantFrom = frame.tenantTo = frame.idFrom = frame.idTo = frame.contractFrom = frame.contractTo = 0;
-    frame.attempt = frame.eventCount = 0;
-    frame.unknownFields = frame.hasEvents = false;
+    frame.attempt = frame.events = 0;
+    frame.unknownFields = false;
+    let count = 0;
+    let told = false;
     while (at < to) {
       at = varint(data, at, to);
-      if (at < 0) return false;
+      if (at < 0) {
+        if (told) break;
+        return false;
+      }
       const field = Math.floor(value / 8);
       const wire = value % 8;
       const from = at;
       if (field === 1) {
-        frame.hasEvents = true;
-        if (wire !== 2) return false;
-        if (frame.idTo > 0 && frame.tenantTo > 0) break;
+        if (wire !== 2) {
+          if (told) break;
+          return false;
+        }
+        if (!told && count > 0) {
+          told = true;
+          frame.events = count;
+        }
+        if (!told) frame.events++;
+        else if (frame.idTo > 0 && frame.tenantTo > 0) break;
       }
       at = skipped(data, at, to, wire);
-      if (at < 0) return false;
+      if (at < 0) {
+        // What comes after the first event is the warehouse's to judge (L6).
+        if (told) break;
+        return false;
+      }
       if (wire === 0) {
         if (field === 4) frame.attempt = value;
-        else if (field === 7) frame.eventCount = value;
+        else if (field === 7) count = value;
         else if (field === 9) frame.unknownFields = value !== 0;
       } else if (wire === 2 && from < at) {
         const begin = at - value;
@@ -175,15 +184,9 @@ export function eventIdIn(data: Uint8Array, event: EventSpan): string {
   return id;
 }
 
-/** The batch with only those events; all its other fields as they are. A new buffer, length first. */
-export function withEvents(
-  data: Uint8Array,
-  frame: Frame,
-  events: readonly EventSpan[],
-  keep: (event: number) => boolean,
-): Uint8Array {
-  let size = frame.to - frame.body;
-  for (let i = 0; i < events.length; i++) if (!keep(i)) size -= events[i]!.to - events[i]!.from;
+/** A length-delimited batch of these bytes, in a new buffer. */
+export function framed(parts: readonly Uint8Array[]): Uint8Array {
+  const size = parts.reduce((sum, part) => sum + part.length, 0);
   const head: number[] = [];
   for (let rest = size; ; rest = Math.floor(rest / 128)) {
     head.push(rest < 128 ? rest : (rest % 128) | 128);
@@ -191,18 +194,28 @@ export function withEvents(
   }
   const out = new Uint8Array(head.length + size);
   out.set(head);
-  let to = head.length;
-  let from = frame.body;
-  const copy = (until: number): void => {
-    out.set(data.subarray(from, until), to);
-    to += until - from;
-  };
-  for (let i = 0; i < events.length; i++) {
-    if (keep(i)) continue;
-    const event = events[i]!;
-    copy(event.from);
-    from = event.to;
+  let at = head.length;
+  for (const part of parts) {
+    out.set(part, at);
+    at += part.length;
   }
-  copy(frame.to);
   return out;
+}
+
+/** What of a batch is left without some of its events, in order: all its other fields are as they were. */
+export function partsWithout(
+  data: Uint8Array,
+  frame: Frame,
+  events: readonly EventSpan[],
+  leaveOut: (event: number) => boolean,
+): Uint8Array[] {
+  const parts: Uint8Array[] = [];
+  let from = frame.body;
+  events.forEach((event, i) => {
+    if (!leaveOut(i)) return;
+    if (event.from > from) parts.push(data.subarray(from, event.from));
+    from = event.to;
+  });
+  if (frame.to > from) parts.push(data.subarray(from, frame.to));
+  return parts;
 }

@@ -7,6 +7,7 @@ import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jet
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
+import { deadLetters } from '../lib/dead-letters.js';
 import { silentLog } from '../lib/log.js';
 import { ensureShards } from '../lib/log-streams.js';
 import { shardStream } from '../lib/subjects.js';
@@ -67,6 +68,9 @@ function memoryWarehouse(): MemoryWarehouse {
     async retriedSince() {
       return [];
     },
+    async trial() {
+      return undefined;
+    },
     classify(error) {
       return error instanceof Error && error.message === 'content' ? 'content' : 'transient';
     },
@@ -100,6 +104,8 @@ function seeingMetrics(seen: Seen): WorkerMetrics {
     trimmed: () => {
       seen.trims++;
     },
+    dead: nothing,
+    lettersBlocked: nothing,
     stopped: (_, stopped) => {
       seen.stopped = stopped;
     },
@@ -163,6 +169,7 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
             limits: { rows: 100, bytes: 1024 ** 2, delayMs: 50 },
             budget: byteBudget(64 * 1024 ** 2),
             slabs: slabPool(64 * 1024 ** 2),
+            deadLetters: deadLetters({ nc: nats.nc, maxBytes: 1024 ** 2 }),
             replayMs: 3_600_000,
             metrics: seeingMetrics(seen),
             log: silentLog,

@@ -4,6 +4,7 @@
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
+import type { DeadLetters } from '../lib/dead-letters.js';
 import { failpoint } from '../lib/failpoint.js';
 import type { Log } from '../lib/log.js';
 import { streamInfo } from '../lib/stream-info.js';
@@ -11,9 +12,11 @@ import { settingsBucket, shardStream } from '../lib/subjects.js';
 import { type Block, type BlockLimits, type FlushReason, type LogMessage, startBlock, utcDay } from './block.js';
 import { generationOf, readStream } from './fetch.js';
 import type { ByteBudget } from './fetch-budget.js';
-import { type LoaderEvent, loadShard, type ShardIo, type ShardState } from './loader.js';
+import { type LoaderEvent, loadShard, type Place, type ShardIo, type ShardState } from './loader.js';
 import type { Sink } from './loader-sink.js';
 import type { WorkerMetrics } from './metrics.js';
+import { type Dead, partRefused, partRescanned, partUnframed, placeOf, withoutPlaces } from './poison.js';
+import { currentContract } from './rescan.js';
 import { retryGuard, suspectMs } from './retries.js';
 import type { SlabPool } from './slabs.js';
 import { trimLedger } from './trim.js';
@@ -27,6 +30,7 @@ export interface ShardLoaderOptions {
   readonly limits: BlockLimits;
   readonly budget: ByteBudget;
   readonly slabs: SlabPool;
+  readonly deadLetters: DeadLetters;
   /** How long loaded messages stay in the stream, ms. */
   readonly replayMs: number;
   readonly metrics: WorkerMetrics;
@@ -55,6 +59,15 @@ export interface ShardLoader {
   stop(graceMs: number): Promise<void>;
 }
 
+/** A block as it was gathered, and what became of it. */
+interface Cut {
+  readonly block: Block;
+  planned: Block;
+  /** Batches that the warehouse refuses, by place; and all that the dead letters have. */
+  readonly refused: Map<string, Dead>;
+  readonly buried: Set<string>;
+}
+
 const dayMs = 86_400_000;
 const wasUnsent = (error: unknown): boolean => error instanceof WarehouseError && error.unsent;
 /** Read ahead while a block is in flight: 40 % of one of the usual size (200k rows of 150 bytes); more brought 2 % and cost memory. */
@@ -66,6 +79,9 @@ const mostCarryBytes = 64 * 1024 ** 2;
 const mostRetried = 50_000;
 /** How far a gateway's clock, by which they are found, may be behind the log's; and what a gateway may hold a batch for. */
 const clockMarginMs = 3_600_000;
+
+/** Dead letters of a block that are told in the log one by one. */
+const mostTold = 5;
 
 /** `accept.<shard>` in the settings bucket. */
 export const acceptKey = (shard: number): string => `accept.${shard}`;
@@ -101,6 +117,8 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   let sent = 0;
   let answered = 0;
   let insertStart = 0;
+  /** The block at hand. */
+  let cut: Cut | undefined;
   const pauses = new Set<() => void>();
 
   const pause = (ms: number): Promise<void> =>
@@ -212,15 +230,70 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     answered = 0;
   }
 
+  /** L5, L6: what of the block at hand is to be stored. */
+  async function planCut(place: Place, of: Cut): Promise<Block> {
+    const framed = partUnframed(withoutPlaces(of.block, of.refused));
+    const rescanned = partRescanned(await retries.plan(framed.block), currentContract);
+    await bury(place, of, [...framed.dead, ...rescanned.dead]);
+    failpoint('loader.after-plan');
+    of.planned = rescanned.block;
+    return of.planned;
+  }
+
+  /** L6. Resolves when the dead letters have them; until then no block without them may be stored. */
+  async function bury(place: Place, of: Cut, all: readonly Dead[]): Promise<void> {
+    const dead = all.filter((one) => !of.buried.has(placeOf(one)));
+    if (dead.length === 0) return;
+    failpoint('loader.before-dead-letter');
+    try {
+      await options.deadLetters.put(dead.map((one) => ({ ...one, shard, stream, generation: place.generation })));
+    } catch (error) {
+      metrics.lettersBlocked(shard, true);
+      log.error({ error: String(error), letters: dead.length }, 'the dead letters cannot be written: the shard waits');
+      throw error;
+    }
+    metrics.lettersBlocked(shard, false);
+    for (const one of dead) of.buried.add(placeOf(one));
+    failpoint('loader.after-dead-letter');
+    for (const { kind, events } of dead) metrics.dead(shard, kind, events);
+    for (const { kind, reason, sequence, index, tenant, batchId, events } of dead.slice(0, mostTold)) {
+      log.error(
+        { kind, sequence, index, tenant, batchId, events, reason },
+        'a batch cannot be stored: it is in the dead letters',
+      );
+    }
+    if (dead.length > mostTold) log.error({ more: dead.length - mostTold }, 'and more of them');
+  }
+
   const io: ShardIo = {
     recover,
     gather,
-    async plan(_place, block) {
-      const planned = await retries.plan(block);
-      failpoint('loader.after-plan');
-      return planned;
+    plan(place, block) {
+      cut = { block, planned: block, refused: new Map(), buried: new Set() };
+      return planCut(place, cut);
     },
-    isolate: async (_place, block) => block,
+    async isolate(place, block) {
+      metrics.insertFailed(shard, 'content');
+      log.warn(
+        { block: place.block, batches: block.batches },
+        'the warehouse refuses a block for its content: looking for why',
+      );
+      const parted = await partRefused(block, async (messages) => {
+        if (io.givingUp()) throw new Error('stopping');
+        sent++;
+        const reason = await sink.trial(messages);
+        answered++;
+        return reason;
+      });
+      if (cut === undefined || parted.dead.length === 0) return block;
+      await bury(place, cut, parted.dead);
+      for (const one of parted.dead) cut.refused.set(placeOf(one), one);
+      const { planned: before } = cut;
+      const { messages, sequences, batchIndexes, ...after } = await planCut(place, cut);
+      const duplicate = block.duplicate - before.duplicate + after.duplicate;
+      const dead = block.dead - before.dead + after.dead;
+      return { ...block, messages, sequences, batchIndexes, rows: after.rows, duplicate, dead };
+    },
     carried(place, block) {
       committed = { generation: place.generation, hi: block.lo - 1, carried: block.hi };
       tellCommitted();

@@ -2,6 +2,7 @@
  * What the loader asks of the warehouse: the last block of a shard, one block by number, insert-if-absent, and which batches
  * are stored already (L5).
  */
+import { randomUUID } from 'node:crypto';
 import { byTenant } from './arrange.js';
 import type { Block } from './block.js';
 import { keyOf } from './frames.js';
@@ -13,6 +14,7 @@ import {
   insertStatement,
   type TableTarget,
   tombstoneStatement,
+  trialStatement,
 } from './schema/index.js';
 import { type Warehouse, WarehouseError } from './warehouse.js';
 
@@ -37,6 +39,11 @@ export interface Sink extends StoredCopies {
    * @param most this many at the most
    */
   retriedSince(sinceMs: number, most: number): Promise<readonly Identity[]>;
+  /**
+   * L6: reads a block's messages and stores nothing. @returns why they are refused for their content; undefined: they are not.
+   * Rejects when that cannot be found out.
+   */
+  trial(messages: readonly Uint8Array[]): Promise<string | undefined>;
   classify(error: unknown): InsertFailure;
   /** Calls back when the warehouse answers again, after it has not. Returns the un-subscriber. */
   onRecovered(listener: () => void): () => void;
@@ -46,7 +53,7 @@ export interface Sink extends StoredCopies {
 export const tableName = (target: TableTarget): string => `\`${target.database}\`.\`${target.table}\``;
 
 /** Batches that one statement asks for. */
-const mostAsked = 200;
+const mostAsked = 100;
 
 function* chunksOf(batches: readonly Identity[]): Generator<readonly Identity[]> {
   for (let at = 0; at < batches.length; at += mostAsked) yield batches.slice(at, at + mostAsked);
@@ -133,6 +140,16 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
       }
       const statement = insertStatement(target, constants, block.messages);
       await warehouse.insertBlock(statement, blockName(constants), byTenant(block.messages));
+    },
+
+    async trial(messages) {
+      try {
+        await warehouse.insertBlock(trialStatement(), `sluice-trial-${randomUUID()}`, messages);
+        return undefined;
+      } catch (error) {
+        if (error instanceof WarehouseError && error.kind === 'content') return error.message;
+        throw error;
+      }
     },
 
     async counts(batches) {

@@ -10,6 +10,9 @@
  *   loader-shard.ts    the protocol bound to stream, warehouse, clock, metrics
  *   loader-sink.ts     what the protocol asks of the warehouse
  *   block.ts           which messages make up a block; arrange.ts: in which order they are sent
+ *   retries.ts         which batches were sent again, and are stored already (L5)
+ *   poison.ts          what of a block cannot be stored (L6); rescan.ts is the contract's part of it
+ *   frames.ts          the batches inside a message, for these two
  *   fetch.ts           reading a stream, ahead, within bounds (fetch-budget.ts)
  *   feed.ts            how its messages get here; slabs.ts is the memory that they lie in
  *   trim.ts            what may leave a stream
@@ -31,6 +34,7 @@ import { jetstreamManager } from '@nats-io/jetstream';
 import { Kvm } from '@nats-io/kv';
 import { installationReplicas } from '../lib/buckets.js';
 import { parseArgv, resolveOptions, workerOptions } from '../lib/config/index.js';
+import { deadLetters } from '../lib/dead-letters.js';
 import { UsageError } from '../lib/errors.js';
 import { armFailpoint } from '../lib/failpoint.js';
 import { createLog } from '../lib/log.js';
@@ -90,6 +94,7 @@ async function main(): Promise<void> {
     circuits: () => warehouse.circuits(),
   });
   const sink = warehouseSink(warehouse, target);
+  const letters = deadLetters({ nc, maxBytes: config.deadLetterBytes });
 
   const pool = loaderPool(
     (shard) =>
@@ -101,6 +106,7 @@ async function main(): Promise<void> {
         limits: { rows: config.blockRows, bytes: config.blockBytes, delayMs: config.blockDelay },
         budget,
         slabs,
+        deadLetters: letters,
         replayMs: config.replayWindow,
         metrics,
         log,

@@ -3,6 +3,7 @@
  * made earlier stay silent (fact F10).
  */
 import { type Attributes, type Context, metrics, propagation, ROOT_CONTEXT, SpanKind, trace } from '@opentelemetry/api';
+import type { DeadKind } from '../lib/dead-letters.js';
 import type { Block } from './block.js';
 import type { CircuitStats } from './circuit.js';
 import type { InsertFailure, Place } from './loader.js';
@@ -16,6 +17,10 @@ export interface WorkerMetrics {
   recovered(shard: number): void;
   gap(shard: number, messages: number): void;
   trimmed(shard: number): void;
+  /** A batch, or a message that is none, went to the dead letters (L6). */
+  dead(shard: number, kind: DeadKind, events: number): void;
+  /** Alarm: the dead letters cannot be written, and the shard waits for that. */
+  lettersBlocked(shard: number, blocked: boolean): void;
   /** Alarm: the shard is not loaded until somebody acts. */
   stopped(shard: number, stopped: boolean): void;
   /** Alarm: the warehouse refuses the shard's block for its content or the worker's settings. */
@@ -56,6 +61,12 @@ export function workerMetrics(gauges: WorkerGauges): WorkerMetrics {
     'Messages that were gone from the stream before they were loaded.',
   );
   const trims = counter('sluice_worker_trims', 'Times loaded messages were removed from a stream.');
+  const duplicates = counter(
+    'sluice_worker_duplicate_events',
+    'Events left out of blocks: their batch was sent again.',
+  );
+  const deadBatches = counter('sluice_worker_dead_batches', 'Batches that went to the dead letters, by kind.');
+  const deadEvents = counter('sluice_worker_dead_events', 'Events in them that are not stored.');
   const blockRows = meter.createHistogram('sluice_worker_block_rows', {
     description: 'Rows of a block.',
     advice: { explicitBucketBoundaries: [1, 10, 100, 1e3, 1e4, 25e3, 5e4, 1e5, 15e4, 2e5, 5e5] },
@@ -71,6 +82,7 @@ export function workerMetrics(gauges: WorkerGauges): WorkerMetrics {
     lag: new Map<number, number>(),
     stopped: new Map<number, number>(),
     stuck: new Map<number, number>(),
+    lettersBlocked: new Map<number, number>(),
   };
   const perShard = (name: string, description: string, values: Map<number, number>): void => {
     meter.createObservableGauge(name, { description }).addCallback((result) => {
@@ -85,6 +97,11 @@ export function workerMetrics(gauges: WorkerGauges): WorkerMetrics {
     byShard.stopped,
   );
   perShard('sluice_worker_shard_stuck', '1: the warehouse refuses the block at the front; see the log.', byShard.stuck);
+  perShard(
+    'sluice_worker_dead_letters_blocked',
+    '1: a dead letter cannot be written, and the shard waits; see the log.',
+    byShard.lettersBlocked,
+  );
   meter
     .createObservableGauge('sluice_worker_shards', { description: 'Shards that this worker loads.' })
     .addCallback((result) => result.observe(byShard.stopped.size));
@@ -132,6 +149,7 @@ export function workerMetrics(gauges: WorkerGauges): WorkerMetrics {
       rows.add(block.rows, { shard });
       bytes.add(block.bytes, { shard });
       blocks.add(1, { shard, reason: block.reason });
+      if (block.duplicate > 0) duplicates.add(block.duplicate, { shard });
       blockRows.record(block.rows, { shard });
       const attributes: Attributes = {
         'sluice.shard': shard,
@@ -160,9 +178,15 @@ export function workerMetrics(gauges: WorkerGauges): WorkerMetrics {
       recoveries.add(1, { shard });
       byShard.stopped.set(shard, 0);
       byShard.stuck.set(shard, 0);
+      byShard.lettersBlocked.set(shard, 0);
     },
     gap: (shard, messages) => gaps.add(messages, { shard }),
     trimmed: (shard) => trims.add(1, { shard }),
+    dead(shard, kind, events) {
+      deadBatches.add(1, { shard, kind });
+      deadEvents.add(events, { shard, kind });
+    },
+    lettersBlocked: (shard, blocked) => void byShard.lettersBlocked.set(shard, blocked ? 1 : 0),
     stopped: (shard, stopped) => void byShard.stopped.set(shard, stopped ? 1 : 0),
     stuck: (shard, stuck) => void byShard.stuck.set(shard, stuck ? 1 : 0),
     measured(shard, { depth, lagMs }) {

@@ -17,15 +17,15 @@
 import type { Block } from './block.js';
 import {
   batchIdIn,
-  countedIn,
   type EventSpan,
   eachFrame,
   eventIdIn,
   eventsIn,
   type Frame,
+  framed,
   keyOf,
+  partsWithout,
   tenantIn,
-  withEvents,
 } from './frames.js';
 
 export interface Identity {
@@ -299,12 +299,9 @@ function without(block: Block, left: readonly (readonly [Copy, Verdict])[]): Blo
       let stays = 0;
       if (verdict.kind === 'some' && events !== undefined) {
         stays = verdict.keep.filter(Boolean).length;
-        add(
-          withEvents(data, frame, events, (i) => verdict.keep[i] === true),
-          index,
-        );
+        add(framed(partsWithout(data, frame, events, (i) => verdict.keep[i] !== true)), index);
       }
-      rows -= countedIn(frame) - stays;
+      rows -= frame.events - stays;
       duplicate += all - stays;
       from = frame.to;
       first = index + 1;

@@ -134,6 +134,11 @@ export const workerOptions = {
   maxBytesHeld: option.bytes(96 * MiB, 'Most bytes of messages held for all shards: read ahead and being stored.', {
     min: MiB,
   }),
+  deadLetterBytes: option.bytes(
+    256 * MiB,
+    'Most bytes of the dead letters, when their stream is made; a full one stops the shards that have another letter.',
+    { min: MiB },
+  ),
   retentionDays: option.int(0, 'Days of events to keep; 0 keeps all.', { min: 0 }),
   replayWindow: option.ms(
     3_600_000,

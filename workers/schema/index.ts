@@ -57,6 +57,8 @@ export interface InsertStatement {
 export interface Schema {
   createStatements(target: TableTarget): string[];
   migrations(target: TableTarget, existing: readonly ColumnInfo[]): string[];
+  /** @param existing names in system.data_skipping_indices. Old parts get theirs in the background. */
+  indexStatements(target: TableTarget, existing: ReadonlySet<string>): string[];
   /**
    * @param known names in the server's system.merge_tree_settings
    * @param engineFull of the table, in system.tables
@@ -70,6 +72,11 @@ export interface Schema {
     constants: BlockConstants,
     payloads: readonly Uint8Array[] | undefined,
   ): InsertStatement;
+  /**
+   * Reads and computes what {@link insertStatement} would, and stores nothing (L6). All columns are named: which of them are read of
+   * a batch depends on what else is in the block, so that a batch may be refused in one block and not in another.
+   */
+  trialStatement(): InsertStatement;
   /**
    * The INSERT of a block that has messages and no row to store: one row with the block's constants and no event in it
    * (tenant ''), if absent. It takes no data.
@@ -88,6 +95,18 @@ const define = ({ name, type, codec }: Omit<Column, 'select'>): string =>
 
 /** More rows and bytes than any block has: what is below these limits becomes one part (L1). */
 const oneBlock = { rows: 16_777_216, bytes: 8 * 1024 ** 3 };
+
+/** Skipping indices. A table that an older version made gets those that it lacks. */
+const indices: readonly { readonly name: string; readonly definition: string }[] = [
+  // Within a tenant, rows lie in order of arrival (see ORDER BY): their times are close together.
+  { name: 'by_time', definition: 'occurred_at TYPE minmax GRANULARITY 1' },
+  // Retried batches are looked up by this (L5), a hundred at a time: at 1 % of false answers each nearly every granule would
+  // be read for the sake of one of them.
+  { name: 'by_batch', definition: '_batch TYPE bloom_filter(0.0001) GRANULARITY 4' },
+  // What was retried of late is asked after a recovery (L5, R2): granules without a retry, and old ones, are passed over.
+  { name: 'by_attempt', definition: '_attempt TYPE minmax GRANULARITY 1' },
+  { name: 'by_arrival', definition: 'received_at TYPE minmax GRANULARITY 1' },
+];
 
 /** The day of a row: no block has the number 0. */
 const partitionKey = "if(_block = 0 AND _shard = 0 AND _stream = '', toDate(0), _day)";
@@ -122,6 +141,7 @@ const workSettings: readonly (readonly [string, string])[] = [
 export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
   const eventColumns = columnsOf(event);
   const columns = [...batchColumns.slice(0, 1), ...eventColumns, ...batchColumns.slice(1), ...blockColumns];
+  const types = new Map(columns.map(({ name, type }) => [name, type]));
   const names = new Set(columns.map(({ name }) => name));
   if (names.size !== columns.length) {
     const twice = columns.find(({ name }, i) => columns.findIndex((other) => other.name === name) !== i);
@@ -142,6 +162,15 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
       format: inputFormat(storedBatch, event, reading),
     };
   };
+  /** Events as rows. The hash is taken per batch, before the rows are multiplied. */
+  const inputOf = ({ format }: ReturnType<typeof rowsOf>): string =>
+    `(SELECT events, ${format.batchFields.join(', ')}, reinterpretAsUInt128(sipHash128(tenant, batch_id)) AS batch_hash ` +
+    `FROM input(${quote(format.structure)})) ARRAY JOIN events AS e`;
+  const readSettings = ({ format }: ReturnType<typeof rowsOf>) => ({
+    format_schema_source: 'string',
+    format_schema: format.schema,
+    format_schema_message_name: `${format.message}`,
+  });
   /** By what blocks hold. A handful in practice; the bound is for whoever sends every mixture. */
   const known = new Map<string, ReturnType<typeof rowsOf>>();
   const rowsIn = (payloads: readonly Uint8Array[] | undefined): ReturnType<typeof rowsOf> => {
@@ -164,10 +193,7 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
           : 'MergeTree';
       const parts = [
         ...columns.map(define),
-        // Within a tenant, rows lie in order of arrival (see ORDER BY): their times are close together.
-        'INDEX by_time occurred_at TYPE minmax GRANULARITY 1',
-        // Retried batches are looked up by this (L5).
-        'INDEX by_batch _batch TYPE bloom_filter(0.01) GRANULARITY 4',
+        ...indices.map(({ name, definition }) => `INDEX ${name} ${definition}`),
         // One row per block and part, written and merged with the part: what "is block k there?" (L2) and "which is the
         // last one?" (L3) read, instead of every row. It needs no trust beyond the part itself.
         'PROJECTION blocks (SELECT _day, _stream, _shard, _block, count(), min(_lo), max(_hi), max(_block) ' +
@@ -199,6 +225,15 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
       });
     },
 
+    indexStatements(target, existing) {
+      return indices
+        .filter(({ name }) => !existing.has(name))
+        .flatMap(({ name, definition }) => [
+          `ALTER TABLE ${tableOf(target)} ADD INDEX IF NOT EXISTS ${name} ${definition}`,
+          `ALTER TABLE ${tableOf(target)} MATERIALIZE INDEX ${name}`,
+        ]);
+    },
+
     settingStatements(target, known, engineFull) {
       const missing = workSettings.filter(([name]) => known.has(name) && !new RegExp(`\\b${name} = `).test(engineFull));
       if (missing.length === 0) return [];
@@ -207,24 +242,25 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
 
     insertStatement(target, c, payloads) {
       const rows = rowsIn(payloads);
-      const { format } = rows;
       const constants = valuesOf(c);
       const into = [...rows.into, ...constants.map(([name]) => name)];
       const select = [...rows.select, ...constants.map(([, value]) => value)];
       return {
         query:
           `INSERT INTO ${tableOf(target)} (${into.map((name) => `\`${name}\``).join(', ')}) ` +
-          `SELECT ${select.join(', ')} FROM ` +
-          // The hash is taken per batch, before the rows are multiplied.
-          `(SELECT events, ${format.batchFields.join(', ')}, reinterpretAsUInt128(sipHash128(tenant, batch_id)) AS batch_hash ` +
-          `FROM input(${quote(format.structure)})) ARRAY JOIN events AS e ` +
-          `WHERE ${absent(target, c)} FORMAT Protobuf`,
-        settings: {
-          format_schema_source: 'string',
-          format_schema: format.schema,
-          format_schema_message_name: `${format.message}`,
-          ...blockSettings(target, c),
-        },
+          `SELECT ${select.join(', ')} FROM ${inputOf(rows)} WHERE ${absent(target, c)} FORMAT Protobuf`,
+        settings: { ...readSettings(rows), ...blockSettings(target, c) },
+      };
+    },
+
+    trialStatement() {
+      const rows = rowsIn(undefined);
+      const structure = rows.into.map((name) => `\`${name}\` ${types.get(name)}`).join(', ');
+      return {
+        query:
+          `INSERT INTO FUNCTION null(${quote(structure)}) ` +
+          `SELECT ${rows.select.join(', ')} FROM ${inputOf(rows)} FORMAT Protobuf`,
+        settings: { ...readSettings(rows), ...oneThread },
       };
     },
 
@@ -259,10 +295,11 @@ const absent = (target: TableTarget, c: BlockConstants): string =>
   `(SELECT count() FROM ${tableOf(target)} WHERE _day = toDate(${quote(c.day)}) AND _stream = ${quote(c.stream)} ` +
   `AND _shard = ${c.shard} AND _block = ${c.block}) = 0`;
 
+const oneThread = { max_insert_threads: 1, max_threads: 1 };
+
 const blockSettings = (target: TableTarget, c: BlockConstants): Record<string, string | number> => ({
   // L1: one INSERT, one part.
-  max_insert_threads: 1,
-  max_threads: 1,
+  ...oneThread,
   async_insert: 0,
   min_insert_block_size_rows: oneBlock.rows,
   min_insert_block_size_bytes: oneBlock.bytes,
@@ -300,4 +337,12 @@ const sameType = (a: string, b: string): boolean => a.replace(/\s+/g, '') === b.
 
 const current = schemaOf(StoredBatchSchema, eventRules);
 
-export const { createStatements, migrations, settingStatements, insertStatement, tombstoneStatement } = current;
+export const {
+  createStatements,
+  migrations,
+  indexStatements,
+  settingStatements,
+  insertStatement,
+  trialStatement,
+  tombstoneStatement,
+} = current;

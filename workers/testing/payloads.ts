@@ -17,6 +17,9 @@ export interface Stored {
   /** Encoded EventBatch; made from `events` realistic events when not given. */
   readonly bytes?: Uint8Array;
   readonly traceparent?: string;
+  /** @default 1 */
+  readonly attempt?: number;
+  readonly unknownFields?: boolean;
 }
 
 /** A length-delimited StoredBatch: metadata first, then the encoded events. */
@@ -30,6 +33,7 @@ export function storedPayload(random: Random, stored: Stored): Uint8Array {
       receivedAt: { seconds: BigInt(Math.floor(Date.now() / 1000)), nanos: 0 },
       eventCount: stored.events,
       contract: 'test',
+      unknownFields: stored.unknownFields ?? false,
       traceparent: stored.traceparent ?? '',
       client: 'test/1',
     }),

@@ -1,0 +1,237 @@
+/**
+ * One shard's loader between a real stream and the real engine, for tests of what ends up in the warehouse. A scene is used for many
+ * tests: each begins with a shard of its own.
+ */
+import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jetstream';
+import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
+import { type DeadLetter, deadLetterOf, deadLetters } from '../../lib/dead-letters.js';
+import { silentLog } from '../../lib/log.js';
+import { deadStream, shardStream, shardSubjects } from '../../lib/subjects.js';
+import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
+import { type TestNats, withNats } from '../../lib/testing/nats.js';
+import { eventsTable, prepareTable } from '../connect.js';
+import { generationOf } from '../fetch.js';
+import { byteBudget } from '../fetch-budget.js';
+import { type ShardLoader, type ShardLoaderOptions, startShardLoader } from '../loader-shard.js';
+import { type Sink, warehouseSink } from '../loader-sink.js';
+import type { WorkerMetrics } from '../metrics.js';
+import { slabPool } from '../slabs.js';
+import { connectWarehouse, type Warehouse } from '../warehouse.js';
+
+const MiB = 1024 ** 2;
+
+/** What the instruments were told. */
+export interface SeenMetrics {
+  stuck: boolean;
+  stopped: boolean;
+  lettersBlocked: boolean;
+  deadBatches: number;
+}
+
+export interface StoredBlock {
+  readonly block: number;
+  readonly lo: number;
+  readonly hi: number;
+  readonly accepted: number;
+  readonly duplicate: number;
+  readonly dead: number;
+  /** Events in it, without tombstones. */
+  readonly rows: number;
+}
+
+export interface ShardScene {
+  readonly shard: number;
+  readonly sink: Sink;
+  readonly seen: SeenMetrics;
+  /** What onCommitted was told last. */
+  readonly committed: () => number;
+  /** One message of these payloads. @returns its sequence */
+  publish(...payloads: readonly Uint8Array[]): Promise<number>;
+  /** Starts a loader; blocks are cut 50 ms after their first message, or as `limits` say. */
+  start(more?: Partial<ShardLoaderOptions>): ShardLoader;
+  /** Loads what is in the stream, and stops. */
+  load(more?: Partial<ShardLoaderOptions>): Promise<void>;
+  blocks(): Promise<StoredBlock[]>;
+  /** How often each event is stored, by event_id. */
+  events(): Promise<Map<string, number>>;
+  letters(): Promise<DeadLetter[]>;
+  generation(): Promise<string>;
+}
+
+export interface Engines {
+  readonly nats: TestNats;
+  readonly jsm: JetStreamManager;
+  readonly clickhouse: TestClickHouse;
+  readonly warehouse: Warehouse;
+  /** A scene with a stream of its own, of so many bytes. */
+  scene(maxBytes?: number): Promise<ShardScene>;
+}
+
+/** Waits until it holds; fails after 60 s. */
+export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  const end = Date.now() + 60_000;
+  while (!(await holds())) {
+    if (Date.now() > end) throw new Error(`not within 60 s: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+function metricsOf(seen: SeenMetrics): WorkerMetrics {
+  const nothing = (): void => undefined;
+  return {
+    inserted: nothing,
+    insertFailed: nothing,
+    settled: () => {
+      seen.stuck = false;
+    },
+    recovered: () => {
+      seen.stopped = false;
+    },
+    gap: nothing,
+    trimmed: nothing,
+    dead: () => {
+      seen.deadBatches++;
+    },
+    lettersBlocked: (_, blocked) => {
+      seen.lettersBlocked = blocked;
+    },
+    stopped: (_, stopped) => {
+      seen.stopped = stopped;
+    },
+    stuck: (_, stuck) => {
+      seen.stuck = stuck;
+    },
+    measured: nothing,
+    left: nothing,
+  };
+}
+
+/** Runs `use` with a nats-server and an engine; ends loaders and servers whatever happens. */
+export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Promise<T> {
+  return withNats((nats) =>
+    withClickHouse(async (clickhouse) => {
+      const config = resolveOptions(clickhouseClientOptions, { clickhouseUrl: clickhouse.url }, {});
+      const warehouse = connectWarehouse(config, silentLog);
+      const target = eventsTable(config.clickhouseDatabase);
+      const jsm = await jetstreamManager(nats.nc);
+      const js = jetstream(nats.nc);
+      const loaders: ShardLoader[] = [];
+      await prepareTable(warehouse, target);
+      const sink = warehouseSink(warehouse, target);
+      let shards = 0;
+      const scene = async (maxBytes = 64 * MiB): Promise<ShardScene> => {
+        const shard = shards++;
+        const stream = shardStream(shard);
+        await jsm.streams.add({ name: stream, subjects: [shardSubjects(shard)], discard: 'new', max_bytes: maxBytes });
+        const seen: SeenMetrics = { stuck: false, stopped: false, lettersBlocked: false, deadBatches: 0 };
+        let committed = 0;
+        const start = (more: Partial<ShardLoaderOptions> = {}): ShardLoader => {
+          const loader = startShardLoader({
+            nc: nats.nc,
+            jsm,
+            shard,
+            sink,
+            limits: { rows: 200_000, bytes: 64 * MiB, delayMs: 50 },
+            budget: byteBudget(64 * MiB),
+            slabs: slabPool(64 * MiB),
+            deadLetters: deadLetters({ nc: nats.nc, maxBytes: 16 * MiB }),
+            replayMs: 3_600_000,
+            metrics: metricsOf(seen),
+            log: silentLog,
+            accepted: async () => false,
+            onCommitted: (_shard, _generation, hi) => {
+              committed = hi;
+            },
+            roundMs: 100,
+            stoppedMs: 100,
+            ...more,
+          });
+          loaders.push(loader);
+          return loader;
+        };
+        return {
+          shard,
+          sink,
+          seen,
+          committed: () => committed,
+          publish: async (...payloads) => (await js.publish(`ev.${shard}.acme`, Buffer.concat(payloads))).seq,
+          start,
+          async load(more) {
+            const { last_seq: last } = (await jsm.streams.info(stream)).state;
+            committed = 0;
+            const loader = start(more);
+            await until(`committed up to ${last}`, () => committed >= last);
+            await loader.stop(10_000);
+          },
+          async blocks() {
+            const rows = await warehouse.rows<Record<keyof StoredBlock, string>>(
+              'SELECT toString(_block) AS block, toString(any(_lo)) AS lo, toString(any(_hi)) AS hi, ' +
+                'toString(any(_accepted)) AS accepted, toString(any(_duplicate)) AS duplicate, toString(any(_dead)) AS dead, ' +
+                "toString(countIf(tenant != '')) AS rows FROM sluice.events WHERE _shard = {shard:UInt32} GROUP BY _block ORDER BY _block",
+              { shard },
+            );
+            return rows.map(
+              (row) =>
+                Object.fromEntries(
+                  Object.entries(row).map(([name, value]) => [name, Number(value)]),
+                ) as unknown as StoredBlock,
+            );
+          },
+          async events() {
+            const rows = await warehouse.rows<{ id: string; n: string }>(
+              "SELECT event_id AS id, toString(count()) AS n FROM sluice.events WHERE _shard = {shard:UInt32} AND tenant != '' GROUP BY id",
+              { shard },
+            );
+            return new Map(rows.map(({ id, n }) => [id, Number(n)]));
+          },
+          async letters() {
+            const found: DeadLetter[] = [];
+            const state = await jsm.streams.info(deadStream).then(
+              (info) => info.state,
+              () => undefined,
+            );
+            for (let seq = state?.first_seq ?? 1; seq <= (state?.last_seq ?? 0); seq++) {
+              const message = await jsm.streams.getMessage(deadStream, { seq });
+              const letter =
+                message === null ? undefined : deadLetterOf({ headers: message.header, data: message.data });
+              if (letter !== undefined && letter.shard === shard) found.push(letter);
+            }
+            return found;
+          },
+          generation: async () => generationOf(await jsm.streams.info(stream)),
+        };
+      };
+      try {
+        return await use({ nats, jsm, clickhouse, warehouse, scene });
+      } finally {
+        await Promise.all(loaders.map((loader) => loader.stop(0)));
+        await warehouse.close();
+      }
+    }),
+  );
+}
+
+/** Engines for all tests of a file, since starting them takes longer than most tests: started by the first, ended by `end`. */
+export function sharedEngines(): { readonly use: () => Promise<Engines>; readonly end: () => Promise<void> } {
+  let release: () => void = () => undefined;
+  let engines: Promise<Engines> | undefined;
+  let running: Promise<void> = Promise.resolve();
+  return {
+    use() {
+      engines ??= new Promise((resolve, reject) => {
+        running = withEngines(async (started) => {
+          resolve(started);
+          await new Promise<void>((done) => {
+            release = done;
+          });
+        });
+        running.catch(reject);
+      });
+      return engines;
+    },
+    async end() {
+      release();
+      await running;
+    },
+  };
+}
