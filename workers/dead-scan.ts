@@ -4,26 +4,16 @@
  */
 import { DeliverPolicy, type JetStreamManager, jetstream } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
-import { contentOf } from './block.js';
+import { deadLetterOf, type DeadLetter as Letter } from '../lib/dead-letters.js';
+import { deadStream } from '../lib/subjects.js';
 import { isStreamMissing } from './fetch.js';
 
-const deadStream = 'DEAD';
-
 /** A batch, or a whole message, that was set aside. */
-export interface DeadLetter {
+export interface DeadLetter extends Omit<Letter, 'bytes'> {
   /** In the dead-letter stream. */
   readonly deadSequence: number;
   /** When it was set aside, ms since 1970. */
   readonly timeMs: number;
-  readonly shard: number;
-  readonly tenant: string;
-  /** Empty for a message that is no sequence of batches. */
-  readonly batchId: string;
-  readonly reason: string;
-  /** Its identity, with `index`: where it was in the log. */
-  readonly generation: string;
-  readonly sequence: number;
-  readonly index: number;
   readonly data: Uint8Array;
 }
 
@@ -64,20 +54,12 @@ export async function scanDead(options: DeadScanOptions): Promise<boolean> {
     for (;;) {
       let pending: number | undefined;
       for await (const message of await consumer.fetch({ max_messages: fetchMessages, expires: fetchMs })) {
-        const [, shard = '', tenant = ''] = message.subject.split('.');
-        const header = (name: string): string => message.headers?.get(name) ?? '';
-        onLetter({
-          deadSequence: message.seq,
-          timeMs: Math.floor(message.info.timestampNanos / 1e6),
-          shard: Number(shard),
-          tenant,
-          batchId: header('Sluice-Batch-Id'),
-          reason: header('Sluice-Reason'),
-          generation: header('Sluice-Generation'),
-          sequence: Number(header('Sluice-Sequence')),
-          index: Number(header('Sluice-Index')),
-          data: message.data,
-        });
+        const letter = deadLetterOf(message);
+        if (letter !== undefined) {
+          const { bytes, ...facts } = letter;
+          const timeMs = Math.floor(message.info.timestampNanos / 1e6);
+          onLetter({ ...facts, data: bytes, deadSequence: message.seq, timeMs });
+        }
         pending = message.info.pending;
         read++;
         // Not to wait for more, until the request expires.
@@ -117,14 +99,14 @@ export async function readDeadLedger(options: Omit<DeadScanOptions, 'most' | 'on
   const all = await scanDead({
     ...options,
     most: mostLetters,
-    onLetter({ shard, generation, sequence, index, reason, data }) {
+    onLetter({ shard, generation, sequence, index, reason, events }) {
       const key = `${shard} ${generation}`;
       const places = shards.get(key) ?? new Map<string, DeadPlace>();
       shards.set(key, places);
       const place = `${sequence} ${index}`;
       if (places.has(place)) return;
       letters++;
-      places.set(place, { sequence, index, events: contentOf(data).rows, reason: reason.slice(0, 200) });
+      places.set(place, { sequence, index, events, reason: reason.slice(0, 200) });
     },
   });
   const sorted = new Map([...shards].map(([key, places]) => [key, [...places.values()].sort(bySequence)] as const));

@@ -16,7 +16,7 @@ import { type LoaderEvent, loadShard, type Place, type ShardIo, type ShardState 
 import type { Sink } from './loader-sink.js';
 import type { WorkerMetrics } from './metrics.js';
 import { type Dead, partRefused, partRescanned, partUnframed, placeOf, withoutPlaces } from './poison.js';
-import { currentContract } from './rescan.js';
+import { controlBatch, currentContract } from './rescan.js';
 import { retryGuard, suspectMs } from './retries.js';
 import type { SlabPool } from './slabs.js';
 import { trimLedger } from './trim.js';
@@ -230,6 +230,14 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     answered = 0;
   }
 
+  async function trial(messages: readonly Uint8Array[]): Promise<string | undefined> {
+    if (io.givingUp()) throw new Error('stopping');
+    sent++;
+    const reason = await sink.trial(messages);
+    answered++;
+    return reason;
+  }
+
   /** L5, L6: what of the block at hand is to be stored. */
   async function planCut(place: Place, of: Cut): Promise<Block> {
     const framed = partUnframed(withoutPlaces(of.block, of.refused));
@@ -278,13 +286,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
         { block: place.block, batches: block.batches },
         'the warehouse refuses a block for its content: looking for why',
       );
-      const parted = await partRefused(block, async (messages) => {
-        if (io.givingUp()) throw new Error('stopping');
-        sent++;
-        const reason = await sink.trial(messages);
-        answered++;
-        return reason;
-      });
+      const parted = await partRefused(block, trial, controlBatch);
       if (cut === undefined || parted.dead.length === 0) return block;
       await bury(place, cut, parted.dead);
       for (const one of parted.dead) cut.refused.set(placeOf(one), one);

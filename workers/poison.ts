@@ -157,8 +157,11 @@ export type Trial = (messages: readonly Uint8Array[]) => Promise<string | undefi
 const sampleSize = 20;
 const mostRefused = 18;
 
-/** P2, P3. The same block when no batch is refused, or too many are. */
-export async function partRefused(block: Block, trial: Trial): Promise<Parted> {
+/**
+ * P2, P3. The same block when no batch is refused, or too many are.
+ * @param control a batch that is surely good
+ */
+export async function partRefused(block: Block, trial: Trial, control: Uint8Array): Promise<Parted> {
   /** Where each batch lies: which message, and from where to where in it. */
   const message: number[] = [];
   const from: number[] = [];
@@ -186,7 +189,7 @@ export async function partRefused(block: Block, trial: Trial): Promise<Parted> {
   const refuses = (a: number, b: number): Promise<string | undefined> => trial(bytesOf(a, b));
   const nothing: Parted = { block, dead: [] };
 
-  if ((await refuses(0, size)) === undefined) return nothing;
+  if ((await refuses(0, size)) === undefined || (await trial([control])) !== undefined) return nothing;
   if (size >= sampleSize) {
     let refused = 0;
     for (let i = 0; i < sampleSize; i++) {

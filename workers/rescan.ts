@@ -1,6 +1,10 @@
 /**
- * The contract of this build, for batches whose gateway knew less of it (P4 in poison.ts).
+ * The contract of this build, for batches whose gateway knew less of it, and a batch that it surely accepts (P4 and P3 in poison.ts).
  */
+import { create } from '@bufbuild/protobuf';
+import { sizeDelimitedEncode } from '@bufbuild/protobuf/wire';
+import { EventType } from '#gen/sluice/event/v1/event_pb.js';
+import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { contractRevision, scanBatch } from '../lib/contract/index.js';
 import { SluiceError } from '../lib/errors.js';
 import type { Contract, Verdict } from './poison.js';
@@ -21,3 +25,9 @@ function judge(events: Uint8Array): Verdict {
 }
 
 export const currentContract: Contract = { revision: contractRevision, judge };
+
+const event = { eventId: 'control', type: EventType.CLICK, occurredAt: { seconds: 1_767_225_600n, nanos: 1 } };
+export const controlBatch: Uint8Array = sizeDelimitedEncode(
+  StoredBatchSchema,
+  create(StoredBatchSchema, { tenant: 'control', batchId: 'control', attempt: 1, eventCount: 1, events: [event] }),
+);

@@ -2,7 +2,7 @@
  * What a message of the log holds, batch by batch, as objects: for those who look into the log afterwards (audit, where). The
  * loader walks over the same frames without (frames.ts).
  */
-import { batchIdIn, countedIn, eachFrame, tenantIn } from './frames.js';
+import { batchIdIn, eachFrame, tenantIn } from './frames.js';
 
 /** One StoredBatch of a message. */
 export interface StoredFrame {
@@ -29,7 +29,7 @@ export function framesOf(data: Uint8Array): StoredFrame[] {
       tenant: tenantIn(data, frame),
       batchId: batchIdIn(data, frame),
       attempt: frame.attempt,
-      events: countedIn(frame),
+      events: frame.events,
     });
   });
   return frames;

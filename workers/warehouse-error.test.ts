@@ -15,6 +15,9 @@ test('what the bytes alone can cause is content: it may be moved to the dead-let
     'VALUE_IS_OUT_OF_RANGE_OF_DATA_TYPE',
     'UNKNOWN_ELEMENT_OF_ENUM',
     'CANNOT_PARSE_TEXT',
+    'CANNOT_CONVERT_TYPE',
+    'CANNOT_INSERT_NULL_IN_ORDINARY_COLUMN',
+    'BAD_TYPE_OF_FIELD',
   ]) {
     assert.is(kindOf(type), 'content', type);
   }

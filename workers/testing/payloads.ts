@@ -17,8 +17,6 @@ export interface Stored {
   /** Encoded EventBatch; made from `events` realistic events when not given. */
   readonly bytes?: Uint8Array;
   readonly traceparent?: string;
-  /** @default 1 */
-  readonly attempt?: number;
   readonly unknownFields?: boolean;
 }
 
