@@ -15,6 +15,7 @@ import { createCallGate } from './call-gate.js';
 import { followHints } from './committed-hints.js';
 import { createCors } from './cors.js';
 import { createHealth, type Readiness } from './health.js';
+import { createHedger } from './hedge.js';
 import { createHotHandler } from './hot/handler.js';
 import { createHttpApi } from './http-api.js';
 import { createIngest } from './ingest.js';
@@ -40,6 +41,8 @@ const isSingleBatch = (url: string): boolean => singleBatchPath.test(url);
 export interface GatewayParts {
   /** When it comes; the gateway starts without it, not ready. Stays the caller's to close, after the drain. */
   readonly nats: Promise<NatsConnection>;
+  /** A second one, for `hedgeDelay`; stays the caller's to close, too. */
+  readonly hedgeNats?: Promise<NatsConnection> | undefined;
   readonly log: Log;
 }
 
@@ -58,7 +61,7 @@ export interface Gateway {
 }
 
 /** @throws UsageError when the port, the certificate or the key cannot be used */
-export async function startGateway(config: GatewayConfig, { nats, log }: GatewayParts): Promise<Gateway> {
+export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log }: GatewayParts): Promise<Gateway> {
   const metrics = createGatewayMetrics();
   let stallCount = 0;
   const stalls = createStallWatch(config.stallAfter, (ms) => {
@@ -66,7 +69,17 @@ export async function startGateway(config: GatewayConfig, { nats, log }: Gateway
     log.warn({ ms: Math.round(ms) }, 'the gateway stood still: batches on connections of before are checked (L5)');
   });
   const endWatch = watchStalls(stalls);
-  const ingest = createIngest({ nats, config, metrics, log, stalls });
+  const hedger =
+    config.hedgeDelay === 0 || hedgeNats === undefined
+      ? undefined
+      : createHedger({
+          nats: hedgeNats,
+          delayMs: config.hedgeDelay,
+          payloadBytes: config.coalesceBytes,
+          metrics,
+          log,
+        });
+  const ingest = createIngest({ nats, config, metrics, log, stalls, hedger });
   let draining = false;
   let leaveHints: (() => void) | undefined;
   nats.then(

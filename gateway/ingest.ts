@@ -4,7 +4,7 @@
  *   admission.ts     bytes in flight, bounded in all and per tenant
  *   stored-batch.ts  metadata in front of the client's bytes
  *   coalesce.ts      group commit
- *   publish.ts       the window to JetStream; log-wire.ts one message on the socket, payload-pool.ts its buffers
+ *   publish.ts       the window to JetStream; hedge.ts a second try for slow messages; log-wire.ts one message on the socket, payload-pool.ts its buffers
  *   log-connection.ts  whether the log can take batches now
  *   deadlines.ts     callers that stop waiting
  *   stall.ts         what may have lain in the sockets while the gateway stood still
@@ -35,6 +35,7 @@ import { type GatewayClock, systemClock } from './clock.js';
 import { createCoalescer, type Group } from './coalesce.js';
 import { type CommitWatch, createCommitWatch, maxStreamUncommitted } from './committed.js';
 import { createDeadlines } from './deadlines.js';
+import type { Hedger } from './hedge.js';
 import { type LogConnection, type LogConnectionOptions, watchLog } from './log-connection.js';
 import type { GatewayMetrics } from './metrics.js';
 import { createPublisher, type Outgoing, type Publisher, type Stored } from './publish.js';
@@ -122,6 +123,8 @@ export interface IngestOptions {
   readonly log: Log;
   /** Undefined: nobody watches, and nothing is doubted. */
   readonly stalls?: StallWatch | undefined;
+  /** Undefined: no message is sent twice. */
+  readonly hedger?: Hedger | undefined;
 }
 
 /** What a held batch costs beyond its bytes, so that a flood of tiny batches is bounded too. */
@@ -154,9 +157,9 @@ interface Pending {
 
 /** Starts the core on NATS. It becomes ready by itself, and again after every loss of the connection. */
 export function createIngest(options: IngestOptions): Ingest {
-  const { nats, config, metrics, log, stalls } = options;
+  const { nats, config, metrics, log, stalls, hedger } = options;
   const watch: WatchLog = (events) => watchLog({ nats, config, log, ...events });
-  return createIngestCore({ config, metrics, log, stalls, clock: systemClock, watch });
+  return createIngestCore({ config, metrics, log, stalls, hedger, clock: systemClock, watch });
 }
 
 /** Starts to look after the log; see {@link watchLog}. */
@@ -266,6 +269,7 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
           timeoutMs: config.publishTimeout,
           payloadBytes: config.coalesceBytes,
           onNoStream: connection.recheck,
+          hedger: options.hedger,
         });
       } else {
         publisher.connected();
@@ -467,6 +471,7 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
         });
       }
       connection.close();
+      options.hedger?.close();
       publisher?.close();
     },
     limits: {

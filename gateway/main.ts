@@ -69,7 +69,7 @@ if (startsOthers(config.processes)) {
 /** One gateway, in this process. */
 async function serve(): Promise<void> {
   let gateway: Gateway | undefined;
-  let connection: NatsConnection | undefined;
+  const connections: NatsConnection[] = [];
   let ending = false;
 
   async function end(why: string): Promise<void> {
@@ -82,7 +82,7 @@ async function serve(): Promise<void> {
       process.exit(1);
     }, config.drainGrace + 5_000).unref();
     await gateway?.drain();
-    await connection?.close();
+    await Promise.all(connections.map((connection) => connection.close()));
     await flushTelemetry();
     log.info('drained');
     process.exit(0);
@@ -93,12 +93,15 @@ async function serve(): Promise<void> {
   if (cluster.isWorker) process.removeAllListeners('disconnect');
   process.on('disconnect', () => void end('the parent process is gone'));
 
-  const nats = connectNats({ servers: config.natsUrl, name: 'sluice gateway', log });
-  void nats.then((connected) => {
-    connection = connected;
-  });
+  const connectAs = async (name: string): Promise<NatsConnection> => {
+    const connection = await connectNats({ servers: config.natsUrl, name, log });
+    connections.push(connection);
+    return connection;
+  };
+  const nats = connectAs('sluice gateway');
+  const hedgeNats = config.hedgeDelay === 0 ? undefined : connectAs('sluice gateway, second tries');
 
-  const started = await startGateway(config, { nats, log }).catch(refuse);
+  const started = await startGateway(config, { nats, hedgeNats, log }).catch(refuse);
   gateway = started;
   log.info({ host: config.host, port: started.port, tls: config.tlsCert !== '' }, 'listening');
 

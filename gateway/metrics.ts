@@ -41,6 +41,8 @@ export interface GatewayMetrics {
   /** A message went to JetStream. */
   sent(bytes: number): void;
   published(end: PublishEnd, ms: number): void;
+  /** What became of a second copy (hedge.ts); `held_back`: none was sent, to spare the log. */
+  hedged(result: 'sent' | 'won' | 'late' | 'refused' | 'held_back'): void;
   /** Adds gauges; those not given stay as they are. */
   observe(gauges: Partial<GatewayGauges>): void;
 }
@@ -80,6 +82,11 @@ export function createGatewayMetrics(): GatewayMetrics {
   const errors = counter('sluice_gateway_errors_total', 'Errors told to callers, by name.', 'error');
   const flushes = counter('sluice_gateway_flushes_total', 'Log messages by what made them leave.', 'reason');
   const publishes = counter('sluice_gateway_publishes_total', 'Publishes to JetStream by how they ended.', 'end');
+  const hedges = counter(
+    'sluice_gateway_hedges_total',
+    'Second copies of slow messages, by what became of them.',
+    'result',
+  );
   const cacheReads = meter.createObservableCounter('sluice_gateway_key_cache_total', {
     description: 'Look-ups of keys by whether the cache knew them.',
   });
@@ -157,6 +164,9 @@ export function createGatewayMetrics(): GatewayMetrics {
     published(end, ms) {
       increase(publishes, end);
       if (end === 'stored') publishMs.record(ms);
+    },
+    hedged(result) {
+      increase(hedges, result);
     },
     observe(more) {
       gauges = { ...gauges, ...more };

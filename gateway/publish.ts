@@ -10,12 +10,16 @@
  *       buffers. An ack, the loss of the connection (which drops the buffers), or a PONG to a PING sent later (which
  *       proves that the server has read them) does.
  *
+ * With a hedger (hedge.ts, H1 to H3), a message without an ack after a while is sent once more as a retry, and the first ack settles
+ * it. Its own place stays used until its own answer (P4).
+ *
  * Acks come to one inbox of our own, instead of js.publish's request per message: less to allocate, and late acks are seen.
  */
 import { SluiceError } from '../lib/errors.js';
 import { failpoint } from '../lib/failpoint.js';
 import type { Log } from '../lib/log.js';
 import type { GatewayClock } from './clock.js';
+import type { Hedger } from './hedge.js';
 import type { LogReply, OpenLogWire } from './log-wire.js';
 import type { GatewayMetrics } from './metrics.js';
 import { createPayloadPool } from './payload-pool.js';
@@ -50,6 +54,8 @@ export interface PublisherOptions {
   readonly onNoStream: () => void;
   /** Usual size of a message, bytes: buffers of this size are used again. */
   readonly payloadBytes: number;
+  /** Undefined: no message is sent twice. */
+  readonly hedger?: Hedger | undefined;
 }
 
 export interface Publisher {
@@ -68,6 +74,10 @@ interface Flight {
   readonly message: Outgoing;
   readonly payload: Buffer;
   readonly sentAt: number;
+  /** Its copy: not thought of yet, without an answer, answered or never sent, lost with its connection. */
+  copy: 'none' | 'open' | 'done' | 'lost';
+  /** The answer to the message itself, when that was a refusal and its copy has no answer yet (H3). */
+  refusal: SluiceError | undefined;
 }
 
 interface Queued {
@@ -82,9 +92,11 @@ const storeFailed = 10077;
 /** How long a caller should wait when the log is full: workers free room about once a second. */
 const fullRetryMs = 1_000;
 const unavailableRetryMs = 500;
+/** After an answer "full", nothing is sent twice for so long (H2). */
+const fullCalmMs = 1_000;
 
 export function createPublisher(options: PublisherOptions): Publisher {
-  const { log, metrics, window, timeoutMs } = options;
+  const { log, metrics, window, timeoutMs, hedger } = options;
   const { now, schedule, random } = options.clock;
   // Insertion order is the order of sending, so the oldest comes first.
   const flights = new Map<string, Flight>();
@@ -97,6 +109,8 @@ export function createPublisher(options: PublisherOptions): Publisher {
   let online = true;
   let proving = false;
   let cancelTimer: (() => void) | undefined;
+  let cancelHedge: (() => void) | undefined;
+  let fullAt = Number.NEGATIVE_INFINITY;
 
   /** ±50 %, so that callers do not come back all at once. */
   const jittered = (ms: number): number => Math.round(ms * (0.5 + random()));
@@ -112,20 +126,80 @@ export function createPublisher(options: PublisherOptions): Publisher {
       pump();
       return;
     }
-    flights.delete(token);
     pool.give(flight.payload);
     const outcome = readReply(reply, jittered);
     const ms = now() - flight.sentAt;
     if (isNoResponders(reply)) options.onNoStream();
     if (outcome instanceof SluiceError) {
+      if (outcome.code === 'log_full') fullAt = now();
+      if (flight.copy === 'open') {
+        flight.refusal = outcome; // H3
+        return;
+      }
       metrics.published(outcome.code === 'log_full' ? 'full' : 'refused', ms);
       if (outcome.code !== 'log_full') log.warn({ subject: flight.message.subject, err: outcome }, 'publish refused');
     } else {
       failpoint('gateway.after-ack');
       metrics.published('stored', ms);
     }
-    flight.message.settle(outcome);
+    flights.delete(token);
+    flight.message.settle(flight.copy === 'lost' && outcome instanceof SluiceError ? unanswered() : outcome);
     pump();
+  };
+
+  /** H3: one copy was refused, of the other nobody knows. */
+  const unanswered = (): SluiceError => unknown('The log refused the batch once, and may have it from a second try.');
+
+  const onCopyReply = (token: string, reply: LogReply | undefined): void => {
+    const flight = flights.get(token);
+    if (flight === undefined) {
+      if (reply !== undefined) metrics.hedged('late');
+      return;
+    }
+    flight.copy = reply === undefined ? 'lost' : 'done';
+    const { refusal } = flight;
+    const outcome = reply === undefined ? undefined : readReply(reply, jittered);
+    if (outcome !== undefined && !(outcome instanceof SluiceError)) {
+      failpoint('gateway.after-ack');
+      flights.delete(token);
+      // Its bytes may still be on their way (P4).
+      if (refusal === undefined) lost.set(token, flight);
+      metrics.hedged('won');
+      metrics.published('stored', now() - flight.sentAt);
+      flight.message.settle(outcome);
+      pump();
+      return;
+    }
+    if (outcome !== undefined) metrics.hedged('refused');
+    // An answer that says nothing leaves the copy's outcome open.
+    if (outcome?.outcomeUnknown === true) flight.copy = 'lost';
+    if (refusal === undefined) return;
+    flights.delete(token);
+    metrics.published(refusal.code === 'log_full' ? 'full' : 'refused', now() - flight.sentAt);
+    flight.message.settle(flight.copy === 'lost' ? unanswered() : refusal);
+    pump();
+  };
+
+  const armHedge = (ms: number): void => {
+    if (hedger !== undefined) cancelHedge ??= schedule(onHedgeTimer, ms);
+  };
+
+  const onHedgeTimer = (): void => {
+    cancelHedge = undefined;
+    if (hedger === undefined) return;
+    const at = now();
+    const limit = at - hedger.delayMs;
+    // H2
+    const calm = online && head === queue.length && flights.size + lost.size < window && fullAt < at - fullCalmMs;
+    for (const [token, flight] of flights) {
+      if (flight.sentAt > limit) {
+        armHedge(Math.max(1, flight.sentAt - limit));
+        break;
+      }
+      if (flight.copy !== 'none') continue;
+      // Looked at once: a message that may not be sent twice now is not looked at again.
+      flight.copy = calm && hedger.send(flight.message.subject, token, flight.payload) ? 'open' : 'done';
+    }
   };
 
   const pump = (): void => {
@@ -161,7 +235,11 @@ export function createPublisher(options: PublisherOptions): Publisher {
       return;
     }
     failpoint('gateway.after-publish');
-    flights.set(token, { message, payload, sentAt: now() });
+    flights.set(token, { message, payload, sentAt: now(), copy: 'none', refusal: undefined });
+    if (hedger !== undefined) {
+      hedger.earn();
+      armHedge(hedger.delayMs);
+    }
     metrics.sent(payload.length);
     arm(timeoutMs);
   };
@@ -235,6 +313,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
   };
 
   const wire = options.openWire(onReply);
+  if (hedger !== undefined) hedger.onReply = onCopyReply;
 
   return {
     send(message) {
@@ -267,6 +346,8 @@ export function createPublisher(options: PublisherOptions): Publisher {
       settleAll('The gateway stopped');
       cancelTimer?.();
       cancelTimer = undefined;
+      cancelHedge?.();
+      cancelHedge = undefined;
       wire.close();
     },
   };

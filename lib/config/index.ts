@@ -76,6 +76,11 @@ export const gatewayOptions = {
   publishTimeout: option.ms(5_000, 'How long a publish waits for its ack before its outcome counts as unknown.', {
     min: 100,
   }),
+  hedgeDelay: option.ms(
+    0,
+    'A message without an ack after so long is sent once more over a second connection, marked as a retry; at most one in twenty. 0: never.',
+    { min: 0, max: 5_000 },
+  ),
   coalesceBytes: option.bytes(128 * 1024, 'Group commit: publish a group at this size at the latest.', { min: 1024 }),
   coalesceDelay: option.ms(3, 'Group commit: publish a group after this time at the latest.', { min: 0, max: 1000 }),
   maxHeld: option.ms(
