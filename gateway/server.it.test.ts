@@ -250,4 +250,41 @@ test('a port in use is told with the way out', async () => {
   });
 });
 
+test('a client that opens a stream and says good-bye with an error in the same breath does no harm', async () => {
+  const frame = (type: number, flags: number, stream: number, payload: Buffer): Buffer => {
+    const head = Buffer.alloc(9);
+    head.writeUIntBE(payload.length, 0, 3);
+    head[3] = type;
+    head[4] = flags;
+    head.writeUInt32BE(stream, 5);
+    return Buffer.concat([head, payload]);
+  };
+  // Without Huffman and without the table: 0, length, name, length, value.
+  const header = (name: string, value: string): Buffer =>
+    Buffer.from(`\0${String.fromCharCode(name.length)}${name}${String.fromCharCode(value.length)}${value}`, 'latin1');
+  const headers = Buffer.concat([
+    header(':method', 'POST'),
+    header(':scheme', 'http'),
+    header(':path', '/x'),
+    header(':authority', 'a'),
+  ]);
+  const goAway = Buffer.alloc(8);
+  goAway.writeUInt32BE(8, 4);
+  const settings = frame(4, 0, 0, Buffer.alloc(0));
+  const breath = Buffer.concat([
+    Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
+    settings,
+    frame(1, 4, 1, headers),
+    frame(7, 0, 0, goAway),
+  ]);
+  await withServer({}, async ({ port }) => {
+    for (let i = 0; i < 20; i++) {
+      const socket = await open(port, breath);
+      // The server hangs up; an error that nobody hears would end this process.
+      await new Promise((resolve) => socket.once('close', resolve));
+    }
+    assert.is(await http2Get(`http://127.0.0.1:${port}`, '/b'), 'HTTP/2.0 /b');
+  });
+});
+
 test.run();

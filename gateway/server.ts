@@ -174,7 +174,11 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
   });
   http2.on('stream', (stream: ServerHttp2Stream & PeerStream, headers: IncomingHttpHeaders, ...more: unknown[]) => {
     const peer = peerOf(stream);
-    if (peer === undefined) return stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    if (peer === undefined) {
+      // Its connection has ended before this was called, perhaps with an error, which is then the stream's too.
+      stream.on('error', () => {});
+      return stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    }
     peer.open++;
     stream[peerKey] = peer;
     stream.on('close', onStreamClosed);
