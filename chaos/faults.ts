@@ -107,8 +107,13 @@ const killAll: Disturbance = {
   role: 'nats',
   target: 'kill-all:nats',
   inCluster: true,
-  async apply(stack) {
-    for (const node of stack.slotsOf('nats')) node.kill();
+  async apply(stack, _random, signal) {
+    const nodes = stack.slotsOf('nats');
+    if (!nodes.every(({ ready, paused }) => ready && !paused)) return undefined;
+    for (const node of nodes) node.kill();
+    // Not again before they have found together.
+    await Promise.all(nodes.map((node) => Promise.race([node.whenReady(), pause(60_000, signal)])));
+    await stack.logHealthy(signal);
     return { slot: undefined };
   },
 };

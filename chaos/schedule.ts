@@ -123,7 +123,7 @@ export function createSchedule({ random, only, cluster, pace, say }: ScheduleOpt
     while (!over.signal.aborted) {
       await stack.logHealthy(over.signal);
       await sleep(between(lives.nats));
-      const standing = stack.slotsOf('nats').filter(({ ready }) => ready);
+      const standing = stack.slotsOf('nats').filter(({ ready, paused }) => ready && !paused);
       if (!over.signal.aborted && standing.length > 0) pick(random, standing).kill();
       await sleep(20);
     }
