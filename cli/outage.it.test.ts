@@ -11,6 +11,7 @@ import { flagOf, testEnvironment } from '../lib/config/index.js';
 import { addTenant } from '../lib/tenants.js';
 import { type TestClickHouse, withClickHouse } from '../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../lib/testing/nats.js';
+import { withSlowLine } from '../lib/testing/slow-line.js';
 import { withSmallDisk } from '../lib/testing/small-disk.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -68,6 +69,8 @@ interface Scene {
   deliver(batchId: string): Promise<void>;
   /** Rows of the batches that were accepted, and how many events that are. */
   rows(): Promise<number>;
+  /** Events that were left out, because they were stored already. */
+  duplicates(): Promise<number>;
   readonly accepted: ReadonlySet<string>;
   /** All that was accepted is stored, each event once. */
   assertExact(): Promise<void>;
@@ -132,6 +135,12 @@ async function withScene(
         const [row] = await ask<{ n: string }>("SELECT toString(count()) AS n FROM sluice.events WHERE tenant != ''");
         return Number(row?.n);
       },
+      async duplicates() {
+        const [row] = await ask<{ n: string }>(
+          'SELECT toString(sum(n)) AS n FROM (SELECT any(_duplicate) AS n FROM sluice.events GROUP BY _stream, _block)',
+        );
+        return Number(row?.n);
+      },
       async assertExact() {
         await until('all is stored', async () => (await scene.rows()) >= accepted.size * eventsOfBatch);
         await sleep(300);
@@ -167,30 +176,43 @@ async function withScene(
 
 test('while ClickHouse is away the gateway acknowledges until the log is full, then says slow down; later all is stored', () =>
   withNats((nats) =>
-    withClickHouse((clickhouse) =>
-      withScene(nats, clickhouse, { shardMaxBytes: 2 * MiB }, async (scene) => {
-        await scene.deliver('before');
-        await scene.assertExact();
-        clickhouse.process().kill('SIGKILL');
-        let full: Told | undefined;
-        let n = 0;
-        for (; full === undefined; n++) {
-          assert.ok(n < 500, 'the log is never full');
-          const told = await scene.send(`away-${n}`);
-          if (told.status !== 202) full = told;
-        }
-        assert.ok(scene.accepted.size > 20, `${scene.accepted.size} batches were acknowledged`);
-        assert.equal([full.status, full.code, full.outcomeUnknown ?? false], [429, 'log_full', false]);
-        assert.ok((full.retryAfterMs ?? 0) >= 100, `retry after ${full.retryAfterMs} ms`);
-        await until('the circuit opens', () => scene.worker.output().includes('left alone but for a probe'));
-        const waiting = ['late-1', 'late-2', `away-${n - 1}`].map((id) => scene.deliver(id));
-        await clickhouse.restart();
-        const ms = await until('rows again', async () => (await scene.rows()) > eventsOfBatch);
-        await Promise.all(waiting);
-        await scene.assertExact();
-        process.stdout.write(`first rows ${Math.round(ms)} ms after ClickHouse was back\n`);
-        assert.match(scene.worker.output(), /the warehouse works again/);
-      }),
+    withSlowLine(nats.url, (line) =>
+      withClickHouse((clickhouse) =>
+        withScene(nats, clickhouse, { natsUrl: line.url, hedgeDelay: 50, shardMaxBytes: 2 * MiB }, async (scene) => {
+          await scene.deliver('before');
+          await scene.assertExact();
+          // Second tries (gateway/hedge.ts): both copies of a message come late, and are in the log.
+          line.hold();
+          const twice = ['twice-1', 'twice-2', 'twice-3'].map((id) => scene.send(id));
+          await sleep(500);
+          line.release();
+          assert.equal(
+            (await Promise.all(twice)).map(({ status }) => status),
+            [202, 202, 202],
+          );
+          await scene.assertExact();
+          clickhouse.process().kill('SIGKILL');
+          let full: Told | undefined;
+          let n = 0;
+          for (; full === undefined; n++) {
+            assert.ok(n < 500, 'the log is never full');
+            const told = await scene.send(`away-${n}`);
+            if (told.status !== 202) full = told;
+          }
+          assert.ok(scene.accepted.size > 20, `${scene.accepted.size} batches were acknowledged`);
+          assert.equal([full.status, full.code, full.outcomeUnknown ?? false], [429, 'log_full', false]);
+          assert.ok((full.retryAfterMs ?? 0) >= 100, `retry after ${full.retryAfterMs} ms`);
+          await until('the circuit opens', () => scene.worker.output().includes('left alone but for a probe'));
+          const waiting = ['late-1', 'late-2', `away-${n - 1}`].map((id) => scene.deliver(id));
+          await clickhouse.restart();
+          const ms = await until('rows again', async () => (await scene.rows()) > eventsOfBatch);
+          await Promise.all(waiting);
+          await scene.assertExact();
+          process.stdout.write(`first rows ${Math.round(ms)} ms after ClickHouse was back\n`);
+          assert.match(scene.worker.output(), /the warehouse works again/);
+          assert.ok((await scene.duplicates()) >= eventsOfBatch, 'the second copies were seen, and left out (L5)');
+        }),
+      ),
     ),
   ));
 
