@@ -34,6 +34,18 @@ export const controls = {
       },
     ],
   },
+  'retry-check': {
+    without: 'the look whether a batch that was sent again is stored already (L5)',
+    shows: 'doubled',
+    faults: ['drop-replies:client-gateway', 'cut:client-gateway'],
+    patches: [
+      {
+        file: 'workers/loader-shard.js',
+        find: 'const planned = await retries.plan(block);',
+        put: 'const planned = block;',
+      },
+    ],
+  },
   'ack-before-durable': {
     without: "the gateway's wait for JetStream's ack (I1)",
     shows: 'lost',

@@ -9,7 +9,7 @@
  *   journal.ts         what a client was told, written so that it survives its SIGKILL
  *   events.ts          the events: every value follows from the id, in JavaScript and in SQL
  *   schedule.ts        who is hit when; faults.ts: what there is
- *   proxy.ts           a TCP proxy that misbehaves
+ *   proxy.ts           a TCP proxy that misbehaves; disk.ts: a disk that can be full
  *   check.ts           the history against ClickHouse; late.ts: what was stored late
  *   recovery.ts        how long it took; prober.ts and watermark.ts are what it looks with
  *   controls.ts        protections that can be switched off, to see that their lack is found; build.ts: where that is done
@@ -38,6 +38,7 @@ interface Flags {
   readonly cluster?: boolean;
   readonly syncAlways?: boolean;
   readonly control?: ControlName;
+  readonly oneByOne?: boolean;
   readonly keep?: boolean;
   readonly verbose?: boolean;
   readonly json?: boolean;
@@ -104,6 +105,10 @@ const program = new Command('npm run chaos --')
     new Option('--control <protection>', 'switch a protection off: exit code 0 when its lack is found').choices(
       Object.keys(controls),
     ),
+  )
+  .option(
+    '--one-by-one',
+    'each fault only when what the one before hit works again: how long recoveries take by themselves',
   )
   .option('--keep', 'leave data and logs where they are (after a finding they are kept anyway)')
   .option('--verbose', 'a line for each fault, as it happens')
@@ -190,6 +195,7 @@ async function main(): Promise<number> {
     leastFailpoint: Math.floor((flags.kills ?? 0) / 50),
     only: flags.only.length > 0 ? flags.only : (control?.faults ?? []),
     pace: isBounded || flags.hours !== undefined ? 1 : 0.6,
+    oneByOne: flags.oneByOne === true,
     control,
     keep: flags.keep === true,
     say,

@@ -32,6 +32,8 @@ export interface Probe {
 }
 
 export interface Prober {
+  /** Sends the last accepted batch of each shard again, as a client does that did not hear of it. */
+  again(ports: readonly number[]): Promise<void>;
   /** Sends until one is accepted. Rejects when the signal says stop. */
   until(target: ProbeTarget, stop: AbortSignal): Promise<Probe>;
 }
@@ -50,16 +52,18 @@ export function createProber({ tenant, key, shards, journal }: ProberOptions): P
     }
   };
 
-  async function send(port: number, batchId: string): Promise<Probe | undefined> {
-    const first = n++;
+  /** The last that was accepted of each shard. */
+  const accepted = new Map<number, { batchId: string; first: number; attempt: number }>();
+
+  async function send(port: number, batchId: string, first: number, attempt: number): Promise<Probe | undefined> {
     const { occurredAt, ...event } = makeEvent(proberSource, first);
     const time = occurredAt as { seconds: bigint; nanos: number };
     const body = {
       batchId,
-      attempt: 1,
+      attempt,
       events: [toJson(EventSchema, create(EventSchema, { ...event, occurredAt: time }))],
     };
-    journal.sent({ batchId, first, count: 1, attempt: 1 });
+    journal.sent({ batchId, first, count: 1, attempt });
     try {
       const answer = await fetch(`http://127.0.0.1:${port}/v1/events/batch`, {
         method: 'POST',
@@ -71,6 +75,7 @@ export function createProber({ tenant, key, shards, journal }: ProberOptions): P
       if (answer.status !== 202 || result.accepted !== 1 || result.position === undefined) return undefined;
       const { shard, sequence } = result.position;
       journal.accepted(batchId, { shard, sequence: BigInt(sequence) });
+      accepted.set(shard, { batchId, first, attempt });
       return { shard, sequence: Number(sequence), at: Date.now() };
     } catch {
       // Not there yet, or gone in between: then it is unknown.
@@ -79,12 +84,22 @@ export function createProber({ tenant, key, shards, journal }: ProberOptions): P
   }
 
   return {
+    async again(ports) {
+      await Promise.all(
+        [...accepted].map(async ([shard, batch], i) => {
+          const port = ports[i % ports.length];
+          // Noted first, so that no attempt is used twice.
+          accepted.set(shard, { ...batch, attempt: batch.attempt + 1 });
+          if (port !== undefined) await send(port, batch.batchId, batch.first, batch.attempt + 1);
+        }),
+      );
+    },
     async until(target, stop) {
       for (let tries = 0; ; tries++) {
         stop.throwIfAborted();
         const ports = target.ports().filter((port) => port > 0);
         const port = ports[tries % ports.length];
-        const probe = port === undefined ? undefined : await send(port, nextId(target.shard));
+        const probe = port === undefined ? undefined : await send(port, nextId(target.shard), n++, 1);
         if (probe !== undefined) return probe;
         await new Promise((resolve) => setTimeout(resolve, pauseMs));
       }

@@ -17,7 +17,7 @@ export interface Spread {
 
 export interface Recoveries {
   /** What was hit, by fault: measures the time from now, or counts a hang when it never comes. */
-  measure(fault: string, role: Role, slot: Slot | undefined): void;
+  measure(fault: string, role: Role, slot: Slot | undefined): Promise<void>;
   /** A client was acknowledged something after its restart. */
   firstAck(slot: Slot, at: number): void;
   /** All that was measured has come to an end. */
@@ -111,6 +111,7 @@ export function measureRecoveries(options: RecoveryOptions): Recoveries {
           running.delete(run);
         });
       running.add(run);
+      return run;
     },
     firstAck(slot, at) {
       for (const { done } of clients.get(slot) ?? []) done(at);

@@ -12,6 +12,7 @@ import { buildProject } from './build.js';
 import { checkHistory, type Findings } from './check.js';
 import type { Control } from './controls.js';
 import { type Customers, startCustomers } from './customers.js';
+import { diskFaults, isChosen } from './faults.js';
 import { openJournal } from './journal.js';
 import { countLate } from './late.js';
 import type { ClusterOptions } from './nats-nodes.js';
@@ -37,6 +38,8 @@ export interface RunOptions {
   readonly durability: Durability;
   readonly pace: number;
   readonly cluster: ClusterOptions | undefined;
+  /** Each fault waits until what the one before hit has recovered. */
+  readonly oneByOne: boolean;
   readonly control: Control | undefined;
   /** The data stay where they are. */
   readonly keep: boolean;
@@ -85,6 +88,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
     only: options.only,
     cluster: options.cluster !== undefined,
     pace: options.pace,
+    oneByOne: options.oneByOne,
     say,
   });
   let stack: Stack | undefined;
@@ -101,7 +105,9 @@ export async function run(options: RunOptions): Promise<RunResult> {
       workers,
       shards,
       cluster: options.cluster,
+      disks: diskFaults.filter(({ name }) => isChosen(name, options.only)).map(({ disk }) => disk),
       onDeath: (death) => schedule.died(death),
+      say,
       arm: (role) => schedule.arm(role),
     });
     say('the stack is up');
@@ -126,11 +132,11 @@ export async function run(options: RunOptions): Promise<RunResult> {
     });
     await Promise.all(customers.slots.map((slot) => slot.whenReady()));
     const since = Date.now();
-    schedule.begin(stack, customers.slots, recoveries);
+    schedule.begin({ stack, clients: customers.slots, prober }, recoveries);
     await untilEnough(options, schedule, customers, since);
     say('no more faults');
     await schedule.end();
-    for (const slot of stack.slots) if (slot.paused) slot.resume();
+    for (const slot of [...stack.slots, ...customers.slots]) if (slot.paused) slot.resume();
     for (const proxy of Object.values(stack.proxies)) proxy.set('pass');
     const seconds = (Date.now() - since) / 1_000;
     options.progress('waiting until everything is delivered and stored');
@@ -140,6 +146,8 @@ export async function run(options: RunOptions): Promise<RunResult> {
     const stuck = await untilStored(stack, watermark);
     await sleep(echoMs);
     options.progress('comparing what clients were told with what is stored');
+    // Should the check itself fail, its data are worth a look.
+    kept = true;
     const findings = await checkHistory({
       clickhouse: stack.clickhouse,
       table,
@@ -165,7 +173,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
     throw error;
   } finally {
     await Promise.all((customers?.slots ?? []).map((slot) => slot.close(0)));
-    await stack?.close();
+    await stack?.close(kept);
     if (!kept) await rm(folder, { recursive: true, force: true, maxRetries: 5 });
   }
 }

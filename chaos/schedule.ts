@@ -6,7 +6,7 @@
 import { setMaxListeners } from 'node:events';
 import { type Failpoint, failpoints } from '../lib/failpoint.js';
 import { integer, pick, type Random } from '../lib/testing/batches.js';
-import { type Disturbance, disturbances, isChosen } from './faults.js';
+import { type Disturbance, disturbances, echo, isChosen, type Scene } from './faults.js';
 import type { Recoveries } from './recovery.js';
 import type { Death, Role, Slot } from './slot.js';
 import type { Stack } from './stack.js';
@@ -19,6 +19,8 @@ export interface ScheduleOptions {
   readonly cluster: boolean;
   /** Waits are multiplied by this. */
   readonly pace: number;
+  /** Each fault waits until what the one before hit has recovered. */
+  readonly oneByOne: boolean;
   /** A fault happened. */
   readonly say: (line: string) => void;
 }
@@ -27,7 +29,7 @@ export interface Schedule {
   /** The failpoint that the next process of this role gets. */
   arm(role: Role): string | undefined;
   died(death: Death): void;
-  begin(stack: Stack, clients: readonly Slot[], recoveries: Recoveries): void;
+  begin(scene: Omit<Scene, 'random'>, recoveries: Recoveries): void;
   /** No more faults; resolves when all are undone. */
   end(): Promise<void>;
   /** How often each fault happened. */
@@ -55,12 +57,16 @@ const armedShare = 0.8;
 const armedMs = 12_000;
 const disturbedEveryMs: readonly [number, number] = [500, 4_000];
 const mostDisturbances = 3;
+/** One by one: between a recovery and the next fault, so that leases and assignments are what they were, ms. */
+const calmMs: readonly [number, number] = [1_500, 3_500];
 
 const roleOf = (failpoint: string): Role => (failpoint.startsWith('gateway.') ? 'gateway' : 'worker');
+/** This one is passed when nothing new comes. */
+const carrying: Failpoint = 'loader.after-carry';
 /** These are passed by a gateway that is asked to end. */
 const byTerm: ReadonlySet<string> = new Set<Failpoint>(['gateway.draining', 'gateway.drained']);
 
-export function createSchedule({ random, only, cluster, pace, say }: ScheduleOptions): Schedule {
+export function createSchedule({ random, only, cluster, pace, oneByOne, say }: ScheduleOptions): Schedule {
   const counts = new Map<string, number>();
   const killsByRole = new Map<Role, number>();
   const crashes: string[] = [];
@@ -69,6 +75,8 @@ export function createSchedule({ random, only, cluster, pace, say }: ScheduleOpt
   const running = new Set<Promise<void>>();
   const busy = new Set<string>();
   let recoveries: Recoveries | undefined;
+  /** Of the last fault. */
+  let recovered: Promise<void> = Promise.resolve();
   const chosenFailpoints = Object.keys(failpoints).filter((name) => isChosen(`failpoint:${name}`, only));
   const chosen = disturbances.filter(({ name, inCluster }) => isChosen(name, only) && (cluster || inCluster !== true));
   /** Started with it, whether or not it was passed. */
@@ -89,16 +97,16 @@ export function createSchedule({ random, only, cluster, pace, say }: ScheduleOpt
       over.signal.addEventListener('abort', done, { once: true });
     });
   const between = ([least, most]: readonly [number, number]): number => integer(random, least, most) * pace;
+  const ended = new Promise<false>((resolve) =>
+    over.signal.addEventListener('abort', () => resolve(false), { once: true }),
+  );
   const background = (work: Promise<void>): void => {
     running.add(work);
     void work.finally(() => running.delete(work));
   };
 
   /** Kills the processes of a slot, one after the other. */
-  async function killer(slot: Slot): Promise<void> {
-    const ended = new Promise<false>((resolve) =>
-      over.signal.addEventListener('abort', () => resolve(false), { once: true }),
-    );
+  async function killer(slot: Slot, scene: Scene): Promise<void> {
     while (!over.signal.aborted) {
       if (!(await Promise.race([slot.whenReady(), ended]))) return;
       const { pid, failpoint } = slot;
@@ -107,7 +115,7 @@ export function createSchedule({ random, only, cluster, pace, say }: ScheduleOpt
         if (byTerm.has(name)) {
           await sleep(between([500, 2_000]));
           if (slot.pid === pid) slot.term();
-        }
+        } else if (name === carrying && !busy.has(echo.target)) await disturb(scene, echo);
         const until = Date.now() + armedMs;
         while (slot.pid === pid && Date.now() < until && !over.signal.aborted) await sleep(50);
       } else await sleep(between(lives[slot.role]));
@@ -129,26 +137,55 @@ export function createSchedule({ random, only, cluster, pace, say }: ScheduleOpt
     }
   }
 
-  async function disturber(stack: Stack): Promise<void> {
+  async function disturber(scene: Scene): Promise<void> {
     while (!over.signal.aborted) {
       await sleep(between(disturbedEveryMs));
       if (over.signal.aborted || running.size > 100 || busy.size >= mostDisturbances) continue;
       const free = chosen.filter(({ target }) => !busy.has(target));
       const least = Math.min(...free.map(({ name }) => counts.get(name) ?? 0));
       const next = free.filter(({ name }) => (counts.get(name) ?? 0) <= least + 1);
-      if (next.length > 0) background(disturb(stack, pick(random, next)));
+      if (next.length > 0) background(disturb(scene, pick(random, next)));
     }
   }
 
-  async function disturb(stack: Stack, { name, role, target, apply }: Disturbance): Promise<void> {
+  /** One fault after the other, each when what the one before hit works again. */
+  async function taker(scene: Scene): Promise<void> {
+    const slots = [...scene.stack.slots, ...scene.clients];
+    const roles = [...new Set(slots.map(({ role }) => role))].filter((role) => isChosen(`kill:${role}`, only));
+    const all = [...roles.map((role) => ({ name: `kill:${role}`, role })), ...chosen];
+    while (!over.signal.aborted) {
+      await sleep(between(calmMs));
+      const least = Math.min(...all.map(({ name }) => counts.get(name) ?? 0));
+      const next = pick(
+        random,
+        all.filter(({ name }) => (counts.get(name) ?? 0) === least),
+      );
+      if (over.signal.aborted) return;
+      if ('apply' in next) await disturb(scene, next);
+      else {
+        const slot = pick(
+          random,
+          slots.filter(({ role }) => role === next.role),
+        );
+        await slot.whenReady();
+        const before = recovered;
+        slot.kill();
+        while (recovered === before && !over.signal.aborted) await sleep(10);
+      }
+      await Promise.race([recovered, ended]);
+      if (!over.signal.aborted) await Promise.all(slots.map((slot) => Promise.race([slot.whenReady(), ended])));
+    }
+  }
+
+  async function disturb(scene: Scene, { name, role, target, apply }: Disturbance): Promise<void> {
     busy.add(target);
     try {
       const since = Date.now();
-      const done = await apply(stack, random, over.signal);
+      const done = await apply(scene, over.signal);
       if (done === undefined) return;
       count(counts, name);
       say(`${name}${done.slot === undefined ? '' : ` ${done.slot.name}`}, ${Date.now() - since} ms`);
-      recoveries?.measure(name, role, done.slot);
+      recovered = recoveries?.measure(name, role, done.slot) ?? recovered;
     } finally {
       busy.delete(target);
     }
@@ -157,7 +194,7 @@ export function createSchedule({ random, only, cluster, pace, say }: ScheduleOpt
   return {
     arm(role) {
       const names = chosenFailpoints.filter((name) => roleOf(name) === role);
-      if (over.signal.aborted || recoveries === undefined || names.length === 0 || random() >= armedShare)
+      if (over.signal.aborted || oneByOne || recoveries === undefined || names.length === 0 || random() >= armedShare)
         return undefined;
       const tries = (name: string): number => (counts.get(`failpoint:${name}`) ?? 0) + (armed.get(name) ?? 0) / 2;
       const least = Math.min(...names.map(tries));
@@ -179,17 +216,20 @@ export function createSchedule({ random, only, cluster, pace, say }: ScheduleOpt
       count(counts, name);
       count(killsByRole, slot.role);
       say(how === 'failpoint' ? `${slot.name} died at ${failpoint}` : `${name} ${slot.name}`);
-      recoveries?.measure(name, slot.role, slot.role === 'gateway' || slot.role === 'client' ? slot : undefined);
+      const measured = slot.role === 'gateway' || slot.role === 'client' ? slot : undefined;
+      recovered = recoveries?.measure(name, slot.role, measured) ?? recovered;
     },
-    begin(stack, clients, measured) {
+    begin(hands, measured) {
+      const scene: Scene = { ...hands, random };
       recoveries = measured;
-      for (const slot of [...stack.slots, ...clients]) {
+      if (oneByOne) return background(taker(scene));
+      for (const slot of [...scene.stack.slots, ...scene.clients]) {
         if (cluster && slot.role === 'nats') continue;
         const kills = isChosen(`kill:${slot.role}`, only);
-        if (kills || chosenFailpoints.some((name) => roleOf(name) === slot.role)) background(killer(slot));
+        if (kills || chosenFailpoints.some((name) => roleOf(name) === slot.role)) background(killer(slot, scene));
       }
-      if (cluster && isChosen('kill:nats', only)) background(nodeKiller(stack));
-      if (chosen.length > 0) background(disturber(stack));
+      if (cluster && isChosen('kill:nats', only)) background(nodeKiller(scene.stack));
+      if (chosen.length > 0) background(disturber(scene));
     },
     async end() {
       over.abort();

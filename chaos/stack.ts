@@ -14,6 +14,7 @@ import { silentLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
 import { addTenant } from '../lib/tenants.js';
 import { freePort } from '../lib/testing/nats.js';
+import { type Disk, mountDisk } from './disk.js';
 import { type ClusterOptions, natsNodes, proxyEach } from './nats-nodes.js';
 import { type ChaosProxy, startProxy } from './proxy.js';
 import { type Death, type Role, type Slot, startSlot } from './slot.js';
@@ -29,6 +30,9 @@ export interface StackOptions {
   /** Three nats-servers with replicated streams; undefined: one, without. */
   readonly cluster: ClusterOptions | undefined;
   readonly onDeath: (death: Death) => void;
+  readonly say: (line: string) => void;
+  /** Their data are on disks that can be full. */
+  readonly disks: readonly DiskName[];
   /** Asked at each start of a gateway or worker: the failpoint to arm. */
   readonly arm: (role: Role) => string | undefined;
 }
@@ -42,6 +46,7 @@ export interface Stack {
   readonly slots: readonly Slot[];
   slotsOf(role: Role): readonly Slot[];
   readonly proxies: Readonly<Record<LinkName, ChaosProxy>>;
+  readonly disks: ReadonlyMap<DiskName, Disk>;
   /** What clients connect to. */
   readonly front: string;
   readonly folder: string;
@@ -50,13 +55,16 @@ export interface Stack {
   add(slot: Slot): void;
   /** Resolves when every nats-server is there again, with all of the log; also when the signal says stop. */
   logHealthy(stop: AbortSignal): Promise<void>;
-  /** Ends every process. */
-  close(): Promise<void>;
+  /** Ends every process. Disks stay when the data are to be looked at. */
+  close(keepDisks: boolean): Promise<void>;
 }
 
 /** The ways between processes, by who connects to whom. */
 export const links = ['client-gateway', 'gateway-nats', 'worker-nats', 'worker-clickhouse'] as const;
 export type LinkName = (typeof links)[number];
+
+/** Who has data. */
+export type DiskName = 'nats' | 'clickhouse';
 
 const tenant = 'chaos';
 const shardMaxBytes = '64MiB';
@@ -68,16 +76,23 @@ export async function startStack(options: StackOptions): Promise<Stack> {
   const env = testEnvironment();
   const slots: Slot[] = [];
   const proxies: Partial<Record<LinkName, ChaosProxy>> = {};
+  const disks = new Map<DiskName, Disk>();
   let nc: NatsConnection | undefined;
   let clickhouse: ClickHouseClient | undefined;
-  const close = async (): Promise<void> => {
+  const close = async (keepDisks: boolean): Promise<void> => {
     await nc?.close();
     await clickhouse?.close();
     await Promise.all(slots.map((slot) => slot.close(slot.role === 'nats' ? 1_000 : 0)));
     await Promise.all(Object.values(proxies).map((proxy) => proxy.close()));
+    if (!keepDisks) for (const disk of disks.values()) disk.close();
   };
   try {
     for (const name of ['logs', 'nats', 'clickhouse']) mkdirSync(join(folder, name), { recursive: true });
+    for (const name of options.disks) {
+      const disk = mountDisk(join(folder, name));
+      if (typeof disk === 'string') options.say(`disk-full:${name} is left out: ${disk}`);
+      else disks.set(name, disk);
+    }
     const add = (name: string, role: Role, more: Pick<Parameters<typeof startSlot>[0], 'launch' | 'probe'>): Slot => {
       const slot = startSlot({
         name,
@@ -178,6 +193,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       clickhouse,
       slots,
       slotsOf: (role) => slots.filter((slot) => slot.role === role),
+      disks,
       proxies: proxies as Record<LinkName, ChaosProxy>,
       front: `http://127.0.0.1:${proxies['client-gateway'].port}`,
       folder,
@@ -188,7 +204,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       close,
     };
   } catch (error) {
-    await close();
+    await close(false);
     throw error;
   }
 }
