@@ -425,6 +425,45 @@ test('what is committed is told again and again, but not while the connection to
   });
 });
 
+test('a connection to the log that is lost and back while a block is being stored is followed by a look at the log (L8)', async () => {
+  await withScene(async ({ nats, publish, start, warehouse }) => {
+    const hints: number[] = [];
+    let open = (): void => undefined;
+    const gate = new Promise<void>((resolve) => {
+      open = resolve;
+    });
+    let storing = false;
+    const { insert } = warehouse;
+    warehouse.insert = async (...block) => {
+      storing = true;
+      await gate;
+      await insert.apply(warehouse, block);
+    };
+    let looks = 0;
+    const { lastBlock } = warehouse;
+    warehouse.lastBlock = (...shard) => {
+      looks++;
+      return lastBlock.apply(warehouse, shard);
+    };
+    start({ hintMs: 50, onCommitted: (_, __, hi) => hints.push(hi) });
+    await publish(10);
+    await until('a block is being stored', () => storing);
+    nats.process().kill('SIGKILL');
+    await nats.restart();
+    await until('the log is back', () =>
+      publish(10).then(
+        () => true,
+        () => false,
+      ),
+    );
+    const before = looks;
+    open();
+    await until('loaded', () => (warehouse.table.at(-1)?.content.hi ?? 0) >= 20);
+    await until('told again', () => (hints.at(-1) ?? 0) >= 20);
+    assert.ok(looks > before);
+  });
+});
+
 test('messages removed by hand before they were loaded are counted, and the shard goes on', async () => {
   await withScene(async ({ jsm, publish, start, warehouse, seen }) => {
     await publish(10);
