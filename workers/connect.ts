@@ -16,8 +16,12 @@ import {
 } from './schema/index.js';
 import { connectWarehouse, type Warehouse } from './warehouse.js';
 
-/** The events table of an installation. A single server or the embedded engine: no Keeper, no token (fact F7). */
-export const eventsTable = (database: string): TableTarget => ({ database, table: 'events', engine: 'MergeTree' });
+/** The events table of an installation. On a single server or the embedded engine: no Keeper, no token (fact F7). */
+export const eventsTable = (database: string, engine: TableTarget['engine'] = 'MergeTree'): TableTarget => ({
+  database,
+  table: 'events',
+  engine,
+});
 
 /** Tries until it succeeds, 0.1 to 2 s apart with jitter. Rejects only when stopped, or with a UsageError. */
 export async function patiently<T>(what: string, log: Log, signal: AbortSignal, attempt: () => Promise<T>): Promise<T> {
@@ -41,9 +45,20 @@ export async function openWarehouse(
   signal: AbortSignal,
 ): Promise<{ warehouse: Warehouse; target: TableTarget }> {
   const warehouse = connectWarehouse(config, log);
-  const target = eventsTable(config.clickhouseDatabase);
-  await patiently('the warehouse', log, signal, () => prepareTable(warehouse, target));
-  return { warehouse, target };
+  const target = eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']);
+  return {
+    warehouse,
+    target: await patiently('the warehouse', log, signal, async () => {
+      await prepareTable(warehouse, target);
+      return { ...target, asksInsertSelect: await asksInsertSelect(warehouse) };
+    }),
+  };
+}
+
+/** L4: whether the server has a setting of that name, without which the token of our INSERT would be passed over. */
+async function asksInsertSelect(warehouse: Warehouse): Promise<boolean> {
+  const found = await warehouse.rows("SELECT name FROM system.settings WHERE name = 'deduplicate_insert_select'");
+  return found.length > 0;
 }
 
 /** Creates what is missing and adds what the contract has gained; old rows stay as they are. */

@@ -10,6 +10,7 @@ import { readShards } from '../lib/log-streams.js';
 import { connectNats } from '../lib/nats.js';
 import { eventsTable } from './connect.js';
 import { eraseUser } from './erase.js';
+import type { TableTarget } from './schema/index.js';
 import { connectWarehouse } from './warehouse.js';
 
 async function main(): Promise<number> {
@@ -25,7 +26,7 @@ async function main(): Promise<number> {
       tenant: config.tenant,
       userId: config.userId,
       warehouse,
-      target: eventsTable(config.clickhouseDatabase),
+      target: eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']),
       jsm: await jetstreamManager(nc, { checkAPI: false }),
       shards: (await readShards(nc)) ?? 0,
       waitMs: config.eraseWait,

@@ -12,6 +12,7 @@ import {
   type BlockConstants,
   blockName,
   insertStatement,
+  readingSettings,
   type TableTarget,
   tombstoneStatement,
   trialStatement,
@@ -72,10 +73,13 @@ const ofBatches =
 
 export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
   const table = tableName(target);
+  // L4
+  const ask = <T>(query: string, parameters: Record<string, unknown>): Promise<T[]> =>
+    warehouse.rows<T>(query, parameters, readingSettings(target));
 
   /** Knows its block: reads no part but that block's. */
   async function hiAtOf(shard: number, generation: string, block: number): Promise<number> {
-    const [row] = await warehouse.rows<{ at: string }>(
+    const [row] = await ask<{ at: string }>(
       `SELECT toString(toUnixTimestamp64Milli(max(_hi_at))) AS at FROM ${table} ` +
         'WHERE _stream = {stream:String} AND _shard = {shard:UInt32} AND _block = {block:UInt64}',
       { stream: generation, shard, block },
@@ -86,7 +90,7 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
   return {
     async lastBlock(shard, generation, fromDay) {
       if (fromDay !== undefined) {
-        const [near] = await warehouse.rows<{ n: string; block: string; hi: string }>(
+        const [near] = await ask<{ n: string; block: string; hi: string }>(
           `SELECT toString(count()) AS n, toString(max(_block)) AS block, toString(max(_hi)) AS hi FROM ${table} ` +
             'WHERE _day >= {day:Date} AND _stream = {stream:String} AND _shard = {shard:UInt32}',
           { day: fromDay, stream: generation, shard },
@@ -96,7 +100,7 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
           return { block, hi: Number(near.hi), hiAtMs: await hiAtOf(shard, generation, block), others: [] };
         }
       }
-      const all = await warehouse.rows<{ stream: string; block: string; hi: string }>(
+      const all = await ask<{ stream: string; block: string; hi: string }>(
         `SELECT toString(_stream) AS stream, toString(max(_block)) AS block, toString(max(_hi)) AS hi FROM ${table} ` +
           'WHERE _shard = {shard:UInt32} GROUP BY stream',
         { shard },
@@ -112,7 +116,7 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
     },
 
     async readBack(shard, place, day) {
-      const [row] = await warehouse.rows<{ n: string; lo: string; hi: string }>(
+      const [row] = await ask<{ n: string; lo: string; hi: string }>(
         `SELECT toString(count()) AS n, toString(min(_lo)) AS lo, toString(max(_hi)) AS hi FROM ${table} ` +
           'WHERE _day = {day:Date} AND _stream = {stream:String} AND _shard = {shard:UInt32} AND _block = {block:UInt64}',
         { day, stream: place.generation, shard, block: place.block },
@@ -155,7 +159,7 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
     async counts(batches) {
       const found = new Map<string, number>();
       for (const chunk of chunksOf(batches)) {
-        const rows = await warehouse.rows<{ tenant: string; batch_id: string; n: string }>(
+        const rows = await ask<{ tenant: string; batch_id: string; n: string }>(
           `SELECT toString(tenant) AS tenant, batch_id, toString(count()) AS n FROM ${table} ` +
             `WHERE ${ofBatches} GROUP BY tenant, batch_id`,
           namesOf(chunk),
@@ -168,7 +172,7 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
     async eventIds(batches) {
       const found = new Map<string, string[]>();
       for (const chunk of chunksOf(batches)) {
-        const rows = await warehouse.rows<{ tenant: string; batch_id: string; ids: string[] }>(
+        const rows = await ask<{ tenant: string; batch_id: string; ids: string[] }>(
           `SELECT toString(tenant) AS tenant, batch_id, groupArray(event_id) AS ids FROM ${table} ` +
             `WHERE ${ofBatches} GROUP BY tenant, batch_id`,
           namesOf(chunk),
@@ -179,7 +183,7 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
     },
 
     async retriedSince(sinceMs, most) {
-      const rows = await warehouse.rows<{ tenant: string; batch_id: string }>(
+      const rows = await ask<{ tenant: string; batch_id: string }>(
         `SELECT DISTINCT toString(tenant) AS tenant, batch_id FROM ${table} ` +
           "WHERE _attempt != 1 AND received_at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') AND tenant != '' " +
           'LIMIT {most:UInt32}',

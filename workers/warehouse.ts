@@ -35,7 +35,11 @@ const pushBytes = 1024 ** 2;
 
 export interface Warehouse {
   /** Rows of a SELECT without FORMAT, as objects; `{name:Type}` placeholders are bound on the server. @throws WarehouseError */
-  rows<T>(query: string, parameters?: Record<string, unknown>): Promise<T[]>;
+  rows<T>(
+    query: string,
+    parameters?: Record<string, unknown>,
+    settings?: Readonly<Record<string, string | number>>,
+  ): Promise<T[]>;
   /** A statement without an answer. @throws WarehouseError */
   command(
     query: string,
@@ -144,16 +148,25 @@ export function connectWarehouse(config: ClickHouseClientConfig, log: Log): Ware
     }
   }
 
-  const ask = <T>(query: string, parameters: Record<string, unknown>): Promise<T[]> =>
+  const ask = <T>(
+    query: string,
+    parameters: Record<string, unknown>,
+    settings: Readonly<Record<string, string | number>>,
+  ): Promise<T[]> =>
     pooled(async () => {
-      const result = await client.query({ query, query_params: parameters, format: 'JSONEachRow' });
+      const result = await client.query({
+        query,
+        query_params: parameters,
+        format: 'JSONEachRow',
+        clickhouse_settings: { ...settings },
+      });
       return await result.json<T>();
     });
   const recovered = new Set<() => void>();
   const reads = createCircuit({
     name: 'reads',
     log,
-    probe: () => ask('SELECT 1', {}),
+    probe: () => ask('SELECT 1', {}, {}),
     onClosed() {
       for (const listener of recovered) listener();
     },
@@ -161,7 +174,11 @@ export function connectWarehouse(config: ClickHouseClientConfig, log: Log): Ware
   const inserts = createCircuit({ name: 'inserts', log });
 
   return {
-    rows: <T>(query: string, parameters: Record<string, unknown> = {}) => reads.run(() => ask<T>(query, parameters)),
+    rows: <T>(
+      query: string,
+      parameters: Record<string, unknown> = {},
+      settings: Readonly<Record<string, string | number>> = {},
+    ) => reads.run(() => ask<T>(query, parameters, settings)),
     command: (query, options = {}) =>
       pooled(async () => {
         await client.command({

@@ -116,6 +116,11 @@ export const clickhouseClientOptions = {
   clickhouseUser: option.string('default', 'ClickHouse user.'),
   clickhousePassword: option.string('', 'ClickHouse password.'),
   clickhouseDatabase: option.string('sluice', 'Database of the events table; created when missing.'),
+  clickhouseEngine: option.string(
+    'MergeTree',
+    'Engine of the events table. ReplicatedMergeTree takes path and replica from the macros "shard" and "replica" of the server, and a worker loads its shards into the one server that its URL names: give each worker the URL of one replica, not of a balancer, and the workers of one installation replicas of one ClickHouse shard.',
+    { choices: ['MergeTree', 'ReplicatedMergeTree'] },
+  ),
   clickhouseCompression: option.bool(true, 'Ask for compressed answers, and compress requests where it pays.'),
   clickhousePoolSize: option.int(8, 'Most connections to ClickHouse.', { min: 1, max: 256 }),
   clickhousePoolWait: option.ms(30_000, 'How long a statement waits for a free connection.', { min: 1 }),

@@ -20,6 +20,8 @@ export interface TableTarget {
   readonly table: string;
   /** ReplicatedMergeTree takes its path and replica from the server's macros. */
   readonly engine: 'MergeTree' | 'ReplicatedMergeTree';
+  /** The server has the setting deduplicate_insert_select (26.x), by which it may pass over the token of an INSERT … SELECT. */
+  readonly asksInsertSelect?: boolean;
 }
 
 /** A row of system.columns. */
@@ -119,6 +121,12 @@ const tableSettings: readonly string[] = [
   "deduplicate_merge_projection_mode = 'rebuild'",
 ];
 
+/** L4: tokens are remembered for a week or 100,000 blocks: longer than any INSERT that hangs. */
+const replicatedTableSettings: readonly string[] = [
+  'replicated_deduplication_window = 100000',
+  'replicated_deduplication_window_seconds = 604800',
+];
+
 /**
  * Settings that only cost or save work: given to every table that does not set them, an older one too, as far as the server
  * knows them. What an operator has set stays.
@@ -210,7 +218,7 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
           // runs of rows instead of picking row by row from every part. Within a tenant, rows lie in order of arrival: the
           // index by_time finds times. (Merging column by column, ClickHouse's default, costs half of merging whole rows.)
           'ORDER BY (tenant, _shard, _block)\n' +
-          `SETTINGS ${tableSettings.join(', ')}`,
+          `SETTINGS ${[...tableSettings, ...(target.engine === 'MergeTree' ? [] : replicatedTableSettings)].join(', ')}`,
       ];
     },
 
@@ -306,10 +314,29 @@ const blockSettings = (target: TableTarget, c: BlockConstants): Record<string, s
   max_insert_block_size: oneBlock.rows,
   // Not cut into pieces on the way, only to be put together again.
   max_block_size: 1_048_576,
-  insert_deduplicate: target.engine === 'ReplicatedMergeTree' ? 1 : 0,
-  // L4
-  ...(target.engine === 'ReplicatedMergeTree' ? { insert_deduplication_token: blockName(c) } : {}),
+  ...(target.engine === 'ReplicatedMergeTree' ? replicated(target, c) : { insert_deduplicate: 0 }),
 });
+
+/**
+ * L4. Query ids exclude each other on one server only, and the probe sees what its replica has. So Keeper has the last word on the
+ * block's name, and what was answered is on most replicas, in one order: else nobody could read with sequential consistency.
+ */
+const replicated = (target: TableTarget, c: BlockConstants): Record<string, string | number> => ({
+  insert_deduplicate: 1,
+  insert_deduplication_token: blockName(c),
+  // By default only a SELECT that passes for repeatable is deduplicated. Ours is named by its block, whatever is in it.
+  ...(target.asksInsertSelect === true ? { deduplicate_insert_select: 'enable_even_for_bad_queries' } : {}),
+  insert_quorum: 'auto',
+  insert_quorum_parallel: 0,
+  insert_quorum_timeout: quorumMs,
+  ...readingSettings(target),
+});
+
+const quorumMs = 30_000;
+
+/** L4: of statements that ask what is stored. On a replica that lacks something the answer is an error, and tried again. */
+export const readingSettings = (target: TableTarget): Record<string, string | number> =>
+  target.engine === 'ReplicatedMergeTree' ? { select_sequential_consistency: 1 } : {};
 
 const mostKnown = 256;
 
