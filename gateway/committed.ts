@@ -12,7 +12,7 @@
  *       another leader; the log went backwards (W3).
  *   W3  A message gets a sequence above each that was acknowledged, or told as committed, before it was sent. If it does
  *       not, the log went backwards. At or below the committed one it would never be loaded, for the warehouse has a
- *       message of that sequence: then it does not count as accepted, whatever the durability (ingest.ts, I4).
+ *       message of that sequence: then it does not count as accepted, whatever the durability (ingest.ts, I6).
  *   W4  A watermark is told on a stream after every acceptance that it covers, and covers none that is told after it.
  *   W5  Memory is bounded: in batches per stream, past which the stream is not read (P1), and in all, past which a stream
  *       that has some is answered "overloaded".

@@ -19,7 +19,7 @@
  *       and the workers, who remember for an hour what was sent again (L5), are to hear of the first copy long before that.
  *   I5  A batch that says attempt 1 is written as 0, "unknown", when it may have lain on its way for so long: read from a
  *       connection that a stall of this process makes doubtful (stall.ts), or sent longer than `maxHeld` ago by its client's clock.
- *   I4  An acknowledged message whose sequence the warehouse has already (of a log that lost its end, W3) would never be
+ *   I6  An acknowledged message whose sequence the warehouse has already (of a log that lost its end, W3) would never be
  *       loaded: its batches are answered as "outcome unknown".
  */
 import type { NatsConnection } from '@nats-io/transport-node';
