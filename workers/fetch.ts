@@ -19,6 +19,7 @@ import type { LogMessage } from './block.js';
 import { type Delivery, type Feed, openFeed } from './feed.js';
 import type { ByteBudget } from './fetch-budget.js';
 import { areGone } from './log-gap.js';
+import { logLink } from './log-link.js';
 import type { SlabPool } from './slabs.js';
 
 export { generationOf };
@@ -76,6 +77,7 @@ export interface StreamReaderOptions {
 
 export function readStream(options: StreamReaderOptions): StreamReader {
   const { nc, jsm, stream, budget, slabs, log } = options;
+  const ask = logLink(nc);
   let queue: (LogMessage | undefined)[] = [];
   let head = 0;
   let queued = 0;
@@ -222,7 +224,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
       }
     }, tickMs);
     try {
-      await jsm.consumers.add(stream, {
+      const asked = {
         name,
         ack_policy: AckPolicy.None,
         deliver_policy: DeliverPolicy.StartSequence,
@@ -230,9 +232,10 @@ export function readStream(options: StreamReaderOptions): StreamReader {
         inactive_threshold: nanos(30_000),
         mem_storage: true,
         num_replicas: 1,
-      });
+      };
+      await ask(() => jsm.consumers.add(stream, asked));
       // L8. Asked after the consumer was made: a stream that is still of the old making now was so then.
-      const info = await streamInfo(jsm, stream);
+      const info = await ask(() => streamInfo(jsm, stream));
       if (!current()) return;
       if (generationOf(info) !== generation || info.state.last_seq < received) {
         lost = true;

@@ -14,6 +14,7 @@ import { generationOf, readStream } from './fetch.js';
 import type { ByteBudget } from './fetch-budget.js';
 import { type LoaderEvent, loadShard, type Place, type ShardIo, type ShardState } from './loader.js';
 import type { Sink } from './loader-sink.js';
+import { logLink } from './log-link.js';
 import type { WorkerMetrics } from './metrics.js';
 import { type Dead, partRefused, partRescanned, partUnframed, placeOf, withoutPlaces } from './poison.js';
 import { controlBatch, currentContract } from './rescan.js';
@@ -102,6 +103,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     );
   };
   const { budget, slabs } = options;
+  const ask = logLink(nc);
   const reader = readStream({ nc, jsm, stream, budget, slabs, aheadBytes, onGap: tellGap, log });
 
   let stopping = false;
@@ -146,13 +148,13 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
 
   /** When the log took a message, ms; undefined when it does not have it. */
   async function takenAt(sequence: number): Promise<number | undefined> {
-    const message = await jsm.streams.getMessage(stream, { seq: sequence });
+    const message = await ask(() => jsm.streams.getMessage(stream, { seq: sequence }));
     return message === null ? undefined : Math.floor(message.time.getTime());
   }
 
   async function recover(): Promise<ShardState> {
     const { breaks } = reader;
-    let info = await streamInfo(jsm, stream);
+    let info = await ask(() => streamInfo(jsm, stream));
     const generation = generationOf(info);
     // Blocks that matter begin at the stream's first message or, for the last one that was loaded, just before it:
     // one day of margin covers that and clocks that differ among the log's servers.
@@ -161,7 +163,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     const last = await sink.lastBlock(shard, generation, fromDay);
     // Another worker may have loaded what came since: only a look after the warehouse's word tells that a stream went backwards.
     if (last.hi > info.state.last_seq) {
-      info = await streamInfo(jsm, stream);
+      info = await ask(() => streamInfo(jsm, stream));
       if (generationOf(info) !== generation) throw new Error('the stream was made anew during the recovery');
     }
     // L5, R2. The next message is not older than the stream's first one.
@@ -414,7 +416,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   /** Looks at the stream: measures how far behind the shard is, and trims (L8). */
   async function round(): Promise<void> {
     const known = committed;
-    const info = await streamInfo(jsm, stream);
+    const info = await ask(() => streamInfo(jsm, stream));
     const state = info.state;
     const oldest = inFlight?.firstTimeMs ?? reader.peek()?.timeMs;
     const depth =
