@@ -23,6 +23,7 @@ import {
   type OptionTable,
   refuseUnknownVariables,
   resolveOptions,
+  shardsOptions,
   stackOptions,
   upOptions,
   whereOptions,
@@ -183,6 +184,15 @@ Examples:
     'where',
     whereOptions,
     'what became of an event or a batch: in the log, in which block and rows, dead-lettered and why, or unknown',
+  );
+  ofTheStack(
+    program
+      .command('shards')
+      .argument('[action]', 'accept: load a stream that was made anew')
+      .argument('[shard]', 'which'),
+    'shards',
+    shardsOptions,
+    'show the shards; --set N changes their number, draining first',
   );
   passThrough(program, 'demo', 'demo', 'stream events through the stack and show what arrived (npm run demo)', () => {
     ensureNatsServer(say);

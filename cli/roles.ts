@@ -14,6 +14,7 @@ const entries = {
   erase: 'workers/erase-main.ts',
   audit: 'workers/audit-main.ts',
   where: 'workers/where-main.ts',
+  shards: 'workers/shards-main.ts',
   demo: 'cli/demo/main.ts',
   bench: 'bench/main.ts',
   chaos: 'chaos/main.ts',

@@ -255,10 +255,16 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
     },
   });
 
+  let knownShards = 0;
   const connection = options.watch({
     // One batch with its metadata, or a group, must fit one message.
     minPayload: Math.max(maxBatchBytes + 4 * maxMetadataBytes, config.coalesceBytes),
     onConnected: (openWire) => {
+      // Nobody tells the watermark of a shard that is gone. Its batches are stored, but that is for L5 to find.
+      for (let shard = connection.shards; shard < knownShards; shard++) {
+        commits.doubt(`there are ${connection.shards} shards now`, shard);
+      }
+      knownShards = connection.shards;
       if (publisher === undefined) {
         publisher = createPublisher({
           openWire,
@@ -427,7 +433,7 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
           held.deadlineBucket = deadlines.add(held, deadlineAt);
         }
         pending++;
-        coalescer.add(batchSubject(shard, tenant), held, framed.size);
+        coalescer.add(batchSubject(shard, tenant, connection.shardEpoch), held, framed.size);
       });
     } finally {
       if (!handedOver) admission.release(tenant, cost);

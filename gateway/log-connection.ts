@@ -4,7 +4,8 @@
  */
 import type { NatsConnection } from '@nats-io/transport-node';
 import type { Log } from '../lib/log.js';
-import { ensureShards, generationOf } from '../lib/log-streams.js';
+import { ensureLog, followShards, generationOf } from '../lib/log-streams.js';
+import { changeText } from '../lib/shard-setting.js';
 import { createLogWire, type OpenLogWire } from './log-wire.js';
 
 export interface LogConnectionOptions {
@@ -26,6 +27,8 @@ export interface LogConnection {
   readonly reason: string | undefined;
   /** Of the installation; 0 until it was ready for the first time. */
   readonly shards: number;
+  /** Of the number of shards: it goes into the subjects (lib/shard-setting.ts). */
+  readonly shardEpoch: number;
   /** A stream has gone: not ready until the checks have passed again, which puts it back. */
   recheck(): void;
   /** Stops watching; does not close the connection. */
@@ -41,11 +44,13 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
   let ready = false;
   let reason: string | undefined = 'NATS is not connected yet';
   let shards = 0;
+  let shardEpoch = 1;
   let closed = false;
   // Every disconnect starts a new epoch: a check that began in an older one must not declare readiness.
   let epoch = 0;
   let connection: NatsConnection | undefined;
   let retry: NodeJS.Timeout | undefined;
+  let unfollow: (() => void) | undefined;
 
   const notReady = (why: string): void => {
     if (why !== reason) log.warn({ reason: why }, 'log not ready');
@@ -82,7 +87,7 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
       return;
     }
     try {
-      const count = await ensureShards(nc, {
+      const setting = await ensureLog(nc, {
         shards: config.shards,
         replicas: config.replicas,
         maxBytes: config.shardMaxBytes,
@@ -92,7 +97,7 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
         log,
       });
       if (closed || mine !== epoch) return;
-      shards = count;
+      ({ shards, epoch: shardEpoch } = setting);
       ready = true;
       reason = undefined;
       log.info({ shards, server: nc.getServer() }, 'log ready');
@@ -112,6 +117,12 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
   const watch = async (): Promise<void> => {
     const nc = await options.nats;
     connection = nc;
+    if (closed) return;
+    unfollow = followShards(nc, log, (setting) => {
+      if (setting.changing !== undefined || setting.shards !== shards || setting.epoch !== shardEpoch) {
+        recheck(changeText(setting));
+      }
+    });
     // Taken before the first check, so that no change is missed.
     const statuses = nc.status();
     void check(nc, epoch, firstRetryMs);
@@ -136,12 +147,16 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
     get shards() {
       return shards;
     },
+    get shardEpoch() {
+      return shardEpoch;
+    },
     recheck() {
       recheck('a stream of the log is missing');
     },
     close() {
       closed = true;
       clearTimeout(retry);
+      unfollow?.();
     },
   };
 }

@@ -8,11 +8,18 @@ export const tenantIdPattern = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 /** The stream of one shard. */
 export const shardStream = (shard: number): string => `EV_${shard}`;
 
+/** A shard's token of its subjects; since the first change of the number of shards it names the epoch too (shard-setting.ts). */
+const shardToken = (shard: number, epoch: number): string => (epoch === 1 ? `${shard}` : `${shard}-${epoch}`);
+
 /** All subjects of one shard: what its stream listens to. */
-export const shardSubjects = (shard: number): string => `ev.${shard}.>`;
+export const shardSubjects = (shard: number, epoch = 1): string => `ev.${shardToken(shard, epoch)}.>`;
 
 /** Where batches of a tenant go in a shard. */
-export const batchSubject = (shard: number, tenant: string): string => `ev.${shard}.${tenant}`;
+export const batchSubject = (shard: number, tenant: string, epoch = 1): string =>
+  `ev.${shardToken(shard, epoch)}.${tenant}`;
+
+/** What a shard's stream listens to while it takes no batches: nobody publishes there. */
+export const parkedSubject = (shard: number): string => `sluice.parked.${shard}`;
 
 /** The KV bucket of tenants and their hashed keys. */
 export const tenantsBucket = 'sluice_tenants';

@@ -33,6 +33,8 @@ export function shardsOf(worker: string, live: readonly string[], shards: number
 export interface Assignment {
   /** Position among the live workers, and how many there are. */
   readonly view: { readonly index: number; readonly workers: number };
+  /** From now on so many shards, by a change that began this epoch: the others are told at once. */
+  resize(shards: number, epoch: number): void;
   /** Says good-bye, so that the others need not wait for the expiry. */
   leave(): Promise<void>;
 }
@@ -42,6 +44,8 @@ export interface AssignmentOptions {
   /** Name of this worker: letters, digits, - and _. */
   readonly worker: string;
   readonly shards: number;
+  /** Of the number of shards; said with each sign of life (workers/shards.ts). @default 1 */
+  readonly epoch?: number;
   readonly replicas: number;
   /** Called at once, and whenever the shards of this worker change. */
   readonly onChange: (shards: readonly number[]) => void;
@@ -50,7 +54,8 @@ export interface AssignmentOptions {
 
 /** Joins the live workers. Rejects when the bucket cannot be reached at first; later losses are sat out. */
 export async function joinWorkers(options: AssignmentOptions): Promise<Assignment> {
-  const { nc, worker, shards, log } = options;
+  const { nc, worker, log } = options;
+  let { shards, epoch = 1 } = options;
   const open = (): Promise<KV> =>
     openBucket(nc, workersBucket, {
       replicas: options.replicas,
@@ -104,7 +109,7 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
 
   async function beat(): Promise<void> {
     try {
-      await bucket.put(worker, new Uint8Array());
+      await bucket.put(worker, String(epoch));
     } catch (error) {
       if (!left) log.debug({ error: String(error) }, 'cannot say that this worker lives');
       // A nats-server forgets a bucket without disk when it restarts; so does a cluster when all of its nodes do.
@@ -127,6 +132,12 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
   return {
     get view() {
       return view;
+    },
+    resize(count, of) {
+      shards = count;
+      epoch = of;
+      review();
+      beating = beat();
     },
     async leave() {
       if (left) return;

@@ -5,7 +5,8 @@ import type { NatsConnection } from '@nats-io/nats-core';
 import type { WorkerConfig } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
-import { readShards } from '../lib/log-streams.js';
+import { readShardSetting } from '../lib/log-streams.js';
+import type { ShardSetting } from '../lib/shard-setting.js';
 import {
   type ColumnInfo,
   createStatements,
@@ -86,11 +87,11 @@ export async function prepareTable(warehouse: Warehouse, target: TableTarget): P
 }
 
 /** The number of shards, as soon as a gateway has settled it. */
-export async function knownShards(nc: NatsConnection, log: Log, signal: AbortSignal): Promise<number> {
+export async function knownShards(nc: NatsConnection, log: Log, signal: AbortSignal): Promise<ShardSetting> {
   let told = false;
   while (true) {
-    const shards = await patiently('the settings', log, signal, () => readShards(nc));
-    if (shards !== undefined) return shards;
+    const setting = await patiently('the settings', log, signal, () => readShardSetting(nc));
+    if (setting !== undefined) return setting;
     if (!told) log.info('waiting for a gateway to create the shards');
     told = true;
     await new Promise((resolve) => setTimeout(resolve, 300));

@@ -8,6 +8,8 @@ import type { ShardLoader } from './loader-shard.js';
 export interface LoaderPool {
   /** From now on exactly these shards. */
   assign(shards: readonly number[]): void;
+  /** Ends all loaders and starts them again: what they remember of other shards' batches is read anew (L5, R2). */
+  restart(): void;
   /** Stops all; each finishes the block in flight, within the grace. */
   stop(graceMs: number): Promise<void>;
 }
@@ -46,6 +48,9 @@ export function loaderPool(start: (shard: number) => ShardLoader, log: Log): Loa
         if (!wanted.has(shard)) void leave(shard, loader, handOverMs);
       }
       begin();
+    },
+    restart() {
+      for (const [shard, loader] of running) void leave(shard, loader, handOverMs);
     },
     async stop(graceMs) {
       stopped = true;

@@ -8,7 +8,7 @@ import type { DeadLetters } from '../lib/dead-letters.js';
 import { failpoint } from '../lib/failpoint.js';
 import type { Log } from '../lib/log.js';
 import { streamInfo } from '../lib/stream-info.js';
-import { settingsBucket, shardStream } from '../lib/subjects.js';
+import { shardStream } from '../lib/subjects.js';
 import { type Block, type BlockLimits, type FlushReason, type LogMessage, startBlock, utcDay } from './block.js';
 import { generationOf, readStream } from './fetch.js';
 import type { ByteBudget } from './fetch-budget.js';
@@ -405,7 +405,8 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       committed = undefined;
       log.error(
         {
-          accept: `put the generation as the key "${acceptKey(shard)}" into the bucket ${settingsBucket}`,
+          look: 'sluice shards',
+          accept: `sluice shards accept ${shard} (a stream made anew, when its messages are new)`,
         },
         `shard ${shard} is not loaded: ${ending.reason}`,
       );

@@ -23,6 +23,7 @@
  *   where-main.ts      `sluice where`: where.ts finds an event or a batch
  *                      both: ledger-sink.ts what the warehouse says, log-scan.ts and dead-scan.ts what the streams hold
  *                      (stored-frames.ts its batches), progress-line.ts how far they are
+ *   shards-main.ts     `sluice shards`: shards.ts changes their number, shard-states.ts shows them
  *   batch-status.ts    answers gateways that ask what became of a batch
  *   metrics.ts         instruments and spans
  *   warehouse.ts       the client of ClickHouse; warehouse-error.ts sorts its errors, circuit.ts spares it when it is in trouble
@@ -39,6 +40,7 @@ import { deadLetters } from '../lib/dead-letters.js';
 import { UsageError } from '../lib/errors.js';
 import { armFailpoint } from '../lib/failpoint.js';
 import { createLog } from '../lib/log.js';
+import { followShards } from '../lib/log-streams.js';
 import { connectNats } from '../lib/nats.js';
 import { committedSubject, settingsBucket } from '../lib/subjects.js';
 import { flushTelemetry } from '../lib/telemetry/flush.js';
@@ -85,7 +87,7 @@ async function main(): Promise<void> {
   const nc = await connectNats({ servers: config.natsUrl, name: 'sluice worker', log });
   const jsm = await jetstreamManager(nc, { checkAPI: false });
   const { warehouse, target } = await openWarehouse(config, log, stop.signal);
-  const shards = await knownShards(nc, log, stop.signal);
+  let { shards, epoch } = await knownShards(nc, log, stop.signal);
   const settings = await patiently('the settings', log, stop.signal, () => new Kvm(nc).open(settingsBucket));
   const budget = byteBudget(config.maxBytesHeld);
   const slabs = slabPool(config.maxBytesHeld);
@@ -123,9 +125,16 @@ async function main(): Promise<void> {
   const worker = `${hostname().replace(/[^A-Za-z0-9]/g, '-')}-${process.pid}-${randomBytes(3).toString('hex')}`;
   const assignment: Assignment = await patiently('the other workers', log, stop.signal, async () => {
     const replicas = await installationReplicas(nc);
-    return joinWorkers({ nc, worker, shards, replicas, onChange: (own) => pool.assign(own), log });
+    return joinWorkers({ nc, worker, shards, epoch, replicas, onChange: (own) => pool.assign(own), log });
   });
 
+  const unfollow = followShards(nc, log, (setting) => {
+    if (setting.epoch === epoch) return;
+    log.info({ from: shards, to: setting.shards, epoch: setting.epoch }, 'the number of shards was changed');
+    ({ shards, epoch } = setting);
+    pool.restart();
+    assignment.resize(shards, epoch);
+  });
   const statuses = serveBatchStatus({ nc, jsm, sink: ledgerSink(warehouse, target), log });
 
   /** One worker sees to retention; two would do no harm. */
@@ -142,6 +151,7 @@ async function main(): Promise<void> {
 
   ending = async () => {
     clearInterval(retaining);
+    unfollow();
     // First the shards, then the good-bye: the others take over what is stored already.
     await pool.stop(drainMs);
     await assignment.leave();

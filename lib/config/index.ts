@@ -198,6 +198,22 @@ export const auditOptions = {
   retentionDays: workerOptions.retentionDays,
 } satisfies OptionTable;
 
+/** `sluice shards`. */
+export const shardsOptions = {
+  ...lookOptions,
+  set: option.int(
+    0,
+    'Change the number of shards to this: the log is drained first, and takes no batches until it is done; 0 shows them.',
+    {
+      min: 0,
+      max: 1024,
+    },
+  ),
+  drainTimeout: option.ms(10 * 60_000, 'How long the drain may take before the old number is taken up again.', {
+    min: 1_000,
+  }),
+} satisfies OptionTable;
+
 /** `sluice where`. */
 export const whereOptions = {
   ...lookOptions,
@@ -250,6 +266,7 @@ export const allOptions: Readonly<Record<string, OptionTable>> = {
   clickhouse: embeddedOptions,
   erase: eraseOptions,
   audit: auditOptions,
+  shards: shardsOptions,
   where: whereOptions,
   'query, tenant': stackOptions,
 };
