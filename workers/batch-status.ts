@@ -18,7 +18,6 @@ import {
 } from '../lib/batch-status.js';
 import type { Log } from '../lib/log.js';
 import { batchStatusQueue, batchStatusSubject } from '../lib/subjects.js';
-import { contentOf } from './block.js';
 import { scanDead } from './dead-scan.js';
 import { keyOf } from './frames.js';
 import type { LedgerSink } from './ledger-sink.js';
@@ -53,10 +52,9 @@ export async function batchStatuses(
       tenant,
       newest: mostLetters,
       most: mostLetters,
-      onLetter({ batchId, reason, data }) {
+      onLetter({ batchId, reason, events: dead }) {
+        // A letter that is there twice, and copies that were sent again, are the same events.
         if (!ids.has(batchId)) return;
-        // A copy that is there twice, and copies that were sent again, are the same events.
-        const dead = contentOf(data).rows;
         answers.set(keyOf(tenant, batchId), {
           state: 'dead-lettered',
           stored: 0,

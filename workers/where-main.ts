@@ -40,6 +40,9 @@ function copyText(copy: JudgedCopy): string[] {
     `  accepted  ${time(copy.receivedAtMs)} by the gateway, ${time(copy.loggedAtMs)} by the log`,
     `  log       ${copy.stream}, sequence ${copy.sequence}, place ${copy.index} in the message`,
     `  ${state}`,
+    ...(copy.state === 'stored' && copy.reason !== undefined
+      ? [`  some of its events are dead-lettered: ${copy.reason}`]
+      : []),
   ];
 }
 

@@ -35,9 +35,9 @@ export interface LogCopy extends BatchName {
 }
 
 /**
- * - `stored`: its events are rows of its block
+ * - `stored`: its events are rows of its block; those that a reason is given for are dead letters
  * - `duplicate`: left out, because another copy of the batch is stored
- * - `dead`: set aside, see the reason
+ * - `dead`: all of it is set aside, see the reason
  * - `in flight`: in the log, not loaded yet
  * - `gone`: loaded, and neither it nor another copy has rows: erased since, or lost
  */
@@ -130,12 +130,12 @@ export async function where(options: WhereOptions, id: string): Promise<Whereabo
     );
     if (own !== undefined) told.add(own);
     const state: CopyState =
-      letter !== undefined
-        ? 'dead'
-        : copy.sequence > hi
-          ? 'in flight'
-          : own !== undefined
-            ? 'stored'
+      own !== undefined
+        ? 'stored'
+        : letter !== undefined
+          ? 'dead'
+          : copy.sequence > hi
+            ? 'in flight'
             : found.some((row) => nameOf(row) === nameOf(copy))
               ? 'duplicate'
               : 'gone';
