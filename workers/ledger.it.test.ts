@@ -240,7 +240,10 @@ test('a running installation comes out even at every moment; each kind of damage
       /are below the last block, and in none: [\d,]+ events/,
     );
 
-    await tamper(`ALTER TABLE ${table} UPDATE _accepted = _accepted - 1 WHERE _shard = 0 AND tenant = 'other'`);
+    const [other] = await warehouse.rows<{ id: string }>(
+      `SELECT event_id AS id FROM ${table} WHERE _shard = 0 ORDER BY _block DESC LIMIT 1`,
+    );
+    await tamper(`ALTER TABLE ${table} UPDATE _accepted = _accepted - 1 WHERE event_id = '${other?.id}'`);
     const torn = await scene.audit();
     assert.ok(
       torn.faults.some(({ shard }) => shard === 0),
@@ -326,7 +329,11 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
     const letter = async (): Promise<void> => {
       const head = headers();
       for (const [name, value] of [
+        ['Kind', 'refused'],
         ['Reason', 'an enum that nobody knows'],
+        ['Shard', '0'],
+        ['Tenant', 'acme'],
+        ['Events', '3'],
         ['Stream', 'EV_0'],
         ['Generation', generation],
         ['Sequence', '3'],
