@@ -5,8 +5,11 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { contractRevision } from '../lib/contract/index.js';
+import { SluiceError } from '../lib/errors.js';
 import { silentLog } from '../lib/log.js';
+import { generationOf } from '../lib/log-streams.js';
 import { connectNats } from '../lib/nats.js';
+import { shardStream } from '../lib/subjects.js';
 import { encodeBatch, makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { freeze } from '../lib/testing/freeze.js';
 import { withNats } from '../lib/testing/nats.js';
@@ -24,6 +27,37 @@ import {
   until,
   withIngest,
 } from './testing/ingest.js';
+
+test('I6: what the log puts where the warehouse has something already is not accepted, and puts the shard in doubt', async () => {
+  await withNats(async (nats) => {
+    await withIngest(nats, { shards: 1 }, async ({ ingest }) => {
+      const { commits } = ingest;
+      const doubted: string[] = [];
+      const stream = commits.follow({ committed: () => {}, doubted: (ids) => doubted.push(...ids) });
+      const jsm = await jetstreamManager(nats.nc);
+      const generation = generationOf(await jsm.streams.info(shardStream(0)));
+      const first = await ingest.publish(ingestInput('b-1'));
+      assert.ok(first.position);
+      stream.accepted('b-1', first.position);
+      // The log had three messages, the warehouse has them, and then the log lost power.
+      assert.ok(commits.hint(0, generation, 0));
+      assert.is(commits.lastAcked(0), 1);
+      stream.accepted('lost', { ...first.position, sequence: 9n });
+      assert.ok(commits.hint(0, generation, 3));
+      for (const id of ['b-2', 'b-3']) {
+        const error = await ingest.publish(ingestInput(id)).catch((reason: unknown) => reason);
+        assert.instance(error, SluiceError);
+        assert.is((error as SluiceError).code, 'outcome_unknown');
+        assert.ok((error as SluiceError).outcomeUnknown);
+      }
+      assert.equal(doubted, ['lost']);
+      // Its retries lift the log over what the warehouse knows.
+      const { position } = await ingest.publish(ingestInput('b-2', smallBatch, { attempt: 2 }));
+      assert.is(position?.sequence, 4n);
+      assert.is(stream.uncommitted, 0);
+    });
+  });
+});
 
 test('a batch arrives as a StoredBatch with its metadata and the very bytes of its events', async () => {
   await withNats(async (nats) => {

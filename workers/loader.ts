@@ -156,7 +156,8 @@ export function refusal(state: ShardState): string | undefined {
   if (state.replaced) {
     return (
       `the stream lost its end and went on: its message ${state.hi} is not the one that the warehouse holds. What was ` +
-      'published since, up to that sequence, is not in the warehouse, and going on would pass over it'
+      'published since, up to that sequence, is not in the warehouse, and going on would pass over it. Keep the stream ' +
+      '(`nats stream backup`), then remove it so that a new one is made and accepted, and publish again what it took since'
     );
   }
   return undefined;
