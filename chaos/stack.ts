@@ -52,6 +52,8 @@ export interface Stack {
   readonly folder: string;
   readonly build: string;
   readonly env: Readonly<Record<string, string>>;
+  /** The log is a cluster. */
+  readonly replicated: boolean;
   add(slot: Slot): void;
   /** Resolves when every nats-server is there again, with all of the log; also when the signal says stop. */
   logHealthy(stop: AbortSignal): Promise<void>;
@@ -200,6 +202,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
       build,
       env,
       add: (slot) => slots.push(slot),
+      replicated: options.cluster !== undefined,
       logHealthy: log.healthy,
       close,
     };

@@ -36,6 +36,9 @@ export interface ShardOptions {
 /** Identity of a stream, for the `_stream` column: the moment it was made. */
 export const generationOf = (info: StreamInfo): string => info.created.replace(/[-:]/g, '');
 
+/** While no leader is elected nobody answers; asking again soon is worth more than patience. */
+const answerMs = 2_500;
+
 /** JetStream's error numbers that are told apart here. */
 const streamNotFound = 10059;
 const streamNameInUse = 10058;
@@ -53,7 +56,7 @@ export async function ensureLog(nc: NatsConnection, options: ShardOptions): Prom
   refuseReplicas(nc, 'This gateway is to use', options.replicas);
   const setting = await settleShards(nc, options);
   if (setting.changing !== undefined) throw new Error(changeText(setting));
-  const jsm = await jetstreamManager(nc, { checkAPI: false });
+  const jsm = await jetstreamManager(nc, { checkAPI: false, timeout: answerMs });
   for (let shard = 0; shard < setting.shards; shard++) {
     const { name, num_replicas: has } = (await ensureStream(jsm, shard, setting.epoch, options)).config;
     refuseReplicas(nc, `The stream ${name} has`, has);

@@ -56,7 +56,7 @@ const maxCachedHeaders = 10_000;
 const maxNoteChars = 256;
 /** How often the copy is compared with the bucket, and how long a full copy may take, ms. */
 const lookMs = 2_000;
-const copyWithinMs = 10_000;
+const copyWithinMs = 5_000;
 
 const hashOf = (key: string): Buffer => createHash('sha256').update(key).digest();
 
