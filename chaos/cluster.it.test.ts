@@ -30,6 +30,7 @@ if (program === undefined) {
       leastFailpoint: 0,
       only: ['kill:nats', 'kill-all:nats', 'kill:worker', 'kill:gateway'],
       pace: 0.6,
+      oneByOne: false,
       control: undefined,
       keep: false,
       say: () => {},

@@ -57,11 +57,13 @@ inCluster('streams and keys outlive any one node, and a member without a leader 
       assert.is((await jsm.streams.info('KV_sluice_tenants')).config.num_replicas, replicas);
       const generation = generationOf(await streamInfo(jsm, shardStream(0)));
 
-      for (const node of cluster.nodes) {
+      // The stream's leader, then the one that followed it.
+      for (let round = 0; round < 2; round++) {
+        const node = await cluster.leaderOf(shardStream(0));
         await node.kill();
         let added: Awaited<ReturnType<typeof addTenant>> | undefined;
         await until(`a key is added without ${node.name}`, async () => {
-          added = await addTenant(nc, { tenant: `without-${node.name}` }).catch(() => undefined);
+          added = await addTenant(nc, { tenant: `round-${round}` }).catch(() => undefined);
           return added !== undefined;
         });
         await until('it is known', () => added !== undefined && isKnown(added));
@@ -78,7 +80,7 @@ inCluster('streams and keys outlive any one node, and a member without a leader 
       await revokeKey(nc, first.keyId);
       await until('the key is ended', () => !isKnown(first));
       // An add whose answer was lost may be there as well.
-      assert.ok((await listTenants(nc)).length >= 4);
+      assert.ok((await listTenants(nc)).length >= 3);
       await keys.close();
 
       // A member that was left alone answers for itself, and is told by that.
