@@ -9,6 +9,7 @@ import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { testEnvironment } from '../lib/config/index.js';
 import { addTenant } from '../lib/tenants.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
+import { freeze } from '../lib/testing/freeze.js';
 import { withNats } from '../lib/testing/nats.js';
 import { pauseAfter } from './processes.js';
 import { until } from './testing/ingest.js';
@@ -19,6 +20,7 @@ const { OTEL_SDK_DISABLED: _, ...environment } = testEnvironment();
 interface Line {
   readonly msg: string;
   readonly process?: number;
+  readonly ms?: number;
   readonly index?: number;
 }
 
@@ -128,10 +130,15 @@ test('connections are dealt out to all; one that dies is replaced; SIGTERM drain
   });
 });
 
-test('when the one that started them is killed, they drain and end', async () => {
+test('N5: when the one that started them stands still they are told; when it is killed, they drain and end', async () => {
   await withNats(async ({ url }) => {
-    await withProcesses(['--nats-url', url], async (running) => {
+    await withProcesses(['--nats-url', url, '--stall-after', '1s'], async (running) => {
       await until('all ready', () => running.port() !== undefined, 20_000);
+      await freeze(running.child);
+      await new Promise((resolve) => setTimeout(resolve, 2_500));
+      running.child.kill('SIGCONT');
+      const told = () => running.lines().filter(({ msg, ms = 0 }) => /stood still/.test(msg) && ms > 2_400).length;
+      await until('both are told', () => told() === 2, 20_000);
       running.child.kill('SIGKILL');
       await until('drained', () => running.lines().filter(({ msg }) => msg === 'drained').length === 2, 20_000);
     });
