@@ -10,6 +10,7 @@
 import { fromBinary } from '@bufbuild/protobuf';
 import type { JetStreamManager } from '@nats-io/jetstream';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
+import { streamInfo } from '../lib/stream-info.js';
 import { shardStream } from '../lib/subjects.js';
 import { type AuditOptions, emptyLedger, type Fault, type Ledger, mostFaults } from './audit.js';
 import { generationOf, isStreamMissing } from './fetch.js';
@@ -47,7 +48,7 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
   const ends: { shard: number; generation: string; first: number; last: number }[] = [];
   for (let shard = 0; shard < options.shards; shard++) {
     try {
-      const info = await jsm.streams.info(shardStream(shard));
+      const info = await streamInfo(jsm, shardStream(shard));
       ends.push({ shard, generation: generationOf(info), first: info.state.first_seq, last: info.state.last_seq });
     } catch (error) {
       if (!isStreamMissing(error)) throw error;

@@ -17,6 +17,7 @@
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import type { Log } from '../lib/log.js';
+import { streamInfo } from '../lib/stream-info.js';
 import { shardStream } from '../lib/subjects.js';
 import { contentOf } from './block.js';
 import type { DeadLedger } from './dead-scan.js';
@@ -125,7 +126,7 @@ export async function audit(options: AuditOptions): Promise<Audit> {
   const ends = new Map<number, StreamEnd>();
   for (let shard = 0; shard < options.shards; shard++) {
     try {
-      const info = await jsm.streams.info(shardStream(shard));
+      const info = await streamInfo(jsm, shardStream(shard));
       const { first_seq: first, last_seq: last, messages } = info.state;
       ends.set(shard, { generation: generationOf(info), first, last, messages });
     } catch (error) {
@@ -185,7 +186,7 @@ async function auditShard(
   /** Below this sequence messages are gone, as the stream said when it was last asked. */
   let start = end?.first ?? Number.POSITIVE_INFINITY;
   const ask = async (): Promise<number> => {
-    if (end !== undefined) start = Math.max(start, (await jsm.streams.info(stream)).state.first_seq);
+    if (end !== undefined) start = Math.max(start, (await streamInfo(jsm, stream)).state.first_seq);
     return start;
   };
 

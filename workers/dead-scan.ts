@@ -5,6 +5,7 @@
 import { DeliverPolicy, type JetStreamManager, jetstream } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { deadLetterOf, type DeadLetter as Letter } from '../lib/dead-letters.js';
+import { streamInfo } from '../lib/stream-info.js';
 import { deadStream } from '../lib/subjects.js';
 import { isStreamMissing } from './fetch.js';
 
@@ -37,7 +38,7 @@ export async function scanDead(options: DeadScanOptions): Promise<boolean> {
   const { nc, jsm, most, onLetter } = options;
   let start: number;
   try {
-    const { state } = await jsm.streams.info(deadStream);
+    const { state } = await streamInfo(jsm, deadStream);
     if (state.messages === 0) return true;
     start = Math.max(1, state.first_seq, options.newest === undefined ? 1 : state.last_seq - options.newest + 1);
   } catch (error) {

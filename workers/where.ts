@@ -9,6 +9,7 @@ import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { type StoredBatch, StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import type { Log } from '../lib/log.js';
+import { streamInfo } from '../lib/stream-info.js';
 import { shardStream } from '../lib/subjects.js';
 import { type DeadLetter, scanDead } from './dead-scan.js';
 import { generationOf, isStreamMissing } from './fetch.js';
@@ -166,7 +167,7 @@ async function copiesOf(options: WhereOptions, id: string): Promise<{ copies: Lo
   let more = false;
   for (let shard = 0; shard < options.shards; shard++) {
     const stream = shardStream(shard);
-    const info = await jsm.streams.info(stream).catch((error: unknown) => {
+    const info = await streamInfo(jsm, stream).catch((error: unknown) => {
       if (isStreamMissing(error)) return undefined;
       throw error;
     });
