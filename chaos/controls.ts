@@ -41,8 +41,8 @@ export const controls = {
     patches: [
       {
         file: 'workers/loader-shard.js',
-        find: 'const planned = await retries.plan(block);',
-        put: 'const planned = block;',
+        find: 'await retries.plan(framed.block)',
+        put: 'framed.block',
       },
     ],
   },

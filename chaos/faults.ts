@@ -4,6 +4,7 @@
  */
 import { failpoints } from '../lib/failpoint.js';
 import { integer, pick, type Random } from '../lib/testing/batches.js';
+import type { Poisoner } from './poison.js';
 import type { Prober } from './prober.js';
 import type { ProxyMode } from './proxy.js';
 import type { Role, Slot } from './slot.js';
@@ -14,6 +15,7 @@ export interface Scene {
   readonly stack: Stack;
   readonly clients: readonly Slot[];
   readonly prober: Prober;
+  readonly poisoner: Poisoner;
   readonly random: Random;
 }
 
@@ -174,6 +176,17 @@ export const echo: Disturbance = {
   },
 };
 
+/** Bad messages in the log, one for each shard. */
+export const poison: Disturbance = {
+  name: 'poison:log',
+  role: 'worker',
+  target: 'poison:log',
+  async apply({ stack, poisoner }) {
+    await Promise.all(Array.from({ length: stack.shards }, (_, shard) => poisoner.put(shard)));
+    return { slot: undefined };
+  },
+};
+
 export const diskFaults: readonly { readonly disk: DiskName; readonly name: string }[] = [
   { disk: 'clickhouse', name: 'disk-full:clickhouse' },
   { disk: 'nats', name: 'disk-full:nats' },
@@ -188,6 +201,7 @@ export const disturbances: readonly Disturbance[] = [
   term('gateway'),
   term('worker'),
   echo,
+  poison,
   ...diskFaults.map(({ disk }) => full(disk)),
   ...links.flatMap((link) => [
     misbehave('drop-replies', link, 200, 2_500),

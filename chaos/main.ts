@@ -9,6 +9,7 @@
  *   journal.ts         what a client was told, written so that it survives its SIGKILL
  *   events.ts          the events: every value follows from the id, in JavaScript and in SQL
  *   schedule.ts        who is hit when; faults.ts: what there is
+ *   poison.ts          messages that cannot be stored
  *   proxy.ts           a TCP proxy that misbehaves; disk.ts: a disk that can be full
  *   check.ts           the history against ClickHouse; late.ts: what was stored late
  *   recovery.ts        how long it took; prober.ts and watermark.ts are what it looks with

@@ -37,12 +37,18 @@ export function page(result: RunResult, seed: number): string {
     `acknowledged ${n(result.acked)}, stored ${n(result.stored)}; sent and never answered ${n(result.unknown)}; batches sent again ${n(result.retried)}`,
     `lost ${n(result.lost)}, doubled ${n(result.doubled)}, altered ${n(result.altered)}, foreign ${n(result.foreign)}, ` +
       `faults of the ledger ${n(result.ledger)}, late (over ${lateMs / 1_000} s) ${n(result.late)}`,
+    ...(result.poisoned === 0
+      ? []
+      : [`bad messages put into the log ${n(result.poisoned)}, dead letters missing ${n(result.undead.length)}`]),
     ...result.stories,
+    ...result.undead,
     ...recoveries.hangs.map((line) => `hang: ${line}`),
     ...schedule.crashes.map((line) => `crash: ${line}`),
     ...(result.undelivered > 0 ? [`${n(result.undelivered)} events were given up by their client at the end`] : []),
     ...(result.stuck === undefined ? [] : [`not at rest: ${result.stuck}`]),
-    ...(result.folder === undefined ? [] : [`the data are in ${result.folder}`]),
+    ...(result.folder === undefined
+      ? []
+      : [`the data are in ${result.folder}; disks that are mounted there are for you to unmount`]),
   ].join('\n');
 }
 
@@ -63,6 +69,8 @@ export function summary(result: RunResult, seed: number): Record<string, unknown
     foreign: result.foreign,
     ledger: result.ledger,
     late: result.late,
+    poisoned: result.poisoned,
+    dead_letters_missing: result.undead.length,
     hangs: recoveries.hangs.length + (result.stuck === undefined ? 0 : 1),
     crashes: schedule.crashes.length,
     undelivered: result.undelivered,
@@ -81,6 +89,7 @@ export function verdict(result: RunResult): string | undefined {
     result.altered > 0 ? 'events were altered' : '',
     result.foreign > 0 ? 'events are stored that nobody sent' : '',
     result.ledger > 0 ? 'blocks do not follow one another' : '',
+    result.undead.length > 0 ? 'dead letters are missing' : '',
     result.stuck !== undefined || result.recoveries.hangs.length > 0 ? 'something did not recover in time' : '',
     result.undelivered > 0 ? 'clients could not deliver' : '',
     result.acked === 0 ? 'nothing was acknowledged' : '',

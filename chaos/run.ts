@@ -16,6 +16,7 @@ import { diskFaults, isChosen } from './faults.js';
 import { openJournal } from './journal.js';
 import { countLate } from './late.js';
 import type { ClusterOptions } from './nats-nodes.js';
+import { createPoisoner, neighbourSource } from './poison.js';
 import { createProber, proberSource } from './prober.js';
 import { measureRecoveries, type Recoveries } from './recovery.js';
 import { createSchedule, type Schedule } from './schedule.js';
@@ -55,6 +56,9 @@ export interface RunResult extends Findings {
   readonly seconds: number;
   readonly schedule: Schedule;
   readonly recoveries: Recoveries;
+  /** Bad messages that the log took; those that are not among the dead letters, a line each. */
+  readonly poisoned: number;
+  readonly undead: readonly string[];
   /** Events that were acknowledged and then stored later than {@link lateMs}. */
   readonly late: number;
   /** Events that clients gave up at the end. */
@@ -114,6 +118,14 @@ export async function run(options: RunOptions): Promise<RunResult> {
     const probes = { source: proberSource, journal: join(folder, `journal-${proberSource}`) };
     const watermark = watchWatermark(stack.nc, shards);
     const prober = createProber({ tenant: stack.tenant, key: stack.key, shards, journal: openJournal(probes.journal) });
+    const neighbours = { source: neighbourSource, journal: join(folder, `journal-${neighbourSource}`) };
+    const poisoner = createPoisoner({
+      nc: stack.nc,
+      tenant: stack.tenant,
+      shards,
+      journal: openJournal(neighbours.journal),
+      random,
+    });
     const recoveries = measureRecoveries({
       prober,
       watermark,
@@ -132,7 +144,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
     });
     await Promise.all(customers.slots.map((slot) => slot.whenReady()));
     const since = Date.now();
-    schedule.begin({ stack, clients: customers.slots, prober }, recoveries);
+    schedule.begin({ stack, clients: customers.slots, prober, poisoner }, recoveries);
     await untilEnough(options, schedule, customers, since);
     say('no more faults');
     await schedule.end();
@@ -152,14 +164,18 @@ export async function run(options: RunOptions): Promise<RunResult> {
       clickhouse: stack.clickhouse,
       table,
       tenant: stack.tenant,
-      sources: [probes, ...customers.sources],
+      sources: [probes, neighbours, ...customers.sources],
     });
+    const undead = await poisoner.missing();
     const late = await countLate(stack.clickhouse, table, watermark, lateMs);
     watermark.close();
-    kept ||=
-      options.control === undefined && findings.lost + findings.doubled + findings.altered + findings.foreign > 0;
+    const found = findings.lost + findings.doubled + findings.altered + findings.foreign + undead.length;
+    const hung = stuck !== undefined || recoveries.hangs.length > 0;
+    kept = options.keep || (options.control === undefined && (found > 0 || hung));
     return {
       ...findings,
+      poisoned: poisoner.taken,
+      undead,
       seconds,
       schedule,
       recoveries,
@@ -169,7 +185,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
       folder: kept ? folder : undefined,
     };
   } catch (error) {
-    if (kept) say(`the data are in ${folder}`);
+    if (kept && error instanceof Error) error.message += ` (the data are in ${folder})`;
     throw error;
   } finally {
     await Promise.all((customers?.slots ?? []).map((slot) => slot.close(0)));

@@ -6,7 +6,7 @@
 import { setMaxListeners } from 'node:events';
 import { type Failpoint, failpoints } from '../lib/failpoint.js';
 import { integer, pick, type Random } from '../lib/testing/batches.js';
-import { type Disturbance, disturbances, echo, isChosen, type Scene } from './faults.js';
+import { type Disturbance, disturbances, echo, isChosen, poison, type Scene } from './faults.js';
 import type { Recoveries } from './recovery.js';
 import type { Death, Role, Slot } from './slot.js';
 import type { Stack } from './stack.js';
@@ -63,6 +63,8 @@ const calmMs: readonly [number, number] = [1_500, 3_500];
 const roleOf = (failpoint: string): Role => (failpoint.startsWith('gateway.') ? 'gateway' : 'worker');
 /** This one is passed when nothing new comes. */
 const carrying: Failpoint = 'loader.after-carry';
+/** These are passed when something cannot be stored. */
+const byPoison: ReadonlySet<string> = new Set<Failpoint>(['loader.before-dead-letter', 'loader.after-dead-letter']);
 /** These are passed by a gateway that is asked to end. */
 const byTerm: ReadonlySet<string> = new Set<Failpoint>(['gateway.draining', 'gateway.drained']);
 
@@ -116,6 +118,7 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
           await sleep(between([500, 2_000]));
           if (slot.pid === pid) slot.term();
         } else if (name === carrying && !busy.has(echo.target)) await disturb(scene, echo);
+        else if (byPoison.has(name)) await disturb(scene, poison);
         const until = Date.now() + armedMs;
         while (slot.pid === pid && Date.now() < until && !over.signal.aborted) await sleep(50);
       } else await sleep(between(lives[slot.role]));

@@ -39,6 +39,7 @@ export interface StackOptions {
 
 export interface Stack {
   readonly tenant: string;
+  readonly shards: number;
   readonly key: string;
   /** Without a proxy, for the harness itself. */
   readonly nc: NatsConnection;
@@ -190,6 +191,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     await Promise.all(workers.map((worker) => worker.whenReady()));
     return {
       tenant,
+      shards,
       key,
       nc,
       clickhouse,

@@ -1,0 +1,43 @@
+/**
+ * `npm run chaos -- --quick`: everything for half a minute. Longer runs are in docs/reliability.md.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { page, summary, verdict } from './report.js';
+import { type RunOptions, type RunResult, run } from './run.js';
+
+const seed = 7;
+
+const options: RunOptions = {
+  seed,
+  kills: Number.POSITIVE_INFINITY,
+  faults: Number.POSITIVE_INFINITY,
+  leastFailpoint: 0,
+  mostMs: 30_000,
+  only: [],
+  rate: 2_000,
+  durability: 'accepted',
+  pace: 0.6,
+  oneByOne: false,
+  cluster: undefined,
+  control: undefined,
+  keep: false,
+  say: () => {},
+  progress: () => {},
+  interrupted: new AbortController().signal,
+};
+
+test('whatever is killed, stopped and cut off under load: what was acknowledged is stored, each event once, as it was sent', async () => {
+  const result: RunResult = await run(options);
+  const told = page(result, seed);
+  assert.is(verdict(result), undefined, told);
+  assert.ok(result.acked > 500, told);
+  assert.ok(result.schedule.kills >= 5 && result.schedule.faults > result.schedule.kills, told);
+  const line = summary(result, seed);
+  for (const key of ['kills', 'faults', 'acked', 'stored', 'lost', 'doubled', 'recovery_ms', 'seed'])
+    assert.ok(key in line, key);
+  assert.is(line.lost, 0);
+  assert.is(line.doubled, 0);
+});
+
+test.run();
