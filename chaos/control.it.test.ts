@@ -9,14 +9,14 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { testEnvironment } from '../lib/config/index.js';
 import { buildProject, root } from './build.js';
-import { controls } from './controls.js';
+import { type Control, controls } from './controls.js';
 
 test('each control still finds the statement that it switches off', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'sluice-control-'));
   try {
     buildProject(
       join(folder, 'build'),
-      Object.values(controls).flatMap(({ patches }) => patches),
+      Object.values<Control>(controls).flatMap(({ patches }) => patches),
     );
   } finally {
     await rm(folder, { recursive: true });

@@ -29,8 +29,8 @@ export const controls = {
     patches: [
       {
         file: 'workers/schema/index.js',
-        find: 'block}) = 0 FORMAT Protobuf',
-        put: 'block}) >= 0 FORMAT Protobuf',
+        find: 'block}) = 0`',
+        put: 'block}) >= 0`',
       },
     ],
   },
