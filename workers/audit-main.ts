@@ -15,6 +15,7 @@ import { eventsTable } from './connect.js';
 import { readDeadLedger } from './dead-scan.js';
 import { ledgerSink } from './ledger-sink.js';
 import { progressLine } from './progress-line.js';
+import type { TableTarget } from './schema/index.js';
 import { connectWarehouse } from './warehouse.js';
 
 const count = (n: number): string => n.toLocaleString('en');
@@ -97,7 +98,10 @@ async function main(): Promise<number> {
     const options = {
       nc,
       jsm,
-      sink: ledgerSink(warehouse, eventsTable(config.clickhouseDatabase)),
+      sink: ledgerSink(
+        warehouse,
+        eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']),
+      ),
       shards,
       dead: await readDeadLedger({ nc, jsm, tenant: config.tenant || undefined }),
       retention: config.retentionDays > 0,

@@ -3,7 +3,7 @@
  * pages, so that memory is bounded however long the history is.
  */
 import { tableName } from './loader-sink.js';
-import type { TableTarget } from './schema/index.js';
+import { readingSettings, type TableTarget } from './schema/index.js';
 import type { Warehouse } from './warehouse.js';
 
 /** The blocks of one shard and stream generation. */
@@ -116,13 +116,15 @@ const rowGroups = 'tenant, batch_id, _stream, _shard, _day, _block, _lo, _hi, _a
 
 export function ledgerSink(warehouse: Warehouse, target: TableTarget): LedgerSink {
   const table = tableName(target);
+  const ask = <T>(query: string, parameters: Record<string, unknown> = {}): Promise<T[]> =>
+    warehouse.rows<T>(query, parameters, readingSettings(target));
 
   const page = async (
     group: Pick<BlockGroup, 'generation' | 'shard'>,
     after: number,
     upTo: number,
   ): Promise<StoredBlock[]> => {
-    const rows = await warehouse.rows<Texts<Omit<StoredBlock, 'generation' | 'shard'>>>(
+    const rows = await ask<Texts<Omit<StoredBlock, 'generation' | 'shard'>>>(
       `SELECT ${blockFacts} FROM ${table} WHERE _stream = {stream:String} AND _shard = {shard:UInt32} AND ` +
         '_block > {after:UInt64} AND _block <= {upTo:UInt64} GROUP BY _block, _day ORDER BY _block, _day',
       { stream: group.generation, shard: group.shard, after, upTo },
@@ -159,7 +161,7 @@ export function ledgerSink(warehouse: Warehouse, target: TableTarget): LedgerSin
 
   return {
     async groups() {
-      const rows = await warehouse.rows<Texts<BlockGroup>>(
+      const rows = await ask<Texts<BlockGroup>>(
         'SELECT toString(_stream) AS generation, toString(_shard) AS shard, toString(min(_block)) AS firstBlock, ' +
           `toString(max(_block)) AS lastBlock, toString(max(_hi)) AS hi FROM ${table} GROUP BY _stream, _shard ` +
           'ORDER BY _stream, _shard',
@@ -187,7 +189,7 @@ export function ledgerSink(warehouse: Warehouse, target: TableTarget): LedgerSin
       if (names.length === 0) return [];
       if (names.length > mostNames) throw new RangeError(`${names.length} names; at most ${mostNames} at a time`);
       return rowsFrom(
-        await warehouse.rows(
+        await ask(
           `SELECT ${rowFacts} FROM ${table} WHERE _batch IN (${names.map(hashOf).join(', ')}) ` +
             `GROUP BY ${rowGroups} ORDER BY _stream, _shard, _block, batch_id`,
         ),
@@ -197,7 +199,7 @@ export function ledgerSink(warehouse: Warehouse, target: TableTarget): LedgerSin
     async totalsOf(names) {
       if (names.length === 0) return [];
       if (names.length > mostNames) throw new RangeError(`${names.length} names; at most ${mostNames} at a time`);
-      const rows = await warehouse.rows<Record<string, string> & { attempts: number[] }>(
+      const rows = await ask<Record<string, string> & { attempts: number[] }>(
         'SELECT tenant, batch_id AS batchId, toString(count()) AS rows, toString(uniqExact(event_id)) AS distinct, ' +
           'arraySort(groupUniqArray(_attempt)) AS attempts, toString(toUnixTimestamp64Milli(min(received_at))) AS receivedAtMs ' +
           `FROM ${table} WHERE _batch IN (${names.map(hashOf).join(', ')}) GROUP BY tenant, batch_id`,
@@ -214,7 +216,7 @@ export function ledgerSink(warehouse: Warehouse, target: TableTarget): LedgerSin
 
     async eventsOn(day, eventId, tenant) {
       return rowsFrom(
-        await warehouse.rows(
+        await ask(
           `SELECT ${rowFacts} FROM ${table} WHERE _day = {day:Date} AND event_id = {id:String}` +
             (tenant === undefined ? '' : ' AND tenant = {tenant:String}') +
             ` GROUP BY ${rowGroups} ORDER BY _stream, _shard, _block LIMIT 100`,
@@ -224,9 +226,7 @@ export function ledgerSink(warehouse: Warehouse, target: TableTarget): LedgerSin
     },
 
     async days() {
-      const rows = await warehouse.rows<{ day: string }>(
-        `SELECT DISTINCT toString(_day) AS day FROM ${table} ORDER BY day DESC`,
-      );
+      const rows = await ask<{ day: string }>(`SELECT DISTINCT toString(_day) AS day FROM ${table} ORDER BY day DESC`);
       return rows.map((row) => row.day);
     },
   };

@@ -11,6 +11,7 @@ import { connectNats } from '../lib/nats.js';
 import { eventsTable } from './connect.js';
 import { warehouseSink } from './loader-sink.js';
 import { progressLine } from './progress-line.js';
+import type { TableTarget } from './schema/index.js';
 import { acceptShard, type ShardStatus, shardStatus } from './shard-states.js';
 import { changeShards, settledShards } from './shards.js';
 import { connectWarehouse } from './warehouse.js';
@@ -64,7 +65,10 @@ async function main(): Promise<number> {
   };
   try {
     const jsm = await jetstreamManager(nc, { checkAPI: false });
-    const sink = warehouseSink(warehouse, eventsTable(config.clickhouseDatabase));
+    const sink = warehouseSink(
+      warehouse,
+      eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']),
+    );
     const options = {
       nc,
       jsm,

@@ -51,6 +51,8 @@ export interface ChangeOptions {
   readonly sink: Pick<Sink, 'lastBlock'>;
   /** How long the drain may take, ms. Past it, the old number is taken up again. */
   readonly timeoutMs: number;
+  /** A mark that did not change for so long is abandoned, ms. @default 8000 */
+  readonly abandonedMs?: number;
   /** Ends it as the time does. */
   readonly signal: AbortSignal;
   /** A line for people, at each step. */
@@ -175,7 +177,7 @@ export async function settledShards(
   options.say(
     `a change to ${found.setting.changing.to} shards was begun by ${found.setting.changing.by}; is it still at it?`,
   );
-  for (let waited = 0; waited < abandonedMs; waited += roundMs) {
+  for (let waited = 0; waited < (options.abandonedMs ?? abandonedMs); waited += roundMs) {
     await pause(roundMs);
     if ((await read()).revision === found.revision) continue;
     throw new UsageError(`${found.setting.changing.by} is changing the number of shards now: wait until it is done.`);

@@ -13,6 +13,7 @@ import { listTenants } from '../lib/tenants.js';
 import { eventsTable } from './connect.js';
 import { ledgerSink, type StoredRows } from './ledger-sink.js';
 import { progressLine } from './progress-line.js';
+import type { TableTarget } from './schema/index.js';
 import { connectWarehouse } from './warehouse.js';
 import { type JudgedCopy, type Letter, type Whereabouts, where } from './where.js';
 
@@ -110,7 +111,10 @@ async function main(): Promise<number> {
       {
         nc,
         jsm: await jetstreamManager(nc, { checkAPI: false }),
-        sink: ledgerSink(warehouse, eventsTable(config.clickhouseDatabase)),
+        sink: ledgerSink(
+          warehouse,
+          eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']),
+        ),
         shards,
         tenants,
         oneTenant: tenant !== '',
