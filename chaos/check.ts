@@ -48,7 +48,7 @@ enum State {
 }
 
 const sliceEvents = 1_000_000;
-const mostStories = 20;
+const mostStories = 12;
 
 interface Source {
   readonly source: number;

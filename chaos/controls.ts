@@ -49,12 +49,13 @@ export const controls = {
   'ack-before-durable': {
     without: "the gateway's wait for JetStream's ack (I1)",
     shows: 'lost',
-    faults: ['kill:nats', 'kill:gateway'],
+    faults: ['half-open:gateway-nats'],
     patches: [
       {
         file: 'gateway/publish.js',
         find: 'metrics.sent(payload.length);',
-        put: "metrics.sent(payload.length); { const { settle } = message; settle({ stream: '', sequence: 1n }); message.settle = () => {}; }",
+        // A position that nobody has heard of yet: one below the watermark would be refused.
+        put: "metrics.sent(payload.length); { const { settle } = message; message.settle = () => {}; settle({ stream: 'EV_' + message.subject.split('.')[1], sequence: 2n ** 50n }); }",
       },
     ],
   },
