@@ -14,7 +14,7 @@ export type FromSwallow =
 const say = (message: FromSwallow): void => void process.send?.(message);
 
 /** The constants of a block's INSERT: stream, shard, block, lo, hi, rows. */
-const constants = /'([^']+)', (\d+), (\d+), (\d+), (\d+), (\d+), 0, 0 FROM/;
+const constants = /'([^']+)', (\d+), (\d+), (\d+), (\d+), (\d+), 0, 0[, ]/;
 
 const blocks = new Map<string, { readonly n: string; readonly lo: string; readonly hi: string }>();
 let rows = 0;
