@@ -424,8 +424,10 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       known === undefined ? state.messages : Math.max(0, state.last_seq - Math.max(known.carried, state.first_seq - 1));
     const since = depth === 0 ? undefined : (oldest ?? Date.parse(known?.hi === 0 ? state.first_ts : state.last_ts));
     metrics.measured(shard, { depth, lagMs: since === undefined ? 0 : Math.max(0, Date.now() - since) });
-    // Only the stream that the warehouse was asked about, and only with its end in place.
-    if (known === undefined || generationOf(info) !== known.generation || state.last_seq < known.hi) return;
+    // Only the stream that the warehouse was asked about, and only with its end in place. After a break it may have lost its end and
+    // given what is loaded as a sequence to other messages, so the next recovery comes first.
+    if (known === undefined || lookedAfter !== reader.breaks) return;
+    if (generationOf(info) !== known.generation || state.last_seq < known.hi) return;
     const point = ledger.point({
       nowMs: Date.now(),
       streamBytes: state.bytes,
