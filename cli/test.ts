@@ -21,6 +21,7 @@ const maxOutput = 200_000;
 const alone: readonly string[] = ['gate.it', 'chaos.it', 'control.it'];
 /** Longest first, so that the end is not one long file on one core. */
 const longFirst: readonly string[] = [
+  'simulator',
   'fuzz',
   'engine-agreement',
   'up.it',

@@ -34,7 +34,7 @@ function* sources(folder: string): Generator<string> {
   }
 }
 
-const rooms = ['lib', 'gateway', 'workers', 'cli', 'bench', 'chaos', 'sdk-gen'] as const;
+const rooms = ['lib', 'gateway', 'workers', 'cli', 'bench', 'chaos', 'sim', 'sdk-gen'] as const;
 
 /** Room → rooms that its files may import from, besides itself and generated code. */
 const mayImport: Readonly<Record<string, readonly string[]>> = {
@@ -44,6 +44,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   workers: ['lib'],
   cli: ['lib', 'sdk-gen'],
   bench: ['lib', 'gateway', 'workers', 'sdk-gen'],
+  sim: ['lib', 'gateway', 'workers', 'sdk-gen'],
   chaos: ['lib', 'cli', 'sdk-gen'],
 };
 

@@ -1,0 +1,121 @@
+/**
+ * The verdict on a world that has come to rest: what the clients were told against what the table holds, and the ledger of every
+ * block against the messages that it stands for. Nothing that the judged code counts is believed.
+ */
+import type { History } from './history.js';
+import type { SimulatedLog, StoredMessage } from './log.js';
+import type { Part, SimulatedSink } from './sink.js';
+import { type StoredBatch, storedBatches } from './stored.js';
+
+export interface Verdict {
+  /** What is wrong, in words; nothing when all is well. */
+  readonly faults: readonly string[];
+  readonly acked: number;
+  readonly stored: number;
+  readonly duplicates: number;
+  readonly dead: number;
+  /** Acknowledged, and lost with what the log itself forgot: allowed for durability `accepted` alone. */
+  readonly forgotten: number;
+}
+
+export interface Evidence {
+  readonly history: History;
+  readonly log: SimulatedLog;
+  readonly sink: SimulatedSink;
+  /** What lies in the dead letters. */
+  readonly dead: ReadonlySet<string>;
+}
+
+const few = (ids: Iterable<string>): string => {
+  const all = [...ids];
+  return all.length <= 5 ? all.join(', ') : `${all.slice(0, 5).join(', ')} and ${all.length - 5} more`;
+};
+
+export function judge({ history, log, sink, dead }: Evidence): Verdict {
+  const faults: string[] = [...history.oddities];
+
+  const times = new Map<string, number>();
+  for (const part of sink.parts) {
+    for (const { eventId } of part.rows) times.set(eventId, (times.get(eventId) ?? 0) + 1);
+  }
+  const doubled = [...times].filter(([, n]) => n > 1).map(([id]) => id);
+  if (doubled.length > 0) faults.push(`stored more than once: ${few(doubled)}`);
+  const foreign = [...times.keys()].filter((id) => !history.all.has(id));
+  if (foreign.length > 0) faults.push(`stored and never sent: ${few(foreign)}`);
+  const invalid = [...history.invalid].filter((id) => times.has(id));
+  if (invalid.length > 0) faults.push(`refused as invalid, and stored: ${few(invalid)}`);
+
+  /** Events that the log has had and has no more, not by trimming. */
+  const alive = new Set<string>();
+  const known = new Set<string>();
+  for (const { messages } of log.history) {
+    for (const message of messages) {
+      for (const { eventIds } of batchesOf(message)) {
+        for (const id of eventIds) {
+          known.add(id);
+          if (!message.forgotten) alive.add(id);
+        }
+      }
+    }
+  }
+  const missing = (of: ReadonlySet<string>): string[] => [...of].filter((id) => !times.has(id) && !dead.has(id));
+  const uncommitted = missing(history.committed);
+  if (uncommitted.length > 0) faults.push(`told to be committed, and not stored: ${few(uncommitted)}`);
+  const notStored = missing(history.accepted);
+  const lost = notStored.filter((id) => !known.has(id) || alive.has(id));
+  if (lost.length > 0) faults.push(`acknowledged, and not stored: ${few(lost)}`);
+  const both = [...dead].filter((id) => times.has(id));
+  if (both.length > 0) faults.push(`stored, and in the dead letters: ${few(both)}`);
+
+  faults.push(...ledgerFaults(log, sink.parts));
+  return {
+    faults,
+    acked: history.accepted.size,
+    stored: times.size,
+    duplicates: sink.parts.reduce((sum, part) => sum + part.duplicate, 0),
+    dead: dead.size,
+    forgotten: notStored.length - lost.length,
+  };
+}
+
+function batchesOf(message: StoredMessage): StoredBatch[] {
+  try {
+    return storedBatches(message.data);
+  } catch {
+    return [];
+  }
+}
+
+/** Blocks of a stream are numbered 1, 2, …, their ranges touch, and each stands for all events of its messages. */
+function ledgerFaults(log: SimulatedLog, parts: readonly Part[]): string[] {
+  const faults: string[] = [];
+  for (const { stream, messages } of log.history) {
+    const blocks = parts
+      .filter((part) => part.generation === stream.generation && part.shard === stream.shard)
+      .sort((a, b) => a.block - b.block);
+    // A log that gave positions out twice cannot be counted by them.
+    const rewound = messages.some((message) => message.forgotten);
+    let hi = 0;
+    blocks.forEach((part, i) => {
+      const name = `block ${part.generation}/${part.shard}/${part.block}`;
+      if (part.block !== i + 1) faults.push(`${name} is the ${i + 1}. of its stream`);
+      if (part.lo !== hi + 1) faults.push(`${name} begins with ${part.lo} after ${hi}`);
+      hi = part.hi;
+      if (part.rows.length !== part.accepted) {
+        faults.push(`${name} says ${part.accepted} rows and has ${part.rows.length}`);
+      }
+      if (rewound) return;
+      let events = 0;
+      for (const message of messages) {
+        if (message.sequence < part.lo || message.sequence > part.hi) continue;
+        for (const batch of batchesOf(message)) events += batch.eventIds.length;
+      }
+      if (events !== part.accepted + part.duplicate + part.dead) {
+        faults.push(
+          `${name}: ${events} events in its messages are not ${part.accepted} + ${part.duplicate} + ${part.dead}`,
+        );
+      }
+    });
+  }
+  return faults;
+}

@@ -1,0 +1,190 @@
+/**
+ * One world, from its seed to its verdict: a phase in which things go wrong, and a calm one at whose end all must be at rest.
+ */
+import { integer, pick, seededRandom } from '../lib/testing/batches.js';
+import { type Client, startClient } from './client.js';
+import { type FaultTargets, inflict } from './faults.js';
+import { startFleet } from './fleet.js';
+import { type GatewayConfig, type GatewayNode, startGateway } from './gateway.js';
+import { createHistory } from './history.js';
+import { judge, type Verdict } from './judge.js';
+import { createLog } from './log.js';
+import { createNetwork } from './network.js';
+import { makePlan, type Plan, type PlanOptions } from './plan.js';
+import { createSink } from './sink.js';
+import { type Weakness, type WeaknessName, weaknesses } from './weakness.js';
+import { startWorker, type WorkerNode } from './worker.js';
+import { createWorld, type Scribe, settleDown } from './world.js';
+
+export interface Run {
+  readonly plan: Plan;
+  readonly verdict: Verdict;
+  /** What happened, in number. */
+  readonly steps: number;
+  /** Virtual ms until all was at rest. */
+  readonly ms: number;
+}
+
+export interface RunOptions extends PlanOptions {
+  readonly trace?: Scribe | undefined;
+  readonly weakness?: WeaknessName | undefined;
+}
+
+/** All must be at rest so long after the last fault, ms. */
+const restMs = 30 * 60_000;
+/** So often, so many ms apart, it must be seen at rest: what is late may still come. */
+const looks = 6;
+const lookMs = 6_000;
+/** No request arrives later than this after it was sent, nor runs for longer, ms. */
+const lateMs = 40_000;
+/** Something that goes round in circles without time passing. */
+const mostSteps = 150_000;
+
+export async function runWorld(seed: number, options: RunOptions = {}): Promise<Run> {
+  const weakness: Weakness = options.weakness === undefined ? { what: 'nothing' } : weaknesses[options.weakness];
+  const random = seededRandom(seed);
+  const plan = makePlan(seed, random, { ...options, favour: weakness.worlds });
+  const world = createWorld(random, plan.epochMs, options.trace);
+  const { time } = world;
+  const history = createHistory();
+  const network = createNetwork(world);
+  const poisoned = new Set<string>();
+  const log = createLog(world, { shards: plan.shards, maxBytes: plan.logMaxBytes, syncMs: plan.syncMs });
+  const sink = createSink(world, { poisonous: (id) => poisoned.has(id), weakness: weakness.sink ?? {} });
+  const dead = new Set<string>();
+  /** Streams made anew that an operator has looked at. */
+  const accepted = new Set<string>();
+
+  const config: GatewayConfig = {
+    shards: plan.shards,
+    replicas: 1,
+    shardMaxBytes: plan.logMaxBytes,
+    maxBatchBytes: 8_192,
+    maxBatchEvents: 100,
+    maxBytesInFlight: 16_384,
+    maxTenantBytesInFlight: 16_384,
+    maxStreamBytesInFlight: 8_192,
+    publishWindow: plan.publishWindow,
+    publishTimeout: plan.publishTimeoutMs,
+    coalesceBytes: 1_024,
+    coalesceDelay: plan.coalesceDelayMs,
+  };
+
+  const gateways = startFleet<GatewayNode>(time, plan.gateways, (index, number) =>
+    startGateway(world, `gateway-${index}.${number}`, log, config, weakness),
+  );
+  const workers = startFleet<WorkerNode>(time, plan.workers, (index, number) =>
+    startWorker(world, log, sink, {
+      name: `worker-${index}.${number}`,
+      limits: { rows: plan.blockRows, bytes: 8_192, delayMs: plan.blockDelayMs },
+      replayMs: plan.replayMs,
+      maxBytes: plan.logMaxBytes,
+      roundMs: plan.roundMs,
+      accepted: (_, generation) => accepted.has(generation),
+      onCommitted(shard, generation, sequence) {
+        // Where nobody waits for commits and the log forgets nothing, they change nothing.
+        if (hinting && log.up) for (const gateway of gateways.all) gateway.hint(shard, generation, sequence);
+      },
+      onStopped(shard, reason) {
+        if (!log.lossy) history.odd(`shard ${shard} was stopped without a cause: ${reason}`);
+        operate(shard);
+      },
+      weakness,
+    }),
+  );
+  const clients = startFleet<Client>(time, plan.clients, (index, number) =>
+    startClient(world, network, history, {
+      name: `client-${index}.${number}`,
+      durability: index < plan.committing * plan.clients ? 'committed' : 'accepted',
+      weakness,
+      commitTimeoutMs: 30_000,
+      maxBatchesInFlight: plan.maxBatchesInFlight,
+      ackTimeoutMs: plan.ackTimeoutMs,
+      batchEvents: plan.batchEvents,
+      route: () => pick(random, gateways.all),
+    }),
+  );
+
+  /**
+   * The book: end the workers first, and wait for what they have sent. A worker that is only frozen could go on later with a block
+   * of the old stream, which nothing in the sink speaks against, when its batches have long since come by the new one.
+   */
+  const removeStream = (shard: number): void => {
+    workers.all.forEach((_, index) => {
+      workers.replace(index, lateMs + 5_000);
+    });
+    time.after(lateMs, () => log.remove(shard));
+  };
+
+  /** An operator hears the alarm of a shard, and does what the message says. */
+  const called = new Set<number>();
+  const operate = (shard: number): void => {
+    if (called.has(shard)) return;
+    called.add(shard);
+    time.after(1_000 + random() * 20_000, () => {
+      called.delete(shard);
+      const stream = log.peek(shard);
+      if (stream === undefined) return;
+      const own = sink.parts.filter((part) => part.shard === shard && part.generation === stream.generation);
+      if (own.length === 0) {
+        world.trace?.('operator', `accepts ${stream.generation}`);
+        accepted.add(stream.generation);
+      } else removeStream(shard);
+    });
+  };
+
+  const hinting = plan.committing > 0 || options.breakLog === true;
+  const targets: FaultTargets = { world, plan, network, log, sink, gateways, workers, clients, removeStream };
+  for (let i = 0; i < plan.batches; i++) {
+    const index = integer(random, 0, plan.clients - 1);
+    const events = integer(random, 1, 2 * plan.batchEvents);
+    time.after(random() * plan.safetyMs, () => clients.all[index]?.track(events));
+  }
+  for (let i = 0; i < plan.faultCount; i++) {
+    const kind = pick(random, plan.faults);
+    time.after(random() * plan.safetyMs, () => inflict(kind, targets));
+  }
+
+  const run = async (end: number, done: () => boolean): Promise<void> => {
+    while (!done() && time.step(end)) {
+      await settleDown();
+      if (time.steps > mostSteps) return;
+    }
+  };
+  await run(plan.safetyMs, () => false);
+
+  world.trace?.('world', 'is calm');
+  world.calm = true;
+  for (const { process } of [...gateways.all, ...workers.all, ...clients.all]) process.thaw();
+
+  /** All that was sent is answered, and all that is in the log is loaded. */
+  const atRest = (): boolean =>
+    [...Array(plan.shards).keys()].every((shard) => {
+      const stream = log.peek(shard);
+      if (stream === undefined || stream.last === 0) return true;
+      return workers.all.some(({ process, committed }) => {
+        const known = committed[shard];
+        return process.alive && known?.generation === stream.generation && known.carried >= stream.last;
+      });
+    }) && clients.all.every((client) => !client.process.alive || client.pending === 0);
+  let rested = 0;
+  const look = (): void => {
+    rested = atRest() ? rested + 1 : 0;
+    time.after(lookMs, look);
+  };
+  look();
+  const begun = time.now;
+  // At rest for a while, so that what is late still comes.
+  await run(begun + restMs, () => rested > looks);
+
+  const verdict = judge({ history, log, sink, dead });
+  const faults = [...verdict.faults];
+  if (rested <= looks) {
+    const pending = clients.all.filter(({ process }) => process.alive).map((client) => client.pending);
+    faults.push(
+      `no rest within ${restMs / 60_000} min: ${pending.join(', ')} batches pending; ` +
+        `shards loaded: ${workers.all.map(({ committed }) => JSON.stringify(committed)).join(' ')}`,
+    );
+  }
+  return { plan, verdict: { ...verdict, faults }, steps: time.steps, ms: time.now };
+}

@@ -1,0 +1,248 @@
+/**
+ * A worker: the real protocol of the loader (workers/loader.ts, block.ts, retries.ts, trim.ts) for every shard, on a simulated
+ * process, log and sink. What workers/loader-shard.ts binds to NATS and the warehouse is bound to the simulated ones here.
+ */
+import { type BlockLimits, type LogMessage, startBlock, utcDay } from '../workers/block.js';
+import { type Ending, loadShard, type ShardIo } from '../workers/loader.js';
+import { retryGuard, suspectMs } from '../workers/retries.js';
+import { trimLedger } from '../workers/trim.js';
+import type { SimulatedLog } from './log.js';
+import { createProcess, type Process } from './process.js';
+import { createReader } from './reader.js';
+import { type SimulatedSink, SinkFailure } from './sink.js';
+import type { Weakness } from './weakness.js';
+import type { World } from './world.js';
+
+export interface WorkerOptions {
+  readonly name: string;
+  readonly limits: BlockLimits;
+  readonly replayMs: number;
+  readonly roundMs: number;
+  readonly maxBytes: number;
+  /** An operator has accepted a stream that was made anew. */
+  readonly accepted: (shard: number, generation: string) => boolean;
+  /** The hint for gateways. */
+  readonly onCommitted: (shard: number, generation: string, sequence: number) => void;
+  /** An alarm: the shard is not loaded (L8). */
+  readonly onStopped: (shard: number, reason: string) => void;
+  readonly weakness: Weakness;
+}
+
+export interface WorkerNode {
+  readonly process: Process;
+  /** How far each shard is, as this worker knows it; undefined while it knows nothing. */
+  readonly committed: readonly ({ generation: string; carried: number } | undefined)[];
+}
+
+const dayMs = 86_400_000;
+/** As in loader-shard.ts. */
+const clockMarginMs = 3_600_000;
+const stoppedMs = 15_000;
+
+export function startWorker(world: World, log: SimulatedLog, sink: SimulatedSink, options: WorkerOptions): WorkerNode {
+  const process = createProcess(world, options.name);
+  const committed: ({ generation: string; carried: number } | undefined)[] = [];
+  for (let shard = 0; shard < log.shards; shard++) loadOne(world, process, log, sink, options, shard, committed);
+  return { process, committed };
+}
+
+function loadOne(
+  world: World,
+  process: Process,
+  log: SimulatedLog,
+  sink: SimulatedSink,
+  options: WorkerOptions,
+  shard: number,
+  committed: ({ generation: string; carried: number } | undefined)[],
+): void {
+  const reader = createReader(world, process, log, shard);
+  const ledger = trimLedger();
+  const retries = retryGuard({
+    counts: (batches) => sink.counts(process, batches),
+    eventIds: (batches) => sink.eventIds(process, batches),
+  });
+  /** What the warehouse is known to have. */
+  let known: { generation: string; hi: number } | undefined;
+  const { weakness } = options;
+  /** The last block was another worker's. */
+  let others = false;
+  /** The reader's breaks when the log was looked at last. */
+  let lookedAfter = 0;
+
+  /** Asks the log, over the network. */
+  const ask = <T>(question: () => T): Promise<T> =>
+    new Promise((resolve, reject) => {
+      if (!reader.connected) {
+        process.deliver(world.random() * 5_000, () => reject(new Error('no connection to the log')));
+        return;
+      }
+      world.time.after(world.delay(), () => {
+        let answer: () => void;
+        try {
+          const value = question();
+          answer = () => resolve(value);
+        } catch (error) {
+          answer = () => reject(error);
+        }
+        process.deliver(world.delay(), answer);
+      });
+    });
+  const pause = (ms: number): Promise<void> => new Promise((resolve) => void process.schedule(resolve, ms));
+
+  const io: ShardIo = {
+    async recover() {
+      const look = () =>
+        ask(() => {
+          const { generation, first, last, messages } = log.stream(shard);
+          return { generation, first, last, firstMs: messages[0]?.timeMs };
+        });
+      const { breaks } = reader;
+      let info = await look();
+      const { firstMs, generation } = info;
+      const found = await sink.lastBlock(
+        process,
+        shard,
+        generation,
+        firstMs === undefined ? undefined : utcDay(firstMs - dayMs),
+      );
+      if (found.hi > info.last) {
+        info = await look();
+        if (info.generation !== generation) throw new Error('the stream was made anew during the recovery');
+      }
+      const nextMs = firstMs ?? process.wall();
+      if (weakness.retriedSet !== 'never' && !(weakness.retriedSet === 'not after another' && others)) {
+        const retried = await sink.retriedSince(process, nextMs - suspectMs - clockMarginMs, 1_000);
+        retries.begin(retried, true);
+      }
+      others = false;
+      const { hi, hiAtMs } = found;
+      const replaced =
+        hiAtMs > 0 &&
+        hi <= info.last &&
+        hi >= info.first &&
+        (await ask(() => log.stream(shard).messages.find(({ sequence }) => sequence === hi)?.timeMs).then(
+          (ms) => ms !== undefined && ms !== hiAtMs,
+        ));
+      lookedAfter = breaks;
+      return {
+        generation,
+        replaced,
+        firstSequence: info.first,
+        lastSequence: info.last,
+        ...found,
+        accepted: found.others.length > 0 && options.accepted(shard, generation),
+        carryBytes: options.maxBytes / 8,
+      };
+    },
+
+    async gather(generation, hi) {
+      // A break during the recovery: what it found out is in doubt already.
+      if (lookedAfter !== reader.breaks && weakness.forgetsDoubt !== true) return 'again';
+      reader.seek(generation, hi);
+      const cutter = startBlock(options.limits);
+      for (;;) {
+        if (reader.lost) return 'again';
+        let message: LogMessage | undefined = reader.peek();
+        while (message !== undefined && cutter.full() === undefined && cutter.add(message, process.now())) {
+          reader.take();
+          message = reader.peek();
+        }
+        const full = cutter.full();
+        if (full !== undefined) return cutter.cut(full);
+        const left = cutter.dueMs - process.now();
+        if (left <= 0) return cutter.cut('delay');
+        await reader.wait(left);
+      }
+    },
+
+    plan: (_, block) => retries.plan(block),
+    insert: (place, block) => sink.insert(process, shard, place, block),
+    isolate: (_, block) => Promise.resolve(block),
+    classify: (error) => (error instanceof SinkFailure ? error.failure : 'transient'),
+    readBack: (place, block) => sink.readBack(process, shard, place, block.day),
+
+    carried({ generation }, block) {
+      world.trace?.(options.name, `carries ${generation} ${block.lo} to ${block.hi}`);
+      known = { generation, hi: block.lo - 1 };
+      commit(generation, block.hi);
+    },
+    settled({ generation }, block, mine) {
+      others = !mine;
+      if (!mine) return;
+      known = { generation, hi: block.hi };
+      ledger.loaded({ hi: block.hi, bytes: block.bytes, timeMs: block.lastTimeMs });
+      commit(generation, block.hi);
+    },
+    tell(event) {
+      if (event.kind === 'recovered') {
+        const { generation, hi } = event.state;
+        world.trace?.(options.name, `recovers shard ${shard}: block ${event.state.block}, hi ${hi}`);
+        known = { generation, hi };
+        ledger.begin(hi, process.wall());
+        commit(generation, hi);
+      } else if (event.kind === 'gap') {
+        world.trace?.(options.name, `meets a gap from ${event.from} to ${event.to}`);
+      }
+    },
+    pause: (ms) => pause(ms * (0.5 + world.random() / 2)),
+    stopping: () => false,
+    givingUp: () => false,
+  };
+
+  /** Not after a break until the next recovery: what comes back may have lost its end. */
+  function tellCommitted(): void {
+    const now = committed[shard];
+    if (now === undefined || lookedAfter !== reader.breaks || !reader.connected) return;
+    options.onCommitted(shard, now.generation, now.carried);
+  }
+
+  function commit(generation: string, sequence: number): void {
+    committed[shard] = { generation, carried: sequence };
+    tellCommitted();
+  }
+
+  const surroundings = weakness.worker?.(io, world, shard) ?? io;
+  const run = async (): Promise<void> => {
+    for (;;) {
+      const ending: Ending = await loadShard(surroundings);
+      if (ending.kind === 'left') return;
+      world.trace?.(options.name, `does not load shard ${shard}: ${ending.reason}`);
+      known = undefined;
+      committed[shard] = undefined;
+      options.onStopped(shard, ending.reason);
+      await pause(stoppedMs);
+    }
+  };
+
+  /** Repeats the hint, and trims. */
+  const round = async (): Promise<void> => {
+    const before = known;
+    tellCommitted();
+    try {
+      const stream = await ask(() => {
+        const { generation, first, last, bytes } = log.stream(shard);
+        return { generation, first, last, bytes };
+      });
+      if (before === undefined || before !== known || lookedAfter !== reader.breaks) return;
+      if (stream.generation !== before.generation || stream.last < before.hi) return;
+      const point = ledger.point({
+        nowMs: process.wall(),
+        streamBytes: stream.bytes,
+        maxBytes: options.maxBytes,
+        replayMs: options.replayMs,
+      });
+      if (point === undefined || point > before.hi) return;
+      if (point >= stream.first) await ask(() => log.purge(shard, point));
+      ledger.trimmed(point);
+    } catch {
+      // Another time.
+    }
+  };
+  const rounds = (): void => {
+    process.schedule(() => {
+      void round().finally(rounds);
+    }, options.roundMs);
+  };
+  rounds();
+  process.deliver(world.random() * 100, () => void run());
+}
