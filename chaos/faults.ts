@@ -176,16 +176,19 @@ export const echo: Disturbance = {
   },
 };
 
-/** Bad messages in the log, one for each shard. */
-export const poison: Disturbance = {
+/** Bad messages in the log, one for each of these shards. */
+const poison = (shardsOf: (scene: Scene) => readonly number[]): Disturbance => ({
   name: 'poison:log',
   role: 'worker',
   target: 'poison:log',
-  async apply({ stack, poisoner }) {
-    await Promise.all(Array.from({ length: stack.shards }, (_, shard) => poisoner.put(shard)));
+  async apply(scene) {
+    await Promise.all(shardsOf(scene).map((shard) => scene.poisoner.put(shard)));
     return { slot: undefined };
   },
-};
+});
+
+/** Whatever shards a worker has, one of them is hit. */
+export const poisonAll = poison(({ stack }) => Array.from({ length: stack.shards }, (_, shard) => shard));
 
 export const diskFaults: readonly { readonly disk: DiskName; readonly name: string }[] = [
   { disk: 'clickhouse', name: 'disk-full:clickhouse' },
@@ -201,7 +204,7 @@ export const disturbances: readonly Disturbance[] = [
   term('gateway'),
   term('worker'),
   echo,
-  poison,
+  poison(({ stack, random }) => [integer(random, 0, stack.shards - 1)]),
   ...diskFaults.map(({ disk }) => full(disk)),
   ...links.flatMap((link) => [
     misbehave('drop-replies', link, 200, 2_500),

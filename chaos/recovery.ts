@@ -22,6 +22,8 @@ export interface Recoveries {
   firstAck(slot: Slot, at: number): void;
   /** All that was measured has come to an end. */
   settled(): Promise<void>;
+  /** Hit and not working again yet, clients aside. */
+  readonly open: number;
   /** Measurements that did not end in time, a line each. */
   readonly hangs: readonly string[];
   byFault(): ReadonlyMap<string, Spread>;
@@ -41,6 +43,7 @@ export function measureRecoveries(options: RecoveryOptions): Recoveries {
   const samples: { fault: string; role: Role; ms: number }[] = [];
   const hangs: string[] = [];
   const running = new Set<Promise<void>>();
+  let open = 0;
   const clients = new Map<Slot, { fault: string; since: number; done: (at: number) => void }[]>();
   const anyGateway = (): number[] => options.gateways().map(({ port }) => port);
 
@@ -96,6 +99,7 @@ export function measureRecoveries(options: RecoveryOptions): Recoveries {
     measure(fault, role, slot) {
       const since = Date.now();
       const stop = new AbortController();
+      if (role !== 'client') open++;
       const patience = setTimeout(() => stop.abort(new Error('too late')), options.withinMs);
       const run = success(role, slot, fault, since, stop.signal)
         .then((at) => {
@@ -108,6 +112,7 @@ export function measureRecoveries(options: RecoveryOptions): Recoveries {
         })
         .finally(() => {
           clearTimeout(patience);
+          if (role !== 'client') open--;
           running.delete(run);
         });
       running.add(run);
@@ -119,6 +124,9 @@ export function measureRecoveries(options: RecoveryOptions): Recoveries {
     },
     async settled() {
       await Promise.all(running);
+    },
+    get open() {
+      return open;
     },
     hangs,
     byFault: () => grouped(({ fault }) => fault),

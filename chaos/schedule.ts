@@ -6,7 +6,7 @@
 import { setMaxListeners } from 'node:events';
 import { type Failpoint, failpoints } from '../lib/failpoint.js';
 import { integer, pick, type Random } from '../lib/testing/batches.js';
-import { type Disturbance, disturbances, echo, isChosen, poison, type Scene } from './faults.js';
+import { type Disturbance, disturbances, echo, isChosen, poisonAll, type Scene } from './faults.js';
 import type { Recoveries } from './recovery.js';
 import type { Death, Role, Slot } from './slot.js';
 import type { Stack } from './stack.js';
@@ -54,9 +54,14 @@ const lives: Readonly<Record<Role, readonly [number, number]>> = {
 /** Share of gateways and workers that are started with a failpoint. */
 const armedShare = 0.8;
 /** A failpoint that is not passed within this time of being ready is given up, and the process is killed. */
-const armedMs = 12_000;
-const disturbedEveryMs: readonly [number, number] = [500, 4_000];
+const armedMs = 20_000;
+const disturbedEveryMs: readonly [number, number] = [1_000, 6_000];
 const mostDisturbances = 3;
+/**
+ * So many things may be down at a time. Without a bound a slow machine is hit faster than it recovers, and nothing at all is stored:
+ * a run then shows only that nothing is doubled.
+ */
+const mostOpen = 4;
 /** One by one: between a recovery and the next fault, so that leases and assignments are what they were, ms. */
 const calmMs: readonly [number, number] = [1_500, 3_500];
 
@@ -107,6 +112,11 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
     void work.finally(() => running.delete(work));
   };
 
+  /** Resolves when another one may be hit. */
+  async function room(): Promise<void> {
+    while (!over.signal.aborted && (recoveries?.open ?? 0) >= mostOpen) await sleep(50);
+  }
+
   /** Kills the processes of a slot, one after the other. */
   async function killer(slot: Slot, scene: Scene): Promise<void> {
     while (!over.signal.aborted) {
@@ -118,10 +128,13 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
           await sleep(between([500, 2_000]));
           if (slot.pid === pid) slot.term();
         } else if (name === carrying && !busy.has(echo.target)) await disturb(scene, echo);
-        else if (byPoison.has(name)) await disturb(scene, poison);
+        else if (byPoison.has(name)) await disturb(scene, poisonAll);
         const until = Date.now() + armedMs;
         while (slot.pid === pid && Date.now() < until && !over.signal.aborted) await sleep(50);
-      } else await sleep(between(lives[slot.role]));
+      } else {
+        await sleep(between(lives[slot.role]));
+        if (slot.role !== 'client') await room();
+      }
       if (over.signal.aborted) return;
       // Also one that has outlived its failpoint, or that was started without one: the next start arms one.
       if (slot.pid === pid) slot.kill();
@@ -143,6 +156,7 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
   async function disturber(scene: Scene): Promise<void> {
     while (!over.signal.aborted) {
       await sleep(between(disturbedEveryMs));
+      await room();
       if (over.signal.aborted || running.size > 100 || busy.size >= mostDisturbances) continue;
       const free = chosen.filter(({ target }) => !busy.has(target));
       const least = Math.min(...free.map(({ name }) => counts.get(name) ?? 0));
