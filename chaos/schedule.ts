@@ -66,6 +66,12 @@ const mostOpen = 4;
 const calmMs: readonly [number, number] = [1_500, 3_500];
 
 const roleOf = (failpoint: string): Role => (failpoint.startsWith('gateway.') ? 'gateway' : 'worker');
+/** About how often a failpoint is passed in some seconds of a process, so that it dies at any time of its life. */
+function passings(name: string): number {
+  if (/^gateway\.(?:draining|drained)$|-carry$|-dead-letter$|-purge$|-recover$/.test(name)) return 2;
+  return name.startsWith('gateway.') ? 300 : 30;
+}
+
 /** This one is passed when nothing new comes. */
 const carrying: Failpoint = 'loader.after-carry';
 /** These are passed when something cannot be stored. */
@@ -211,8 +217,9 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
   return {
     arm(role) {
       const names = chosenFailpoints.filter((name) => roleOf(name) === role);
-      if (over.signal.aborted || oneByOne || recoveries === undefined || names.length === 0 || random() >= armedShare)
-        return undefined;
+      if (over.signal.aborted || oneByOne || recoveries === undefined || names.length === 0) return undefined;
+      // One that dies again before it has done anything would keep everything from recovering.
+      if (recoveries.open >= mostOpen || random() >= armedShare) return undefined;
       const tries = (name: string): number => (counts.get(`failpoint:${name}`) ?? 0) + (armed.get(name) ?? 0) / 2;
       const least = Math.min(...names.map(tries));
       const name = pick(
@@ -220,7 +227,7 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
         names.filter((one) => tries(one) <= least + 1),
       );
       count(armed, name);
-      return `${name}@${pick(random, [1, 1, 2, 3, 5, 8])}`;
+      return `${name}@${random() < 0.25 ? 1 : integer(random, 1, passings(name))}`;
     },
     died({ slot, how, failpoint, detail }) {
       if (how === 'ended') return;
