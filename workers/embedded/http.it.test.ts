@@ -15,6 +15,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { freePort } from '../../lib/testing/nats.js';
+import { withSmallDisk } from '../../lib/testing/small-disk.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -223,6 +224,19 @@ function start(
 
 /** Lines that are not log lines. */
 const plainLines = (text: string): string[] => text.split('\n').filter((line) => line !== '' && !line.startsWith('{'));
+
+test('a server on another disk does not count as one that has the folder, though its files have the same numbers', async () => {
+  await withSmallDisk(256, async (one) => {
+    await withSmallDisk(256, async (two) => {
+      await withClickHouse(async () => {
+        await withClickHouse(async (clickhouse) => {
+          clickhouse.process().kill('SIGKILL');
+          await clickhouse.restart();
+        }, two.folder);
+      }, one.folder);
+    });
+  });
+});
 
 test('a folder or a port in use is one clear line and a failure; SIGTERM ends cleanly, after what runs', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'sluice-clickhouse-'));
