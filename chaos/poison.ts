@@ -35,6 +35,8 @@ export interface PoisonerOptions {
 }
 
 const publishMs = 2_000;
+/** Bad messages of which only one batch is refused, and that by the warehouse: each costs the worker many trials of the block. */
+const refusedShare = 0.2;
 
 export function createPoisoner({ nc, tenant, shards, journal, random }: PoisonerOptions): Poisoner {
   const js = jetstream(nc);
@@ -74,7 +76,7 @@ export function createPoisoner({ nc, tenant, shards, journal, random }: Poisoner
     async put(shard) {
       let payload: Uint8Array;
       let good: string | undefined;
-      if (random() < 0.5) {
+      if (random() >= refusedShare) {
         payload = Uint8Array.from({ length: integer(random, 1, 200) }, () => integer(random, 0, 255));
         // The length of more than there is: no message of this size can be read as batches.
         payload[0] = 0xff;

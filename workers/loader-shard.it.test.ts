@@ -227,6 +227,34 @@ test('a drain stores what is gathered', async () => {
   });
 });
 
+test('a loader that is told to stop leaves after the block at hand, though messages keep coming', async () => {
+  await withScene(async ({ publish, start, warehouse }) => {
+    const { insert } = warehouse;
+    warehouse.insert = async (...block) => {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      await insert.apply(warehouse, block);
+    };
+    const loader = start();
+    let over = false;
+    const publishing = (async () => {
+      while (!over) await publish(20);
+    })();
+    await until('some blocks', () => warehouse.table.length > 3);
+    const before = warehouse.table.length;
+    const stopped = loader.stop(60_000);
+    await until('it has left, or goes on', () => {
+      void stopped.then(() => {
+        over = true;
+      });
+      return over || warehouse.table.length > before + 5;
+    });
+    over = true;
+    await publishing;
+    await stopped;
+    assert.ok(warehouse.table.length <= before + 3, `${warehouse.table.length - before} more blocks`);
+  });
+});
+
 test('two loaders of one shard, by mistake, store each message once (L2)', async () => {
   await withScene(async ({ publish, start, warehouse }) => {
     start();

@@ -191,6 +191,8 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
 
   async function gather(generation: string, hi: number): Promise<Block | 'again' | undefined> {
     releaseInFlight();
+    // Under load there is always another message: a shard that was given to another worker would be loaded by both for the whole grace.
+    if (stopping) return undefined;
     // L8. The log may have become another one during the recovery; `seek` would forget that it is in doubt.
     if (lookedAfter !== reader.breaks) return 'again';
     reader.seek(generation, hi);
