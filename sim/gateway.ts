@@ -10,6 +10,7 @@ import { type Answer, openStreamCall } from '../gateway/publish-stream.js';
 import { createStallWatch } from '../gateway/stall.js';
 import type { BatchMessage } from '../gateway/view.js';
 import { silentLog } from '../lib/log.js';
+import { startHedger } from './hedger.js';
 import type { SimulatedLog } from './log.js';
 import type { Pipe, Receiver, Server } from './network.js';
 import { createProcess } from './process.js';
@@ -49,11 +50,13 @@ export interface GatewayNode extends Server<Upward, Downward> {
   drain(graceMs: number): void;
 }
 
+/** @param hedgeMs 0: no message is sent twice */
 export function startGateway(
   world: World,
   name: string,
   log: SimulatedLog,
   config: GatewayConfig,
+  hedgeMs: number,
   weakness: Weakness,
 ): GatewayNode {
   const process = createProcess(world, name);
@@ -82,6 +85,7 @@ export function startGateway(
     metrics: noMetrics,
     log: silentLog,
     stalls,
+    hedger: hedgeMs === 0 ? undefined : startHedger(process, log, hedgeMs, weakness.hedgesUnmarked !== true),
     clock,
     /** What log-connection.ts does: ready once the streams are there, and again after each loss. */
     watch(events) {

@@ -3,6 +3,7 @@
  */
 import { integer, pick, seededRandom } from '../lib/testing/batches.js';
 import { type Client, startClient } from './client.js';
+import { createDeadLetters } from './dead-letters.js';
 import { type FaultTargets, inflict } from './faults.js';
 import { startFleet } from './fleet.js';
 import { type GatewayConfig, type GatewayNode, startGateway } from './gateway.js';
@@ -40,6 +41,13 @@ const lateMs = 40_000;
 /** Something that goes round in circles without time passing. */
 const mostSteps = 150_000;
 
+/** A number in [0, 1) that belongs to an id: what is wrong with an event stays wrong. */
+function shareOf(id: string): number {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < id.length; i++) hash = Math.imul(hash ^ id.charCodeAt(i), 0x01000193);
+  return (Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d) >>> 0) / 2 ** 32;
+}
+
 export async function runWorld(seed: number, options: RunOptions = {}): Promise<Run> {
   const weakness: Weakness = options.weakness === undefined ? { what: 'nothing' } : weaknesses[options.weakness];
   const random = seededRandom(seed);
@@ -48,10 +56,9 @@ export async function runWorld(seed: number, options: RunOptions = {}): Promise<
   const { time } = world;
   const history = createHistory();
   const network = createNetwork(world);
-  const poisoned = new Set<string>();
   const log = createLog(world, { shards: plan.shards, maxBytes: plan.logMaxBytes, syncMs: plan.syncMs });
-  const sink = createSink(world, { poisonous: (id) => poisoned.has(id), weakness: weakness.sink ?? {} });
-  const dead = new Set<string>();
+  const sink = createSink(world, { poisonous: (id) => shareOf(id) < plan.poison, weakness: weakness.sink ?? {} });
+  const letters = createDeadLetters(world);
   /** Streams made anew that an operator has looked at. */
   const accepted = new Set<string>();
 
@@ -71,7 +78,7 @@ export async function runWorld(seed: number, options: RunOptions = {}): Promise<
   };
 
   const gateways = startFleet<GatewayNode>(time, plan.gateways, (index, number) =>
-    startGateway(world, `gateway-${index}.${number}`, log, config, weakness),
+    startGateway(world, `gateway-${index}.${number}`, log, config, plan.hedgeMs, weakness),
   );
   const workers = startFleet<WorkerNode>(time, plan.workers, (index, number) =>
     startWorker(world, log, sink, {
@@ -81,6 +88,7 @@ export async function runWorld(seed: number, options: RunOptions = {}): Promise<
       maxBytes: plan.logMaxBytes,
       roundMs: plan.roundMs,
       accepted: (_, generation) => accepted.has(generation),
+      letters,
       onCommitted(shard, generation, sequence) {
         // Where nobody waits for commits and the log forgets nothing, they change nothing.
         if (hinting && log.up) for (const gateway of gateways.all) gateway.hint(shard, generation, sequence);
@@ -177,7 +185,7 @@ export async function runWorld(seed: number, options: RunOptions = {}): Promise<
   // At rest for a while, so that what is late still comes.
   await run(begun + restMs, () => rested > looks);
 
-  const verdict = judge({ history, log, sink, dead });
+  const verdict = judge({ history, log, sink, dead: letters.eventIds });
   const faults = [...verdict.faults];
   if (rested <= looks) {
     const pending = clients.all.filter(({ process }) => process.alive).map((client) => client.pending);

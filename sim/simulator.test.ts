@@ -52,6 +52,7 @@ test('ten thousand worlds: all that was acknowledged is stored once, and every w
   // What happened in them must have been worth it.
   assert.ok(totals.acked > 150_000, `${totals.acked} acknowledged`);
   assert.ok(totals.duplicates > 20_000, `${totals.duplicates} duplicates left out`);
+  assert.ok(totals.dead > 500, `${totals.dead} dead`);
   assert.is(totals.forgotten, 0);
 });
 

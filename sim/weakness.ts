@@ -24,6 +24,10 @@ export interface Weakness {
   readonly worlds?: Partial<Plan>;
   /** Only worlds show it in which the log loses what it acknowledged. */
   readonly breakLog?: boolean;
+  /** What the sink refuses is left out, and put nowhere. */
+  readonly dropsLetters?: boolean;
+  /** A gateway's hedged copies keep their attempt. */
+  readonly hedgesUnmarked?: boolean;
   /** Wraps a gateway's line to the log. */
   readonly wire?: (open: OpenLogWire, world: World) => OpenLogWire;
   /** The attempt that a client writes on a send. */
@@ -151,6 +155,11 @@ export const weaknesses = {
       };
     },
   },
+  'hedge-keeps-attempt': {
+    what: 'the second copy of a slow message does not say that it is one (H1)',
+    worlds: { hedgeMs: 20 },
+    hedgesUnmarked: true,
+  },
   'ack-before-log': {
     what: 'a gateway acknowledges what it has sent to the log, before the log does',
     wire: (open) => (onReply) => {
@@ -165,6 +174,11 @@ export const weaknesses = {
         },
       };
     },
+  },
+  'letters-dropped': {
+    what: 'a batch that the sink refuses is left out of its block, and not put into the dead letters',
+    worlds: { poison: 0.1 },
+    dropsLetters: true,
   },
   'rewind-not-noticed': {
     what: 'a log that lost its end, or another message at the end of what is loaded, does not stop the shard (L8)',

@@ -2,10 +2,13 @@
  * A worker: the real protocol of the loader (workers/loader.ts, block.ts, retries.ts, trim.ts) for every shard, on a simulated
  * process, log and sink. What workers/loader-shard.ts binds to NATS and the warehouse is bound to the simulated ones here.
  */
-import { type BlockLimits, type LogMessage, startBlock, utcDay } from '../workers/block.js';
+import { type Block, type BlockLimits, type LogMessage, startBlock, utcDay } from '../workers/block.js';
 import { type Ending, loadShard, type ShardIo } from '../workers/loader.js';
+import { type Dead, partRefused, partUnframed, placeOf, withoutPlaces } from '../workers/poison.js';
+import { controlBatch } from '../workers/rescan.js';
 import { retryGuard, suspectMs } from '../workers/retries.js';
 import { trimLedger } from '../workers/trim.js';
+import type { DeadLetters } from './dead-letters.js';
 import type { SimulatedLog } from './log.js';
 import { createProcess, type Process } from './process.js';
 import { createReader } from './reader.js';
@@ -21,6 +24,7 @@ export interface WorkerOptions {
   readonly maxBytes: number;
   /** An operator has accepted a stream that was made anew. */
   readonly accepted: (shard: number, generation: string) => boolean;
+  readonly letters: DeadLetters;
   /** The hint for gateways. */
   readonly onCommitted: (shard: number, generation: string, sequence: number) => void;
   /** An alarm: the shard is not loaded (L8). */
@@ -89,6 +93,36 @@ function loadOne(
     });
   const pause = (ms: number): Promise<void> => new Promise((resolve) => void process.schedule(resolve, ms));
 
+  /** The block at hand, and what L6 knows of it. */
+  interface Cut {
+    readonly block: Block;
+    planned: Block;
+    readonly refused: Map<string, Dead>;
+    readonly buried: Set<string>;
+  }
+  let cut: Cut | undefined;
+  const bury = async (of: Cut, all: readonly Dead[]): Promise<void> => {
+    const dead = all.filter((one) => !of.buried.has(placeOf(one)));
+    if (dead.length === 0) return;
+    if (weakness.dropsLetters !== true) await options.letters.put(process, dead);
+    for (const one of dead) of.buried.add(placeOf(one));
+  };
+  const planCut = async (of: Cut): Promise<Block> => {
+    const framed = partUnframed(withoutPlaces(of.block, of.refused));
+    of.planned = await retries.plan(framed.block);
+    await bury(of, framed.dead);
+    return of.planned;
+  };
+  const trial = async (messages: readonly Uint8Array[]): Promise<string | undefined> => {
+    try {
+      await sink.dryRun(process, messages);
+      return undefined;
+    } catch (error) {
+      if (error instanceof SinkFailure && error.failure === 'content') return error.message;
+      throw error;
+    }
+  };
+
   const io: ShardIo = {
     async recover() {
       const look = () =>
@@ -155,9 +189,22 @@ function loadOne(
       }
     },
 
-    plan: (_, block) => retries.plan(block),
+    plan(_, block) {
+      cut = { block, planned: block, refused: new Map(), buried: new Set() };
+      return planCut(cut);
+    },
     insert: (place, block) => sink.insert(process, shard, place, block),
-    isolate: (_, block) => Promise.resolve(block),
+    async isolate(_, block) {
+      const parted = await partRefused(block, trial, controlBatch);
+      if (cut === undefined || parted.dead.length === 0) return block;
+      await bury(cut, parted.dead);
+      for (const one of parted.dead) cut.refused.set(placeOf(one), one);
+      const { planned: before } = cut;
+      const { messages, sequences, batchIndexes, ...after } = await planCut(cut);
+      const duplicate = block.duplicate - before.duplicate + after.duplicate;
+      const dead = block.dead - before.dead + after.dead;
+      return { ...block, messages, sequences, batchIndexes, rows: after.rows, duplicate, dead };
+    },
     classify: (error) => (error instanceof SinkFailure ? error.failure : 'transient'),
     readBack: (place, block) => sink.readBack(process, shard, place, block.day),
 
