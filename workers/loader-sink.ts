@@ -6,7 +6,7 @@ import { randomUUID } from 'node:crypto';
 import { byTenant } from './arrange.js';
 import type { Block } from './block.js';
 import { keyOf } from './frames.js';
-import type { InsertFailure, Place } from './loader.js';
+import type { FoundBlock, InsertFailure, Place } from './loader.js';
 import type { Identity, StoredCopies } from './retries.js';
 import {
   type BlockConstants,
@@ -31,7 +31,7 @@ export interface LastBlock {
 export interface Sink extends StoredCopies {
   /** @param fromDay where to look first: no block that matters begins before, as long as one is found from there on. */
   lastBlock(shard: number, generation: string, fromDay: string | undefined): Promise<LastBlock>;
-  readBack(shard: number, place: Place, day: string): Promise<{ lo: number; hi: number } | undefined>;
+  readBack(shard: number, place: Place, day: string): Promise<FoundBlock | undefined>;
   /** Insert-if-absent; of a block without rows, the tombstone. */
   insert(shard: number, place: Place, block: Block): Promise<void>;
   /**
@@ -116,12 +116,14 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
     },
 
     async readBack(shard, place, day) {
-      const [row] = await ask<{ n: string; lo: string; hi: string }>(
-        `SELECT toString(count()) AS n, toString(min(_lo)) AS lo, toString(max(_hi)) AS hi FROM ${table} ` +
+      const [row] = await ask<{ n: string; lo: string; hi: string; at: string }>(
+        'SELECT toString(count()) AS n, toString(min(_lo)) AS lo, toString(max(_hi)) AS hi, ' +
+          `toString(toUnixTimestamp64Milli(max(_hi_at))) AS at FROM ${table} ` +
           'WHERE _day = {day:Date} AND _stream = {stream:String} AND _shard = {shard:UInt32} AND _block = {block:UInt64}',
         { day, stream: place.generation, shard, block: place.block },
       );
-      return row === undefined || row.n === '0' ? undefined : { lo: Number(row.lo), hi: Number(row.hi) };
+      if (row === undefined || row.n === '0') return undefined;
+      return { lo: Number(row.lo), hi: Number(row.hi), hiAtMs: Number(row.at) };
     },
 
     async insert(shard, place, block) {

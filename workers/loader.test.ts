@@ -60,7 +60,7 @@ async function play(script: {
   plan?: (Partial<Block> | Error)[];
   isolate?: (Partial<Block> | 'same' | Error)[];
   insert?: ('ok' | Error)[];
-  readBack?: ({ lo: number; hi: number } | 'nothing' | Error)[];
+  readBack?: ({ lo: number; hi: number; hiAtMs?: number } | 'nothing' | Error)[];
   giveUpAfter?: number;
 }): Promise<{ ending: Ending; calls: string[]; events: LoaderEvent[]; settled: Block[] }> {
   const calls: string[] = [];
@@ -213,6 +213,23 @@ test('a zombie that wakes with an old number finds the block of the living and r
     readBack: [{ lo: 6, hi: 30 }],
   });
   assert.equal(calls, ['recover', 'gather>5', 'insert#2[6,8]', 'read#2', 'theirs#2', 'recover', 'gather>90']);
+});
+
+test('a block of the same range that ends with another message is not mine: the log lost its end in between (L8)', async () => {
+  const cut = block(6, 8);
+  for (const [hiAtMs, whose] of [
+    [cut.lastTimeMs + 5, 'theirs'],
+    [cut.lastTimeMs, 'mine'],
+    [0, 'mine'],
+  ] as const) {
+    const { calls } = await play({
+      recover: [state({ block: 1, hi: 5 }), state({ block: 2, hi: 8 })],
+      gather: [cut],
+      insert: ['ok'],
+      readBack: [{ lo: 6, hi: 8, hiAtMs }],
+    });
+    assert.equal(calls.slice(0, 5), ['recover', 'gather>5', 'insert#2[6,8]', 'read#2', `${whose}#2`]);
+  }
 });
 
 test('an INSERT that was taken and stored nothing leads to a recovery, not to a loop', async () => {

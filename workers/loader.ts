@@ -60,6 +60,15 @@ export interface Place {
 /** How an INSERT failed, as far as the protocol cares. */
 export type InsertFailure = 'busy' | 'content' | 'transient' | 'fatal';
 
+/** A block as the warehouse has it. */
+export interface FoundBlock {
+  /** First and last message. */
+  readonly lo: number;
+  readonly hi: number;
+  /** When the log took the last message, ms; 0 or nothing when that is not known. */
+  readonly hiAtMs?: number;
+}
+
 export interface ShardIo {
   /** Reads the state; rejects when the log or the warehouse cannot be reached. */
   recover(): Promise<ShardState>;
@@ -83,8 +92,8 @@ export interface ShardIo {
    */
   isolate(place: Place, block: Block): Promise<Block>;
   classify(error: unknown): InsertFailure;
-  /** First and last message of the block of this number that the warehouse has, undefined when it has none. */
-  readBack(place: Place, block: Block): Promise<{ readonly lo: number; readonly hi: number } | undefined>;
+  /** The block of this number that the warehouse has, undefined when it has none. */
+  readBack(place: Place, block: Block): Promise<FoundBlock | undefined>;
   /** The block is in the warehouse: mine, or one that another worker stored under its number. */
   settled(place: Place, block: Block, mine: boolean): void;
   /** L5: the block has no row and is not written for now; its messages are committed, but no block has them yet. */
@@ -199,6 +208,15 @@ const mostCarried = 10_000;
 const mayWait = (block: Block, { carryBytes }: ShardState): boolean =>
   block.bytes < carryBytes && block.hi - block.lo < mostCarried;
 
+/**
+ * L8. The same sequences are not the same messages when the log has lost its end: another worker may have stored what this one
+ * has never seen, under the same range.
+ */
+const isSame = (found: FoundBlock, block: Block): boolean =>
+  found.lo === block.lo &&
+  found.hi === block.hi &&
+  ((found.hiAtMs ?? 0) === 0 || found.hiAtMs === Math.floor(block.lastTimeMs));
+
 /** What was carried becomes the front of the next block. Its bytes are gone: none of them is to be stored. */
 function joined(carry: Block | undefined, next: Block): Block {
   if (carry === undefined) return next;
@@ -262,7 +280,7 @@ async function follow(io: ShardIo, state: ShardState, seen: Gap | undefined): Pr
       io.carried(place, carry);
       continue;
     }
-    const mine = outcome.found.lo === block.lo && outcome.found.hi === block.hi;
+    const mine = isSame(outcome.found, block);
     io.settled(place, outcome.block, mine);
     // L3: after another's block, recover in full; its `hi` alone would not tell what is inside it (L5).
     if (!mine) return undefined;
@@ -290,7 +308,7 @@ interface Stored {
   /** The block as it was sent last. */
   readonly block: Block;
   /** What the warehouse has under its number. Undefined: nothing, because no row of it is left (L6). */
-  readonly found: { readonly lo: number; readonly hi: number } | undefined;
+  readonly found: FoundBlock | undefined;
 }
 
 /** Insert and read back until the warehouse has a block of this number. Undefined: giving up, or recover first. */
