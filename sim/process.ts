@@ -93,7 +93,7 @@ export function createProcess(world: World, name: string): Process {
       for (const mourn of mourners) mourn();
     },
     freeze(ms) {
-      if (!alive) return;
+      if (!alive || world.calm) return;
       world.trace?.(name, `freezes for ${Math.round(ms)} ms`);
       frozen = true;
       frozenUntil = Math.max(frozenUntil, time.now + ms);

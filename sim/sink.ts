@@ -4,7 +4,7 @@
  * everything that a request can do to its sender: be lost, come late, lose its answer.
  */
 import type { Block } from '../workers/block.js';
-import type { InsertFailure, Place } from '../workers/loader.js';
+import type { FoundBlock, InsertFailure, Place } from '../workers/loader.js';
 import type { Identity } from '../workers/retries.js';
 import type { Process } from './process.js';
 import { type StoredBatch, storedBatches } from './stored.js';
@@ -63,7 +63,7 @@ export interface SimulatedSink {
     generation: string,
     fromDay: string | undefined,
   ): Promise<{ block: number; hi: number; hiAtMs: number; others: { generation: string; hi: number }[] }>;
-  readBack(owner: Process, shard: number, place: Place, day: string): Promise<{ lo: number; hi: number } | undefined>;
+  readBack(owner: Process, shard: number, place: Place, day: string): Promise<FoundBlock | undefined>;
   insert(owner: Process, shard: number, place: Place, block: Block): Promise<void>;
   /** Runs the block without storing it. Rejects as the INSERT would. */
   dryRun(owner: Process, messages: readonly Uint8Array[]): Promise<void>;
@@ -205,7 +205,11 @@ export function createSink(world: World, options: SinkOptions): SimulatedSink {
             part.block === place.block,
         );
         if (found.length === 0) return undefined;
-        return { lo: Math.min(...found.map((part) => part.lo)), hi: Math.max(...found.map((part) => part.hi)) };
+        return {
+          lo: Math.min(...found.map((part) => part.lo)),
+          hi: Math.max(...found.map((part) => part.hi)),
+          hiAtMs: Math.max(...found.map((part) => part.hiAtMs)),
+        };
       }),
 
     insert: (owner, shard, place, block) =>

@@ -84,7 +84,8 @@ export const weaknesses = {
     what: "another's block under the same number is taken for one's own",
     worker: (io) => ({
       ...io,
-      readBack: async (place, block) => ((await io.readBack(place, block)) === undefined ? undefined : block),
+      readBack: async (place, block) =>
+        (await io.readBack(place, block)) === undefined ? undefined : { lo: block.lo, hi: block.hi },
     }),
   },
   'adopt-without-recovery': {
