@@ -1,0 +1,40 @@
+/** Many worlds at once, for the tests. */
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+
+const main = fileURLToPath(new URL('../main.ts', import.meta.url));
+
+export interface Totals {
+  readonly worlds: number;
+  readonly acked: number;
+  readonly stored: number;
+  readonly duplicates: number;
+  readonly dead: number;
+  readonly forgotten: number;
+  readonly faults: number;
+}
+
+/** Worlds in a process of their own, so that two processors share them. */
+function worlds(from: number, to: number, ...more: string[]): Promise<Totals> {
+  return new Promise((resolve, reject) => {
+    const args = ['--import', 'tsx', main, '--seeds', `${from}..${to}`, '--json', ...more];
+    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+    let output = '';
+    child.stdout.on('data', (text: Buffer) => {
+      output += text.toString();
+    });
+    child.once('error', reject);
+    child.once('exit', (code) => {
+      const lines = output.trim().split('\n');
+      if (code === 0) resolve(JSON.parse(lines.at(-1) ?? '') as Totals);
+      else reject(new Error(`worlds ${from} to ${to} ended with ${code}:\n${lines.slice(0, 20).join('\n')}`));
+    });
+  });
+}
+
+/** Both halves at a time. Rejects when a world has faults, with their seeds. */
+export async function halves(from: number, to: number, ...more: string[]): Promise<Totals> {
+  const middle = Math.floor((from + to) / 2);
+  const [a, b] = await Promise.all([worlds(from, middle, ...more), worlds(middle + 1, to, ...more)]);
+  return Object.fromEntries(Object.entries(a).map(([key, value]) => [key, value + b[key as keyof Totals]])) as never;
+}
