@@ -45,14 +45,16 @@ export interface Schedule {
 
 /** How long a process lives after it is ready, ms. */
 const lives: Readonly<Record<Role, readonly [number, number]>> = {
-  client: [5_000, 12_000],
-  gateway: [2_500, 7_000],
-  worker: [2_500, 7_000],
-  clickhouse: [5_000, 10_000],
-  nats: [5_000, 10_000],
+  client: [4_000, 10_000],
+  gateway: [2_000, 6_000],
+  worker: [2_000, 6_000],
+  clickhouse: [4_000, 9_000],
+  nats: [4_000, 9_000],
 };
 /** Share of gateways and workers that are started with a failpoint. */
 const armedShare = 0.8;
+/** Most of the kills that may be of clients. */
+const clientShare = 0.25;
 /** A failpoint that is not passed within this time of being ready is given up, and the process is killed. */
 const armedMs = 20_000;
 const disturbedEveryMs: readonly [number, number] = [1_000, 6_000];
@@ -123,6 +125,14 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
     while (!over.signal.aborted && (recoveries?.open ?? 0) >= mostOpen) await sleep(50);
   }
 
+  /** Clients wait for nobody's recovery, and would be most of the dead. */
+  async function turn(): Promise<void> {
+    const kills = (): number => killsByRole.get('client') ?? 0;
+    const all = (): number => [...killsByRole.values()].reduce((sum, of) => sum + of, 0);
+    const alone = !['gateway', 'worker', 'clickhouse', 'nats'].some((role) => isChosen(`kill:${role}`, only));
+    while (!over.signal.aborted && !alone && kills() > clientShare * all() + 3) await sleep(100);
+  }
+
   /** Kills the processes of a slot, one after the other. */
   async function killer(slot: Slot, scene: Scene): Promise<void> {
     while (!over.signal.aborted) {
@@ -139,7 +149,8 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
         while (slot.pid === pid && Date.now() < until && !over.signal.aborted) await sleep(50);
       } else {
         await sleep(between(lives[slot.role]));
-        if (slot.role !== 'client') await room();
+        if (slot.role === 'client') await turn();
+        else await room();
       }
       if (over.signal.aborted) return;
       // Also one that has outlived its failpoint, or that was started without one: the next start arms one.
