@@ -10,10 +10,11 @@
 import { fromBinary } from '@bufbuild/protobuf';
 import type { JetStreamManager } from '@nats-io/jetstream';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
+import { generationOf } from '../lib/log-streams.js';
 import { streamInfo } from '../lib/stream-info.js';
 import { shardStream } from '../lib/subjects.js';
 import { type AuditOptions, emptyLedger, type Fault, type Ledger, mostFaults } from './audit.js';
-import { generationOf, isStreamMissing } from './fetch.js';
+import { isStreamMissing } from './fetch.js';
 import { type BatchTotal, mostNames, type StoredRows } from './ledger-sink.js';
 import { scanLog } from './log-scan.js';
 import { framesOf, type StoredFrame } from './stored-frames.js';

@@ -17,11 +17,12 @@
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import type { Log } from '../lib/log.js';
+import { generationOf } from '../lib/log-streams.js';
 import { streamInfo } from '../lib/stream-info.js';
 import { shardStream } from '../lib/subjects.js';
 import { contentOf } from './block.js';
 import type { DeadLedger } from './dead-scan.js';
-import { generationOf, isStreamMissing } from './fetch.js';
+import { isStreamMissing } from './fetch.js';
 import type { BlockGroup, LedgerSink, StoredBlock } from './ledger-sink.js';
 import { scanLog } from './log-scan.js';
 

@@ -10,9 +10,9 @@
 import type { JetStreamManager } from '@nats-io/jetstream';
 import { UsageError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
+import { generationOf } from '../lib/log-streams.js';
 import { streamInfo } from '../lib/stream-info.js';
 import { shardStream, tenantIdPattern } from '../lib/subjects.js';
-import { generationOf } from './fetch.js';
 import { tableName, warehouseSink } from './loader-sink.js';
 import type { TableTarget } from './schema/index.js';
 import type { Warehouse } from './warehouse.js';

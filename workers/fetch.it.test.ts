@@ -5,9 +5,10 @@ import type { NatsConnection } from '@nats-io/nats-core';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { silentLog } from '../lib/log.js';
+import { generationOf } from '../lib/log-streams.js';
 import { shardStream, shardSubjects } from '../lib/subjects.js';
 import { type TestNats, withNats } from '../lib/testing/nats.js';
-import { generationOf, readStream, type StreamReader } from './fetch.js';
+import { readStream, type StreamReader } from './fetch.js';
 import { type ByteBudget, byteBudget } from './fetch-budget.js';
 import { slabPool } from './slabs.js';
 

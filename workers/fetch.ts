@@ -22,8 +22,6 @@ import { areGone } from './log-gap.js';
 import { logLink } from './log-link.js';
 import type { SlabPool } from './slabs.js';
 
-export { generationOf };
-
 const MiB = 1024 ** 2;
 
 /** How a pull is shaped. The heartbeat tells a quiet stream from a lost consumer. */

@@ -7,8 +7,10 @@
  *      half that is refused, until each offending batch is alone. What is not refused alone stays in the block. The block is
  *      then planned anew without them: a copy that L5 had left out may be whole where the one before it was not.
  *   P3 When nearly all batches of a block are refused, one by one, it is not the batches (a broken table, a setting, a bug of
- *XX */
-
+ *      ours): nothing is taken out, and the shard waits with an alarm. The same when a batch is refused that is surely good.
+ *   P4 A batch with fields that its gateway's contract did not know is judged by the contract of this build: events that break
+ *      one of its rules leave the batch, and the others are stored.
+ */
 import type { DeadKind } from '../lib/dead-letters.js';
 import { type Block, contentOf } from './block.js';
 import { batchIdIn, contractIn, eachFrame, eventsIn, type Frame, framed, partsWithout, tenantIn } from './frames.js';

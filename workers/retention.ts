@@ -3,10 +3,11 @@
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { Log } from '../lib/log.js';
+import { generationOf } from '../lib/log-streams.js';
 import { streamInfo } from '../lib/stream-info.js';
 import { shardStream } from '../lib/subjects.js';
 import { utcDay } from './block.js';
-import { generationOf, isStreamMissing } from './fetch.js';
+import { isStreamMissing } from './fetch.js';
 import { tableName } from './loader-sink.js';
 import type { TableTarget } from './schema/index.js';
 import type { Warehouse } from './warehouse.js';

@@ -6,11 +6,11 @@ import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jet
 import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
 import { type DeadLetter, deadLetterOf, deadLetters } from '../../lib/dead-letters.js';
 import { silentLog } from '../../lib/log.js';
+import { generationOf } from '../../lib/log-streams.js';
 import { deadStream, shardStream, shardSubjects } from '../../lib/subjects.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
 import { eventsTable, prepareTable } from '../connect.js';
-import { generationOf } from '../fetch.js';
 import { byteBudget } from '../fetch-budget.js';
 import { type ShardLoader, type ShardLoaderOptions, startShardLoader } from '../loader-shard.js';
 import { type Sink, warehouseSink } from '../loader-sink.js';
