@@ -13,7 +13,8 @@ import type { Log } from '../lib/log.js';
 import { generationOf } from '../lib/log-streams.js';
 import { streamInfo } from '../lib/stream-info.js';
 import { shardStream, tenantIdPattern } from '../lib/subjects.js';
-import { tableName, warehouseSink } from './loader-sink.js';
+import { type LastBlock, tableName, warehouseSink } from './loader-sink.js';
+import { hasLostItsEnd } from './log-end.js';
 import type { TableTarget } from './schema/index.js';
 import type { Warehouse } from './warehouse.js';
 
@@ -43,7 +44,7 @@ export interface Erasure {
 
 /**
  * Erases, and waits until the warehouse says that it is done.
- * @throws UsageError when the tenant or the user id is not one
+ * @throws UsageError when the tenant or the user id is not one, or a stream lost its end (L8)
  */
 export async function eraseUser(options: EraseOptions): Promise<Erasure> {
   const { tenant, userId, warehouse, target, jsm, log } = options;
@@ -61,15 +62,23 @@ export async function eraseUser(options: EraseOptions): Promise<Erasure> {
     const before = await streamInfo(jsm, stream);
     const generation = generationOf(before);
     const { first_seq: first, last_seq: last, messages: present } = before.state;
-    let hi = 0;
+    let loaded: LastBlock;
     for (let told = false; ; told = true) {
-      ({ hi } = await sink.lastBlock(shard, generation, undefined));
-      if (hi >= last || present === 0 || Date.now() >= deadline) break;
-      if (!told) log.info({ shard, loaded: hi, last }, 'waiting for the workers to load what is in the log');
+      loaded = await sink.lastBlock(shard, generation, undefined);
+      if (loaded.hi >= last || present === 0 || Date.now() >= deadline) break;
+      if (!told) log.info({ shard, loaded: loaded.hi, last }, 'waiting for the workers to load what is in the log');
       await new Promise((resolve) => setTimeout(resolve, 250));
     }
+    const { hi } = loaded;
     if (present > 0) unloaded += Math.max(0, last - Math.max(hi, first - 1));
-    if (hi > 0 && generationOf(await streamInfo(jsm, stream)) === generation) {
+    const now = await streamInfo(jsm, stream);
+    if (hi > 0 && generationOf(now) === generation) {
+      if (await hasLostItsEnd(jsm, now, loaded)) {
+        throw new UsageError(
+          `The stream ${stream} lost its end: it may hold messages that were never loaded, and erasing would remove them. ` +
+            'See `sluice shards`, mend the shard, and run the erasure again.',
+        );
+      }
       messages += (await jsm.streams.purge(stream, { seq: hi + 1 })).purged;
     }
     bounds.push(`NOT (_stream = ${quote(generation)} AND _shard = ${shard} AND _hi > ${hi})`);
@@ -79,8 +88,9 @@ export async function eraseUser(options: EraseOptions): Promise<Erasure> {
   const [row] = await warehouse.rows<{ n: string }>(`SELECT toString(count()) AS n FROM ${table} WHERE ${theirs}`);
   const rows = Number(row?.n ?? 0);
   if (rows > 0) {
-    // With its counts, so that the ledger still knows what the block held (audit.ts).
-    const name = '_day, _stream, _shard, _block, _lo, _hi, _accepted, _duplicate, _dead';
+    // With its counts, so that the ledger still knows what the block held (audit.ts), and its time, by which a log that lost
+    // its end is known (L8).
+    const name = '_day, _stream, _shard, _block, _lo, _hi, _accepted, _duplicate, _dead, _hi_at';
     await warehouse.command(
       `INSERT INTO ${table} (${name}) SELECT ${name} FROM ${table} ` +
         `WHERE (_day, _stream, _shard, _block) IN (SELECT _day, _stream, _shard, _block FROM ${table} WHERE ${theirs}) ` +

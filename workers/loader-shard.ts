@@ -15,6 +15,7 @@ import { readStream } from './fetch.js';
 import type { ByteBudget } from './fetch-budget.js';
 import { type LoaderEvent, loadShard, type Place, type ShardIo, type ShardState } from './loader.js';
 import type { Sink } from './loader-sink.js';
+import { isReplaced } from './log-end.js';
 import { logLink } from './log-link.js';
 import type { WorkerMetrics } from './metrics.js';
 import { type Dead, partRefused, partRescanned, partUnframed, placeOf, withoutPlaces } from './poison.js';
@@ -147,12 +148,6 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   };
   const hinting = setInterval(tellCommitted, hintMs);
 
-  /** When the log took a message, ms; undefined when it does not have it. */
-  async function takenAt(sequence: number): Promise<number | undefined> {
-    const message = await ask(() => jsm.streams.getMessage(stream, { seq: sequence }));
-    return message === null ? undefined : Math.floor(message.time.getTime());
-  }
-
   async function recover(): Promise<ShardState> {
     const { breaks } = reader;
     let info = await ask(() => streamInfo(jsm, stream));
@@ -171,11 +166,8 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     const nextMs = info.state.messages > 0 ? firstMs : Date.now();
     const retried = await sink.retriedSince(nextMs - suspectMs - clockMarginMs, mostRetried + 1);
     retries.begin(retried.slice(0, mostRetried), retried.length <= mostRetried);
-    const replaced =
-      last.hiAtMs > 0 &&
-      last.hi <= info.state.last_seq &&
-      last.hi >= info.state.first_seq &&
-      (await takenAt(last.hi).then((ms) => ms !== undefined && ms !== last.hiAtMs));
+    const found = info;
+    const replaced = await ask(() => isReplaced(jsm, found, last));
     const { max_bytes: maxBytes } = info.config;
     failpoint('loader.after-recover');
     lookedAfter = breaks;

@@ -14,6 +14,7 @@
  *   poison.ts          what of a block cannot be stored (L6); rescan.ts is the contract's part of it
  *   frames.ts          the batches inside a message, for these two
  *   fetch.ts           reading a stream, ahead, within bounds (fetch-budget.ts)
+ *   log-gap.ts         messages that are missing from it; log-end.ts: whether it lost its end (L8)
  *   log-link.ts        requests to JetStream, given up when the connection is
  *   feed.ts            how its messages get here; slabs.ts is the memory that they lie in
  *   trim.ts            what may leave a stream

@@ -12,6 +12,7 @@ import { isStreamMissing } from './fetch.js';
 import { refusal, type ShardState } from './loader.js';
 import { acceptKey } from './loader-shard.js';
 import type { Sink } from './loader-sink.js';
+import { isReplaced } from './log-end.js';
 
 export interface ShardStatus {
   readonly shard: number;
@@ -40,14 +41,12 @@ async function stateOf({ jsm, sink, settings }: ShardLook, shard: number, info: 
   const generation = generationOf(info);
   const last = await sink.lastBlock(shard, generation, undefined);
   const { first_seq: firstSequence, last_seq: lastSequence } = info.state;
-  const inStream = last.hiAtMs > 0 && last.hi >= firstSequence && last.hi <= lastSequence;
-  const taken = inStream ? await jsm.streams.getMessage(shardStream(shard), { seq: last.hi }) : null;
   return {
     generation,
     firstSequence,
     lastSequence,
     ...last,
-    replaced: taken !== null && Math.floor(taken.time.getTime()) !== last.hiAtMs,
+    replaced: await isReplaced(jsm, info, last),
     accepted: last.others.length > 0 && (await settings.get(acceptKey(shard)))?.string() === generation,
     carryBytes: 0,
   };

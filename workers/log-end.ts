@@ -1,0 +1,24 @@
+/**
+ * Whether the log is still the one that was loaded (L8). One that lost its end, and took messages since, has messages below the
+ * warehouse's position that are in no block: whoever trusts that position would pass over them, or remove them.
+ */
+import type { JetStreamManager, StreamInfo } from '@nats-io/jetstream';
+import type { LastBlock } from './loader-sink.js';
+
+/**
+ * The stream has another message of the sequence `last.hi` than the one that was loaded.
+ * @param info asked for after `last`
+ */
+export async function isReplaced(
+  jsm: Pick<JetStreamManager, 'streams'>,
+  { config, state }: Pick<StreamInfo, 'config' | 'state'>,
+  last: Pick<LastBlock, 'hi' | 'hiAtMs'>,
+): Promise<boolean> {
+  if (last.hiAtMs === 0 || last.hi < state.first_seq || last.hi > state.last_seq) return false;
+  const message = await jsm.streams.getMessage(config.name, { seq: last.hi });
+  return message !== null && Math.floor(message.time.getTime()) !== last.hiAtMs;
+}
+
+/** The same, or the stream is shorter than what was loaded. */
+export const hasLostItsEnd = async (...[jsm, info, last]: Parameters<typeof isReplaced>): Promise<boolean> =>
+  info.state.last_seq < last.hi || (await isReplaced(jsm, info, last));
