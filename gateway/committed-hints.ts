@@ -1,6 +1,6 @@
 /**
  * Brings committed.ts what it must know from NATS: the workers' words, new leaders of streams, and, when a worker speaks of
- * another stream than the one that was seen last, a new look at it.
+ * another stream than the one that was seen last or a log went backwards, a new look at it.
  */
 import { jetstreamManager } from '@nats-io/jetstream';
 import type { Msg, NatsConnection } from '@nats-io/transport-node';
@@ -26,14 +26,18 @@ export function followHints(nc: NatsConnection, commits: CommitWatch, log: Log):
     if (!closed) commits.seen(shard, generationOf(info));
   };
 
+  const lookSoon = (shard: number): void => {
+    const now = performance.now();
+    const last = lookedAt[shard];
+    if (last !== undefined && now - last < lookMs) return;
+    lookedAt[shard] = now;
+    look(shard).catch((error: unknown) => log.debug({ error: String(error) }, 'cannot look at a stream'));
+  };
+  commits.onBackwards = lookSoon;
+
   const onHint = (message: Msg): void => {
     const hint = readHint(message);
-    if (hint === undefined || commits.hint(hint.shard, hint.generation, hint.sequence)) return;
-    const now = performance.now();
-    const last = lookedAt[hint.shard];
-    if (last !== undefined && now - last < lookMs) return;
-    lookedAt[hint.shard] = now;
-    look(hint.shard).catch((error: unknown) => log.debug({ error: String(error) }, 'cannot look at a stream'));
+    if (hint !== undefined && !commits.hint(hint.shard, hint.generation, hint.sequence)) lookSoon(hint.shard);
   };
 
   const onLeader = (message: Msg): void => {

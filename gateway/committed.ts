@@ -12,7 +12,8 @@
  *       another leader; the log went backwards (W3).
  *   W3  A message gets a sequence above each that was acknowledged, or told as committed, before it was sent. If it does
  *       not, the log went backwards. At or below the committed one it would never be loaded, for the warehouse has a
- *       message of that sequence: then it does not count as accepted, whatever the durability (ingest.ts, I6).
+ *       message of that sequence: then it does not count as accepted, whatever the durability (ingest.ts, I6). Or the stream is
+ *       another one, made anew by another gateway: so it is looked at.
  *   W4  A watermark is told on a stream after every acceptance that it covers, and covers none that is told after it.
  *   W5  Memory is bounded: in batches per stream, past which the stream is not read (P1), and in all, past which a stream
  *       that has some is answered "overloaded".
@@ -64,6 +65,8 @@ export interface CommitWatch {
    * @returns false: it will not be loaded (W3)
    */
   acked(shard: number, sequence: number, ackedBefore: number, committedBefore: number): boolean;
+  /** Told when a log went backwards (W3). Perhaps its stream was made anew by somebody else: look, and say what was {@link seen}. */
+  onBackwards: (shard: number) => void;
   /** There is no room for more in all (W5). */
   readonly full: boolean;
   readonly uncommitted: number;
@@ -177,7 +180,8 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
     if (batches > 0) tell({ kind: 'doubt', reason, batches });
   };
 
-  return {
+  const watch: CommitWatch = {
+    onBackwards: () => {},
     follow(events) {
       const follower = new Follower(events);
       followers.add(follower);
@@ -208,6 +212,7 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
       if (sequence <= after) {
         tell({ kind: 'backwards', shard, sequence, after });
         doubt(`the log of shard ${shard} went backwards`, shard);
+        watch.onBackwards(shard);
         if (sequence <= committedBefore) return false;
       }
       if (sequence > state.acked) state.acked = sequence;
@@ -221,4 +226,5 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
     },
     counts,
   };
+  return watch;
 }

@@ -13,6 +13,7 @@ import { shardStream } from '../lib/subjects.js';
 import { encodeBatch, makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { freeze } from '../lib/testing/freeze.js';
 import { withNats } from '../lib/testing/nats.js';
+import { followHints } from './committed-hints.js';
 import { createIngest } from './ingest.js';
 import { createGatewayMetrics } from './metrics.js';
 import {
@@ -55,6 +56,27 @@ test('I6: what the log puts where the warehouse has something already is not acc
       const { position } = await ingest.publish(ingestInput('b-2', smallBatch, { attempt: 2 }));
       assert.is(position?.sequence, 4n);
       assert.is(stream.uncommitted, 0);
+    });
+  });
+});
+
+test('I6: a stream that another gateway made anew is seen as such, though no worker speaks of it', async () => {
+  await withNats(async (nats) => {
+    await withIngest(nats, { shards: 1 }, async ({ ingest, nc }) => {
+      const { commits } = ingest;
+      const leave = followHints(nc, commits, silentLog);
+      const jsm = await jetstreamManager(nats.nc);
+      const old = await jsm.streams.info(shardStream(0));
+      assert.ok((await ingest.publish(ingestInput('b-1'))).position);
+      assert.ok(commits.hint(0, generationOf(old), 1_000_000_000));
+      await jsm.streams.delete(shardStream(0));
+      await jsm.streams.add(old.config);
+      // Workers do not load it before it is accepted; until then their word cannot help.
+      const refused = await ingest.publish(ingestInput('b-2')).catch((reason: unknown) => reason);
+      assert.is((refused as SluiceError).code, 'outcome_unknown');
+      await until('it is known', () => commits.lastCommitted(0) === 0);
+      assert.is((await ingest.publish(ingestInput('b-2', smallBatch, { attempt: 2 }))).position?.sequence, 2n);
+      leave();
     });
   });
 });
