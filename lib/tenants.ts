@@ -57,6 +57,8 @@ const maxNoteChars = 256;
 /** How often the copy is compared with the bucket, and how long a full copy may take, ms. */
 const lookMs = 2_000;
 const copyWithinMs = 5_000;
+/** How soon a copy that failed is tried again, ms. */
+const againMs = 500;
 
 const hashOf = (key: string): Buffer => createHash('sha256').update(key).digest();
 
@@ -167,6 +169,8 @@ export async function watchTenants(nc: NatsConnection, log: Log, replicas = 1): 
     } catch (error) {
       if (nc.isClosed()) throw error;
       log.warn({ error: String(error) }, 'cannot read the keys yet');
+      // While a leader is elected the answer comes at once, and each try makes a consumer.
+      await new Promise((resolve) => setTimeout(resolve, againMs * (0.5 + Math.random() / 2)));
     }
   }
 

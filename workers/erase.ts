@@ -15,6 +15,7 @@ import { streamInfo } from '../lib/stream-info.js';
 import { shardStream, tenantIdPattern } from '../lib/subjects.js';
 import { type LastBlock, tableName, warehouseSink } from './loader-sink.js';
 import { hasLostItsEnd } from './log-end.js';
+import { quote } from './schema/columns.js';
 import type { TableTarget } from './schema/index.js';
 import type { Warehouse } from './warehouse.js';
 
@@ -84,6 +85,7 @@ export async function eraseUser(options: EraseOptions): Promise<Erasure> {
     bounds.push(`NOT (_stream = ${quote(generation)} AND _shard = ${shard} AND _hi > ${hi})`);
   }
   const table = tableName(target);
+  // Mutations are kept as text, so their values cannot be query parameters.
   const theirs = [`tenant = ${quote(tenant)}`, `user_id = ${quote(userId)}`, ...bounds].join(' AND ');
   const [row] = await warehouse.rows<{ n: string }>(`SELECT toString(count()) AS n FROM ${table} WHERE ${theirs}`);
   const rows = Number(row?.n ?? 0);
@@ -102,6 +104,3 @@ export async function eraseUser(options: EraseOptions): Promise<Erasure> {
   log.info({ tenant, rows, messages, unloaded }, 'erased a user');
   return { rows, messages, unloaded };
 }
-
-/** A string literal. Mutations are kept as text, so their values cannot be query parameters. */
-const quote = (text: string): string => `'${text.replace(/\\/g, '\\\\').replace(/'/g, "\\'")}'`;

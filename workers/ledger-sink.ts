@@ -3,6 +3,7 @@
  * pages, so that memory is bounded however long the history is.
  */
 import { tableName } from './loader-sink.js';
+import { quote } from './schema/columns.js';
 import { readingSettings, type TableTarget } from './schema/index.js';
 import type { Warehouse } from './warehouse.js';
 
@@ -90,11 +91,9 @@ const pageBlocks = 10_000;
 /** Names of a look-up: some 120 bytes of statement each. */
 export const mostNames = 2_000;
 
-const literal = (text: string): string => `'${text.replace(/\\/g, '\\\\').replace(/'/g, "\\'")}'`;
-
 /** The hash that `_batch` holds. */
 const hashOf = ({ tenant, batchId }: BatchName): string =>
-  `reinterpretAsUInt128(sipHash128(${literal(tenant)}, ${literal(batchId)}))`;
+  `reinterpretAsUInt128(sipHash128(${quote(tenant)}, ${quote(batchId)}))`;
 
 type Texts<T> = { [K in keyof T]: string };
 

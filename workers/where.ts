@@ -14,6 +14,7 @@ import { streamInfo } from '../lib/stream-info.js';
 import { shardStream } from '../lib/subjects.js';
 import { type DeadLetter, scanDead } from './dead-scan.js';
 import { isStreamMissing } from './fetch.js';
+import { keyOf } from './frames.js';
 import { type BatchName, type LedgerSink, mostNames, type StoredRows } from './ledger-sink.js';
 import { scanLog } from './log-scan.js';
 import { framesOf } from './stored-frames.js';
@@ -85,7 +86,7 @@ export interface WhereOptions {
 const mostCopies = 1_000;
 const mostLetters = 1_000_000;
 
-const nameOf = ({ tenant, batchId }: BatchName): string => `${tenant}\0${batchId}`;
+const nameOf = ({ tenant, batchId }: BatchName): string => keyOf(tenant, batchId);
 
 /** Looks for an event_id or batch_id. Rejects when log or warehouse cannot be read. */
 export async function where(options: WhereOptions, id: string): Promise<Whereabouts> {
