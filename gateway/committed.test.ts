@@ -95,6 +95,23 @@ test('W2: a lost connection puts all that is not committed in doubt, and a later
   assert.is(troubles.length, 1);
 });
 
+test('W2: a batch whose log came to be in doubt between its ack and the telling of it is in doubt', () => {
+  const { watch, stream } = setting();
+  const one = stream();
+  const position = (shard: number) => ({ stream: `EV_${shard}`, shard, sequence: 5n, history: watch.history(shard) });
+  const [before, other] = [position(0), position(1)];
+  // All of it may come in one piece of what the socket has: the ack, the word of a new leader, and how far the warehouse is since.
+  watch.doubt('another leader', 0);
+  watch.hint(0, 'g0', 7);
+  one.follower.accepted('a', before);
+  one.follower.accepted('b', other);
+  assert.equal(one.heard, ['doubted a']);
+  one.follower.accepted('c', position(0));
+  assert.equal(one.heard, ['doubted a', 'EV_0/0 7']);
+  assert.equal(watch.counts, { committed: 1, doubted: 1 });
+  assert.is(watch.uncommitted, 1);
+});
+
 test('W2: a stream that was made anew puts its shard in doubt, and its watermark begins anew', () => {
   const { watch, stream } = setting();
   const one = stream();

@@ -27,6 +27,11 @@ const maxUncommitted = 262_144;
 
 export type Position = Pick<LogPosition, 'stream' | 'shard' | 'sequence'>;
 
+/** Where the log put a batch, and in which history of the log, as the watch counts them (W2). */
+export interface HistoricPosition extends Position {
+  readonly history?: number | undefined;
+}
+
 /** What a stream hears. */
 export interface CommitEvents {
   /** The warehouse has what this stream was answered as accepted, up to here. */
@@ -37,8 +42,11 @@ export interface CommitEvents {
 
 /** A stream that wants to hear. */
 export interface CommitFollower {
-  /** To be called when the acceptance is told, and before anything else is (W4). */
-  accepted(batchId: string, position: Position): void;
+  /**
+   * To be called when the acceptance is told, and before anything else is (W4). Between the ack and that a doubt may have come: then
+   * the batch is in doubt (W2).
+   */
+  accepted(batchId: string, position: HistoricPosition): void;
   /** Batches accepted and neither committed nor doubted. */
   readonly uncommitted: number;
   close(): void;
@@ -60,6 +68,8 @@ export interface CommitWatch {
   /** The highest sequence that was acknowledged since the last doubt, and the highest committed one; 0: none. */
   lastAcked(shard: number): number;
   lastCommitted(shard: number): number;
+  /** Counts the doubts of a shard: what is acknowledged now is of this history. */
+  history(shard: number): number;
   /**
    * A message has been acknowledged; the last two are what held when it was sent.
    * @returns false: it will not be loaded (W3)
@@ -78,6 +88,7 @@ interface Shard {
   generation: string | undefined;
   acked: number;
   committed: number;
+  history: number;
 }
 
 /** Batches of one stream and shard, by sequence. */
@@ -96,7 +107,7 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
   const at = (shard: number): Shard => {
     let state = shards[shard];
     if (state === undefined) {
-      state = { generation: undefined, acked: 0, committed: 0 };
+      state = { generation: undefined, acked: 0, committed: 0, history: 0 };
       shards[shard] = state;
     }
     return state;
@@ -111,8 +122,13 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
       this.#events = events;
     }
 
-    accepted(batchId: string, { stream, shard, sequence }: Position): void {
+    accepted(batchId: string, { stream, shard, sequence, history }: HistoricPosition): void {
       if (!followers.has(this)) return;
+      if (history !== undefined && history !== at(shard).history) {
+        counts.doubted++;
+        this.#events.doubted([batchId]);
+        return;
+      }
       let waiting = this.#waiting.get(shard);
       if (waiting === undefined) {
         waiting = { stream, sequences: [], batchIds: [] };
@@ -173,7 +189,11 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
   }
 
   const doubt = (reason: string, shard?: number): void => {
-    for (const state of shard === undefined ? shards : [at(shard)]) if (state !== undefined) state.acked = 0;
+    for (const state of shard === undefined ? shards : [at(shard)]) {
+      if (state === undefined) continue;
+      state.acked = 0;
+      state.history++;
+    }
     let batches = 0;
     // A copy: who hears of it may close.
     for (const follower of [...followers]) batches += follower.doubt(shard);
@@ -206,6 +226,7 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
     },
     lastAcked: (shard) => shards[shard]?.acked ?? 0,
     lastCommitted: (shard) => shards[shard]?.committed ?? 0,
+    history: (shard) => at(shard).history,
     acked(shard, sequence, ackedBefore, committedBefore) {
       const state = at(shard);
       const after = Math.max(ackedBefore, committedBefore);

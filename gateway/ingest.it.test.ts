@@ -56,6 +56,12 @@ test('I6: what the log puts where the warehouse has something already is not acc
       const { position } = await ingest.publish(ingestInput('b-2', smallBatch, { attempt: 2 }));
       assert.is(position?.sequence, 4n);
       assert.is(stream.uncommitted, 0);
+      // W2: the doubt comes after the ack, and before the stream is told.
+      const told = await ingest.publish(ingestInput('b-5'));
+      commits.doubt('the stream has another leader', 0);
+      assert.ok(told.position);
+      stream.accepted('b-5', told.position);
+      assert.equal(doubted, ['lost', 'b-5']);
     });
   });
 });

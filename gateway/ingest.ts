@@ -33,7 +33,7 @@ import { batchSubject } from '../lib/subjects.js';
 import { createAdmission } from './admission.js';
 import { type GatewayClock, systemClock } from './clock.js';
 import { createCoalescer, type Group } from './coalesce.js';
-import { type CommitWatch, createCommitWatch, maxStreamUncommitted } from './committed.js';
+import { type CommitWatch, createCommitWatch, type HistoricPosition, maxStreamUncommitted } from './committed.js';
 import { createDeadlines } from './deadlines.js';
 import type { Hedger } from './hedge.js';
 import { type LogConnection, type LogConnectionOptions, watchLog } from './log-connection.js';
@@ -69,7 +69,7 @@ export interface IngestResult {
   readonly rejected: number;
   readonly rejections: readonly Rejection[];
   /** Undefined when nothing was accepted. */
-  readonly position: { stream: string; shard: number; sequence: bigint } | undefined;
+  readonly position: HistoricPosition | undefined;
 }
 
 export interface Ingest {
@@ -343,7 +343,7 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
   const settle = (group: Group<Pending>, outcome: Stored | SluiceError): void => {
     group.sealed = true;
     const shard = group.items[0]?.shard ?? 0;
-    const told = outcome instanceof SluiceError ? outcome : { ...outcome, shard };
+    const told = outcome instanceof SluiceError ? outcome : { ...outcome, shard, history: commits.history(shard) };
     if (outcome instanceof SluiceError && outcome.code === 'log_full') fullUntil[shard] = now() + fullPauseMs;
     for (const batch of group.items) {
       if (!(outcome instanceof SluiceError) && !batch.answered) metrics.stored(batch.result.accepted);
