@@ -93,6 +93,23 @@ test('a block that is refused only as a whole, or no more, stays whole', async (
   }
 });
 
+test('a batch that is refused alone once, because its bytes did not all arrive, stays (P2)', async () => {
+  const { trial } = picky();
+  let cutOff = 0;
+  const lossy: Trial = async (messages) => {
+    const [id, ...others] = idsIn(messages);
+    if (id === 'good-5' && others.length === 0 && cutOff++ === 0) return 'unexpected end of data';
+    return trial(messages);
+  };
+  const whole = block(['good-1', 'good-2', 'good-3', 'bad', 'good-5', 'bad-6'].map((id) => batch(id)));
+  const { dead } = await partRefused(whole, lossy, controlBatch);
+  assert.equal(
+    dead.map(({ batchId }) => batchId),
+    ['bad', 'bad-6'],
+  );
+  assert.is(cutOff, 2);
+});
+
 test('when nearly all are refused, or a surely good batch is, nothing is taken out (P3)', async () => {
   const mostly = block(Array.from({ length: 100 }, (_, i) => batch(i % 50 === 7 ? `good-${i}` : `bad-${i}`)));
   const { trial, trials } = picky();

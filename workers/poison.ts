@@ -4,7 +4,7 @@
  *   P1 A message that is not a sequence of whole batches is taken out before the INSERT: a length that is wrong would make
  *      ClickHouse swallow bytes of the next message.
  *   P2 When the warehouse refuses a block for its content, batches are tried without storing anything: halves, halves of the
- *      half that is refused, until each offending batch is alone. What is not refused alone stays in the block. The block is
+ *      half that is refused, until each offending batch is alone, and refused twice. What is not stays in the block. The block is
  *      then planned anew without them: a copy that L5 had left out may be whole where the one before it was not.
  *   P3 When nearly all batches of a block are refused, one by one, it is not the batches (a broken table, a setting, a bug of
  *      ours): nothing is taken out, and the shard waits with an alarm. The same when a batch is refused that is surely good.
@@ -206,6 +206,8 @@ export async function partRefused(block: Block, trial: Trial, control: Uint8Arra
   async function search(a: number, b: number, sure: boolean): Promise<boolean> {
     if (a === b) return false;
     if (b - a === 1) {
+      // Twice: to the warehouse a body that was cut off on its way looks like bytes that cannot be read.
+      if ((await refuses(a, b)) === undefined) return false;
       const reason = await refuses(a, b);
       if (reason !== undefined) reasons.set(a, reason);
       return reason !== undefined;
