@@ -71,7 +71,7 @@ const roleOf = (failpoint: string): Role => (failpoint.startsWith('gateway.') ? 
 /** About how often a failpoint is passed in some seconds of a process, so that it dies at any time of its life. */
 function passings(name: string): number {
   if (/^gateway\.(?:draining|drained)$|-carry$|-dead-letter$|-purge$|-recover$/.test(name)) return 2;
-  return name.startsWith('gateway.') ? 300 : 30;
+  return name.startsWith('gateway.') ? 100 : 8;
 }
 
 /** This one is passed when nothing new comes. */
