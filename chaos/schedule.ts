@@ -51,7 +51,7 @@ const lives: Readonly<Record<Role, readonly [number, number]>> = {
   clickhouse: [4_000, 9_000],
   nats: [4_000, 9_000],
 };
-/** Share of gateways and workers that are started with a failpoint. */
+/** Share of gateways and workers that are started with a failpoint, where they may also be killed at any other time. */
 const armedShare = 0.8;
 /** Most of the kills that may be of clients. */
 const clientShare = 0.25;
@@ -230,7 +230,8 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
       const names = chosenFailpoints.filter((name) => roleOf(name) === role);
       if (over.signal.aborted || oneByOne || recoveries === undefined || names.length === 0) return undefined;
       // One that dies again before it has done anything would keep everything from recovering.
-      if (recoveries.open >= mostOpen || random() >= armedShare) return undefined;
+      const share = isChosen(`kill:${role}`, only) ? armedShare : 1;
+      if (recoveries.open >= mostOpen || random() >= share) return undefined;
       const tries = (name: string): number => (counts.get(`failpoint:${name}`) ?? 0) + (armed.get(name) ?? 0) / 2;
       const least = Math.min(...names.map(tries));
       const name = pick(
