@@ -156,6 +156,20 @@ test('workers that do not take up the new number keep the old one; then it grows
   });
 });
 
+test('a log that loses its end while it is drained does not pass for loaded, and is not emptied (N4, L8)', async () => {
+  await withScene(async (scene) => {
+    const { options, takes, jsm, loaded } = scene;
+    await scene.worker(true);
+    assert.ok(await takes(batchSubject(1, 'acme')));
+    const lostMeanwhile = (): void => void loaded.set(1, { block: 1, hi: 5 });
+    assert.match(
+      await failure(changeShards({ ...options, progress: lostMeanwhile }, 1)),
+      /The number of shards stays 2: the stream of shard 1 lost its end/,
+    );
+    assert.is((await jsm.streams.info(shardStream(1))).state.messages, 1);
+  });
+});
+
 test('a change that was abandoned is ended by the next command; one that was taken over is left alone (N1)', async () => {
   await withScene(async (scene) => {
     const { options, jsm, settings, takes } = scene;

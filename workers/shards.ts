@@ -337,6 +337,10 @@ async function drained(options: ChangeOptions, shards: number, goingOn: () => vo
         const hint = hints.get(shard);
         let loaded = hint?.generation === generation ? hint.sequence : 0;
         if (loaded < end) loaded = Math.max(loaded, (await sink.lastBlock(shard, generation, undefined)).hi);
+        // L8. It may have taken messages since: they would pass for loaded. (What came after the first look is no trouble.)
+        if (loaded > end && (await streamInfo(jsm, shardStream(shard))).state.last_seq < loaded) {
+          throw new Error(`the stream of shard ${shard} lost its end: \`sluice shards\` shows it`);
+        }
         left += Math.max(0, end - Math.max(loaded, first - 1));
       }
       progress(`waiting until the log is loaded: ${left.toLocaleString('en')} messages to go`);
