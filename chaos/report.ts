@@ -17,6 +17,13 @@ const table = (rows: readonly (readonly string[])[]): string => {
     .join('\n');
 };
 
+const mostLines = 20;
+const mostChars = 600;
+
+/** The first lines, and how many more there are. */
+const some = (lines: readonly string[]): string[] =>
+  lines.length <= mostLines ? [...lines] : [...lines.slice(0, mostLines), `… and ${lines.length - mostLines} more`];
+
 /** For people. */
 export function page(result: RunResult, seed: number): string {
   const { schedule, recoveries } = result;
@@ -42,8 +49,8 @@ export function page(result: RunResult, seed: number): string {
       : [`bad messages put into the log ${n(result.poisoned)}, dead letters missing ${n(result.undead.length)}`]),
     ...result.stories,
     ...result.undead,
-    ...recoveries.hangs.map((line) => `hang: ${line}`),
-    ...schedule.crashes.map((line) => `crash: ${line}`),
+    ...some(recoveries.hangs.map((line) => `hang: ${line}`)),
+    ...some(schedule.crashes.map((line) => `crash: ${line.slice(0, mostChars)}`)),
     ...(result.undelivered > 0 ? [`${n(result.undelivered)} events were given up by their client at the end`] : []),
     ...(result.stuck === undefined ? [] : [`not at rest: ${result.stuck}`]),
     ...(result.folder === undefined

@@ -223,7 +223,7 @@ export function startSlot(options: SlotOptions): Slot {
 
 function tail(file: string): string {
   try {
-    return readFileSync(file, 'utf8').trimEnd().split('\n').slice(-8).join('\n').slice(-2_000);
+    return readFileSync(file, 'utf8').trimEnd().split('\n').slice(-4).join('\n').slice(-2_000);
   } catch {
     return '';
   }
