@@ -24,7 +24,18 @@ test('each control still finds the statement that it switches off', async () => 
 });
 
 test('without the look whether a batch that was sent again is stored already, the check finds events that are there twice', async () => {
-  const words = ['chaos/main.ts', '--control', 'retry-check', '--seed', '5', '--rate', '1000', '--json'];
+  const words = [
+    'chaos/main.ts',
+    '--control',
+    'retry-check',
+    '--seed',
+    '5',
+    '--rate',
+    '1000',
+    '--faults',
+    '4',
+    '--json',
+  ];
   const child = spawn(process.execPath, ['--import', 'tsx', ...words], { cwd: root, env: testEnvironment() });
   let output = '';
   child.stdout.on('data', (chunk) => {
