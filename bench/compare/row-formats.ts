@@ -106,6 +106,7 @@ const batchKinds: Readonly<Record<string, readonly [Kind, string]>> = {
   _block: ['uint64', 'k'],
   _lo: ['uint64', 'k'],
   _hi: ['uint64', 'k'],
+  _hi_at: ['time', 'undefined'],
   _accepted: ['uint32', '0'],
   _duplicate: ['uint32', '0'],
   _dead: ['uint32', '0'],
