@@ -105,7 +105,8 @@ test('a batch arrives as a StoredBatch with its metadata and the very bytes of i
       const [message] = await stored(nats);
       const [batch] = message?.batches ?? [];
       assert.ok(message && batch);
-      assert.equal(result.position, { stream: message.stream, shard: Number(message.stream.slice(3)), sequence: 1n });
+      const { stream, shard, sequence } = result.position ?? {};
+      assert.equal([stream, shard, sequence], [message.stream, Number(message.stream.slice(3)), 1n]);
       assert.is(batch.tenant, 'acme');
       assert.is(batch.batchId, 'b-1');
       assert.is(batch.attempt, 3);
