@@ -84,9 +84,15 @@ function rangeOf(bytes: Uint8Array): { first: number; count: number } {
   return { first, count };
 }
 
+/** For the log of this customer: what happened to its connections. */
+const note = (line: string): void => {
+  process.stderr.write(`${new Date().toISOString()} ${task.source} ${line}\n`);
+};
+
 /** A connection that writes down what goes out and what comes in. */
 function recordedLink(journal: Journal, durability: Durability, events: LinkEvents): Link {
   const counts = new Map<string, number>();
+  note('connecting');
   const link = openIngestStream(
     { baseUrl: task.baseUrl, key: task.key, userAgent: 'sluice-chaos/1', durability, clock: systemClock },
     {
@@ -96,6 +102,22 @@ function recordedLink(journal: Journal, durability: Durability, events: LinkEven
         countAck(counts.get(batchId) ?? 0);
         counts.delete(batchId);
         events.onAccepted(batchId, result);
+      },
+      onLimits(limits) {
+        note('connected');
+        events.onLimits(limits);
+      },
+      onFailed(batchId, fault) {
+        note(`${batchId} failed: ${fault.code}, ${fault.message} Again in ${fault.retryAfterMs} ms.`);
+        events.onFailed(batchId, fault);
+      },
+      onDraining() {
+        note('the gateway goes away');
+        events.onDraining();
+      },
+      onEnd(error) {
+        note(`ended: ${error?.message ?? 'well'}`);
+        events.onEnd(error);
       },
     },
   );
@@ -174,6 +196,7 @@ const client = new SluiceClient(
     ...task.client,
     baseUrl: task.baseUrl,
     key: task.key,
+    onError: ({ code, message }) => note(`trouble: ${code}, ${message}`),
     onRejected: ({ batchId, code }) => journal.refused(batchId, code),
   },
   (events) => recordedLink(journal, task.client.durability ?? 'accepted', events),
@@ -207,6 +230,7 @@ async function close(): Promise<void> {
   if (closing) return;
   closing = true;
   clearInterval(producing);
+  note('closing');
   const patience = new Promise<void>((resolve) => setTimeout(resolve, closeMs).unref());
   const [report] = await Promise.all([client.close({ timeoutMs: closeMs }), Promise.race([resending, patience])]);
   tellAcks();

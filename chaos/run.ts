@@ -170,7 +170,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
     const late = await countLate(stack.clickhouse, table, watermark, lateMs);
     watermark.close();
     const found = findings.lost + findings.doubled + findings.altered + findings.foreign + undead.length;
-    const hung = stuck !== undefined || recoveries.hangs.length > 0;
+    const hung = stuck !== undefined || recoveries.hangs.length > 0 || undelivered > 0;
     kept = options.keep || (options.control === undefined && (found > 0 || hung));
     return {
       ...findings,
