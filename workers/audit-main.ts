@@ -13,6 +13,7 @@ import { type Audit, audit, type Fault, type Ledger, mostFaults } from './audit.
 import { auditTenant, type TenantAudit } from './audit-tenant.js';
 import { eventsTable } from './connect.js';
 import { readDeadLedger } from './dead-scan.js';
+import { endWith } from './end-command.js';
 import { ledgerSink } from './ledger-sink.js';
 import { progressLine } from './progress-line.js';
 import type { TableTarget } from './schema/index.js';
@@ -120,12 +121,4 @@ async function main(): Promise<number> {
   }
 }
 
-main().then(
-  (code) => {
-    process.exitCode = code;
-  },
-  (error: unknown) => {
-    process.stderr.write(`${error instanceof UsageError ? error.message : String(error)}\n`);
-    process.exitCode = 1;
-  },
-);
+endWith(main());

@@ -9,6 +9,7 @@ import { createLog } from '../lib/log.js';
 import { readShards } from '../lib/log-streams.js';
 import { connectNats } from '../lib/nats.js';
 import { eventsTable } from './connect.js';
+import { endWith } from './end-command.js';
 import { eraseUser } from './erase.js';
 import type { TableTarget } from './schema/index.js';
 import { connectWarehouse } from './warehouse.js';
@@ -40,10 +41,4 @@ async function main(): Promise<number> {
   }
 }
 
-main().then(
-  (code) => process.exit(code),
-  (error: unknown) => {
-    process.stderr.write(`${error instanceof UsageError ? error.message : String(error)}\n`);
-    process.exit(1);
-  },
-);
+endWith(main());

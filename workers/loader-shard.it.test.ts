@@ -17,8 +17,8 @@ import { byteBudget } from './fetch-budget.js';
 import type { InsertFailure } from './loader.js';
 import { type ShardLoader, type ShardLoaderOptions, startShardLoader } from './loader-shard.js';
 import type { Sink } from './loader-sink.js';
-import type { WorkerMetrics } from './metrics.js';
 import { slabPool } from './slabs.js';
+import { type SeenMetrics, seeingMetrics } from './testing/seen-metrics.js';
 
 interface MemoryRow {
   readonly generation: string;
@@ -78,45 +78,6 @@ function memoryWarehouse(): MemoryWarehouse {
   };
 }
 
-interface Seen {
-  stopped: boolean;
-  stuck: boolean;
-  depth: number;
-  lagMs: number;
-  trims: number;
-  gaps: number;
-}
-
-function seeingMetrics(seen: Seen): WorkerMetrics {
-  const nothing = (): void => undefined;
-  return {
-    inserted: nothing,
-    insertFailed: nothing,
-    settled: () => {
-      seen.stuck = false;
-    },
-    recovered: () => {
-      seen.stopped = false;
-    },
-    gap: (_, messages) => {
-      seen.gaps += messages;
-    },
-    trimmed: () => {
-      seen.trims++;
-    },
-    dead: nothing,
-    lettersBlocked: nothing,
-    stopped: (_, stopped) => {
-      seen.stopped = stopped;
-    },
-    stuck: (_, stuck) => {
-      seen.stuck = stuck;
-    },
-    measured: (_, { depth, lagMs }) => Object.assign(seen, { depth, lagMs }),
-    left: nothing,
-  };
-}
-
 async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
   const end = Date.now() + 15_000;
   while (!(await holds())) {
@@ -137,7 +98,7 @@ interface Scene {
   readonly nats: TestNats;
   readonly jsm: JetStreamManager;
   readonly warehouse: MemoryWarehouse;
-  readonly seen: Seen;
+  readonly seen: SeenMetrics;
   readonly accept: Set<string>;
   publish(count: number): Promise<void>;
   start(more?: Partial<ShardLoaderOptions>): ShardLoader;
@@ -153,7 +114,7 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
   await withNats(async (nats) => {
     const jsm = await jetstreamManager(nats.nc);
     const warehouse = memoryWarehouse();
-    const seen: Seen = { stopped: false, stuck: false, depth: -1, lagMs: -1, trims: 0, gaps: 0 };
+    const { seen, metrics } = seeingMetrics();
     const accept = new Set<string>();
     const loaders: ShardLoader[] = [];
     await ensureShards(nats.nc, { shards: 1, replicas: 1, maxBytes: 1024 ** 2 });
@@ -179,7 +140,7 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
             slabs: slabPool(64 * 1024 ** 2),
             deadLetters: deadLetters({ nc: nats.nc, maxBytes: 1024 ** 2 }),
             replayMs: 3_600_000,
-            metrics: seeingMetrics(seen),
+            metrics,
             log: silentLog,
             accepted: async (_, generation) => accept.has(generation),
             roundMs: 100,

@@ -3,6 +3,7 @@
  *
  *   main.ts            this file: wiring, start in any order, drain
  *   erase-main.ts      `sluice erase`: the command line of erase.ts
+ *   end-command.ts     how the commands end
  *   connect.ts         NATS, warehouse and table, reached with patience
  *   assignment.ts      which worker loads which shard
  *   loader-pool.ts     the loaders of the shards that are this worker's

@@ -11,6 +11,7 @@ import { connectNats } from '../lib/nats.js';
 import { tenantIdPattern } from '../lib/subjects.js';
 import { listTenants } from '../lib/tenants.js';
 import { eventsTable } from './connect.js';
+import { endWith } from './end-command.js';
 import { ledgerSink, type StoredRows } from './ledger-sink.js';
 import { progressLine } from './progress-line.js';
 import type { TableTarget } from './schema/index.js';
@@ -135,12 +136,4 @@ async function main(): Promise<number> {
   }
 }
 
-main().then(
-  (code) => {
-    process.exitCode = code;
-  },
-  (error: unknown) => {
-    process.stderr.write(`${error instanceof UsageError ? error.message : String(error)}\n`);
-    process.exitCode = 1;
-  },
-);
+endWith(main());

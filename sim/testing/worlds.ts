@@ -1,6 +1,7 @@
-/** Many worlds at once, for the tests. */
+/** Many worlds at once, for the tests, and what must hold in them. */
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import * as assert from 'uvu/assert';
 
 const main = fileURLToPath(new URL('../main.ts', import.meta.url));
 
@@ -33,8 +34,28 @@ function worlds(from: number, to: number, ...more: string[]): Promise<Totals> {
 }
 
 /** Both halves at a time. Rejects when a world has faults, with their seeds. */
-export async function halves(from: number, to: number, ...more: string[]): Promise<Totals> {
+async function halves(from: number, to: number, ...more: string[]): Promise<Totals> {
   const middle = Math.floor((from + to) / 2);
   const [a, b] = await Promise.all([worlds(from, middle, ...more), worlds(middle + 1, to, ...more)]);
   return Object.fromEntries(Object.entries(a).map(([key, value]) => [key, value + b[key as keyof Totals]])) as never;
+}
+
+/** Five thousand worlds in which nothing may be lost or doubled. */
+export async function assertWhole(from: number, to: number): Promise<void> {
+  const totals = await halves(from, to);
+  assert.is(totals.worlds, to - from + 1);
+  assert.is(totals.faults, 0);
+  // What happened in them must have been worth it.
+  assert.ok(totals.acked > 80_000, `${totals.acked} acknowledged`);
+  assert.ok(totals.duplicates > 10_000, `${totals.duplicates} duplicates left out`);
+  assert.ok(totals.dead > 200, `${totals.dead} dead`);
+  assert.is(totals.forgotten, 0);
+}
+
+/** Five hundred worlds whose log loses its end, or a stream: only what it forgot may be lost. */
+export async function assertBroken(from: number, to: number): Promise<void> {
+  const totals = await halves(from, to, '--break-log');
+  assert.is(totals.worlds, to - from + 1);
+  assert.is(totals.faults, 0);
+  assert.ok(totals.forgotten > 0, 'no log forgot what it had acknowledged');
 }

@@ -14,19 +14,11 @@ import { eventsTable, prepareTable } from '../connect.js';
 import { byteBudget } from '../fetch-budget.js';
 import { type ShardLoader, type ShardLoaderOptions, startShardLoader } from '../loader-shard.js';
 import { type Sink, warehouseSink } from '../loader-sink.js';
-import type { WorkerMetrics } from '../metrics.js';
 import { slabPool } from '../slabs.js';
 import { connectWarehouse, type Warehouse } from '../warehouse.js';
+import { type SeenMetrics, seeingMetrics } from './seen-metrics.js';
 
 const MiB = 1024 ** 2;
-
-/** What the instruments were told. */
-export interface SeenMetrics {
-  stuck: boolean;
-  stopped: boolean;
-  lettersBlocked: boolean;
-  deadBatches: number;
-}
 
 export interface StoredBlock {
   readonly block: number;
@@ -42,6 +34,7 @@ export interface StoredBlock {
 export interface ShardScene {
   readonly shard: number;
   readonly sink: Sink;
+  /** What the instruments were told. */
   readonly seen: SeenMetrics;
   /** What onCommitted was told last. */
   readonly committed: () => number;
@@ -76,36 +69,6 @@ export async function until(what: string, holds: () => boolean | Promise<boolean
   }
 }
 
-function metricsOf(seen: SeenMetrics): WorkerMetrics {
-  const nothing = (): void => undefined;
-  return {
-    inserted: nothing,
-    insertFailed: nothing,
-    settled: () => {
-      seen.stuck = false;
-    },
-    recovered: () => {
-      seen.stopped = false;
-    },
-    gap: nothing,
-    trimmed: nothing,
-    dead: () => {
-      seen.deadBatches++;
-    },
-    lettersBlocked: (_, blocked) => {
-      seen.lettersBlocked = blocked;
-    },
-    stopped: (_, stopped) => {
-      seen.stopped = stopped;
-    },
-    stuck: (_, stuck) => {
-      seen.stuck = stuck;
-    },
-    measured: nothing,
-    left: nothing,
-  };
-}
-
 /** Runs `use` with a nats-server and an engine; ends loaders and servers whatever happens. */
 export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Promise<T> {
   return withNats((nats) =>
@@ -123,7 +86,7 @@ export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Pro
         const shard = shards++;
         const stream = shardStream(shard);
         await jsm.streams.add({ name: stream, subjects: [shardSubjects(shard)], discard: 'new', max_bytes: maxBytes });
-        const seen: SeenMetrics = { stuck: false, stopped: false, lettersBlocked: false, deadBatches: 0 };
+        const { seen, metrics } = seeingMetrics();
         let committed = 0;
         const start = (more: Partial<ShardLoaderOptions> = {}): ShardLoader => {
           const loader = startShardLoader({
@@ -136,7 +99,7 @@ export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Pro
             slabs: slabPool(64 * MiB),
             deadLetters: deadLetters({ nc: nats.nc, maxBytes: 16 * MiB }),
             replayMs: 3_600_000,
-            metrics: metricsOf(seen),
+            metrics,
             log: silentLog,
             accepted: async () => false,
             onCommitted: (_shard, _generation, hi) => {

@@ -1,0 +1,62 @@
+/**
+ * Instruments that remember what they were told, for tests of the loader.
+ */
+import type { WorkerMetrics } from '../metrics.js';
+
+export interface SeenMetrics {
+  stopped: boolean;
+  stuck: boolean;
+  lettersBlocked: boolean;
+  deadBatches: number;
+  /** Of the last look at the stream; -1 before the first. */
+  depth: number;
+  lagMs: number;
+  trims: number;
+  /** Messages that were gone before they were loaded. */
+  gaps: number;
+}
+
+export function seeingMetrics(): { readonly seen: SeenMetrics; readonly metrics: WorkerMetrics } {
+  const seen: SeenMetrics = {
+    stopped: false,
+    stuck: false,
+    lettersBlocked: false,
+    deadBatches: 0,
+    depth: -1,
+    lagMs: -1,
+    trims: 0,
+    gaps: 0,
+  };
+  const nothing = (): void => undefined;
+  const metrics: WorkerMetrics = {
+    inserted: nothing,
+    insertFailed: nothing,
+    settled: () => {
+      seen.stuck = false;
+    },
+    recovered: () => {
+      seen.stopped = false;
+    },
+    gap: (_, messages) => {
+      seen.gaps += messages;
+    },
+    trimmed: () => {
+      seen.trims++;
+    },
+    dead: () => {
+      seen.deadBatches++;
+    },
+    lettersBlocked: (_, blocked) => {
+      seen.lettersBlocked = blocked;
+    },
+    stopped: (_, stopped) => {
+      seen.stopped = stopped;
+    },
+    stuck: (_, stuck) => {
+      seen.stuck = stuck;
+    },
+    measured: (_, { depth, lagMs }) => Object.assign(seen, { depth, lagMs }),
+    left: nothing,
+  };
+  return { seen, metrics };
+}
