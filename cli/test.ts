@@ -15,6 +15,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 /** Files at a time: the machine that this is made for has two cores. */
 const concurrency = 2;
 const timeOutMs = 240_000;
+const printable = './lib/testing/printable-errors.ts';
 /** Output kept of one file. */
 const maxOutput = 200_000;
 /** They load the machine so much that others beside them would be measured, not tested. */
@@ -67,7 +68,7 @@ export function runFile(file: string, limitMs = timeOutMs): Promise<Outcome> {
     let output = '';
     let timedOut = false;
     // A process group of its own, so that what a test leaves behind ends with it.
-    const child = spawn(process.execPath, ['--import', 'tsx', file], {
+    const child = spawn(process.execPath, ['--import', 'tsx', '--import', printable, file], {
       cwd: root,
       detached: true,
       stdio: ['ignore', 'pipe', 'pipe'],

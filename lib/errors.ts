@@ -100,7 +100,7 @@ const table = {
     code: Code.Unavailable,
     http: 503,
     retryable: true,
-    fix: 'Send the same batch again later with attempt + 1. For the operator: NATS cannot be reached.',
+    fix: 'Send the same batch again later with attempt + 1. For the operator: the reason is in the message; most often NATS cannot be reached.',
   },
   outcome_unknown: {
     code: Code.Unavailable,
