@@ -5,7 +5,7 @@
  * The last line is `N passed, N failed`, with `, N skipped` where there are any.
  */
 import { spawn } from 'node:child_process';
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { testEnvironment } from '../lib/config/index.js';
@@ -61,6 +61,26 @@ const rank = (file: string): number => {
   return at < 0 ? longFirst.length : at;
 };
 
+/**
+ * Whether a process group has more than dead processes that nobody has collected yet: in a container the first process may take its
+ * time, and a signal reaches them all the same. Where there is no /proc: yes.
+ */
+function hasLiving(group: number): boolean {
+  if (!existsSync('/proc/self/stat')) return true;
+  return readdirSync('/proc').some((pid) => {
+    if (!/^\d+$/.test(pid)) return false;
+    try {
+      // pid (name) state parent group …: the name may hold anything.
+      const [state, , of] = readFileSync(`/proc/${pid}/stat`, 'utf8')
+        .replace(/^.*\) /s, '')
+        .split(' ');
+      return Number(of) === group && state !== 'Z';
+    } catch {
+      return false;
+    }
+  });
+}
+
 /** Runs one file. Never rejects. */
 export function runFile(file: string, limitMs = timeOutMs): Promise<Outcome> {
   const since = Date.now();
@@ -84,7 +104,10 @@ export function runFile(file: string, limitMs = timeOutMs): Promise<Outcome> {
     };
     /** Whether somebody is still there after a moment's grace: the compiler's helper process ends a little later. */
     const leavesSomebody = async (): Promise<boolean> => {
-      for (let i = 0; i < 100 && signalGroup(0); i++) await new Promise((next) => setTimeout(next, 20));
+      for (let i = 0; i < 100 && signalGroup(0); i++) {
+        if (!hasLiving(child.pid as number)) return false;
+        await new Promise((next) => setTimeout(next, 20));
+      }
       return signalGroup('SIGKILL');
     };
     const timer = setTimeout(() => {

@@ -30,6 +30,9 @@ export const settingsBucket = 'sluice_settings';
 /** The KV bucket in which live workers say that they live; entries expire. */
 export const workersBucket = 'sluice_workers';
 
+/** Where a worker answers that it is there: who asks learns from the server at once when nobody listens any more. */
+export const workerAliveSubject = (worker: string): string => `sluice.worker.${worker}`;
+
 /** Where workers say how far a shard is in the warehouse: JSON `{generation, sequence}`. A hint, not kept. */
 export const committedSubject = (shard: number): string => `sluice.committed.${shard}`;
 

@@ -1,8 +1,10 @@
 /** Workers that find each other through a real KV bucket. */
+import { Kvm } from '@nats-io/kv';
 import { connect, type NatsConnection } from '@nats-io/transport-node';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { silentLog } from '../lib/log.js';
+import { workersBucket } from '../lib/subjects.js';
 import { withNats } from '../lib/testing/nats.js';
 import { type Assignment, expiryMs, joinWorkers } from './assignment.js';
 
@@ -58,6 +60,9 @@ test('shards are shared, handed over at once by who leaves, and within seconds b
     await b.nc.close();
     const died = await until('a has all again', () => are(a, [0, 1, 2, 3]));
     assert.ok(died < 6_000, `${died} ms after it died`);
+    // Not only forgotten after a silence: the one who asked it removed its entry for all.
+    const bucket = await new Kvm(a.nc).open(workersBucket);
+    assert.is((await bucket.get('b'))?.operation, 'DEL');
     await a.assignment.leave();
     await b.assignment.leave();
     await Promise.all([a.nc.close(), c.nc.close()]);

@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { expiryMs, liveWorkers, shardsOf } from './assignment.js';
+import { expiryMs, liveWorkers, neighbourOf, shardsOf } from './assignment.js';
 
 test('every shard has exactly one worker, whoever looks', () => {
   for (let workers = 1; workers <= 7; workers++) {
@@ -15,6 +15,14 @@ test('every shard has exactly one worker, whoever looks', () => {
 
 test('a worker that is not among the live ones takes none', () => {
   assert.equal(shardsOf('x', ['a', 'b'], 4), []);
+});
+
+test('each of several is asked by exactly one other', () => {
+  const live = ['a', 'b', 'c'];
+  assert.equal(live.map((worker) => neighbourOf(worker, live)).sort(), live);
+  assert.is(neighbourOf('c', live), 'a');
+  assert.is(neighbourOf('a', ['a']), undefined);
+  assert.is(neighbourOf('x', live), undefined);
 });
 
 test('a worker is gone when it was not heard for longer than the expiry', () => {

@@ -2,18 +2,22 @@
  * Who loads which shard. Each worker says every second in a KV bucket that it lives; all of them sort the live ones by
  * name and take shard i where i mod n is their own place. Nobody elects anybody, and no lock is held.
  *
+ * A worker that falls silent is forgotten after {@link expiryMs}. A process that dies is noticed sooner: each asks the next one by name, a
+ * few times a second, and the server answers at once when nobody listens there any more. Its entry is then removed for all.
+ *
  * Views differ for a moment when a worker comes or goes, and then two load the same shard. That is harmless: the
  * warehouse stores each block once (L2), so this file is about not wasting work, never about correctness.
  */
 import type { KV } from '@nats-io/kv';
-import type { NatsConnection } from '@nats-io/nats-core';
+import { type NatsConnection, RequestError } from '@nats-io/nats-core';
 import { openBucket } from '../lib/buckets.js';
 import type { Log } from '../lib/log.js';
-import { workersBucket } from '../lib/subjects.js';
+import { workerAliveSubject, workersBucket } from '../lib/subjects.js';
 
 export const heartbeatMs = 1_000;
 /** A worker that was not heard for so long is gone. */
 export const expiryMs = 3_000;
+const askMs = 250;
 
 /** The workers heard within {@link expiryMs}, sorted; forgets the others. */
 export function liveWorkers(heard: Map<string, number>, nowMs: number): string[] {
@@ -21,6 +25,12 @@ export function liveWorkers(heard: Map<string, number>, nowMs: number): string[]
     if (nowMs - at > expiryMs) heard.delete(worker);
   }
   return [...heard.keys()].sort();
+}
+
+/** Whom a worker asks whether it is there: the next by name, the first after the last. Undefined when it is alone, or not among them. */
+export function neighbourOf(worker: string, live: readonly string[]): string | undefined {
+  const index = live.indexOf(worker);
+  return index < 0 || live.length < 2 ? undefined : live[(index + 1) % live.length];
 }
 
 /** The shards of one of the live workers; none when it is not among them. */
@@ -117,8 +127,39 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
     }
   }
 
+  /** Asks the neighbour; resolves when it answered, is forgotten, or it is not known. */
+  async function ask(): Promise<void> {
+    const neighbour = neighbourOf(worker, liveWorkers(heard, Date.now()));
+    if (left || neighbour === undefined || nc.isClosed()) return;
+    try {
+      await nc.request(workerAliveSubject(neighbour), undefined, { timeout: heartbeatMs });
+    } catch (error) {
+      // One that is only slow, or cut off from this side, is left to the expiry. One that was reconnecting comes back with its next beat.
+      if (left || !(error instanceof RequestError) || !error.isNoResponders()) return;
+      log.info({ gone: neighbour }, 'a worker is not there any more');
+      heard.delete(neighbour);
+      review();
+      await bucket.delete(neighbour);
+    }
+  }
+
+  const answering = nc.subscribe(workerAliveSubject(worker), {
+    callback: (_error, message) => {
+      message.respond();
+    },
+  });
   await watch();
   await beat();
+  let asking = false;
+  const askTimer = setInterval(() => {
+    if (asking) return;
+    asking = true;
+    ask()
+      .catch((error: unknown) => log.debug({ error: String(error) }, 'cannot remove a worker that is gone'))
+      .finally(() => {
+        asking = false;
+      });
+  }, askMs);
   let beating: Promise<void> = Promise.resolve();
   const timer = setInterval(() => {
     beating = beat();
@@ -143,6 +184,8 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
       if (left) return;
       left = true;
       clearInterval(timer);
+      clearInterval(askTimer);
+      answering.unsubscribe();
       await beating.catch(() => undefined);
       await bucket.delete(worker).catch(() => undefined);
       watching?.stop();
