@@ -152,7 +152,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
     for (const proxy of Object.values(stack.proxies)) proxy.set('pass');
     const seconds = (Date.now() - since) / 1_000;
     options.progress('waiting until everything is delivered and stored');
-    await Promise.race([resent(customers), sleep(restWithinMs)]);
+    await resent(customers, restWithinMs);
     const undelivered = await customers.close();
     await recoveries.settled();
     const stuck = await untilStored(stack, watermark);
@@ -214,9 +214,9 @@ async function untilEnough(
   }
 }
 
-/** What earlier client processes had not heard of is settled. */
-async function resent(customers: Customers): Promise<void> {
-  while (customers.leftovers > 0) await sleep(50);
+/** What earlier client processes had not heard of is settled, or the time is over. */
+async function resent(customers: Customers, ms: number): Promise<void> {
+  for (const until = Date.now() + ms; customers.leftovers > 0 && Date.now() < until; ) await sleep(50);
 }
 
 /** Waits until the workers say that all shards are stored. @returns why not, when they do not in time */

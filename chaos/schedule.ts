@@ -230,8 +230,8 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
       const names = chosenFailpoints.filter((name) => roleOf(name) === role);
       if (over.signal.aborted || oneByOne || recoveries === undefined || names.length === 0) return undefined;
       // One that dies again before it has done anything would keep everything from recovering.
+      if (recoveries.open >= 2 * mostOpen) return undefined;
       const mixed = isChosen(`kill:${role}`, only);
-      if (recoveries.open >= (mixed ? mostOpen : 2 * mostOpen)) return undefined;
       if (mixed && random() >= armedShare) return undefined;
       const tries = (name: string): number => (counts.get(`failpoint:${name}`) ?? 0) + (armed.get(name) ?? 0) / 2;
       const least = Math.min(...names.map(tries));

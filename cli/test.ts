@@ -15,6 +15,8 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 /** Files at a time: the machine that this is made for has two cores. */
 const concurrency = 2;
 const timeOutMs = 240_000;
+/** Seconds that a process may go on after its last test before that is told: a forgotten timer costs the whole run. */
+const mostLinger = 3;
 const printable = './lib/testing/printable-errors.ts';
 /** Output kept of one file. */
 const maxOutput = 200_000;
@@ -42,6 +44,8 @@ interface Outcome {
   readonly problem: string | undefined;
   readonly output: string;
   readonly seconds: number;
+  /** Of those, after the last test: something kept the process. */
+  readonly lingered: number;
 }
 
 function* testFiles(folder: string): Generator<string> {
@@ -114,8 +118,10 @@ export function runFile(file: string, limitMs = timeOutMs): Promise<Outcome> {
       timedOut = true;
       signalGroup('SIGKILL');
     }, limitMs);
+    let toldAt = since;
     const keep = (chunk: Buffer): void => {
       output = (output + chunk.toString()).slice(-maxOutput);
+      toldAt = Date.now();
     };
     child.stdout.on('data', keep);
     child.stderr.on('data', keep);
@@ -124,6 +130,7 @@ export function runFile(file: string, limitMs = timeOutMs): Promise<Outcome> {
     });
     const finish = async (code: number | null, signal: NodeJS.Signals | null): Promise<void> => {
       clearTimeout(timer);
+      const lingered = (Date.now() - toldAt) / 1000;
       const leftovers = await leavesSomebody();
       const count = (name: string): number =>
         [...output.matchAll(new RegExp(`^ *${name}: +(\\d+)`, 'gm'))].reduce((sum, match) => sum + Number(match[1]), 0);
@@ -146,6 +153,7 @@ export function runFile(file: string, limitMs = timeOutMs): Promise<Outcome> {
         problem,
         output,
         seconds: (Date.now() - since) / 1000,
+        lingered,
       });
     };
     child.once('exit', (code, signal) => void finish(code, signal));
@@ -153,11 +161,14 @@ export function runFile(file: string, limitMs = timeOutMs): Promise<Outcome> {
 }
 
 function report(outcome: Outcome, done: number, of: number): void {
-  const { file, passed, failed, skipped, problem, seconds } = outcome;
+  const { file, passed, failed, skipped, problem, seconds, lingered } = outcome;
   const state = failed === 0 ? '✓' : '✗';
-  const extra = [skipped > 0 ? `${skipped} skipped` : '', failed > 0 ? `${failed} failed` : '', problem ?? ''].filter(
-    Boolean,
-  );
+  const extra = [
+    skipped > 0 ? `${skipped} skipped` : '',
+    failed > 0 ? `${failed} failed` : '',
+    problem ?? '',
+    lingered > mostLinger ? `kept by something for ${lingered.toFixed(0)} s after its last test` : '',
+  ].filter(Boolean);
   const tail = extra.length === 0 ? '' : ` (${extra.join('; ')})`;
   process.stdout.write(
     `${state} ${String(done).padStart(3)}/${of} ${seconds.toFixed(1).padStart(6)} s  ${file}: ${passed}${tail}\n`,
