@@ -1,6 +1,6 @@
 /**
  * Reads PublishStream's answers out of gRPC's frames: only what the generator needs, without a Protobuf library, as
- * the generator's own cost must stay small beside the gateway's.
+ * the generator's own cost must stay small beside the gateway's. Answers of unary calls: unary-methods.ts.
  */
 import { type BatchName, parseBatchId } from './payload.js';
 
@@ -37,7 +37,7 @@ export class FrameReader {
 }
 
 /** Walks the fields of a message: number, start and end of a length-delimited value or the value of a varint. */
-class Fields {
+export class Fields {
   field = 0;
   value = 0;
   start = 0;

@@ -1,11 +1,11 @@
 /**
  * As much of HTTP/2 as a client of unary calls needs, over bytes: frames (RFC 9113) and the headers of a request (HPACK,
  * RFC 7541). node:http2 as a client costs about as much CPU a call as the gateway that is to be measured; this costs a few
- * microseconds. It reads no header blocks: what is not plainly accepted is asked again in another way (send-unary.ts).
+ * microseconds. Header blocks of answers are read by h2-header-blocks.ts.
  */
 
 export const frameType = { data: 0, headers: 1, reset: 3, settings: 4, ping: 6, goaway: 7, windowUpdate: 8 } as const;
-export const flag = { endStream: 1, ack: 1, endHeaders: 4, padded: 8 } as const;
+export const flag = { endStream: 1, ack: 1, endHeaders: 4, padded: 8, priority: 32 } as const;
 
 export const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 export const frameHead = 9;

@@ -5,8 +5,9 @@
  *   pace.ts          when to send (open and closed loop)
  *   payload.ts       what is sent: encoded once, patched in place
  *   generator.ts     the core: in flight, retries, latencies
- *   sender.ts        the seam to a way of sending: send-grpc.ts (streams), send-unary.ts (with h2-frames.ts), send-log.ts,
- *                    compare/send-http.ts; grpc-answers.ts reads what comes back
+ *   sender.ts        the seam to a way of sending: send-grpc.ts (streams), send-unary.ts (with h2-frames.ts and
+ *                    h2-header-blocks.ts), send-log.ts, compare/send-http.ts; grpc-answers.ts and unary-methods.ts read what
+ *                    comes back
  *   latency.ts       histograms
  */
 import type { EventBatch } from '#gen/sluice/event/v1/event_pb.js';
@@ -22,6 +23,7 @@ import { sendOverGrpc } from './send-grpc.js';
 import { sendToLog } from './send-log.js';
 import { sendUnary } from './send-unary.js';
 import type { Sender, SenderEvents } from './sender.js';
+import { publish } from './unary-methods.js';
 
 /**
  * Different events that take turns: more than a branch predictor can learn by heart, and so many that what a send does not
@@ -83,7 +85,7 @@ async function senderTo({ target, tenant, inFlight }: LoadSettings, events: Send
     case 'gateway':
       return sendOverGrpc(target, events);
     case 'unary':
-      return sendUnary(target, events);
+      return sendUnary(target, publish, events);
     case 'json':
       return sendOverHttp({ url: target.url, connections: inFlight }, events);
     case 'log':
