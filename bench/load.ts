@@ -13,17 +13,18 @@
 import type { EventBatch } from '#gen/sluice/event/v1/event_pb.js';
 import { makeBatch, type Random } from '../lib/testing/batches.js';
 import { prepareJson } from './compare/json-payload.js';
+import { prepareOtlp } from './compare/otlp-payload.js';
 import { sendOverHttp } from './compare/send-http.js';
 import { createGenerator, type Generator } from './generator.js';
 import { packHistogram } from './latency.js';
 import { closedLoop, openLoop } from './pace.js';
-import { type PrepareOptions, prepare } from './payload.js';
+import { type Prepared, type PrepareOptions, prepare } from './payload.js';
 import type { FromLoad, LoadSettings, LoadTarget, ToLoad } from './protocol.js';
 import { sendOverGrpc } from './send-grpc.js';
 import { sendToLog } from './send-log.js';
 import { sendUnary } from './send-unary.js';
 import type { Sender, SenderEvents } from './sender.js';
-import { publish } from './unary-methods.js';
+import { exportLogs, publish } from './unary-methods.js';
 
 /**
  * Different events that take turns: more than a branch predictor can learn by heart, and so many that what a send does not
@@ -77,8 +78,20 @@ function spread(random: Random, batch: EventBatch, days: number): EventBatch {
   return batch;
 }
 
-const payloadOf = (target: Exclude<LoadTarget, { kind: 'json' }>): PrepareOptions['target'] =>
+const payloadOf = (target: Exclude<LoadTarget, { kind: 'json' | 'otlp' }>): PrepareOptions['target'] =>
   target.kind === 'unary' ? (target.protocol === 'grpc' ? 'gateway' : 'connect') : target.kind;
+
+function messageFor({ target, tenant, batch: events, spreadDays: days }: LoadSettings, seed: number): Prepared {
+  if (target.kind === 'json') return prepareJson({ events, seed, host: new URL(target.url).host, key: target.key });
+  if (target.kind === 'otlp') return prepareOtlp({ events, seed });
+  return prepare({
+    target: payloadOf(target),
+    events,
+    seed,
+    tenant,
+    ...(days === undefined ? {} : { batch: (random: Random) => spread(random, makeBatch(random, events), days) }),
+  });
+}
 
 async function senderTo({ target, tenant, inFlight }: LoadSettings, events: SenderEvents): Promise<Sender> {
   switch (target.kind) {
@@ -86,6 +99,8 @@ async function senderTo({ target, tenant, inFlight }: LoadSettings, events: Send
       return sendOverGrpc(target, events);
     case 'unary':
       return sendUnary(target, publish, events);
+    case 'otlp':
+      return sendUnary({ ...target, protocol: 'grpc' }, exportLogs, events);
     case 'json':
       return sendOverHttp({ url: target.url, connections: inFlight }, events);
     case 'log':
@@ -99,24 +114,8 @@ async function senderTo({ target, tenant, inFlight }: LoadSettings, events: Send
 
 async function configure(given: LoadSettings): Promise<void> {
   settings = given;
-  const days = given.spreadDays;
   const count = Math.min(given.inFlight, Math.max(4, Math.ceil(differentEvents / given.batch)));
-  const { target } = given;
-  const messages = Array.from({ length: count }, (_, i) => {
-    const seed = given.seed * 65_536 + i;
-    if (target.kind === 'json') {
-      return prepareJson({ events: given.batch, seed, host: new URL(target.url).host, key: target.key });
-    }
-    return prepare({
-      target: payloadOf(target),
-      events: given.batch,
-      seed,
-      tenant: given.tenant,
-      ...(days === undefined
-        ? {}
-        : { batch: (random: Random) => spread(random, makeBatch(random, given.batch), days) }),
-    });
-  });
+  const messages = Array.from({ length: count }, (_, i) => messageFor(given, given.seed * 65_536 + i));
   const made = createGenerator({ messages, inFlight: given.inFlight, run: (Date.now() ^ (process.pid << 16)) >>> 0 });
   generator = made;
   const events = {

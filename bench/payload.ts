@@ -13,8 +13,8 @@ import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { encodeBatch, makeBatch, type Random, seededRandom } from '../lib/testing/batches.js';
 
 /** `connect`: the message alone; `gateway`: in a frame of gRPC, for streams and unary calls alike; `log`: as stored;
- * `json`: a request of HTTP (compare/json-payload.ts). */
-export type PayloadTarget = 'gateway' | 'connect' | 'log' | 'json';
+ * `json`: a request of HTTP (compare/json-payload.ts); `otlp`: an Export of logs in a frame of gRPC (compare/otlp-payload.ts). */
+export type PayloadTarget = 'gateway' | 'connect' | 'log' | 'json' | 'otlp';
 
 /** One message that can be sent again and again, each time as another batch of other events. */
 export interface Prepared {
@@ -37,7 +37,7 @@ export interface Prepared {
 }
 
 export interface PrepareOptions {
-  readonly target: Exclude<PayloadTarget, 'json'>;
+  readonly target: Exclude<PayloadTarget, 'json' | 'otlp'>;
   /** Events of a batch. */
   readonly events: number;
   /** Generators with different seeds never make the same event_id. */

@@ -15,6 +15,8 @@ export type LoadTarget =
   | ({ readonly kind: 'unary' } & UnaryTarget)
   /** A peer that takes JSON over HTTP/1.1; a connection for each batch in flight. */
   | { readonly kind: 'json'; readonly url: string; readonly key: string }
+  /** A peer that takes OTLP: gRPC's unary Export of logs. */
+  | { readonly kind: 'otlp'; readonly url: string; readonly key: string; readonly connections: number }
   | { readonly kind: 'log'; readonly natsUrl: string; readonly shards: number; readonly subjectRoot: string };
 
 export interface LoadSettings {

@@ -5,6 +5,7 @@
  *   contenders.ts     who takes part, each with its stream and its load
  *   turns.ts          rounds of short windows, medians, the open loop at a common rate
  *   json-payload.ts, send-http.ts   the load for peers that take JSON
+ *   otlp-payload.ts   the load for a peer that takes OTLP; ../send-unary.ts sends it
  *   parse.ts          `bench -- parse`: readers of one batch inside one process
  *   formats.ts        `bench -- formats`: what the worker hands to ClickHouse; row-formats.ts
  */
@@ -54,12 +55,13 @@ Peers:
 ${peers.map(({ name, summary }) => `  ${name.padEnd(14)}${summary}`).join('\n')}
 
 How it is measured:
-  All take the same events from the same seeds, hold them to the same field rules, and answer after the ack of one and
-  the same nats-server (one file replica), each from a stream of its own. They run side by side and take turns: short
-  closed-loop windows, in rounds that begin with another one each time; medians over the rounds, ratios within a round.
+  All take the same events from the same seeds, hold them to the same field rules (but otelcol, which has none), and
+  answer after the ack of one and the same nats-server (one file replica), each from a stream of its own. They run side
+  by side and take turns: short closed-loop windows, in rounds that begin with another one each time; medians over the
+  rounds, ratios within a round.
   Then each is sent the same open-loop rate, half of what the slowest reached (one that reaches less than a twentieth of
   the fastest: half of its own, and the table says so): P50, P95, P99 from the intended send time.
-  The load is encoded once and patched in place, for JSON too; its process has a core to share like all others.
+  The load is encoded once and patched in place, for JSON and OTLP too; its process has a core to share like all others.
   CPU is that of the server's process (all threads), from /proc. Peers in Go may use both cores; those in Node, and ours,
   have one thread that matters: read CPU-s per million, not events/s alone.
 
@@ -69,7 +71,9 @@ Examples:
 
 export function compareCommand(): Command {
   return new Command('compare')
-    .description('our gateway beside Fastify, connect-node, grpc-js and Go Fiber, interleaved, in one table')
+    .description(
+      'our gateway beside Fastify, connect-node, grpc-js, Go Fiber and OpenTelemetry, interleaved, in one table',
+    )
     .option(
       '--peers <names>',
       'which, separated by commas',

@@ -1,10 +1,14 @@
+import { toJson } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { type Event, EventSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
 import { patch, patchAttempt, prepare } from '../payload.js';
+import { readLogs } from '../peers/otlp-reader.js';
 import { plainJson } from '../peers/plain-json.js';
 import { toTable } from './command.js';
 import { prepareJson } from './json-payload.js';
+import { prepareOtlp } from './otlp-payload.js';
 import { readHttpAnswer } from './send-http.js';
 import { commonRateOf, cpuRatio, median, rotated, type Standing } from './turns.js';
 
@@ -45,6 +49,33 @@ test('a JSON request names its length, and patching keeps it JSON with new ids e
       assert.match(eventId, /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}$/);
       seen.add(eventId);
     }
+  }
+  assert.is(seen.size, 50 * 20);
+});
+
+test('an OTLP request is the same events as the Protobuf request of that seed', () => {
+  const { bytes } = prepareOtlp({ events: 200, seed: 7 });
+  assert.equal([bytes[0], bytes.readUInt32BE(1)], [0, bytes.length - 5]);
+  const json = (events: readonly Event[]) => events.map((event) => toJson(EventSchema, event));
+  assert.equal(json(readLogs(bytes.subarray(5)).events), json(makeBatch(seededRandom(7), 200).events));
+});
+
+test('patching keeps an OTLP request as it is, with new ids every time', () => {
+  const otlp = prepareOtlp({ events: 20, seed: 7 });
+  const before = readLogs(otlp.bytes.subarray(5)).events;
+  const seen = new Set<string>();
+  for (let number = 0; number < 50; number++) {
+    patch(otlp, { run: 9, slot: 3, number }, Date.now());
+    patchAttempt(otlp, 1 + (number % 20), Date.now());
+    const { resource, events } = readLogs(otlp.bytes.subarray(5));
+    assert.is(resource.attempt, String(1 + (number % 20)));
+    assert.is(resource.batch_id, `b-00000009-0003-${number.toString(16).padStart(8, '0')}`);
+    for (const { eventId } of events) {
+      assert.match(eventId, /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}$/);
+      seen.add(eventId);
+    }
+    const others = (all: typeof events) => all.map((event) => ({ ...event, eventId: '' }));
+    assert.equal(others(events), others(before));
   }
   assert.is(seen.size, 50 * 20);
 });

@@ -10,13 +10,14 @@ import { shardStream } from '../../lib/subjects.js';
 import { addTenant } from '../../lib/tenants.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
 import { type Fleet, startFleet } from '../fleet.js';
-import { prepare } from '../payload.js';
+import { type Prepared, prepare } from '../payload.js';
 import { GoMissing } from '../peers/go-missing.js';
-import { peers as allPeers, startPeer } from '../peers/index.js';
+import { peers as allPeers, type Peer, type RunningPeer, startPeer } from '../peers/index.js';
 import { createPeerStream } from '../peers/peer-log.js';
 import type { LoadTarget } from '../protocol.js';
 import { startRole } from '../roles.js';
 import { prepareJson } from './json-payload.js';
+import { prepareOtlp } from './otlp-payload.js';
 
 export interface Contender {
   readonly name: string;
@@ -53,6 +54,8 @@ export interface FieldOptions {
 
 export const ours = 'sluice';
 const tenant = 'bench';
+/** gRPC for Go reads each connection in a goroutine of its own: enough to keep both cores at it. */
+const otlpConnections = 4;
 /** A stream is emptied after each turn; a turn's load must fit. JetStream reserves all of them at once. */
 const streamBytes = 6 * 1024 ** 3;
 
@@ -83,11 +86,8 @@ export async function withField<T>(options: FieldOptions, use: (field: Field) =>
         try {
           const running = await startPeer(peer, { natsUrl: nats.url, stream, tenant, key });
           closers.push(running.close);
-          const { pid, url, failure } = running;
-          const target: LoadTarget =
-            peer.protocol === 'json'
-              ? { kind: 'json', url, key }
-              : { kind: 'gateway', url, key, connections: 2, streams: 2 };
+          const { pid, failure } = running;
+          const target = targetOf(peer, running, key);
           await enter({ name: peer.name, summary: peer.summary, pid, failure, stream, target });
         } catch (error) {
           if (!(error instanceof GoMissing)) throw error;
@@ -110,6 +110,21 @@ interface Entry {
   readonly failure: Promise<never>;
   readonly stream: string;
   readonly target: LoadTarget;
+}
+
+function targetOf({ protocol }: Peer, { url }: RunningPeer, key: string): LoadTarget {
+  switch (protocol) {
+    case 'json':
+      return { kind: 'json', url, key };
+    case 'otlp':
+      return { kind: 'otlp', url, key, connections: otlpConnections };
+    case 'grpc-stream':
+      return { kind: 'gateway', url, key, connections: 2, streams: 2 };
+    default: {
+      const never: never = protocol;
+      throw new Error(`unknown protocol ${String(never)}`);
+    }
+  }
 }
 
 /** One shard, so that ours has one stream like all others. */
@@ -135,6 +150,12 @@ async function startOurs(
   };
 }
 
+function messageTo(target: LoadTarget, events: number, seed: number): Prepared {
+  if (target.kind === 'json') return prepareJson({ events, seed, host: new URL(target.url).host, key: target.key });
+  if (target.kind === 'otlp') return prepareOtlp({ events, seed });
+  return prepare({ target: 'gateway', events, seed, tenant });
+}
+
 async function contend(
   nats: TestNats,
   entry: Entry,
@@ -148,10 +169,7 @@ async function contend(
   closers.push(fleet.close);
   const failure = Promise.race([entry.failure, fleet.failure, interrupted]);
   failure.catch(() => undefined);
-  const message =
-    target.kind === 'json'
-      ? prepareJson({ events: batch, seed, host: new URL(target.url).host, key: target.key })
-      : prepare({ target: 'gateway', events: batch, seed, tenant });
+  const message = messageTo(target, batch, seed);
   const jsm = await jetstreamManager(nats.nc);
   return {
     name,

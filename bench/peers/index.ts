@@ -1,13 +1,16 @@
 /**
  * The peers: the same front door built in other ways, so that our figures have something to be read against. Each takes
  * the same events, holds them to the same field rules, reports invalid ones by index, field and code, stores the rest as
- * one JetStream message a batch, and answers only after the log's ack.
+ * one JetStream message a batch, and answers only after the log's ack. (otel/ has no rules: OTLP knows none.)
  *
  *   index.ts         the list of peers, and how one is started (this file); peer-main.ts is the entry of those in Node
  *   fastify.ts       JSON over HTTP/1.1, checked by Fastify's own compiled JSON Schema (json-schema.ts)
  *   connect.ts       the same contract as ours on connect-node: decode with protobuf-es, check objects, encode
  *   grpc.ts          the same contract on grpc-js, with protobufjs (protobufjs-contract.ts)
- *   fiber/           JSON in Go: Fiber and goccy/go-json; build-go.ts builds it, go-missing.ts says that it cannot
+ *   fiber/           JSON in Go: Fiber and goccy/go-json
+ *   otel/            OTLP in Go: the OpenTelemetry Collector's receiver; otlp-logs.ts is events as an OTLP client would send
+ *                    them, otlp-reader.ts reads them back for the tests
+ *   build-go.ts      builds those in Go; go-missing.ts says that it cannot
  *   object-checks.ts the field rules as compiled checks of decoded messages (connect.ts, grpc.ts)
  *   plain-json.ts    events as a JSON API would take them
  *   peer-log.ts      the JetStream side of those in Node
@@ -20,8 +23,8 @@ import { buildGo } from './build-go.js';
 export interface Peer {
   readonly name: string;
   readonly summary: string;
-  /** What a client speaks to it. */
-  readonly protocol: 'json' | 'grpc-stream';
+  /** What a client speaks to it. The one that takes OTLP checks no field rules. */
+  readonly protocol: 'json' | 'grpc-stream' | 'otlp';
   /** The command line, without the options that all take. @throws GoMissing */
   command(): Promise<readonly string[]>;
 }
@@ -94,6 +97,12 @@ export const peers: readonly Peer[] = [
     summary: "the same, but a batch without faults is stored as the client's own text",
     protocol: 'json',
     command: async () => [await buildGo('fiber'), '--store', 'raw'],
+  },
+  {
+    name: 'otelcol',
+    summary: "Go: the OpenTelemetry Collector's OTLP receiver, gRPC, to JetStream without queue; checks no field rules",
+    protocol: 'otlp',
+    command: async () => [await buildGo('otel')],
   },
 ];
 

@@ -6,6 +6,7 @@ import { clone, create, fromBinary, fromJson, type JsonObject, toJson } from '@b
 import { BinaryReader } from '@bufbuild/protobuf/wire';
 import { createClient } from '@connectrpc/connect';
 import { createGrpcTransport } from '@connectrpc/connect-node';
+import { Client, credentials, Metadata } from '@grpc/grpc-js';
 import { jetstreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { test } from 'uvu';
@@ -17,8 +18,15 @@ import { scanBatch } from '../../lib/contract/index.js';
 import { encodeBatch, makeBatch, makeEvent, makeRichEvent, seededRandom } from '../../lib/testing/batches.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
+import { prepareOtlp } from '../compare/otlp-payload.js';
+import { createGenerator, type Generator } from '../generator.js';
+import { closedLoop } from '../pace.js';
+import { sendUnary } from '../send-unary.js';
+import { exportLogs } from '../unary-methods.js';
 import { GoMissing } from './go-missing.js';
 import { type Peer, peers, type RunningPeer, startPeer } from './index.js';
+import { encodeLogs } from './otlp-logs.js';
+import { readLogs } from './otlp-reader.js';
 import { createPeerStream } from './peer-log.js';
 import { plainJson } from './plain-json.js';
 
@@ -34,6 +42,8 @@ interface Answer {
 
 interface Subject {
   readonly nats: TestNats;
+  /** `http://127.0.0.1:<port>` */
+  readonly url: string;
   send(batchId: string, events: Event[], shownKey?: string): Promise<Answer>;
   /** What the log holds at a sequence. */
   read(sequence: number): Promise<Event[]>;
@@ -51,17 +61,49 @@ async function withPeer(peer: Peer, use: (subject: Subject) => Promise<void>): P
       return;
     }
     const { url } = running;
+    const [send, read] = speaking(peer, nats);
     try {
-      const json = peer.protocol === 'json';
       await use({
         nats,
-        send: (batchId, events, shown = key) => (json ? sendJson : sendStream)(url, shown, batchId, events),
-        read: async (sequence) => (json ? readJson : readProtobuf)(await payloadAt(nats.nc, sequence)),
+        url,
+        send: (batchId, events, shown = key) => send(url, shown, batchId, events),
+        read: async (sequence) => read(await payloadAt(nats.nc, sequence)),
       });
     } finally {
       await running.close();
     }
   });
+}
+
+type Send = (url: string, shown: string, batchId: string, events: Event[]) => Promise<Answer>;
+type Read = (payload: Uint8Array) => Event[];
+
+function speaking({ protocol }: Peer, nats: TestNats): readonly [Send, Read] {
+  if (protocol === 'json') return [sendJson, readJson];
+  if (protocol === 'grpc-stream') return [sendStream, readProtobuf];
+  const send: Send = async (url, shown, batchId, events) => {
+    const message = await exportOnce(url, shown, encodeLogs({ batchId, attempt: 1, sentAt: new Date(), events }));
+    const answer = exportLogs.accepted(message, { slot: 0, number: 0, events: events.length });
+    assert.is(answer?.rejected, 0);
+    // OTLP's answer names no place: the newest message is it.
+    const { state } = await (await jetstreamManager(nats.nc)).streams.info(stream);
+    return { accepted: answer?.accepted ?? 0, rejections: [], sequence: state.last_seq };
+  };
+  return [send, (payload) => readLogs(payload).events];
+}
+
+/** By a gRPC library. @throws Error with another status than 0 */
+function exportOnce(url: string, shown: string, request: Uint8Array): Promise<Buffer> {
+  const client = new Client(new URL(url).host, credentials.createInsecure());
+  const metadata = new Metadata();
+  metadata.set('authorization', `Bearer ${shown}`);
+  const asIs = (bytes: Uint8Array) => Buffer.from(bytes);
+  return new Promise<Buffer>((resolve, reject) => {
+    client.makeUnaryRequest(exportLogs.path, asIs, asIs, request, metadata, (error, answer) => {
+      if (error !== null || answer === undefined) reject(error ?? new Error('no answer'));
+      else resolve(answer);
+    });
+  }).finally(() => client.close());
 }
 
 async function payloadAt(nc: NatsConnection, seq: number): Promise<Uint8Array> {
@@ -119,6 +161,13 @@ function readProtobuf(payload: Uint8Array): Event[] {
 
 /** Equal whatever the order of a map's entries. */
 const comparable = (events: Event[]): unknown[] => events.map((event) => toJson(EventSchema, event));
+
+/** A device without a field is no attribute, and so it is for all messages. */
+const comparableFields = (events: Event[]): unknown[] =>
+  events.map((event) => {
+    const entries = Object.entries(toJson(EventSchema, event) as JsonObject);
+    return Object.fromEntries(entries.filter(([, value]) => JSON.stringify(value) !== '{}'));
+  });
 
 /** Every kind of fault that both JSON and Protobuf can carry. */
 const faults: readonly ((event: Event) => void)[] = [
@@ -190,11 +239,40 @@ for (const peer of peers) {
         const { accepted, rejections, sequence } = await send(`b-${name}`, events);
         assert.equal(rejections, []);
         assert.is(accepted, events.length);
-        assert.equal(comparable(await read(sequence ?? 0)), comparable(events));
+        const form = peer.protocol === 'otlp' ? comparableFields : comparable;
+        assert.equal(form(await read(sequence ?? 0)), form(events));
       }
     });
   });
 
+  test(`${peer.name} says nothing before the log has the batch, and nothing to strangers`, async () => {
+    await withPeer(peer, async ({ nats, send }) => {
+      const { events } = makeBatch(seededRandom(5), 10);
+      await send('b-first', events);
+      await freeze(nats.process());
+      let answered = false;
+      const waiting = send('b-second', events).then((answer) => {
+        answered = true;
+        return answer;
+      });
+      try {
+        await new Promise((resolve) => setTimeout(resolve, 400));
+        assert.is(answered, false);
+      } finally {
+        nats.process().kill('SIGCONT');
+      }
+      assert.is((await waiting).sequence, 2);
+      let refused: unknown;
+      await send('b-third', events, 'wrong').catch((error: unknown) => {
+        refused = error;
+      });
+      assert.match(String(refused), /the key is not known/);
+      assert.is((await (await jetstreamManager(nats.nc)).streams.info(stream)).state.messages, 2);
+    });
+  });
+
+  // OTLP has no rules for what a record holds.
+  if (peer.protocol === 'otlp') continue;
   test(`${peer.name} refuses the events that our scanner refuses, by index, field and code`, async () => {
     await withPeer(peer, async ({ send, read }) => {
       const random = seededRandom(4);
@@ -225,30 +303,44 @@ for (const peer of peers) {
       assert.equal([none.accepted, none.sequence], [0, undefined]);
     });
   });
+}
 
-  test(`${peer.name} says nothing before the log has the batch, and nothing to strangers`, async () => {
-    await withPeer(peer, async ({ nats, send }) => {
-      const { events } = makeBatch(seededRandom(5), 10);
-      await send('b-first', events);
-      await freeze(nats.process());
-      let answered = false;
-      const waiting = send('b-second', events).then((answer) => {
-        answered = true;
-        return answer;
-      });
-      try {
-        await new Promise((resolve) => setTimeout(resolve, 400));
-        assert.is(answered, false);
-      } finally {
-        nats.process().kill('SIGCONT');
+/** Runs the load against a peer that takes OTLP until `batches` are acknowledged, or it cannot go on. */
+async function load(url: string, shown: string, batches: number): Promise<Generator> {
+  const messages = [1, 2, 3].map((seed) => prepareOtlp({ events: 500, seed }));
+  const generator = createGenerator({ messages, inFlight: 12, run: 7 });
+  const sender = sendUnary({ url, key: shown, protocol: 'grpc', connections: 2 }, exportLogs, generator.events);
+  generator.attach(sender);
+  generator.pace(closedLoop());
+  const until = Date.now() + 20_000;
+  try {
+    while ((generator.inFlight > 0 || generator.total.batches < batches) && generator.error === undefined) {
+      if (generator.total.batches >= batches) generator.pace(undefined);
+      generator.tick();
+      await new Promise((resolve) => setTimeout(resolve, 1));
+      if (Date.now() > until) throw new Error(`still ${generator.inFlight} in flight: ${generator.lastReason}`);
+    }
+    return generator;
+  } finally {
+    await sender.close();
+  }
+}
+
+for (const peer of peers.filter(({ protocol }) => protocol === 'otlp')) {
+  test(`${peer.name} has one message for each of the load's batches, which all are its own, and none of a stranger`, async () => {
+    await withPeer(peer, async ({ nats, url, read }) => {
+      const { error, total } = await load(url, key, 100);
+      assert.is(error, undefined);
+      assert.equal([total.acked, total.resends, total.rejected], [total.batches * 500, 0, 0]);
+      const { state } = await (await jetstreamManager(nats.nc)).streams.info(stream);
+      assert.is(state.messages, total.batches);
+      const ids = new Set<string>();
+      for (let sequence = 1; sequence <= 20; sequence++) {
+        for (const { eventId } of await read(sequence)) ids.add(eventId);
       }
-      assert.is((await waiting).sequence, 2);
-      let refused: unknown;
-      await send('b-third', events, 'wrong').catch((error: unknown) => {
-        refused = error;
-      });
-      assert.match(String(refused), /the key is not known/);
-      assert.is((await (await jetstreamManager(nats.nc)).streams.info(stream)).state.messages, 2);
+      assert.is(ids.size, 20 * 500);
+      assert.match(String((await load(url, 'wrong', 1)).error), /status 16 the key is not known/);
+      assert.is((await (await jetstreamManager(nats.nc)).streams.info(stream)).state.messages, total.batches);
     });
   });
 }
