@@ -54,8 +54,8 @@ export interface FieldOptions {
 
 export const ours = 'sluice';
 const tenant = 'bench';
-/** gRPC for Go reads each connection in a goroutine of its own: enough to keep both cores at it. */
-const otlpConnections = 4;
+/** As many as the gRPC streams have. One to four made no difference. */
+const otlpConnections = 2;
 /** A stream is emptied after each turn; a turn's load must fit. JetStream reserves all of them at once. */
 const streamBytes = 6 * 1024 ** 3;
 
