@@ -2,7 +2,7 @@
  * What processes and disks use, from /proc: CPU time of all threads, resident memory. Elsewhere than on Linux there is no
  * /proc and all figures are NaN (null in JSON).
  */
-import { readFileSync } from 'node:fs';
+import { readFileSync, readlinkSync } from 'node:fs';
 
 /** Linux gives times in clock ticks; USER_HZ is 100 on every platform that Node runs on. */
 const ticksPerSecond = 100;
@@ -29,11 +29,39 @@ export function rssMib(pid: number): number {
   }
 }
 
-/** Processes by role; a role may have several. */
+/** Processes by role; a role may have several. Those that they have started of their own program count with them. */
 export type Pids = Readonly<Record<string, readonly number[]>>;
 
+/**
+ * A process and those of its children that run the same program, as `gateway --processes` has them; the compiler's helper of a
+ * process that runs from source is another program.
+ */
+export function family(pid: number): number[] {
+  try {
+    const program = readlinkSync(`/proc/${pid}/exe`);
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+      .trim()
+      .split(' ')
+      .filter(Boolean)
+      .map(Number);
+    return [pid, ...children.filter((child) => isOf(child, program)).flatMap(family)];
+  } catch {
+    return [pid];
+  }
+}
+
+function isOf(pid: number, program: string): boolean {
+  try {
+    return readlinkSync(`/proc/${pid}/exe`) === program;
+  } catch {
+    return false;
+  }
+}
+
 const sumBy = (pids: Pids, read: (pid: number) => number): Record<string, number> =>
-  Object.fromEntries(Object.entries(pids).map(([role, list]) => [role, list.reduce((sum, pid) => sum + read(pid), 0)]));
+  Object.fromEntries(
+    Object.entries(pids).map(([role, list]) => [role, list.flatMap(family).reduce((sum, pid) => sum + read(pid), 0)]),
+  );
 
 /** CPU seconds by role. */
 export const cpuByRole = (pids: Pids): Record<string, number> => sumBy(pids, cpuSeconds);
