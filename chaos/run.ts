@@ -152,9 +152,10 @@ export async function run(options: RunOptions): Promise<RunResult> {
     for (const proxy of Object.values(stack.proxies)) proxy.set('pass');
     const seconds = (Date.now() - since) / 1_000;
     options.progress('waiting until everything is delivered and stored');
+    // First what is still recovering: a client that was killed last has yet to hear something, which it will not once it is closed.
+    await recoveries.settled();
     await resent(customers, restWithinMs);
     const undelivered = await customers.close();
-    await recoveries.settled();
     const stuck = await untilStored(stack, watermark);
     await sleep(echoMs);
     options.progress('comparing what clients were told with what is stored');
