@@ -102,8 +102,7 @@ export function prepare(options: PrepareOptions): Prepared {
   if (batchIdOffset < 0 || bytes[attemptOffset] !== 1 || (secondsOffset >= 0 && bytes[secondsOffset - 1] !== 0x08)) {
     throw new Error('the encoder laid the message out in another way than bench/payload.ts expects');
   }
-  const salts = new Uint32Array(options.events);
-  for (let i = 0; i < salts.length; i++) salts[i] = (random() * 2 ** 32) >>> 0;
+  const salts = drawSalts(random, options.events);
   return {
     target: options.target,
     bytes,
@@ -116,6 +115,11 @@ export function prepare(options: PrepareOptions): Prepared {
     attemptOffset,
     secondsOffset,
   };
+}
+
+/** A number of 32 bits for each event, by which the digits of two events of one send differ. */
+export function drawSalts(random: Random, events: number): Uint32Array {
+  return Uint32Array.from({ length: events }, () => (random() * 2 ** 32) >>> 0);
 }
 
 /** A message of its own bytes: what is in flight must not be changed by the next send. */

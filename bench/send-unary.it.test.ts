@@ -6,10 +6,10 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type PublishRequest, PublishRequestSchema, PublishResponseSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { createGenerator, type Generator } from './generator.js';
-import { closedLoop } from './pace.js';
+import type { Generator } from './generator.js';
 import { prepare } from './payload.js';
 import { sendUnary, type UnaryProtocol } from './send-unary.js';
+import { drive } from './testing/drive.js';
 import { publish } from './unary-methods.js';
 
 interface Seen {
@@ -84,26 +84,15 @@ async function generate(
   const address = server.address();
   const port = typeof address === 'object' && address !== null ? address.port : 0;
   const target = protocol === 'grpc' ? 'gateway' : 'connect';
-  const generator = createGenerator({
-    messages: [prepare({ target, events, seed: 9, tenant: 't' })],
-    inFlight: 12,
-    run: 7,
-  });
   const where = { url: `http://127.0.0.1:${port}`, key: 'good', protocol, connections };
-  const sender = sendUnary(where, publish, generator.events);
-  generator.attach(sender);
-  generator.pace(closedLoop());
-  const until = Date.now() + 10_000;
   try {
-    while ((generator.inFlight > 0 || generator.total.batches < batches) && generator.error === undefined) {
-      if (generator.total.batches >= batches) generator.pace(undefined);
-      generator.tick();
-      await new Promise((resolve) => setTimeout(resolve, 1));
-      if (Date.now() > until) throw new Error(`still ${generator.inFlight} in flight: ${generator.lastReason}`);
-    }
+    const generator = await drive({
+      messages: [prepare({ target, events, seed: 9, tenant: 't' })],
+      batches,
+      open: (to) => sendUnary(where, publish, to),
+    });
     return { seen, generator };
   } finally {
-    await sender.close();
     for (const session of seen.sessions) session.destroy();
     await new Promise<void>((resolve) => server.close(() => resolve()));
   }

@@ -128,7 +128,7 @@ Controls:
 
 Examples:
   npm run chaos                                        a minute of everything
-  npm run chaos -- --kills 1000 --seed 1 --json        half an hour, each failpoint twenty times at least
+  npm run chaos -- --kills 1000 --seed 1 --json        a thousand kills, and on until each failpoint came 20 times
   npm run chaos -- --only stop:worker --faults 10 --verbose
   npm run chaos -- --cluster --hours 0.2 --sync-always  three nats-servers, killed one at a time and all at once
   npm run chaos -- --control insert-if-absent          shows that the check can fail

@@ -3,7 +3,7 @@
  * digits in place like payload.ts does. The same events, from the same seeds.
  */
 import { makeBatch, seededRandom } from '../../lib/testing/batches.js';
-import { batchIdBlank, batchIdLength, type Prepared, viewOf } from '../payload.js';
+import { batchIdBlank, batchIdLength, drawSalts, type Prepared, viewOf } from '../payload.js';
 import { plainJson } from '../peers/plain-json.js';
 
 export interface PrepareJsonOptions {
@@ -45,8 +45,7 @@ export function prepareJson(options: PrepareJsonOptions): Prepared {
   const batchIdOffset = bytes.indexOf(batchIdBlank);
   const attemptOffset = batchIdOffset + batchIdLength + '","attempt":'.length;
   if (bytes[attemptOffset] !== 0x31) throw new Error('the attempt is not where it should be');
-  const salts = new Uint32Array(options.events);
-  for (let i = 0; i < salts.length; i++) salts[i] = (random() * 2 ** 32) >>> 0;
+  const salts = drawSalts(random, options.events);
   return {
     target: 'json',
     bytes,

@@ -3,7 +3,7 @@
  * send changes digits in place like payload.ts does. The same events, from the same seeds.
  */
 import { makeBatch, seededRandom } from '../../lib/testing/batches.js';
-import { batchIdBlank, type Prepared, viewOf } from '../payload.js';
+import { batchIdBlank, drawSalts, type Prepared, viewOf } from '../payload.js';
 import { encodeLogs } from '../peers/otlp-logs.js';
 
 export interface PrepareOtlpOptions {
@@ -35,8 +35,7 @@ export function prepareOtlp(options: PrepareOtlpOptions): Prepared {
   }
   const attemptOffset = bytes.indexOf(attemptMark) + attemptMark.length;
   if (bytes[attemptOffset] !== 1) throw new Error('the attempt is not where it should be');
-  const salts = new Uint32Array(options.events);
-  for (let i = 0; i < salts.length; i++) salts[i] = (random() * 2 ** 32) >>> 0;
+  const salts = drawSalts(random, options.events);
   return {
     target: 'otlp',
     bytes,

@@ -19,9 +19,9 @@ import { encodeBatch, makeBatch, makeEvent, makeRichEvent, seededRandom } from '
 import { freeze } from '../../lib/testing/freeze.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
 import { prepareOtlp } from '../compare/otlp-payload.js';
-import { createGenerator, type Generator } from '../generator.js';
-import { closedLoop } from '../pace.js';
+import type { Generator } from '../generator.js';
 import { sendUnary } from '../send-unary.js';
+import { drive } from '../testing/drive.js';
 import { exportLogs } from '../unary-methods.js';
 import { GoMissing } from './go-missing.js';
 import { type Peer, peers, type RunningPeer, startPeer } from './index.js';
@@ -306,25 +306,12 @@ for (const peer of peers) {
 }
 
 /** Runs the load against a peer that takes OTLP until `batches` are acknowledged, or it cannot go on. */
-async function load(url: string, shown: string, batches: number): Promise<Generator> {
-  const messages = [1, 2, 3].map((seed) => prepareOtlp({ events: 500, seed }));
-  const generator = createGenerator({ messages, inFlight: 12, run: 7 });
-  const sender = sendUnary({ url, key: shown, protocol: 'grpc', connections: 2 }, exportLogs, generator.events);
-  generator.attach(sender);
-  generator.pace(closedLoop());
-  const until = Date.now() + 20_000;
-  try {
-    while ((generator.inFlight > 0 || generator.total.batches < batches) && generator.error === undefined) {
-      if (generator.total.batches >= batches) generator.pace(undefined);
-      generator.tick();
-      await new Promise((resolve) => setTimeout(resolve, 1));
-      if (Date.now() > until) throw new Error(`still ${generator.inFlight} in flight: ${generator.lastReason}`);
-    }
-    return generator;
-  } finally {
-    await sender.close();
-  }
-}
+const load = (url: string, shown: string, batches: number): Promise<Generator> =>
+  drive({
+    messages: [1, 2, 3].map((seed) => prepareOtlp({ events: 500, seed })),
+    batches,
+    open: (to) => sendUnary({ url, key: shown, protocol: 'grpc', connections: 2 }, exportLogs, to),
+  });
 
 for (const peer of peers.filter(({ protocol }) => protocol === 'otlp')) {
   test(`${peer.name} has one message for each of the load's batches, which all are its own, and none of a stranger`, async () => {
