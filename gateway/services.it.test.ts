@@ -1,5 +1,9 @@
 import { create, createFileRegistry, fromBinary } from '@bufbuild/protobuf';
-import { FileDescriptorProtoSchema, FileDescriptorSetSchema } from '@bufbuild/protobuf/wkt';
+import {
+  FileDescriptorProtoSchema,
+  FileDescriptorSetSchema,
+  MethodOptions_IdempotencyLevel,
+} from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError, createClient } from '@connectrpc/connect';
 import { createGrpcTransport } from '@connectrpc/connect-node';
 import { test } from 'uvu';
@@ -7,6 +11,7 @@ import * as assert from 'uvu/assert';
 import { Health, HealthCheckResponse_ServingStatus as Status } from '#gen/grpc/health/v1/health_pb.js';
 import { ServerReflection, type ServerReflectionResponse } from '#gen/grpc/reflection/v1/reflection_pb.js';
 import { ServerReflection as ServerReflectionAlpha } from '#gen/grpc/reflection/v1alpha/reflection_pb.js';
+import { type GetLimitsResponse, IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { until } from './testing/ingest.js';
 import { withGateway } from './testing/running-gateway.js';
 
@@ -37,6 +42,18 @@ test('health is told to who asks and to who watches, as the log comes and goes a
     await watching;
     await drained;
     assert.equal(seen, [Status.SERVING, Status.NOT_SERVING, Status.SERVING, Status.NOT_SERVING]);
+  });
+});
+
+test('questions that change nothing can be asked by HTTP GET, which proxies may repeat', async () => {
+  await withGateway({}, async ({ url, headers }) => {
+    const ask = (method: string) =>
+      fetch(`${url}/${service}/${method}?connect=v1&encoding=json&message=${encodeURIComponent('{}')}`, { headers });
+    const limits = await ask('GetLimits');
+    assert.is(limits.status, 200);
+    assert.ok(((await limits.json()) as GetLimitsResponse).limits?.maxBatchBytes);
+    assert.is((await ask('Publish')).status, 405);
+    assert.is(IngestService.method.getBatchStatus.idempotency, MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS);
   });
 });
 

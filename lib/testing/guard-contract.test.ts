@@ -55,6 +55,23 @@ test('nothing breaks clients of the committed baseline, and a break would be see
   }
 });
 
+test('every file names its packages for Go, Java, Swift and others, so that protoc needs no settings', () => {
+  const output = buf('build', '-o', '-#format=json', '--exclude-imports');
+  const described = JSON.parse(output) as { file: { name: string; options?: Record<string, unknown> }[] };
+  assert.ok(described.file.length >= 8);
+  for (const { name, options = {} } of described.file) {
+    const wanted = ['goPackage', 'javaPackage', 'javaMultipleFiles', 'javaOuterClassname'];
+    // The mirrors of grpc's and Google's files carry what their originals carry.
+    if (name.startsWith('sluice/'))
+      wanted.push('csharpNamespace', 'objcClassPrefix', 'phpNamespace', 'rubyPackage', 'swiftPrefix');
+    assert.equal(
+      wanted.filter((option) => options[option] === undefined),
+      [],
+      name,
+    );
+  }
+});
+
 test('the committed generated code is what the .proto files generate', () => {
   const folder = mkdtempSync(join(tmpdir(), 'sluice-generated-'));
   try {
