@@ -21,7 +21,7 @@ import type { Connection } from './connection.js';
 import type { Readiness } from './health.js';
 import type { GatewayMetrics } from './metrics.js';
 import { type PublishBatch, toBatchResult } from './publish-batch.js';
-import { type FactOptions, readFacts } from './request-facts.js';
+import { type FactOptions, readFacts, wasResent } from './request-facts.js';
 import { fromContract } from './routes.js';
 import type { RequestHandler } from './rpc-adapter.js';
 import { toHttpAnswer } from './rpc-errors.js';
@@ -66,6 +66,7 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
       caller,
       facts: readFacts(header, connection.remoteAddress, options.facts),
       openedAt: connection.openedAt,
+      resent: wasResent(header),
       deadlineAt: undefined,
       name: one ? 'POST /v1/events' : 'POST /v1/events/batch',
     };

@@ -19,6 +19,7 @@
  *       and the workers, who remember for an hour what was sent again (L5), are to hear of the first copy long before that.
  *   I5  A batch that says attempt 1 is written as 0, "unknown", when it may have lain on its way for so long: read from a
  *       connection that a stall of this process makes doubtful (stall.ts), or sent longer than `maxHeld` ago by its client's clock.
+ *       So is one that a gRPC library or a proxy sends again below its application, which goes on to say 1 (request-facts.ts).
  *   I6  An acknowledged message whose sequence the warehouse has already (of a log that lost its end, W3) would never be
  *       loaded: its batches are answered as "outcome unknown".
  */
@@ -53,6 +54,8 @@ export interface IngestInput {
   readonly sentAt?: { seconds: bigint; nanos: number } | undefined;
   /** When its connection was opened, on the monotonic clock, ms; undefined: before all else. */
   readonly openedAt?: number | undefined;
+  /** Something below the application has sent it before. @default false */
+  readonly resent?: boolean | undefined;
   /** On the clock of Date.now(), ms. Noticed up to 20 ms late. */
   readonly deadlineAt?: number | undefined;
   readonly traceparent?: string | undefined;
@@ -382,6 +385,7 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
       const [batchId, said] = input.batchId === '' ? [clock.makeId(), 1] : [input.batchId, input.attempt];
       // I5
       const doubted =
+        input.resent === true ||
         stalls?.doubts(input.openedAt ?? Number.NEGATIVE_INFINITY, heldSince, receivedAt) === true ||
         (sentAt !== undefined && Number(sentAt.seconds) * 1_000 < receivedAt - maxHeld);
       const attempt = said === 1 && doubted && input.batchId !== '' ? 0 : said;

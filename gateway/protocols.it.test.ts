@@ -254,6 +254,47 @@ onBothPaths(
   },
 );
 
+onBothPaths(
+  test,
+  'a call that gRPC or a proxy sends again below its application is written as attempt 0, on every path',
+  async (withGateway) => {
+    await withGateway({}, async (running) => {
+      const batch = makeBatch(seededRandom(3), 2);
+      const expected = new Map<string, number>();
+      const hints: [string, Record<string, string>, number][] = [
+        ['first', { 'grpc-previous-rpc-attempts': '0', 'x-envoy-attempt-count': '1' }, 1],
+        ['grpc', { 'grpc-previous-rpc-attempts': '1' }, 0],
+        ['envoy', { 'x-envoy-attempt-count': '2' }, 0],
+      ];
+      for (const [i, { transport, streams }] of everyEncoding(running.url).entries()) {
+        const client = createClient(IngestService, transport);
+        for (const [name, hint, attempt] of hints) {
+          const headers = { ...running.headers, ...hint };
+          const batchId = `${name}-${i}`;
+          expected.set(batchId, attempt);
+          await client.publish({ batch, batchId, attempt: 1 }, { headers });
+          if (!streams) continue;
+          expected.set(`${batchId}-stream`, attempt);
+          const { requests, end } = holdable([{ batch, batchId: `${batchId}-stream`, attempt: 1 }]);
+          for await (const { message } of client.publishStream(requests, { headers })) {
+            if (message.case === 'accepted') end();
+          }
+        }
+      }
+      const body = JSON.stringify({
+        batchId: 'http',
+        attempt: 1,
+        events: [{ eventId: 'e', type: 3, occurredAt: '2026-01-31T12:00:00Z' }],
+      });
+      const headers = { ...running.headers, 'content-type': 'application/json', 'x-envoy-attempt-count': '3' };
+      assert.is((await fetch(`${running.url}/v1/events/batch`, { method: 'POST', headers, body })).status, 202);
+      expected.set('http', 0);
+      const written = new Map([...(await storedBatches(running))].map(([id, { attempt }]) => [id, attempt]));
+      assert.equal(written, expected);
+    });
+  },
+);
+
 onBothPaths(test, 'JSON with an unknown field is refused by its name', async (withGateway) => {
   await withGateway({}, async ({ url, headers }) => {
     const response = await fetch(`${url}/sluice.ingest.v1.IngestService/Publish`, {

@@ -17,6 +17,8 @@ export interface BatchCall {
   readonly facts: RequestFacts;
   /** When its connection was opened, monotonic ms. */
   readonly openedAt: number;
+  /** Sent before by something below the application: {@link wasResent}. */
+  readonly resent: boolean;
   /** Clock of Date.now(), ms. */
   readonly deadlineAt: number | undefined;
   /** Of the span. */
@@ -35,7 +37,7 @@ export interface PublishBatchOptions {
 
 export function createPublishBatch(options: PublishBatchOptions): PublishBatch {
   const { ingest, tracing, metrics, log } = options;
-  return ({ caller, facts, openedAt, deadlineAt, name }, message) => {
+  return ({ caller, facts, openedAt, resent, deadlineAt, name }, message) => {
     const span = tracing.start(name, caller.tenant, facts.traceparent);
     // No async function: two promises less for each batch.
     return ingest
@@ -46,6 +48,7 @@ export function createPublishBatch(options: PublishBatchOptions): PublishBatch {
         attempt: message.attempt,
         sentAt: message.sentAt,
         openedAt,
+        resent,
         deadlineAt,
         traceparent: span.traceparent,
         client: facts.client,

@@ -28,7 +28,14 @@ function setting(maxUncommitted = 100): Setting {
   const connection = createConnection(undefined);
   const sequences = new Map<string, number>();
   const stream = openStreamCall({
-    call: { caller: { tenant: 'acme', keyId: 'k' }, facts: {} as never, openedAt: 0, deadlineAt: undefined, name: 'x' },
+    call: {
+      caller: { tenant: 'acme', keyId: 'k' },
+      facts: {} as never,
+      openedAt: 0,
+      resent: false,
+      deadlineAt: undefined,
+      name: 'x',
+    },
     connection,
     onRevoked: () => () => {},
     maxBytesInFlight: 1_000_000,

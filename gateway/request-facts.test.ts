@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { addressBytes, clientOf, readFacts, traceparentOf } from './request-facts.js';
+import { addressBytes, clientOf, readFacts, traceparentOf, wasResent } from './request-facts.js';
 
 test('the client is the first product of a user agent: name and version only', () => {
   assert.is(clientOf('sluice-node/0.1.0 (linux; x64) connect-es/2.1.2'), 'sluice-node/0.1.0');
@@ -46,6 +46,17 @@ test('user agent and address are stored only when that is asked for', () => {
   const both = readFacts(header, '10.1.2.3', { storeClientAddress: true, storeUserAgent: true });
   assert.is(both.userAgent, 'Mozilla/5.0 bell');
   assert.is(both.clientAddress?.length, 4);
+});
+
+test('a retry below the application is known by the header of gRPC or of Envoy', () => {
+  const resent = (headers: Record<string, string>) => wasResent((name) => headers[name]);
+  for (const headers of [{}, { 'grpc-previous-rpc-attempts': '0' }, { 'x-envoy-attempt-count': '1' }]) {
+    assert.not(resent(headers), JSON.stringify(headers));
+  }
+  for (const name of ['grpc-previous-rpc-attempts', 'x-envoy-attempt-count']) {
+    for (const value of ['2', '10', '', 'x', '-1', '1, 2']) assert.ok(resent({ [name]: value }), `${name}: ${value}`);
+  }
+  assert.ok(resent({ 'grpc-previous-rpc-attempts': '1' }));
 });
 
 test.run();

@@ -52,6 +52,17 @@ export function addressBytes(address: string | undefined): Uint8Array | undefine
   return Uint8Array.from(all.flatMap((group) => [Number.parseInt(group, 16) >> 8, Number.parseInt(group, 16) & 255]));
 }
 
+/**
+ * Whether something between the application and the gateway says that it has sent this call before: gRPC's own retryPolicy and
+ * hedging (grpc-previous-rpc-attempts, gRFC A6), or Envoy and the meshes that are built on it (x-envoy-attempt-count). They send the
+ * same bytes again, so `attempt` still says 1. A value that is no number counts as "yes": a doubt costs a look-up, never an event.
+ */
+export function wasResent(header: ReadHeader): boolean {
+  const previous = header('grpc-previous-rpc-attempts');
+  const count = header('x-envoy-attempt-count');
+  return (previous != null && !/^0+$/.test(previous)) || (count != null && !/^0*[01]$/.test(count));
+}
+
 export function readFacts(header: ReadHeader, remoteAddress: string | undefined, options: FactOptions): RequestFacts {
   const userAgent = header('user-agent');
   return {

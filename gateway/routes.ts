@@ -31,7 +31,7 @@ import type { GatewayMetrics } from './metrics.js';
 import { type BatchCall, type PublishBatch, toBatchResult } from './publish-batch.js';
 import { publishStream } from './publish-stream.js';
 import { createPublishUnary } from './publish-unary.js';
-import { type FactOptions, readFacts } from './request-facts.js';
+import { type FactOptions, readFacts, wasResent } from './request-facts.js';
 import { classify } from './rpc-errors.js';
 import { type BatchMessage, durabilityOf, fromView, publishRequestView, publishStreamRequestView } from './view.js';
 
@@ -97,6 +97,7 @@ export function createRpcRoutes(options: RouteOptions): Map<string, UniversalHan
       caller: lookup(header),
       facts: readFacts((field) => header.get(field), remoteAddress, options.facts),
       openedAt,
+      resent: wasResent((field) => header.get(field)),
       deadlineAt: timeout === undefined ? undefined : Date.now() + timeout,
       name,
     };

@@ -160,6 +160,7 @@ export function startGateway(
         caller: { tenant } as never,
         facts: { traceparent: undefined, client: undefined, userAgent: undefined, clientAddress: undefined },
         openedAt,
+        resent: false,
         deadlineAt: undefined,
         name: '',
       },

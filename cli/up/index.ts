@@ -279,7 +279,7 @@ Send an event with curl:
 … or with grpcurl, which needs no .proto files:
 
   grpcurl -plaintext -H "authorization: Bearer $(cat ${keyFileOf(data)})" \\
-    -d '{"batchId":"hello-batch-2","attempt":1,"batch":{"events":[${event('hello-2')}]}}' \\
+    -d '{"batchId":"hello-batch-2","batch":{"events":[${event('hello-2')}]}}' \\
     ${authority} sluice.ingest.v1.IngestService/Publish
 
 See it in ClickHouse a second later:

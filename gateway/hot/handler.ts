@@ -23,7 +23,7 @@ import type { Ingest } from '../ingest.js';
 import type { KeyWatch } from '../key-watch.js';
 import type { GatewayMetrics } from '../metrics.js';
 import type { BatchCall, PublishBatch } from '../publish-batch.js';
-import { type FactOptions, type RequestFacts, readFacts } from '../request-facts.js';
+import { type FactOptions, type RequestFacts, readFacts, wasResent } from '../request-facts.js';
 import { maxRequestBytes } from '../routes.js';
 import { classify } from '../rpc-errors.js';
 import type { ServedStream } from '../server.js';
@@ -97,6 +97,7 @@ export function createHotHandler(options: HotOptions): HotHandler {
     caller,
     facts: factsOf(headers, connection.remoteAddress, options.facts),
     openedAt: connection.openedAt,
+    resent: wasResent((name) => textOf(headers[name])),
     deadlineAt,
     name,
   });

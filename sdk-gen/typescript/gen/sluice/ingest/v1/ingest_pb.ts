@@ -39,7 +39,8 @@ export type PublishRequest = Message<"sluice.ingest.v1.PublishRequest"> & {
   batchId: string;
 
   /**
-   * 1 on the first send ever of this batch, 2 and up on a retry; 0 (unknown) is treated like a retry.
+   * 1 on the first send ever of this batch, 2 and up on a retry; 0 (unknown) is treated like a retry. Leave it 0 unless the client
+   * counts all retries: those of a gRPC library or a proxy below it send the same bytes again.
    *
    * @generated from field: uint32 attempt = 3;
    */
