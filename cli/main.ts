@@ -203,6 +203,9 @@ Examples:
   passThrough(program, 'chaos', 'chaos', 'faults under load, with a checked history (npm run chaos)', () => {
     ensureNatsServer(say);
   });
+  passThrough(program, 'interop', 'interop', 'clients of other languages, and what is stored (npm run interop)', () => {
+    ensureNatsServer(say);
+  });
   passThrough(program, 'test', 'test', 'all tests (npm test)', () => {
     ensureNatsServer(say);
   });

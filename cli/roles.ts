@@ -18,6 +18,7 @@ const entries = {
   demo: 'cli/demo/main.ts',
   bench: 'bench/main.ts',
   chaos: 'chaos/main.ts',
+  interop: 'interop/main.ts',
   test: 'cli/test.ts',
 } as const;
 

@@ -34,7 +34,7 @@ function* sources(folder: string): Generator<string> {
   }
 }
 
-const rooms = ['lib', 'gateway', 'workers', 'cli', 'bench', 'chaos', 'sim', 'sdk-gen'] as const;
+const rooms = ['lib', 'gateway', 'workers', 'cli', 'bench', 'chaos', 'interop', 'sim', 'sdk-gen'] as const;
 
 /** Room → rooms that its files may import from, besides itself and generated code. */
 const mayImport: Readonly<Record<string, readonly string[]>> = {
@@ -46,6 +46,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   bench: ['lib', 'gateway', 'workers', 'sdk-gen'],
   sim: ['lib', 'gateway', 'workers', 'sdk-gen'],
   chaos: ['lib', 'cli', 'sdk-gen'],
+  interop: ['lib', 'cli', 'sdk-gen'],
 };
 
 /** What a file imports from this project, as paths from the root without extension. */

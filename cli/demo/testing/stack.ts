@@ -12,6 +12,8 @@ type RoleName = 'gateway' | 'worker' | 'clickhouse';
 export interface TestStack {
   readonly gateway: string;
   readonly clickhouse: string;
+  /** `127.0.0.1:<port>`. */
+  readonly nats: string;
   readonly key: string;
   /** kill -9, then a new process with the same settings. Resolves when that is ready. */
   crash(role: RoleName): Promise<void>;
@@ -92,6 +94,7 @@ export async function withStack<T>(use: (stack: TestStack) => Promise<T>): Promi
         return await use({
           gateway: `http://127.0.0.1:${ports.gateway}`,
           clickhouse,
+          nats: nats.url,
           key,
           crash: (role) => again(role, 'SIGKILL'),
           replace: (role) => again(role, 'SIGTERM'),

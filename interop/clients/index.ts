@@ -1,0 +1,15 @@
+/** Every foreign client, in the order in which they run. */
+import type { ForeignClient } from './client.js';
+import { curlClient } from './curl.js';
+import { goClients } from './go.js';
+import { grpcJsClient } from './grpc-js.js';
+import { pythonClient } from './python.js';
+import { rpcCurls } from './rpc-curls.js';
+
+export const foreignClients: readonly ForeignClient[] = [
+  curlClient,
+  ...rpcCurls,
+  grpcJsClient,
+  ...goClients,
+  pythonClient,
+];

@@ -1,0 +1,3 @@
+module sluice/gen/go
+
+go 1.26.0

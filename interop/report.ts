@@ -1,0 +1,54 @@
+/** What a run has shown, as a table for people. */
+import { type CaseName, caseNames } from './cases.js';
+import type { ClientResult, RunResult } from './run.js';
+
+const mostChars = 400;
+
+const table = (rows: readonly (readonly string[])[]): string => {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
+  return rows
+    .map((row) =>
+      row
+        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+        .join('  ')
+        .trimEnd(),
+    )
+    .join('\n');
+};
+
+function cell({ client, faults }: ClientResult, name: CaseName): string {
+  if (!client.cases.includes(name) || !faults.has(name)) return '–';
+  return faults.get(name) === undefined ? 'ok' : 'FAULT';
+}
+
+const faultsOf = ({ client, faults }: ClientResult): string[] =>
+  [...faults].flatMap(([name, fault]) =>
+    fault === undefined ? [] : [`FAULT ${client.name} ${name}: ${fault.slice(0, mostChars)}`],
+  );
+
+export const isClean = ({ clients, audit }: RunResult): boolean =>
+  audit.ok && clients.every((client) => faultsOf(client).length === 0);
+
+export function page(result: RunResult): string {
+  const ran = result.clients.filter(({ skipped }) => skipped === undefined);
+  const left = result.clients.flatMap(({ client, skipped }) =>
+    skipped === undefined ? [] : [`skipped ${client.name}: ${skipped.slice(0, mostChars)}`],
+  );
+  const accepted = ran.flatMap(({ outcomes }) => outcomes).reduce((sum, outcome) => sum + outcome.accepted, 0);
+  const names = caseNames.filter((name) => ran.some(({ faults }) => faults.has(name)));
+  return [
+    ...(ran.length === 0
+      ? []
+      : [
+          table([
+            ['client', ...names],
+            ...ran.map((one) => [one.client.name, ...names.map((name) => cell(one, name))]),
+          ]),
+          '',
+        ]),
+    ...left,
+    ...ran.flatMap(faultsOf),
+    `${ran.length} clients ran, ${left.length} were skipped; ${accepted.toLocaleString('en')} events were accepted.`,
+    `audit: ${result.audit.text.split('\n').at(-1)}`,
+  ].join('\n');
+}
