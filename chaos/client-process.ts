@@ -4,6 +4,9 @@
  *
  * Batches that an earlier process of this customer sent and heard nothing of are sent again first, under their ids, as a host does that
  * keeps its batches on disk: as attempt 2 or higher, because nobody knows whether the first send arrived (D1).
+ *
+ * A counting customer names its batches by a counter that each of its processes starts again, so that ids are used for other events
+ * (counted-ids.ts).
  */
 import { createBatcher } from '../sdk-gen/typescript/src/batcher.js';
 import { SluiceClient } from '../sdk-gen/typescript/src/client.js';
@@ -11,6 +14,7 @@ import { systemClock } from '../sdk-gen/typescript/src/clock.js';
 import type { Durability, Link, LinkEvents, Outgoing } from '../sdk-gen/typescript/src/delivery.js';
 import { openIngestStream } from '../sdk-gen/typescript/src/ingest-stream.js';
 import type { SluiceClientOptions } from '../sdk-gen/typescript/src/options.js';
+import { asItIs, type Counter, countedIds } from './counted-ids.js';
 import { makeEvent } from './events.js';
 import { type BatchHistory, type Journal, openJournal, readJournal } from './journal.js';
 
@@ -25,6 +29,8 @@ export interface ClientTask {
   /** Of earlier processes of this customer, by source: their unknown batches are sent again. */
   readonly leftovers: readonly { readonly source: number; readonly journal: string }[];
   readonly client: Partial<SluiceClientOptions>;
+  /** Its batches are named by a counter. */
+  readonly counter?: Counter | undefined;
 }
 
 /** What it says over IPC. */
@@ -158,7 +164,8 @@ async function sendAgain(source: number, file: string): Promise<void> {
   while (open.size > 0) {
     await new Promise<void>((resolve) => {
       const inFlight: Outgoing[] = [...open].map(([batchId, batch]) => {
-        batch.attempt++;
+        // 0 said nothing; 1 would say that it was never sent.
+        batch.attempt = Math.max(1, batch.attempt) + 1;
         return { batchId, bytes: encodeAgain(source, batch), attempt: batch.attempt };
       });
       let unanswered = inFlight.length;
@@ -191,15 +198,17 @@ async function sendAgain(source: number, file: string): Promise<void> {
 }
 
 const journal = openJournal(task.journal);
+const durability = task.client.durability ?? 'accepted';
+const named = task.counter === undefined ? asItIs : countedIds(task.counter, durability === 'accepted');
 const client = new SluiceClient(
   {
     ...task.client,
     baseUrl: task.baseUrl,
     key: task.key,
     onError: ({ code, message }) => note(`trouble: ${code}, ${message}`),
-    onRejected: ({ batchId, code }) => journal.refused(batchId, code),
+    onRejected: ({ batchId, code }) => journal.refused(named.nameOf(batchId), code),
   },
-  (events) => recordedLink(journal, task.client.durability ?? 'accepted', events),
+  (events) => named.link(events, (inner) => recordedLink(journal, durability, inner)),
 );
 
 let closing = false;

@@ -9,7 +9,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { testEnvironment } from '../lib/config/index.js';
 import { buildProject, root } from './build.js';
-import { type Control, controls } from './controls.js';
+import { type Control, type ControlName, controls } from './controls.js';
 
 test('each control still finds the statement that it switches off', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'sluice-control-'));
@@ -23,19 +23,9 @@ test('each control still finds the statement that it switches off', async () => 
   }
 });
 
-test('without the look whether a batch that was sent again is stored already, the check finds events that are there twice', async () => {
-  const words = [
-    'chaos/main.ts',
-    '--control',
-    'retry-check',
-    '--seed',
-    '5',
-    '--rate',
-    '1000',
-    '--faults',
-    '4',
-    '--json',
-  ];
+/** A run with a protection switched off: its last line, as an object. */
+async function runWithout(control: ControlName, ...more: string[]): Promise<{ lost: number; doubled: number }> {
+  const words = ['chaos/main.ts', '--control', control, '--seed', '5', '--rate', '1000', ...more, '--json'];
   const child = spawn(process.execPath, ['--import', 'tsx', ...words], { cwd: root, env: testEnvironment() });
   let output = '';
   child.stdout.on('data', (chunk) => {
@@ -46,9 +36,19 @@ test('without the look whether a batch that was sent again is stored already, th
   });
   const code = await new Promise((resolve) => child.once('exit', resolve));
   assert.is(code, 0, output);
-  const last = JSON.parse(output.trimEnd().split('\n').at(-1) ?? '');
-  assert.ok(last.doubled > 0, output);
-  assert.is(last.lost, 0, output);
+  return JSON.parse(output.trimEnd().split('\n').at(-1) ?? '');
+}
+
+test('without the look whether a batch that was sent again is stored already, the check finds events that are there twice', async () => {
+  const { lost, doubled } = await runWithout('retry-check', '--faults', '4');
+  assert.ok(doubled > 0);
+  assert.is(lost, 0);
+});
+
+test('without the look at event ids, the check finds that a client that counts from 1 again has lost events', async () => {
+  const { lost, doubled } = await runWithout('event-ids', '--faults', '4');
+  assert.ok(lost > 0);
+  assert.is(doubled, 0);
 });
 
 test.run();

@@ -46,6 +46,18 @@ export const controls = {
       },
     ],
   },
+  'event-ids': {
+    without: 'the look at the event ids of a batch of which as many events are stored (R4)',
+    shows: 'lost',
+    faults: ['kill:client'],
+    patches: [
+      {
+        file: 'workers/retries.js',
+        find: 'isSameFingerprint(known, print)',
+        put: 'print.events <= known.events',
+      },
+    ],
+  },
   'ack-before-durable': {
     without: "the gateway's wait for JetStream's ack (I1)",
     shows: 'lost',

@@ -1,5 +1,6 @@
 /**
- * The customers of a run: client processes that come and go, and what each process knew.
+ * The customers of a run: client processes that come and go, and what each process knew. The first one counts its batches from 1 in
+ * each process, so that its batch ids are used again for other events.
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -67,6 +68,7 @@ export function startCustomers(options: CustomersOptions): Customers {
         heard = false;
         const task: ClientTask = {
           ...current,
+          counter: index === 0 ? { prefix: 'counter', firstAttempt: pick(random, [0, 1, 2] as const) } : undefined,
           baseUrl: stack.front,
           key: stack.key,
           rate: options.rate / count,

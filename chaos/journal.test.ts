@@ -40,6 +40,19 @@ test('a batch is unknown until it is accepted or refused, and an acceptance stay
   });
 });
 
+test('a client that does not count its sends may send as attempt 0 as often as it likes', () => {
+  withFile((file) => {
+    const journal = openJournal(file);
+    for (let i = 0; i < 3; i++) journal.sent({ batchId: 'a', first: 0, count: 3, attempt: 0 });
+    journal.sent({ batchId: 'a', first: 0, count: 3, attempt: 2 });
+    journal.close();
+    assert.equal(
+      [...readJournal(file).values()].map(({ sends, attempt }) => [sends, attempt]),
+      [[4, 2]],
+    );
+  });
+});
+
 test('a client that breaks its own rules is noticed: other events under an id, an attempt number used twice', () => {
   for (const again of [
     { batchId: 'a', first: 0, count: 2, attempt: 2 },

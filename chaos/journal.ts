@@ -74,7 +74,8 @@ export function readJournal(file: string): Map<string, BatchHistory> {
         if (batch.first !== sent.first || batch.count !== sent.count) {
           throw new Error(`${file}: batch ${batchId} was sent with other events than before: ${line}`);
         }
-        if (sent.attempt <= batch.attempt)
+        // 0 says that the sends are not counted.
+        if (sent.attempt !== 0 && sent.attempt <= batch.attempt)
           throw new Error(`${file}: batch ${batchId} was sent again as attempt ${attempt}`);
         batch.attempt = sent.attempt;
         batch.sends++;

@@ -24,6 +24,10 @@ import type { World } from './world.js';
 
 export interface ClientOptions {
   readonly name: string;
+  /** What its batches are named by, with a number from 1. @default its own name, which no other process has */
+  readonly batchIds: string | undefined;
+  /** What it says of its first sends: 1 as it should, 0 as a host that does not count them, 2 as one that counts wrongly. */
+  readonly firstAttempt: 0 | 1 | 2;
   readonly durability: DurabilityName;
   readonly weakness: Weakness;
   readonly commitTimeoutMs: number;
@@ -62,7 +66,7 @@ export function startClient(world: World, network: Network, history: History, op
     refusalGraceMs: 3_000,
     clock: { now: process.now, wall: process.wall, after: (ms, run) => process.schedule(run, ms) },
     random: world.random,
-    makeId: () => `${name}-b${++batchIds}`,
+    makeId: () => `${options.batchIds ?? name}-b${++batchIds}`,
     open,
     onAccepted({ batchId, bytes }, { accepted, rejections }) {
       world.trace?.(name, `has ${batchId} accepted`);
@@ -124,7 +128,7 @@ function openLink(
   world: World,
   network: Network,
   process: Process,
-  options: Pick<ClientOptions, 'route' | 'durability' | 'weakness'>,
+  options: Pick<ClientOptions, 'route' | 'durability' | 'weakness' | 'firstAttempt'>,
   events: LinkEvents,
 ): Link {
   let over = false;
@@ -152,7 +156,8 @@ function openLink(
   }
   return {
     send({ bytes, batchId, attempt: number }) {
-      const attempt = options.weakness.attempt?.(number) ?? number;
+      const said = options.firstAttempt === 0 ? 0 : number + options.firstAttempt - 1;
+      const attempt = options.weakness.attempt?.(said) ?? said;
       world.trace?.(process.name, `sends ${batchId} attempt ${attempt}`);
       const ms = process.wall();
       pipe.send({

@@ -64,6 +64,11 @@ export function judge({ history, log, sink, dead }: Evidence): Verdict {
   const notStored = missing(history.accepted);
   const lost = notStored.filter((id) => !known.has(id) || alive.has(id));
   if (lost.length > 0) faults.push(`acknowledged, and not stored: ${few(lost)}`);
+  // Also what nobody was told of: the loader has no right to leave out what is nowhere.
+  const swallowed = leftOut(log, sink.parts).filter(
+    (id) => !times.has(id) && !dead.has(id) && !history.invalid.has(id),
+  );
+  if (swallowed.length > 0) faults.push(`left out of a block, and stored nowhere: ${few(swallowed)}`);
   const both = [...dead].filter((id) => times.has(id));
   if (both.length > 0) faults.push(`stored, and in the dead letters: ${few(both)}`);
 
@@ -84,6 +89,18 @@ function batchesOf(message: StoredMessage): StoredBatch[] {
   } catch {
     return [];
   }
+}
+
+/** Events of messages that a block stands for. */
+function leftOut(log: SimulatedLog, parts: readonly Part[]): string[] {
+  return log.history.flatMap(({ stream, messages }) => {
+    // A log that gave positions out twice cannot be compared by them.
+    if (messages.some((message) => message.forgotten)) return [];
+    const loaded = parts.filter((part) => part.generation === stream.generation && part.shard === stream.shard);
+    return messages
+      .filter(({ sequence }) => loaded.some(({ lo, hi }) => lo <= sequence && sequence <= hi))
+      .flatMap((message) => batchesOf(message).flatMap(({ eventIds }) => eventIds));
+  });
 }
 
 /** Blocks of a stream are numbered 1, 2, …, their ranges touch, and each stands for all events of its messages. */

@@ -36,6 +36,11 @@ export interface Plan {
   readonly clients: number;
   /** Share of clients that want to hear of commits. */
   readonly committing: number;
+  /**
+   * Share of clients whose processes count their batches from 1 and name them by that, so that each process uses the ids of the one
+   * before again for other events.
+   */
+  readonly counting: number;
   /** Batches, all clients together, spread over the safety phase. */
   readonly batches: number;
   readonly batchEvents: number;
@@ -109,6 +114,7 @@ export function makePlan(seed: number, random: Random, options: PlanOptions = {}
     roundMs: Math.max(5_000, safetyMs / 6),
     // The dead letters lie in the log: what it loses of them is another story.
     poison: random() < 0.1 && !breaking ? 0.05 : 0,
+    counting: pick(random, [0, 0, 0.5, 1]),
     ...options.favour,
   };
 }

@@ -103,6 +103,8 @@ export async function runWorld(seed: number, options: RunOptions = {}): Promise<
   const clients = startFleet<Client>(time, plan.clients, (index, number) =>
     startClient(world, network, history, {
       name: `client-${index}.${number}`,
+      batchIds: index < plan.counting * plan.clients ? `counter-${index}` : undefined,
+      firstAttempt: index < plan.counting * plan.clients ? pick(random, [0, 1, 2]) : 1,
       durability: index < plan.committing * plan.clients ? 'committed' : 'accepted',
       weakness,
       commitTimeoutMs: 30_000,

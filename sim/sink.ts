@@ -4,8 +4,10 @@
  * everything that a request can do to its sender: be lost, come late, lose its answer.
  */
 import type { Block } from '../workers/block.js';
+import { type Fingerprint, fingerprintOfIds } from '../workers/fingerprint.js';
 import type { FoundBlock, InsertFailure, Place } from '../workers/loader.js';
 import type { Identity } from '../workers/retries.js';
+import type { EventsOfBatch } from '../workers/stored-events.js';
 import type { Process } from './process.js';
 import { type StoredBatch, storedBatches } from './stored.js';
 import type { World } from './world.js';
@@ -67,8 +69,8 @@ export interface SimulatedSink {
   insert(owner: Process, shard: number, place: Place, block: Block): Promise<void>;
   /** Runs the block without storing it. Rejects as the INSERT would. */
   dryRun(owner: Process, messages: readonly Uint8Array[]): Promise<void>;
-  counts(owner: Process, batches: readonly Identity[]): Promise<number[]>;
-  eventIds(owner: Process, batches: readonly Identity[]): Promise<string[][]>;
+  fingerprints(owner: Process, batches: readonly Identity[]): Promise<Fingerprint[]>;
+  eventCounts(owner: Process, questions: readonly EventsOfBatch[]): Promise<Map<string, number>[]>;
   retriedSince(owner: Process, sinceMs: number, most: number): Promise<Identity[]>;
   /** Killed, and up again after `ms`. What runs dies. */
   restart(ms: number): void;
@@ -161,13 +163,11 @@ export function createSink(world: World, options: SinkOptions): SimulatedSink {
     return rows;
   };
 
-  const batchesIn = (batches: readonly Identity[]): ((row: Row) => string | undefined) => {
-    const wanted = new Set(batches.map(({ tenant, batchId }) => `${tenant}/${batchId}`));
-    return ({ batch }) => {
-      const key = `${batch.tenant}/${batch.batchId}`;
-      return wanted.has(key) ? key : undefined;
-    };
-  };
+  /** The event ids of a batch, each as often as it is there. */
+  const idsOf = ({ tenant, batchId }: Identity): string[] =>
+    parts.flatMap(({ rows }) =>
+      rows.filter(({ batch }) => batch.tenant === tenant && batch.batchId === batchId).map(({ eventId }) => eventId),
+    );
 
   return {
     parts,
@@ -283,31 +283,17 @@ export function createSink(world: World, options: SinkOptions): SimulatedSink {
         else reply(5, undefined as never);
       }),
 
-    counts: (owner, batches) =>
-      read(owner, () => {
-        const keyIn = batchesIn(batches);
-        const counts = new Map<string, number>();
-        for (const part of parts) {
-          for (const row of part.rows) {
-            const key = keyIn(row);
-            if (key !== undefined) counts.set(key, (counts.get(key) ?? 0) + 1);
-          }
-        }
-        return batches.map(({ tenant, batchId }) => counts.get(`${tenant}/${batchId}`) ?? 0);
-      }),
+    fingerprints: (owner, batches) => read(owner, () => batches.map((batch) => fingerprintOfIds(idsOf(batch)))),
 
-    eventIds: (owner, batches) =>
-      read(owner, () => {
-        const keyIn = batchesIn(batches);
-        const ids = new Map<string, string[]>();
-        for (const part of parts) {
-          for (const row of part.rows) {
-            const key = keyIn(row);
-            if (key !== undefined) ids.set(key, [...(ids.get(key) ?? []), row.eventId]);
-          }
-        }
-        return batches.map(({ tenant, batchId }) => ids.get(`${tenant}/${batchId}`) ?? []);
-      }),
+    eventCounts: (owner, questions) =>
+      read(owner, () =>
+        questions.map((question) => {
+          const wanted = new Set(question.eventIds);
+          const counts = new Map<string, number>();
+          for (const id of idsOf(question)) if (wanted.has(id)) counts.set(id, (counts.get(id) ?? 0) + 1);
+          return counts;
+        }),
+      ),
 
     retriedSince: (owner, sinceMs, most) =>
       read(owner, () => {

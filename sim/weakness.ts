@@ -4,6 +4,7 @@
  */
 import type { OpenLogWire } from '../gateway/log-wire.js';
 import type { ShardIo } from '../workers/loader.js';
+import type { StoredCopies } from '../workers/retries.js';
 import type { Plan } from './plan.js';
 import type { SinkWeakness } from './sink.js';
 import type { World } from './world.js';
@@ -14,6 +15,8 @@ export interface Weakness {
   readonly sink?: SinkWeakness;
   /** Wraps what a worker's protocol talks to. Called once per worker and shard. */
   readonly worker?: (io: ShardIo, world: World, shard: number) => ShardIo;
+  /** Wraps what a worker asks the sink about the copies of batches (L5). */
+  readonly stored?: (stored: StoredCopies) => StoredCopies;
   /** When a worker reads the retried batches from the sink: not after another's block, or never. Else after each recovery. */
   readonly retriedSet?: 'not after another' | 'never';
   /** A connection that breaks during a recovery is not looked into. */
@@ -103,6 +106,22 @@ export const weaknesses = {
   'no-retry-check': {
     what: 'batches that were sent again are stored again',
     worker: (io) => ({ ...io, plan: async (_, block) => block }),
+  },
+  'reused-ids-swallowed': {
+    what: 'a batch of which as many events are stored under its id is taken for a copy, whatever its events are',
+    worlds: { counting: 1, faults: ['kill client'], faultCount: 8, clients: 2 },
+    stored: (stored) => ({
+      ...stored,
+      async eventCounts(questions) {
+        const prints = await stored.fingerprints(questions);
+        const counts = await stored.eventCounts(questions);
+        return questions.map(({ eventIds }, i) =>
+          (prints[i]?.events ?? 0) >= eventIds.length
+            ? new Map(eventIds.map((id) => [id, 1]))
+            : (counts[i] ?? new Map()),
+        );
+      },
+    }),
   },
   'retries-not-rebuilt': {
     what: 'a worker that starts does not learn which batches were sent again before',

@@ -6,7 +6,7 @@ import { type Block, type BlockLimits, type LogMessage, startBlock, utcDay } fro
 import { type Ending, loadShard, type ShardIo } from '../workers/loader.js';
 import { type Dead, partRefused, partUnframed, placeOf, withoutPlaces } from '../workers/poison.js';
 import { controlBatch } from '../workers/rescan.js';
-import { retryGuard, suspectMs } from '../workers/retries.js';
+import { retryGuard, type StoredCopies, suspectMs } from '../workers/retries.js';
 import { trimLedger } from '../workers/trim.js';
 import type { DeadLetters } from './dead-letters.js';
 import type { SimulatedLog } from './log.js';
@@ -61,13 +61,14 @@ function loadOne(
 ): void {
   const reader = createReader(world, process, log, shard);
   const ledger = trimLedger();
-  const retries = retryGuard({
-    counts: (batches) => sink.counts(process, batches),
-    eventIds: (batches) => sink.eventIds(process, batches),
-  });
+  const { weakness } = options;
+  const stored: StoredCopies = {
+    fingerprints: (batches) => sink.fingerprints(process, batches),
+    eventCounts: (questions) => sink.eventCounts(process, questions),
+  };
+  const retries = retryGuard(weakness.stored?.(stored) ?? stored);
   /** What the warehouse is known to have. */
   let known: { generation: string; hi: number } | undefined;
-  const { weakness } = options;
   /** The last block was another worker's. */
   let others = false;
   /** The reader's breaks when the log was looked at last. */

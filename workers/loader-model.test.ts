@@ -12,6 +12,7 @@ import * as assert from 'uvu/assert';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { integer, pick, type Random, seededRandom } from '../lib/testing/batches.js';
 import { type LogMessage, startBlock, utcDay } from './block.js';
+import { fingerprintOfIds, noEvents } from './fingerprint.js';
 import { batchIdIn, eachFrame, eventIdIn, eventsIn } from './frames.js';
 import { type InsertFailure, loadShard, type ShardIo } from './loader.js';
 import { type Identity, retryGuard, suspectMs } from './retries.js';
@@ -27,6 +28,7 @@ type Weakness =
   | 'takes what was trimmed for never written'
   | 'no retry check'
   | 'retries are looked for in this block alone'
+  | 'retries are told by their number alone'
   | 'the set of retries is not read again after a recovery'
   | "adopts another's block without a recovery"
   | 'a gateway publishes again without marking the copy';
@@ -49,29 +51,33 @@ interface StoredBlock {
 const tenant = 'acme';
 const stepMs = 300_000;
 
-/** A batch as it is in the log: the ids of its events are its id and a number. */
-function encoded(batchId: string, attempt: number, events: readonly number[]): Uint8Array {
+/** A batch as it is in the log: the ids of its events are its name and a number. Names of one id: `b7`, and `b7-again`. */
+function encoded(name: string, attempt: number, events: readonly number[]): Uint8Array {
+  const [batchId = ''] = name.split('-');
   const meta = toBinary(
     StoredBatchSchema,
     create(StoredBatchSchema, { tenant, batchId, attempt, eventCount: events.length }),
   );
   const body = toBinary(
     StoredBatchSchema,
-    create(StoredBatchSchema, { events: events.map((n) => ({ eventId: `${batchId}.${n}` })) }),
+    create(StoredBatchSchema, { events: events.map((n) => ({ eventId: `${name}.${n}` })) }),
   );
   return Uint8Array.of(meta.length + body.length, ...meta, ...body);
 }
 
 /**
  * The log: some messages hold no batch, some one, some two. A batch is there once with attempt 1, or never, and up to three times
- * with a later attempt; the first copy may come up to 50 minutes after a later one. A copy may lack an event.
+ * with a later attempt; the first copy may come up to 50 minutes after a later one. A copy may lack an event. Some ids are used
+ * again for other events, by a client that starts its counter again: with copies of their own.
  */
 function makeLog(random: Random, total: number, unmarked: boolean): Uint8Array[] {
   const messages: Uint8Array[][] = Array.from({ length: total + 1 }, () => []);
   const put = (at: number, bytes: Uint8Array): void => void messages[Math.min(total, Math.max(1, at))]?.push(bytes);
-  for (let at = 1; at <= total; at++) {
-    if (random() < 0.1) continue;
-    const batchId = `b${at}`;
+  const sends = Array.from({ length: total }, (_, i) => i + 1).flatMap((at) => {
+    if (random() < 0.1) return [];
+    return [[at, `b${at}`] as const, ...(random() < 0.2 ? [[integer(random, 1, total), `b${at}-again`] as const] : [])];
+  });
+  for (const [at, batchId] of sends) {
     const events = Array.from({ length: integer(random, 1, 3) }, (_, n) => n);
     const some = (): number[] => (random() < 0.2 ? events.slice(integer(random, 0, events.length - 1)) : events);
     const first = random() < 0.9 ? at + (random() < 0.3 ? integer(random, 1, 10) : 0) : undefined;
@@ -198,20 +204,32 @@ async function run(seed: number, weakness: Weakness): Promise<Outcome> {
     alive.add(me);
     /** What the warehouse knows of retried batches. */
     const known = weakness === 'retries are looked for in this block alone' ? () => [] : () => table;
+    const idsOf = (batchId: string): string[] =>
+      known().flatMap((stored) =>
+        stored.events.filter((event) => event.batchId === batchId).map((event) => event.eventId),
+      );
     const guard = retryGuard({
-      counts: (batches) =>
+      fingerprints: (batches) =>
         later(me, () => {
           if (faults && random() < 0.1) throw new Error('down');
-          const events = known().flatMap((stored) => stored.events);
-          return batches.map(({ batchId }) => events.filter((event) => event.batchId === batchId).length);
+          return batches.map(({ batchId }) => {
+            const ids = idsOf(batchId);
+            // The old way: as many events are there, so they are the same.
+            return weakness === 'retries are told by their number alone'
+              ? { ...noEvents, events: ids.length }
+              : fingerprintOfIds(ids);
+          });
         }),
-      eventIds: (batches) =>
+      eventCounts: (questions) =>
         later(me, () => {
           if (faults && random() < 0.1) throw new Error('down');
-          const events = known().flatMap((stored) => stored.events);
-          return batches.map(({ batchId }) =>
-            events.filter((event) => event.batchId === batchId).map((event) => event.eventId),
-          );
+          return questions.map(({ batchId, eventIds }) => {
+            const ids = idsOf(batchId);
+            if (weakness === 'retries are told by their number alone' && ids.length >= eventIds.length) {
+              return new Map(eventIds.map((id) => [id, 1]));
+            }
+            return new Map(eventIds.map((id) => [id, ids.filter((stored) => stored === id).length]));
+          });
         }),
     });
     let adopted: { block: number; hi: number } | undefined;
@@ -402,6 +420,7 @@ for (const weakness of [
   'takes what was trimmed for never written',
   'no retry check',
   'retries are looked for in this block alone',
+  'retries are told by their number alone',
   'the set of retries is not read again after a recovery',
   "adopts another's block without a recovery",
   'a gateway publishes again without marking the copy',

@@ -14,6 +14,7 @@ import { shardStream } from '../lib/subjects.js';
 import { type TestNats, withNats } from '../lib/testing/nats.js';
 import type { Block } from './block.js';
 import { byteBudget } from './fetch-budget.js';
+import { noEvents } from './fingerprint.js';
 import type { InsertFailure } from './loader.js';
 import { type ShardLoader, type ShardLoaderOptions, startShardLoader } from './loader-shard.js';
 import type { Sink } from './loader-sink.js';
@@ -59,12 +60,8 @@ function memoryWarehouse(): MemoryWarehouse {
         table.push({ generation: place.generation, day: content.day, block: place.block, content });
       }
     },
-    async counts(batches) {
-      return batches.map(() => 0);
-    },
-    async eventIds(batches) {
-      return batches.map(() => []);
-    },
+    fingerprints: async (batches) => batches.map(() => noEvents),
+    eventCounts: async (questions) => questions.map(() => new Map()),
     async retriedSince() {
       return [];
     },

@@ -5,6 +5,7 @@
 import { randomUUID } from 'node:crypto';
 import { byTenant } from './arrange.js';
 import type { Block } from './block.js';
+import { type Fingerprint, fingerprintFacts, fingerprintFrom, noEvents } from './fingerprint.js';
 import { keyOf } from './frames.js';
 import type { FoundBlock, InsertFailure, Place } from './loader.js';
 import type { Identity, StoredCopies } from './retries.js';
@@ -17,6 +18,7 @@ import {
   tombstoneStatement,
   trialStatement,
 } from './schema/index.js';
+import { eventCounts, mostAsked, namesOf, ofBatches } from './stored-events.js';
 import { type Warehouse, WarehouseError } from './warehouse.js';
 
 export interface LastBlock {
@@ -53,23 +55,9 @@ export interface Sink extends StoredCopies {
 /** `database.table`, quoted. */
 export const tableName = (target: TableTarget): string => `\`${target.database}\`.\`${target.table}\``;
 
-/** Batches that one statement asks for. */
-const mostAsked = 100;
-
 function* chunksOf(batches: readonly Identity[]): Generator<readonly Identity[]> {
   for (let at = 0; at < batches.length; at += mostAsked) yield batches.slice(at, at + mostAsked);
 }
-
-const namesOf = (batches: readonly Identity[]) => ({
-  tenants: batches.map(({ tenant }) => tenant),
-  ids: batches.map(({ batchId }) => batchId),
-});
-
-/** By the hash, for the sake of the index, in whatever shard; the names make it exact. */
-const ofBatches =
-  'tenant IN {tenants:Array(String)} AND batch_id IN {ids:Array(String)} AND _batch IN ' +
-  '(SELECT reinterpretAsUInt128(sipHash128(one.1, one.2)) FROM ' +
-  '(SELECT arrayJoin(arrayZip({tenants:Array(String)}, {ids:Array(String)})) AS one))';
 
 export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
   const table = tableName(target);
@@ -158,31 +146,20 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
       }
     },
 
-    async counts(batches) {
-      const found = new Map<string, number>();
+    async fingerprints(batches) {
+      const found = new Map<string, Fingerprint>();
       for (const chunk of chunksOf(batches)) {
-        const rows = await ask<{ tenant: string; batch_id: string; n: string }>(
-          `SELECT toString(tenant) AS tenant, batch_id, toString(count()) AS n FROM ${table} ` +
+        const rows = await ask<{ tenant: string; batch_id: string; events: string; sum3: string; sum2: string }>(
+          `SELECT toString(tenant) AS tenant, batch_id, ${fingerprintFacts} FROM ${table} ` +
             `WHERE ${ofBatches} GROUP BY tenant, batch_id`,
           namesOf(chunk),
         );
-        for (const row of rows) found.set(keyOf(row.tenant, row.batch_id), Number(row.n));
+        for (const row of rows) found.set(keyOf(row.tenant, row.batch_id), fingerprintFrom(row));
       }
-      return batches.map(({ tenant, batchId }) => found.get(keyOf(tenant, batchId)) ?? 0);
+      return batches.map(({ tenant, batchId }) => found.get(keyOf(tenant, batchId)) ?? noEvents);
     },
 
-    async eventIds(batches) {
-      const found = new Map<string, string[]>();
-      for (const chunk of chunksOf(batches)) {
-        const rows = await ask<{ tenant: string; batch_id: string; ids: string[] }>(
-          `SELECT toString(tenant) AS tenant, batch_id, groupArray(event_id) AS ids FROM ${table} ` +
-            `WHERE ${ofBatches} GROUP BY tenant, batch_id`,
-          namesOf(chunk),
-        );
-        for (const row of rows) found.set(keyOf(row.tenant, row.batch_id), row.ids);
-      }
-      return batches.map(({ tenant, batchId }) => found.get(keyOf(tenant, batchId)) ?? []);
-    },
+    eventCounts: (questions) => eventCounts(ask, table, questions),
 
     async retriedSince(sinceMs, most) {
       const rows = await ask<{ tenant: string; batch_id: string }>(

@@ -10,16 +10,22 @@
  *      after a retry of it was seen. A gateway never publishes what it has held for more than ten minutes. After a recovery
  *      the set is read from the warehouse, whoever wrote what is in there.
  *   R3 All copies of a suspect in the block count, in the order of the log, on top of what the warehouse has in any shard.
- *   R4 When as many events are there as the copy has, it is a duplicate. When fewer are (another gateway, of another contract,
- *      had refused some), its events are told apart by event_id, and the missing ones are stored.
+ *   R4 A copy is a duplicate when its fingerprint (fingerprint.ts) is that of what is there: as many events, with the same ids.
+ *      Else its events are told apart by event_id: those that are there are left out, all others are stored. So a client that uses
+ *      a batch id again for other events loses none of them, and a copy of which a gateway of another contract had refused a part
+ *      is completed. A batch may name an event twice: of each id only as many are left out as are there.
  *   R5 The set is bounded. What is dropped for that makes every batch a suspect until its hour is over: slower, never wrong.
+ *   R6 Event ids are asked for in groups of {@link mostCompared} at a time, and only those that the copies have: what it takes does
+ *      not grow with what is stored under a batch id.
  */
 import type { Block } from './block.js';
+import { type Fingerprint, fingerprintOf, isSameFingerprint } from './fingerprint.js';
 import {
   batchIdIn,
   type EventSpan,
   eachFrame,
   eventIdIn,
+  eventIdsIn,
   eventsIn,
   type Frame,
   framed,
@@ -27,6 +33,7 @@ import {
   partsWithout,
   tenantIn,
 } from './frames.js';
+import type { EventsOfBatch } from './stored-events.js';
 
 export interface Identity {
   readonly tenant: string;
@@ -35,16 +42,18 @@ export interface Identity {
 
 /** What the warehouse is asked. All reject when it cannot be reached. */
 export interface StoredCopies {
-  /** How many events it has of each of these batches, in all shards; in their order. */
-  counts(batches: readonly Identity[]): Promise<readonly number[]>;
-  /** Their event_ids, each as often as it is there. */
-  eventIds(batches: readonly Identity[]): Promise<readonly (readonly string[])[]>;
+  /** What it has of each of these batches, in all shards; in their order. */
+  fingerprints(batches: readonly Identity[]): Promise<readonly Fingerprint[]>;
+  /** How often it has each of these events in its batch, in all shards; those that it has not are left out. In their order. */
+  eventCounts(questions: readonly EventsOfBatch[]): Promise<readonly ReadonlyMap<string, number>[]>;
 }
 
 /** How long the identity of a retry stays a suspect, in ms of the log's time. */
 export const suspectMs = 3_600_000;
 /** Identities that are remembered: about 150 bytes each. */
 const mostRemembered = 50_000;
+/** R6: events that are compared by their ids at a time, some 200 bytes each. One batch may have more. */
+const mostCompared = 20_000;
 
 export interface RetryGuard {
   /**
@@ -72,19 +81,76 @@ interface Copy {
   readonly message: number;
   readonly index: number;
   readonly frame: Frame;
-  /** Undefined when its fields cannot be told apart: L6 is for that. */
-  readonly events: EventSpan[] | undefined;
 }
 
 interface Suspect extends Identity {
   readonly copies: Copy[];
 }
 
-/** What becomes of a copy: events that are left out, all of them, or none. */
+/** What becomes of a copy: it is stored whole, or these events are left out. */
 type Verdict =
   | { readonly kind: 'whole' }
-  | { readonly kind: 'none' }
-  | { readonly kind: 'some'; readonly keep: boolean[] };
+  | { readonly kind: 'none'; readonly events: number }
+  | { readonly kind: 'some'; readonly events: readonly EventSpan[]; readonly keep: readonly boolean[] };
+
+const whole: Verdict = { kind: 'whole' };
+
+/**
+ * R4, without a look at single events. Undefined: that is not enough.
+ * @param there what the warehouse has of the batch
+ */
+function judgeByFingerprint(block: Block, copies: readonly Copy[], there: Fingerprint): Verdict[] | undefined {
+  // What most suspects are when clients do not number their sends: the only copy.
+  if (there.events === 0 && copies.length === 1) return [whole];
+  const verdicts: Verdict[] = [];
+  let known = there;
+  for (const { message, frame } of copies) {
+    const print = fingerprintOf(block.messages[message] as Uint8Array, frame);
+    // Its fields cannot be told apart: L6 is for that.
+    if (print === undefined || print.events === 0) verdicts.push(whole);
+    else if (known.events === 0) {
+      known = print;
+      verdicts.push(whole);
+    } else if (isSameFingerprint(known, print)) verdicts.push({ kind: 'none', events: print.events });
+    else return undefined;
+  }
+  return verdicts;
+}
+
+/**
+ * R4, event by event.
+ * @param stored how often the warehouse has the events of these copies
+ */
+function judgeByIds(block: Block, copies: readonly Copy[], stored: ReadonlyMap<string, number>): Verdict[] {
+  /** What is there, by event_id; grows with what is kept. */
+  const there = new Map(stored);
+  return copies.map(({ message, frame }): Verdict => {
+    const data = block.messages[message] as Uint8Array;
+    const events = eventsIn(data, frame);
+    if (events === undefined || events.length === 0) return whole;
+    const ids = events.map((event) => eventIdIn(data, event));
+    const left = new Map<string, number>();
+    const keep = ids.map((id) => {
+      const times = left.get(id) ?? there.get(id) ?? 0;
+      left.set(id, times - 1);
+      return times <= 0;
+    });
+    ids.forEach((id, i) => {
+      if (keep[i] === true) there.set(id, (there.get(id) ?? 0) + 1);
+    });
+    if (keep.every(Boolean)) return whole;
+    return keep.some(Boolean) ? { kind: 'some', events, keep } : { kind: 'none', events: events.length };
+  });
+}
+
+/** The ids of the events of these copies, each once. */
+function idsOf(block: Block, copies: readonly Copy[]): string[] {
+  const ids = new Set<string>();
+  for (const { message, frame } of copies) {
+    for (const id of eventIdsIn(block.messages[message] as Uint8Array, frame) ?? []) ids.add(id);
+  }
+  return [...ids];
+}
 
 export function retryGuard(stored: StoredCopies, most = mostRemembered): RetryGuard {
   /** Identity → the log's time until which it is a suspect, oldest first. */
@@ -165,73 +231,49 @@ export function retryGuard(stored: StoredCopies, most = mostRemembered): RetryGu
           suspect = { tenant, batchId, copies: [] };
           suspects.set(key, suspect);
         }
-        suspect.copies.push({ message, index, frame: { ...frame }, events: eventsIn(data, frame) });
+        suspect.copies.push({ message, index, frame: { ...frame } });
       });
     });
     return suspects;
   }
 
-  /** R3, R4. */
-  function judge(block: Block, suspect: Suspect, count: number, ids: readonly string[] | undefined): Verdict[] {
-    let there = count;
-    /** What is there, by event_id, once it has to be known. */
-    let byId: Map<string, number> | undefined;
-    const kept: [Uint8Array, EventSpan][] = [];
-    const countIds = (): Map<string, number> => {
-      const map = new Map<string, number>();
-      for (const id of ids ?? []) map.set(id, (map.get(id) ?? 0) + 1);
-      for (const [data, event] of kept) {
-        const id = eventIdIn(data, event);
-        map.set(id, (map.get(id) ?? 0) + 1);
-      }
-      return map;
-    };
-    return suspect.copies.map(({ message, events }): Verdict => {
-      const data = block.messages[message] as Uint8Array;
-      if (events === undefined) return { kind: 'whole' };
-      if (events.length <= there) return events.length === 0 ? { kind: 'whole' } : { kind: 'none' };
-      if (there === 0) {
-        there = events.length;
-        for (const event of events) kept.push([data, event]);
-        return { kind: 'whole' };
-      }
-      byId ??= countIds();
-      // A batch may name an event twice: of each id only as many are left out as are there.
-      const missing = new Map(byId);
-      const keep = events.map((event) => {
-        const id = eventIdIn(data, event);
-        const times = missing.get(id) ?? 0;
-        missing.set(id, times - 1);
-        return times <= 0;
-      });
-      events.forEach((event, i) => {
-        if (!keep[i]) return;
-        const id = eventIdIn(data, event);
-        byId?.set(id, (byId.get(id) ?? 0) + 1);
-        there++;
-      });
-      if (keep.every((kept) => !kept)) return { kind: 'none' };
-      return keep.every(Boolean) ? { kind: 'whole' } : { kind: 'some', keep };
-    });
-  }
-
+  /** R3. */
   async function verdicts(block: Block, suspects: readonly Suspect[]): Promise<[Copy, Verdict][]> {
-    const counts = await stored.counts(suspects);
-    const partly = suspects.filter((suspect, i) => {
-      const count = counts[i] ?? 0;
-      return count > 0 && suspect.copies.some(({ events }) => events !== undefined && events.length > count);
-    });
-    const ids = new Map<Suspect, readonly string[]>();
-    if (partly.length > 0) {
-      const named = await stored.eventIds(partly);
-      partly.forEach((suspect, i) => void ids.set(suspect, named[i] ?? []));
+    const prints = await stored.fingerprints(suspects);
+    const judged: [Copy, Verdict][] = [];
+    const settle = ({ copies }: Suspect, of: readonly Verdict[]): void => {
+      copies.forEach((copy, i) => void judged.push([copy, of[i] as Verdict]));
+    };
+    /** R6: those that must be compared event by event. */
+    let group: Suspect[] = [];
+    let questions: EventsOfBatch[] = [];
+    let events = 0;
+    const compare = async (): Promise<void> => {
+      const counts = await stored.eventCounts(questions);
+      group.forEach((suspect, i) => {
+        settle(suspect, judgeByIds(block, suspect.copies, counts[i] ?? new Map()));
+      });
+      group = [];
+      questions = [];
+      events = 0;
+    };
+    for (const [i, suspect] of suspects.entries()) {
+      const { tenant, batchId, copies } = suspect;
+      const there = prints[i] as Fingerprint;
+      const sure = judgeByFingerprint(block, copies, there);
+      if (sure !== undefined) settle(suspect, sure);
+      // Nothing of it is there: its copies in the block are all that there is to compare.
+      else if (there.events === 0) settle(suspect, judgeByIds(block, copies, new Map()));
+      else {
+        const eventIds = idsOf(block, copies);
+        group.push(suspect);
+        questions.push({ tenant, batchId, eventIds });
+        events += eventIds.length;
+        if (events >= mostCompared) await compare();
+      }
     }
-    return suspects.flatMap((suspect, i) => {
-      // What is told by id is told at one moment: so is the number.
-      const known = ids.get(suspect);
-      const judged = judge(block, suspect, known?.length ?? counts[i] ?? 0, known);
-      return suspect.copies.map((copy, k): [Copy, Verdict] => [copy, judged[k] as Verdict]);
-    });
+    if (group.length > 0) await compare();
+    return judged;
   }
 
   return {
@@ -293,16 +335,17 @@ function without(block: Block, left: readonly (readonly [Copy, Verdict])[]): Blo
     }
     let from = 0;
     let first = 0;
-    for (const [index, [{ frame, events }, verdict]] of [...cut].sort(([a], [b]) => a - b)) {
+    for (const [index, [{ frame }, verdict]] of [...cut].sort(([a], [b]) => a - b)) {
+      if (verdict.kind === 'whole') continue;
       add(data.subarray(from, frame.from), first);
-      const all = events?.length ?? 0;
       let stays = 0;
-      if (verdict.kind === 'some' && events !== undefined) {
-        stays = verdict.keep.filter(Boolean).length;
-        add(framed(partsWithout(data, frame, events, (i) => verdict.keep[i] !== true)), index);
-      }
+      if (verdict.kind === 'some') {
+        const { events, keep } = verdict;
+        stays = keep.filter(Boolean).length;
+        add(framed(partsWithout(data, frame, events, (i) => keep[i] !== true)), index);
+        duplicate += events.length - stays;
+      } else duplicate += verdict.events;
       rows -= frame.events - stays;
-      duplicate += all - stays;
       from = frame.to;
       first = index + 1;
     }

@@ -12,7 +12,9 @@ export interface Column {
   readonly select: string;
 }
 
-export const quote = (text: string): string => `'${text.replace(/\\/g, '\\\\').replace(/'/g, "\\'")}'`;
+/** A string literal. NUL is escaped, too: to the embedded engine it would be the end of the statement. */
+export const quote = (text: string): string =>
+  `'${text.replace(/\\/g, '\\\\').replace(/'/g, "\\'").replaceAll('\0', '\\0')}'`;
 
 const scalarTypes: Readonly<Record<Exclude<Kind, 'enum' | 'message'>, string>> = {
   string: 'String',
