@@ -3,21 +3,19 @@
  *
  *   V1 As in audit.ts, the ends of the streams are taken before the warehouse is asked.
  *   V2 A copy's events have rows in the block that its message belongs to, or are dead letters, or are duplicates.
- *   V3 Duplicates are only what is stored by another copy: the batch has at least as many rows, in all shards, as the copy has
- *      events.
- *   V4 No event of a batch has two rows, unless the client itself put one event_id twice into it.
+ *   V3 Duplicates are only what is stored by another copy: each event of a copy has a row under its batch id, in whatever shard, or is
+ *      a dead letter. By event_id: a batch id that was used for other events has as many rows.
+ *   V4 No event of a batch has two rows, unless the client itself put one event_id twice into a copy.
  */
-import { fromBinary } from '@bufbuild/protobuf';
-import type { JetStreamManager } from '@nats-io/jetstream';
-import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { generationOf } from '../lib/log-streams.js';
 import { streamInfo } from '../lib/stream-info.js';
 import { shardStream } from '../lib/subjects.js';
 import { type AuditOptions, emptyLedger, type Fault, type Ledger, mostFaults } from './audit.js';
+import { compareCopies, copiesIn, excused, type LoadedCopy, mostEvents, someOf } from './compared-copies.js';
 import { isStreamMissing } from './fetch.js';
-import { type BatchTotal, mostNames, type StoredRows } from './ledger-sink.js';
+import { keyOf } from './frames.js';
+import { mostNames, type StoredRows } from './ledger-sink.js';
 import { scanLog } from './log-scan.js';
-import { framesOf, type StoredFrame } from './stored-frames.js';
 
 export interface TenantAudit {
   readonly tenant: string;
@@ -27,11 +25,6 @@ export interface TenantAudit {
   readonly difference: number;
   readonly faultCount: number;
   readonly faults: readonly Fault[];
-}
-
-/** A copy of a batch in the log. */
-interface Copy extends StoredFrame {
-  readonly sequence: number;
 }
 
 /** Audits one tenant. Rejects when log or warehouse cannot be read. */
@@ -84,23 +77,22 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
       }
     };
 
-    const settle = async (batch: readonly Copy[]): Promise<void> => {
+    const settle = async (batch: readonly LoadedCopy[]): Promise<void> => {
       const loaded = batch.filter(({ sequence }) => sequence <= hi);
       const ids = [...new Set(loaded.map(({ batchId }) => batchId))].map((batchId) => ({ tenant, batchId }));
       const byId = new Map<string, StoredRows[]>();
-      const totals = new Map<string, BatchTotal>();
       for (let i = 0; i < ids.length; i += mostNames) {
-        const some = ids.slice(i, i + mostNames);
-        for (const row of await sink.rowsOf(some)) byId.set(row.batchId, [...(byId.get(row.batchId) ?? []), row]);
-        for (const found of await sink.totalsOf(some)) totals.set(found.batchId, found);
+        for (const row of await sink.rowsOf(ids.slice(i, i + mostNames))) {
+          byId.set(row.batchId, [...(byId.get(row.batchId) ?? []), row]);
+        }
       }
+      const compared = await compareCopies({ jsm, sink, stream }, loaded);
       for (const copy of batch) {
         total.accepted += copy.events;
         if (copy.sequence > hi) {
           total.inFlight += copy.events;
           continue;
         }
-        const all = totals.get(copy.batchId);
         const letter = dead.of(shard, generation, copy.sequence, copy.index);
         const aside = Math.min(letter?.events ?? 0, copy.events);
         // V2. A block's rows of one batch may differ in their attempt: one entry each.
@@ -116,7 +108,8 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
           stored += taken;
         }
         const rest = copy.events - aside - stored;
-        const lost = Math.max(0, copy.events - aside - (all?.rows ?? 0)); // V3
+        const missing = compared.missing(copy);
+        const lost = Math.max(0, missing.length - excused(dead, { shard, generation }, copy)); // V3
         total.stored += stored;
         total.dead += aside;
         total.duplicate += rest - Math.min(rest, lost);
@@ -128,17 +121,19 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
             lo: copy.sequence,
             hi: copy.sequence,
             difference: lost,
-            message: `batch ${copy.batchId} (attempt ${copy.attempt}) has ${copy.events} events, but ${all?.rows ?? 0} rows: ${lost} are lost`,
+            message:
+              `batch ${copy.batchId} (attempt ${copy.attempt}) has ${copy.events} events, of which ${lost} are lost: ${someOf(missing)}` +
+              (compared.totals.has(keyOf(tenant, copy.batchId)) ? '; the id has other rows' : ''),
           });
         }
       }
       // V4
       const told = new Set<string>();
       for (const copy of loaded) {
-        const all = totals.get(copy.batchId);
+        const all = compared.totals.get(keyOf(tenant, copy.batchId));
         if (all === undefined || all.rows === all.distinct || told.has(copy.batchId)) continue;
         told.add(copy.batchId);
-        const doubled = all.rows - all.distinct - (await repeatedIn(jsm, stream, copy));
+        const doubled = compared.doubled({ tenant, batchId: copy.batchId });
         if (doubled <= 0) continue;
         doubledBatches.add(copy.batchId);
         const rows = byId.get(copy.batchId) ?? [];
@@ -156,7 +151,8 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
       if (next !== undefined) close(next.sequence);
     };
 
-    let held: Copy[] = [];
+    let held: LoadedCopy[] = [];
+    let events = 0;
     await scanLog({
       nc,
       jsm,
@@ -167,26 +163,19 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
       log,
       async onMessage({ sequence, data }) {
         options.progress(`${stream}: message ${sequence.toLocaleString('en')} of ${last.toLocaleString('en')}`);
-        for (const frame of framesOf(data)) {
-          if (frame.tenant !== tenant) continue;
+        for (const copy of copiesIn(sequence, data, tenant)) {
           copies++;
-          held.push({ ...frame, sequence });
+          events += copy.events;
+          held.push(copy);
         }
-        if (held.length < mostNames) return;
+        if (held.length < mostNames && events < mostEvents) return;
         await settle(held);
         held = [];
+        events = 0;
       },
     });
     await settle(held);
     close(Number.POSITIVE_INFINITY);
   }
   return { tenant, total, copies, difference, faultCount, faults };
-}
-
-/** Events of a copy whose event_id another event of it has too. */
-async function repeatedIn(jsm: JetStreamManager, stream: string, copy: Copy): Promise<number> {
-  const message = await jsm.direct.getMessage(stream, { seq: copy.sequence });
-  if (message === null) return 0;
-  const { events } = fromBinary(StoredBatchSchema, message.data.subarray(copy.from, copy.to));
-  return events.length - new Set(events.map(({ eventId }) => eventId)).size;
 }

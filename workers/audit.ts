@@ -13,6 +13,8 @@
  *   U5 Messages above the last block are in flight. Messages that are in no block, or that left the log before a block had
  *      them, are a fault.
  *   U6 `_dead` events are in the dead-letter stream, as long as their messages are in the log.
+ *   U7 What a block left out as duplicates is stored: where `_duplicate` is above 0, each event of the messages that are in the log has
+ *      a row under its batch id, or is a dead letter. Counts cannot tell: a batch id that was used for other events has as many.
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
@@ -21,6 +23,7 @@ import { generationOf } from '../lib/log-streams.js';
 import { streamInfo } from '../lib/stream-info.js';
 import { shardStream } from '../lib/subjects.js';
 import { contentOf } from './block.js';
+import { leftOutCheck, someOf } from './compared-copies.js';
 import type { DeadLedger } from './dead-scan.js';
 import { isStreamMissing } from './fetch.js';
 import type { BlockGroup, LedgerSink, StoredBlock } from './ledger-sink.js';
@@ -197,6 +200,8 @@ async function auditShard(
   /** Of the current block: events in its messages, and how many messages were seen. */
   let events = 0;
   let seen = 0;
+  /** U7: copies of the current block that are to be compared, and events of it that were left out and are nowhere. */
+  const left = leftOutCheck(options, { ...at, stream });
 
   const finish = async (block: StoredBlock): Promise<void> => {
     sums.blocks++;
@@ -259,6 +264,22 @@ async function auditShard(
       });
     }
     const letters = dead.between(shard, generation, block.lo, block.hi);
+    // U7. What U3 tells is not told twice, nor what U6 does.
+    const told =
+      (whole ? Math.max(0, events - stored()) : Math.max(0, block.accepted - rows)) +
+      Math.max(0, block.dead - (letters ?? 0));
+    const lost = await left.finish();
+    if (lost.events > told && (await ask()) <= lost.lo) {
+      fault({
+        ...place,
+        lo: lost.lo,
+        hi: lost.hi,
+        difference: lost.events - told,
+        message:
+          `${count(lost.events)} events were left out as duplicates and are not stored, e.g. ${someOf(lost.eventIds)} of batch ` +
+          `${lost.batchId}: other events are stored under this id`,
+      });
+    }
     if (letters !== undefined && letters < block.dead) {
       const message = `it left out ${count(block.dead)} events as dead letters, of which the dead-letter stream has ${count(letters)}`;
       // U6; older ones an operator may have dealt with and removed.
@@ -389,6 +410,7 @@ async function auditShard(
         tellOrphan();
         events += held;
         seen++;
+        if (current.duplicate > 0) await left.add(sequence, data);
       },
     });
     tellOrphan();

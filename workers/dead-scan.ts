@@ -8,6 +8,7 @@ import { deadLetterOf, type DeadLetter as Letter } from '../lib/dead-letters.js'
 import { streamInfo } from '../lib/stream-info.js';
 import { deadStream } from '../lib/subjects.js';
 import { isStreamMissing } from './fetch.js';
+import { keyOf } from './frames.js';
 
 /** A batch, or a whole message, that was set aside. */
 export interface DeadLetter extends Omit<Letter, 'bytes'> {
@@ -79,6 +80,8 @@ export interface DeadLedger {
   between(shard: number, generation: string, lo: number, hi: number): number | undefined;
   /** Of one batch. */
   of(shard: number, generation: string, sequence: number, index: number): DeadPlace | undefined;
+  /** Most events that were set aside of one copy of this batch; 0 when none was. */
+  eventsOf(tenant: string, batchId: string): number;
   /** All, each copy once. */
   readonly letters: number;
 }
@@ -96,11 +99,12 @@ const mostLetters = 200_000;
 /** Reads the whole stream into memory, without the bytes of the letters. */
 export async function readDeadLedger(options: Omit<DeadScanOptions, 'most' | 'onLetter'>): Promise<DeadLedger> {
   const shards = new Map<string, Map<string, DeadPlace>>();
+  const batches = new Map<string, number>();
   let letters = 0;
   const all = await scanDead({
     ...options,
     most: mostLetters,
-    onLetter({ shard, generation, sequence, index, reason, events }) {
+    onLetter({ shard, generation, sequence, index, reason, events, tenant, batchId }) {
       const key = `${shard} ${generation}`;
       const places = shards.get(key) ?? new Map<string, DeadPlace>();
       shards.set(key, places);
@@ -108,6 +112,8 @@ export async function readDeadLedger(options: Omit<DeadScanOptions, 'most' | 'on
       if (places.has(place)) return;
       letters++;
       places.set(place, { sequence, index, events, reason: reason.slice(0, 200) });
+      const batch = keyOf(tenant, batchId);
+      batches.set(batch, Math.max(events, batches.get(batch) ?? 0));
     },
   });
   const sorted = new Map([...shards].map(([key, places]) => [key, [...places.values()].sort(bySequence)] as const));
@@ -122,6 +128,7 @@ export async function readDeadLedger(options: Omit<DeadScanOptions, 'most' | 'on
       }
       return sum;
     },
+    eventsOf: (tenant, batchId) => batches.get(keyOf(tenant, batchId)) ?? 0,
     of: (shard, generation, sequence, index) => shards.get(`${shard} ${generation}`)?.get(`${sequence} ${index}`),
   };
 }

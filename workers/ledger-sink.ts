@@ -2,9 +2,11 @@
  * What the warehouse says of blocks and batches, for those who check it against the log (audit, where, batch status). Read in
  * pages, so that memory is bounded however long the history is.
  */
+import { type Fingerprint, fingerprintFacts, fingerprintFrom } from './fingerprint.js';
 import { tableName } from './loader-sink.js';
 import { quote } from './schema/columns.js';
 import { readingSettings, type TableTarget } from './schema/index.js';
+import { type EventPlace, type EventsOfBatch, eventCounts, eventPlaces } from './stored-events.js';
 import type { Warehouse } from './warehouse.js';
 
 /** The blocks of one shard and stream generation. */
@@ -58,6 +60,7 @@ export interface BatchTotal extends BatchName {
   readonly rows: number;
   /** Event ids among them. */
   readonly distinct: number;
+  readonly print: Fingerprint;
   /** Attempts that have rows, ascending. */
   readonly attempts: readonly number[];
   /** By the gateway's clock, ms since 1970; of the first copy that has rows. */
@@ -77,10 +80,16 @@ export interface LedgerSink {
   blocks(group: BlockGroup): AsyncGenerator<StoredBlock>;
   /** One block again. */
   block(of: Pick<StoredBlock, 'generation' | 'shard' | 'day' | 'block'>): Promise<StoredBlock | undefined>;
+  /** The block that has this message of the log. */
+  blockWith(generation: string, shard: number, sequence: number): Promise<StoredBlock | undefined>;
   /** Where the events of these batches are, in all shards. At most {@link mostNames}. */
   rowsOf(names: readonly BatchName[]): Promise<StoredRows[]>;
   /** Rows and event ids of each of these batches, over all shards; those without rows are left out. */
   totalsOf(names: readonly BatchName[]): Promise<BatchTotal[]>;
+  /** How often each of these events is stored in its batch, over all shards. In the order of the questions. */
+  eventCounts(questions: readonly EventsOfBatch[]): Promise<ReadonlyMap<string, number>[]>;
+  /** Where events of one batch are, over all shards. */
+  eventPlaces(question: EventsOfBatch): Promise<EventPlace[]>;
   /** Batches that hold an event of this id in one day. At most 100 rows. */
   eventsOn(day: string, eventId: string, tenant: string | undefined): Promise<StoredRows[]>;
   /** Days of the table, newest first. */
@@ -118,19 +127,19 @@ export function ledgerSink(warehouse: Warehouse, target: TableTarget): LedgerSin
   const ask = <T>(query: string, parameters: Record<string, unknown> = {}): Promise<T[]> =>
     warehouse.rows<T>(query, parameters, readingSettings(target));
 
-  const page = async (
-    group: Pick<BlockGroup, 'generation' | 'shard'>,
-    after: number,
-    upTo: number,
+  const blocksWhere = async (
+    { generation, shard }: Pick<BlockGroup, 'generation' | 'shard'>,
+    condition: string,
+    parameters: Record<string, unknown>,
   ): Promise<StoredBlock[]> => {
     const rows = await ask<Texts<Omit<StoredBlock, 'generation' | 'shard'>>>(
       `SELECT ${blockFacts} FROM ${table} WHERE _stream = {stream:String} AND _shard = {shard:UInt32} AND ` +
-        '_block > {after:UInt64} AND _block <= {upTo:UInt64} GROUP BY _block, _day ORDER BY _block, _day',
-      { stream: group.generation, shard: group.shard, after, upTo },
+        `${condition} GROUP BY _block, _day ORDER BY _block, _day`,
+      { stream: generation, shard, ...parameters },
     );
     return rows.map((row) => ({
-      generation: group.generation,
-      shard: group.shard,
+      generation,
+      shard,
       day: row.day,
       block: Number(row.block),
       lo: Number(row.lo),
@@ -142,6 +151,8 @@ export function ledgerSink(warehouse: Warehouse, target: TableTarget): LedgerSin
       torn: row.torn === '1',
     }));
   };
+  const page = (group: Pick<BlockGroup, 'generation' | 'shard'>, after: number, upTo: number): Promise<StoredBlock[]> =>
+    blocksWhere(group, '_block > {after:UInt64} AND _block <= {upTo:UInt64}', { after, upTo });
   const rowsFrom = (rows: Texts<StoredRows>[]): StoredRows[] =>
     rows.map(({ tenant, batchId, generation, day, ...numbers }) => ({
       tenant,
@@ -184,6 +195,13 @@ export function ledgerSink(warehouse: Warehouse, target: TableTarget): LedgerSin
       return (await page(of, of.block - 1, of.block)).find(({ day }) => day === of.day);
     },
 
+    async blockWith(generation, shard, sequence) {
+      const found = await blocksWhere({ generation, shard }, '_lo <= {at:UInt64} AND _hi >= {at:UInt64}', {
+        at: sequence,
+      });
+      return found[0];
+    },
+
     async rowsOf(names) {
       if (names.length === 0) return [];
       if (names.length > mostNames) throw new RangeError(`${names.length} names; at most ${mostNames} at a time`);
@@ -199,19 +217,23 @@ export function ledgerSink(warehouse: Warehouse, target: TableTarget): LedgerSin
       if (names.length === 0) return [];
       if (names.length > mostNames) throw new RangeError(`${names.length} names; at most ${mostNames} at a time`);
       const rows = await ask<Record<string, string> & { attempts: number[] }>(
-        'SELECT tenant, batch_id AS batchId, toString(count()) AS rows, toString(uniqExact(event_id)) AS distinct, ' +
+        `SELECT tenant, batch_id AS batchId, ${fingerprintFacts}, toString(uniqExact(event_id)) AS distinct, ` +
           'arraySort(groupUniqArray(_attempt)) AS attempts, toString(toUnixTimestamp64Milli(min(received_at))) AS receivedAtMs ' +
           `FROM ${table} WHERE _batch IN (${names.map(hashOf).join(', ')}) GROUP BY tenant, batch_id`,
       );
       return rows.map((row) => ({
         tenant: row.tenant ?? '',
         batchId: row.batchId ?? '',
-        rows: Number(row.rows),
+        rows: Number(row.events),
         distinct: Number(row.distinct),
+        print: fingerprintFrom({ events: row.events ?? '', sum3: row.sum3 ?? '', sum2: row.sum2 ?? '' }),
         attempts: row.attempts,
         receivedAtMs: Number(row.receivedAtMs),
       }));
     },
+
+    eventCounts: (questions) => eventCounts(ask, table, questions),
+    eventPlaces: (question) => eventPlaces(ask, table, question),
 
     async eventsOn(day, eventId, tenant) {
       return rowsFrom(

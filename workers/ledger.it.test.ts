@@ -1,146 +1,23 @@
-/**
- * The ledger (audit.ts, audit-tenant.ts) and the search (where.ts) on a real log and the real engine: they come out even when
- * all is well, also while events flow, and they see every kind of damage.
- */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
-import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jetstream';
+import { jetstream } from '@nats-io/jetstream';
 import { headers } from '@nats-io/nats-core';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { decodeAnswer, encodeQuestion } from '../lib/batch-status.js';
-import { clickhouseClientOptions, resolveOptions, testEnvironment } from '../lib/config/index.js';
 import { silentLog } from '../lib/log.js';
-import { ensureShards, generationOf } from '../lib/log-streams.js';
+import { generationOf } from '../lib/log-streams.js';
 import { batchStatusSubject, batchSubject, shardStream } from '../lib/subjects.js';
 import { seededRandom } from '../lib/testing/batches.js';
-import { type TestClickHouse, withClickHouse } from '../lib/testing/clickhouse.js';
-import { type TestNats, withNats } from '../lib/testing/nats.js';
-import { type Audit, type AuditOptions, audit } from './audit.js';
-import { auditTenant, type TenantAudit } from './audit-tenant.js';
+import type { Audit } from './audit.js';
+import type { TenantAudit } from './audit-tenant.js';
 import { serveBatchStatus } from './batch-status.js';
-import { eventsTable, prepareTable } from './connect.js';
-import { readDeadLedger } from './dead-scan.js';
 import { eraseUser } from './erase.js';
 import { ledgerSink } from './ledger-sink.js';
-import { type BlockConstants, blockName, insertStatement, type TableTarget } from './schema/index.js';
+import { type BlockConstants, blockName, insertStatement } from './schema/index.js';
+import { endScenes, withScene } from './testing/ledger-scene.js';
 import { publishStored, type Stored, storedPayload } from './testing/payloads.js';
-import { startWorkerProcess, type WorkerProcess } from './testing/worker-process.js';
-import { connectWarehouse, type Warehouse } from './warehouse.js';
-import { type Whereabouts, where } from './where.js';
+import type { Whereabouts } from './where.js';
 
-const MiB = 1024 ** 2;
-
-interface Scene {
-  readonly nats: TestNats;
-  readonly clickhouse: TestClickHouse;
-  readonly warehouse: Warehouse;
-  readonly jsm: JetStreamManager;
-  readonly target: TableTarget;
-  /** Its name. */
-  readonly table: string;
-  readonly audit: () => Promise<Audit>;
-  readonly auditTenant: (tenant: string) => Promise<TenantAudit>;
-  /** A statement of somebody who should not. */
-  readonly tamper: (statement: string) => Promise<void>;
-  readonly where: (id: string) => Promise<Whereabouts>;
-  worker(): Promise<WorkerProcess>;
-  /** A command, by the file that it is. */
-  run(main: string, args: readonly string[]): Promise<{ code: number; out: string; err: string }>;
-}
-
-/** One engine for all of them; each test has a database of its own. */
-let endEngine = (): void => {};
-let engineEnded: Promise<void> = Promise.resolve();
-let engine: Promise<TestClickHouse> | undefined;
-
-function sharedClickHouse(): Promise<TestClickHouse> {
-  engine ??= new Promise((resolve, reject) => {
-    engineEnded = withClickHouse(async (clickhouse) => {
-      resolve(clickhouse);
-      await new Promise<void>((end) => {
-        endEngine = end;
-      });
-    });
-    engineEnded.catch(reject);
-  });
-  return engine;
-}
-
-test.after(async () => {
-  endEngine();
-  await engineEnded;
-});
-
-let scenes = 0;
-
-async function withScene(shards: number, use: (scene: Scene) => Promise<void>): Promise<void> {
-  const clickhouse = await sharedClickHouse();
-  await withNats(async (nats) => {
-    const database = `ledger_${++scenes}`;
-    const target = eventsTable(database);
-    const warehouse = connectWarehouse(
-      resolveOptions(clickhouseClientOptions, { clickhouseUrl: clickhouse.url }, {}),
-      silentLog,
-    );
-    try {
-      await prepareTable(warehouse, target);
-      await ensureShards(nats.nc, { shards, replicas: 1, maxBytes: 64 * MiB });
-      const jsm = await jetstreamManager(nats.nc);
-      const sink = ledgerSink(warehouse, target);
-      const options = async (tenant?: string): Promise<AuditOptions> => ({
-        nc: nats.nc,
-        jsm,
-        sink,
-        shards,
-        dead: await readDeadLedger({ nc: nats.nc, jsm, tenant }),
-        retention: false,
-        progress: () => undefined,
-        log: silentLog,
-      });
-      await use({
-        nats,
-        clickhouse,
-        warehouse,
-        jsm,
-        target,
-        table: `${database}.events`,
-        audit: async () => audit(await options()),
-        auditTenant: async (tenant) => auditTenant(await options(tenant), tenant),
-        where: async (id) => where({ ...(await options()), tenants: ['acme'], oneTenant: true }, id),
-        tamper: (statement) => warehouse.command(statement, { settings: { mutations_sync: 2 } }),
-        worker: () =>
-          startWorkerProcess({
-            natsUrl: nats.url,
-            clickhouseUrl: clickhouse.url,
-            clickhouseDatabase: database,
-            blockDelay: '50ms',
-          }),
-        async run(main, args) {
-          const file = fileURLToPath(new URL(main, import.meta.url));
-          const addresses = ['--nats-url', nats.url, '--clickhouse-url', clickhouse.url];
-          const child = spawn(
-            process.execPath,
-            ['--import', 'tsx', file, ...addresses, '--clickhouse-database', database, ...args],
-            { stdio: ['ignore', 'pipe', 'pipe'], env: testEnvironment() },
-          );
-          let [out, err] = ['', ''];
-          child.stdout.on('data', (chunk) => {
-            out += String(chunk);
-          });
-          child.stderr.on('data', (chunk) => {
-            err += String(chunk);
-          });
-          const [code] = await once(child, 'close');
-          return { code: code as number, out, err };
-        },
-      });
-    } finally {
-      await warehouse.close();
-    }
-  });
-}
+test.after(endScenes);
 
 const even = ({ difference, faultCount, faults }: Audit | TenantAudit): void =>
   assert.equal({ difference, faultCount, faults }, { difference: 0, faultCount: 0, faults: [] });

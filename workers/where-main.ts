@@ -24,7 +24,7 @@ const maxIdBytes = 64;
 
 const time = (ms: number | undefined): string => (ms === undefined ? 'at a time unknown' : new Date(ms).toISOString());
 
-const blockText = (row: StoredRows): string =>
+const blockText = (row: Pick<StoredRows, 'block' | 'shard' | 'lo' | 'hi' | 'generation' | 'day'>): string =>
   `block ${row.block} of shard ${row.shard} (messages ${row.lo} to ${row.hi} of stream ${row.generation}, day ${row.day})`;
 
 function copyText(copy: JudgedCopy): string[] {
@@ -32,7 +32,12 @@ function copyText(copy: JudgedCopy): string[] {
   const state = {
     stored: () =>
       `stored: ${copy.rows?.rows} row${copy.rows?.rows === 1 ? '' : 's'} in ${copy.rows === undefined ? '' : blockText(copy.rows)}`,
-    duplicate: () => 'left out as a duplicate: another copy of the batch is stored',
+    duplicate: () =>
+      `left out as a duplicate: another copy of the batch, with the same event_id${copy.elsewhere === 1 ? '' : 's'}, is stored` +
+      (copy.storedBy === undefined ? '' : ` in ${blockText(copy.storedBy)}`),
+    'wrongly left out': () =>
+      `left out as a duplicate, and not stored: the rows of batch ${copy.batchId} are other events. A loader of an older version did ` +
+      'this to a batch id that was used again. Publish these events again, under another batch id',
     dead: () => `dead-lettered: ${copy.reason}`,
     'in flight': () => 'in the log, not in the warehouse yet',
     gone: () => 'loaded, but without a row now: erased since (`sluice erase`), or lost: `sluice audit` tells which',
@@ -44,6 +49,12 @@ function copyText(copy: JudgedCopy): string[] {
     `  ${state}`,
     ...(copy.state === 'stored' && copy.reason !== undefined
       ? [`  some of its events are dead-lettered: ${copy.reason}`]
+      : []),
+    ...(copy.state === 'stored' && copy.elsewhere > 0
+      ? [`  ${copy.elsewhere} of its events are left out as duplicates: another copy of the batch has stored them`]
+      : []),
+    ...(copy.state !== 'dead' && copy.state !== 'in flight' && copy.missing.length > 0 && copy.eventIndex === undefined
+      ? [`  not stored: ${copy.missing.join(', ')}${copy.missing.length < 10 ? '' : ' …'}`]
       : []),
   ];
 }
@@ -76,6 +87,9 @@ function unknownText(id: string, tenant: string, day: string): string[] {
 function textOf(found: Whereabouts, tenant: string, day: string): string[] {
   if (found.kind === 'unknown') return unknownText(found.id, tenant, day);
   return [
+    ...(found.contents > 1
+      ? [`batch id ${found.id} holds ${found.contents} different sets of events; they are told apart by event_id`]
+      : []),
     ...found.copies.flatMap(copyText),
     ...found.rows.flatMap(rowText),
     ...found.dead.flatMap(letterText),

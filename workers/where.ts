@@ -1,7 +1,8 @@
 /**
  * What became of one event or batch: every copy that the log still has, the rows in the warehouse, the dead letters. Reads only.
  *
- * The log is read first and the warehouse afterwards: what is loaded and trimmed in between is then found there.
+ * The log is read first and the warehouse afterwards: what is loaded and trimmed in between is then found there. Copies are judged by
+ * their event_ids (copy-fates.ts): a batch id may have been used for other events.
  */
 import { fromBinary } from '@bufbuild/protobuf';
 import { timestampMs } from '@bufbuild/protobuf/wkt';
@@ -12,11 +13,14 @@ import type { Log } from '../lib/log.js';
 import { generationOf } from '../lib/log-streams.js';
 import { streamInfo } from '../lib/stream-info.js';
 import { shardStream } from '../lib/subjects.js';
+import { fatesOf } from './copy-fates.js';
 import { type DeadLetter, scanDead } from './dead-scan.js';
 import { isStreamMissing } from './fetch.js';
+import { type Fingerprint, fingerprintOf } from './fingerprint.js';
 import { keyOf } from './frames.js';
 import { type BatchName, type LedgerSink, mostNames, type StoredRows } from './ledger-sink.js';
 import { scanLog } from './log-scan.js';
+import type { EventPlace } from './stored-events.js';
 import { framesOf } from './stored-frames.js';
 
 /** One copy of a batch in the log. */
@@ -35,21 +39,33 @@ export interface LogCopy extends BatchName {
   readonly receivedAtMs: number | undefined;
   /** By JetStream's clock. */
   readonly loggedAtMs: number;
+  /** Where its fields begin and end in the message. */
+  readonly from: number;
+  readonly to: number;
+  /** Undefined when its fields cannot be told apart. */
+  readonly print: Fingerprint | undefined;
 }
 
 /**
  * - `stored`: its events are rows of its block; those that a reason is given for are dead letters
- * - `duplicate`: left out, because another copy of the batch is stored
+ * - `duplicate`: left out, because another copy of the batch with the same events is stored
+ * - `wrongly left out`: left out as a duplicate, though the rows of the batch id are other events: what loaders did that compared
+ *   numbers of events alone
  * - `dead`: all of it is set aside, see the reason
  * - `in flight`: in the log, not loaded yet
  * - `gone`: loaded, and neither it nor another copy has rows: erased since, or lost
  */
-export type CopyState = 'stored' | 'duplicate' | 'dead' | 'in flight' | 'gone';
+export type CopyState = 'stored' | 'duplicate' | 'wrongly left out' | 'dead' | 'in flight' | 'gone';
 
 export interface JudgedCopy extends LogCopy {
   readonly state: CopyState;
   /** Rows of the copy, where it is stored. */
   readonly rows: StoredRows | undefined;
+  /** Its events, of those that were asked for, that another copy of the batch has stored; and where the first of them is. */
+  readonly elsewhere: number;
+  readonly storedBy: EventPlace | undefined;
+  /** Some of its events that are not stored. */
+  readonly missing: readonly string[];
   readonly reason: string | undefined;
 }
 
@@ -59,6 +75,8 @@ export interface Whereabouts {
   readonly id: string;
   readonly kind: 'batch' | 'event' | 'unknown';
   readonly copies: readonly JudgedCopy[];
+  /** Different sets of events that the copies of the batch hold: more than 1 when its id was used again. */
+  readonly contents: number;
   /** Rows whose message has left the log; those of `copies` are there. */
   readonly rows: readonly StoredRows[];
   /** Dead letters whose message has left the log. */
@@ -85,6 +103,8 @@ export interface WhereOptions {
 /** Copies that are told. */
 const mostCopies = 1_000;
 const mostLetters = 1_000_000;
+/** Events of a copy that are named as missing. */
+const mostMissing = 10;
 
 const nameOf = ({ tenant, batchId }: BatchName): string => keyOf(tenant, batchId);
 
@@ -114,36 +134,34 @@ export async function where(options: WhereOptions, id: string): Promise<Whereabo
   }
   const groups = await sink.groups();
   const judged = isBatch ? copies.filter(({ batchId }) => batchId === id) : copies;
-  const told = new Set<StoredRows>();
-  const result = judged.map((copy): JudgedCopy => {
+  const fates = await fatesOf(options, judged, isBatch ? undefined : id);
+  const result: JudgedCopy[] = [];
+  for (const copy of judged) {
+    const { known, own, elsewhere, storedBy, missing } = fates.of(copy);
     const letter = letters.find(
       ({ shard, generation, sequence, index }) =>
         shard === copy.shard && generation === copy.generation && sequence === copy.sequence && index === copy.index,
     );
     const hi = groups.find(({ shard, generation }) => shard === copy.shard && generation === copy.generation)?.hi ?? 0;
-    const own = found.find(
-      (row) =>
-        nameOf(row) === nameOf(copy) &&
-        row.shard === copy.shard &&
-        row.generation === copy.generation &&
-        row.attempt === copy.attempt &&
-        row.lo <= copy.sequence &&
-        copy.sequence <= row.hi &&
-        !told.has(row),
-    );
-    if (own !== undefined) told.add(own);
-    const state: CopyState =
-      own !== undefined
-        ? 'stored'
-        : letter !== undefined
-          ? 'dead'
-          : copy.sequence > hi
-            ? 'in flight'
-            : found.some((row) => nameOf(row) === nameOf(copy))
-              ? 'duplicate'
-              : 'gone';
-    return { ...copy, state, rows: own, reason: letter?.reason };
-  });
+    const state = async (): Promise<CopyState> => {
+      if (own !== undefined) return 'stored';
+      if (letter !== undefined) return 'dead';
+      if (copy.sequence > hi) return 'in flight';
+      if (!known) return found.some((row) => nameOf(row) === nameOf(copy)) ? 'duplicate' : 'gone';
+      if (missing.length === 0 && elsewhere > 0) return 'duplicate';
+      return (await hasLeftOut(sink, copy)) ? 'wrongly left out' : 'gone';
+    };
+    const some = missing.slice(0, mostMissing);
+    result.push({
+      ...copy,
+      state: await state(),
+      rows: own,
+      elsewhere,
+      storedBy,
+      missing: some,
+      reason: letter?.reason,
+    });
+  }
   const dead = letters
     .filter((letter) => !isBatch || letter.batchId === id || letter.batchId === '')
     .filter(
@@ -156,9 +174,22 @@ export async function where(options: WhereOptions, id: string): Promise<Whereabo
             copy.index === letter.index,
         ),
     );
-  const rest = found.filter((row) => !told.has(row));
+  const rest = found.flatMap((row) => {
+    const rows = row.rows - fates.taken(row);
+    return rows > 0 ? [{ ...row, rows }] : [];
+  });
   const kind = isBatch ? 'batch' : result.length + rest.length + dead.length > 0 ? 'event' : 'unknown';
-  return { id, kind, copies: result, rows: rest, dead, more };
+  const contents = isBatch ? new Set(judged.map(({ tenant, print }) => `${tenant} ${JSON.stringify(print)}`)).size : 1;
+  return { id, kind, copies: result, contents, rows: rest, dead, more };
+}
+
+/**
+ * Whether the block of a copy has left out duplicates, and no row of it was erased since: then an event of it that is not stored was
+ * taken for a duplicate. Erasure empties the log of all that was loaded, so it is not that either.
+ */
+async function hasLeftOut(sink: LedgerSink, { generation, shard, sequence }: LogCopy): Promise<boolean> {
+  const block = await sink.blockWith(generation, shard, sequence);
+  return block !== undefined && block.duplicate > 0 && block.rows === block.accepted;
 }
 
 /** Copies of the batch of this id, and of those that hold an event of this id. */
@@ -198,7 +229,7 @@ async function copiesOf(options: WhereOptions, id: string): Promise<{ copies: Lo
             more = true;
             return;
           }
-          const { tenant, batchId, index, attempt, events } = frame;
+          const { tenant, batchId, index, attempt, events, from, to } = frame;
           copies.push({
             tenant,
             batchId,
@@ -212,6 +243,9 @@ async function copiesOf(options: WhereOptions, id: string): Promise<{ copies: Lo
             eventIndex: batchId === id ? undefined : asEvent,
             receivedAtMs: decoded?.receivedAt === undefined ? undefined : timestampMs(decoded.receivedAt),
             loggedAtMs: timeMs,
+            from,
+            to,
+            print: fingerprintOf(data, { body: from, to }),
           });
         }
       },

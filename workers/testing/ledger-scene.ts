@@ -1,0 +1,135 @@
+/**
+ * A log, an engine and the commands that look into both (audit, where), for tests of the ledger. The engine is shared by the tests of a
+ * file; each has a database of its own.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { type JetStreamManager, jetstreamManager } from '@nats-io/jetstream';
+import { clickhouseClientOptions, resolveOptions, testEnvironment } from '../../lib/config/index.js';
+import { silentLog } from '../../lib/log.js';
+import { ensureShards } from '../../lib/log-streams.js';
+import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
+import { type TestNats, withNats } from '../../lib/testing/nats.js';
+import { type Audit, type AuditOptions, audit } from '../audit.js';
+import { auditTenant, type TenantAudit } from '../audit-tenant.js';
+import { eventsTable, prepareTable } from '../connect.js';
+import { readDeadLedger } from '../dead-scan.js';
+import { ledgerSink } from '../ledger-sink.js';
+import type { TableTarget } from '../schema/index.js';
+import { connectWarehouse, type Warehouse } from '../warehouse.js';
+import { type Whereabouts, where } from '../where.js';
+import { startWorkerProcess, type WorkerProcess } from './worker-process.js';
+
+const MiB = 1024 ** 2;
+
+export interface LedgerScene {
+  readonly nats: TestNats;
+  readonly clickhouse: TestClickHouse;
+  readonly warehouse: Warehouse;
+  readonly jsm: JetStreamManager;
+  readonly target: TableTarget;
+  /** Its name. */
+  readonly table: string;
+  readonly audit: () => Promise<Audit>;
+  readonly auditTenant: (tenant: string) => Promise<TenantAudit>;
+  /** A statement of somebody who should not. */
+  readonly tamper: (statement: string) => Promise<void>;
+  readonly where: (id: string) => Promise<Whereabouts>;
+  worker(): Promise<WorkerProcess>;
+  /** A command, by the file that it is. */
+  run(main: string, args: readonly string[]): Promise<{ code: number; out: string; err: string }>;
+}
+
+/** One engine for all of them; each test has a database of its own. */
+let endEngine = (): void => {};
+let engineEnded: Promise<void> = Promise.resolve();
+let engine: Promise<TestClickHouse> | undefined;
+
+function sharedClickHouse(): Promise<TestClickHouse> {
+  engine ??= new Promise((resolve, reject) => {
+    engineEnded = withClickHouse(async (clickhouse) => {
+      resolve(clickhouse);
+      await new Promise<void>((end) => {
+        endEngine = end;
+      });
+    });
+    engineEnded.catch(reject);
+  });
+  return engine;
+}
+
+/** At the end of a file's tests. */
+export async function endScenes(): Promise<void> {
+  endEngine();
+  await engineEnded;
+}
+
+let scenes = 0;
+
+export async function withScene(shards: number, use: (scene: LedgerScene) => Promise<void>): Promise<void> {
+  const clickhouse = await sharedClickHouse();
+  await withNats(async (nats) => {
+    const database = `ledger_${++scenes}`;
+    const target = eventsTable(database);
+    const warehouse = connectWarehouse(
+      resolveOptions(clickhouseClientOptions, { clickhouseUrl: clickhouse.url }, {}),
+      silentLog,
+    );
+    try {
+      await prepareTable(warehouse, target);
+      await ensureShards(nats.nc, { shards, replicas: 1, maxBytes: 64 * MiB });
+      const jsm = await jetstreamManager(nats.nc);
+      const sink = ledgerSink(warehouse, target);
+      const options = async (tenant?: string): Promise<AuditOptions> => ({
+        nc: nats.nc,
+        jsm,
+        sink,
+        shards,
+        dead: await readDeadLedger({ nc: nats.nc, jsm, tenant }),
+        retention: false,
+        progress: () => undefined,
+        log: silentLog,
+      });
+      await use({
+        nats,
+        clickhouse,
+        warehouse,
+        jsm,
+        target,
+        table: `${database}.events`,
+        audit: async () => audit(await options()),
+        auditTenant: async (tenant) => auditTenant(await options(tenant), tenant),
+        where: async (id) => where({ ...(await options()), tenants: ['acme'], oneTenant: true }, id),
+        tamper: (statement) => warehouse.command(statement, { settings: { mutations_sync: 2 } }),
+        worker: () =>
+          startWorkerProcess({
+            natsUrl: nats.url,
+            clickhouseUrl: clickhouse.url,
+            clickhouseDatabase: database,
+            blockDelay: '50ms',
+          }),
+        async run(main, args) {
+          const file = fileURLToPath(new URL(`../${main}`, import.meta.url));
+          const addresses = ['--nats-url', nats.url, '--clickhouse-url', clickhouse.url];
+          const child = spawn(
+            process.execPath,
+            ['--import', 'tsx', file, ...addresses, '--clickhouse-database', database, ...args],
+            { stdio: ['ignore', 'pipe', 'pipe'], env: testEnvironment() },
+          );
+          let [out, err] = ['', ''];
+          child.stdout.on('data', (chunk) => {
+            out += String(chunk);
+          });
+          child.stderr.on('data', (chunk) => {
+            err += String(chunk);
+          });
+          const [code] = await once(child, 'close');
+          return { code: code as number, out, err };
+        },
+      });
+    } finally {
+      await warehouse.close();
+    }
+  });
+}
