@@ -4,6 +4,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Event, EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { encodeBatch, makeBatch, seededRandom } from '../lib/testing/batches.js';
+import { fingerprintOfIds } from './fingerprint.js';
 import { type Stored, storedPayload } from './testing/payloads.js';
 import { type Engines, type ShardScene, sharedEngines, until } from './testing/shard-scene.js';
 
@@ -107,6 +108,63 @@ on('only the events that are missing of a batch are added, by event_id', async (
   assert.equal(await sums(shard), { accepted: 12, duplicate: 1 + 3 + 2 + 4 + 2, rows: 12 });
   // What is cut out of a message leaves its neighbours as they were.
   assert.is((await shard.letters()).length, 0);
+});
+
+on(
+  'an id that is used again keeps all its events, as many as a batch may have, with short names and with long ones',
+  async ({ scene }) => {
+    for (const nameOf of [(i: number) => `e${i}`, (i: number) => `${'long-'.repeat(11)}${i}`]) {
+      const shard = await scene();
+      const batchId = `used-again-${shard.shard}`;
+      const events = makeBatch(random, 10_000).events;
+      const copy = (attempt: number, first: number): Uint8Array => {
+        for (const [i, event] of events.entries()) Object.assign(event, { eventId: nameOf(first + i) });
+        const bytes = encodeBatch(create(EventBatchSchema, { events }));
+        return storedPayload(random, { tenant: 'acme', batchId, attempt, events: events.length, bytes });
+      };
+      await shard.publish(copy(1, 0));
+      await shard.load();
+      await shard.publish(copy(0, 5_000));
+      await shard.publish(copy(2, 20_000));
+      await shard.publish(copy(2, 5_000));
+      await shard.load();
+      const range = (from: number, to: number): string[] =>
+        Array.from({ length: to - from }, (_, i) => nameOf(from + i));
+      await assertOnce(shard, [...range(0, 15_000), ...range(20_000, 30_000)]);
+      assert.equal(await sums(shard), { accepted: 25_000, duplicate: 15_000, rows: 25_000 });
+    }
+  },
+);
+
+on('the fingerprint of a batch is the same in the warehouse and here', async ({ scene, warehouse }) => {
+  const shard = await scene();
+  const ids = [
+    'a',
+    'ab',
+    'abc',
+    'abcd',
+    'abcde',
+    '',
+    'run1-1',
+    'run1-1',
+    'x'.repeat(63),
+    '0f8fad5b-d9cb-469f-a165-70867728950e',
+  ];
+  const { events } = makeBatch(random, ids.length);
+  for (const [i, event] of events.entries()) Object.assign(event, { eventId: ids[i] });
+  const bytes = encodeBatch(create(EventBatchSchema, { events }));
+  await shard.publish(
+    storedPayload(random, { tenant: 'acme', batchId: 'print', attempt: 1, events: ids.length, bytes }),
+  );
+  await shard.load();
+  const [print] = await shard.sink.fingerprints([{ tenant: 'acme', batchId: 'print' }]);
+  assert.equal(print, fingerprintOfIds(ids));
+  const odd = { tenant: 'acme', batchId: 'print', eventIds: ['ab', "'; DROP", '\\', '\0', 'run1-1'] };
+  assert.equal([...((await shard.sink.eventCounts([odd]))[0] ?? [])].sort(), [
+    ['ab', 1],
+    ['run1-1', 2],
+  ]);
+  assert.equal(await warehouse.rows('SELECT 1 AS one'), [{ one: 1 }]);
 });
 
 on('a copy that lies on another shard is found, since the number of shards may change', async ({ scene }) => {
