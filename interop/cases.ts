@@ -51,7 +51,7 @@ export const floodRefused = 100;
 
 export const cases = {
   unary: { about: 'one call, two events', accepted: 2 },
-  stream: { about: 'a stream of 30 batches of two events', accepted: 60 },
+  stream: { about: 'a stream of 300 batches of two events, 2.4 MB together', accepted: 600 },
   'wrong-key': { about: 'a key that does not exist', accepted: 0, code: 'UNAUTHENTICATED' },
   'bad-event': { about: 'one good and one bad event', accepted: 1, refused: 1, note: 'currency' },
   'too-large': { about: 'a batch above the limit of bytes', accepted: 0, code: 'INVALID_ARGUMENT' },
@@ -64,10 +64,15 @@ export const cases = {
   },
   retry: { about: "an answer is lost; the library's own retry sends the same bytes again", accepted: 1 },
   drain: { about: 'calls go on while the gateway is drained and started again', accepted: 'some' },
+  snippet: { about: 'the program of a section of docs/clients.md', accepted: 1 },
   kill: { about: 'calls go on while the gateway is killed and started again', accepted: 'some' },
 } as const satisfies Readonly<Record<string, Expectation>>;
 
 export type CaseName = keyof typeof cases;
+/** What a library is asked to do. */
+export const libraryCases: readonly CaseName[] = (Object.keys(cases) as CaseName[]).filter(
+  (name) => name !== 'snippet',
+);
 export const caseNames = Object.keys(cases) as CaseName[];
 
 /** @returns what is wrong with an outcome; undefined: nothing */

@@ -8,6 +8,9 @@
  *   peers/                their sources: Go, Python, Java, Rust, the page for a browser
  *   workshop.ts           where they are built: a folder outside the repository
  *   swallow-answer.ts     a TCP proxy that loses one answer
+ *   browser.ts            a page in headless Chromium
+ *   snippets.ts           the programs of docs/clients.md
+ *   proxies.ts            nginx, HAProxy and Envoy as docs/proxies.md sets them up: for proxies.it.test.ts
  *   stored-rows.ts        what ClickHouse has of a run
  *   report.ts             the table
  */

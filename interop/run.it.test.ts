@@ -10,8 +10,18 @@ import { isClean, page } from './report.js';
 import { run } from './run.js';
 import { defaultCache } from './workshop.js';
 
-const names = ['curl', 'buf-curl', 'grpc-js'];
-const cases: readonly CaseName[] = ['unary', 'stream', 'wrong-key', 'bad-event', 'too-large', 'gzip', 'flood', 'retry'];
+const names = ['curl', 'buf-curl', 'grpc-js', 'page-curl', 'page-grpcurl'];
+const cases: readonly CaseName[] = [
+  'unary',
+  'stream',
+  'wrong-key',
+  'bad-event',
+  'too-large',
+  'gzip',
+  'flood',
+  'retry',
+  'snippet',
+];
 
 test('what foreign clients were told is accepted is stored once, also when their library sends a call again', async () => {
   const lines: string[] = [];

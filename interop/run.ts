@@ -40,6 +40,8 @@ const oversizeBytes = 1_060_000;
 const restartMillis = 6_000;
 /** From `started` until the gateway is ended. */
 const restartAfterMs = 1_500;
+/** Pages for browsers are served from a free port of their own. */
+const gatewayFlags = ['--cors-origins', '*'];
 const storedWithinMs = 20_000;
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 const wrongKey = `slk_000000000000_${'A'.repeat(32)}`;
@@ -77,7 +79,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
     } finally {
       await rows.close();
     }
-  });
+  }, gatewayFlags);
 }
 
 async function runClient(client: ForeignClient, stack: TestStack, options: RunOptions): Promise<ClientResult> {

@@ -1,6 +1,7 @@
 /**
- * A TCP proxy that loses one answer: the request arrives and has its effect, the connection is reset instead of the answer. It then
- * passes everything on. This is what a load balancer that dies at the wrong moment does.
+ * A TCP proxy that loses one answer: a request with a body arrives and has its effect, the connection is reset instead of the answer.
+ * Everything else passes, such as health checks, and from then on everything. This is what a load balancer that dies at the wrong moment
+ * does.
  */
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 
@@ -13,21 +14,36 @@ export interface SwallowingProxy {
 }
 
 const frameHeaderBytes = 9;
+const dataFrame = 0;
 const headersFrame = 1;
+/** What an HTTP/2 client sends first; frames follow. */
+const preface = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n';
 
-/** @returns a function that says of each chunk of a server whether an answer begins in it, over HTTP/1.1 or HTTP/2 */
-function answerSpotter(): (chunk: Buffer) => boolean {
+/**
+ * Reads one direction of a connection.
+ * @param text what a message over HTTP/1.1 begins with
+ * @param type of an HTTP/2 frame
+ * @returns a function that says of each chunk whether one of them has begun
+ */
+function spotter(text: string, type: number): (chunk: Buffer) => boolean {
   let rest = Buffer.alloc(0);
   let skip = 0;
+  let isFirst = true;
   return (chunk) => {
     rest = Buffer.concat([rest, chunk]);
-    if (rest.subarray(0, 5).toString('latin1') === 'HTTP/') return true;
+    if (isFirst) {
+      const start = rest.toString('latin1', 0, preface.length);
+      if (start.startsWith(text)) return true;
+      if (preface.startsWith(start) && start.length < preface.length) return false;
+      if (start === preface) skip = preface.length;
+      isFirst = false;
+    }
     for (;;) {
       const skipped = Math.min(skip, rest.length);
       rest = rest.subarray(skipped);
       skip -= skipped;
       if (skip > 0 || rest.length < frameHeaderBytes) return false;
-      if (rest[3] === headersFrame) return true;
+      if (rest[3] === type) return true;
       skip = frameHeaderBytes + rest.readUIntBE(0, 3);
     }
   };
@@ -44,12 +60,21 @@ export async function startSwallowingProxy(target: number): Promise<SwallowingPr
   };
   const listener = createServer({ noDelay: true }, (client) => {
     const server = connect({ host: '127.0.0.1', port: target, noDelay: true });
-    const answers = answerSpotter();
+    const asks = spotter('POST ', dataFrame);
+    const answers = spotter('HTTP/', headersFrame);
+    let asked = false;
     track(client);
     track(server);
-    client.pipe(server);
+    client.on('data', (chunk: Buffer) => {
+      asked ||= swallowed === 0 && asks(chunk);
+      if (!server.write(chunk)) {
+        client.pause();
+        server.once('drain', () => client.resume());
+      }
+    });
+    client.once('end', () => server.end());
     server.on('data', (chunk: Buffer) => {
-      if (swallowed === 0 && answers(chunk)) {
+      if (swallowed === 0 && asked && answers(chunk)) {
         swallowed = 1;
         client.resetAndDestroy();
         server.destroy();

@@ -8,13 +8,14 @@ export interface CommandAnswer {
   readonly err: string;
 }
 
-const runWithinMs = 60_000;
+const withinMsByDefault = 60_000;
 
 /** Never rejects for an exit code. @throws Error when the program cannot be started */
 export function runCommand(
   program: string,
   args: readonly string[],
   input: string | Buffer = '',
+  withinMs = withinMsByDefault,
 ): Promise<CommandAnswer> {
   return new Promise((resolve, reject) => {
     const child = spawn(program, args);
@@ -25,7 +26,7 @@ export function runCommand(
     child.stderr.on('data', (chunk: Buffer) => {
       err += chunk.toString();
     });
-    const killer = setTimeout(() => child.kill('SIGKILL'), runWithinMs);
+    const killer = setTimeout(() => child.kill('SIGKILL'), withinMs);
     child.once('error', (error) => {
       clearTimeout(killer);
       reject(error);

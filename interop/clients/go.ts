@@ -1,6 +1,6 @@
 /** grpc-go and connect-go: one program, built with Go. */
 import { join } from 'node:path';
-import { caseNames } from '../cases.js';
+import { libraryCases } from '../cases.js';
 import { need, root, workshop } from '../workshop.js';
 import { type ForeignClient, runProgram } from './client.js';
 
@@ -11,7 +11,7 @@ function goClient(name: string, about: string): ForeignClient {
   return {
     name,
     about,
-    cases: caseNames,
+    cases: libraryCases,
     async prepare(cache, say) {
       const go = need('go', 'Debian: golang');
       const shop = await workshop(cache, 'go', async ({ sh }) => {

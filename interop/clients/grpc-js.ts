@@ -20,7 +20,7 @@ import {
   PublishStreamRequestSchema,
   PublishStreamResponseSchema,
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { type CaseName, caseNames, type Outcome, type Task } from '../cases.js';
+import { type CaseName, libraryCases, type Outcome, type Task } from '../cases.js';
 import type { ForeignClient, Listener } from './client.js';
 
 type Answer = Omit<Outcome, 'case'>;
@@ -221,7 +221,7 @@ function answer(name: CaseName, task: Task): Promise<Answer> {
     case 'too-large':
       return withClient(address, (client) => publish(client, key, oversize(id, task.oversizeBytes)));
     case 'stream': {
-      const batches = Array.from({ length: 30 }, (_, i) => pair(`${id}-${i}`, 100));
+      const batches = Array.from({ length: 300 }, (_, i) => pair(`${id}-${i}`, 4_000));
       return withClient(address, (client) => stream(client, key, batches, true, callWithinMs));
     }
     case 'deadline':
@@ -233,13 +233,15 @@ function answer(name: CaseName, task: Task): Promise<Answer> {
     case 'drain':
     case 'kill':
       return restart(task, id);
+    case 'snippet':
+      throw new Error('a library has no program on the page');
   }
 }
 
 export const grpcJsClient: ForeignClient = {
   name: 'grpc-js',
   about: 'Node, @grpc/grpc-js',
-  cases: caseNames,
+  cases: libraryCases,
   async prepare() {},
   async run(task: Task, listener: Listener) {
     for (const name of task.cases) {

@@ -3,8 +3,10 @@ import type { ForeignClient } from './client.js';
 import { curlClient } from './curl.js';
 import { goClients } from './go.js';
 import { grpcJsClient } from './grpc-js.js';
+import { pageClients } from './page.js';
 import { pythonClient } from './python.js';
 import { rpcCurls } from './rpc-curls.js';
+import { rustClient } from './rust.js';
 
 export const foreignClients: readonly ForeignClient[] = [
   curlClient,
@@ -12,4 +14,6 @@ export const foreignClients: readonly ForeignClient[] = [
   grpcJsClient,
   ...goClients,
   pythonClient,
+  rustClient,
+  ...pageClients,
 ];

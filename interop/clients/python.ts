@@ -1,6 +1,6 @@
 /** grpcio, in a virtual environment. */
 import { join } from 'node:path';
-import { caseNames } from '../cases.js';
+import { libraryCases } from '../cases.js';
 import { need, workshop } from '../workshop.js';
 import { type ForeignClient, runProgram } from './client.js';
 
@@ -9,7 +9,7 @@ let folder = '';
 export const pythonClient: ForeignClient = {
   name: 'grpcio',
   about: 'Python, grpcio',
-  cases: caseNames,
+  cases: libraryCases,
   async prepare(cache, say) {
     const python = need('python3', 'Debian: python3-venv');
     const shop = await workshop(cache, 'python', async ({ sh }) => {

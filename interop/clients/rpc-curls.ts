@@ -23,7 +23,7 @@ const cases: readonly CaseName[] = ['unary', 'stream', 'wrong-key', 'bad-event',
 const service = 'sluice.ingest.v1.IngestService';
 
 const requestsOf = (name: CaseName, id: string, { oversizeBytes }: Task): readonly JsonRequest[] => {
-  if (name === 'stream') return Array.from({ length: 30 }, (_, i) => pair(`${id}-${i}`, 100));
+  if (name === 'stream') return Array.from({ length: 300 }, (_, i) => pair(`${id}-${i}`, 4_000));
   if (name === 'bad-event') return [halfBad(id)];
   return [name === 'too-large' ? oversize(id, oversizeBytes) : pair(id)];
 };

@@ -62,7 +62,11 @@ function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
   });
 }
 
-export async function withStack<T>(use: (stack: TestStack) => Promise<T>): Promise<T> {
+/** @param gatewayFlags more flags of the gateway, e.g. `--cors-origins *` */
+export async function withStack<T>(
+  use: (stack: TestStack) => Promise<T>,
+  gatewayFlags: readonly string[] = [],
+): Promise<T> {
   const folder = await mkdtemp(join(tmpdir(), 'sluice-demo-'));
   const roles = new Map<RoleName, ChildProcess>();
   try {
@@ -80,7 +84,7 @@ export async function withStack<T>(use: (stack: TestStack) => Promise<T>): Promi
             '--log-level',
             'error',
           ],
-          gateway: [...common, '--port', String(ports.gateway), '--shard-max-bytes', '256MiB'],
+          gateway: [...common, '--port', String(ports.gateway), '--shard-max-bytes', '256MiB', ...gatewayFlags],
           worker: [...common, '--clickhouse-url', clickhouse, '--block-delay', '200ms'],
         };
         const { key } = await addTenant(nats.nc, { tenant: 'demo' });

@@ -190,16 +190,16 @@ func retry(task Task, name string) Outcome {
 	})
 }
 
-// streaming sends 30 batches of two events before it reads an answer.
+// streaming sends 300 batches of two events before it reads an answer.
 func streaming(task Task, name string) Outcome {
 	return withClient(task, task.Address, func(ctx context.Context, c client) Outcome {
 		s, err := c.stream(ctx, task.Key)
 		if err != nil {
 			return Outcome{Code: c.code(err), Note: err.Error()}
 		}
-		for i := 0; i < 30; i++ {
+		for i := 0; i < 300; i++ {
 			id := fmt.Sprintf("%s-%s-%d", task.Run, name, i)
-			r := request(id, event(id+"-1", 100), event(id+"-2", 100))
+			r := request(id, event(id+"-1", 4000), event(id+"-2", 4000))
 			if err := s.Send(&ingestv1.PublishStreamRequest{BatchId: id, Batch: r.Batch}); err != nil {
 				return Outcome{Code: c.code(err), Note: err.Error()}
 			}

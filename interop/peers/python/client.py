@@ -130,9 +130,9 @@ def read(calls):
 
 def stream(task, name):
     def batches():
-        for i in range(30):
+        for i in range(300):
             batch = f"{task['run']}-{name}-{i}"
-            message = request(batch, event(batch + "-1", 100), event(batch + "-2", 100))
+            message = request(batch, event(batch + "-1", 4000), event(batch + "-2", 4000))
             yield ingest_pb2.PublishStreamRequest(batch_id=batch, batch=message.batch)
 
     with grpc.insecure_channel(task["address"], OPTIONS) as channel:
