@@ -10,14 +10,17 @@ import { UsageError } from '../lib/errors.js';
 import { failpoint } from '../lib/failpoint.js';
 import type { Log } from '../lib/log.js';
 import { watchTenants } from '../lib/tenants.js';
+import { closeWhenAnswered } from './answered-early.js';
 import { createBatchStatus } from './batch-status.js';
 import { createCallGate } from './call-gate.js';
 import { followHints } from './committed-hints.js';
 import { createCors } from './cors.js';
+import { headerFault } from './header-limits.js';
 import { createHealth, type Readiness } from './health.js';
 import { createHedger } from './hedge.js';
 import { createHotHandler } from './hot/handler.js';
-import { createHttpApi } from './http-api.js';
+import { refuseCall } from './hot/protocols.js';
+import { answerError, createHttpApi } from './http-api.js';
 import { createIngest } from './ingest.js';
 import { watchKeys } from './key-watch.js';
 import { createGatewayMetrics } from './metrics.js';
@@ -26,6 +29,7 @@ import { createPublishBatch } from './publish-batch.js';
 import { reflectionRoutes } from './reflection.js';
 import { createRpcRoutes, maxJsonBytes } from './routes.js';
 import { createRpcAdapter } from './rpc-adapter.js';
+import { toConnectError } from './rpc-errors.js';
 import { listen } from './server.js';
 import { createStallWatch, watchStalls } from './stall.js';
 import { createTracing } from './tracing.js';
@@ -139,12 +143,25 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     grace: config.drainGrace,
     onRequest: (request, response, connection) => {
       if (cors.answer(request, response)) return;
+      const fault = headerFault(request.rawHeaders);
+      if (fault !== undefined) {
+        metrics.failed(fault.code);
+        return answerError(response, fault);
+      }
       if (!isSingleBatch(request.url ?? '')) return handle(request, response, connection);
       const call = { enter: () => handle(request, response, connection) };
       response.once('close', () => gate.leave(call));
       gate.pass(call);
     },
-    onStream: hot,
+    onStream: (stream, headers, connection, rawHeaders) => {
+      const fault = headerFault(rawHeaders);
+      if (fault === undefined) return hot?.(stream, headers, connection);
+      stream.on('error', () => {});
+      if (!refuseCall(stream, headers['content-type'], toConnectError(fault))) return undefined;
+      closeWhenAnswered(stream);
+      metrics.failed(fault.code);
+      return { closed: () => {} };
+    },
     log,
   });
 

@@ -2,9 +2,15 @@
  * Whether this gateway can take batches: for load balancers over grpc.health.v1, for others on /readyz (http-api.ts).
  * No key is needed. Watchers are told within a quarter of a second.
  */
-import { Code, ConnectError, type ConnectRouter } from '@connectrpc/connect';
-import { Health, HealthCheckResponse_ServingStatus as Status } from '#gen/grpc/health/v1/health_pb.js';
+import { create } from '@bufbuild/protobuf';
+import { Code, ConnectError } from '@connectrpc/connect';
+import {
+  Health,
+  HealthCheckResponseSchema,
+  HealthCheckResponse_ServingStatus as Status,
+} from '#gen/grpc/health/v1/health_pb.js';
 import { connectionKey } from './connection.js';
+import type { OpenRoutes } from './routes.js';
 
 export interface Readiness {
   readonly ready: boolean;
@@ -13,7 +19,7 @@ export interface Readiness {
 }
 
 export interface HealthService {
-  routes(router: ConnectRouter): void;
+  routes(routes: OpenRoutes): void;
   close(): void;
 }
 
@@ -39,50 +45,49 @@ export function createHealth(readiness: Readiness, services: readonly string[]):
   poll.unref();
 
   return {
-    routes(router) {
-      router.service(Health, {
-        check({ service }) {
-          if (!known.has(service)) throw new ConnectError('No such service: see List.', Code.NotFound);
-          return { status: now() };
-        },
-        list() {
-          return { statuses: Object.fromEntries([...known].map((name) => [name, { status: now() }])) };
-        },
-        async *watch({ service }, context) {
-          if (!known.has(service)) {
-            // By the protocol: no error, because the service may come.
-            yield { status: Status.SERVICE_UNKNOWN };
-          }
-          const { signal } = context;
-          let ending = false;
-          let wake: (() => void) | undefined;
-          const rouse = (): void => wake?.();
-          const leave = context.values.get(connectionKey).onEnding(() => {
-            ending = true;
-            rouse();
-          });
-          watchers.add(rouse);
-          signal.addEventListener('abort', rouse, { once: true });
-          try {
-            let told: Status | undefined;
-            while (!signal.aborted) {
-              const status = look();
-              if (known.has(service) && status !== told) {
-                told = status;
-                yield { status };
-                continue;
-              }
-              if (ending) return;
-              await new Promise<void>((resolve) => {
-                wake = resolve;
-              });
+    routes(routes) {
+      const { check, list, watch } = Health.method;
+      routes.unary(check, ({ service }) => {
+        if (!known.has(service)) throw new ConnectError('No such service: see List.', Code.NotFound);
+        return { status: now() };
+      });
+      routes.unary(list, () => ({
+        statuses: Object.fromEntries([...known].map((name) => [name, { status: now() }])),
+      }));
+      routes.serverStream(watch, async function* ({ service }, context) {
+        if (!known.has(service)) {
+          // By the protocol: no error, because the service may come.
+          yield create(HealthCheckResponseSchema, { status: Status.SERVICE_UNKNOWN });
+        }
+        const { signal } = context;
+        let ending = false;
+        let wake: (() => void) | undefined;
+        const rouse = (): void => wake?.();
+        const leave = context.values.get(connectionKey).onEnding(() => {
+          ending = true;
+          rouse();
+        });
+        watchers.add(rouse);
+        signal.addEventListener('abort', rouse, { once: true });
+        try {
+          let told: Status | undefined;
+          while (!signal.aborted) {
+            const status = look();
+            if (known.has(service) && status !== told) {
+              told = status;
+              yield create(HealthCheckResponseSchema, { status });
+              continue;
             }
-          } finally {
-            watchers.delete(rouse);
-            leave();
-            signal.removeEventListener('abort', rouse);
+            if (ending) return;
+            await new Promise<void>((resolve) => {
+              wake = resolve;
+            });
           }
-        },
+        } finally {
+          watchers.delete(rouse);
+          leave();
+          signal.removeEventListener('abort', rouse);
+        }
       });
     },
     close() {

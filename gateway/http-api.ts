@@ -14,11 +14,14 @@ import { gunzip } from 'node:zlib';
 import { fromJson, type JsonObject, type JsonValue, toJson } from '@bufbuild/protobuf';
 import { EventSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { BatchResultSchema, PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { batchIdPattern } from '../lib/batch-status.js';
 import { SluiceError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
 import type { TenantDirectory } from '../lib/tenants.js';
 import type { Connection } from './connection.js';
+import { inviteBody } from './expect-continue.js';
 import type { Readiness } from './health.js';
+import { plainEncoding } from './media-types.js';
 import type { GatewayMetrics } from './metrics.js';
 import { type PublishBatch, toBatchResult } from './publish-batch.js';
 import { type FactOptions, readFacts, wasResent } from './request-facts.js';
@@ -55,9 +58,10 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
   const ingest = async (request: NodeRequest, response: NodeResponse, connection: Connection, one: boolean) => {
     // Before the body: strangers are not read.
     const caller = tenants.lookup(request.headers.authorization);
-    const body = await readJson(request, options.maxBodyBytes);
-    const key = request.headers['idempotency-key'];
-    const message = fromContract(decode(one ? { events: [body] } : body, typeof key === 'string' ? key : undefined));
+    const body = await readJson(request, response, options.maxBodyBytes);
+    const message = fromContract(
+      decode(one ? { events: [body] } : body, idempotencyKey(request.headers['idempotency-key'])),
+    );
     const header = (name: string) => {
       const value = request.headers[name];
       return typeof value === 'string' ? value : undefined;
@@ -93,8 +97,7 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
       metrics.failed(error.code);
       if (error !== reason) log.error({ err: reason }, 'HTTP route failed unexpectedly');
     }
-    const { status, headers, body } = toHttpAnswer(error);
-    send(response, status, headers, body);
+    answerError(response, error);
   };
 
   const only = (request: NodeRequest, response: NodeResponse, allow: readonly string[]): boolean => {
@@ -125,6 +128,13 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
         if (readiness.ready) send(response, 200, {}, { status: 'ready' });
         else send(response, 503, {}, { status: 'not ready', reason: readiness.reason ?? 'starting' });
         return;
+      case '*':
+        // What the server as a whole can do (RFC 9110, 9.3.7).
+        if (only(request, response, ['OPTIONS'])) {
+          response.writeHead(204, { allow: 'GET, HEAD, POST, OPTIONS' });
+          response.end();
+        }
+        return;
       default:
         refuse(response, new SluiceError('not_found', 'There is nothing at this path.'));
     }
@@ -136,6 +146,14 @@ class Answered extends Error {
   constructor(readonly error: SluiceError) {
     super(error.message);
   }
+}
+
+/** Answers a request that is no RPC. */
+export function answerError(response: NodeResponse, error: SluiceError): void {
+  const { status, headers, body } = toHttpAnswer(error);
+  // RFC 7694: which encodings would do.
+  const accepted = error.code === 'content_encoding' ? { 'accept-encoding': 'gzip, identity' } : {};
+  send(response, status, { ...headers, ...accepted }, body);
 }
 
 function send(response: NodeResponse, status: number, headers: Record<string, string>, body: JsonValue | object): void {
@@ -152,20 +170,33 @@ function send(response: NodeResponse, status: number, headers: Record<string, st
 const tooLarge = (most: number): SluiceError =>
   new SluiceError('batch_too_large', `The body is larger than ${most} bytes.`);
 
-/** @throws SluiceError media_type | batch_too_large | json_invalid */
-async function readJson(request: NodeRequest, most: number): Promise<JsonValue> {
+/**
+ * The header is a quoted string by its draft, and a bare one with most clients. @throws SluiceError batch_id_invalid
+ * @see https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/
+ */
+function idempotencyKey(header: string | readonly string[] | undefined): string | undefined {
+  if (typeof header !== 'string') return undefined;
+  const quoted = /^\s*"((?:[^"\\]|\\["\\])*)"\s*$/.exec(header)?.[1];
+  const key = quoted === undefined ? header.trim() : quoted.replace(/\\(.)/g, '$1');
+  if (key !== '' && batchIdPattern.test(key)) return key;
+  throw new SluiceError(
+    'batch_id_invalid',
+    'The header idempotency-key is empty, longer than 64 bytes or has other characters.',
+  );
+}
+
+/** @throws SluiceError media_type | content_encoding | batch_too_large | json_invalid */
+async function readJson(request: NodeRequest, response: NodeResponse, most: number): Promise<JsonValue> {
   const type = request.headers['content-type'] ?? '';
   if (!/^application\/json\s*(;|$)/i.test(type)) {
     throw new SluiceError('media_type', `The content type is "${type.slice(0, 100)}".`);
   }
-  const encoding = request.headers['content-encoding'] ?? 'identity';
+  const encoding = plainEncoding(request.headers['content-encoding'] ?? 'identity');
   if (encoding !== 'identity' && encoding !== 'gzip') {
-    throw new SluiceError(
-      'media_type',
-      `The content encoding "${encoding.slice(0, 100)}" is none of gzip and identity.`,
-    );
+    throw new SluiceError('content_encoding', `The content encoding is "${encoding.slice(0, 100)}".`);
   }
   if (Number(request.headers['content-length'] ?? 0) > most) throw tooLarge(most);
+  inviteBody(response);
   const chunks: Buffer[] = [];
   let size = 0;
   try {

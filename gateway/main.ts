@@ -5,12 +5,14 @@
  *   processes.ts      several of them behind one port
  *   server.ts         one port, HTTP/1.1 and HTTP/2, TLS, ages, drain; connection.ts is what handlers know of it
  *   cors.ts           browsers
- *   rpc-adapter.ts    node requests ↔ the RPC library
+ *   header-limits.ts  how many headers a request may have; expect-continue.ts when its body is asked for
+ *   rpc-adapter.ts    node requests ↔ the RPC library: media-types.ts spellings, grpc-web-text.ts base64, envelope-flags.ts
  *   call-gate.ts      how many single calls are read at once
  *   hot/              binary Publish and PublishStream over HTTP/2, below the library: map in hot/handler.ts
  *   answered-early.ts answers before the end of their request
  *   routes.ts         handlers by path; view.ts reads requests without decoding events
- *   publish-unary.ts  Publish; publish-stream.ts PublishStream; publish-batch.ts one batch into the core
+ *   rpc-unary.ts      calls of one message, rpc-stream.ts calls with many, with errors of ours in every protocol
+ *   publish-stream.ts PublishStream; publish-batch.ts one batch into the core
  *   batch-status.ts   GetBatchStatus: asks a worker
  *   http-api.ts       POST /v1/events and /v1/events/batch, /healthz, /readyz
  *   health.ts         grpc.health.v1; reflection.ts grpc.reflection v1 and v1alpha

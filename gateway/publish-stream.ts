@@ -95,7 +95,8 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
   /** Ends the stream when all is answered. */
   let failure: ConnectError | undefined;
   let wakeReader: (() => void) | undefined;
-  let first = true;
+  /** Read so far. */
+  let messages = 0;
   let follower: CommitFollower | undefined;
   /** Ends without waiting for commits any more (P4). */
   let patient = true;
@@ -190,11 +191,9 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
 
   return {
     async take(message) {
+      messages++;
       // A message may carry options alone.
-      if (first) {
-        first = false;
-        if (message.durability === Durability.COMMITTED) follower = follow();
-      }
+      if (messages === 1 && message.durability === Durability.COMMITTED) follower = follow();
       if (message.durability !== undefined && message.batch.length === 0 && message.batchId === '') {
         message.release?.();
         return reading;
@@ -218,7 +217,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
       return reading;
     },
     finish(reason) {
-      if (reading && reason !== undefined) failure = classify(reason.thrown).rpc;
+      if (reading && reason !== undefined) failure = unreadable(reason.thrown, messages + 1);
       reading = false;
       if (follower !== undefined) cancelPatience ??= schedule(endPatience, commitPatienceMs);
       wake();
@@ -295,6 +294,13 @@ export async function* publishStream(options: PublishStreamOptions): AsyncGenera
     stream.close();
     signal.removeEventListener('abort', onAbort);
   }
+}
+
+/** What cannot be read has no batch_id that could be named, so it is named by its place. @param place from 1 */
+function unreadable(thrown: unknown, place: number): ConnectError {
+  const { rpc, row } = classify(thrown);
+  if (row === undefined || row.code === 'internal') return rpc;
+  return toConnectError(new SluiceError(row.code, `Message ${place} of the stream: ${row.message}`));
 }
 
 const tooManyUncommitted = (): SluiceError =>

@@ -11,7 +11,7 @@ import {
   toBinary,
 } from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
-import { Code, type ConnectRouter, type HandlerContext } from '@connectrpc/connect';
+import { Code, type HandlerContext } from '@connectrpc/connect';
 import { file_google_rpc_error_details } from '#gen/google/rpc/error_details_pb.js';
 import {
   ServerReflection,
@@ -21,6 +21,7 @@ import {
 } from '#gen/grpc/reflection/v1/reflection_pb.js';
 import { ServerReflection as ServerReflectionAlpha } from '#gen/grpc/reflection/v1alpha/reflection_pb.js';
 import { connectionKey } from './connection.js';
+import type { OpenRoutes } from './routes.js';
 
 interface Index {
   readonly files: ReadonlyMap<string, DescFile>;
@@ -32,7 +33,7 @@ interface Index {
 }
 
 /** Serves these services and, with them, itself. */
-export function reflectionRoutes(services: readonly DescService[]): (router: ConnectRouter) => void {
+export function reflectionRoutes(services: readonly DescService[]): (routes: OpenRoutes) => void {
   const all = [...services, ServerReflection, ServerReflectionAlpha];
   // Error details are imported by no service, and yet sent.
   const index = indexOf([...all.map((service) => service.file), file_google_rpc_error_details]);
@@ -58,10 +59,10 @@ export function reflectionRoutes(services: readonly DescService[]): (router: Con
     }
   }
 
-  return (router) => {
-    router.service(ServerReflection, { serverReflectionInfo: info });
+  return (routes) => {
+    routes.bidiStream(ServerReflection.method.serverReflectionInfo, info);
     // Same fields, same numbers, other package name.
-    router.service(ServerReflectionAlpha, { serverReflectionInfo: info as never });
+    routes.bidiStream(ServerReflectionAlpha.method.serverReflectionInfo, info as never);
   };
 }
 

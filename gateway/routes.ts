@@ -4,13 +4,19 @@
  * Every method is there twice: with the view for binary content types, where `batch` stays bytes, and with the contract's
  * own messages for JSON, where the batch is encoded once and then goes the same way.
  */
-import { create, type Message, toBinary } from '@bufbuild/protobuf';
-import { type ConnectRouter, createConnectRouter, type HandlerContext } from '@connectrpc/connect';
-import type { UniversalHandlerFn, UniversalHandlerOptions } from '@connectrpc/connect/protocol';
-import { createUniversalMethodHandler } from '@connectrpc/connect/protocol';
-import { createHandlerFactory as connectFactory } from '@connectrpc/connect/protocol-connect';
-import { createHandlerFactory as grpcFactory } from '@connectrpc/connect/protocol-grpc';
-import { createHandlerFactory as grpcWebFactory } from '@connectrpc/connect/protocol-grpc-web';
+import {
+  create,
+  type DescMessage,
+  type DescMethodBiDiStreaming,
+  type DescMethodServerStreaming,
+  type DescMethodUnary,
+  type Message,
+  type MessageInitShape,
+  type MessageShape,
+  toBinary,
+} from '@bufbuild/protobuf';
+import type { HandlerContext } from '@connectrpc/connect';
+import type { UniversalHandler, UniversalHandlerFn, UniversalHandlerOptions } from '@connectrpc/connect/protocol';
 import { compressionGzip } from '@connectrpc/connect-node';
 import { EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
 import {
@@ -30,9 +36,10 @@ import type { KeyWatch } from './key-watch.js';
 import type { GatewayMetrics } from './metrics.js';
 import { type BatchCall, type PublishBatch, toBatchResult } from './publish-batch.js';
 import { publishStream } from './publish-stream.js';
-import { createPublishUnary } from './publish-unary.js';
 import { type FactOptions, readFacts, wasResent } from './request-facts.js';
 import { classify } from './rpc-errors.js';
+import { createRpcStream } from './rpc-stream.js';
+import { createRpcUnary, theOnly } from './rpc-unary.js';
 import { type BatchMessage, durabilityOf, fromView, publishRequestView, publishStreamRequestView } from './view.js';
 
 export interface RouteOptions {
@@ -43,9 +50,28 @@ export interface RouteOptions {
   readonly batchStatus: AskBatchStatus;
   readonly metrics: Pick<GatewayMetrics, 'failed'>;
   readonly facts: FactOptions;
-  /** Further services: health, reflection. */
-  readonly more: (router: ConnectRouter) => void;
+  /** Further services: health, reflection. No key is asked for. */
+  readonly more: (routes: OpenRoutes) => void;
 }
+
+/** Registers methods that anybody may call. Handlers throw what `classify` knows. */
+export interface OpenRoutes {
+  unary<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodUnary<I, O>,
+    handle: (request: MessageShape<I>) => MessageInitShape<O>,
+  ): void;
+  serverStream<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodServerStreaming<I, O>,
+    handle: (request: MessageShape<I>, context: HandlerContext) => AsyncIterable<MessageShape<O>>,
+  ): void;
+  bidiStream<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodBiDiStreaming<I, O>,
+    handle: (requests: AsyncIterable<MessageShape<I>>, context: HandlerContext) => AsyncIterable<MessageShape<O>>,
+  ): void;
+}
+
+/** A handler, and the HTTP methods that it takes. */
+export type RpcRoute = UniversalHandlerFn & Pick<UniversalHandler, 'allowedMethods'>;
 
 /** What a request has beyond its batch: ids, time, envelope. */
 const requestOverhead = 64 * 1024;
@@ -70,7 +96,7 @@ export function fromContract(message: PublishRequest | PublishStreamRequest): Ba
 }
 
 /** Handlers by path. */
-export function createRpcRoutes(options: RouteOptions): Map<string, UniversalHandlerFn> {
+export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
   const { ingest, tenants, keys, publish, metrics } = options;
   const { maxBatchBytes, maxStreamBytesInFlight, maxStreamUncommitted } = ingest.limits;
   const limits = { ...ingest.limits, contract: contractRevision };
@@ -86,6 +112,7 @@ export function createRpcRoutes(options: RouteOptions): Map<string, UniversalHan
   };
   const binary = { ...shared, readMaxBytes: maxRequestBytes(maxBatchBytes) };
   const json = { ...shared, readMaxBytes: maxJsonBytes(maxBatchBytes) };
+  const small = { ...shared, readMaxBytes: requestOverhead };
 
   const lookup = (header: Headers) => tenants.lookup(header.get('authorization'));
 
@@ -103,12 +130,13 @@ export function createRpcRoutes(options: RouteOptions): Map<string, UniversalHan
     };
   };
 
-  const unary = (
+  const publishUnary = (
     library: Partial<UniversalHandlerOptions>,
-    input: typeof publishRequestView,
+    input: DescMessage,
     read: (message: Message) => BatchMessage,
   ) =>
-    createPublishUnary({
+    createRpcUnary({
+      method: IngestService.method.publish,
       input,
       library,
       authorize: lookup,
@@ -119,19 +147,19 @@ export function createRpcRoutes(options: RouteOptions): Map<string, UniversalHan
       },
     });
 
-  const stream = (
+  const publishStreamed = (
     library: Partial<UniversalHandlerOptions>,
-    input: typeof publishRequestView,
+    input: DescMessage,
     read: (message: Message) => BatchMessage,
   ) => {
-    async function* implementation(requests: AsyncIterable<Message>, context: HandlerContext) {
+    async function* handle(requests: AsyncIterable<Message>, context: HandlerContext): AsyncGenerator<Message> {
       let call: BatchCall;
       try {
         call = callOf(context, 'sluice.ingest.v1.IngestService/PublishStream');
       } catch (reason) {
-        const { rpc, row } = classify(reason);
+        const { row } = classify(reason);
         if (row !== undefined) metrics.failed(row.code);
-        throw rpc;
+        throw reason;
       }
       yield* publishStream({
         requests: map(requests, read),
@@ -147,58 +175,104 @@ export function createRpcRoutes(options: RouteOptions): Map<string, UniversalHan
         commits: ingest.commits,
       });
     }
-    const method = { ...IngestService.method.publishStream, input };
-    return createUniversalMethodHandler(
-      { kind: 'bidi_streaming', method: method as never, impl: implementation as never },
-      [grpcFactory(library), grpcWebFactory(library), connectFactory(library)],
-    );
+    return createRpcStream({ method: { ...IngestService.method.publishStream, input }, library, handle });
   };
+
+  /** A question about the caller's own things. */
+  const question = <I extends DescMessage, O extends DescMessage>(
+    method: DescMethodUnary<I, O>,
+    handle: (request: MessageShape<I>, header: Headers) => Promise<MessageInitShape<O>>,
+  ): RpcRoute =>
+    createRpcUnary({
+      method,
+      library: small,
+      authorize: lookup,
+      onRefused: metrics.failed,
+      handle: async (message, context) => {
+        try {
+          return create(method.output, await handle(message as MessageShape<I>, context.requestHeader));
+        } catch (reason) {
+          const { row } = classify(reason);
+          if (row !== undefined) metrics.failed(row.code);
+          throw reason;
+        }
+      },
+    });
 
   const readPublish = (message: Message) => fromContract(message as PublishRequest);
   const readStream = (message: Message) => fromContract(message as PublishStreamRequest);
-  const routes = new Map<string, UniversalHandlerFn>();
-  const small = createConnectRouter({ ...shared, readMaxBytes: requestOverhead });
-  small.rpc(IngestService.method.getLimits, (_request, context) => {
-    try {
-      lookup(context.requestHeader);
-    } catch (reason) {
-      const { rpc, row } = classify(reason);
-      if (row !== undefined) metrics.failed(row.code);
-      throw rpc;
-    }
-    return { limits };
-  });
-  small.rpc(IngestService.method.getBatchStatus, async ({ batchId }, context) => {
-    try {
-      return await options.batchStatus(lookup(context.requestHeader).tenant, batchId);
-    } catch (reason) {
-      const { rpc, row } = classify(reason);
-      if (row !== undefined) metrics.failed(row.code);
-      throw rpc;
-    }
-  });
-  options.more(small);
-  for (const handler of small.handlers) routes.set(handler.requestPath, handler);
-  routes.set(
-    '/sluice.ingest.v1.IngestService/Publish',
-    byEncoding(unary(binary, publishRequestView, fromView), unary(json, PublishRequestSchema, readPublish)),
-  );
-  routes.set(
-    '/sluice.ingest.v1.IngestService/PublishStream',
+  const routes = new Map<string, RpcRoute>();
+  const add = ({ parent, name }: { parent: { typeName: string }; name: string }, handler: RpcRoute): void =>
+    void routes.set(`/${parent.typeName}/${name}`, handler);
+  const { method } = IngestService;
+  add(
+    method.publish,
     byEncoding(
-      stream(binary, publishStreamRequestView, fromView),
-      stream(json, PublishStreamRequestSchema, readStream),
+      publishUnary(binary, publishRequestView, fromView),
+      publishUnary(json, PublishRequestSchema, readPublish),
     ),
   );
+  add(
+    method.publishStream,
+    byEncoding(
+      publishStreamed(binary, publishStreamRequestView, fromView),
+      publishStreamed(json, PublishStreamRequestSchema, readStream),
+    ),
+  );
+  add(
+    method.getLimits,
+    question(method.getLimits, async () => ({ limits })),
+  );
+  add(
+    method.getBatchStatus,
+    question(method.getBatchStatus, ({ batchId }, header) => options.batchStatus(lookup(header).tenant, batchId)),
+  );
+  options.more(openRoutes(small, add));
   return routes;
 }
 
+function openRoutes(
+  library: Partial<UniversalHandlerOptions>,
+  add: (method: DescMethodUnary | DescMethodServerStreaming | DescMethodBiDiStreaming, handler: RpcRoute) => void,
+): OpenRoutes {
+  return {
+    unary: (method, answer) =>
+      add(
+        method,
+        createRpcUnary({
+          method,
+          library,
+          authorize: () => {},
+          onRefused: () => {},
+          handle: async (message) => create(method.output, answer(message as never)),
+        }),
+      ),
+    serverStream: (method, answer) =>
+      add(
+        method,
+        createRpcStream({
+          method,
+          library,
+          async *handle(requests, context) {
+            yield* answer((await theOnly(requests, method.name)) as never, context);
+          },
+        }),
+      ),
+    bidiStream: (method, answer) =>
+      add(
+        method,
+        createRpcStream({ method, library, handle: (requests, context) => answer(requests as never, context) }),
+      ),
+  };
+}
+
 /** application/json, application/connect+json, application/grpc+json, application/grpc-web+json. */
-function byEncoding(binary: UniversalHandlerFn, json: UniversalHandlerFn): UniversalHandlerFn {
-  return (request) => {
+function byEncoding(binary: RpcRoute, json: RpcRoute): RpcRoute {
+  const route: UniversalHandlerFn = (request) => {
     const type = request.header.get('content-type') ?? '';
     return /[/+]json\b/i.test(type) ? json(request) : binary(request);
   };
+  return Object.assign(route, { allowedMethods: binary.allowedMethods });
 }
 
 async function* map<A, B>(source: AsyncIterable<A>, change: (item: A) => B): AsyncGenerator<B> {

@@ -3,17 +3,24 @@
  * writes to the console, throws on a request without an authority, and lets a far-away deadline wrap around.
  */
 import { Code, ConnectError, createContextValues } from '@connectrpc/connect';
-import type { UniversalHandlerFn } from '@connectrpc/connect/protocol';
+import type { UniversalServerRequest, UniversalServerResponse } from '@connectrpc/connect/protocol';
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from '@connectrpc/connect-node';
+import { SluiceError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
 import { type Connection, connectionKey } from './connection.js';
+import { checkFlags, knownFlags } from './envelope-flags.js';
+import { inviteBody } from './expect-continue.js';
+import { fromText } from './grpc-web-text.js';
+import { normalizeNames, rpcTypes } from './media-types.js';
+import type { RpcRoute } from './routes.js';
+import { authenticate, toHttpAnswer } from './rpc-errors.js';
 import type { NodeRequest, NodeResponse } from './server.js';
 
 export type RequestHandler = (request: NodeRequest, response: NodeResponse, connection: Connection) => void;
 
 /** @param routes handlers by path; other paths go to `fallback` */
 export function createRpcAdapter(
-  routes: ReadonlyMap<string, UniversalHandlerFn>,
+  routes: ReadonlyMap<string, RpcRoute>,
   fallback: RequestHandler,
   log: Log,
 ): RequestHandler {
@@ -24,9 +31,11 @@ export function createRpcAdapter(
     if (handler === undefined) return fallback(request, response, connection);
     const run = async (): Promise<void> => {
       dropEndlessTimeout(request);
+      normalizeNames(request.headers);
       const values = createContextValues().set(connectionKey, connection);
       const universal = universalRequestFromNodeRequest(request, response as never, undefined, values);
-      await universalResponseToNodeResponse(await handler(universal), response as never);
+      const answer = await serve(handler, withBody(universal, response));
+      await universalResponseToNodeResponse(answer, response as never);
     };
     run().catch((reason: unknown) => {
       // Callers go away at any time; that is no news.
@@ -36,6 +45,73 @@ export function createRpcAdapter(
       if (!response.writableEnded) response.end();
     });
   };
+}
+
+/** The request, whose body is asked for when it is read, and whose envelopes are looked at. */
+function withBody(request: UniversalServerRequest, response: NodeResponse): UniversalServerRequest {
+  async function* body(): AsyncGenerator<Uint8Array> {
+    inviteBody(response);
+    yield* request.body as AsyncIterable<Uint8Array>;
+  }
+  return { ...request, body: body() };
+}
+
+async function serve(handler: RpcRoute, request: UniversalServerRequest): Promise<UniversalServerResponse> {
+  const text = fromText(request);
+  const plain = text?.request ?? request;
+  const flags = knownFlags(plain.header.get('content-type') ?? '');
+  const body = plain.body as AsyncIterable<Uint8Array>;
+  const checked = flags === undefined ? plain : { ...plain, body: checkFlags(body, flags) };
+  const answer = explained(await handler(checked), handler, request);
+  return text === undefined ? answer : text.toText(answer);
+}
+
+/** What the library refuses by a bare status, with the headers that belong to it and a body that says what to do. */
+function explained(
+  answer: UniversalServerResponse,
+  { allowedMethods }: RpcRoute,
+  { method, header }: UniversalServerRequest,
+): UniversalServerResponse {
+  const more = new Headers(answer.header);
+  nameEncodings(more, header);
+  if (answer.status === 401) more.set('www-authenticate', authenticate);
+  const error = bareRefusal(answer.status, method, header.get('content-type') ?? '');
+  if (error === undefined || answer.body !== undefined) return { ...answer, header: more };
+  if (answer.status === 405) more.set('allow', allowedMethods.join(', '));
+  if (answer.status === 415) more.set('accept-post', rpcTypes.join(', '));
+  const bytes = Buffer.from(`${JSON.stringify(toHttpAnswer(error).body)}\n`);
+  more.set('content-type', 'application/json');
+  more.set('content-length', String(bytes.length));
+  return { ...answer, header: more, body: once(bytes) };
+}
+
+/** Which encodings would do, where the request has another one: the library says so in the trailers, which is too late for some. */
+function nameEncodings(answer: Headers, request: Headers): void {
+  const type = request.get('content-type') ?? '';
+  const prefix = type.startsWith('application/grpc')
+    ? 'grpc-'
+    : type.startsWith('application/connect')
+      ? 'connect-'
+      : '';
+  const used = request.get(prefix === 'connect-' ? 'connect-content-encoding' : `${prefix || 'content-'}encoding`);
+  if (used !== null && used !== 'gzip' && used !== 'identity') answer.set(`${prefix}accept-encoding`, 'gzip');
+}
+
+function bareRefusal(status: number, method: string, contentType: string): SluiceError | undefined {
+  switch (status) {
+    case 405:
+      return new SluiceError('method_not_allowed', `${method.slice(0, 20)} is not allowed here.`);
+    case 415:
+      return new SluiceError('media_type', `The content type is "${contentType.slice(0, 100)}".`);
+    case 505:
+      return new SluiceError('http_version', 'This call needs HTTP/2, and the request came over HTTP/1.1.');
+    default:
+      return undefined;
+  }
+}
+
+async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes;
 }
 
 /** What setTimeout can do, ms; anything later would fire at once. */

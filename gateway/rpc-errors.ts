@@ -21,7 +21,11 @@ export function duration(ms: number): Duration {
 }
 
 /** What happened, and what to do about it. */
-export const explain = (error: SluiceError): string => `${error.message} ${error.row.fix}`;
+export const explain = ({ message, row }: SluiceError): string =>
+  `${message}${/[.!?]$/.test(message) ? '' : '.'} ${row.fix}`;
+
+/** Of an answer with the status 401 (RFC 9110, 11.6.1; RFC 6750, 3). */
+export const authenticate = 'Bearer realm="sluice"';
 
 /** The answer to an RPC: code, message with the fix, ErrorInfo with the name of the row, RetryInfo where it may help. */
 export function toConnectError(error: SluiceError): ConnectError {
@@ -53,7 +57,7 @@ export function toHttpAnswer(error: SluiceError): { status: number; headers: Rec
   const { row, code, message, offset, retryAfterMs, outcomeUnknown } = error;
   return {
     status: row.http,
-    headers: retryHeader(error),
+    headers: { ...retryHeader(error), ...(row.http === 401 ? { 'www-authenticate': authenticate } : {}) },
     body: {
       error: {
         code,
@@ -86,7 +90,7 @@ export function toBatchFailure(batchId: string, error: SluiceError): MessageInit
  */
 export function fromLibraryError(code: Code, message: string): SluiceError | undefined {
   if (message.startsWith('parse binary:')) {
-    return new SluiceError('batch_malformed', `The request is not the message it should be (${message.slice(14)}).`);
+    return new SluiceError('request_malformed', `The request is not the message it should be (${message.slice(14)}).`);
   }
   if (message.includes('larger than configured readMaxBytes')) {
     return new SluiceError(

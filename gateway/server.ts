@@ -21,10 +21,13 @@ import {
 } from 'node:http2';
 import { createServer as createNet, type Server as NetServer, type Socket } from 'node:net';
 import { createServer as createTls, type TLSSocket } from 'node:tls';
-import { UsageError } from '../lib/errors.js';
+import { SluiceError, UsageError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
 import { closeWhenAnswered, lastWordsMs } from './answered-early.js';
 import { type Connection, type ConnectionControl, createConnection } from './connection.js';
+import { expectsContinue } from './expect-continue.js';
+import { hardHeaderListBytes, maxHeaderBytes, maxHeaders } from './header-limits.js';
+import { toHttpAnswer } from './rpc-errors.js';
 
 export type NodeRequest = IncomingMessage | Http2ServerRequest;
 export type NodeResponse = ServerResponse | Http2ServerResponse;
@@ -46,7 +49,12 @@ export interface FrontServerOptions {
   readonly onRequest: (request: NodeRequest, response: NodeResponse, connection: Connection) => void;
   /** May serve an HTTP/2 request on its bare stream. What it leaves alone (undefined) becomes a request. @default none */
   readonly onStream?:
-    | ((stream: ServerHttp2Stream, headers: IncomingHttpHeaders, connection: Connection) => ServedStream | undefined)
+    | ((
+        stream: ServerHttp2Stream,
+        headers: IncomingHttpHeaders,
+        connection: Connection,
+        rawHeaders: readonly string[],
+      ) => ServedStream | undefined)
     | undefined;
   readonly log: Log;
 }
@@ -90,7 +98,6 @@ const keepAliveTimeout = 75_000;
 const silenceTimeout = 30_000;
 /** An HTTP/2 connection without a call is let go after this time. */
 const idleTimeout = 5 * 60_000;
-const maxHeaderBytes = 16 * 1024;
 const maxStreamsPerConnection = 256;
 /** F9: the default of 64 KiB makes a batch of 1 MiB wait for 16 round trips. */
 const streamWindow = 1024 * 1024;
@@ -133,20 +140,22 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
     connectionsCheckingInterval: 2_000,
   });
   http1.maxRequestsPerSocket = 0;
-  http1.on('request', (request, response) => {
+  // All are passed on, within the bytes: by default node drops those past 2,000 without a word.
+  http1.maxHeadersCount = 0;
+  const onRequest1 = (request: IncomingMessage, response: ServerResponse): void => {
     const known = sockets.get(request.socket);
     if (known === undefined) return void request.socket.destroy();
+    request.url = originForm(request.url ?? '');
     track(request, response, known.connection);
+  };
+  http1.on('request', onRequest1);
+  http1.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
+    expectsContinue(response);
+    onRequest1(request, response);
   });
   http1.on('clientError', (error: NodeJS.ErrnoException, socket) => {
     if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy();
-    const status =
-      error.code === 'HPE_HEADER_OVERFLOW'
-        ? '431 Request Header Fields Too Large'
-        : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-          ? '408 Request Timeout'
-          : '400 Bad Request';
-    socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+    socket.end(unreadable(error.code));
   });
   // A server that does not listen itself starts its timeout checks on this event only.
   http1.emit('listening');
@@ -155,9 +164,9 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
     settings: {
       maxConcurrentStreams: maxStreamsPerConnection,
       initialWindowSize: streamWindow,
-      maxHeaderListSize: maxHeaderBytes,
+      maxHeaderListSize: hardHeaderListBytes,
     },
-    maxHeaderListPairs: 100,
+    maxHeaderListPairs: 2 * maxHeaders,
     maxSessionInvalidFrames: 100,
   });
   http2.on('session', (session: ServerHttp2Session) => {
@@ -182,7 +191,7 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
     peer.open++;
     stream[peerKey] = peer;
     stream.on('close', onStreamClosed);
-    const served = options.onStream?.(stream, headers, peer.connection);
+    const served = options.onStream?.(stream, headers, peer.connection, more[1] as readonly string[]);
     if (served === undefined) {
       compatible.emit('stream', stream, headers, ...more);
     } else {
@@ -201,11 +210,16 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
   }
   // Makes requests of streams, and nothing else: node does it for all streams of a server that has this listener.
   const compatible = createHttp2();
-  compatible.on('request', (request, response) => {
+  const onRequest2 = (request: Http2ServerRequest, response: Http2ServerResponse): void => {
     const peer = peerOf(request.stream);
-    if (peer === undefined) return request.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    if (peer === undefined) return void request.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
     closeWhenAnswered(request.stream);
     track(request, response, peer.connection);
+  };
+  compatible.on('request', onRequest2);
+  compatible.on('checkContinue', (request, response) => {
+    expectsContinue(response);
+    onRequest2(request, response);
   });
   http2.on('sessionError', (error: Error) => log.debug({ error: error.message }, 'HTTP/2 connection failed'));
 
@@ -368,6 +382,25 @@ function sniff(socket: Socket, found: (protocol: 'h1' | 'h2') => void): void {
   socket.on('readable', onReadable);
   socket.once('close', stop);
   socket.once('end', onEnd);
+}
+
+/** The target of an HTTP/1.1 request as it is without a proxy: "http://host/path" is "/path" (RFC 9112, 3.2.2). */
+function originForm(target: string): string {
+  if (!/^https?:\/\//i.test(target)) return target;
+  const path = target.indexOf('/', target.indexOf('//') + 2);
+  return path < 0 ? '/' : target.slice(path);
+}
+
+/** The answer to bytes that are no HTTP request, by node's error code. */
+function unreadable(code: string | undefined): string {
+  if (code === 'HPE_HEADER_OVERFLOW') {
+    const error = new SluiceError('headers_too_large', `The headers have more than ${maxHeaderBytes} bytes.`);
+    const body = `${JSON.stringify(toHttpAnswer(error).body)}\n`;
+    const head = `connection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}`;
+    return `HTTP/1.1 431 Request Header Fields Too Large\r\n${head}\r\n\r\n${body}`;
+  }
+  const status = code === 'ERR_HTTP_REQUEST_TIMEOUT' ? '408 Request Timeout' : '400 Bad Request';
+  return `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`;
 }
 
 const hasBody = ({ headers }: NodeRequest): boolean =>

@@ -36,6 +36,12 @@ const table = {
     retryable: false,
     fix: 'Encode the batch with a generated client; the byte offset tells where the bytes stop being an EventBatch.',
   },
+  request_malformed: {
+    code: Code.InvalidArgument,
+    http: 400,
+    retryable: false,
+    fix: 'Encode and frame the request with a client that is generated from proto/.',
+  },
   json_invalid: {
     code: Code.InvalidArgument,
     http: 400,
@@ -70,7 +76,25 @@ const table = {
     code: Code.InvalidArgument,
     http: 415,
     retryable: false,
-    fix: 'Send "content-type: application/json" to the HTTP routes.',
+    fix: 'Send "content-type: application/json" to the HTTP routes, and to the RPC routes one that the "accept-post" header of the answer names.',
+  },
+  content_encoding: {
+    code: Code.InvalidArgument,
+    http: 415,
+    retryable: false,
+    fix: 'Send the body as it is, or with "content-encoding: gzip".',
+  },
+  headers_too_large: {
+    code: Code.InvalidArgument,
+    http: 431,
+    retryable: false,
+    fix: 'Send at most 100 headers and 16 KiB of names and values; cookies are of no use here.',
+  },
+  http_version: {
+    code: Code.Unimplemented,
+    http: 505,
+    retryable: false,
+    fix: 'Use HTTP/2 for calls with a stream of requests, or send single batches with Publish.',
   },
   not_found: {
     code: Code.Unimplemented,

@@ -383,15 +383,18 @@ async function withBoth(
       withSession(hot.url, (first) =>
         withSession(library.url, async (second) => {
           const workers = [commitAll(hot), commitAll(library)];
-          await use(hot, library, async (call) => {
-            const withKey = ({ headers }: RunningGateway): BareCall => ({
-              ...call,
-              headers: { ...headers, ...call.headers },
+          try {
+            await use(hot, library, async (call) => {
+              const withKey = ({ headers }: RunningGateway): BareCall => ({
+                ...call,
+                headers: { ...headers, ...call.headers },
+              });
+              const answers = await Promise.all([bareCall(first, withKey(hot)), bareCall(second, withKey(library))]);
+              return [normal(answers[0], call), normal(answers[1], call)];
             });
-            const answers = await Promise.all([bareCall(first, withKey(hot)), bareCall(second, withKey(library))]);
-            return [normal(answers[0], call), normal(answers[1], call)];
-          });
-          await Promise.all(workers.map((stop) => stop()));
+          } finally {
+            await Promise.all(workers.map((stop) => stop()));
+          }
         }),
       ),
     ),

@@ -16,7 +16,7 @@ test('messages come out whole and in order, however they are cut into chunks, an
       bytes: Buffer.alloc(sizes[Math.floor(random() * sizes.length)] as number, i + 1),
     }));
     const all = Buffer.concat(messages.map(({ flags, bytes }) => envelope(flags, bytes)));
-    const envelopes = new Envelopes(MiB, createMessageBuffers(4 * MiB));
+    const envelopes = new Envelopes(MiB, 0, createMessageBuffers(4 * MiB));
     let seen = 0;
     for (let at = 0; at < all.length; ) {
       // Chunks of their own memory: what is looked at later must not depend on the next one.
@@ -42,7 +42,7 @@ test('messages come out whole and in order, however they are cut into chunks, an
 });
 
 test('a message over the limit is refused by its head alone', () => {
-  const envelopes = new Envelopes(1_000, createMessageBuffers(MiB));
+  const envelopes = new Envelopes(1_000, 0, createMessageBuffers(MiB));
   const head = envelope(0, Buffer.alloc(1_001)).subarray(0, 5);
   envelopes.push(head.subarray(0, 3));
   assert.is(envelopes.next(), undefined);
@@ -52,7 +52,7 @@ test('a message over the limit is refused by its head alone', () => {
 });
 
 test('a small message does not keep a large chunk alive', () => {
-  const envelopes = new Envelopes(MiB, createMessageBuffers(MiB));
+  const envelopes = new Envelopes(MiB, 0, createMessageBuffers(MiB));
   envelopes.push(Buffer.concat([envelope(0, Buffer.alloc(100, 1)), envelope(0, Buffer.alloc(60_000, 2))]));
   const [small, large] = [envelopes.next(), envelopes.next()];
   assert.ok((small?.bytes.buffer.byteLength ?? 0) <= 16_384);

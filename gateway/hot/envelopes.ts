@@ -6,6 +6,7 @@
  * A class, because there is one per call: closures would be made anew, and wrapped by tsx, each time.
  */
 import { Code, ConnectError } from '@connectrpc/connect';
+import { reservedFlags } from '../envelope-flags.js';
 import type { MessageBuffers } from './message-buffers.js';
 
 export interface Envelope {
@@ -26,6 +27,7 @@ export function detached(bytes: Buffer): Buffer {
 
 export class Envelopes {
   readonly #maxBytes: number;
+  readonly #reserved: number;
   readonly #buffers: MessageBuffers;
   #head: Buffer | undefined;
   #headFilled = 0;
@@ -38,8 +40,10 @@ export class Envelopes {
   /** Chunks after the current one; there are none while the reader keeps up. */
   #waiting: Buffer[] | undefined;
 
-  constructor(maxBytes: number, buffers: MessageBuffers) {
+  /** @param reserved bits of the flags that have no meaning */
+  constructor(maxBytes: number, reserved: number, buffers: MessageBuffers) {
     this.#maxBytes = maxBytes;
+    this.#reserved = reserved;
     this.#buffers = buffers;
   }
 
@@ -53,7 +57,7 @@ export class Envelopes {
     }
   }
 
-  /** The next whole message. @throws ConnectError when it is longer than allowed, in the library's words */
+  /** The next whole message. @throws ConnectError when it is longer than allowed, in the library's words; SluiceError for reserved flags */
   next(): Envelope | undefined {
     while (this.#chunk !== undefined) {
       const chunk = this.#chunk;
@@ -108,6 +112,7 @@ export class Envelopes {
     this.#flags = head[from] as number;
     this.#size = head.readUInt32BE(from + 1);
     this.#filled = 0;
+    if ((this.#flags & this.#reserved) !== 0) throw reservedFlags(this.#flags & this.#reserved);
     if (this.#size > this.#maxBytes) throw tooLarge(this.#size, this.#maxBytes);
   }
 

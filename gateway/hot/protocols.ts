@@ -13,6 +13,7 @@ import {
 } from '@connectrpc/connect/protocol-connect';
 import { setTrailerStatus } from '@connectrpc/connect/protocol-grpc';
 import { trailerFlag, trailerSerialize } from '@connectrpc/connect/protocol-grpc-web';
+import { authenticate } from '../rpc-errors.js';
 import { envelope } from './answers.js';
 
 /** As in routes.ts. */
@@ -25,6 +26,8 @@ export interface Protocol {
   readonly enveloped: boolean;
   /** An envelope with this flag is skipped. */
   readonly skippedFlags: number;
+  /** Bits that have no meaning. */
+  readonly reservedFlags: number;
   /** Names of headers: how the request is compressed, which compression is understood, how long the caller waits. */
   readonly encoding: string;
   readonly acceptEncoding: string | undefined;
@@ -47,6 +50,7 @@ const grpc: Protocol = {
   contentType: 'application/grpc+proto',
   enveloped: true,
   skippedFlags: 0,
+  reservedFlags: 0xfe,
   encoding: 'grpc-encoding',
   acceptEncoding: 'grpc-accept-encoding',
   timeout: 'grpc-timeout',
@@ -59,6 +63,7 @@ const grpcWeb: Protocol = {
   ...grpc,
   contentType: 'application/grpc-web+proto',
   skippedFlags: trailerFlag,
+  reservedFlags: 0x7e,
   trailers: false,
   last: (error) =>
     error === undefined
@@ -70,6 +75,7 @@ const connectStream: Protocol = {
   contentType: 'application/connect+proto',
   enveloped: true,
   skippedFlags: endStreamFlag,
+  reservedFlags: 0xfc,
   encoding: 'connect-content-encoding',
   acceptEncoding: 'connect-accept-encoding',
   timeout: 'connect-timeout-ms',
@@ -171,6 +177,15 @@ export function end(
   stream.end(body === undefined ? last : Buffer.concat([body, last]));
 }
 
+/** Refuses a call in envelopes before it is served. @returns whether it was one */
+export function refuseCall(stream: ServerHttp2Stream, contentType: string | undefined, error: ConnectError): boolean {
+  const protocol = streamProtocols[contentType ?? ''];
+  if (protocol === undefined) return false;
+  begin(stream, protocol, { gzip: false, cors: undefined });
+  end(stream, protocol, undefined, error);
+  return true;
+}
+
 /** A whole answer of Connect's unary form. */
 export function answerUnary(stream: ServerHttp2Stream, { cors }: AnswerOptions, body: Buffer): void {
   stream.respond({
@@ -190,9 +205,11 @@ export function refuseUnary(
   ours: boolean,
 ): void {
   const body = errorToJsonBytes(error, ours ? undefined : jsonOptions);
+  const status = codeToHttpStatus(error.code);
   stream.respond({
-    ':status': codeToHttpStatus(error.code),
+    ':status': status,
     ...Object.fromEntries(error.metadata),
+    ...(status === 401 ? { 'www-authenticate': authenticate } : {}),
     'content-type': 'application/json',
     'content-length': String(body.length),
     ...cors,

@@ -53,7 +53,7 @@ function atEndOfTurn(flush: () => void): void {
 /** Returns what is to be called when the stream has closed. */
 export function serveStream(stream: ServerHttp2Stream, options: HotStreamOptions): () => void {
   const { protocol } = options;
-  const envelopes = new Envelopes(options.maxMessageBytes, options.buffers);
+  const envelopes = new Envelopes(options.maxMessageBytes, protocol.reservedFlags, options.buffers);
   let flushing = false;
   /** The transport's buffer is full. */
   let full = false;

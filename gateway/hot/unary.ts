@@ -107,11 +107,13 @@ export class UnaryCall implements GatedCall {
     if (this.#envelopes === undefined) {
       // The rule: one chunk, one message.
       const size = chunk.length - 5;
-      if (size >= 0 && size <= maxMessageBytes && chunk.readUInt32BE(1) === size) {
-        this.#take(chunk[0] as number, detached(chunk.subarray(5)), undefined);
+      const flags = chunk[0] as number;
+      const plain = (flags & this.protocol.reservedFlags) === 0;
+      if (plain && size >= 0 && size <= maxMessageBytes && chunk.readUInt32BE(1) === size) {
+        this.#take(flags, detached(chunk.subarray(5)), undefined);
         return;
       }
-      this.#envelopes = new Envelopes(maxMessageBytes, buffers);
+      this.#envelopes = new Envelopes(maxMessageBytes, this.protocol.reservedFlags, buffers);
     }
     const envelopes = this.#envelopes;
     envelopes.push(chunk);

@@ -1,41 +1,57 @@
 /**
- * The Publish call in all its protocols. Handlers of the RPC library, arranged so that every error is one of ours:
+ * Calls of one message and one answer, in all protocols. Handlers of the RPC library, arranged so that every error is one of ours:
  *
  * - For gRPC and gRPC-Web the handler takes the request as a stream of one message, because then bytes that do not parse
  *   come to it as an error that it can name, instead of being answered as `internal` below it.
  * - For Connect, whose unary handler has no such form, the library's own error answer is put into our words afterwards.
  */
-import type { DescMessage, DescMethod, Message } from '@bufbuild/protobuf';
+import type { DescMessage, DescMethodUnary, Message } from '@bufbuild/protobuf';
 import { Code, ConnectError, type HandlerContext } from '@connectrpc/connect';
 import {
   createUniversalMethodHandler,
   type ProtocolHandlerFactory,
+  type UniversalHandler,
   type UniversalHandlerFn,
   type UniversalHandlerOptions,
   type UniversalServerResponse,
 } from '@connectrpc/connect/protocol';
-import { createHandlerFactory as connectFactory, errorToJsonBytes } from '@connectrpc/connect/protocol-connect';
+import {
+  codeToHttpStatus,
+  createHandlerFactory as connectFactory,
+  errorToJsonBytes,
+} from '@connectrpc/connect/protocol-connect';
 import { createHandlerFactory as grpcFactory } from '@connectrpc/connect/protocol-grpc';
 import { createHandlerFactory as grpcWebFactory } from '@connectrpc/connect/protocol-grpc-web';
-import { IngestService, type PublishResponse } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import type { ErrorName } from '../lib/errors.js';
 import { classify, fromLibraryError, toConnectError } from './rpc-errors.js';
 
-export interface PublishUnaryOptions {
-  /** The request message as it is read: the contract's own, or the view. */
-  readonly input: DescMessage;
+export interface RpcUnaryOptions {
+  readonly method: DescMethodUnary;
+  /** The request message as it is read, when that is not the contract's own. */
+  readonly input?: DescMessage;
   readonly library: Partial<UniversalHandlerOptions>;
   /** Throws when the caller is not known. Runs before anything of the request is read. */
   readonly authorize: (header: Headers) => unknown;
   /** Throws what `classify` knows. */
-  readonly handle: (message: Message, context: HandlerContext) => Promise<PublishResponse>;
+  readonly handle: (message: Message, context: HandlerContext) => Promise<Message>;
   /** An error that did not come from `handle` was answered. */
   readonly onRefused: (name: ErrorName) => void;
 }
 
-export function createPublishUnary(options: PublishUnaryOptions): UniversalHandlerFn {
+/** The one message of a request. @throws ConnectError when there is none, or more than one */
+export async function theOnly(requests: AsyncIterable<Message>, method: string): Promise<Message> {
+  let message: Message | undefined;
+  for await (const next of requests) {
+    if (message !== undefined) throw new ConnectError(`${method} takes one message.`, Code.InvalidArgument);
+    message = next;
+  }
+  if (message === undefined) throw new ConnectError(`${method} takes a message.`, Code.InvalidArgument);
+  return message;
+}
+
+export function createRpcUnary(options: RpcUnaryOptions): UniversalHandler {
   const { library, authorize, handle, onRefused } = options;
-  const method = { ...IngestService.method.publish, input: options.input } as DescMethod & { methodKind: 'unary' };
+  const method: DescMethodUnary = { ...options.method, input: options.input ?? options.method.input };
 
   const refuse = (reason: unknown): ConnectError => {
     const { rpc, row } = classify(reason);
@@ -43,15 +59,11 @@ export function createPublishUnary(options: PublishUnaryOptions): UniversalHandl
     return rpc;
   };
 
-  async function* single(requests: AsyncIterable<Message>, context: HandlerContext): AsyncGenerator<PublishResponse> {
-    let message: Message | undefined;
+  async function* single(requests: AsyncIterable<Message>, context: HandlerContext): AsyncGenerator<Message> {
+    let message: Message;
     try {
       authorize(context.requestHeader);
-      for await (const next of requests) {
-        if (message !== undefined) throw new ConnectError('Publish takes one message.', Code.InvalidArgument);
-        message = next;
-      }
-      if (message === undefined) throw new ConnectError('Publish takes a message.', Code.InvalidArgument);
+      message = await theOnly(requests, method.name);
     } catch (reason) {
       throw refuse(reason);
     }
@@ -67,7 +79,7 @@ export function createPublishUnary(options: PublishUnaryOptions): UniversalHandl
       protocolName: factory.protocolName,
     });
 
-  const unary = async (message: Message, context: HandlerContext): Promise<PublishResponse> => {
+  const unary = async (message: Message, context: HandlerContext): Promise<Message> => {
     try {
       return await handle(message, context);
     } catch (reason) {
@@ -99,13 +111,6 @@ export function createPublishUnary(options: PublishUnaryOptions): UniversalHandl
   ]);
 }
 
-const httpStatus: Partial<Record<Code, number>> = {
-  [Code.InvalidArgument]: 400,
-  [Code.Unauthenticated]: 401,
-  [Code.ResourceExhausted]: 429,
-  [Code.Unavailable]: 503,
-};
-
 async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   yield bytes;
 }
@@ -115,7 +120,7 @@ function connectAnswer(error: ConnectError): UniversalServerResponse {
   const header = new Headers(error.metadata);
   header.set('content-type', 'application/json');
   header.set('content-length', String(body.length));
-  return { status: httpStatus[error.code] ?? 500, header, body: once(body) };
+  return { status: codeToHttpStatus(error.code), header, body: once(body) };
 }
 
 /** The library's errors have no details; ours always have. */

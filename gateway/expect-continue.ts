@@ -1,0 +1,17 @@
+/**
+ * `Expect: 100-continue`: the client waits with its body until it is asked for it. It is asked once the body is going to be read, so a
+ * caller without a key, or with a body that is too large, hears that first and sends nothing.
+ */
+import type { NodeResponse } from './server.js';
+
+const waiting = new WeakSet<NodeResponse>();
+
+/** The client of this response waits to be asked for its body. */
+export function expectsContinue(response: NodeResponse): void {
+  waiting.add(response);
+}
+
+/** Asks for the body, where the client waits for that. To be called before it is read. */
+export function inviteBody(response: NodeResponse): void {
+  if (waiting.delete(response)) response.writeContinue();
+}
