@@ -14,6 +14,7 @@ import { systemClock } from '../sdk-gen/typescript/src/clock.js';
 import type { Durability, Link, LinkEvents, Outgoing } from '../sdk-gen/typescript/src/delivery.js';
 import { openIngestStream } from '../sdk-gen/typescript/src/ingest-stream.js';
 import type { SluiceClientOptions } from '../sdk-gen/typescript/src/options.js';
+import { createClientTrace } from './client-trace.js';
 import { asItIs, type Counter, countedIds } from './counted-ids.js';
 import { makeEvent } from './events.js';
 import { type BatchHistory, type Journal, openJournal, readJournal } from './journal.js';
@@ -90,39 +91,50 @@ function rangeOf(bytes: Uint8Array): { first: number; count: number } {
   return { first, count };
 }
 
+/** Of minutes: a client here sends a few hundred batches a second at most. */
+const trace = createClientTrace(100_000);
+const clock = trace.watch(systemClock);
+
 /** For the log of this customer: what happened to its connections. */
 const note = (line: string): void => {
+  trace.note(line);
   process.stderr.write(`${new Date().toISOString()} ${task.source} ${line}\n`);
 };
+
+let connections = 0;
 
 /** A connection that writes down what goes out and what comes in. */
 function recordedLink(journal: Journal, durability: Durability, events: LinkEvents): Link {
   const counts = new Map<string, number>();
-  note('connecting');
+  const number = ++connections;
+  note(`connection ${number}: connecting`);
   const link = openIngestStream(
-    { baseUrl: task.baseUrl, key: task.key, userAgent: 'sluice-chaos/1', durability, clock: systemClock },
+    { baseUrl: task.baseUrl, key: task.key, userAgent: 'sluice-chaos/1', durability, clock },
     {
       ...events,
       onAccepted(batchId, result) {
+        trace.note(`connection ${number}: ${batchId} accepted`);
         journal.accepted(batchId, result.position);
         countAck(counts.get(batchId) ?? 0);
         counts.delete(batchId);
         events.onAccepted(batchId, result);
       },
       onLimits(limits) {
-        note('connected');
+        note(`connection ${number}: connected`);
         events.onLimits(limits);
       },
       onFailed(batchId, fault) {
-        note(`${batchId} failed: ${fault.code}, ${fault.message} Again in ${fault.retryAfterMs} ms.`);
+        note(
+          `connection ${number}: ${batchId} failed: ${fault.code}, ${fault.message} Again in ${fault.retryAfterMs} ms.`,
+        );
         events.onFailed(batchId, fault);
       },
       onDraining() {
-        note('the gateway goes away');
+        note(`connection ${number}: the gateway goes away`);
         events.onDraining();
       },
       onEnd(error) {
-        note(`ended: ${error?.message ?? 'well'}`);
+        note(`connection ${number}: ended: ${error?.message ?? 'well'}`);
         events.onEnd(error);
       },
     },
@@ -133,7 +145,16 @@ function recordedLink(journal: Journal, durability: Durability, events: LinkEven
       const { first, count } = rangeOf(batch.bytes);
       counts.set(batch.batchId, count);
       journal.sent({ batchId: batch.batchId, first, count, attempt: batch.attempt });
+      trace.note(`connection ${number}: sends ${batch.batchId}, attempt ${batch.attempt}`);
       link.send(batch);
+    },
+    finish(withinMs) {
+      trace.note(`connection ${number}: no more sends`);
+      link.finish(withinMs);
+    },
+    abort() {
+      trace.note(`connection ${number}: given up`);
+      link.abort();
     },
   };
 }
@@ -145,6 +166,7 @@ function encodeAgain(source: number, { first, count }: BatchHistory): Uint8Array
   const batcher = createBatcher({
     batchBytes: most,
     batchEvents: most,
+    keepsUp: () => true,
     maxBatchBytes: () => most,
     maxBatchEvents: () => most,
     makeId: () => '',
@@ -205,6 +227,7 @@ const client = new SluiceClient(
     ...task.client,
     baseUrl: task.baseUrl,
     key: task.key,
+    clock,
     onError: ({ code, message }) => note(`trouble: ${code}, ${message}`),
     onRejected: ({ batchId, code }) => journal.refused(named.nameOf(batchId), code),
   },
@@ -240,8 +263,15 @@ async function close(): Promise<void> {
   closing = true;
   clearInterval(producing);
   note('closing');
+  const watching = setInterval(() => trace.note(`still closing: ${JSON.stringify(client.stats())}`), 1_000);
   const patience = new Promise<void>((resolve) => setTimeout(resolve, closeMs).unref());
   const [report] = await Promise.all([client.close({ timeoutMs: closeMs }), Promise.race([resending, patience])]);
+  clearInterval(watching);
+  if (report.undelivered.events > 0) {
+    const { events, batches } = report.undelivered;
+    note(`gave up ${events} events in ${batches} batches; what it did before:`);
+    process.stderr.write(`${trace.lines().join('\n')}\n`);
+  }
   tellAcks();
   say({ kind: 'closed', undelivered: report.undelivered.events });
   process.exit(0);

@@ -5,7 +5,8 @@
  *   run.ts             one run: load, faults, peace, check
  *   nats-nodes.ts      the log's servers: one, or a cluster of three
  *   stack.ts           the processes and the proxies between them; slot.ts: one process, started again when it dies
- *   customers.ts       the clients that come and go; client-process.ts is one of them; counted-ids.ts: one that uses its ids again
+ *   customers.ts       the clients that come and go; client-process.ts is one of them; client-trace.ts: what it did;
+ *                      counted-ids.ts: one that uses its ids again
  *   journal.ts         what a client was told, written so that it survives its SIGKILL
  *   events.ts          the events: every value follows from the id, in JavaScript and in SQL
  *   schedule.ts        who is hit when; faults.ts: what there is

@@ -1,5 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import { Code, ConnectError, createClient, type Transport } from '@connectrpc/connect';
+import { findTrailerError } from '@connectrpc/connect/protocol-grpc';
 import {
   compressionGzip,
   createConnectTransport,
@@ -14,6 +15,7 @@ import { IngestService, type PublishStreamResponse } from '#gen/sluice/ingest/v1
 import type { StoredBatch } from '#gen/sluice/log/v1/log_pb.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { freeze } from '../lib/testing/freeze.js';
+import { bareCall, withSession } from './testing/bare-call.js';
 import { stored } from './testing/ingest.js';
 import { onBothPaths, type RunningGateway } from './testing/running-gateway.js';
 
@@ -72,7 +74,11 @@ const errorOf = async (call: Promise<unknown>): Promise<ConnectError> => {
   throw new Error('the call did not fail');
 };
 
-const reasonOf = (error: ConnectError): string | undefined => error.findDetails(ErrorInfoSchema)[0]?.reason;
+/** Name of the gateway's own refusal: clients take an error without its domain for that of a proxy, and try again. */
+const reasonOf = (error: ConnectError): string | undefined => {
+  const [info] = error.findDetails(ErrorInfoSchema);
+  return info?.domain === 'sluice' ? info.reason : undefined;
+};
 
 onBothPaths(
   test,
@@ -153,6 +159,31 @@ onBothPaths(
     });
   },
 );
+
+onBothPaths(test, 'a stream that the gateway ends for good is signed by it, too', async (withGateway) => {
+  await withGateway({}, async ({ url, headers }) => {
+    const bad: readonly (readonly [string, Buffer])[] = [
+      ['batch_malformed', Buffer.from([0, 0, 0, 0, 3, 255, 255, 255])],
+      ['batch_too_large', Buffer.from([0, 127, 255, 255, 255, 0])],
+    ];
+    for (const [reason, bytes] of bad) {
+      const { trailers } = await withSession(url, (session) =>
+        bareCall(session, {
+          headers: {
+            ':path': '/sluice.ingest.v1.IngestService/PublishStream',
+            'content-type': 'application/grpc',
+            te: 'trailers',
+            ...headers,
+          },
+          pieces: [bytes],
+          open: true,
+        }),
+      );
+      const error = findTrailerError(new Headers(Object.entries(trailers) as [string, string][]));
+      assert.is(error === undefined ? undefined : reasonOf(error), reason, error?.message);
+    }
+  });
+});
 
 onBothPaths(test, 'what is wrong with a request is told by the same name in every protocol', async (withGateway) => {
   await withGateway({ maxBatchBytes: 64 * 1024, maxBatchEvents: 100 }, async ({ url, headers }) => {

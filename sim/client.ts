@@ -97,6 +97,7 @@ export function startClient(world: World, network: Network, history: History, op
   const batcher = createBatcher({
     batchBytes: 4_096,
     batchEvents: options.batchEvents,
+    keepsUp: () => true,
     maxBatchBytes: () => delivery.limits.maxBatchBytes,
     maxBatchEvents: () => delivery.limits.maxBatchEvents,
     makeId: () => `${name}-e${++ids}`,

@@ -10,6 +10,7 @@ function setting(options: Partial<BatcherOptions> = {}): { batcher: Batcher; sea
   const batcher = createBatcher({
     batchBytes: 1_000,
     batchEvents: 100,
+    keepsUp: () => true,
     maxBatchBytes: () => 1 << 20,
     maxBatchEvents: () => 10_000,
     makeId: () => `id-${++ids}`,

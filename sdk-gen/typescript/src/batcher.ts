@@ -16,8 +16,10 @@ export interface SealedBatch {
 export interface BatcherOptions {
   /** A batch is closed before it grows past this many bytes. A larger event makes a batch of its own. */
   readonly batchBytes: number;
-  /** A batch is closed at this many events. */
+  /** A batch is closed at this many events while the gateway keeps up; else it goes on growing, so that a backlog is few batches. */
   readonly batchEvents: number;
+  /** A batch that is closed now goes out now. */
+  readonly keepsUp: () => boolean;
   /** Most bytes that the gateway takes; told later, it may change. */
   readonly maxBatchBytes: () => number;
   readonly maxBatchEvents: () => number;
@@ -97,7 +99,8 @@ export function createBatcher(options: BatcherOptions): Batcher {
         writer.resize(Math.max(end, Math.min(target, writer.buf.length * 2)), start);
       }
       events++;
-      if (writer.pos >= target || events >= Math.min(options.batchEvents, options.maxBatchEvents())) seal();
+      const full = writer.pos >= target || events >= options.maxBatchEvents();
+      if (full || (events >= options.batchEvents && options.keepsUp())) seal();
     },
     seal,
     get bytes() {

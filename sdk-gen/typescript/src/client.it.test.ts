@@ -1,7 +1,7 @@
 import { Code, ConnectError } from '@connectrpc/connect';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { RetryInfoSchema } from '../gen/google/rpc/error_details_pb.js';
+import { ErrorInfoSchema, RetryInfoSchema } from '../gen/google/rpc/error_details_pb.js';
 import { EventType } from '../gen/sluice/event/v1/event_pb.js';
 import type { PublishStreamRequest } from '../gen/sluice/ingest/v1/ingest_pb.js';
 import { SluiceClient } from './client.js';
@@ -122,7 +122,7 @@ test('a peer that fails, forgets, drains and cuts at random gets every event in 
         }
       }
     },
-    { ackTimeoutMs: 300, onError: (error) => codes.add(error.code) },
+    { ackTimeoutMs: 300, batchBytes: 1_500, onError: (error) => codes.add(error.code) },
     async (client) => {
       await fill(client, 4_000);
       await client.flush();
@@ -191,7 +191,8 @@ test('a refused key rejects what waits, and neither throws nor hangs', async () 
   await withClient(
     // biome-ignore lint/correctness/useYield: it refuses before it answers anything.
     async function* () {
-      throw new ConnectError('The key is not known.', Code.Unauthenticated);
+      const detail = { desc: ErrorInfoSchema, value: { reason: 'key_unknown', domain: 'sluice' } };
+      throw new ConnectError('The key is not known.', Code.Unauthenticated, undefined, [detail]);
     },
     { onRejected: ({ code, events }) => rejected.push({ code, events }) },
     async (client) => {
@@ -201,6 +202,27 @@ test('a refused key rejects what waits, and neither throws nor hangs', async () 
       assert.is(client.stats().rejected, 10);
     },
   );
+});
+
+test('a status that no gateway signed is tried again for as long as it takes, and told', async () => {
+  const rejected: unknown[] = [];
+  const codes = new Set<string>();
+  const bare = [Code.Unauthenticated, Code.PermissionDenied, Code.Unimplemented, Code.InvalidArgument, Code.Internal];
+  await withClient(
+    async function* (requests, _context, number) {
+      if (number < 30) throw new ConnectError('a proxy', bare[number % bare.length]);
+      yield limits;
+      for await (const request of requests) yield accepted(request);
+    },
+    { refusalGraceMs: 0, onRejected: (one) => rejected.push(one), onError: ({ code }) => codes.add(code) },
+    async (client) => {
+      await fill(client, 10);
+      await client.flush();
+      assert.is(client.stats().delivered, 10);
+    },
+  );
+  assert.equal(rejected, []);
+  assert.is(codes.size, bare.length);
 });
 
 test('a gateway that never answers fills the buffer and no more; close gives up in time and says what was left', async () => {

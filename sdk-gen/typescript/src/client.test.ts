@@ -69,6 +69,36 @@ test('while the gateway does not keep up, batches grow instead of becoming many'
   assert.is(eventsOf(gateway.last.sent[1]?.bytes).length, 20);
 });
 
+test('a backlog of an outage is few large batches, however small batches are while the gateway keeps up', () => {
+  const { client, gateway, clock } = setting({ lingerMs: 10, batchEvents: 1 });
+  client.track(click);
+  gateway.last.limits();
+  client.track(click);
+  assert.is(gateway.last.sent.length, 2);
+  gateway.last.end('unavailable');
+  for (let i = 0; i < 5_000; i++) client.track(click);
+  clock.advance(5_000);
+  gateway.last.limits();
+  for (let i = 0; i < 4; i++) gateway.last.accept(gateway.last.sent[i]);
+  assert.is(
+    gateway.last.sent.reduce((sum, { bytes }) => sum + eventsOf(bytes).length, 0),
+    5_002,
+  );
+  assert.ok(gateway.last.sent.length <= 4, `${gateway.last.sent.length} batches`);
+  client.track(click);
+  assert.is(eventsOf(gateway.last.sent.at(-1)?.bytes).length, 1);
+});
+
+test('an event that closes the batch before it, and begins the next, is sent in time, too', () => {
+  const { client, gateway, clock } = setting({ lingerMs: 10, batchBytes: 1_000 });
+  client.track({ ...click, name: 'n'.repeat(600) });
+  client.track({ ...click, name: 'n'.repeat(600) });
+  gateway.last.limits();
+  assert.is(gateway.last.sent.length, 1);
+  clock.advance(10);
+  assert.is(gateway.last.sent.length, 2);
+});
+
 test('takes no more when the buffer is full, and ready resolves when it has emptied by a quarter', async () => {
   const { client, gateway } = setting({ maxBufferBytes: 64 * 1024, batchBytes: 8 * 1024 });
   let taken = 0;
@@ -214,7 +244,7 @@ test('close delivers what it can, gives up the rest after its time and reports b
   for (let i = 0; i < 5; i++) await Promise.resolve();
   clock.advance(1_000);
   const report = await closing;
-  assert.equal(report, { delivered: 2, rejected: 0, undelivered: { events: 3, batches: 2, accepted: 0 } });
+  assert.equal(report, { delivered: 2, rejected: 0, undelivered: { events: 3, batches: 1, accepted: 0 } });
   assert.is(await client.close(), report);
   assert.is(clock.timers, 0);
 });

@@ -110,13 +110,14 @@ export class SluiceClient {
       onAccepted: (batch, acceptance) => this.#accept(batch, acceptance),
       onSettled: (batch, outcome) => this.#settle(batch, outcome),
       onHungry: () => {
-        if (this.#overdue) this.#seal();
+        if (this.#overdue || this.#batcher.events >= resolved.batchEvents) this.#seal();
       },
       onError: (error) => this.#call(() => this.#callbacks.onError?.(error)),
     });
     this.#batcher = createBatcher({
       batchBytes: Math.min(resolved.batchBytes, resolved.maxBufferBytes / 2),
       batchEvents: resolved.batchEvents,
+      keepsUp: () => this.#delivery.hungry,
       maxBatchBytes: () => this.#delivery.limits.maxBatchBytes,
       maxBatchEvents: () => this.#delivery.limits.maxBatchEvents,
       makeId,
@@ -142,7 +143,6 @@ export class SluiceClient {
       return false;
     }
     this.#tracked++;
-    const before = this.#batcher.events;
     try {
       this.#batcher.add(event, this.#clock.wall());
     } catch (error) {
@@ -151,7 +151,8 @@ export class SluiceClient {
       this.#reject({ batchId: '', events: 1, code, message, rejections: [] });
       return true;
     }
-    if (before === 0 && this.#batcher.events > 0) this.#linger();
+    // The event may have begun a batch, also by closing the one before.
+    if (this.#batcher.events > 0 && !this.#overdue && this.#cancelLinger === undefined) this.#linger();
     return true;
   }
 
@@ -231,7 +232,6 @@ export class SluiceClient {
 
   /** A batch that is old enough is sent when the gateway keeps up; else it goes on growing, which makes batches larger. */
   #linger(): void {
-    this.#cancelLinger?.();
     this.#cancelLinger = this.#clock.after(this.#options.lingerMs, () => {
       this.#cancelLinger = undefined;
       this.#overdue = true;

@@ -150,6 +150,28 @@ test('D4: waits grow with failures in a row up to the cap, batches that failed t
   assert.is(gateway.last.sent.length, before + 1);
 });
 
+test('D4: when the wait is over it asks for what was gathered meanwhile, also when nothing else is left to send', () => {
+  let hungryAt: number | undefined;
+  const { delivery, gateway, clock, add } = setting({
+    refusalGraceMs: 0,
+    onHungry: () => {
+      hungryAt = clock.now();
+    },
+  });
+  add();
+  gateway.last.limits();
+  gateway.last.fail(gateway.last.sent[0], { retryAfterMs: 5_000 });
+  gateway.last.end('unavailable');
+  clock.advance(1_000);
+  gateway.last.refuse('unauthenticated');
+  assert.is(delivery.stats().batches, 0);
+  hungryAt = undefined;
+  clock.advance(4_099);
+  assert.is(hungryAt, undefined);
+  clock.advance(1);
+  assert.is(hungryAt, 5_100);
+});
+
 test('a failure without a retry delay is for good, and the stream goes on', () => {
   const { gateway, outcomes, add } = setting();
   add();
@@ -236,7 +258,7 @@ test('D6: a batch that ends every stream is found and refused; the others get th
     stream.limits();
     for (let i = 0; i < stream.sent.length; i++) {
       if (stream.sent.some((batch) => batch.batchId === 'b3')) {
-        stream.end('invalid_argument');
+        stream.refuse('invalid_argument');
         break;
       }
       stream.accept(stream.sent[i]);
@@ -245,17 +267,90 @@ test('D6: a batch that ends every stream is found and refused; the others get th
   assert.equal([...outcomes].sort(), ['b1 accepted', 'b2 accepted', 'b3 invalid_argument', 'b4 accepted']);
 });
 
+test('D6: a batch under which a proxy ends every stream goes alone and ever more seldom, is told of, and blocks no other', () => {
+  const messages: string[] = [];
+  const { gateway, clock, outcomes, add } = setting({ onError: ({ message }) => messages.push(message) });
+  for (let i = 0; i < 4; i++) add();
+  let allowed = false;
+  let ends = 0;
+  const serve = (ms: number): void => {
+    for (const until = clock.now() + ms; clock.now() < until; clock.advance(10)) {
+      const stream = gateway.last;
+      if (!stream.finished && stream.sent.length === 0) stream.limits();
+      for (const sent of stream.sent.slice()) {
+        if (sent.batchId === 'b3' && !allowed) {
+          if (gateway.streams.length > ends) stream.end('unknown');
+          ends = gateway.streams.length;
+          break;
+        }
+        stream.accept(sent);
+      }
+    }
+  };
+  serve(5_000);
+  assert.equal([...outcomes].sort(), ['b1 accepted', 'b2 accepted', 'b4 accepted']);
+  const before = gateway.streams.length;
+  for (let i = 0; i < 20; i++) {
+    add();
+    serve(2_000);
+  }
+  assert.is(outcomes.length, 23);
+  // 8 times the cap of the waits, and as long again for what is random.
+  assert.ok(gateway.streams.length - before <= 8, `${gateway.streams.length - before} streams in 40 s`);
+  assert.match(messages.at(-1) ?? '', /Batch b3 was alone on the stream, and \d+ streams in a row ended under it/);
+  const alone = gateway.streams.filter(({ sent }) => sent.some(({ batchId }) => batchId === 'b3')).slice(2);
+  for (const { sent } of alone) assert.is(sent.at(-1)?.batchId, 'b3');
+  allowed = true;
+  serve(20_000);
+  assert.ok(outcomes.includes('b3 accepted'));
+});
+
+test('D7: what a proxy says is never for good, whatever its code', () => {
+  for (const code of ['unauthenticated', 'permission_denied', 'unimplemented', 'invalid_argument'] as const) {
+    const { gateway, clock, outcomes, errors, add } = setting();
+    add();
+    for (let i = 0; i < 20; i++) {
+      gateway.last.end(code);
+      clock.advance(1_000);
+    }
+    assert.equal(outcomes, []);
+    assert.is(errors.length, 20);
+    gateway.last.limits();
+    gateway.last.end(code);
+    clock.advance(1_000);
+    gateway.last.limits();
+    gateway.last.accept(gateway.last.sent[0]);
+    assert.equal(outcomes, ['b1 accepted'], code);
+  }
+});
+
+test('a stream that ends in order before it has told or answered what it should is told of', () => {
+  const { gateway, clock, errors, add } = setting();
+  add();
+  gateway.last.end();
+  assert.equal(errors, ['unavailable']);
+  clock.advance(100);
+  gateway.last.limits();
+  gateway.last.end();
+  assert.equal(errors, ['unavailable', 'unavailable']);
+  clock.advance(1_000);
+  gateway.last.limits();
+  gateway.last.accept(gateway.last.sent[0]);
+  gateway.last.end();
+  assert.is(errors.length, 2);
+});
+
 test('D7: a refused key is tried again for the grace time, then all that waits is refused; a later key may work', () => {
   const { delivery, gateway, clock, outcomes, add } = setting();
   add();
   add();
   while (clock.now() < 2_900) {
-    gateway.last.end('unauthenticated');
+    gateway.last.refuse('unauthenticated');
     assert.equal(outcomes, []);
     clock.advance(1_000);
   }
   clock.advance(1_000);
-  gateway.last.end('unauthenticated');
+  gateway.last.refuse('unauthenticated');
   assert.equal(outcomes, ['b1 unauthenticated', 'b2 unauthenticated']);
   assert.is(delivery.stats().batches, 0);
   const streams = gateway.streams.length;
@@ -508,7 +603,7 @@ test('D6: suspects that are accepted one at a time are none any more, committed 
     stream.limits();
     for (let i = 0; i < stream.sent.length; i++) {
       if (stream.sent.some((batch) => batch.batchId === 'b3')) {
-        stream.end('invalid_argument');
+        stream.refuse('invalid_argument');
         break;
       }
       stream.accept(stream.sent[i], i + 1);

@@ -10,10 +10,13 @@
  *   D4  A failed batch that may be retried goes out again no earlier than the gateway asked, plus full jitter; nothing
  *       new is sent before that either, for the failure speaks of the gateway, not of the batch.
  *   D5  When a stream ends, whatever was in flight on it goes out again on the next one, before anything new.
- *   D6  A stream that ends with INVALID_ARGUMENT does not say which batch it means. The suspects are then sent one at a
- *       time; the one that ends a stream on its own is refused for good. So no batch blocks the others for ever.
- *   D7  A refused key (or a gateway that does not know the method) is tried again for a few seconds, since a new key
- *       takes a moment to be known everywhere. Then all that waits is refused for good.
+ *   D6  A stream that ends does not say which batch it means. A batch goes alone, with nothing else in flight, after the gateway ended
+ *       its stream with INVALID_ARGUMENT, or after two streams in a row ended under it for any reason. If the gateway refuses the
+ *       stream of a batch that was alone, that batch is refused for good. If anything else ends it, the batch is tried again less and
+ *       less often. So no batch blocks the others for ever.
+ *   D7  Only the gateway refuses for good, and it signs what it refuses (`reason`). A refused key (or a gateway that does not know the
+ *       method) is tried again for a few seconds, since a new key takes a moment to be known everywhere. Then all that waits is
+ *       refused for good. What a proxy says, such as HTTP 403 or 404, is tried again for as long as it takes.
  *   D8  With durability `committed`, an accepted batch is kept, with its bytes, until the stream that accepted it tells that
  *       the warehouse has what it had accepted up to a position at or above the batch's. A watermark covers only what was
  *       accepted before it on the same stream: the log may have lost its end and given the same positions out again.
@@ -169,6 +172,10 @@ interface Batch extends SealedBatch {
   acceptance: Acceptance | undefined;
   /** It was kept for too long once. */
   overdue: boolean;
+  /** Streams in a row that ended under it. */
+  cuts: number;
+  /** Nothing else is in flight while it is (D6). */
+  alone: boolean;
 }
 
 /** An accepted batch that is not committed (D8). */
@@ -208,8 +215,34 @@ const longestWait = 5 * 60_000;
 /** How long a draining stream may still answer, and one that was closed with nothing open may take to end, ms. */
 const finishMs = 30_000;
 const closingMs = 1_000;
+/** After so many ends of streams in a row a batch goes alone, and after one more it waits (D6). */
+const suspiciousCuts = 2;
+/** How often the wait of such a batch is doubled. */
+const mostWaits = 3;
 /** How often the time for a commit is doubled (D9). */
 const mostDoublings = 4;
+
+const unsent = { attempt: 0, dueAt: 0, acceptance: undefined, overdue: false, cuts: 0, alone: false } as const;
+
+/** A stream that ended in order although something was expected of it. Undefined: nothing was. */
+function silentEnd(was: 'opening' | 'open', unanswered: number): SluiceClientError | undefined {
+  if (was === 'opening') return new SluiceClientError('unavailable', 'The stream ended before it told its limits.');
+  if (unanswered === 0) return undefined;
+  return new SluiceClientError('unavailable', `The stream ended before it answered ${unanswered} batches.`);
+}
+
+/** Says when a batch may be what ends the streams. */
+function withSuspect(error: SluiceClientError, lost: readonly Batch[]): SluiceClientError {
+  const [only] = lost;
+  if (only === undefined || lost.length > 1 || only.cuts <= suspiciousCuts) return error;
+  const { code, message, reason, retryAfterMs, cause } = error;
+  const more = `${message} Batch ${only.batchId} was alone on the stream, and ${only.cuts} streams in a row ended under it: it may be the cause.`;
+  return new SluiceClientError(code, more, {
+    ...(reason === undefined ? {} : { reason }),
+    ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
+    cause,
+  });
+}
 
 export function createDelivery(options: DeliveryOptions): Delivery {
   const { clock, random } = options;
@@ -239,18 +272,21 @@ export function createDelivery(options: DeliveryOptions): Delivery {
   let pausedUntil = 0;
   let connectAt = 0;
   let refusedSince: number | undefined;
-  /** Batches still to be sent one at a time (D6). */
-  let suspects = 0;
   let closed = false;
   let cancelWake: (() => void) | undefined;
   let wakeAt = Number.POSITIVE_INFINITY;
 
-  const windowBatches = (): number => (suspects > 0 ? 1 : options.maxBatchesInFlight);
   const windowBytes = (): number => Math.min(options.maxBytesInFlight, limits.maxBytesInFlight);
-  const fits = (bytes: number): boolean =>
-    flights.size < windowBatches() &&
+  const oneAlone = (): boolean => {
+    if (flights.size !== 1) return false;
+    const [only] = flights.values();
+    return only?.batch.alone === true;
+  };
+  const fits = (bytes: number, alone = false): boolean =>
+    flights.size < (alone ? 1 : options.maxBatchesInFlight) &&
     (flights.size === 0 || bytesInFlight + bytes <= windowBytes()) &&
-    (!committing || flights.size + kept.size < limits.maxUncommitted);
+    (!committing || flights.size + kept.size < limits.maxUncommitted) &&
+    !oneAlone();
 
   const countFailure = (since: number): void => {
     if (since < streakAt) return;
@@ -272,9 +308,10 @@ export function createDelivery(options: DeliveryOptions): Delivery {
     for (const waiter of done) waiter.resolve();
   };
 
-  /** A batch that is answered for good is no suspect (D6), also when it is kept yet. */
-  const answered = (): void => {
-    if (suspects > 0) suspects--;
+  /** A batch that is answered ends no streams (D6). */
+  const answered = (batch: Batch): void => {
+    batch.cuts = 0;
+    batch.alone = false;
   };
 
   const land = (stream: Stream, batchId: string): Flight | undefined => {
@@ -304,16 +341,11 @@ export function createDelivery(options: DeliveryOptions): Delivery {
 
   const refuseAll = (code: FailureCode, message: string): void => {
     const all = [...retries.splice(0), ...fresh.splice(0)];
-    for (const batch of all) {
-      answered();
-      settle(batch, { kind: 'refused', code, message });
-    }
+    for (const batch of all) settle(batch, { kind: 'refused', code, message });
   };
 
-  const endStream = (stream: Stream, error: SluiceClientError | undefined): void => {
-    if (stream.state === 'ended') return;
-    stream.state = 'ended';
-    streams.delete(stream);
+  /** What was in flight on a stream that ended waits for the next one (D5, D6). @returns the batches */
+  const takeBack = (stream: Stream, error: SluiceClientError | undefined, drained: boolean): Batch[] => {
     const now = clock.now();
     const lost = [...flights.values()].filter((flight) => flight.stream === stream).map((flight) => flight.batch);
     for (const batch of lost) land(stream, batch.batchId);
@@ -323,13 +355,29 @@ export function createDelivery(options: DeliveryOptions): Delivery {
       kept.delete(batch.batchId);
       retryAt(batch, now);
     }
-    if (error?.code === 'invalid_argument' && lost.length === 1) {
-      answered();
-      settle(lost[0] as Batch, { kind: 'refused', code: error.code, message: error.message });
-      lost.length = 0;
+    const refused = error?.code === 'invalid_argument' && error.reason !== undefined;
+    const [only] = lost;
+    if (refused && only !== undefined && lost.length === 1) {
+      settle(only, { kind: 'refused', code: error.code, message: error.message });
+      return lost;
     }
-    for (const batch of lost) retryAt(batch, now);
-    if (error?.code === 'invalid_argument') suspects = Math.max(suspects, lost.length);
+    for (const batch of lost) {
+      if (!drained) batch.cuts++;
+      batch.alone = refused || batch.cuts >= suspiciousCuts;
+      const waits = lost.length === 1 ? batch.cuts - suspiciousCuts : 0;
+      retryAt(batch, waits > 0 ? now + options.retry.capMs * 2 ** Math.min(waits - 1, mostWaits) : now);
+    }
+    return lost;
+  };
+
+  const endStream = (stream: Stream, given: SluiceClientError | undefined): void => {
+    if (stream.state === 'ended') return;
+    const was = stream.state;
+    stream.state = 'ended';
+    streams.delete(stream);
+    const now = clock.now();
+    const lost = takeBack(stream, given, was === 'draining');
+    const error = given ?? (was === 'draining' ? undefined : silentEnd(was, lost.length));
     if (current === stream) {
       current = undefined;
       countFailure(stream.openedAt);
@@ -337,8 +385,8 @@ export function createDelivery(options: DeliveryOptions): Delivery {
       connectAt = Math.max(connectAt, now + asked + fullJitter(streak, options.retry, random));
     }
     if (error !== undefined) {
-      options.onError(error);
-      if (refusals.has(error.code)) {
+      options.onError(withSuspect(error, lost));
+      if (refusals.has(error.code) && error.reason !== undefined) {
         refusedSince ??= now;
         if (now - refusedSince >= options.refusalGraceMs) refuseAll(error.code, error.message);
       }
@@ -358,7 +406,7 @@ export function createDelivery(options: DeliveryOptions): Delivery {
         if (committing && told.maxUncommitted === 0) {
           stream.link?.abort();
           const message = 'The gateway tells no commits: it is older than this client.';
-          endStream(stream, new SluiceClientError('unimplemented', message));
+          endStream(stream, new SluiceClientError('unimplemented', message, { reason: 'no_commits' }));
           return;
         }
         limits = told;
@@ -372,7 +420,7 @@ export function createDelivery(options: DeliveryOptions): Delivery {
         streak = 0;
         streakAt = -1;
         const { batch } = flight;
-        answered();
+        answered(batch);
         if (batch.acceptance === undefined) {
           batch.acceptance = result;
           acceptedNow.batches++;
@@ -405,8 +453,8 @@ export function createDelivery(options: DeliveryOptions): Delivery {
         const late = unkeep(stream, batchId);
         const flight = late === undefined ? land(stream, batchId) : { batch: late.batch, sentAt: late.since };
         if (flight === undefined) return;
+        answered(flight.batch);
         if (fault.retryAfterMs === undefined) {
-          answered();
           settle(flight.batch, { kind: 'refused', code: fault.code, message: fault.message });
         } else {
           countFailure(flight.sentAt);
@@ -453,10 +501,7 @@ export function createDelivery(options: DeliveryOptions): Delivery {
       ...part,
       batchId: options.makeId(),
       order: first.order,
-      attempt: 0,
-      dueAt: 0,
-      acceptance: undefined,
-      overdue: false,
+      ...unsent,
     }));
     fresh.splice(0, 1, ...batches);
     held = { ...held, batches: held.batches + batches.length - 1 };
@@ -501,7 +546,7 @@ export function createDelivery(options: DeliveryOptions): Delivery {
       for (;;) {
         const [retry] = retries;
         if (retry !== undefined && retry.dueAt <= now) {
-          if (!fits(retry.bytes.length)) break;
+          if (!fits(retry.bytes.length, retry.alone)) break;
           retries.shift();
           send(retry, stream);
           continue;
@@ -514,8 +559,9 @@ export function createDelivery(options: DeliveryOptions): Delivery {
       }
       const [retry] = retries;
       if (retry !== undefined && retry.dueAt > now) schedule(retry.dueAt);
-      if (fresh.length > 0 && pausedUntil > now) schedule(pausedUntil);
     }
+    // What is gathered and not closed waits for this, too: `hungry` says no until then.
+    if (pausedUntil > now) schedule(pausedUntil);
     const [oldest] = flights.values();
     if (oldest !== undefined) schedule(oldest.sentAt + options.ackTimeoutMs);
     const [first] = kept.values();
@@ -550,10 +596,7 @@ export function createDelivery(options: DeliveryOptions): Delivery {
         events,
         batchId: options.makeId(),
         order: ++order,
-        attempt: 0,
-        dueAt: 0,
-        acceptance: undefined,
-        overdue: false,
+        ...unsent,
       });
       pump();
     },

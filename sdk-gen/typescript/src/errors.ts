@@ -34,10 +34,17 @@ export class SluiceClientError extends Error {
   readonly code: FailureCode;
   /** No earlier than this many ms from now, when the gateway said so. */
   readonly retryAfterMs: number | undefined;
+  /** Name of the gateway's own refusal, as docs/errors.md lists it; undefined when the error is not the gateway's. */
+  readonly reason: string | undefined;
 
-  constructor(code: FailureCode, message: string, options: { retryAfterMs?: number; cause?: unknown } = {}) {
+  constructor(
+    code: FailureCode,
+    message: string,
+    options: { retryAfterMs?: number; reason?: string; cause?: unknown } = {},
+  ) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.retryAfterMs = options.retryAfterMs;
+    this.reason = options.reason;
   }
 }

@@ -1,18 +1,20 @@
 /**
  * The Sluice client for Node, and the generated contract it is built on.
  *
- *   client.ts         SluiceClient: track, ready, flush, close, stats
- *   options.ts        its options and their defaults
- *   batcher.ts        gathers encoded events into batches (pure)
- *   delivery.ts       what is sent when, on which stream, and again (pure; its rules are D1–D10)
- *   backoff.ts        full jitter
- *   ingest-stream.ts  one PublishStream call over gRPC: the only file that knows the network
- *   batch-view.ts     the request with its batch as bytes
- *   event-encoder.ts  events → bytes, from the descriptor
- *   wire-writer.ts    Protobuf's primitives
- *   uuid-v7.ts        ids
- *   clock.ts          time, injected
- *   errors.ts         what a host is told
+ *   client.ts            SluiceClient: track, ready, flush, close, stats
+ *   options.ts           its options and their defaults
+ *   batcher.ts           gathers encoded events into batches (pure)
+ *   delivery.ts          what is sent when, on which stream, and again (pure; its rules are D1–D10)
+ *   backoff.ts           full jitter
+ *   ingest-stream.ts     one PublishStream call over gRPC
+ *   http2-connection.ts  the connection of that call; nothing that goes wrong on it reaches the host but by callback
+ *   stream-end.ts        why a stream ended: the gateway's own refusal, or that of something between
+ *   batch-view.ts        the request with its batch as bytes
+ *   event-encoder.ts     events → bytes, from the descriptor
+ *   wire-writer.ts       Protobuf's primitives
+ *   uuid-v7.ts           ids
+ *   clock.ts             time, injected
+ *   errors.ts            what a host is told
  */
 export {
   type App,

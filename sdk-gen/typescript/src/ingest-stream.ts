@@ -4,10 +4,8 @@
  * connection, which a load balancer may send elsewhere.
  */
 import { create, type DescMethodBiDiStreaming, type MessageShape } from '@bufbuild/protobuf';
-import type { Duration } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError } from '@connectrpc/connect';
-import { createGrpcTransport, Http2SessionManager } from '@connectrpc/connect-node';
-import { RetryInfoSchema } from '../gen/google/rpc/error_details_pb.js';
+import { createGrpcTransport } from '@connectrpc/connect-node';
 import {
   Durability as DurabilityCode,
   IngestService,
@@ -19,6 +17,8 @@ import { batchMessageView } from './batch-view.js';
 import type { Clock } from './clock.js';
 import type { Durability, Link, LinkEvents, Outgoing } from './delivery.js';
 import { codeName, SluiceClientError } from './errors.js';
+import { openHttp2Connection } from './http2-connection.js';
+import { milliseconds, toClientError } from './stream-end.js';
 
 export interface IngestStreamOptions {
   readonly baseUrl: string;
@@ -32,6 +32,11 @@ export interface IngestStreamOptions {
 
 /** Larger than any answer: 100 rejections of one batch. */
 const readMaxBytes = 1024 * 1024;
+/** Finds dead peers and keeps idle streams alive through proxies, ms. */
+const pingIntervalMs = 20_000;
+const pingTimeoutMs = 10_000;
+/** What came before the connection ended is read within this time, ms. */
+const lastWordsMs = 100;
 
 const method = { ...IngestService.method.publishStream, input: batchMessageView } as DescMethodBiDiStreaming<
   typeof batchMessageView,
@@ -40,24 +45,36 @@ const method = { ...IngestService.method.publishStream, input: batchMessageView 
 
 /** Opens a stream. What it tells comes later, never during the call. */
 export function openIngestStream(options: IngestStreamOptions, events: LinkEvents): Link {
-  const { clock } = options;
+  const { baseUrl, clock } = options;
   const outbox: Outgoing[] = [];
   const stop = new AbortController();
   let wake: (() => void) | undefined;
   let finished = false;
-  let aborted = false;
+  let ended = false;
+  const timers = new Set<() => void>();
+  const after = (ms: number, run: () => void): void => {
+    timers.add(clock.after(ms, run));
+  };
 
-  const session = new Http2SessionManager(
-    options.baseUrl,
-    // Finds dead peers and keeps idle streams alive through proxies.
-    { pingIntervalMs: 20_000, pingTimeoutMs: 10_000 },
-  );
-  const transport = createGrpcTransport({
-    baseUrl: options.baseUrl,
-    sessionManager: session,
-    acceptCompression: [],
-    readMaxBytes,
-  });
+  /** The call itself may never say that it is over, as when a stream is reset without an error before it was answered. */
+  const onOver = (): void => after(lastWordsMs, () => endWith(new ConnectError('The stream ended.', Code.Unavailable)));
+  const connection = openHttp2Connection({ url: baseUrl, clock, pingIntervalMs, pingTimeoutMs, onOver });
+  const transport = createGrpcTransport({ baseUrl, sessionManager: connection, acceptCompression: [], readMaxBytes });
+
+  /** Nothing more is sent or told. */
+  const cut = (): void => {
+    ended = true;
+    for (const cancel of timers) cancel();
+    wake?.();
+    stop.abort(new ConnectError('the client ended the stream', Code.Canceled));
+    connection.close();
+  };
+  const endWith = (thrown: unknown): void => {
+    if (ended) return;
+    const { fault, answer } = connection;
+    cut();
+    events.onEnd(thrown === undefined ? undefined : toClientError({ thrown, baseUrl, fault, answer }));
+  };
 
   async function* requests(): AsyncGenerator<MessageShape<typeof batchMessageView>> {
     if (options.durability === 'committed') {
@@ -73,42 +90,23 @@ export function openIngestStream(options: IngestStreamOptions, events: LinkEvent
           sentAt: { seconds: BigInt(Math.floor(ms / 1_000)), nanos: Math.floor(ms % 1_000) * 1_000_000 },
         } as never);
       }
-      if (finished || aborted) return;
+      if (finished || ended) return;
       await new Promise<void>((resolve) => {
         wake = resolve;
       });
     }
   }
 
-  const run = async (): Promise<SluiceClientError | undefined> => {
-    try {
-      const headers = new Headers({ authorization: `Bearer ${options.key}`, 'user-agent': options.userAgent });
-      const answer = await transport.stream(method, stop.signal, undefined, headers, requests());
-      for await (const message of answer.message) {
-        if (!aborted) tell(message, events);
-      }
-      return undefined;
-    } catch (error) {
-      return toClientError(error);
+  const run = async (): Promise<void> => {
+    const headers = new Headers({ authorization: `Bearer ${options.key}`, 'user-agent': options.userAgent });
+    const answer = await transport.stream(method, stop.signal, undefined, headers, requests());
+    for await (const message of answer.message) {
+      if (!ended) tell(message, events);
     }
   };
 
-  let cancelCut: (() => void) | undefined;
-  const cut = (): void => {
-    aborted = true;
-    wake?.();
-    stop.abort(new ConnectError('the client ended the stream', Code.Canceled));
-    session.abort();
-  };
-
   // Not during this call: the caller has no Link yet.
-  queueMicrotask(() => {
-    void run().then((error) => {
-      cancelCut?.();
-      session.abort();
-      if (!aborted) events.onEnd(error);
-    });
-  });
+  queueMicrotask(() => void run().then(() => endWith(undefined), endWith));
 
   return {
     send(batch) {
@@ -119,21 +117,15 @@ export function openIngestStream(options: IngestStreamOptions, events: LinkEvent
       if (finished) return;
       finished = true;
       wake?.();
-      cancelCut = clock.after(withinMs, () => {
-        if (aborted) return;
+      after(withinMs, () => {
+        if (ended) return;
         cut();
         events.onEnd(new SluiceClientError('deadline_exceeded', 'The gateway did not end a finished stream.'));
       });
     },
-    abort() {
-      cancelCut?.();
-      cut();
-    },
+    abort: cut,
   };
 }
-
-const milliseconds = (duration: Duration): number =>
-  Math.max(0, Number(duration.seconds) * 1_000 + duration.nanos / 1_000_000);
 
 function tell({ message }: PublishStreamResponse, events: LinkEvents): void {
   switch (message.case) {
@@ -184,13 +176,4 @@ function tell({ message }: PublishStreamResponse, events: LinkEvents): void {
     default:
       message satisfies never;
   }
-}
-
-function toClientError(error: unknown): SluiceClientError {
-  const rpc = ConnectError.from(error);
-  const [retry] = rpc.findDetails(RetryInfoSchema);
-  return new SluiceClientError(codeName(rpc.code), rpc.rawMessage, {
-    ...(retry?.retryDelay === undefined ? {} : { retryAfterMs: milliseconds(retry.retryDelay) }),
-    cause: rpc.cause ?? rpc,
-  });
 }

@@ -29,7 +29,10 @@ export interface SluiceClientOptions {
   durability?: Durability;
   /** A batch is closed at about this many bytes. @default 262144 (256 KiB) */
   batchBytes?: number;
-  /** A batch is closed at this many events. @default 2000 */
+  /**
+   * A batch is closed at this many events while the gateway keeps up. While it does not, a batch grows on to `batchBytes`, and never
+   * beyond what the gateway takes. @default 2000
+   */
   batchEvents?: number;
   /** A batch is sent at this age at the latest while the gateway keeps up, ms. @default 50 */
   lingerMs?: number;

@@ -15,8 +15,10 @@ export interface FakeStream {
   commit(sequence: number, shard?: number): void;
   fail(batch: Outgoing | undefined, fault: Partial<BatchFault>): void;
   drain(): void;
-  /** Ends the stream: in order, or with an error. */
+  /** Ends the stream: in order, or with an error that is not the gateway's own. */
   end(code?: SluiceClientError['code'], retryAfterMs?: number): void;
+  /** Ends the stream as a gateway refuses one: with the name of its reason. */
+  refuse(code: SluiceClientError['code']): void;
 }
 
 export interface FakeGateway {
@@ -77,6 +79,7 @@ export function fakeGateway(): FakeGateway {
             ...fault,
           }),
         drain: () => events.onDraining(),
+        refuse: (code) => events.onEnd(new SluiceClientError(code, 'refused', { reason: 'as_documented' })),
         end: (code, retryAfterMs) =>
           events.onEnd(
             code === undefined

@@ -1,0 +1,87 @@
+import { createServer as createHttp2Server } from 'node:http2';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { systemClock } from './clock.js';
+import { type Http2Connection, openHttp2Connection } from './http2-connection.js';
+
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** A server and one connection to it, which is closed in the end. */
+async function withConnection(
+  server: Pick<Server, 'listen' | 'address' | 'close'>,
+  use: (connection: Http2Connection, over: () => boolean) => Promise<void>,
+): Promise<void> {
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  let over = false;
+  const connection = openHttp2Connection({
+    url: `http://127.0.0.1:${port}`,
+    clock: systemClock,
+    pingIntervalMs: 50,
+    pingTimeoutMs: 100,
+    onOver: () => {
+      over = true;
+    },
+  });
+  try {
+    await use(connection, () => over);
+  } finally {
+    connection.close();
+    await new Promise<void>((resolve) => server.close(() => resolve()));
+  }
+}
+
+test('a peer that does not answer a PING is taken for gone', async () => {
+  const sockets = new Set<Socket>();
+  // SETTINGS, and then nothing ever again.
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    socket.on('error', () => {});
+    socket.resume();
+    socket.write(Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]));
+  });
+  await withConnection(server, async (connection, over) => {
+    await connection.request('POST', '/', {}, {});
+    const started = performance.now();
+    while (!over() && performance.now() - started < 5_000) await sleep(5);
+    assert.ok(over());
+    assert.is(connection.fault?.message, 'The other end does not answer a PING.');
+    assert.ok(performance.now() - started >= 140, 'not before its time');
+    for (const socket of sockets) socket.destroy();
+  });
+});
+
+test('a peer that answers PINGs and nothing else is kept', async () => {
+  const server = createHttp2Server();
+  server.on('stream', (stream) => stream.on('error', () => {}));
+  await withConnection(server as unknown as Server, async (connection, over) => {
+    await connection.request('POST', '/', {}, {});
+    await sleep(600);
+    assert.not(over());
+    assert.is(connection.fault, undefined);
+  });
+});
+
+test('after close nothing is told, a request is refused, and the socket is gone', async () => {
+  const server = createHttp2Server();
+  let closed = false;
+  server.on('connection', (socket) => socket.on('close', () => (closed = true)));
+  await withConnection(server as unknown as Server, async (connection, over) => {
+    const stream = await connection.request('POST', '/', {}, {});
+    connection.close();
+    connection.close();
+    await sleep(50);
+    assert.not(over());
+    assert.ok(stream.destroyed);
+    assert.ok(closed);
+    try {
+      await connection.request('POST', '/', {}, {});
+      assert.unreachable('it was taken');
+    } catch (error) {
+      assert.match(String(error), /The connection is closed/);
+    }
+  });
+});
+
+test.run();

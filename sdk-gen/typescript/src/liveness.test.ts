@@ -1,0 +1,165 @@
+/**
+ * Random worlds for the whole client, without a network: nothing that was tracked may ever lie still. As long as something is pending there is a
+ * timer, and once peers behave everything is settled in time, although connections of before stay silent for ever.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { EventType } from '../gen/sluice/event/v1/event_pb.js';
+import { SluiceClient } from './client.js';
+import type { Durability, Link, LinkEvents } from './delivery.js';
+import { type FailureCode, SluiceClientError } from './errors.js';
+
+import { type FakeStream, fakeGateway } from './testing/fake-gateway.js';
+import { type ManualClock, manualClock } from './testing/manual-clock.js';
+
+const ackTimeoutMs = 6_000;
+const connectTimeoutMs = 3_000;
+const commitTimeoutMs = 10_000;
+const retryCapMs = 500;
+/** A silent connection, then a silent start, then waits and the lone batches of D6. */
+const settledWithinMs = ackTimeoutMs + commitTimeoutMs + connectTimeoutMs + 30_000 + 60_000;
+
+function seeded(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+interface Peer {
+  readonly stream: FakeStream;
+  told: boolean;
+  over: boolean;
+  answered: number;
+}
+
+/** As the real link does, it ends a stream that was finished and is not ended by the peer. */
+function patientLink(clock: ManualClock, open: (events: LinkEvents) => Link, events: LinkEvents): Link {
+  let over = false;
+  const link = open({
+    ...events,
+    onEnd(error) {
+      if (over) return;
+      over = true;
+      events.onEnd(error);
+    },
+  });
+  let cancel: (() => void) | undefined;
+  return {
+    send: link.send,
+    finish(withinMs) {
+      link.finish(withinMs);
+      cancel = clock.after(withinMs, () => {
+        if (over) return;
+        over = true;
+        events.onEnd(new SluiceClientError('deadline_exceeded', 'not ended'));
+      });
+    },
+    abort() {
+      over = true;
+      cancel?.();
+      link.abort();
+    },
+  };
+}
+
+const codes: readonly FailureCode[] = [
+  'unavailable',
+  'internal',
+  'unauthenticated',
+  'invalid_argument',
+  'unimplemented',
+];
+
+function live(seed: number, durability: Durability): void {
+  const random = seeded(seed);
+  const pick = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)] as T;
+  const clock = manualClock();
+  const gateway = fakeGateway();
+  const peers: Peer[] = [];
+  const client = new SluiceClient(
+    {
+      ...{ baseUrl: 'http://127.0.0.1:1', key: 'k', clock, random, durability },
+      ...{ ackTimeoutMs, connectTimeoutMs, commitTimeoutMs, retryCapMs },
+      refusalGraceMs: pick([0, 3_000]),
+      batchEvents: pick([1, 3, 100]),
+      lingerMs: pick([0, 20]),
+      maxBatchesInFlight: pick([1, 4]),
+      maxBytesInFlight: pick([100, 10_000]),
+    },
+    (events) =>
+      patientLink(
+        clock,
+        (told) => {
+          const link = gateway.open(told);
+          peers.push({ stream: gateway.last, told: false, over: false, answered: 0 });
+          return link;
+        },
+        events,
+      ),
+  );
+  const tell = (peer: Peer): void => {
+    peer.told = true;
+    peer.stream.limits({ maxUncommitted: durability === 'committed' ? 8 : 0, maxBatchBytes: 400 });
+  };
+  const accept = (peer: Peer): void => {
+    for (; peer.answered < peer.stream.sent.length; peer.answered++) {
+      peer.stream.accept(peer.stream.sent[peer.answered], peer.answered + 1);
+    }
+  };
+  const isLive = (when: string): void => {
+    const { pending } = client.stats();
+    assert.ok(pending === 0 || clock.timers > 0, `seed ${seed}, ${when}: ${pending} events lie still`);
+  };
+  const end = (peer: Peer): void => {
+    peer.over = true;
+    if (random() < 0.3) peer.stream.end();
+    else if (random() < 0.5) peer.stream.refuse(pick(codes));
+    else peer.stream.end(pick(codes), random() < 0.3 ? random() * 2_000 : undefined);
+  };
+  for (let step = 0; step < 80; step++) {
+    if (random() < 0.5) client.track({ type: EventType.CLICK, name: 'n'.repeat(Math.floor(random() * 60)) });
+    if (random() < 0.05) void client.flush();
+    clock.advance(random() < 0.1 ? random() * 8_000 : random() * 40);
+    const peer = random() < 0.7 ? peers.at(-1) : pick(peers);
+    if (peer !== undefined && !peer.over && !peer.stream.aborted) {
+      const roll = random();
+      if (!peer.told && roll < 0.7) tell(peer);
+      else if (roll < 0.35) accept(peer);
+      else if (roll < 0.5) peer.stream.commit(peer.answered);
+      else if (roll < 0.65)
+        peer.stream.fail(pick(peer.stream.sent), random() < 0.8 ? { retryAfterMs: random() * 2_000 } : {});
+      else if (roll < 0.75) peer.stream.drain();
+      else if (roll < 0.9) end(peer);
+    }
+    isLive(`step ${step}`);
+  }
+  // From here on a new connection behaves; what is open stays silent.
+  const silent = peers.length;
+  for (const until = clock.now() + settledWithinMs; client.stats().pending > 0; clock.advance(25)) {
+    assert.ok(
+      clock.now() < until,
+      `seed ${seed}: ${client.stats().pending} events are pending after ${settledWithinMs} ms`,
+    );
+    isLive('at rest');
+    for (const peer of peers.slice(silent)) {
+      if (peer.stream.aborted) continue;
+      if (!peer.told) tell(peer);
+      accept(peer);
+      peer.stream.commit(peer.answered);
+    }
+  }
+  const { tracked, delivered, rejected } = client.stats();
+  assert.is(delivered + rejected, tracked);
+}
+
+for (const durability of ['accepted', 'committed'] as const) {
+  test(`${durability}: in hundreds of random worlds nothing that was tracked lies still`, () => {
+    for (let seed = 1; seed <= 200; seed++) live(seed, durability);
+  });
+}
+
+test.run();
