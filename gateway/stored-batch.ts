@@ -6,6 +6,7 @@
  * encoder would want the events as objects. Costs about 0.5 µs a batch and one copy of the events
  * (bench/ingest-core.ts).
  */
+import { heldBuffer } from './held-bytes.js';
 
 /** What a stored batch says, and the bytes of its events. */
 export interface StoredBatchParts {
@@ -85,7 +86,7 @@ export function frameBatch(parts: StoredBatchParts): FramedBatch {
   const { events } = parts;
   const metaSize = at;
   const body = metaSize + events.length;
-  const head = Buffer.allocUnsafe(varintSize(body) + metaSize);
+  const head = heldBuffer(varintSize(body) + metaSize);
   head.set(meta.subarray(0, metaSize), putVarint(head, 0, body));
   return {
     size: head.length + events.length,

@@ -19,6 +19,7 @@ import {
   PublishStreamRequestSchema,
   type StreamOptions,
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { heldBuffer } from './held-bytes.js';
 
 /** What a handler needs of a request, whatever encoding it came in. */
 export interface BatchMessage {
@@ -67,7 +68,14 @@ const noBytes = new Uint8Array(0);
 /** Parts of one message field merge by concatenation. One part, the rule, is not copied. */
 function join(parts: readonly Uint8Array[]): Uint8Array {
   if (parts.length === 1) return parts[0] as Uint8Array;
-  return parts.length === 0 ? noBytes : Buffer.concat(parts);
+  if (parts.length === 0) return noBytes;
+  const joined = heldBuffer(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    joined.set(part, at);
+    at += part.length;
+  }
+  return joined;
 }
 
 /** Undefined: no options. */

@@ -60,6 +60,12 @@ const copyWithinMs = 5_000;
 /** How soon a copy that failed is tried again, ms. */
 const againMs = 500;
 
+function ownCopy(bytes: Buffer): Buffer {
+  const copy = Buffer.allocUnsafeSlow(bytes.length);
+  bytes.copy(copy);
+  return copy;
+}
+
 const hashOf = (key: string): Buffer => createHash('sha256').update(key).digest();
 
 async function bucket(nc: NatsConnection, replicas: number, log?: Log): Promise<KV> {
@@ -114,7 +120,8 @@ export async function watchTenants(nc: NatsConnection, log: Log, replicas = 1): 
       return;
     }
     const known = active.get(entry.key);
-    const hash = Buffer.from(record.hash, 'hex');
+    // Memory of its own: a piece of Node's pool would keep up to 64 KiB alive for as long as the key is known.
+    const hash = ownCopy(Buffer.from(record.hash, 'hex'));
     // A key id that is given another key or another tenant ends what the old one opened.
     if (known !== undefined && (known.caller.tenant !== record.tenant || !known.hash.equals(hash))) forget(entry.key);
     active.set(entry.key, { caller: Object.freeze({ tenant: record.tenant, keyId: entry.key }), hash });

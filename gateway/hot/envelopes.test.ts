@@ -76,7 +76,7 @@ test('a buffer holds little more memory than its message has bytes, of whatever 
   for (const size of [1, 100, 4_000, 5_000, 8_191, 8_193, 20_000, 75_000, 262_144, 262_145, 1_000_000]) {
     const buffer = buffers.take(size);
     assert.is(buffer.length, size);
-    // The smallest ones share node's pool.
+    // The smallest ones share slabs of 8 KiB.
     if (size > 4_096) assert.ok(buffer.buffer.byteLength <= size * 1.5, `${size}: ${buffer.buffer.byteLength}`);
     buffers.give(buffer);
     assert.is(buffers.take(size).length, size);

@@ -7,6 +7,7 @@
  */
 import { Code, ConnectError } from '@connectrpc/connect';
 import { reservedFlags } from '../envelope-flags.js';
+import { heldCopy } from '../held-bytes.js';
 import type { MessageBuffers } from './message-buffers.js';
 
 export interface Envelope {
@@ -22,7 +23,7 @@ const mostKept = 2;
 
 /** The bytes, or a copy when they are a small part of what they would keep alive. */
 export function detached(bytes: Buffer): Buffer {
-  return bytes.length * mostKept < bytes.buffer.byteLength ? Buffer.from(bytes) : bytes;
+  return bytes.length * mostKept < bytes.buffer.byteLength ? heldCopy(bytes) : bytes;
 }
 
 export class Envelopes {

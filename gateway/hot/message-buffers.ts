@@ -2,6 +2,8 @@
  * Buffers for messages that came in parts, used again: one made per message is memory outside the heap that drives the
  * collector, as in payload-pool.ts. Kept by size class, and bounded in all.
  */
+import { heldBuffer } from '../held-bytes.js';
+
 export interface MessageBuffers {
   /** Exactly `size` bytes of arbitrary content. */
   take(size: number): Buffer;
@@ -21,7 +23,7 @@ export function createMessageBuffers(mostBytes: number): MessageBuffers {
   let kept = 0;
   return {
     take(size) {
-      if (size < smallestKept) return Buffer.allocUnsafe(size);
+      if (size < smallestKept) return heldBuffer(size);
       if (size > largestKept) return Buffer.allocUnsafeSlow(size);
       const index = Math.ceil(size / classBytes);
       const slab = free[index]?.pop();

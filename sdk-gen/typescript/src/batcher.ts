@@ -54,7 +54,7 @@ export function createBatcher(options: BatcherOptions): Batcher {
     const { buf, pos } = writer;
     // A small batch must not hold on to a large buffer while it waits for its ack.
     const small = pos < buf.length / 2;
-    const bytes = small ? Buffer.from(buf.subarray(0, pos)) : buf.subarray(0, pos);
+    const bytes = small ? ownCopy(buf, pos) : buf.subarray(0, pos);
     const sealed = { bytes, events };
     events = 0;
     if (small) writer.pos = 0;
@@ -156,4 +156,11 @@ function endOfEvent(bytes: Uint8Array, at: number): number {
   for (; (bytes[i] as number) > 127; i++, shift += 7) length |= ((bytes[i] as number) & 127) << shift;
   length |= (bytes[i] as number) << shift;
   return i + 1 + length;
+}
+
+/** The first `length` bytes, in memory of their own: a piece of Node's pool keeps up to 64 KiB alive. */
+function ownCopy(bytes: Buffer, length: number): Buffer {
+  const copy = Buffer.allocUnsafeSlow(length);
+  bytes.copy(copy, 0, 0, length);
+  return copy;
 }

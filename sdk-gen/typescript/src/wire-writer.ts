@@ -11,13 +11,14 @@ export class WireWriter {
   private view: DataView;
 
   constructor(size: number) {
-    this.buf = Buffer.allocUnsafe(size);
+    // Memory of its own: a piece of Node's pool keeps up to 64 KiB alive.
+    this.buf = Buffer.allocUnsafeSlow(size);
     this.view = new DataView(this.buf.buffer, this.buf.byteOffset, this.buf.length);
   }
 
   /** Replaces the buffer by one of `size` bytes that begins with the first `keep` bytes. */
   resize(size: number, keep: number): void {
-    const larger = Buffer.allocUnsafe(size);
+    const larger = Buffer.allocUnsafeSlow(size);
     this.buf.copy(larger, 0, 0, keep);
     this.buf = larger;
     this.view = new DataView(larger.buffer, larger.byteOffset, larger.length);

@@ -1,0 +1,35 @@
+/**
+ * Memory for small pieces that are held while a batch waits for its ack.
+ *
+ * Node takes small buffers from a pool that many share, and each keeps its whole slab alive: 8 KiB in Node 20 and 22, 64 KiB since
+ * Node 24. Then a message of 100 bytes costs six hundred times what admission counts. So what is held has a pool of its own,
+ * with slabs of 8 KiB in every version. It costs as much as Node's: 0.1 to 0.3 µs for 100 to 3,000 bytes, where an own
+ * ArrayBuffer costs 0.4 to 0.8 µs.
+ */
+
+/** A held piece keeps at most so many bytes alive, or its own size where that is more. */
+const slabBytes = 8 * 1024;
+/** Larger pieces get memory of their own. */
+const largestShared = slabBytes / 2;
+
+let slab = Buffer.allocUnsafeSlow(slabBytes);
+let used = 0;
+
+/** Exactly `size` bytes of arbitrary content. */
+export function heldBuffer(size: number): Buffer {
+  if (size > largestShared) return Buffer.allocUnsafeSlow(size);
+  if (used + size > slabBytes) {
+    slab = Buffer.allocUnsafeSlow(slabBytes);
+    used = 0;
+  }
+  const start = used;
+  // The next one begins at a multiple of eight: copies are faster.
+  used = (start + size + 7) & ~7;
+  return slab.subarray(start, start + size);
+}
+
+export function heldCopy(bytes: Uint8Array): Buffer {
+  const copy = heldBuffer(bytes.length);
+  copy.set(bytes);
+  return copy;
+}
