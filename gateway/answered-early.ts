@@ -1,7 +1,8 @@
 /**
  * Answers that come before the end of their request: "too large", no key, the end of a drain.
  */
-import { constants, type ServerHttp2Stream } from 'node:http2';
+import type { ServerHttp2Stream } from 'node:http2';
+import { resetStream } from './reset-stream.js';
 
 /** Between an answer and the end of its stream or connection, for the answer to arrive. */
 export const lastWordsMs = 500;
@@ -19,7 +20,5 @@ function onFinish(this: ServerHttp2Stream): void {
   if (this.closed || this.readableEnded) return;
   // What still comes is thrown away.
   this.resume();
-  setTimeout(() => {
-    if (!this.closed) this.close(constants.NGHTTP2_NO_ERROR);
-  }, lastWordsMs).unref();
+  setTimeout(resetStream, lastWordsMs, this).unref();
 }

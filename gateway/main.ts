@@ -9,7 +9,8 @@
  *   rpc-adapter.ts    node requests ↔ the RPC library: media-types.ts spellings, grpc-web-text.ts base64, envelope-flags.ts
  *   call-gate.ts      how many single calls are read at once; held-bytes.ts memory for small pieces that wait
  *   hot/              binary Publish and PublishStream over HTTP/2, below the library: map in hot/handler.ts
- *   answered-early.ts answers before the end of their request
+ *   answered-early.ts answers before the end of their request; reset-stream.ts the one safe way to reset a stream
+ *   stream-faults.ts  a connection outlives the faults of its streams
  *   routes.ts         handlers by path; view.ts reads requests without decoding events
  *   rpc-unary.ts      calls of one message, rpc-stream.ts calls with many, with errors of ours in every protocol
  *   publish-stream.ts PublishStream; publish-batch.ts one batch into the core

@@ -28,6 +28,7 @@ import { type Connection, type ConnectionControl, createConnection } from './con
 import { expectsContinue } from './expect-continue.js';
 import { hardHeaderListBytes, maxHeaderBytes, maxHeaders } from './header-limits.js';
 import { toHttpAnswer } from './rpc-errors.js';
+import { keepThroughStreamFaults } from './stream-faults.js';
 
 export type NodeRequest = IncomingMessage | Http2ServerRequest;
 export type NodeResponse = ServerResponse | Http2ServerResponse;
@@ -178,6 +179,7 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
     known.session = session;
     const peer: Http2Peer = { connection: known.connection, open: 0, idleSince: Date.now() };
     peers.set(session, peer);
+    keepThroughStreamFaults(session, () => log.debug('an HTTP/2 stream broke the protocol, and was reset'));
     session.setLocalWindowSize(connectionWindow);
     watchSilence(session, peer, options.silenceTimeout ?? silenceTimeout);
   });
@@ -437,7 +439,8 @@ function watchSilence(session: ServerHttp2Session, peer: Http2Peer, silence: num
     dead.unref();
     const sent = session.ping((error) => {
       clearTimeout(dead);
-      if (error !== null && !session.destroyed) session.destroy();
+      // Not within the session's own callback.
+      if (error !== null) setImmediate(() => session.destroy());
     });
     if (!sent) {
       clearTimeout(dead);
