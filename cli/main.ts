@@ -8,7 +8,7 @@
  *   stack-file.ts    where the running stack is
  *   query.ts  tenant.ts  doctor.ts  settings.ts   one command each
  *   demo/            `sluice demo`
- *   test.ts          `sluice test`
+ *   test.ts          `sluice test`; test-versions.ts on every Node that node-versions.ts names
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -209,6 +209,15 @@ Examples:
   passThrough(program, 'test', 'test', 'all tests (npm test)', () => {
     ensureNatsServer(say);
   });
+  passThrough(
+    program,
+    'test-versions',
+    'test-versions',
+    'all tests on Node 20, 22 and 24 (npm run test:versions)',
+    () => {
+      ensureNatsServer(say);
+    },
+  );
   program
     .command('config')
     .description('list every setting: flag, variable, default, meaning')

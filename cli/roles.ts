@@ -20,6 +20,7 @@ const entries = {
   chaos: 'chaos/main.ts',
   interop: 'interop/main.ts',
   test: 'cli/test.ts',
+  'test-versions': 'cli/test-versions.ts',
 } as const;
 
 export type Entry = keyof typeof entries;

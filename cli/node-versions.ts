@@ -1,0 +1,37 @@
+/**
+ * The versions of Node that Sluice supports, and where the programs of those come from that are not running: npm's packages of Node, kept in
+ * node_modules/.cache.
+ */
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync } from 'node:fs';
+import { arch, platform } from 'node:os';
+import { join } from 'node:path';
+import { root } from './roles.js';
+
+/** README.md, CONTRIBUTING.md, package.json's `engines` and the image say the same. */
+export const supportedVersions = [20, 22, 24] as const;
+
+const windows = platform() === 'win32';
+
+/** As `v24.21.0`; empty when the program does not run. */
+export function versionOf(program: string): string {
+  return spawnSync(program, ['--version'], { encoding: 'utf8' }).stdout?.trim() ?? '';
+}
+
+/** The program of a version, installed when it is not there yet. Undefined: npm has none for this machine, or cannot be reached. */
+export function programOf(major: number): string | undefined {
+  if (process.version.startsWith(`v${major}.`)) return process.execPath;
+  const name = `node-${windows ? 'win' : platform()}-${arch()}`;
+  const folder = join(root, 'node_modules/.cache/node-versions', String(major));
+  const program = join(folder, 'node_modules', name, 'bin', windows ? 'node.exe' : 'node');
+  if (!existsSync(program)) {
+    mkdirSync(folder, { recursive: true });
+    const quiet = ['--ignore-scripts', '--no-save', '--no-audit', '--no-fund', '--loglevel=error'];
+    spawnSync('npm', ['install', ...quiet, '--prefix', folder, `${name}@${major}`], {
+      stdio: 'ignore',
+      shell: windows,
+      timeout: 300_000,
+    });
+  }
+  return versionOf(program).startsWith(`v${major}.`) ? program : undefined;
+}
