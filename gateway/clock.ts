@@ -20,7 +20,8 @@ export const systemClock: GatewayClock = {
   now: () => performance.now(),
   wall: Date.now,
   schedule(callback, ms) {
-    const timer = setTimeout(callback, ms);
+    // Node 22 and later warn of a time below 0.
+    const timer = setTimeout(callback, Math.max(0, ms));
     return () => clearTimeout(timer);
   },
   later: setImmediate,

@@ -4,7 +4,7 @@ export interface Clock {
   now(): number;
   /** Milliseconds since 1970. */
   wall(): number;
-  /** Calls back once after `ms`. Returns the canceller. */
+  /** Calls back once after `ms`, which may have passed already. Returns the canceller. */
   after(ms: number, run: () => void): () => void;
 }
 
@@ -12,7 +12,8 @@ export const systemClock: Clock = {
   now: () => performance.now(),
   wall: () => Date.now(),
   after(ms, run) {
-    const timer = setTimeout(run, ms);
+    // Node 22 and later warn in the host's log of a time below 0.
+    const timer = setTimeout(run, Math.max(0, ms));
     return () => clearTimeout(timer);
   },
 };

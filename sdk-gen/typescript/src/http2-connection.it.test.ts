@@ -1,5 +1,7 @@
+import { spawnSync } from 'node:child_process';
 import { createServer as createHttp2Server } from 'node:http2';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { systemClock } from './clock.js';
@@ -82,6 +84,17 @@ test('after close nothing is told, a request is refused, and the socket is gone'
       assert.match(String(error), /The connection is closed/);
     }
   });
+});
+
+test('a stream may end in any order on both sides: Node does not spin', () => {
+  const program = fileURLToPath(new URL('./testing/end-states.ts', import.meta.url));
+  const { stdout, stderr, signal } = spawnSync(process.execPath, ['--import', 'tsx', program], {
+    encoding: 'utf8',
+    timeout: 40_000,
+    killSignal: 'SIGKILL',
+  });
+  assert.is(signal, null, `ended with ${signal}: it span`);
+  assert.is(stdout, 'done\n', stderr);
 });
 
 test.run();
