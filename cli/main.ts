@@ -188,8 +188,12 @@ Examples:
   ofTheStack(
     program
       .command('shards')
-      .argument('[action]', 'accept: load a stream that was made anew')
-      .argument('[shard]', 'which'),
+      .argument(
+        '[action]',
+        'accept: load a stream that was made anew; mend: publish again what a stopped stream holds and is not loaded; ' +
+          'rebuild: write the number of shards again, from the streams, after it was edited or lost',
+      )
+      .argument('[shard]', 'which, for accept and mend'),
     'shards',
     shardsOptions,
     'show the shards; --set N changes their number, draining first',

@@ -12,10 +12,10 @@
  */
 import type { NatsConnection } from '@nats-io/transport-node';
 import type { Log } from '../lib/log.js';
+import { markRetried } from '../lib/retried-copy.js';
 import { createLogWire, type LogReply, type LogWire } from './log-wire.js';
 import type { GatewayMetrics } from './metrics.js';
 import { createPayloadPool } from './payload-pool.js';
-import { markRetried } from './stored-batch.js';
 
 export interface Hedger {
   /** How long a message waits for its answer before a copy is sent, ms. */

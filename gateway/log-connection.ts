@@ -4,7 +4,8 @@
  */
 import type { NatsConnection } from '@nats-io/transport-node';
 import type { Log } from '../lib/log.js';
-import { ensureLog, followShards, generationOf } from '../lib/log-streams.js';
+import { ensureLog, generationOf } from '../lib/log-streams.js';
+import { followShards } from '../lib/shard-number.js';
 import { changeText } from '../lib/shard-setting.js';
 import { createLogWire, type OpenLogWire } from './log-wire.js';
 
@@ -118,11 +119,16 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
     const nc = await options.nats;
     connection = nc;
     if (closed) return;
-    unfollow = followShards(nc, log, (setting) => {
-      if (setting.changing !== undefined || setting.shards !== shards || setting.epoch !== shardEpoch) {
-        recheck(changeText(setting));
-      }
-    });
+    unfollow = followShards(
+      nc,
+      log,
+      (setting) => {
+        if (setting.changing !== undefined || setting.shards !== shards || setting.epoch !== shardEpoch) {
+          recheck(changeText(setting));
+        }
+      },
+      recheck,
+    );
     // Taken before the first check, so that no change is missed.
     const statuses = nc.status();
     void check(nc, epoch, firstRetryMs);

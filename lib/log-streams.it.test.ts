@@ -2,7 +2,8 @@ import { jetstreamManager } from '@nats-io/jetstream';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UsageError } from './errors.js';
-import { ensureShards, readShards } from './log-streams.js';
+import { ensureShards, generationOf } from './log-streams.js';
+import { readShards } from './shard-number.js';
 import { withNats } from './testing/nats.js';
 
 const options = { shards: 3, replicas: 1, maxBytes: 1024 ** 2 };
@@ -47,13 +48,42 @@ test('a missing stream is made again', async () => {
 
 test('a stream that could lose events is refused by name and setting', async () => {
   await withNats(async ({ nc }) => {
+    await ensureShards(nc, options);
     const jsm = await jetstreamManager(nc);
+    await jsm.streams.delete('EV_0');
     await jsm.streams.add({ name: 'EV_0', subjects: ['ev.0.>'], discard: 'old' });
     const message = await ensureShards(nc, options).then(
       () => 'no error',
       (error: unknown) => (error instanceof UsageError ? error.message : String(error)),
     );
     assert.match(message, /EV_0 has discard "old", but must have "new"/);
+  });
+});
+
+test('a stream keeps its generation over restarts and changes of its settings, and the description of its operator', async () => {
+  await withNats(async (nats) => {
+    const jsm = await jetstreamManager(nats.nc);
+    const restart = async (): Promise<void> => {
+      nats.process().kill('SIGTERM');
+      await nats.restart();
+      for (let i = 0; i < 100; i++) {
+        if (await jsm.streams.info('EV_0').catch(() => undefined)) return;
+      }
+      throw new Error('the log does not answer');
+    };
+    await ensureShards(nats.nc, options);
+    const generation = generationOf(await jsm.streams.info('EV_0'));
+    await jsm.streams.update('EV_0', { description: 'orders of the shop' });
+    await ensureShards(nats.nc, options);
+    await restart();
+    await jsm.streams.update('EV_0', { max_bytes: 2 * 1024 ** 2 });
+    await restart();
+    const info = await jsm.streams.info('EV_0');
+    assert.is(generationOf(info), generation);
+    assert.is(info.config.description, `orders of the shop generation ${generation}`);
+    await jsm.streams.delete('EV_0');
+    await ensureShards(nats.nc, options);
+    assert.is.not(generationOf(await jsm.streams.info('EV_0')), generation);
   });
 });
 

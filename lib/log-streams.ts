@@ -1,9 +1,5 @@
 /**
- * The streams of the log: one per shard, and the setting that says how many there are.
- *
- * The number of shards is written by the first gateway of an installation, because a batch's shard is computed from it: a
- * retry must land where the first send went (docs/design.md, section 4). Later gateways read it and ignore their own option;
- * it is changed by `sluice shards` alone, which drains first (workers/shards.ts).
+ * The streams of the log, one per shard: made, and looked at before they are used. shard-number.ts says how many there are.
  */
 import {
   JetStreamApiError,
@@ -12,14 +8,13 @@ import {
   type StreamConfig,
   type StreamInfo,
 } from '@nats-io/jetstream';
-import { Kvm } from '@nats-io/kv';
 import type { NatsConnection } from '@nats-io/transport-node';
-import { openBucket } from './buckets.js';
 import { UsageError } from './errors.js';
 import type { Log } from './log.js';
 import { replicatesFrom, replicatesSafely } from './nats-version.js';
-import { changeText, parseShardSetting, type ShardSetting, shardsKey } from './shard-setting.js';
-import { parkedSubject, settingsBucket, shardStream, shardSubjects } from './subjects.js';
+import { settleShards } from './shard-number.js';
+import { changeText, type ShardSetting } from './shard-setting.js';
+import { parkedSubject, shardStream, shardSubjects } from './subjects.js';
 
 export interface ShardOptions {
   /** Shards of a new installation; one that exists keeps its number. */
@@ -33,8 +28,22 @@ export interface ShardOptions {
   readonly log?: Log;
 }
 
-/** Identity of a stream, for the `_stream` column: the moment it was made. */
-export const generationOf = (info: StreamInfo): string => info.created.replace(/[-:]/g, '');
+/**
+ * Identity of a stream, for the `_stream` column: the moment it was made. The stream's description keeps it, because a single
+ * nats-server (2.9.10; mended in August 2026) tells another moment after a restart, a change of the stream's settings and one
+ * more restart.
+ */
+export const generationOf = (info: Pick<StreamInfo, 'created' | 'config'>): string =>
+  pinnedPattern.exec(info.config.description ?? '')?.[1] ?? info.created.replace(/[-:]/g, '');
+
+const pinnedPattern = /\bgeneration (\d{8}T\d{6}(?:\.\d+)?Z)/;
+
+/** The description that keeps the generation, after what an operator wrote there. Goes along with every change of settings. */
+export function pinned(info: Pick<StreamInfo, 'created' | 'config'>): { readonly description: string } {
+  const { description = '' } = info.config;
+  if (pinnedPattern.test(description)) return { description };
+  return { description: `${description === '' ? '' : `${description} `}generation ${generationOf(info)}` };
+}
 
 /** While no leader is elected nobody answers; asking again soon is worth more than patience. */
 const answerMs = 2_500;
@@ -42,7 +51,6 @@ const answerMs = 2_500;
 /** JetStream's error numbers that are told apart here. */
 const streamNotFound = 10059;
 const streamNameInUse = 10058;
-const wrongLastSequence = 10071;
 const accountFull = 10002;
 const storageFull = 10047;
 
@@ -85,70 +93,8 @@ function refuseReplicas(nc: NatsConnection, subject: string, replicas: number): 
   );
 }
 
-/** The number of shards of the installation, or undefined when no gateway has ever started. */
-export const readShards = async (nc: NatsConnection): Promise<number | undefined> =>
-  (await readShardSetting(nc))?.shards;
-
-/** The setting as it is now, or undefined when no gateway has ever started. */
-export async function readShardSetting(nc: NatsConnection): Promise<ShardSetting | undefined> {
-  const kv = await new Kvm(nc).open(settingsBucket);
-  try {
-    const entry = await kv.get(shardsKey);
-    return entry === null ? undefined : parseShardSetting(entry.string());
-  } catch (error) {
-    if (isApiError(error, streamNotFound)) return undefined;
-    throw error;
-  }
-}
-
-/**
- * Looks at the setting again and again: a watch can be lost with a server without a word, and a second is soon enough.
- * @returns ends it
- */
-export function followShards(nc: NatsConnection, log: Log, onSetting: (setting: ShardSetting) => void): () => void {
-  let timer: NodeJS.Timeout | undefined;
-  let closed = false;
-  const look = async (): Promise<void> => {
-    try {
-      const setting = await readShardSetting(nc);
-      if (setting !== undefined && !closed) onSetting(setting);
-    } catch (error) {
-      // NATS is away, or the setting cannot be read: the last one holds.
-      log.debug({ error: String(error) }, 'cannot look at the number of shards');
-    }
-    if (!closed && !nc.isClosed()) timer = setTimeout(() => void look(), followMs).unref();
-  };
-  timer = setTimeout(() => void look(), followMs).unref();
-  return () => {
-    closed = true;
-    clearTimeout(timer);
-  };
-}
-
-const followMs = 1_000;
-
-async function settleShards(nc: NatsConnection, options: ShardOptions): Promise<ShardSetting> {
-  const kv = await openBucket(nc, settingsBucket, {
-    replicas: options.replicas,
-    onFewer: (bucket, has, error) =>
-      options.log?.warn({ bucket, has, error: String(error) }, 'the bucket has fewer replicas'),
-    history: 1,
-  });
-  const known = await kv.get(shardsKey);
-  if (known !== null) return parseShardSetting(known.string());
-  try {
-    await kv.create(shardsKey, String(options.shards));
-    return { shards: options.shards, epoch: 1 };
-  } catch (error) {
-    // Another gateway was first.
-    if (!isApiError(error, wrongLastSequence)) throw error;
-    const winner = await kv.get(shardsKey);
-    if (winner === null) throw error;
-    return parseShardSetting(winner.string());
-  }
-}
-
-async function ensureStream(
+/** Makes sure that a shard's stream is there, and looks at it. @throws UsageError when its settings could lose events */
+export async function ensureStream(
   jsm: JetStreamManager,
   shard: number,
   epoch: number,
@@ -158,12 +104,14 @@ async function ensureStream(
   try {
     const info = verified(await jsm.streams.info(name), shard, epoch);
     options.onStream?.(shard, info);
+    await pin(jsm, info);
     return info;
   } catch (error) {
     if (!isApiError(error, streamNotFound)) throw error;
   }
   try {
     const made = await jsm.streams.add(streamConfig(shard, shardSubjects(shard, epoch), options));
+    await pin(jsm, made);
     options.onStream?.(shard, made);
     return made;
   } catch (error) {
@@ -179,6 +127,11 @@ async function ensureStream(
     options.onStream?.(shard, info);
     return info;
   }
+}
+
+async function pin(jsm: JetStreamManager, info: StreamInfo): Promise<void> {
+  const { description } = pinned(info);
+  if (description !== info.config.description) await jsm.streams.update(info.config.name, { description });
 }
 
 /** A shard's stream as it is made. */
@@ -202,32 +155,55 @@ export const streamConfig = (
     allow_direct: true,
   }) as const satisfies Partial<StreamConfig>;
 
-/** Only what correctness rests on. Size and replicas belong to the operator, who may have changed them. */
 function verified(info: StreamInfo, shard: number, epoch: number): StreamInfo {
-  const { config } = info;
+  const problem = streamProblem(info, shard, epoch);
+  if (problem !== undefined) throw new UsageError(problem);
+  return info;
+}
+
+/**
+ * Why gateways must not publish to this stream, and what to do; undefined when they may. Only what correctness rests on: size
+ * and replicas belong to the operator, who may have changed them.
+ */
+export function streamProblem(
+  { config }: Pick<StreamInfo, 'config'>,
+  shard: number,
+  epoch: number,
+): string | undefined {
+  const { name, subjects = [] } = config;
   const wanted = { retention: 'limits', discard: 'new', storage: 'file' } as const;
   for (const [setting, value] of Object.entries(wanted)) {
     const actual = config[setting as keyof typeof wanted];
     if (actual !== value) {
-      throw new UsageError(
-        `The stream ${config.name} has ${setting} "${actual}", but must have "${value}" so that no accepted event is lost: change it with \`nats stream edit\`, or remove the stream if it is not Sluice's.`,
-      );
+      return `The stream ${name} has ${setting} "${actual}", but must have "${value}" so that no accepted event is lost: change it with \`nats stream edit\`, or remove the stream if it is not Sluice's.`;
     }
   }
   if (config.max_age !== 0) {
-    throw new UsageError(
-      `The stream ${config.name} drops messages by age (max_age), loaded or not: set its max_age to 0.`,
+    return `The stream ${name} drops messages by age (max_age), loaded or not: set its max_age to 0.`;
+  }
+  // Such a stream makes room by dropping the oldest message of the subject, whatever its discard policy.
+  if (config.max_msgs_per_subject > 0) {
+    return `The stream ${name} drops messages of a tenant beyond max_msgs_per_subject, loaded or not: set it to -1.`;
+  }
+  if (config.no_ack === true) {
+    return `The stream ${name} acknowledges nothing (no_ack), so nothing can be accepted: set its no_ack to false.`;
+  }
+  if (config.sealed === true) {
+    return (
+      `The stream ${name} is sealed and takes no batches any more, which cannot be undone. Workers go on loading it. When ` +
+      `\`sluice shards\` says that all of it is loaded: nats stream rm ${name}, then sluice shards accept ${shard}.`
     );
   }
-  if (config.subjects?.includes(parkedSubject(shard))) {
-    throw new Error(`the stream ${config.name} is set aside: the number of shards was changed a moment ago`);
-  }
-  if (!config.subjects?.includes(shardSubjects(shard, epoch))) {
-    throw new UsageError(
-      `The stream ${config.name} does not listen to ${shardSubjects(shard, epoch)}: add this subject, or remove the stream if it is not Sluice's.`,
+  if (subjects.includes(parkedSubject(shard))) {
+    return (
+      `The stream ${name} is set aside: a change of the number of shards or a repair is at work, or was interrupted ` +
+      '(then run it again: `sluice shards` tells which).'
     );
   }
-  return info;
+  if (!subjects.includes(shardSubjects(shard, epoch))) {
+    return `The stream ${name} does not listen to ${shardSubjects(shard, epoch)}: \`sluice shards rebuild\` mends that. Remove the stream if it is not Sluice's.`;
+  }
+  return undefined;
 }
 
 const isApiError = (error: unknown, code: number): boolean => error instanceof JetStreamApiError && error.code === code;

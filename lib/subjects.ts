@@ -8,11 +8,36 @@ export const tenantIdPattern = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 /** The stream of one shard. */
 export const shardStream = (shard: number): string => `EV_${shard}`;
 
+/** Where `sluice shards mend` keeps what it is about to publish again, of a shard's stream (workers/shard-mend.ts). */
+export const keptStream = (shard: number): string => `KEPT_${shard}`;
+export const keptSubject = (shard: number, tenant: string): string => `kept.${shard}.${tenant}`;
+
+/** The shard of a stream that a mend keeps; undefined when it is none. */
+export function shardOfKept(name: string): number | undefined {
+  const digits = /^KEPT_(0|[1-9]\d{0,3})$/.exec(name)?.[1];
+  return digits === undefined ? undefined : Number(digits);
+}
+
+/** The shard whose stream has this name; undefined when it is none. */
+export function shardOfStream(name: string): number | undefined {
+  const digits = /^EV_(0|[1-9]\d{0,3})$/.exec(name)?.[1];
+  return digits === undefined ? undefined : Number(digits);
+}
+
 /** A shard's token of its subjects; since the first change of the number of shards it names the epoch too (shard-setting.ts). */
 const shardToken = (shard: number, epoch: number): string => (epoch === 1 ? `${shard}` : `${shard}-${epoch}`);
 
 /** All subjects of one shard: what its stream listens to. */
 export const shardSubjects = (shard: number, epoch = 1): string => `ev.${shardToken(shard, epoch)}.>`;
+
+/** The epoch whose subjects of the shard are among these; the newest. Undefined when none are. */
+export function epochOf(shard: number, subjects: readonly string[]): number | undefined {
+  const epochs = subjects.flatMap((subject) => {
+    const [, of, epoch = '1'] = /^ev\.(\d+)(?:-(\d+))?\.>$/.exec(subject) ?? [];
+    return of === String(shard) ? [Number(epoch)] : [];
+  });
+  return epochs.length === 0 ? undefined : Math.max(...epochs);
+}
 
 /** Where batches of a tenant go in a shard. */
 export const batchSubject = (shard: number, tenant: string, epoch = 1): string =>

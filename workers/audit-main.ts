@@ -6,7 +6,6 @@ import { jetstreamManager } from '@nats-io/jetstream';
 import { auditOptions, parseArgv, resolveOptions } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
 import { createLog } from '../lib/log.js';
-import { readShards } from '../lib/log-streams.js';
 import { connectNats } from '../lib/nats.js';
 import { tenantIdPattern } from '../lib/subjects.js';
 import { type Audit, audit, type Fault, type Ledger, mostFaults } from './audit.js';
@@ -15,8 +14,10 @@ import { eventsTable } from './connect.js';
 import { readDeadLedger } from './dead-scan.js';
 import { endWith } from './end-command.js';
 import { ledgerSink } from './ledger-sink.js';
+import { warehouseSink } from './loader-sink.js';
 import { progressLine } from './progress-line.js';
 import type { TableTarget } from './schema/index.js';
+import { lookAtLog } from './shard-states.js';
 import { connectWarehouse } from './warehouse.js';
 
 const count = (n: number): string => n.toLocaleString('en');
@@ -25,6 +26,7 @@ function faultLines(faults: readonly Fault[], faultCount: number): string[] {
   const lines = faults.map((fault) => {
     const where = fault.block === undefined ? '' : ` block ${fault.block}`;
     const events = fault.difference === undefined ? '' : ` [${fault.difference > 0 ? '+' : ''}${fault.difference}]`;
+    if (fault.shard === undefined) return `FAULT ${fault.message}`;
     return `FAULT shard ${fault.shard}${where}, messages ${fault.lo} to ${fault.hi}${events}: ${fault.message}`;
   });
   if (faultCount > mostFaults) lines.push(`… and ${count(faultCount - mostFaults)} more`);
@@ -94,16 +96,14 @@ async function main(): Promise<number> {
   const progress = progressLine(process.stderr);
   try {
     const jsm = await jetstreamManager(nc, { checkAPI: false });
-    const shards = await readShards(nc);
-    if (shards === undefined) throw new UsageError('No gateway has ever started here: there is nothing to audit.');
+    const target = eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']);
+    const found = await lookAtLog(nc, jsm, warehouseSink(warehouse, target));
+    if (found === undefined) throw new UsageError('No gateway has ever started here: there is nothing to audit.');
     const options = {
       nc,
       jsm,
-      sink: ledgerSink(
-        warehouse,
-        eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']),
-      ),
-      shards,
+      sink: ledgerSink(warehouse, target),
+      ...found,
       dead: await readDeadLedger({ nc, jsm, tenant: config.tenant || undefined }),
       retention: config.retentionDays > 0,
       progress: progress.show,

@@ -40,7 +40,10 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
   };
 
   const ends: { shard: number; generation: string; first: number; last: number }[] = [];
-  for (let shard = 0; shard < options.shards; shard++) {
+  for (const message of options.problems ?? []) {
+    fault({ shard: undefined, generation: '', block: undefined, lo: 0, hi: 0, difference: undefined, message });
+  }
+  for (const shard of options.shards) {
     try {
       const info = await streamInfo(jsm, shardStream(shard));
       ends.push({ shard, generation: generationOf(info), first: info.state.first_seq, last: info.state.last_seq });
@@ -51,6 +54,10 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
   const groups = await sink.groups();
   for (const { shard, generation, first, last } of ends) {
     const stream = shardStream(shard);
+    const stopped = await options.stopped(shard);
+    if (stopped !== undefined) {
+      fault({ shard, generation, block: undefined, lo: first, hi: last, difference: undefined, message: stopped });
+    }
     const hi = groups.find((group) => group.shard === shard && group.generation === generation)?.hi ?? 0;
     /** Rows of a batch in a block that no copy has accounted for yet. */
     const left = new Map<string, { rows: number; row: StoredRows }>();

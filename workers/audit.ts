@@ -15,6 +15,8 @@
  *   U6 `_dead` events are in the dead-letter stream, as long as their messages are in the log.
  *   U7 What a block left out as duplicates is stored: where `_duplicate` is above 0, each event of the messages that are in the log has
  *      a row under its batch id, or is a dead letter. Counts cannot tell: a batch id that was used for other events has as many.
+ *   U8 The loader's own checks hold for each stream (L8): what it would not load is a fault, whatever the counts say. A message in
+ *      the range of a block that the log took after the block's last one (`_hi_at`) is another message: its events are in no block.
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
@@ -27,11 +29,13 @@ import { leftOutCheck, someOf } from './compared-copies.js';
 import type { DeadLedger } from './dead-scan.js';
 import { isStreamMissing } from './fetch.js';
 import type { BlockGroup, LedgerSink, StoredBlock } from './ledger-sink.js';
+import { isAnother } from './log-end.js';
 import { scanLog } from './log-scan.js';
 
 /** Something that does not add up. */
 export interface Fault {
-  readonly shard: number;
+  /** Undefined for a fault of the installation as a whole. */
+  readonly shard: number | undefined;
   readonly generation: string;
   /** Undefined where there is no block. */
   readonly block: number | undefined;
@@ -83,8 +87,12 @@ export interface AuditOptions {
   readonly nc: NatsConnection;
   readonly jsm: JetStreamManager;
   readonly sink: LedgerSink;
-  /** Of the installation. */
-  readonly shards: number;
+  /** The streams to look at: those of the installation, and any other EV_ stream that holds messages. */
+  readonly shards: readonly number[];
+  /** U8. Why workers do not load this shard; undefined when they may. */
+  readonly stopped: (shard: number) => Promise<string | undefined>;
+  /** What is wrong with the installation as a whole: each is a fault. @default none */
+  readonly problems?: readonly string[];
   readonly dead: DeadLedger;
   /** Workers drop old days (`--retention-days` is not 0): the first blocks may be gone. */
   readonly retention: boolean;
@@ -126,9 +134,12 @@ export async function audit(options: AuditOptions): Promise<Audit> {
     if (faults.length < mostFaults) faults.push(found);
   };
 
+  for (const message of options.problems ?? []) {
+    fault({ shard: undefined, generation: '', block: undefined, lo: 0, hi: 0, difference: undefined, message });
+  }
   // U1
   const ends = new Map<number, StreamEnd>();
-  for (let shard = 0; shard < options.shards; shard++) {
+  for (const shard of options.shards) {
     try {
       const info = await streamInfo(jsm, shardStream(shard));
       const { first_seq: first, last_seq: last, messages } = info.state;
@@ -151,6 +162,15 @@ export async function audit(options: AuditOptions): Promise<Audit> {
   for (const [shard, end] of ends) {
     const group = groups.find((found) => found.shard === shard && found.generation === end.generation);
     shards.push(await auditShard(options, shard, end, group, fault, notes));
+    const message = await options.stopped(shard); // U8
+    if (message === undefined) continue;
+    const lo = Math.min((group?.hi ?? 0) + 1, end.last);
+    fault({
+      ...{ shard, generation: end.generation, block: undefined, difference: undefined },
+      lo,
+      hi: end.last,
+      message,
+    });
   }
   for (const group of groups) {
     if (ends.get(group.shard)?.generation === group.generation) continue;
@@ -189,19 +209,25 @@ async function auditShard(
   const at = { shard, generation };
   /** Below this sequence messages are gone, as the stream said when it was last asked. */
   let start = end?.first ?? Number.POSITIVE_INFINITY;
+  /** The last message that the stream had then: below the last block's when it went backwards. */
+  let last = end?.last ?? 0;
   const ask = async (): Promise<number> => {
-    if (end !== undefined) start = Math.max(start, (await streamInfo(jsm, stream)).state.first_seq);
+    if (end === undefined) return start;
+    const { state } = await streamInfo(jsm, stream);
+    start = Math.max(start, state.first_seq);
+    last = state.last_seq;
     return start;
   };
 
   const blocks = group === undefined ? undefined : sink.blocks(group);
   let current: StoredBlock | undefined;
   let previous: StoredBlock | undefined;
-  /** Of the current block: events in its messages, and how many messages were seen. */
+  /** Of the current block: events in its messages, how many messages were seen, and how many that are others (U8). */
   let events = 0;
   let seen = 0;
   /** U7: copies of the current block that are to be compared, and events of it that were left out and are nowhere. */
   const left = leftOutCheck(options, { ...at, stream });
+  let others = 0;
 
   const finish = async (block: StoredBlock): Promise<void> => {
     sums.blocks++;
@@ -210,7 +236,8 @@ async function auditShard(
     let accepted = block.accepted + block.duplicate + block.dead;
     let whole = seen === block.hi - block.lo + 1;
     if (!whole && end !== undefined && start <= block.hi) {
-      const missing = block.hi - Math.max(block.lo, await ask()) + 1 - seen;
+      const from = Math.max(block.lo, await ask());
+      const missing = Math.min(block.hi, last) - from + 1 - seen - others;
       if (missing > 0) {
         const message = `${count(missing)} of its messages were removed from the middle of the log`;
         // When those that are left account for all of it, the others never came into the block (U5).
@@ -298,6 +325,7 @@ async function auditShard(
     current = next === undefined || next.done === true ? undefined : next.value;
     events = 0;
     seen = 0;
+    others = 0;
     if (current === undefined) return;
     options.progress(`${stream}: block ${count(current.block)} of ${count(group?.lastBlock ?? 0)}`);
     const { block, lo, hi: blockHi } = current;
@@ -363,20 +391,23 @@ async function auditShard(
 
   await advance();
   if (end !== undefined && end.messages > 0) {
-    /** Messages that no block has: told once for each run of them. */
-    let orphan: { lo: number; hi: number; events: number } | undefined;
-    const tellOrphan = (): void => {
-      if (orphan === undefined) return;
-      sums.accepted += orphan.events;
-      fault({
-        ...at,
-        block: undefined,
-        lo: orphan.lo,
-        hi: orphan.hi,
-        difference: orphan.events,
-        message: `messages ${orphan.lo} to ${orphan.hi} are below the last block, and in none: ${count(orphan.events)} events`,
-      });
-      orphan = undefined;
+    /** Messages that no block has, or that are others than a block has: told once for each run of them. */
+    let stray: { lo: number; hi: number; events: number; other: boolean } | undefined;
+    const tellStray = (): void => {
+      if (stray === undefined) return;
+      const { lo, hi: to, events: held, other } = stray;
+      stray = undefined;
+      sums.accepted += held;
+      const message = other
+        ? `messages ${lo} to ${to} are not the ones that were loaded: the log lost its end and gave their sequences to these, whose ${count(held)} events are not loaded`
+        : `messages ${lo} to ${to} are below the last block, and in none: ${count(held)} events`;
+      fault({ ...at, block: undefined, lo, hi: to, difference: held, message });
+    };
+    const strays = (sequence: number, held: number, other: boolean): void => {
+      if (stray?.other !== other) tellStray();
+      stray ??= { lo: sequence, hi: sequence, events: 0, other };
+      stray.hi = sequence;
+      stray.events += held;
     };
     let next = 0;
     await scanLog({
@@ -387,7 +418,7 @@ async function auditShard(
       from: end.first,
       to: bound,
       log,
-      async onMessage({ sequence, data }) {
+      async onMessage({ sequence, timeMs, data }) {
         if (sums.messages++ % 256 === 0) {
           options.progress(`${stream}: message ${count(sequence)}, up to ${count(bound)}`);
         }
@@ -397,23 +428,24 @@ async function auditShard(
         while (current !== undefined && current.hi < sequence) await advance();
         if (current === undefined || sequence < current.lo) {
           if (sequence > hi) {
-            tellOrphan();
+            tellStray();
             sums.accepted += held;
             sums.inFlight += held;
-          } else {
-            orphan ??= { lo: sequence, hi: sequence, events: 0 };
-            orphan.hi = sequence;
-            orphan.events += held;
-          }
+          } else strays(sequence, held, false);
           return;
         }
-        tellOrphan();
+        if (isAnother(timeMs, current)) {
+          strays(sequence, held, true);
+          others++;
+          return;
+        }
+        tellStray();
         events += held;
         seen++;
         if (current.duplicate > 0) await left.add(sequence, data);
       },
     });
-    tellOrphan();
+    tellStray();
   }
   while (current !== undefined) await advance();
   // U5. As both were when the audit began: what is trimmed since then was loaded before.

@@ -6,12 +6,13 @@ import { jetstreamManager } from '@nats-io/jetstream';
 import { eraseOptions, parseArgv, resolveOptions } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
 import { createLog } from '../lib/log.js';
-import { readShards } from '../lib/log-streams.js';
 import { connectNats } from '../lib/nats.js';
+import { readShards } from '../lib/shard-number.js';
 import { eventsTable } from './connect.js';
 import { endWith } from './end-command.js';
 import { eraseUser } from './erase.js';
 import type { TableTarget } from './schema/index.js';
+import { shardsToLookAt } from './shard-states.js';
 import { connectWarehouse } from './warehouse.js';
 
 async function main(): Promise<number> {
@@ -23,13 +24,14 @@ async function main(): Promise<number> {
   const nc = await connectNats({ servers: config.natsUrl, name: 'sluice erase', log, timeoutMs: 5_000 });
   const warehouse = connectWarehouse(config, log);
   try {
+    const jsm = await jetstreamManager(nc, { checkAPI: false });
     const erasure = await eraseUser({
       tenant: config.tenant,
       userId: config.userId,
       warehouse,
       target: eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']),
-      jsm: await jetstreamManager(nc, { checkAPI: false }),
-      shards: (await readShards(nc)) ?? 0,
+      jsm,
+      shards: await shardsToLookAt(jsm, await readShards(nc)),
       waitMs: config.eraseWait,
       log,
     });

@@ -28,6 +28,8 @@ export interface StoredBlock {
   readonly block: number;
   readonly lo: number;
   readonly hi: number;
+  /** When the log took the message `hi`, ms; 0 when that is not known. */
+  readonly hiAtMs: number;
   /** Rows with an event in them: tombstones do not count. */
   readonly rows: number;
   readonly accepted: number;
@@ -108,6 +110,7 @@ type Texts<T> = { [K in keyof T]: string };
 
 const blockFacts =
   'toString(_block) AS block, toString(_day) AS day, toString(min(_lo)) AS lo, toString(max(_hi)) AS hi, ' +
+  'toString(toUnixTimestamp64Milli(max(_hi_at))) AS hiAtMs, ' +
   "toString(countIf(tenant != '')) AS rows, toString(max(_accepted)) AS accepted, toString(max(_duplicate)) AS duplicate, " +
   'toString(max(_dead)) AS dead, ' +
   // An older version's tombstones know no counts.
@@ -144,6 +147,7 @@ export function ledgerSink(warehouse: Warehouse, target: TableTarget): LedgerSin
       block: Number(row.block),
       lo: Number(row.lo),
       hi: Number(row.hi),
+      hiAtMs: Number(row.hiAtMs),
       rows: Number(row.rows),
       accepted: Number(row.accepted),
       duplicate: Number(row.duplicate),

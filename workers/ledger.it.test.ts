@@ -160,7 +160,7 @@ test('a message that was removed before it was loaded is missed; an erasure is t
         `SELECT user_id AS user FROM ${table} WHERE ${of} ORDER BY user DESC LIMIT 1`,
       );
       const userId = user?.user ?? '';
-      const request = { tenant: 'acme', userId, warehouse, target, jsm, shards: 1, waitMs: 10_000, log: silentLog };
+      const request = { tenant: 'acme', userId, warehouse, target, jsm, shards: [0], waitMs: 10_000, log: silentLog };
       return (await eraseUser(request)).rows;
     };
     await scene.tamper(`ALTER TABLE ${table} UPDATE user_id = 'u-1' WHERE batch_id = 'a' OR batch_id = 'solo'`);

@@ -147,26 +147,29 @@ function waits(kind: keyof typeof backOff): () => number {
   };
 }
 
+const mendText =
+  'remove nothing. `sluice shards mend <shard>` keeps a copy of what is not loaded, makes the stream anew, and publishes the copy again';
+
 /** Why this shard must not be loaded now; undefined when it may. */
 export function refusal(state: ShardState): string | undefined {
   if (state.block === 0 && state.others.length > 0 && !state.accepted) {
     const known = state.others.map((other) => `${other.generation} (loaded up to ${other.hi})`).join(', ');
     return (
-      `the stream was made anew: it is now ${state.generation}, and the warehouse holds ${known}. If its messages are ` +
-      'new ones, accept it and the shard goes on; if it is an old stream restored, they would be stored twice'
+      `the stream was made anew: it is now ${state.generation}, and the warehouse holds ${known}. If all of its messages are ` +
+      'new ones, `sluice shards accept <shard>` goes on with them. If some may be stored already, as in an old stream restored, ' +
+      '`sluice shards mend <shard>` publishes them again as retries, so that each is stored once'
     );
   }
   if (state.lastSequence < state.hi) {
     return (
       `the stream went backwards: its last message is ${state.lastSequence}, but the warehouse holds up to ` +
-      `${state.hi}. Restore the stream, or remove it so that a new one is made and accepted`
+      `${state.hi}. What it took since is not in the warehouse: ${mendText}`
     );
   }
   if (state.replaced) {
     return (
-      `the stream lost its end and went on: its message ${state.hi} is not the one that the warehouse holds. What was ` +
-      'published since, up to that sequence, is not in the warehouse, and going on would pass over it. Keep the stream ' +
-      '(`nats stream backup`), then remove it so that a new one is made and accepted, and publish again what it took since'
+      `the stream lost its end and went on: its message ${state.hi} is not the one that the warehouse holds. What it took ` +
+      `since is not in the warehouse, and going on would pass over it: ${mendText}`
     );
   }
   return undefined;

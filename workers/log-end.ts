@@ -22,3 +22,10 @@ export async function isReplaced(
 /** The same, or the stream is shorter than what was loaded. */
 export const hasLostItsEnd = async (...[jsm, info, last]: Parameters<typeof isReplaced>): Promise<boolean> =>
   info.state.last_seq < last.hi || (await isReplaced(jsm, info, last));
+
+/**
+ * The message of a sequence that the block covers is another one than the block has: the log took it after the block's last
+ * message. False for blocks of an older version, which do not say when that was.
+ */
+export const isAnother = (messageTimeMs: number, block: { readonly hiAtMs: number }): boolean =>
+  block.hiAtMs > 0 && Math.floor(messageTimeMs) > block.hiAtMs;

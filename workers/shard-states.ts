@@ -3,11 +3,14 @@
  * would refuse to load it (L8).
  */
 import type { JetStreamManager, StreamInfo } from '@nats-io/jetstream';
-import type { KV } from '@nats-io/kv';
+import { type KV, Kvm } from '@nats-io/kv';
+import type { NatsConnection } from '@nats-io/nats-core';
 import { UsageError } from '../lib/errors.js';
-import { generationOf } from '../lib/log-streams.js';
+import { generationOf, streamProblem } from '../lib/log-streams.js';
+import { readShardSetting, shardStreams } from '../lib/shard-number.js';
+import type { ShardSetting } from '../lib/shard-setting.js';
 import { streamInfo } from '../lib/stream-info.js';
-import { shardStream } from '../lib/subjects.js';
+import { settingsBucket, shardOfKept, shardStream } from '../lib/subjects.js';
 import { isStreamMissing } from './fetch.js';
 import { refusal, type ShardState } from './loader.js';
 import { acceptKey } from './loader-shard.js';
@@ -28,43 +31,69 @@ export interface ShardStatus {
   readonly lag: number;
   /** Why workers do not load it; undefined when they may. */
   readonly stopped: string | undefined;
+  /** Why gateways cannot publish to it, and what to do; undefined when they can. */
+  readonly closed: string | undefined;
 }
 
 export interface ShardLook {
   readonly jsm: JetStreamManager;
   readonly sink: Pick<Sink, 'lastBlock'>;
-  /** The settings bucket. */
-  readonly settings: KV;
+  /** The settings bucket; undefined when it is lost, and with it what was accepted. */
+  readonly settings: KV | undefined;
 }
 
-async function stateOf({ jsm, sink, settings }: ShardLook, shard: number, info: StreamInfo): Promise<ShardState> {
-  const generation = generationOf(info);
+/** What the loader would find in a recovery. */
+export async function stateOf(
+  { jsm, sink, settings }: ShardLook,
+  shard: number,
+): Promise<{ info: StreamInfo; state: ShardState }> {
+  const stream = shardStream(shard);
+  const generation = generationOf(await streamInfo(jsm, stream));
   const last = await sink.lastBlock(shard, generation, undefined);
+  // Asked again: what is published and loaded in between must not look like a stream that went backwards.
+  const info = await streamInfo(jsm, stream);
+  if (generationOf(info) !== generation) return await stateOf({ jsm, sink, settings }, shard);
   const { first_seq: firstSequence, last_seq: lastSequence } = info.state;
-  return {
+  const state = {
     generation,
     firstSequence,
     lastSequence,
     ...last,
     replaced: await isReplaced(jsm, info, last),
-    accepted: last.others.length > 0 && (await settings.get(acceptKey(shard)))?.string() === generation,
+    accepted: last.others.length > 0 && (await settings?.get(acceptKey(shard)))?.string() === generation,
     carryBytes: 0,
   };
+  return { info, state };
 }
 
-/** One shard. Rejects when log or warehouse cannot be reached. */
-export async function shardStatus(look: ShardLook, shard: number): Promise<ShardStatus> {
+/** Nobody loads a stream beyond the number of shards. */
+const beyondText = (shard: number, { shards }: ShardSetting): string =>
+  `there are ${shards} shards (0 to ${shards - 1}), so no worker loads this stream: \`sluice shards mend ${shard}\` publishes ` +
+  'what it holds to the shards that are loaded';
+
+/**
+ * One shard. Rejects when log or warehouse cannot be reached.
+ * @param number undefined when it is not known, because it was edited or lost
+ */
+export async function shardStatus(
+  look: ShardLook,
+  shard: number,
+  number: ShardSetting | undefined,
+): Promise<ShardStatus> {
   const stream = shardStream(shard);
-  let info: StreamInfo;
+  let found: Awaited<ReturnType<typeof stateOf>>;
   try {
-    info = await streamInfo(look.jsm, stream);
+    found = await stateOf(look, shard);
   } catch (error) {
     if (!isStreamMissing(error)) throw error;
-    const missing = 'the stream is missing; a gateway makes it anew when it starts or needs it';
-    return { shard, stream, generation: '', messages: 0, bytes: 0, end: 0, loaded: 0, lag: 0, stopped: missing };
+    const stopped = 'the stream is missing; a gateway makes it when it starts or needs it';
+    const nothing = { generation: '', messages: 0, bytes: 0, end: 0, loaded: 0, lag: 0 };
+    return { shard, stream, ...nothing, stopped, closed: undefined };
   }
-  const state = await stateOf(look, shard, info);
+  const { info, state } = found;
   const { first_seq: first, last_seq: end, messages, bytes } = info.state;
+  const lag = messages === 0 ? 0 : Math.max(0, end - Math.max(state.hi, first - 1));
+  const used = number === undefined || shard < number.shards;
   return {
     shard,
     stream,
@@ -73,8 +102,76 @@ export async function shardStatus(look: ShardLook, shard: number): Promise<Shard
     bytes,
     end,
     loaded: state.hi,
-    lag: messages === 0 ? 0 : Math.max(0, end - Math.max(state.hi, first - 1)),
-    stopped: refusal(state),
+    lag,
+    stopped: refusal(state) ?? (used || number === undefined || lag === 0 ? undefined : beyondText(shard, number)),
+    closed: number === undefined || !used ? undefined : streamProblem(info, shard, number.epoch),
+  };
+}
+
+/**
+ * The shards of the installation, and those beyond its number whose streams hold messages. All streams when the number is not
+ * known.
+ */
+export async function shardsToLookAt(jsm: JetStreamManager, shards: number | undefined): Promise<number[]> {
+  const there = (await shardStreams(jsm))
+    .filter(({ shard, info }) => shards === undefined || (shard >= shards && info.state.messages > 0))
+    .map(({ shard }) => shard);
+  return [...Array.from({ length: shards ?? 0 }, (_, shard) => shard), ...there];
+}
+
+/** A line for each stream that an interrupted mend has left: what it holds is in no stream of a shard. */
+export async function keptText(jsm: JetStreamManager): Promise<string[]> {
+  const lines: string[] = [];
+  for await (const { config, state } of jsm.streams.list()) {
+    const shard = shardOfKept(config.name);
+    if (shard === undefined) continue;
+    lines.push(
+      `the stream ${config.name} holds ${state.messages} messages of a mend that was interrupted: \`sluice shards mend ${shard}\` finishes it`,
+    );
+  }
+  return lines;
+}
+
+/** The settings bucket; undefined when it is lost. */
+export async function bucketIfThere(nc: NatsConnection): Promise<KV | undefined> {
+  try {
+    const kv = await new Kvm(nc).open(settingsBucket);
+    await kv.status();
+    return kv;
+  } catch (error) {
+    if (isStreamMissing(error)) return undefined;
+    throw error;
+  }
+}
+
+/** What the commands that look into the log begin with. */
+export interface LogLook {
+  /** The streams to look at, by shard. */
+  readonly shards: readonly number[];
+  /** Why workers do not load it; undefined when they may. */
+  readonly stopped: (shard: number) => Promise<string | undefined>;
+  /** The number of shards was edited or lost; a mend was interrupted. */
+  readonly problems: readonly string[];
+}
+
+/** @returns undefined when no gateway has ever started */
+export async function lookAtLog(
+  nc: NatsConnection,
+  jsm: JetStreamManager,
+  sink: Pick<Sink, 'lastBlock'>,
+): Promise<LogLook | undefined> {
+  const problems: string[] = [];
+  const setting = await readShardSetting(nc).catch((error: unknown) => {
+    if (!(error instanceof UsageError)) throw error;
+    problems.push(error.message);
+    return undefined;
+  });
+  if (setting === undefined && problems.length === 0) return undefined;
+  const look = { jsm, sink, settings: await bucketIfThere(nc) };
+  return {
+    shards: await shardsToLookAt(jsm, setting?.shards),
+    stopped: async (shard) => (await shardStatus(look, shard, setting)).stopped,
+    problems: [...problems, ...(await keptText(jsm))],
   };
 }
 
@@ -84,11 +181,11 @@ export async function shardStatus(look: ShardLook, shard: number): Promise<Shard
  * @throws UsageError when it does not wait for that
  */
 export async function acceptShard(look: ShardLook, shard: number): Promise<{ generation: string; others: string[] }> {
-  const info = await streamInfo(look.jsm, shardStream(shard)).catch((error: unknown) => {
+  if (look.settings === undefined) throw new UsageError('The settings bucket is lost: first, `sluice shards rebuild`.');
+  const { state } = await stateOf(look, shard).catch((error: unknown) => {
     if (isStreamMissing(error)) throw new UsageError(`There is no stream ${shardStream(shard)}.`);
     throw error;
   });
-  const state = await stateOf(look, shard, info);
   const reason = refusal(state);
   if (reason === undefined)
     throw new UsageError(`Shard ${shard} does not wait to be accepted: its stream may be loaded.`);

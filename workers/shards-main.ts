@@ -1,20 +1,26 @@
 /**
- * `sluice shards [--set N]` and `sluice shards accept <shard>`: the command line of shards.ts and shard-states.ts.
+ * `sluice shards [--set N]`, `sluice shards accept <shard>`, `mend <shard>` and `rebuild`: the command line of shards.ts,
+ * shard-states.ts, shard-mend.ts and shards-rebuild.ts.
  * Exit code 0: done, or all shards may be loaded. 1: not done; the number is as it was, or the error says what to do. 2: shown,
- * and a shard is stopped.
+ * and somebody must act: a shard is stopped or takes no batches, or the number was edited or lost.
  */
 import { jetstreamManager } from '@nats-io/jetstream';
 import { parseArgv, resolveOptions, shardsOptions } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
 import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
+import { shardStreams } from '../lib/shard-number.js';
+import type { ShardSetting } from '../lib/shard-setting.js';
 import { eventsTable } from './connect.js';
 import { endWith } from './end-command.js';
+import { ledgerSink } from './ledger-sink.js';
 import { warehouseSink } from './loader-sink.js';
 import { progressLine } from './progress-line.js';
 import type { TableTarget } from './schema/index.js';
-import { acceptShard, type ShardStatus, shardStatus } from './shard-states.js';
-import { changeShards, settledShards } from './shards.js';
+import { mendShard } from './shard-mend.js';
+import { acceptShard, bucketIfThere, keptText, type ShardStatus, shardStatus, shardsToLookAt } from './shard-states.js';
+import { type ChangeOptions, changeShards, settledShards } from './shards.js';
+import { rebuildShards } from './shards-rebuild.js';
 import { connectWarehouse } from './warehouse.js';
 
 const count = (n: number): string => n.toLocaleString('en');
@@ -26,7 +32,7 @@ function textOf(shards: readonly ShardStatus[]): string[] {
     one.stream,
     one.generation,
     ...[one.messages, one.bytes, one.end, one.loaded, one.lag].map(count),
-    one.stopped === undefined ? '' : 'stopped',
+    one.stopped !== undefined ? 'stopped' : one.closed !== undefined ? 'closed' : '',
   ]);
   const widths = head.map((_, i) => Math.max(...[head, ...rows].map((row) => row[i]?.length ?? 0)));
   const lines = [head, ...rows].map((row) =>
@@ -35,24 +41,46 @@ function textOf(shards: readonly ShardStatus[]): string[] {
       .join('  ')
       .trimEnd(),
   );
-  const stopped = shards.filter((one) => one.stopped !== undefined);
-  return [...lines, ...stopped.map((one) => `shard ${one.shard} is not loaded: ${one.stopped}`)];
+  return [...lines, ...shards.flatMap(troubleOf)];
 }
 
-/** What is left of the words besides flags: nothing, or `accept <shard>` at the end. */
-function actionOf(words: string[]): number | undefined {
-  const at = words.indexOf('accept');
-  if (at < 0) return undefined;
-  const [, shard, ...more] = words.splice(at);
-  if (shard === undefined || !/^\d{1,4}$/.test(shard) || more.length > 0) {
-    throw new UsageError('Say which: sluice shards accept <shard>, as `sluice shards` shows it.');
+const troubleOf = ({ shard, stopped, closed }: ShardStatus): string[] => [
+  ...(stopped === undefined ? [] : [`shard ${shard} is not loaded: ${stopped}`]),
+  ...(closed === undefined ? [] : [`shard ${shard} takes no batches: ${closed}`]),
+];
+
+type Action = { readonly kind: 'show' | 'rebuild' } | { readonly kind: 'accept' | 'mend'; readonly shard: number };
+
+/** What is asked for by the words besides flags, which come last. */
+function actionOf(words: string[]): Action {
+  const at = words.findIndex((word) => word === 'accept' || word === 'mend' || word === 'rebuild');
+  if (at < 0) return { kind: 'show' };
+  const [kind, shard, ...more] = words.splice(at);
+  if (kind === 'rebuild') {
+    if (shard !== undefined)
+      throw new UsageError('`sluice shards rebuild` takes no words after it; flags come before it.');
+    return { kind };
   }
-  return Number(shard);
+  if (shard === undefined || !/^\d{1,4}$/.test(shard) || more.length > 0) {
+    throw new UsageError(`Say which: sluice shards ${kind} <shard>, as \`sluice shards\` shows it.`);
+  }
+  return { kind: kind === 'accept' ? 'accept' : 'mend', shard: Number(shard) };
+}
+
+/** The number, or why it is not to be trusted. */
+async function numberOf(options: ChangeOptions): Promise<{ setting?: ShardSetting; problem?: string }> {
+  try {
+    return { setting: (await settledShards(options)).setting };
+  } catch (error) {
+    // Without a stream there is nothing to show.
+    if (!(error instanceof UsageError) || (await shardStreams(options.jsm)).length === 0) throw error;
+    return { problem: error.message };
+  }
 }
 
 async function main(): Promise<number> {
   const words = process.argv.slice(2);
-  const accepted = actionOf(words);
+  const action = actionOf(words);
   const config = resolveOptions(shardsOptions, parseArgv(words, shardsOptions));
   const log = createLog('shards', config.logLevel);
   const nc = await connectNats({ servers: config.natsUrl, name: 'sluice shards', log, timeoutMs: 5_000 });
@@ -66,10 +94,8 @@ async function main(): Promise<number> {
   };
   try {
     const jsm = await jetstreamManager(nc, { checkAPI: false });
-    const sink = warehouseSink(
-      warehouse,
-      eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']),
-    );
+    const target = eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']);
+    const sink = warehouseSink(warehouse, target);
     const options = {
       nc,
       jsm,
@@ -79,26 +105,51 @@ async function main(): Promise<number> {
       say,
       progress: progress.show,
     };
-    const { kv: settings } = await settledShards(options);
-    const look = { jsm, sink, settings };
-    if (accepted !== undefined) {
-      const { generation, others } = await acceptShard(look, accepted);
+    if (action.kind === 'rebuild') {
+      const { setting, written, opened } = await rebuildShards({ nc, jsm, wanted: config.set, log });
       say(
-        `Shard ${accepted}: the stream made at ${generation} is loaded from now on, beside what the warehouse has of ${others.join(', ')}.`,
+        written
+          ? `There are ${setting.shards} shards: written again from the streams.`
+          : `The number of shards is right: ${setting.shards}.`,
+      );
+      for (const stream of opened) say(`${stream} takes batches again.`);
+    }
+    const settings = await bucketIfThere(nc);
+    const look = { jsm, sink, settings };
+    if (action.kind === 'accept') {
+      const { generation, others } = await acceptShard(look, action.shard);
+      say(
+        `Shard ${action.shard}: the stream made at ${generation} is loaded from now on, beside what the warehouse has of ${others.join(', ')}.`,
       );
       return 0;
     }
-    if (config.set > 0) {
+    if (action.kind === 'mend') {
+      const { setting: number } = await settledShards(options);
+      const ledger = ledgerSink(warehouse, target);
+      const { messages } = await mendShard(
+        { nc, look, ledger, number, say, progress: progress.show, log },
+        action.shard,
+      );
+      say(
+        `Shard ${action.shard}: ${count(messages)} messages were published again; what is stored already is left out.`,
+      );
+      return 0;
+    }
+    if (action.kind === 'show' && config.set > 0) {
       const { shards } = await changeShards(options, config.set);
       say(`There are ${shards} shards.`);
     }
-    const { setting } = await settledShards(options);
+    const { setting, problem } = await numberOf(options);
     const shown: ShardStatus[] = [];
-    for (let shard = 0; shard < setting.shards; shard++) shown.push(await shardStatus(look, shard));
+    for (const shard of await shardsToLookAt(jsm, setting?.shards)) shown.push(await shardStatus(look, shard, setting));
+    const kept = await keptText(jsm);
     progress.end();
-    const lines = config.json ? [JSON.stringify({ ...setting, states: shown })] : textOf(shown);
+    const lines = config.json
+      ? [JSON.stringify({ ...setting, problem, kept, states: shown })]
+      : [...textOf(shown), ...kept, ...(problem === undefined ? [] : [problem])];
     process.stdout.write(`${lines.join('\n')}\n`);
-    return shown.some(({ stopped }) => stopped !== undefined) ? 2 : 0;
+    const trouble = shown.some(({ stopped, closed }) => stopped !== undefined || closed !== undefined);
+    return trouble || kept.length > 0 || problem !== undefined ? 2 : 0;
   } finally {
     progress.end();
     await warehouse.close();

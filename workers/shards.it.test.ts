@@ -7,7 +7,8 @@ import { type KV, Kvm } from '@nats-io/kv';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { silentLog } from '../lib/log.js';
-import { ensureLog, followShards, generationOf } from '../lib/log-streams.js';
+import { ensureLog, generationOf } from '../lib/log-streams.js';
+import { followShards } from '../lib/shard-number.js';
 import { formatShardSetting, parseShardSetting, type ShardSetting, shardsKey } from '../lib/shard-setting.js';
 import { batchSubject, parkedSubject, settingsBucket, shardStream, shardSubjects } from '../lib/subjects.js';
 import { type TestNats, withNats } from '../lib/testing/nats.js';
@@ -200,17 +201,20 @@ test('a shard whose stream was made anew is shown as stopped, and accepted by it
   await withScene(async ({ options: { jsm, sink }, settings, loaded, options, worker }) => {
     const look = { jsm, sink, settings };
     await worker(true);
-    assert.is((await shardStatus(look, 1)).stopped, undefined);
+    assert.is((await shardStatus(look, 1, { shards: 2, epoch: 1 })).stopped, undefined);
     assert.match(await failure(acceptShard(look, 1)), /does not wait to be accepted/);
     loaded.set(1, { others: [{ generation: 'old', hi: 12 }] });
-    assert.match((await shardStatus(look, 1)).stopped ?? '', /the stream was made anew: .* old \(loaded up to 12\)/);
+    assert.match(
+      (await shardStatus(look, 1, { shards: 2, epoch: 1 })).stopped ?? '',
+      /the stream was made anew: .* old \(loaded up to 12\)/,
+    );
     assert.match(await failure(changeShards(options, 3)), /Shard 1 is not loaded: the stream was made anew/);
     const { generation, others } = await acceptShard(look, 1);
     assert.equal(others, ['old']);
     assert.is((await settings.get(acceptKey(1)))?.string(), generation);
-    assert.is((await shardStatus(look, 1)).stopped, undefined);
+    assert.is((await shardStatus(look, 1, { shards: 2, epoch: 1 })).stopped, undefined);
     loaded.set(0, { block: 3, hi: 99 });
-    assert.match((await shardStatus(look, 0)).stopped ?? '', /went backwards/);
+    assert.match((await shardStatus(look, 0, { shards: 2, epoch: 1 })).stopped ?? '', /went backwards/);
     assert.match(await failure(acceptShard(look, 0)), /cannot go on by being accepted/);
   });
 });

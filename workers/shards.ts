@@ -14,6 +14,7 @@
  *   N6 Before the streams are opened, all live workers have taken up the new number, with loaders that were started anew: they
  *      know what was sent again on other shards lately (L5, R2).
  *   N7 Until the streams are opened, the old number can be taken up again; afterwards only the new one.
+ *      A number that was edited by hand, or lost, is taken up by nobody (lib/shard-number.ts); shards-rebuild.ts mends it.
  *   N8 A stream that is not used any more is emptied and kept: its name stays taken, so that nobody makes it with an old subject.
  *      It is made anew when the number grows again, and is accepted beforehand: its old generation was loaded to its end.
  */
@@ -23,7 +24,8 @@ import { JetStreamApiError, type JetStreamManager } from '@nats-io/jetstream';
 import { type KV, Kvm } from '@nats-io/kv';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { UsageError } from '../lib/errors.js';
-import { generationOf, streamConfig } from '../lib/log-streams.js';
+import { generationOf, pinned, streamConfig } from '../lib/log-streams.js';
+import { shardsEntry, trustedSetting } from '../lib/shard-number.js';
 import {
   formatShardSetting,
   maxShards,
@@ -165,12 +167,12 @@ export async function settledShards(
 ): Promise<{ kv: KV; setting: ShardSetting; revision: number }> {
   const kv = await new Kvm(options.nc).open(settingsBucket);
   const read = async (): Promise<{ setting: ShardSetting; revision: number }> => {
-    const entry = await kv.get(shardsKey).catch((error: unknown) => {
-      if (isStreamMissing(error)) return null;
-      throw error;
-    });
-    if (entry === null) throw new UsageError('No gateway has ever started here: there are no shards yet.');
-    return { setting: parseShardSetting(entry.string()), revision: entry.revision };
+    const entry = await shardsEntry(kv);
+    const setting = await trustedSetting(options.jsm, entry?.string());
+    if (setting === undefined || entry === undefined) {
+      throw new UsageError('No gateway has ever started here: there are no shards yet.');
+    }
+    return { setting, revision: entry.revision };
   };
   const found = await read();
   if (found.setting.changing === undefined) return { kv, ...found };
@@ -212,7 +214,7 @@ export async function changeShards(options: ChangeOptions, to: number): Promise<
   const { kv, setting: before, revision } = await settledShards(options);
   const from = before.shards;
   if (from === to) return before;
-  await mayBegin({ ...options, settings: kv }, from);
+  await mayBegin({ ...options, settings: kv }, before);
   const until = performance.now() + options.timeoutMs;
   const held = await hold(kv, before, revision, { ...before, changing: { to, by: '', beat: 0 } });
   const goingOn = (): void => {
@@ -227,7 +229,7 @@ export async function changeShards(options: ChangeOptions, to: number): Promise<
     for (let shard = from; shard < to; shard++) await makeParked(jsm, kv, shard);
     for (let shard = 0; shard < from; shard++) {
       goingOn();
-      await jsm.streams.update(shardStream(shard), { subjects: [parkedSubject(shard)] }); // N3
+      await relisten(jsm, shard, parkedSubject(shard)); // N3
     }
     await drained(options, from, goingOn);
     // N5, N7
@@ -280,14 +282,20 @@ async function reopen(options: ChangeOptions, held: Held, old: Omit<ShardSetting
 }
 
 /** Nobody would load what is to be drained, or not all of it: better not to begin. */
-async function mayBegin(look: ShardLook & { readonly nc: NatsConnection }, shards: number): Promise<void> {
+async function mayBegin(look: ShardLook & { readonly nc: NatsConnection }, setting: ShardSetting): Promise<void> {
   if ((await workersEpochs(look.nc)).size === 0) {
     throw new UsageError('No worker runs: nobody would load what is in the log. Start one first.');
   }
-  for (let shard = 0; shard < shards; shard++) {
-    const { stopped } = await shardStatus(look, shard);
+  for (let shard = 0; shard < setting.shards; shard++) {
+    const { stopped } = await shardStatus(look, shard, setting);
     if (stopped !== undefined) throw new UsageError(`Shard ${shard} is not loaded: ${stopped}. Mend that first.`);
   }
+}
+
+/** From now on the shard's stream listens to this subject alone. */
+export async function relisten(jsm: JetStreamManager, shard: number, subject: string): Promise<void> {
+  const info = await streamInfo(jsm, shardStream(shard));
+  await jsm.streams.update(info.config.name, { subjects: [subject], ...pinned(info) });
 }
 
 /** N8: a stream for a new shard, that nobody can publish to yet. */
@@ -393,7 +401,7 @@ async function open(options: ChangeOptions, held: Held): Promise<void> {
   const { shards, epoch } = held.setting;
   for (let shard = 0; shard < shards; shard++) {
     held.check();
-    await jsm.streams.update(shardStream(shard), { subjects: [shardSubjects(shard, epoch)] });
+    await relisten(jsm, shard, shardSubjects(shard, epoch));
   }
   await held.write({ shards, epoch }, undefined);
 }

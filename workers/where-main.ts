@@ -6,15 +6,16 @@ import { jetstreamManager } from '@nats-io/jetstream';
 import { parseArgv, resolveOptions, whereOptions } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
 import { createLog } from '../lib/log.js';
-import { readShards } from '../lib/log-streams.js';
 import { connectNats } from '../lib/nats.js';
 import { tenantIdPattern } from '../lib/subjects.js';
 import { listTenants } from '../lib/tenants.js';
 import { eventsTable } from './connect.js';
 import { endWith } from './end-command.js';
 import { ledgerSink, type StoredRows } from './ledger-sink.js';
+import { warehouseSink } from './loader-sink.js';
 import { progressLine } from './progress-line.js';
 import type { TableTarget } from './schema/index.js';
+import { lookAtLog } from './shard-states.js';
 import { connectWarehouse } from './warehouse.js';
 import { type JudgedCopy, type Letter, type Whereabouts, where } from './where.js';
 
@@ -40,6 +41,8 @@ function copyText(copy: JudgedCopy): string[] {
       'this to a batch id that was used again. Publish these events again, under another batch id',
     dead: () => `dead-lettered: ${copy.reason}`,
     'in flight': () => 'in the log, not in the warehouse yet',
+    'not loaded': () =>
+      'in the log, and not in the warehouse: the log lost its end and gave this message the sequence of one that was loaded',
     gone: () => 'loaded, but without a row now: erased since (`sluice erase`), or lost: `sluice audit` tells which',
   }[copy.state]();
   return [
@@ -47,6 +50,7 @@ function copyText(copy: JudgedCopy): string[] {
     `  accepted  ${time(copy.receivedAtMs)} by the gateway, ${time(copy.loggedAtMs)} by the log`,
     `  log       ${copy.stream}, sequence ${copy.sequence}, place ${copy.index} in the message`,
     `  ${state}`,
+    ...(copy.stopped === undefined ? [] : [`  shard ${copy.shard} is not loaded: ${copy.stopped}`]),
     ...(copy.state === 'stored' && copy.reason !== undefined
       ? [`  some of its events are dead-lettered: ${copy.reason}`]
       : []),
@@ -119,18 +123,18 @@ async function main(): Promise<number> {
   const warehouse = connectWarehouse(config, log);
   const progress = progressLine(process.stderr);
   try {
-    const shards = await readShards(nc);
-    if (shards === undefined) throw new UsageError('No gateway has ever started here: there is nothing to look for.');
+    const jsm = await jetstreamManager(nc, { checkAPI: false });
+    const target = eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']);
+    const inLog = await lookAtLog(nc, jsm, warehouseSink(warehouse, target));
+    if (inLog === undefined) throw new UsageError('No gateway has ever started here: there is nothing to look for.');
+    for (const problem of inLog.problems) log.warn(problem);
     const tenants = tenant === '' ? [...new Set((await listTenants(nc)).map((record) => record.tenant))] : [tenant];
     const found = await where(
       {
         nc,
-        jsm: await jetstreamManager(nc, { checkAPI: false }),
-        sink: ledgerSink(
-          warehouse,
-          eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']),
-        ),
-        shards,
+        jsm,
+        sink: ledgerSink(warehouse, target),
+        ...inLog,
         tenants,
         oneTenant: tenant !== '',
         day: day === '' ? undefined : day,

@@ -18,7 +18,8 @@ import { type DeadLetter, scanDead } from './dead-scan.js';
 import { isStreamMissing } from './fetch.js';
 import { type Fingerprint, fingerprintOf } from './fingerprint.js';
 import { keyOf } from './frames.js';
-import { type BatchName, type LedgerSink, mostNames, type StoredRows } from './ledger-sink.js';
+import { type BatchName, type BlockGroup, type LedgerSink, mostNames, type StoredRows } from './ledger-sink.js';
+import { isAnother } from './log-end.js';
 import { scanLog } from './log-scan.js';
 import type { EventPlace } from './stored-events.js';
 import { framesOf } from './stored-frames.js';
@@ -53,9 +54,10 @@ export interface LogCopy extends BatchName {
  *   numbers of events alone
  * - `dead`: all of it is set aside, see the reason
  * - `in flight`: in the log, not loaded yet
+ * - `not loaded`: in the log, which lost its end and gave the message the sequence of one that was loaded (L8)
  * - `gone`: loaded, and neither it nor another copy has rows: erased since, or lost
  */
-export type CopyState = 'stored' | 'duplicate' | 'wrongly left out' | 'dead' | 'in flight' | 'gone';
+export type CopyState = 'stored' | 'duplicate' | 'wrongly left out' | 'dead' | 'in flight' | 'not loaded' | 'gone';
 
 export interface JudgedCopy extends LogCopy {
   readonly state: CopyState;
@@ -67,6 +69,8 @@ export interface JudgedCopy extends LogCopy {
   /** Some of its events that are not stored. */
   readonly missing: readonly string[];
   readonly reason: string | undefined;
+  /** Why workers do not load the copy's shard, when it waits to be loaded. */
+  readonly stopped: string | undefined;
 }
 
 export type Letter = Omit<DeadLetter, 'data'>;
@@ -89,7 +93,10 @@ export interface WhereOptions {
   readonly nc: NatsConnection;
   readonly jsm: JetStreamManager;
   readonly sink: LedgerSink;
-  readonly shards: number;
+  /** The streams to look at. */
+  readonly shards: readonly number[];
+  /** Why workers do not load this shard; undefined when they may. */
+  readonly stopped: (shard: number) => Promise<string | undefined>;
   /** Whose it may be. */
   readonly tenants: readonly string[];
   /** `tenants` is just the one that was asked for. */
@@ -134,6 +141,7 @@ export async function where(options: WhereOptions, id: string): Promise<Whereabo
   }
   const groups = await sink.groups();
   const judged = isBatch ? copies.filter(({ batchId }) => batchId === id) : copies;
+  const waiting = await waitingCopies(options, judged, groups);
   const fates = await fatesOf(options, judged, isBatch ? undefined : id);
   const result: JudgedCopy[] = [];
   for (const copy of judged) {
@@ -143,7 +151,9 @@ export async function where(options: WhereOptions, id: string): Promise<Whereabo
         shard === copy.shard && generation === copy.generation && sequence === copy.sequence && index === copy.index,
     );
     const hi = groups.find(({ shard, generation }) => shard === copy.shard && generation === copy.generation)?.hi ?? 0;
+    const other = waiting.others.has(copy);
     const state = async (): Promise<CopyState> => {
+      if (other) return 'not loaded';
       if (own !== undefined) return 'stored';
       if (letter !== undefined) return 'dead';
       if (copy.sequence > hi) return 'in flight';
@@ -151,15 +161,17 @@ export async function where(options: WhereOptions, id: string): Promise<Whereabo
       if (missing.length === 0 && elsewhere > 0) return 'duplicate';
       return (await hasLeftOut(sink, copy)) ? 'wrongly left out' : 'gone';
     };
+    const judgement = await state();
     const some = missing.slice(0, mostMissing);
     result.push({
       ...copy,
-      state: await state(),
-      rows: own,
+      state: judgement,
+      rows: other ? undefined : own,
       elsewhere,
       storedBy,
       missing: some,
       reason: letter?.reason,
+      stopped: other || judgement === 'in flight' ? waiting.stopped.get(copy.shard) : undefined,
     });
   }
   const dead = letters
@@ -192,13 +204,35 @@ async function hasLeftOut(sink: LedgerSink, { generation, shard, sequence }: Log
   return block !== undefined && block.duplicate > 0 && block.rows === block.accepted;
 }
 
+/** Copies whose messages are others than the block of their sequence has, and why the shards of these copies are stopped. */
+async function waitingCopies(
+  { sink, stopped }: WhereOptions,
+  copies: readonly LogCopy[],
+  groups: readonly BlockGroup[],
+): Promise<{ others: ReadonlySet<LogCopy>; stopped: ReadonlyMap<number, string> }> {
+  const others = new Set<LogCopy>();
+  const reasons = new Map<number, string>();
+  for (const shard of new Set(copies.map((copy) => copy.shard))) {
+    const reason = await stopped(shard);
+    if (reason === undefined) continue;
+    reasons.set(shard, reason);
+    for (const copy of copies) {
+      const group = groups.find((of) => of.shard === shard && of.generation === copy.generation);
+      if (copy.shard !== shard || group === undefined || copy.sequence > group.hi) continue;
+      const block = await sink.blockWith(copy.generation, shard, copy.sequence);
+      if (block !== undefined && isAnother(copy.loggedAtMs, block)) others.add(copy);
+    }
+  }
+  return { others, stopped: reasons };
+}
+
 /** Copies of the batch of this id, and of those that hold an event of this id. */
 async function copiesOf(options: WhereOptions, id: string): Promise<{ copies: LogCopy[]; more: boolean }> {
   const { nc, jsm, tenants, oneTenant, log } = options;
   const copies: LogCopy[] = [];
   const needle = Buffer.from(id);
   let more = false;
-  for (let shard = 0; shard < options.shards; shard++) {
+  for (const shard of options.shards) {
     const stream = shardStream(shard);
     const info = await streamInfo(jsm, stream).catch((error: unknown) => {
       if (isStreamMissing(error)) return undefined;

@@ -13,10 +13,13 @@ import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhous
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
 import { type Audit, type AuditOptions, audit } from '../audit.js';
 import { auditTenant, type TenantAudit } from '../audit-tenant.js';
-import { eventsTable, prepareTable } from '../connect.js';
+import { eventsTable } from '../connect.js';
 import { readDeadLedger } from '../dead-scan.js';
 import { ledgerSink } from '../ledger-sink.js';
+import { warehouseSink } from '../loader-sink.js';
+import { prepareTable } from '../prepare-table.js';
 import type { TableTarget } from '../schema/index.js';
+import { type LogLook, lookAtLog } from '../shard-states.js';
 import { connectWarehouse, type Warehouse } from '../warehouse.js';
 import { type Whereabouts, where } from '../where.js';
 import { startWorkerProcess, type WorkerProcess } from './worker-process.js';
@@ -85,7 +88,7 @@ export async function withScene(shards: number, use: (scene: LedgerScene) => Pro
         nc: nats.nc,
         jsm,
         sink,
-        shards,
+        ...((await lookAtLog(nats.nc, jsm, warehouseSink(warehouse, target))) as LogLook),
         dead: await readDeadLedger({ nc: nats.nc, jsm, tenant }),
         retention: false,
         progress: () => undefined,
