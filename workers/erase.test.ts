@@ -13,7 +13,7 @@ const loadedAtMs = Date.parse('2026-11-01T00:00:00Z');
  * @param takenAtMs when the log took the message that it has under 99 now
  * @returns what was purged, and the statements that changed something
  */
-async function erase(lastSequence: number, takenAtMs: number) {
+async function erase(lastSequence: number, takenAtMs: number, failed: readonly object[] = []) {
   const purged: number[] = [];
   const commands: string[] = [];
   const streams = {
@@ -30,6 +30,7 @@ async function erase(lastSequence: number, takenAtMs: number) {
   };
   const warehouse = {
     async rows(query: string) {
+      if (query.includes('system.mutations')) return failed;
       if (query.includes('_hi_at')) return [{ at: String(loadedAtMs) }];
       if (query.includes('GROUP BY stream')) return [{ stream: '20261001T000000Z', block: '7', hi: '99' }];
       return [{ n: '1' }];
@@ -45,7 +46,7 @@ async function erase(lastSequence: number, takenAtMs: number) {
     warehouse: warehouse as unknown as Warehouse,
     target: eventsTable('sluice'),
     jsm: { streams } as unknown as JetStreamManager,
-    shards: 1,
+    shards: [0],
     waitMs: 0,
     log: silentLog,
   }).catch((reason: unknown) => {
@@ -73,6 +74,13 @@ test('of a log that lost its end nothing is removed: messages that no block has 
     assert.equal(purged, []);
     assert.equal(commands, []);
   }
+});
+
+test('a mutation that fails would stop the deletion: it is named before anything leaves the log', async () => {
+  const mutation = { id: 'mutation_3.txt', command: '(MODIFY COLUMN `app_build` UInt64)', reason: 'Cannot parse' };
+  const { purged, commands, error } = await erase(120, loadedAtMs, [mutation]);
+  assert.match(error, /Nothing was erased\. The mutation mutation_3\.txt .* KILL MUTATION WHERE/);
+  assert.equal([purged, commands], [[], []]);
 });
 
 test.run();

@@ -15,6 +15,7 @@ import { streamInfo } from '../lib/stream-info.js';
 import { shardStream, tenantIdPattern } from '../lib/subjects.js';
 import { type LastBlock, tableName, warehouseSink } from './loader-sink.js';
 import { hasLostItsEnd } from './log-end.js';
+import { failedMutations, mutationText } from './prepare-table.js';
 import { quote } from './schema/columns.js';
 import type { TableTarget } from './schema/index.js';
 import type { Warehouse } from './warehouse.js';
@@ -25,7 +26,8 @@ export interface EraseOptions {
   readonly warehouse: Warehouse;
   readonly target: TableTarget;
   readonly jsm: JetStreamManager;
-  readonly shards: number;
+  /** Streams that may hold the user: those of the installation, and any other EV_ stream that holds messages. */
+  readonly shards: readonly number[];
   /** How long to wait until what is in the log now has been loaded, ms. */
   readonly waitMs: number;
   readonly log: Log;
@@ -45,20 +47,23 @@ export interface Erasure {
 
 /**
  * Erases, and waits until the warehouse says that it is done.
- * @throws UsageError when the tenant or the user id is not one, or a stream lost its end (L8)
+ * @throws UsageError when the tenant or the user id is not one, a stream lost its end (L8), or a mutation of the table has failed
  */
 export async function eraseUser(options: EraseOptions): Promise<Erasure> {
   const { tenant, userId, warehouse, target, jsm, log } = options;
   if (!tenantIdPattern.test(tenant))
     throw new UsageError(`"${tenant}" is not a tenant id: see \`sluice tenant list\`.`);
   if (userId === '' || userId.length > 4096) throw new UsageError('--user-id is empty or too long.');
+  // Rows go by a mutation, and one that fails stands in the way of all later ones: better not to begin.
+  const [failed] = await failedMutations(warehouse, target);
+  if (failed !== undefined) throw new UsageError(`Nothing was erased. ${mutationText(failed)}`);
   const sink = warehouseSink(warehouse, target);
   const deadline = Date.now() + options.waitMs;
   let messages = 0;
   let unloaded = 0;
   /** Rows of blocks that come later are not of this erasure. */
   const bounds: string[] = [];
-  for (let shard = 0; shard < options.shards; shard++) {
+  for (const shard of options.shards) {
     const stream = shardStream(shard);
     const before = await streamInfo(jsm, stream);
     const generation = generationOf(before);

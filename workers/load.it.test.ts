@@ -214,7 +214,7 @@ test("an erased user's rows leave the warehouse, and the log cannot bring them b
       warehouse: scene.warehouse,
       target: eventsTable('sluice'),
       jsm,
-      shards,
+      shards: Array.from({ length: shards }, (_, shard) => shard),
       waitMs: 10_000,
       log: silentLog,
     };

@@ -4,7 +4,7 @@
  *   main.ts            this file: wiring, start in any order, drain
  *   erase-main.ts      `sluice erase`: the command line of erase.ts
  *   end-command.ts     how the commands end
- *   connect.ts         NATS, warehouse and table, reached with patience
+ *   connect.ts         NATS, warehouse and table, reached with patience; prepare-table.ts brings the table up to the contract
  *   assignment.ts      which worker loads which shard
  *   loader-pool.ts     the loaders of the shards that are this worker's
  *   loader.ts          the protocol of one shard, pure; L1–L8 are told there
@@ -25,7 +25,8 @@
  *   where-main.ts      `sluice where`: where.ts finds an event or a batch
  *                      both: ledger-sink.ts what the warehouse says, log-scan.ts and dead-scan.ts what the streams hold
  *                      (stored-frames.ts its batches), progress-line.ts how far they are
- *   shards-main.ts     `sluice shards`: shards.ts changes their number, shard-states.ts shows them
+ *   shards-main.ts     `sluice shards`: shards.ts changes their number, shard-states.ts shows them, shard-mend.ts saves what a
+ *                      stream holds that may not be loaded, shards-rebuild.ts writes a lost number again
  *   batch-status.ts    answers gateways that ask what became of a batch
  *   metrics.ts         instruments and spans
  *   warehouse.ts       the client of ClickHouse; warehouse-error.ts sorts its errors, circuit.ts spares it when it is in trouble
@@ -42,8 +43,8 @@ import { deadLetters } from '../lib/dead-letters.js';
 import { UsageError } from '../lib/errors.js';
 import { armFailpoint } from '../lib/failpoint.js';
 import { createLog } from '../lib/log.js';
-import { followShards } from '../lib/log-streams.js';
 import { connectNats } from '../lib/nats.js';
+import { followShards } from '../lib/shard-number.js';
 import { committedSubject, settingsBucket } from '../lib/subjects.js';
 import { flushTelemetry } from '../lib/telemetry/flush.js';
 import { type Assignment, joinWorkers } from './assignment.js';
@@ -54,12 +55,14 @@ import { ledgerSink } from './ledger-sink.js';
 import { loaderPool } from './loader-pool.js';
 import { acceptKey, startShardLoader } from './loader-shard.js';
 import { warehouseSink } from './loader-sink.js';
-import { workerMetrics } from './metrics.js';
+import { waitingMetric, workerMetrics } from './metrics.js';
 import { dropOldDays } from './retention.js';
 import { slabPool } from './slabs.js';
 
 /** How long a drain may take: the block in flight, and the one that was gathered. */
 const drainMs = 8_000;
+/** The worker was told to end while the events table did not fit. */
+const tableExitCode = 3;
 const retentionRoundMs = 10 * 60_000;
 
 async function main(): Promise<void> {
@@ -68,6 +71,7 @@ async function main(): Promise<void> {
   const log = createLog('worker', config.logLevel);
   const stop = new AbortController();
   let ending: (() => Promise<void>) | undefined;
+  const waiting = waitingMetric();
 
   async function end(why: string): Promise<void> {
     if (stop.signal.aborted) return;
@@ -80,7 +84,7 @@ async function main(): Promise<void> {
     }, drainMs + 2_000).unref();
     await ending?.();
     await flushTelemetry();
-    process.exit(0);
+    process.exit(waiting.current === 'table' ? tableExitCode : 0);
   }
   process.on('SIGTERM', () => void end('SIGTERM'));
   process.on('SIGINT', () => void end('SIGINT'));
@@ -88,8 +92,9 @@ async function main(): Promise<void> {
 
   const nc = await connectNats({ servers: config.natsUrl, name: 'sluice worker', log });
   const jsm = await jetstreamManager(nc, { checkAPI: false });
-  const { warehouse, target } = await openWarehouse(config, log, stop.signal);
-  let { shards, epoch } = await knownShards(nc, log, stop.signal);
+  const { warehouse, target } = await openWarehouse(config, log, stop.signal, waiting.tell);
+  let { shards, epoch } = await knownShards(nc, log, stop.signal, waiting.tell);
+  waiting.over();
   const settings = await patiently('the settings', log, stop.signal, () => new Kvm(nc).open(settingsBucket));
   const budget = byteBudget(config.maxBytesHeld);
   const slabs = slabPool(config.maxBytesHeld);
@@ -130,13 +135,24 @@ async function main(): Promise<void> {
     return joinWorkers({ nc, worker, shards, epoch, replicas, onChange: (own) => pool.assign(own), log });
   });
 
-  const unfollow = followShards(nc, log, (setting) => {
-    if (setting.epoch === epoch) return;
-    log.info({ from: shards, to: setting.shards, epoch: setting.epoch }, 'the number of shards was changed');
-    ({ shards, epoch } = setting);
-    pool.restart();
-    assignment.resize(shards, epoch);
-  });
+  let refused: string | undefined;
+  const unfollow = followShards(
+    nc,
+    log,
+    (setting) => {
+      refused = undefined;
+      if (setting.epoch === epoch && setting.shards === shards) return;
+      log.info({ from: shards, to: setting.shards, epoch: setting.epoch }, 'the number of shards was changed');
+      ({ shards, epoch } = setting);
+      pool.restart();
+      assignment.resize(shards, epoch);
+    },
+    (reason) => {
+      if (reason !== refused)
+        log.error({ reason, shards }, 'the number of shards is not to be trusted: keeping the last');
+      refused = reason;
+    },
+  );
   const statuses = serveBatchStatus({ nc, jsm, sink: ledgerSink(warehouse, target), log });
 
   /** One worker sees to retention; two would do no harm. */

@@ -6,6 +6,7 @@ import { type Attributes, type Context, metrics, propagation, ROOT_CONTEXT, Span
 import type { DeadKind } from '../lib/dead-letters.js';
 import type { Block } from './block.js';
 import type { CircuitStats } from './circuit.js';
+import type { WaitsFor } from './connect.js';
 import type { InsertFailure, Place } from './loader.js';
 
 export interface WorkerMetrics {
@@ -37,6 +38,36 @@ export interface WorkerGauges {
   readonly pool: () => Readonly<Record<string, number>>;
   /** The circuit breakers around the warehouse, by name. */
   readonly circuits: () => Readonly<Record<string, CircuitStats>>;
+}
+
+/** What a worker waits for while it starts: shown at /metrics, and told to the process that started it. */
+export function waitingMetric() {
+  const all: readonly WaitsFor[] = ['warehouse', 'table', 'shards'];
+  let current: WaitsFor | undefined;
+  let told: string | undefined;
+  metrics
+    .getMeter('sluice')
+    .createObservableGauge('sluice_worker_waiting', {
+      description:
+        '1: the worker cannot start. warehouse: ClickHouse cannot be reached; table: its events table does not fit; shards: their number is not known.',
+    })
+    .addCallback((result) => {
+      for (const what of all) result.observe(what === current ? 1 : 0, { for: what });
+    });
+  return {
+    get current() {
+      return current;
+    },
+    tell(what: WaitsFor, why: string): void {
+      current = what;
+      if (told === why || what === 'warehouse') return;
+      told = why;
+      process.send?.({ waits: why });
+    },
+    over(): void {
+      current = undefined;
+    },
+  };
 }
 
 /** Context of one batch's request, for a link. */

@@ -5,6 +5,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { jetstream, jetstreamManager } from '@nats-io/jetstream';
+import { pino } from 'pino';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { clickhouseClientOptions, resolveOptions } from '../lib/config/index.js';
@@ -92,9 +93,17 @@ test('old days are dropped, those that a shard still needs stay; then a user is 
           const payload = storedPayload(random, { tenant: 'acme', batchId: `b-${block.block}`, events: 10 });
           await warehouse.insertBlock(insertStatement(target, block, [payload]), blockName(block), [payload]);
         }
-        const request = { warehouse, target, jsm, shards: 1, nowMs: Date.now(), log: silentLog };
+        // A row that an operator put there.
+        await warehouse.command(
+          "INSERT INTO sluice.events (tenant, _stream, _day) VALUES ('acme', 'own', '2020-01-02')",
+        );
+        const lines: string[] = [];
+        const log = pino({}, { write: (line: string) => void lines.push(line) });
+        const request = { warehouse, target, jsm, shards: 1, nowMs: Date.now(), log };
         assert.equal(await dropOldDays({ ...request, days: 10_000 }), []);
         assert.equal(await dropOldDays({ ...request, days: 30 }), ['2020-01-01', '2020-01-02']);
+        assert.match(lines.join(''), /"day":"2020-01-02","rows":11,/);
+        assert.match(lines.join(''), /"day":"2020-01-02","rows":1,.*some that no worker stored/);
         assert.equal(await days(), ['2020-01-03', today], 'message 1 is still in the stream (L8)');
 
         const [user] = await warehouse.rows<{ user: string; n: string }>(

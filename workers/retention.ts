@@ -9,7 +9,7 @@ import { shardStream } from '../lib/subjects.js';
 import { utcDay } from './block.js';
 import { isStreamMissing } from './fetch.js';
 import { tableName } from './loader-sink.js';
-import type { TableTarget } from './schema/index.js';
+import { partitionKey, type TableTarget } from './schema/index.js';
 import type { Warehouse } from './warehouse.js';
 
 /** The last message of one shard and stream generation that is stored in one day. */
@@ -89,8 +89,18 @@ export async function dropOldDays(options: RetentionOptions): Promise<string[]> 
   }
   const days = droppableDays(contents, streams, cutoff);
   for (const day of days) {
+    // No block has the number 0: such rows are not Sluice's.
+    const [held] = await warehouse.rows<{ rows: string; others: string }>(
+      `SELECT toString(count()) AS rows, toString(countIf(_block = 0)) AS others FROM ${table} WHERE ${partitionKey} = {day:Date}`,
+      { day },
+    );
     await warehouse.command(`ALTER TABLE ${table} DROP PARTITION '${day}'`);
-    log.info({ day }, 'dropped a day past its retention');
+    log.info({ day, rows: Number(held?.rows) }, 'dropped a day past its retention');
+    if (held === undefined || held.others === '0') continue;
+    log.warn(
+      { day, rows: Number(held.others) },
+      'among the rows of a day past its retention were some that no worker stored',
+    );
   }
   return days;
 }

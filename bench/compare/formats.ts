@@ -11,7 +11,8 @@ import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.
 import { silentLog } from '../../lib/log.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
-import { eventsTable, prepareTable } from '../../workers/connect.js';
+import { eventsTable } from '../../workers/connect.js';
+import { prepareTable } from '../../workers/prepare-table.js';
 import { insertStatement } from '../../workers/schema/index.js';
 import { connectWarehouse, type Warehouse } from '../../workers/warehouse.js';
 import { cpuSeconds } from '../cpu.js';

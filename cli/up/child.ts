@@ -20,6 +20,11 @@ export interface ChildOptions {
   readonly probe?: (ended: AbortSignal) => Promise<void>;
   /** How long it may take to get ready, ms. */
   readonly readyWithinMs: number;
+  /**
+   * The stack is of use without it: when it is not ready in time, or says that it waits for somebody to act, `ready` resolves and
+   * it goes on by itself. @default false: `ready` rejects
+   */
+  readonly mayWait?: boolean;
   /** How long it may take to end after SIGTERM, ms; then it is killed. */
   readonly endWithinMs: number;
   /** Something happened that the user should see. */
@@ -32,8 +37,10 @@ export interface SupervisedChild {
   readonly name: string;
   /** Of the program itself; undefined while there is none. */
   readonly pid: number | undefined;
-  /** Resolves when ready for the first time. Rejects when it cannot even start once. */
+  /** Resolves when ready for the first time, or when it may wait and does. Rejects when it cannot even start once. */
   readonly ready: Promise<void>;
+  /** It was ready at least once. */
+  readonly wasReady: boolean;
   end(): Promise<void>;
   /** Now, without asking. */
   kill(): void;
@@ -51,6 +58,8 @@ export function supervise(options: ChildOptions): SupervisedChild {
   let ending = false;
   let failures = 0;
   let everReady = false;
+  /** The stack went on without it. */
+  let awaited = true;
   let timer: NodeJS.Timeout | undefined;
   let markReady: () => void = () => {};
   let markFailed: (error: Error) => void = () => {};
@@ -88,17 +97,25 @@ export function supervise(options: ChildOptions): SupervisedChild {
     const isReady = (): void => {
       if (child !== started || ending) return;
       clearTimeout(overdue);
-      if (everReady) options.say(`${options.name} is back`);
+      if (everReady || !awaited) options.say(`${options.name} is ${everReady ? 'back' : 'ready now'}`);
       everReady = true;
       markReady();
       options.onReady?.();
     };
     const overdue = setTimeout(() => {
       options.say(`${options.name} is not ready after ${options.readyWithinMs / 1000} s; its log: ${options.logFile}`);
-      if (!everReady) markFailed(new Error(`${options.name} did not get ready; the end of its log:\n${tail()}`));
+      if (everReady || !awaited) return;
+      if (options.mayWait === true) goOn(`the rest runs; the end of its log:\n${tail()}`);
+      else markFailed(new Error(`${options.name} did not get ready; the end of its log:\n${tail()}`));
     }, options.readyWithinMs);
-    started.on('message', (message: { ready?: boolean; pid?: number }) => {
+    const goOn = (why: string): void => {
+      options.say(`${options.name} waits, and starts by itself when it can: ${why}`);
+      awaited = false;
+      markReady();
+    };
+    started.on('message', (message: { ready?: boolean; pid?: number; waits?: string }) => {
       if (typeof message.pid === 'number') programPid = message.pid;
+      if (typeof message.waits === 'string' && options.mayWait === true && !ending) goOn(message.waits);
       if (message.ready === true && options.probe === undefined) isReady();
     });
     options.probe?.(life.signal).then(isReady, () => {});
@@ -116,7 +133,7 @@ export function supervise(options: ChildOptions): SupervisedChild {
         programPid = undefined;
       }
       if (ending) return;
-      if (!everReady) {
+      if (!everReady && awaited) {
         markFailed(new Error(`${options.name} ended with ${signal ?? `code ${code}`} at its start:\n${tail()}`));
         return;
       }
@@ -134,6 +151,9 @@ export function supervise(options: ChildOptions): SupervisedChild {
       return programPid;
     },
     ready,
+    get wasReady() {
+      return everReady;
+    },
     async end() {
       ending = true;
       clearTimeout(timer);

@@ -161,7 +161,7 @@ export async function up(config: UpConfig): Promise<number> {
     const add = (
       name: string,
       args: readonly string[],
-      more: { probe?: (ended: AbortSignal) => Promise<void>; endWithinMs: number },
+      more: { probe?: (ended: AbortSignal) => Promise<void>; mayWait?: boolean; endWithinMs: number },
     ): SupervisedChild => {
       const child = supervise({
         name,
@@ -222,6 +222,8 @@ export async function up(config: UpConfig): Promise<number> {
     // when a bucket was read while it was being made.
     const front = await until([
       add('gateway', nodeArguments('gateway', [...observed, ...gatewayPorts, '--shards', String(config.shards)]), {
+        // Without it the workers go on loading what is in the log.
+        mayWait: true,
         endWithinMs: 20_000,
       }),
     ]);
@@ -232,15 +234,15 @@ export async function up(config: UpConfig): Promise<number> {
         return add(
           config.workers === 1 ? 'worker' : `worker-${i + 1}`,
           nodeArguments('worker', [...observed, ...own]),
-          {
-            endWithinMs: 20_000,
-          },
+          // Without them the gateway goes on taking events into the log.
+          { mayWait: true, endWithinMs: 20_000 },
         );
       }),
     );
     if (late !== undefined) return late;
     describe();
-    process.stdout.write(greeting({ config, gateway, data: config.data, key }));
+    const waits = children.filter((child) => !child.wasReady).map((child) => child.name);
+    process.stdout.write(greeting({ config, gateway, data: config.data, key, waits }));
     return await finished;
   } catch (error) {
     if (error instanceof UsageError) throw error;
@@ -256,15 +258,22 @@ export async function up(config: UpConfig): Promise<number> {
   }
 }
 
-function greeting(stack: { config: UpConfig; gateway: string; data: string; key: string }): string {
-  const { config, gateway, data, key } = stack;
+function greeting(stack: {
+  config: UpConfig;
+  gateway: string;
+  data: string;
+  key: string;
+  waits: readonly string[];
+}): string {
+  const { config, gateway, data, key, waits } = stack;
+  const state = waits.length === 0 ? 'is ready' : `runs without ${waits.join(' and ')}, which waits (see above),`;
   const at = new Date().toISOString();
   const event = (id: string): string =>
     `{"eventId":"${id}","type":"EVENT_TYPE_PAGE","occurredAt":"${at}","page":{"url":"https://shop.example/"}}`;
   const dataFlag = data === 'sluice-data' ? '' : ` --data ${data}`;
   const authority = gateway.slice('http://'.length);
   return `
-Sluice is ready at ${gateway} (gRPC, gRPC-Web, Connect, HTTP).
+Sluice ${state} at ${gateway} (gRPC, gRPC-Web, Connect, HTTP).
 
   Key of the tenant "${demoTenant}":   ${key}
                             (kept in ${keyFileOf(data)})

@@ -184,4 +184,32 @@ test('a busy port is one line with its holder and the flag', async () => {
   });
 });
 
+test('a worker whose table does not fit says so and waits; the gateway takes events, and the worker starts once it is mended', async () => {
+  await withFolder(async (data) => {
+    const ports = await freePorts();
+    const first = await startUp(data, ports);
+    const alter = (change: string) => sluice(['query', '--data', data, `ALTER TABLE events ${change}`]);
+    await alter('DROP COLUMN app_build');
+    await alter('ADD COLUMN app_build UInt64');
+    first.child.kill('SIGTERM');
+    assert.is((await first.ended).code, 0);
+
+    const up = await startUp(data, ports);
+    assert.match(
+      up.err(),
+      /worker waits, and starts by itself when it can: .*column app_build is UInt64, and should be/,
+    );
+    assert.match(up.out(), /Sluice runs without worker, which waits/);
+    assert.ok(await send(up, keyOf(up), 'meanwhile'));
+    const metrics = await (await fetch(`http://127.0.0.1:${ports.workerMetricsPort}/metrics`)).text();
+    assert.match(metrics, /sluice_worker_waiting\{[^}]*for="table"[^}]*\} 1/);
+    await alter('RENAME COLUMN app_build TO app_build_number');
+    await until('the event is stored', 30_000, async () => (await countOf(up, 'meanwhile')) === 1);
+    assert.match(up.err(), /worker is ready now/);
+    up.child.kill('SIGTERM');
+    assert.is((await up.ended).code, 0);
+    nothingLeft(data);
+  });
+});
+
 test.run();

@@ -4,6 +4,7 @@
  *   columns.ts         fields → columns, their types, and how they are selected from the input
  *   format-schema.ts   what ClickHouse's Protobuf reader is told
  *   present.ts         which columns a block has values for
+ *   compatible.ts      whether a column as it is can hold what the contract wants
  *   index.ts           the statements
  *
  * Run against the embedded engine 26.7; the statements use nothing that a server of 25.6 or newer lacks.
@@ -12,6 +13,7 @@ import type { DescMessage } from '@bufbuild/protobuf';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { eventRules, type FieldNode, type MessageNode } from '../../lib/contract/rules.js';
 import { batchColumns, blockColumns, type Column, columnsOf, quote } from './columns.js';
+import { fitOf } from './compatible.js';
 import { inputFormat } from './format-schema.js';
 import { everything, isFlattened, type Present, walkerOf } from './present.js';
 
@@ -28,6 +30,30 @@ export interface TableTarget {
 export interface ColumnInfo {
   readonly name: string;
   readonly type: string;
+  /** MATERIALIZED, ALIAS and EPHEMERAL columns take no values. @default '' */
+  readonly default_kind?: string;
+}
+
+/** A projection or an index of the table that somebody made. */
+export interface DerivedFrom {
+  readonly name: string;
+  /** Its SELECT. */
+  readonly query: string;
+}
+
+/** A column that cannot hold what the contract wants, and that no worker may change. */
+export interface Misfit {
+  readonly column: string;
+  readonly found: string;
+  readonly wanted: string;
+  /** And what to do. */
+  readonly why: string;
+}
+
+/** What a worker does to a table that is there: it adds and widens. */
+export interface Migration {
+  readonly statements: readonly string[];
+  readonly misfits: readonly Misfit[];
 }
 
 /** What is the same in every row of a block. */
@@ -58,7 +84,7 @@ export interface InsertStatement {
 /** A contract's table: everything below for one version of the descriptors. */
 export interface Schema {
   createStatements(target: TableTarget): string[];
-  migrations(target: TableTarget, existing: readonly ColumnInfo[]): string[];
+  migrations(target: TableTarget, existing: readonly ColumnInfo[], projections?: readonly DerivedFrom[]): Migration;
   /** @param existing names in system.data_skipping_indices. Old parts get theirs in the background. */
   indexStatements(target: TableTarget, existing: ReadonlySet<string>): string[];
   /**
@@ -111,7 +137,7 @@ const indices: readonly { readonly name: string; readonly definition: string }[]
 ];
 
 /** The day of a row: no block has the number 0. */
-const partitionKey = "if(_block = 0 AND _shard = 0 AND _stream = '', toDate(0), _day)";
+export const partitionKey = "if(_block = 0 AND _shard = 0 AND _stream = '', toDate(0), _day)";
 
 const tableSettings: readonly string[] = [
   // Blocks are not deduplicated by ClickHouse on plain MergeTree (fact F7); L2 is what makes retries harmless.
@@ -222,15 +248,23 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
       ];
     },
 
-    /** New columns are added at the end, changed types (an enum that grew) are changed; what the contract lost stays. */
-    migrations(target, existing) {
-      const present = new Map(existing.map(({ name, type }) => [name, type]));
-      return columns.flatMap((column) => {
-        const type = present.get(column.name);
-        if (type === undefined) return [`ALTER TABLE ${tableOf(target)} ADD COLUMN IF NOT EXISTS ${define(column)}`];
-        if (sameType(type, column.type)) return [];
-        return [`ALTER TABLE ${tableOf(target)} MODIFY COLUMN ${define(column)}`];
-      });
+    /** New columns are added at the end; what the contract lost stays. */
+    migrations(target, existing, projections = []) {
+      const present = new Map(existing.map((column) => [column.name, column]));
+      const statements: string[] = [];
+      const misfits: Misfit[] = [];
+      for (const column of columns) {
+        const { name, type: wanted } = column;
+        const found = present.get(name);
+        if (found === undefined) {
+          statements.push(`ALTER TABLE ${tableOf(target)} ADD COLUMN IF NOT EXISTS ${define(column)}`);
+          continue;
+        }
+        const change = changeOf(target, found, wanted, positions.has(name), projections);
+        if (typeof change === 'string') statements.push(change);
+        else if (change !== undefined) misfits.push({ column: name, found: found.type, wanted, ...change });
+      }
+      return { statements, misfits };
     },
 
     indexStatements(target, existing) {
@@ -359,8 +393,35 @@ function heldBy(message: MessageNode, has: (path: string) => boolean, prefix: st
   return { ...message, fields };
 }
 
-/** system.columns writes `Enum8('a' = 1)`, DateTime64(9, 'UTC') and so on just as columns.ts does; spaces aside. */
-const sameType = (a: string, b: string): boolean => a.replace(/\s+/g, '') === b.replace(/\s+/g, '');
+/** Columns that tell where a message is: their values are compared. */
+const positions: ReadonlySet<string> = new Set(blockColumns.map(({ name }) => name));
+
+/** The statement that lets the column hold what is wanted, or why there is none; undefined when it holds that. */
+function changeOf(
+  target: TableTarget,
+  found: ColumnInfo,
+  wanted: string,
+  exact: boolean,
+  projections: readonly DerivedFrom[],
+): string | { readonly why: string } | undefined {
+  const { name, type, default_kind: kind = '' } = found;
+  if (kind !== '' && kind !== 'DEFAULT') {
+    return { why: `it is ${kind} and takes no values: make it an ordinary column, or rename it` };
+  }
+  const fit = fitOf(type, wanted, exact);
+  if (fit.kind === 'fits') return undefined;
+  if (fit.kind === 'misfit') {
+    return { why: `${fit.why}. Give the column the wanted type, or rename it and the worker adds another` };
+  }
+  // ClickHouse refuses the change of a column that a projection reads.
+  const by = projections.find(({ query }) => new RegExp(`\\b${name}\\b`).test(query));
+  if (by === undefined) return `ALTER TABLE ${tableOf(target)} MODIFY COLUMN \`${name}\` ${fit.to}`;
+  return {
+    why:
+      `it must become ${fit.to}, which the projection ${by.name} prevents: ALTER TABLE ${tableOf(target)} DROP PROJECTION ` +
+      `${by.name}. The worker then goes on, and the projection can be added again`,
+  };
+}
 
 const current = schemaOf(StoredBatchSchema, eventRules);
 
