@@ -104,14 +104,14 @@ export async function ensureStream(
   try {
     const info = verified(await jsm.streams.info(name), shard, epoch);
     options.onStream?.(shard, info);
-    await pin(jsm, info);
+    await pin(jsm, info, options.log);
     return info;
   } catch (error) {
     if (!isApiError(error, streamNotFound)) throw error;
   }
   try {
     const made = await jsm.streams.add(streamConfig(shard, shardSubjects(shard, epoch), options));
-    await pin(jsm, made);
+    await pin(jsm, made, options.log);
     options.onStream?.(shard, made);
     return made;
   } catch (error) {
@@ -129,9 +129,19 @@ export async function ensureStream(
   }
 }
 
-async function pin(jsm: JetStreamManager, info: StreamInfo): Promise<void> {
+/** What cannot be written now is written the next time: the generation is the same until then. */
+async function pin(jsm: JetStreamManager, info: StreamInfo, log: Log | undefined): Promise<void> {
+  const { name, description: has } = info.config;
   const { description } = pinned(info);
-  if (description !== info.config.description) await jsm.streams.update(info.config.name, { description });
+  if (description === has) return;
+  try {
+    await jsm.streams.update(name, { description });
+  } catch (error) {
+    log?.warn(
+      { stream: name, error: String(error) },
+      'cannot keep the generation of the stream in its description yet',
+    );
+  }
 }
 
 /** A shard's stream as it is made. */

@@ -7,6 +7,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jetstream';
+import { Kvm } from '@nats-io/kv';
 import { createInbox, type NatsConnection } from '@nats-io/nats-core';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -14,8 +15,8 @@ import { clickhouseClientOptions, resolveOptions, testEnvironment } from '../lib
 import { silentLog } from '../lib/log.js';
 import { ensureLog } from '../lib/log-streams.js';
 import { readShardSetting } from '../lib/shard-number.js';
-import type { ShardSetting } from '../lib/shard-setting.js';
-import { batchSubject, keptStream, shardStream } from '../lib/subjects.js';
+import { type ShardSetting, shardsKey } from '../lib/shard-setting.js';
+import { batchSubject, keptStream, settingsBucket, shardStream } from '../lib/subjects.js';
 import { seededRandom } from '../lib/testing/batches.js';
 import { type TestClickHouse, withClickHouse } from '../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../lib/testing/nats.js';
@@ -298,13 +299,22 @@ test('a stream that was restored from an older snapshot is seen and mended', asy
   });
 });
 
-test('loaded messages may be purged; a stream beyond the number of shards, and a sealed one, are shown', async () => {
+test('loaded messages may be purged; an edited number is a fault, and loading goes on; a stream beyond the number of shards, and a sealed one, are shown', async () => {
   await withScene(async (scene) => {
     const { nats, jsm, publish, loaded, run } = scene;
     await publish('a', 5);
     await loaded(50);
     await jsm.streams.purge(stream);
     assert.equal(await scene.audit(), { faults: '', difference: 0 });
+
+    const settings = await new Kvm(nats.nc).open(settingsBucket);
+    await settings.put(shardsKey, '3');
+    assert.match((await scene.audit()).faults, /^undefined .* The number of shards was edited by hand/);
+    await publish('c', 1);
+    await loaded(60);
+    const rebuilt = await run('shards', 'rebuild');
+    assert.is(rebuilt.code, 0, rebuilt.err);
+    assert.match(rebuilt.err, /There are 1 shards: written again from the streams/);
 
     await jsm.streams.add({ name: shardStream(1), subjects: ['ev.1.>'], discard: 'new', allow_direct: true });
     await publish('b', 5, 1);
@@ -313,7 +323,7 @@ test('loaded messages may be purged; a stream beyond the number of shards, and a
     assert.is(shown.code, 2, shown.err);
     assert.match(shown.out, /\n1 +EV_1 .* 5 +stopped\nshard 1 is not loaded: there are 1 shards/);
     assert.is(await scene.mend(1), 5);
-    await loaded(100);
+    await loaded(110);
     assert.equal(await scene.audit(), { faults: '', difference: 0 });
     assert.is(await scene.shards(), '');
 
