@@ -14,7 +14,7 @@
  *   cpu.ts           CPU time, memory, disk; latency.ts: histograms; medians.ts
  *   exactly-once.ts  is what was acknowledged stored once?
  *   results.ts       how every command ends: report.ts (lines, JSON), report-page.ts (HTML), charts.ts
- *   ingest-core.ts, worker-core.ts (with swallow.ts)   measure one part alone
+ *   ingest-core.ts, worker-core.ts (with swallow.ts), retry-look-up.ts   measure one part alone
  *   testing/         for the tests: drive.ts runs the load against a way of sending
  */
 import { Command } from 'commander';

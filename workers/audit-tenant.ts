@@ -116,7 +116,8 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
         }
         const rest = copy.events - aside - stored;
         const missing = compared.missing(copy);
-        const lost = Math.max(0, missing.length - excused(dead, { shard, generation }, copy)); // V3
+        const unread = copy.print === undefined ? copy.events : 0;
+        const lost = Math.max(0, missing.length + unread - excused(dead, { shard, generation }, copy)); // V3
         total.stored += stored;
         total.dead += aside;
         total.duplicate += rest - Math.min(rest, lost);

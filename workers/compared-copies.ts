@@ -28,18 +28,22 @@ export function copiesIn(sequence: number, data: Uint8Array, tenant?: string): L
     .map((frame) => ({ ...frame, sequence, print: fingerprintOf(data, { body: frame.from, to: frame.to }) }));
 }
 
+/** The event ids of copies: those of one fingerprint have the same. */
+interface Content {
+  readonly print: Fingerprint;
+  readonly eventIds: readonly string[];
+}
+
 /** A batch whose copies and rows are not plainly the same events. */
-export interface ComparedBatch extends BatchName {
-  /** The event ids of its copies, by fingerprint: copies of one fingerprint have the same. */
-  readonly contents: readonly { readonly print: Fingerprint; readonly eventIds: readonly string[] }[];
+interface OpenBatch {
+  readonly contents: readonly Content[];
   /** How often each of these ids is stored under the batch id. */
   readonly stored: ReadonlyMap<string, number>;
 }
 
 export interface Comparison {
+  /** What is stored, by {@link keyOf}; batches without a row are left out. */
   readonly totals: ReadonlyMap<string, BatchTotal>;
-  /** By {@link keyOf}. Of others, each copy has the fingerprint of what is stored, and no event is there twice. */
-  readonly batches: ReadonlyMap<string, ComparedBatch>;
   /** Events of the copy that are not stored under its batch id, each as often as it is missing. */
   missing(copy: LoadedCopy): readonly string[];
   /** Rows of the batch beyond what any one copy of it holds, of events that a copy here has. */
@@ -54,11 +58,25 @@ const countsOf = (ids: readonly string[]): Map<string, number> => {
   return counts;
 };
 
+/** What the copies of one stream are compared with, and where they are read again. */
+interface Sources {
+  readonly jsm: JetStreamManager;
+  readonly sink: LedgerSink;
+  readonly stream: string;
+}
+
 /** Compares copies of one stream. At most about {@link mostEvents} events at a time. */
-export async function compareCopies(
-  { jsm, sink, stream }: { readonly jsm: JetStreamManager; readonly sink: LedgerSink; readonly stream: string },
-  copies: readonly LoadedCopy[],
-): Promise<Comparison> {
+export async function compareCopies(sources: Sources, copies: readonly LoadedCopy[]): Promise<Comparison> {
+  const totals = await totalsOf(sources.sink, copies);
+  const batches = await openBatches(sources, openCopies(copies, totals), totals);
+  return {
+    totals,
+    missing: (copy) => missingOf(copy, batches.get(nameKey(copy))),
+    doubled: (name) => doubledIn(batches.get(nameKey(name))),
+  };
+}
+
+async function totalsOf(sink: LedgerSink, copies: readonly LoadedCopy[]): Promise<Map<string, BatchTotal>> {
   const names = new Map<string, BatchName>();
   for (const { tenant, batchId } of copies) names.set(keyOf(tenant, batchId), { tenant, batchId });
   const all = [...names.values()];
@@ -66,68 +84,73 @@ export async function compareCopies(
   for (let i = 0; i < all.length; i += mostNames) {
     for (const total of await sink.totalsOf(all.slice(i, i + mostNames))) totals.set(nameKey(total), total);
   }
-  /** By batch and fingerprint: one copy of each content that has to be looked at. */
-  const open = new Map<string, LoadedCopy[]>();
-  const asText = ({ events, sum3, sum2 }: Fingerprint): string => `${events} ${sum3} ${sum2}`;
-  const seen = new Set<string>();
+  return totals;
+}
+
+/** Of batches whose copies and rows are not plainly the same events, one copy of each content. */
+function openCopies(copies: readonly LoadedCopy[], totals: ReadonlyMap<string, BatchTotal>): LoadedCopy[] {
+  const open = new Map<string, LoadedCopy>();
   for (const copy of copies) {
+    const { print } = copy;
+    if (print === undefined) continue;
     const key = nameKey(copy);
     const total = totals.get(key);
-    if (copy.print === undefined) continue;
-    if (total !== undefined && total.rows === total.distinct && isSameFingerprint(total.print, copy.print)) continue;
-    const content = `${key}\0${asText(copy.print)}`;
-    if (seen.has(content)) continue;
-    seen.add(content);
-    open.set(key, [...(open.get(key) ?? []), copy]);
+    if (total !== undefined && total.rows === total.distinct && isSameFingerprint(total.print, print)) continue;
+    const content = `${key}\0${print.events} ${print.sum3} ${print.sum2}`;
+    if (!open.has(content)) open.set(content, copy);
   }
-  const contents = new Map<string, { print: Fingerprint; eventIds: string[] }[]>();
-  for (const [key, some] of open) {
-    const of: { print: Fingerprint; eventIds: string[] }[] = [];
-    for (const copy of some) {
-      const eventIds = await idsOf(jsm, stream, copy);
-      // It has left the log meanwhile.
-      if (eventIds !== undefined && copy.print !== undefined) of.push({ print: copy.print, eventIds });
-    }
-    contents.set(key, of);
+  return [...open.values()];
+}
+
+async function openBatches(
+  { jsm, sink, stream }: Sources,
+  copies: readonly LoadedCopy[],
+  totals: ReadonlyMap<string, BatchTotal>,
+): Promise<Map<string, OpenBatch>> {
+  const contents = new Map<string, BatchName & { readonly contents: Content[] }>();
+  for (const copy of copies) {
+    const { tenant, batchId, print } = copy;
+    const eventIds = await idsOf(jsm, stream, copy);
+    // Undefined: it has left the log meanwhile.
+    if (eventIds === undefined || print === undefined) continue;
+    const batch = contents.get(nameKey(copy)) ?? { tenant, batchId, contents: [] };
+    batch.contents.push({ print, eventIds });
+    contents.set(nameKey(copy), batch);
   }
-  const questions = [...contents].map(([key, of]) => ({
-    ...(names.get(key) as BatchName),
-    eventIds: [...new Set(of.flatMap(({ eventIds }) => eventIds))],
-  }));
-  const stored = await sink.eventCounts(questions);
-  const batches = new Map<string, ComparedBatch>(
-    questions.map(({ tenant, batchId }, i) => {
-      const key = keyOf(tenant, batchId);
-      return [key, { tenant, batchId, contents: contents.get(key) ?? [], stored: stored[i] ?? new Map() }];
-    }),
+  const batches = [...contents.values()];
+  const stored = await sink.eventCounts(
+    batches.map(({ tenant, batchId, contents: of }) => ({
+      tenant,
+      batchId,
+      eventIds: [...new Set(of.flatMap(({ eventIds }) => eventIds))],
+      rows: totals.get(keyOf(tenant, batchId))?.rows ?? 0,
+    })),
   );
-  return {
-    totals,
-    batches,
-    missing(copy) {
-      const batch = batches.get(nameKey(copy));
-      const { print } = copy;
-      if (batch === undefined || print === undefined) return [];
-      const content = batch.contents.find((one) => isSameFingerprint(one.print, print));
-      const left = new Map(batch.stored);
-      return (content?.eventIds ?? []).filter((id) => {
-        const times = left.get(id) ?? 0;
-        left.set(id, times - 1);
-        return times <= 0;
-      });
-    },
-    doubled(name) {
-      const batch = batches.get(nameKey(name));
-      if (batch === undefined) return 0;
-      const most = new Map<string, number>();
-      for (const { eventIds } of batch.contents) {
-        for (const [id, n] of countsOf(eventIds)) most.set(id, Math.max(n, most.get(id) ?? 0));
-      }
-      let doubled = 0;
-      for (const [id, n] of most) doubled += Math.max(0, (batch.stored.get(id) ?? 0) - n);
-      return doubled;
-    },
-  };
+  return new Map(
+    batches.map((batch, i) => [nameKey(batch), { contents: batch.contents, stored: stored[i] ?? new Map() }]),
+  );
+}
+
+function missingOf({ print }: LoadedCopy, batch: OpenBatch | undefined): readonly string[] {
+  if (batch === undefined || print === undefined) return [];
+  const content = batch.contents.find((one) => isSameFingerprint(one.print, print));
+  const left = new Map(batch.stored);
+  return (content?.eventIds ?? []).filter((id) => {
+    const times = left.get(id) ?? 0;
+    left.set(id, times - 1);
+    return times <= 0;
+  });
+}
+
+function doubledIn(batch: OpenBatch | undefined): number {
+  if (batch === undefined) return 0;
+  const most = new Map<string, number>();
+  for (const { eventIds } of batch.contents) {
+    for (const [id, n] of countsOf(eventIds)) most.set(id, Math.max(n, most.get(id) ?? 0));
+  }
+  let doubled = 0;
+  for (const [id, n] of most) doubled += Math.max(0, (batch.stored.get(id) ?? 0) - n);
+  return doubled;
 }
 
 /** The event ids of a copy, read again. Undefined when it is not there any more. */
@@ -167,9 +190,16 @@ export interface LeftOut {
 
 /** Collects the copies of one block after the other, and compares them a page at a time. */
 export function leftOutCheck(
-  { jsm, sink, dead }: { readonly jsm: JetStreamManager; readonly sink: LedgerSink; readonly dead: DeadLedger },
+  options: {
+    readonly jsm: JetStreamManager;
+    readonly sink: LedgerSink;
+    readonly dead: DeadLedger;
+    /** Old days are dropped: with all rows of a batch, of which a late copy may still be in the log. */
+    readonly retention: boolean;
+  },
   place: { readonly shard: number; readonly generation: string; readonly stream: string },
 ): { add(sequence: number, data: Uint8Array): Promise<void>; finish(): Promise<LeftOut> } {
+  const { jsm, sink, dead, retention } = options;
   const nothing: LeftOut = { events: 0, eventIds: [], batchId: '', lo: 0, hi: 0 };
   let held: LoadedCopy[] = [];
   let events = 0;
@@ -177,8 +207,9 @@ export function leftOutCheck(
 
   async function compare(): Promise<void> {
     if (held.length === 0) return;
-    const { missing } = await compareCopies({ jsm, sink, stream: place.stream }, held);
+    const { missing, totals } = await compareCopies({ jsm, sink, stream: place.stream }, held);
     for (const copy of held) {
+      if (retention && !totals.has(nameKey(copy))) continue;
       const eventIds = missing(copy);
       const lost = eventIds.length - excused(dead, place, copy);
       if (lost <= 0) continue;

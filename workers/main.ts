@@ -11,7 +11,8 @@
  *   loader-shard.ts    the protocol bound to stream, warehouse, clock, metrics
  *   loader-sink.ts     what the protocol asks of the warehouse
  *   block.ts           which messages make up a block; arrange.ts: in which order they are sent
- *   retries.ts         which batches were sent again, and are stored already (L5)
+ *   retries.ts         which batches were sent again, and which of their events are stored already (L5)
+ *   fingerprint.ts     tells whether two copies of a batch hold the same events; stored-events.ts: single events in the warehouse
  *   poison.ts          what of a block cannot be stored (L6); rescan.ts is the contract's part of it
  *   frames.ts          the batches inside a message, for these two
  *   fetch.ts           reading a stream, ahead, within bounds (fetch-budget.ts)
@@ -21,8 +22,9 @@
  *   trim.ts            what may leave a stream
  *   retention.ts       what may leave the warehouse by age
  *   erase.ts           what must leave it for a user's sake
- *   audit-main.ts      `sluice audit`: audit.ts the ledger by block, audit-tenant.ts by batch of one tenant
- *   where-main.ts      `sluice where`: where.ts finds an event or a batch
+ *   audit-main.ts      `sluice audit`: audit.ts the ledger by block, audit-tenant.ts by batch of one tenant; compared-copies.ts
+ *                      compares copies with rows, event by event
+ *   where-main.ts      `sluice where`: where.ts finds an event or a batch, copy-fates.ts what became of each copy's events
  *                      both: ledger-sink.ts what the warehouse says, log-scan.ts and dead-scan.ts what the streams hold
  *                      (stored-frames.ts its batches), progress-line.ts how far they are
  *   shards-main.ts     `sluice shards`: shards.ts changes their number, shard-states.ts shows them, shard-mend.ts saves what a

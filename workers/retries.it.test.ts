@@ -132,6 +132,15 @@ on(
         Array.from({ length: to - from }, (_, i) => nameOf(from + i));
       await assertOnce(shard, [...range(0, 15_000), ...range(20_000, 30_000)]);
       assert.equal(await sums(shard), { accepted: 25_000, duplicate: 15_000, rows: 25_000 });
+      // As when far more is stored under the id than the copies have: then ids are sent instead of read.
+      const eventIds = [...range(0, 16_000)];
+      const [counts] = await shard.sink.eventCounts([{ tenant: 'acme', batchId, eventIds }]);
+      assert.equal(
+        [...(counts ?? [])].sort(),
+        range(0, 15_000)
+          .map((id) => [id, 1])
+          .sort(),
+      );
     }
   },
 );

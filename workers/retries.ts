@@ -15,8 +15,8 @@
  *      a batch id again for other events loses none of them, and a copy of which a gateway of another contract had refused a part
  *      is completed. A batch may name an event twice: of each id only as many are left out as are there.
  *   R5 The set is bounded. What is dropped for that makes every batch a suspect until its hour is over: slower, never wrong.
- *   R6 Event ids are asked for in groups of {@link mostCompared} at a time, and only those that the copies have: what it takes does
- *      not grow with what is stored under a batch id.
+ *   R6 Event ids are compared in groups of {@link mostCompared}, and what is moved for it is bounded by the copies: it does not grow with
+ *      what is stored under a batch id (stored-events.ts).
  */
 import type { Block } from './block.js';
 import { type Fingerprint, fingerprintOf, isSameFingerprint } from './fingerprint.js';
@@ -267,7 +267,7 @@ export function retryGuard(stored: StoredCopies, most = mostRemembered): RetryGu
       else {
         const eventIds = idsOf(block, copies);
         group.push(suspect);
-        questions.push({ tenant, batchId, eventIds });
+        questions.push({ tenant, batchId, eventIds, rows: there.events });
         events += eventIds.length;
         if (events >= mostCompared) await compare();
       }

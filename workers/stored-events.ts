@@ -2,8 +2,8 @@
  * Which events of a batch the warehouse has: for the loader, which leaves those out (L5), and for those who check that it did so
  * rightly (audit, where).
  *
- * Only events that are named are told, so that neither an answer nor the memory for it grows with what is stored: a client may use
- * one batch id for ever.
+ * Whichever is less is moved: all ids that are stored under a batch id, or those that are asked for. So neither an answer nor the memory
+ * for it grows with what is stored: a client may use one batch id for ever.
  */
 import { keyOf } from './frames.js';
 import type { Identity } from './retries.js';
@@ -13,6 +13,8 @@ import { quote } from './schema/columns.js';
 export interface EventsOfBatch extends Identity {
   /** Each once. */
   readonly eventIds: readonly string[];
+  /** Rows that the batch has, as far as is known. @default no idea: many */
+  readonly rows?: number;
 }
 
 /** Rows of one event in one block, and copy of its batch. */
@@ -37,6 +39,9 @@ export type Ask = <T>(query: string, parameters: Record<string, unknown>) => Pro
 export const mostAsked = 100;
 /** Bytes of names in one statement: ClickHouse takes 256 KiB of text. */
 const mostBytes = 160_000;
+/** Ids of one answer, and so many times as many may be stored as are asked for: an id in an answer costs a fraction of one in a question. */
+const mostAnswered = 50_000;
+const readable = 4;
 
 export const namesOf = (batches: readonly Identity[]) => ({
   tenants: batches.map(({ tenant }) => tenant),
@@ -94,6 +99,22 @@ async function* rowsOf<T>(
   }
 }
 
+/** Batches of which all ids are read together. */
+function* chunksOf(questions: readonly EventsOfBatch[]): Generator<EventsOfBatch[]> {
+  let chunk: EventsOfBatch[] = [];
+  let rows = 0;
+  for (const question of questions) {
+    if (chunk.length === mostAsked || (chunk.length > 0 && rows + (question.rows ?? 0) > mostAnswered)) {
+      yield chunk;
+      chunk = [];
+      rows = 0;
+    }
+    chunk.push(question);
+    rows += question.rows ?? 0;
+  }
+  if (chunk.length > 0) yield chunk;
+}
+
 /** How often each of these events is stored in its batch, in all shards; those that are not, are left out. In the order of the questions. */
 export async function eventCounts(
   ask: Ask,
@@ -101,8 +122,27 @@ export async function eventCounts(
   questions: readonly EventsOfBatch[],
 ): Promise<ReadonlyMap<string, number>[]> {
   const found = new Map<string, Map<string, number>>();
-  for (const { tenant, batchId } of questions) found.set(keyOf(tenant, batchId), new Map());
-  for await (const row of rowsOf<{ n: string }>(ask, table, questions, 'toString(count()) AS n', '')) {
+  const wanted = new Map<string, ReadonlySet<string>>();
+  for (const { tenant, batchId, eventIds } of questions) {
+    found.set(keyOf(tenant, batchId), new Map());
+    wanted.set(keyOf(tenant, batchId), new Set(eventIds));
+  }
+  const isSmall = ({ rows = Number.POSITIVE_INFINITY, eventIds }: EventsOfBatch): boolean =>
+    rows <= Math.min(mostAnswered, readable * eventIds.length);
+  for (const chunk of chunksOf(questions.filter(isSmall))) {
+    const rows = await ask<{ tenant: string; batch_id: string; ids: string[] }>(
+      `SELECT toString(tenant) AS tenant, batch_id, groupArray(event_id) AS ids FROM ${table} ` +
+        `WHERE ${ofBatches} GROUP BY tenant, batch_id`,
+      namesOf(chunk),
+    );
+    for (const { tenant, batch_id: batchId, ids } of rows) {
+      const key = keyOf(tenant, batchId);
+      const counts = found.get(key);
+      for (const id of ids) if (wanted.get(key)?.has(id)) counts?.set(id, (counts.get(id) ?? 0) + 1);
+    }
+  }
+  const large = questions.filter((question) => !isSmall(question));
+  for await (const row of rowsOf<{ n: string }>(ask, table, large, 'toString(count()) AS n', '')) {
     found.get(keyOf(row.tenant, row.batch_id))?.set(row.event_id, Number(row.n));
   }
   return questions.map(({ tenant, batchId }) => found.get(keyOf(tenant, batchId)) as Map<string, number>);
