@@ -180,7 +180,7 @@ function requiredOf(field: FieldNode | undefined): string {
   }
 }
 
-function enumOf(field: FieldNode | undefined): string {
+export function enumOf(field: FieldNode | undefined): string {
   const names = (field?.enum?.values ?? []).map(({ number, name }) => `${name} (${number})`);
   // A long enum would drown the message.
   return `known are ${names.length > 12 ? `${names.slice(0, 12).join(', ')} and more` : names.join(', ')}`;
@@ -247,7 +247,8 @@ function keyOf(bytes: Uint8Array, p: number, end: number): string {
   return '';
 }
 
-function printable(bytes: Uint8Array, cut: boolean): string {
+/** Bytes of a customer's text for a message, without control characters; `cut`: the text goes on. */
+export function printable(bytes: Uint8Array, cut: boolean): string {
   // `stream` leaves off a character that the cut has split.
   const text = new TextDecoder().decode(bytes, { stream: cut });
   // biome-ignore lint/suspicious/noControlCharactersInRegex: taking them out is the point.

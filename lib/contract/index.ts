@@ -8,10 +8,12 @@
  *   text.ts      UTF-8 and character sets, in place
  *   faults.ts    what the scanner found → path, code and sentence for the customer
  *   scan.ts      scanBatch: framing, partial acceptance
+ *   json/        events in JSON → the same bytes
  *   revision.ts  the short name of the contract
  *   shard.ts     which shard a batch belongs to
  */
 export type { Rejection } from './faults.js';
+export type { ReadFindings } from './json/index.js';
 export { contractRevision } from './revision.js';
 export {
   type Column,
@@ -23,5 +25,5 @@ export {
   type Rules,
   rulesOf,
 } from './rules.js';
-export { type ScanLimits, type ScanResult, scanBatch } from './scan.js';
+export { type ScanLimits, type ScanResult, scanAfterReading, scanBatch } from './scan.js';
 export { shardOf } from './shard.js';

@@ -9,7 +9,9 @@ import { eventRules, type MessageNode } from './rules.js';
 export function revisionOf(rules: MessageNode): string {
   const canonical = JSON.stringify(rules, (_key, value: unknown) => {
     if (typeof value !== 'object' || value === null || Array.isArray(value)) return value;
-    return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)));
+    // Names in JSON change no stored byte.
+    const parts = Object.entries(value).filter(([key]) => key !== 'jsonName');
+    return Object.fromEntries(parts.sort(([a], [b]) => (a < b ? -1 : 1)));
   });
   return createHash('sha256').update(canonical).digest('hex').slice(0, 12);
 }

@@ -10,6 +10,7 @@ import { type DescEnum, type DescField, type DescMessage, getOption, hasOption, 
 import { Edition, FeatureSet_FieldPresence } from '@bufbuild/protobuf/wkt';
 import { EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { Charset, type FieldRules, field as fieldOption, PiiClass } from '#gen/sluice/rules/v1/rules_pb.js';
+import { timestampSeconds } from '../timestamp.js';
 
 /** What a value is. A field's own kind; for a map, the kind of its values. */
 export type Kind =
@@ -52,6 +53,8 @@ export interface FieldNode {
   readonly number: number;
   /** As in the .proto: snake_case. */
   readonly name: string;
+  /** As JSON has it: lowerCamelCase, unless the .proto says otherwise. */
+  readonly jsonName: string;
   /** A map's keys are strings. */
   readonly cardinality: 'singular' | 'repeated' | 'map';
   /** A scalar declared `optional`: absent differs from zero. */
@@ -96,8 +99,6 @@ export interface Column {
 }
 
 const timestampName = 'google.protobuf.Timestamp';
-/** 0001-01-01 to 9999-12-31: what protobuf allows in a Timestamp's seconds. */
-const timestampSeconds = { min: -62_135_596_800, max: 253_402_300_799 };
 
 const scalarKinds: Readonly<Record<ScalarType, readonly [Kind, WireType]>> = {
   [ScalarType.DOUBLE]: ['double', 1],
@@ -198,6 +199,7 @@ function fieldNode(field: DescField, within: readonly string[]): FieldNode {
   return Object.freeze({
     number: field.number,
     name: field.name,
+    jsonName: field.jsonName,
     cardinality,
     optional,
     kind,
@@ -238,6 +240,7 @@ function timestampNode(rules: Rules): MessageNode {
     Object.freeze({
       number,
       name,
+      jsonName: name,
       cardinality: 'singular',
       optional: false,
       kind,

@@ -7,6 +7,7 @@ import { SluiceError } from '../errors.js';
 import { compileScanner } from './compile.js';
 import { createFastScan } from './fast-scan.js';
 import { explain, type Rejection } from './faults.js';
+import type { ReadFindings } from './json/index.js';
 import { eventRules } from './rules.js';
 import { length, varintParts } from './wire.js';
 
@@ -93,6 +94,37 @@ export function scanBatch(batch: Uint8Array, limits: ScanLimits): ScanResult {
     unknownFields: unknown !== 0,
     bytes: refused.cutFrom(batch),
   };
+}
+
+/**
+ * Scans what reading JSON left of a batch, and joins what both found: counts are those of all events, and indexes are places among all.
+ * A batch of which nothing is left is no error.
+ * @throws SluiceError as scanBatch
+ */
+export function scanAfterReading(batch: Uint8Array, limits: ScanLimits, findings: ReadFindings): ScanResult {
+  const { refused } = findings;
+  if (refused.length === 0) return scanBatch(batch, limits);
+  if (batch.length === 0) {
+    const rejections = [...findings.rejections];
+    return { accepted: 0, rejected: refused.length, rejections, unknownFields: false, bytes: batch };
+  }
+  const scan = scanBatch(batch, limits);
+  return {
+    ...scan,
+    rejected: scan.rejected + refused.length,
+    rejections: joinRejections(scan.rejections, findings).slice(0, mostRejections),
+  };
+}
+
+/** In the order of the events. */
+function joinRejections(scanned: readonly Rejection[], { refused, rejections }: ReadFindings): Rejection[] {
+  let before = 0;
+  const placed = scanned.map((rejection) => {
+    // Each event that was left out before this one moves it one place on.
+    while (before < refused.length && (refused[before] as number) <= rejection.index + before) before++;
+    return { ...rejection, index: rejection.index + before };
+  });
+  return [...rejections, ...placed].sort((a, b) => a.index - b.index);
 }
 
 /** The refused events of one batch. */

@@ -114,7 +114,13 @@ export function contractOf(...fields: readonly FieldSpec[]): DescMessage {
 }
 
 function typed({ name, number, type }: Pick<FieldSpec, 'name' | 'number' | 'type'>): FieldDescriptorProto {
-  const proto = create(FieldDescriptorProtoSchema, { name, number, label: FieldDescriptorProto_Label.OPTIONAL });
+  const proto = create(FieldDescriptorProtoSchema, {
+    name,
+    number,
+    // protoc fills it in.
+    jsonName: name.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase()),
+    label: FieldDescriptorProto_Label.OPTIONAL,
+  });
   if (type.startsWith('.')) {
     proto.typeName = type;
     proto.type = type === '.test.Sparse' ? FieldDescriptorProto_Type.ENUM : FieldDescriptorProto_Type.MESSAGE;

@@ -104,6 +104,7 @@ const noRules: FieldNode['rules'] = {
 const plain = (number: number, name: string, kind: FieldNode['kind'], wireType: FieldNode['wireType']): FieldNode => ({
   number,
   name,
+  jsonName: name,
   cardinality: 'singular',
   optional: false,
   kind,
