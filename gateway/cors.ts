@@ -11,6 +11,7 @@ const allowedHeaders = [
   'Authorization',
   'Content-Encoding',
   'Idempotency-Key',
+  'Sluice-Unknown-Fields',
   'Traceparent',
   'Tracestate',
 ].join(', ');

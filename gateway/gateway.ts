@@ -22,6 +22,7 @@ import { createHotHandler } from './hot/handler.js';
 import { refuseCall } from './hot/protocols.js';
 import { answerError, createHttpApi } from './http-api.js';
 import { createIngest } from './ingest.js';
+import { jsonLimitsOf } from './json-request.js';
 import { watchKeys } from './key-watch.js';
 import { createGatewayMetrics } from './metrics.js';
 import { pendingTenants } from './pending-tenants.js';
@@ -125,7 +126,16 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     },
   });
   const maxBodyBytes = maxJsonBytes(config.maxBatchBytes);
-  const http = createHttpApi({ tenants, publish, readiness, metrics, facts, maxBodyBytes, log });
+  const http = createHttpApi({
+    tenants,
+    publish,
+    readiness,
+    metrics,
+    facts,
+    maxBodyBytes,
+    limits: jsonLimitsOf(config),
+    log,
+  });
   const handle = createRpcAdapter(routes, http, log);
   const cors = createCors(config.corsOrigins);
   const gate = createCallGate({ most: callsAtOnce, holdMs: slowCallMs });

@@ -15,7 +15,14 @@ interface Answer {
     readonly rejected?: number;
     readonly rejections?: { index: number; field: string; code: string; message: string }[];
     readonly position?: { stream: string; shard: number; sequence: string };
-    readonly error?: { code: string; message: string; fix: string; retryAfterMs?: number };
+    readonly error?: {
+      code: string;
+      message: string;
+      fix: string;
+      field?: string;
+      rejection?: string;
+      retryAfterMs?: number;
+    };
     readonly status?: string;
     readonly reason?: string;
   };
@@ -54,7 +61,9 @@ test('one event and a batch are accepted as JSON and stored once durable', async
     });
     assert.is(invalid.status, 400);
     assert.is(invalid.body.error?.code, 'event_invalid');
-    assert.match(invalid.body.error?.message ?? '', /^device\.country /);
+    assert.match(invalid.body.error?.message ?? '', /^device\.country: /);
+    assert.is(invalid.body.error?.field, 'device.country');
+    assert.is(invalid.body.error?.rejection, 'REJECTION_CODE_CHARSET');
     assert.is(many.status, 202);
     assert.is(many.body.accepted, 2);
     assert.is(many.body.rejected, 1);
@@ -94,10 +103,16 @@ test('every bad request has its status, its name, and what to do', async () => {
     await refused('/v1/events', post(good, { 'content-type': 'text/plain' }), 415, 'media_type');
     await refused('/v1/events', post(good, { 'content-encoding': 'br' }), 415, 'content_encoding');
     await refused('/v1/events', post('{"eventId":'), 400, 'json_invalid');
-    await refused('/v1/events', post(Uint8Array.of(0x22, 0xff, 0x22)), 400, 'json_invalid');
-    await refused('/v1/events', post('[]'), 400, 'json_invalid');
-    await refused('/v1/events', post('{"colour":"red"}'), 400, 'json_invalid', /colour/);
-    await refused('/v1/events', post('{"occurredAt":"yesterday"}'), 400, 'json_invalid', /events\[0\]\.occurredAt: /);
+    await refused('/v1/events', post(Uint8Array.of(0x22, 0xff, 0x22)), 400, 'event_invalid');
+    await refused('/v1/events', post('[]'), 400, 'event_invalid', /^The event: expected an object/);
+    await refused('/v1/events', post('{"colour":"red"}'), 400, 'event_invalid', /^colour: unknown field/);
+    await refused(
+      '/v1/events',
+      post('{"occurredAt":"yesterday"}'),
+      400,
+      'event_invalid',
+      /^occurred_at: is "yesterday"/,
+    );
     await refused('/v1/events', post(good, { 'content-encoding': 'gzip' }), 400, 'json_invalid', /gzip/);
     await refused('/v1/events/batch', post('{"events":[],"colour":1}'), 400, 'json_invalid', /colour/);
     await refused('/v1/events/batch', post('{"events":[]}'), 400, 'batch_empty');
@@ -105,7 +120,7 @@ test('every bad request has its status, its name, and what to do', async () => {
     await refused('/v1/events/batch', post(`{"batchId":"a b","events":[${good}]}`), 400, 'batch_id_invalid');
     await refused('/v1/events', post(good, { 'idempotency-key': 'ä'.normalize() }), 400, 'batch_id_invalid');
     const deep = `${'['.repeat(5_000)}${']'.repeat(5_000)}`;
-    await refused('/v1/events', post(`{"properties":${deep}}`), 400, 'json_invalid');
+    await refused('/v1/events', post(`{"properties":${deep}}`), 400, 'event_invalid', /^properties: /);
     // Over the limit of a batch, then of a body, then of a body that says so only when unpacked.
     const fat = (n: number) => JSON.stringify({ ...event('a'), name: 'x'.repeat(n) });
     await refused('/v1/events', post(fat(20_000)), 413, 'batch_too_large');

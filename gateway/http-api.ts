@@ -1,7 +1,7 @@
 /**
  * The plain HTTP routes, for customers who come from a JSON API and for probes:
  *
- *   POST /v1/events         one event, in the Protobuf JSON mapping
+ *   POST /v1/events         one event, in the Protobuf JSON mapping (json-request.ts)
  *   POST /v1/events/batch   {"events": […], "batchId"?, "attempt"?, "sentAt"?}
  *   GET  /healthz           this process lives
  *   GET  /readyz            batches can be taken: 200, or 503 with the reason
@@ -11,9 +11,8 @@
  */
 import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
-import { fromJson, type JsonObject, type JsonValue, toJson } from '@bufbuild/protobuf';
-import { EventSchema } from '#gen/sluice/event/v1/event_pb.js';
-import { BatchResultSchema, PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { type JsonValue, toJson } from '@bufbuild/protobuf';
+import { BatchResultSchema, RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { batchIdPattern } from '../lib/batch-status.js';
 import { SluiceError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
@@ -21,11 +20,11 @@ import type { TenantDirectory } from '../lib/tenants.js';
 import type { Connection } from './connection.js';
 import { inviteBody } from './expect-continue.js';
 import type { Readiness } from './health.js';
+import { ignoresUnknownFields, type JsonLimits, readFlatRequest, readSingleEvent } from './json-request.js';
 import { plainEncoding } from './media-types.js';
 import type { GatewayMetrics } from './metrics.js';
 import { type PublishBatch, toBatchResult } from './publish-batch.js';
 import { type FactOptions, readFacts, wasResent } from './request-facts.js';
-import { fromContract } from './routes.js';
 import type { RequestHandler } from './rpc-adapter.js';
 import { toHttpAnswer } from './rpc-errors.js';
 import type { NodeRequest, NodeResponse } from './server.js';
@@ -38,19 +37,11 @@ export interface HttpApiOptions {
   readonly facts: FactOptions;
   /** Most bytes of a body, packed or not. */
   readonly maxBodyBytes: number;
+  readonly limits: Omit<JsonLimits, 'ignoreUnknownFields'>;
   readonly log: Log;
 }
 
 const inflate = promisify(gunzip);
-const text = new TextDecoder('utf-8', { fatal: true });
-/** Names in an EventBatch request, in both spellings of the JSON mapping. */
-const envelope = new Map([
-  ['batchId', 'batchId'],
-  ['batch_id', 'batchId'],
-  ['attempt', 'attempt'],
-  ['sentAt', 'sentAt'],
-  ['sent_at', 'sentAt'],
-]);
 
 export function createHttpApi(options: HttpApiOptions): RequestHandler {
   const { tenants, publish, readiness, metrics, log } = options;
@@ -58,14 +49,15 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
   const ingest = async (request: NodeRequest, response: NodeResponse, connection: Connection, one: boolean) => {
     // Before the body: strangers are not read.
     const caller = tenants.lookup(request.headers.authorization);
-    const body = await readJson(request, response, options.maxBodyBytes);
-    const message = fromContract(
-      decode(one ? { events: [body] } : body, idempotencyKey(request.headers['idempotency-key'])),
-    );
+    const body = await readBody(request, response, options.maxBodyBytes);
     const header = (name: string) => {
       const value = request.headers[name];
       return typeof value === 'string' ? value : undefined;
     };
+    const key = idempotencyKey(request.headers['idempotency-key']);
+    const limits = { ...options.limits, ignoreUnknownFields: ignoresUnknownFields(header) };
+    const message = (one ? readSingleEvent : readFlatRequest)(body, limits);
+    const batchId = message.batchId === '' ? (key ?? '') : message.batchId;
     const call = {
       caller,
       facts: readFacts(header, connection.remoteAddress, options.facts),
@@ -74,16 +66,17 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
       deadlineAt: undefined,
       name: one ? 'POST /v1/events' : 'POST /v1/events/batch',
     };
-    const result = await publish(call, message).then(toBatchResult, (error: unknown) => {
+    const result = await publish(call, { ...message, batchId }).then(toBatchResult, (error: unknown) => {
       throw new Answered(error as SluiceError);
     });
     // A batch says which of its events were refused; of a single event there is nothing left to say 202 to.
     const [refused] = result.rejections;
     if (one && refused !== undefined) {
-      throw new SluiceError(
-        'event_invalid',
-        `${refused.field === '' ? 'the event' : refused.field} ${refused.message}`,
-      );
+      const { field, code } = refused;
+      throw new SluiceError('event_invalid', `${field === '' ? 'The event' : field}: ${refused.message}.`, {
+        field,
+        rejection: `REJECTION_CODE_${RejectionCode[code] ?? code}`,
+      });
     }
     send(response, 202, {}, toJson(BatchResultSchema, result, { alwaysEmitImplicit: true }));
   };
@@ -185,8 +178,8 @@ function idempotencyKey(header: string | readonly string[] | undefined): string 
   );
 }
 
-/** @throws SluiceError media_type | content_encoding | batch_too_large | json_invalid */
-async function readJson(request: NodeRequest, response: NodeResponse, most: number): Promise<JsonValue> {
+/** The body, unpacked. @throws SluiceError media_type | content_encoding | batch_too_large | json_invalid */
+async function readBody(request: NodeRequest, response: NodeResponse, most: number): Promise<Uint8Array> {
   const type = request.headers['content-type'] ?? '';
   if (!/^application\/json\s*(;|$)/i.test(type)) {
     throw new SluiceError('media_type', `The content type is "${type.slice(0, 100)}".`);
@@ -209,60 +202,12 @@ async function readJson(request: NodeRequest, response: NodeResponse, most: numb
     if (reason instanceof SluiceError) throw reason;
     throw new SluiceError('json_invalid', 'The body ended early.', { cause: reason });
   }
-  let bytes: Buffer = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks);
-  if (encoding === 'gzip') {
-    try {
-      bytes = await inflate(bytes, { maxOutputLength: most });
-    } catch (reason) {
-      if ((reason as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') throw tooLarge(most);
-      throw new SluiceError('json_invalid', 'The body is not gzip, as its content-encoding says.', { cause: reason });
-    }
-  }
+  const bytes = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks);
+  if (encoding === 'identity') return bytes;
   try {
-    return JSON.parse(text.decode(bytes)) as JsonValue;
+    return await inflate(bytes, { maxOutputLength: most });
   } catch (reason) {
-    throw new SluiceError('json_invalid', `The body is not JSON (${reason instanceof Error ? reason.message : ''}).`);
-  }
-}
-
-/** @throws SluiceError json_invalid, naming the field */
-function decode(body: JsonValue, idempotencyKey: string | undefined) {
-  if (typeof body !== 'object' || body === null || Array.isArray(body)) {
-    throw new SluiceError('json_invalid', 'The body is not an object.');
-  }
-  const request: JsonObject = {};
-  const batch: JsonObject = {};
-  for (const [name, value] of Object.entries(body)) {
-    const known = envelope.get(name);
-    if (known !== undefined) request[known] = value;
-    else if (name === 'events') batch.events = value;
-    else throw new SluiceError('json_invalid', `There is no field "${name.slice(0, 100)}" beside "events".`);
-  }
-  request.batch = batch;
-  if (idempotencyKey !== undefined && request.batchId === undefined) request.batchId = idempotencyKey;
-  try {
-    return fromJson(PublishRequestSchema, request);
-  } catch (reason) {
-    const message = reason instanceof Error ? reason.message : String(reason);
-    throw new SluiceError('json_invalid', `${whereInvalid(batch.events)}${message.slice(0, 500)}.`);
-  }
-}
-
-/** The decoder's message does not always say which field of which event it is about: found by trying. */
-function whereInvalid(events: JsonValue | undefined): string {
-  if (!Array.isArray(events)) return '';
-  const index = events.findIndex((event) => !decodes(event));
-  const event = events[index];
-  if (typeof event !== 'object' || event === null || Array.isArray(event)) return index < 0 ? '' : `events[${index}]: `;
-  const field = Object.keys(event).find((name) => !decodes({ [name]: event[name] as JsonValue }));
-  return `events[${index}]${field === undefined ? '' : `.${field.slice(0, 100)}`}: `;
-}
-
-function decodes(event: JsonValue): boolean {
-  try {
-    fromJson(EventSchema, event);
-    return true;
-  } catch {
-    return false;
+    if ((reason as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') throw tooLarge(most);
+    throw new SluiceError('json_invalid', 'The body is not gzip, as its content-encoding says.', { cause: reason });
   }
 }

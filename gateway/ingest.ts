@@ -26,7 +26,13 @@
 import type { NatsConnection } from '@nats-io/transport-node';
 import { batchIdPattern } from '../lib/batch-status.js';
 import type { GatewayConfig } from '../lib/config/index.js';
-import { contractRevision, type Rejection, scanBatch } from '../lib/contract/index.js';
+import {
+  contractRevision,
+  type ReadFindings,
+  type Rejection,
+  scanAfterReading,
+  scanBatch,
+} from '../lib/contract/index.js';
 import { shardOf } from '../lib/contract/shard.js';
 import { SluiceError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
@@ -47,6 +53,8 @@ export interface IngestInput {
   readonly tenant: string;
   /** Encoded EventBatch. Not copied until it is sent, so it must not change before the promise settles. */
   readonly batch: Uint8Array;
+  /** What was found while the batch was read from JSON; undefined: nothing. */
+  readonly findings?: ReadFindings | undefined;
   /** Empty: the core mints one. */
   readonly batchId: string;
   /** 0 = unknown. */
@@ -73,6 +81,8 @@ export interface IngestResult {
   readonly rejections: readonly Rejection[];
   /** Undefined when nothing was accepted. */
   readonly position: HistoricPosition | undefined;
+  /** Fields that the contract does not know and that were left out, as the request asked. */
+  readonly ignoredFields?: readonly string[];
 }
 
 export interface Ingest {
@@ -137,6 +147,8 @@ const largeBatchBytes = 32 * 1024;
 /** After "full", a shard is tried again this much later: a refused message costs as much traffic as a stored one. */
 const fullPauseMs = 200;
 const deadlineTickMs = 10;
+/** The last second of 2199. */
+const lastSentAt = 7_258_118_399n;
 /** @default of `maxHeld`, ms */
 const longestHeldMs = 600_000;
 
@@ -157,6 +169,10 @@ interface Pending {
   readonly reject: (error: SluiceError) => void;
   deadlineBucket: number | undefined;
 }
+
+/** Whether the warehouse can store the time; it would read any other one as 1970. */
+const isStorable = ({ seconds, nanos }: { seconds: bigint; nanos: number }): boolean =>
+  seconds >= 0n && seconds <= lastSentAt && nanos >= 0 && nanos < 1e9;
 
 /** Starts the core on NATS. It becomes ready by itself, and again after every loss of the connection. */
 export function createIngest(options: IngestOptions): Ingest {
@@ -371,6 +387,9 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
     const heldSince = now();
     const receivedAt = wall();
     const { deadlineAt, sentAt } = input;
+    if (sentAt !== undefined && !isStorable(sentAt)) {
+      throw new SluiceError('sent_at_invalid', 'sent_at is before 1970 or after 2199.', { field: 'sent_at' });
+    }
     if (deadlineAt !== undefined && deadlineAt <= receivedAt) {
       throw new SluiceError('deadline', 'The deadline had passed when the batch came.', { retryAfterMs: 0 });
     }
@@ -379,7 +398,9 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
     // Whatever goes wrong before the coalescer has the batch gives its room back (I2).
     let handedOver = false;
     try {
-      const scan = scanBatch(batch, scanLimits);
+      const { findings } = input;
+      const scan =
+        findings === undefined ? scanBatch(batch, scanLimits) : scanAfterReading(batch, scanLimits, findings);
       metrics.scanned(scan.accepted, scan.rejected, scan.rejections);
       // An id that is made here is on no other copy, so its batch is no suspect of the loader's (L5), whatever the caller says.
       const [batchId, said] = input.batchId === '' ? [clock.makeId(), 1] : [input.batchId, input.attempt];
@@ -391,6 +412,7 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
       const attempt = said === 1 && doubted && input.batchId !== '' ? 0 : said;
       const { accepted, rejected, rejections } = scan;
       const result: Pending['result'] = { batchId, accepted, rejected, rejections, position: undefined };
+      if (findings !== undefined && findings.ignoredFields.length > 0) result.ignoredFields = findings.ignoredFields;
       if (accepted === 0) {
         metrics.stored(0);
         return Promise.resolve(result);

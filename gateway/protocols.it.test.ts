@@ -326,21 +326,6 @@ onBothPaths(
   },
 );
 
-onBothPaths(test, 'JSON with an unknown field is refused by its name', async (withGateway) => {
-  await withGateway({}, async ({ url, headers }) => {
-    const response = await fetch(`${url}/sluice.ingest.v1.IngestService/Publish`, {
-      method: 'POST',
-      headers: { ...headers, 'content-type': 'application/json' },
-      body: JSON.stringify({ batch: { events: [{ eventId: 'a', colour: 'red' }] } }),
-    });
-    assert.is(response.status, 400);
-    const body = (await response.json()) as { code: string; message: string; details: unknown[] };
-    assert.is(body.code, 'invalid_argument');
-    assert.match(body.message, /colour/);
-    assert.is(body.details.length, 1);
-  });
-});
-
 onBothPaths(test, 'a deadline is honoured: nothing is waited for longer than the caller does', async (withGateway) => {
   await withGateway({ publishTimeout: 20_000 }, async ({ url, headers, nats }) => {
     const all = everyEncoding(url);

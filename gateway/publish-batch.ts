@@ -44,6 +44,7 @@ export function createPublishBatch(options: PublishBatchOptions): PublishBatch {
       .publish({
         tenant: caller.tenant,
         batch: message.batch,
+        findings: message.findings,
         batchId: message.batchId,
         attempt: message.attempt,
         sentAt: message.sentAt,
@@ -75,12 +76,14 @@ export function createPublishBatch(options: PublishBatchOptions): PublishBatch {
 }
 
 /** The answer's message. */
-export function toBatchResult({ batchId, accepted, rejected, rejections, position }: IngestResult): BatchResult {
+export function toBatchResult(result: IngestResult): BatchResult {
+  const { batchId, accepted, rejected, rejections, position, ignoredFields } = result;
   return create(BatchResultSchema, {
     batchId,
     accepted,
     rejected,
     ...(rejected === 0 ? {} : { rejections: [...rejections] }),
     ...(position === undefined ? {} : { position }),
+    ...(ignoredFields === undefined ? {} : { ignoredFields: [...ignoredFields] }),
   });
 }

@@ -194,7 +194,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
       messages++;
       // A message may carry options alone.
       if (messages === 1 && message.durability === Durability.COMMITTED) follower = follow();
-      if (message.durability !== undefined && message.batch.length === 0 && message.batchId === '') {
+      if (message.durability !== undefined && isEmpty(message)) {
         message.release?.();
         return reading;
       }
@@ -300,8 +300,14 @@ export async function* publishStream(options: PublishStreamOptions): AsyncGenera
 function unreadable(thrown: unknown, place: number): ConnectError {
   const { rpc, row } = classify(thrown);
   if (row === undefined || row.code === 'internal') return rpc;
-  return toConnectError(new SluiceError(row.code, `Message ${place} of the stream: ${row.message}`));
+  const { field } = row;
+  const more = field === undefined ? {} : { field };
+  return toConnectError(new SluiceError(row.code, `Message ${place} of the stream: ${row.message}`, more));
 }
+
+/** It carries no batch, not even one of which nothing is left. */
+const isEmpty = ({ batch, batchId, findings }: BatchMessage): boolean =>
+  batch.length === 0 && batchId === '' && findings === undefined;
 
 const tooManyUncommitted = (): SluiceError =>
   new SluiceError('overloaded', 'Too many batches wait for the warehouse to have them.', { retryAfterMs: 2_000 });

@@ -1,8 +1,8 @@
 /**
  * The RPC routes: which handler answers which path, and what all of them share.
  *
- * Every method is there twice: with the view for binary content types, where `batch` stays bytes, and with the contract's
- * own messages for JSON, where the batch is encoded once and then goes the same way.
+ * Every method is there twice: with the view for binary content types, where `batch` stays bytes, and with a placeholder for JSON, which
+ * is read beside the library (json-messages.ts, json-request.ts).
  */
 import {
   create,
@@ -13,25 +13,25 @@ import {
   type Message,
   type MessageInitShape,
   type MessageShape,
-  toBinary,
 } from '@bufbuild/protobuf';
 import type { HandlerContext } from '@connectrpc/connect';
 import type { UniversalHandler, UniversalHandlerFn, UniversalHandlerOptions } from '@connectrpc/connect/protocol';
 import { compressionGzip } from '@connectrpc/connect-node';
-import { EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
-import {
-  IngestService,
-  type PublishRequest,
-  PublishRequestSchema,
-  PublishResponseSchema,
-  type PublishStreamRequest,
-  PublishStreamRequestSchema,
-} from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { IngestService, PublishResponseSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { contractRevision } from '../lib/contract/index.js';
+import { SluiceError } from '../lib/errors.js';
 import type { TenantDirectory } from '../lib/tenants.js';
 import type { AskBatchStatus } from './batch-status.js';
 import { connectionKey } from './connection.js';
 import type { Ingest } from './ingest.js';
+import { besideLibrary, nextMessage, placeholderSchema } from './json-messages.js';
+import {
+  ignoresUnknownFields,
+  jsonLimitsOf,
+  type ReadJson,
+  readPublishRequest,
+  readStreamRequest,
+} from './json-request.js';
 import type { KeyWatch } from './key-watch.js';
 import type { GatewayMetrics } from './metrics.js';
 import { type BatchCall, type PublishBatch, toBatchResult } from './publish-batch.js';
@@ -40,7 +40,7 @@ import { type FactOptions, readFacts, wasResent } from './request-facts.js';
 import { classify } from './rpc-errors.js';
 import { createRpcStream } from './rpc-stream.js';
 import { createRpcUnary, theOnly } from './rpc-unary.js';
-import { type BatchMessage, durabilityOf, fromView, publishRequestView, publishStreamRequestView } from './view.js';
+import { type BatchMessage, fromView, publishRequestView, publishStreamRequestView } from './view.js';
 
 export interface RouteOptions {
   readonly ingest: Pick<Ingest, 'limits' | 'room' | 'commits'>;
@@ -84,16 +84,8 @@ export const maxJsonBytes = (maxBatchBytes: number): number => jsonFactor * maxB
 /** Most bytes of a binary request. */
 export const maxRequestBytes = (maxBatchBytes: number): number => maxBatchBytes + requestOverhead;
 
-/** From a request in the contract's own schema. */
-export function fromContract(message: PublishRequest | PublishStreamRequest): BatchMessage {
-  return {
-    batch: message.batch === undefined ? new Uint8Array(0) : toBinary(EventBatchSchema, message.batch),
-    batchId: message.batchId,
-    attempt: message.attempt,
-    sentAt: message.sentAt,
-    durability: durabilityOf('options' in message ? message.options : undefined),
-  };
-}
+/** From a message that the library has read, and its call. */
+type ReadRequest = (message: Message, context: HandlerContext) => BatchMessage;
 
 /** Handlers by path. */
 export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
@@ -113,6 +105,7 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
   const binary = { ...shared, readMaxBytes: maxRequestBytes(maxBatchBytes) };
   const json = { ...shared, readMaxBytes: maxJsonBytes(maxBatchBytes) };
   const small = { ...shared, readMaxBytes: requestOverhead };
+  const jsonLimits = jsonLimitsOf(ingest.limits);
 
   const lookup = (header: Headers) => tenants.lookup(header.get('authorization'));
 
@@ -130,11 +123,7 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
     };
   };
 
-  const publishUnary = (
-    library: Partial<UniversalHandlerOptions>,
-    input: DescMessage,
-    read: (message: Message) => BatchMessage,
-  ) =>
+  const publishUnary = (library: Partial<UniversalHandlerOptions>, input: DescMessage, read: ReadRequest) =>
     createRpcUnary({
       method: IngestService.method.publish,
       input,
@@ -142,16 +131,12 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
       authorize: lookup,
       onRefused: metrics.failed,
       handle: async (message, context) => {
-        const result = await publish(callOf(context, 'sluice.ingest.v1.IngestService/Publish'), read(message));
+        const result = await publish(callOf(context, 'sluice.ingest.v1.IngestService/Publish'), read(message, context));
         return create(PublishResponseSchema, { result: toBatchResult(result) });
       },
     });
 
-  const publishStreamed = (
-    library: Partial<UniversalHandlerOptions>,
-    input: DescMessage,
-    read: (message: Message) => BatchMessage,
-  ) => {
+  const publishStreamed = (library: Partial<UniversalHandlerOptions>, input: DescMessage, read: ReadRequest) => {
     async function* handle(requests: AsyncIterable<Message>, context: HandlerContext): AsyncGenerator<Message> {
       let call: BatchCall;
       try {
@@ -162,7 +147,7 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
         throw reason;
       }
       yield* publishStream({
-        requests: map(requests, read),
+        requests: map(requests, (message) => read(message, context)),
         call,
         connection: context.values.get(connectionKey),
         signal: context.signal,
@@ -199,8 +184,18 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
       },
     });
 
-  const readPublish = (message: Message) => fromContract(message as PublishRequest);
-  const readStream = (message: Message) => fromContract(message as PublishStreamRequest);
+  const fromJson =
+    (readJson: ReadJson): ReadRequest =>
+    (_placeholder, { values, requestHeader }) => {
+      try {
+        const ignoreUnknownFields = ignoresUnknownFields((name) => requestHeader.get(name));
+        return readJson(nextMessage(values), { ...jsonLimits, ignoreUnknownFields });
+      } catch (reason) {
+        if (reason instanceof SluiceError) metrics.failed(reason.code);
+        throw reason;
+      }
+    };
+  const overJson = (handler: RpcRoute): RpcRoute => besideLibrary(handler, json.readMaxBytes);
   const routes = new Map<string, RpcRoute>();
   const add = ({ parent, name }: { parent: { typeName: string }; name: string }, handler: RpcRoute): void =>
     void routes.set(`/${parent.typeName}/${name}`, handler);
@@ -209,14 +204,14 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
     method.publish,
     byEncoding(
       publishUnary(binary, publishRequestView, fromView),
-      publishUnary(json, PublishRequestSchema, readPublish),
+      overJson(publishUnary(json, placeholderSchema, fromJson(readPublishRequest))),
     ),
   );
   add(
     method.publishStream,
     byEncoding(
       publishStreamed(binary, publishStreamRequestView, fromView),
-      publishStreamed(json, PublishStreamRequestSchema, readStream),
+      overJson(publishStreamed(json, placeholderSchema, fromJson(readStreamRequest))),
     ),
   );
   add(

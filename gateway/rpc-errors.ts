@@ -31,6 +31,7 @@ export const authenticate = 'Bearer realm="sluice"';
 export function toConnectError(error: SluiceError): ConnectError {
   const metadata: Record<string, string> = {};
   if (error.offset !== undefined) metadata.offset = String(error.offset);
+  if (error.field !== undefined) metadata.field = error.field;
   if (error.outcomeUnknown) metadata.outcome_unknown = 'true';
   const details: ConnectError['details'] = [
     { desc: ErrorInfoSchema, value: create(ErrorInfoSchema, { reason: error.code, domain, metadata }) },
@@ -54,7 +55,7 @@ function retryHeader(error: SluiceError): Record<string, string> {
 
 /** The answer on the plain HTTP routes. */
 export function toHttpAnswer(error: SluiceError): { status: number; headers: Record<string, string>; body: object } {
-  const { row, code, message, offset, retryAfterMs, outcomeUnknown } = error;
+  const { row, code, message, offset, field, rejection, retryAfterMs, outcomeUnknown } = error;
   return {
     status: row.http,
     headers: { ...retryHeader(error), ...(row.http === 401 ? { 'www-authenticate': authenticate } : {}) },
@@ -65,6 +66,8 @@ export function toHttpAnswer(error: SluiceError): { status: number; headers: Rec
         fix: row.fix,
         retryable: row.retryable,
         ...(offset === undefined ? {} : { offset }),
+        ...(field === undefined ? {} : { field }),
+        ...(rejection === undefined ? {} : { rejection }),
         ...(row.retryable && retryAfterMs !== undefined ? { retryAfterMs } : {}),
         ...(outcomeUnknown ? { outcomeUnknown } : {}),
       },

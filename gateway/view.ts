@@ -19,6 +19,7 @@ import {
   PublishStreamRequestSchema,
   type StreamOptions,
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import type { ReadFindings } from '../lib/contract/index.js';
 import { heldBuffer } from './held-bytes.js';
 
 /** What a handler needs of a request, whatever encoding it came in. */
@@ -30,6 +31,8 @@ export interface BatchMessage {
   readonly sentAt: { readonly seconds: bigint; readonly nanos: number } | undefined;
   /** Of the stream options; undefined when the message carries none. */
   readonly durability: Durability | undefined;
+  /** What was found while its events were read from JSON; undefined: nothing, or the request is binary. */
+  readonly findings?: ReadFindings | undefined;
   /** To be called when `batch` is needed no more: its memory is used again. */
   readonly release?: (() => void) | undefined;
 }

@@ -60,6 +60,12 @@ const table = {
     retryable: false,
     fix: 'Use at most 64 bytes of letters, digits and . _ : / - as batch_id, or leave it empty.',
   },
+  sent_at_invalid: {
+    code: Code.InvalidArgument,
+    http: 400,
+    retryable: false,
+    fix: 'Send a sent_at between 1970-01-01 and 2199-12-31, or leave it out; a clock so far off breaks occurred_at as well.',
+  },
   batch_empty: {
     code: Code.InvalidArgument,
     http: 400,
@@ -168,8 +174,12 @@ export interface SluiceErrorOptions {
   readonly retryAfterMs?: number;
   /** True when the log may have the batch in spite of the error. */
   readonly outcomeUnknown?: boolean;
-  /** Byte offset into the batch, for `batch_malformed`. */
+  /** Byte offset into the batch, for `batch_malformed`; into the body, unpacked, for `json_invalid`. */
   readonly offset?: number;
+  /** The field at fault, as the contract names it: "sent_at", "touch.channel". */
+  readonly field?: string;
+  /** Why an event is invalid, by its name in RejectionCode. */
+  readonly rejection?: string;
   readonly cause?: unknown;
 }
 
@@ -180,6 +190,8 @@ export class SluiceError extends Error {
   readonly retryAfterMs: number | undefined;
   readonly outcomeUnknown: boolean;
   readonly offset: number | undefined;
+  readonly field: string | undefined;
+  readonly rejection: string | undefined;
 
   constructor(code: ErrorName, message: string, options: SluiceErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
@@ -187,6 +199,8 @@ export class SluiceError extends Error {
     this.retryAfterMs = options.retryAfterMs;
     this.outcomeUnknown = options.outcomeUnknown ?? false;
     this.offset = options.offset;
+    this.field = options.field;
+    this.rejection = options.rejection;
   }
 
   get row(): ErrorRow {

@@ -24,8 +24,9 @@ function reserve(size: number): void {
   used = 0;
 }
 
-const isPlain = ({ batchId, rejections, position }: IngestResult): boolean =>
+const isPlain = ({ batchId, rejections, position, ignoredFields }: IngestResult): boolean =>
   rejections.length === 0 &&
+  ignoredFields === undefined &&
   batchId.length <= 64 &&
   (position === undefined || (position.stream.length <= 64 && position.sequence <= Number.MAX_SAFE_INTEGER));
 

@@ -1,0 +1,203 @@
+/**
+ * JSON requests, on the plain HTTP routes and in the RPC protocols: what stands around the events, read strictly. The events themselves
+ * are read by lib/contract/json, each for itself.
+ *
+ *   J1  A text that is no JSON, and a fault outside of the events, refuses the request, by the name of the field.
+ *   J2  A fault inside an event refuses that event, by index, field and code.
+ *   J3  A name that comes twice is a fault, also once as `batchId` and once as `batch_id`; so is an unknown one, unless the request
+ *       has the header `sluice-unknown-fields: ignore`. Then it is left out, and the answer lists it.
+ */
+import { Durability } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import {
+  FieldFault,
+  JsonText,
+  NameTable,
+  type ReadBatch,
+  type ReadLimits,
+  readEvent,
+  readEvents,
+  readTimestamp,
+  readWhole,
+} from '../lib/contract/json/index.js';
+import { SluiceError } from '../lib/errors.js';
+import type { BatchMessage } from './view.js';
+
+export type JsonLimits = ReadLimits;
+
+/** Of every JSON request of a gateway with these limits. */
+export const jsonLimitsOf = (limits: {
+  readonly maxBatchEvents: number;
+  readonly maxBatchBytes: number;
+}): Omit<JsonLimits, 'ignoreUnknownFields'> => ({
+  maxEvents: limits.maxBatchEvents,
+  maxBytes: limits.maxBatchBytes,
+});
+
+/** Of a request: its bytes, inflated. @throws SluiceError json_invalid, batch_too_large */
+export type ReadJson = (bytes: Uint8Array, limits: JsonLimits) => BatchMessage;
+
+const unknownFields = 'sluice-unknown-fields';
+
+/** Whether a request asks to leave out fields that nobody knows. @throws SluiceError json_invalid */
+export function ignoresUnknownFields(header: (name: string) => string | null | undefined): boolean {
+  const value = header(unknownFields) ?? 'refuse';
+  if (value === 'ignore') return true;
+  if (value === 'refuse') return false;
+  throw new SluiceError(
+    'json_invalid',
+    `The header ${unknownFields} is "${value.slice(0, 64)}", not "ignore" or "refuse".`,
+    {
+      field: unknownFields,
+    },
+  );
+}
+
+type Part = 'batch' | 'events' | 'batch_id' | 'attempt' | 'sent_at' | 'options';
+
+const around = [
+  ['batchId', 'batch_id'],
+  ['batch_id', 'batch_id'],
+  ['attempt', 'attempt'],
+  ['sentAt', 'sent_at'],
+  ['sent_at', 'sent_at'],
+] as const satisfies (readonly [string, Part])[];
+const requestNames = new NameTable<Part>([['batch', 'batch'], ...around]);
+const streamNames = new NameTable<Part>([['batch', 'batch'], ['options', 'options'], ...around]);
+const flatNames = new NameTable<Part>([['events', 'events'], ...around]);
+const batchNames = new NameTable<'events'>([['events', 'events']]);
+const optionNames = new NameTable<'durability'>([['durability', 'durability']]);
+const durabilities = new NameTable<Durability>([
+  ['DURABILITY_UNSPECIFIED', Durability.UNSPECIFIED],
+  ['DURABILITY_ACCEPTED', Durability.ACCEPTED],
+  ['DURABILITY_COMMITTED', Durability.COMMITTED],
+]);
+
+/** A PublishRequest. */
+export const readPublishRequest: ReadJson = (bytes, limits) => new RequestReader(bytes, limits).request(requestNames);
+
+/** A PublishStreamRequest. */
+export const readStreamRequest: ReadJson = (bytes, limits) => new RequestReader(bytes, limits).request(streamNames);
+
+/** The body of POST /v1/events/batch: a PublishRequest whose events stand at the top. */
+export const readFlatRequest: ReadJson = (bytes, limits) => new RequestReader(bytes, limits).request(flatNames);
+
+/** The body of POST /v1/events: one event. */
+export const readSingleEvent: ReadJson = (bytes, limits) => {
+  const text = new JsonText(bytes);
+  const { bytes: batch, findings } = readEvent(text, limits);
+  text.finish();
+  return { batch, findings, batchId: '', attempt: 0, sentAt: undefined, durability: undefined };
+};
+
+const nothing: ReadBatch = { bytes: new Uint8Array(0), findings: undefined };
+
+class RequestReader {
+  private readonly text: JsonText;
+  private readonly ignored: string[] = [];
+  private batch = nothing;
+  private batchId = '';
+  private attempt = 0;
+  private sentAt: BatchMessage['sentAt'];
+  private durability: Durability | undefined;
+
+  constructor(
+    bytes: Uint8Array,
+    private readonly limits: JsonLimits,
+  ) {
+    this.text = new JsonText(bytes);
+  }
+
+  request(names: NameTable<Part>): BatchMessage {
+    try {
+      this.members('', names, (part) => this.part(part));
+    } catch (reason) {
+      throw reason instanceof FieldFault ? ofRequest(reason) : reason;
+    }
+    this.text.finish();
+    const { batchId, attempt, sentAt, durability } = this;
+    return { batch: this.batch.bytes, findings: this.findings(), batchId, attempt, sentAt, durability };
+  }
+
+  /** Each member of the object at the text's position; `null` is as good as absent. */
+  private members<P extends string>(path: string, names: NameTable<P>, take: (part: P) => void): void {
+    const { text } = this;
+    const seen = new Set<string>();
+    if (!text.openObject()) return;
+    do {
+      const part = text.key(names);
+      const name = part ?? text.decoded();
+      const shown = part ?? text.shown();
+      try {
+        if (seen.has(name)) throw new FieldFault(0, 'given twice; give it at most once');
+        seen.add(name);
+        if (part === undefined) this.unknown(path + shown);
+        else if (!text.takeNull()) take(part);
+      } catch (reason) {
+        if (reason instanceof FieldFault) reason.within(shown);
+        throw reason;
+      }
+    } while (text.moreMembers());
+  }
+
+  private unknown(path: string): void {
+    const { text } = this;
+    if (!this.limits.ignoreUnknownFields) throw new FieldFault(0, 'there is no such field');
+    this.ignored.push(path);
+    text.skip(true);
+  }
+
+  private part(part: Part): void {
+    const { text } = this;
+    switch (part) {
+      case 'batch':
+        this.members('batch.', batchNames, () => this.part('events'));
+        break;
+      case 'events':
+        this.batch = readEvents(text, this.limits);
+        break;
+      case 'batch_id':
+        if (text.next() !== 0x22) text.wrongType('a string');
+        text.string();
+        this.batchId = text.decoded();
+        break;
+      case 'attempt':
+        this.attempt = Number(readWhole(text, 'uint32'));
+        break;
+      case 'sent_at': {
+        const { seconds, nanos } = readTimestamp(text);
+        this.sentAt = { seconds: BigInt(seconds), nanos };
+        break;
+      }
+      case 'options':
+        this.durability = Durability.UNSPECIFIED;
+        this.members('options.', optionNames, () => {
+          this.durability = this.readDurability();
+        });
+    }
+  }
+
+  private readDurability(): Durability {
+    const { text } = this;
+    if (text.next() !== 0x22) return Number(readWhole(text, 'int32'));
+    text.string();
+    const durability = durabilities.findIn(text.source, text.from, text.to);
+    if (durability === undefined) throw new FieldFault(0, `there is no "${text.shown()}"`);
+    return durability;
+  }
+
+  private findings(): ReadBatch['findings'] {
+    const { findings } = this.batch;
+    if (this.ignored.length === 0) return findings;
+    const { refused = [], rejections = [], ignoredFields = [] } = findings ?? {};
+    return { refused, rejections, ignoredFields: [...new Set([...this.ignored, ...ignoredFields])].slice(0, 100) };
+  }
+}
+
+function ofRequest({ path, message }: FieldFault): SluiceError {
+  const field = path === '' ? undefined : path;
+  return new SluiceError(
+    'json_invalid',
+    `${field ?? 'The request'}: ${message}.`,
+    field === undefined ? {} : { field },
+  );
+}
