@@ -21,10 +21,12 @@ function cell({ client, faults }: ClientResult, name: CaseName): string {
   return faults.get(name) === undefined ? 'ok' : 'FAULT';
 }
 
-const faultsOf = ({ client, faults }: ClientResult): string[] =>
-  [...faults].flatMap(([name, fault]) =>
-    fault === undefined ? [] : [`FAULT ${client.name} ${name}: ${fault.slice(0, mostChars)}`],
-  );
+/** One line for each fault; what all cases have in common, such as a client that cannot be built, is one line. */
+function faultsOf({ client, faults }: ClientResult): string[] {
+  const names = new Map<string, CaseName[]>();
+  for (const [name, fault] of faults) if (fault !== undefined) names.set(fault, [...(names.get(fault) ?? []), name]);
+  return [...names].map(([fault, of]) => `FAULT ${client.name} ${of.join(', ')}: ${fault.slice(0, mostChars)}`);
+}
 
 export const isClean = ({ clients, audit }: RunResult): boolean =>
   audit.ok && clients.every((client) => faultsOf(client).length === 0);

@@ -46,15 +46,22 @@ const storedWithinMs = 20_000;
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 const wrongKey = `slk_000000000000_${'A'.repeat(32)}`;
 
-/** Builds every client, so that no compiler runs beside a case. @returns the word for each that is left out */
-async function prepareAll({ clients, cache, say }: RunOptions): Promise<Map<ForeignClient, string>> {
-  const left = new Map<ForeignClient, string>();
+/** Why a client does not run: a tool is not there, or it cannot be built. */
+interface NotRun {
+  readonly skipped?: string;
+  readonly broken?: string;
+}
+
+/** Builds every client, so that no compiler runs beside a case. */
+async function prepareAll({ clients, cache, say }: RunOptions): Promise<Map<ForeignClient, NotRun>> {
+  const left = new Map<ForeignClient, NotRun>();
   for (const client of clients) {
     try {
       await client.prepare(cache, (line) => say(`${client.name}: ${line}`));
     } catch (error) {
-      left.set(client, error instanceof Missing ? error.message : `cannot be built: ${(error as Error).message}`);
-      say(`${client.name}: skipped: ${left.get(client)}`);
+      const { message } = error as Error;
+      left.set(client, error instanceof Missing ? { skipped: message } : { broken: message });
+      say(`${client.name}: ${error instanceof Missing ? 'skipped' : 'cannot be built'}: ${message}`);
     }
   }
   return left;
@@ -68,8 +75,9 @@ export async function run(options: RunOptions): Promise<RunResult> {
     try {
       const clients: ClientResult[] = [];
       for (const client of options.clients) {
-        const skipped = left.get(client);
+        const { skipped, broken } = left.get(client) ?? {};
         if (skipped !== undefined) clients.push({ client, skipped, run: '', faults: new Map(), outcomes: [] });
+        else if (broken !== undefined) clients.push(brokenClient(client, broken, options.cases));
         else clients.push(await runClient(client, stack, options));
       }
       await countRows(clients, rows, options.say);
@@ -81,6 +89,15 @@ export async function run(options: RunOptions): Promise<RunResult> {
     }
   }, gatewayFlags);
 }
+
+const brokenClient = (client: ForeignClient, why: string, wanted: readonly CaseName[]): ClientResult => ({
+  client,
+  run: '',
+  faults: new Map(
+    client.cases.filter((name) => wanted.includes(name)).map((name) => [name, `cannot be built: ${why}`]),
+  ),
+  outcomes: [],
+});
 
 async function runClient(client: ForeignClient, stack: TestStack, options: RunOptions): Promise<ClientResult> {
   const port = Number(new URL(stack.gateway).port);

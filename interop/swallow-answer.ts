@@ -21,23 +21,20 @@ const preface = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n';
 
 /**
  * Reads one direction of a connection.
- * @param text what a message over HTTP/1.1 begins with
+ * @param text what a message over HTTP/1.1 begins with, at the start of a chunk
  * @param type of an HTTP/2 frame
  * @returns a function that says of each chunk whether one of them has begun
  */
 function spotter(text: string, type: number): (chunk: Buffer) => boolean {
+  let protocol: 'unknown' | 'HTTP/1.1' | 'HTTP/2' = 'unknown';
   let rest = Buffer.alloc(0);
   let skip = 0;
-  let isFirst = true;
   return (chunk) => {
+    if (protocol === 'unknown')
+      protocol = /^(?!PRI)[A-Z]{3}/.test(chunk.toString('latin1', 0, 3)) ? 'HTTP/1.1' : 'HTTP/2';
+    if (protocol === 'HTTP/1.1') return chunk.toString('latin1', 0, text.length) === text;
     rest = Buffer.concat([rest, chunk]);
-    if (isFirst) {
-      const start = rest.toString('latin1', 0, preface.length);
-      if (start.startsWith(text)) return true;
-      if (preface.startsWith(start) && start.length < preface.length) return false;
-      if (start === preface) skip = preface.length;
-      isFirst = false;
-    }
+    if (skip === 0 && rest.toString('latin1', 0, 3) === 'PRI') skip = preface.length;
     for (;;) {
       const skipped = Math.min(skip, rest.length);
       rest = rest.subarray(skipped);

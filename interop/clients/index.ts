@@ -1,8 +1,10 @@
 /** Every foreign client, in the order in which they run. */
+import { browserClients } from './browser.js';
 import type { ForeignClient } from './client.js';
 import { curlClient } from './curl.js';
 import { goClients } from './go.js';
 import { grpcJsClient } from './grpc-js.js';
+import { javaClients } from './java.js';
 import { pageClients } from './page.js';
 import { pythonClient } from './python.js';
 import { rpcCurls } from './rpc-curls.js';
@@ -15,5 +17,7 @@ export const foreignClients: readonly ForeignClient[] = [
   ...goClients,
   pythonClient,
   rustClient,
+  ...javaClients,
+  ...browserClients,
   ...pageClients,
 ];
