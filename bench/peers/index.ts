@@ -10,7 +10,6 @@
  *   fiber/           JSON in Go: Fiber and goccy/go-json
  *   otel/            OTLP in Go: the OpenTelemetry Collector's receiver; otlp-logs.ts is events as an OTLP client would send
  *                    them, otlp-reader.ts reads them back for the tests
- *   build-go.ts      builds those in Go; go-missing.ts says that it cannot
  *   object-checks.ts the field rules as compiled checks of decoded messages (connect.ts, grpc.ts)
  *   plain-json.ts    events as a JSON API would take them
  *   peer-log.ts      the JetStream side of those in Node
@@ -18,7 +17,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { buildGo } from './build-go.js';
+import { buildGo } from '../../lib/testing/build-go.js';
 
 export interface Peer {
   readonly name: string;
@@ -48,6 +47,9 @@ export interface RunningPeer {
   readonly failure: Promise<never>;
   close(): Promise<void>;
 }
+
+/** Of a peer in Go. */
+const folder = (name: string): URL => new URL(`./${name}/`, import.meta.url);
 
 const entry = fileURLToPath(new URL('./peer-main.ts', import.meta.url));
 /** Twice the default young generation and more: decoded batches die young, and without this they are copied first. */
@@ -90,19 +92,19 @@ export const peers: readonly Peer[] = [
     name: 'fiber',
     summary: "Go: Fiber, goccy/go-json, nats.go, pooled objects: the old platform's own design",
     protocol: 'json',
-    command: async () => [await buildGo('fiber'), '--store', 'encoded'],
+    command: async () => [await buildGo(folder('fiber')), '--store', 'encoded'],
   },
   {
     name: 'fiber-raw',
     summary: "the same, but a batch without faults is stored as the client's own text",
     protocol: 'json',
-    command: async () => [await buildGo('fiber'), '--store', 'raw'],
+    command: async () => [await buildGo(folder('fiber')), '--store', 'raw'],
   },
   {
     name: 'otelcol',
     summary: "Go: the OpenTelemetry Collector's OTLP receiver, gRPC, to JetStream without queue; checks no field rules",
     protocol: 'otlp',
-    command: async () => [await buildGo('otel')],
+    command: async () => [await buildGo(folder('otel'))],
   },
 ];
 

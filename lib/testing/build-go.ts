@@ -1,10 +1,10 @@
 /**
- * Builds a peer in Go into a temporary folder, once a process. Its modules come through Go's own proxy, as go.sum has them.
+ * Builds a program in Go into a temporary folder, once a process. Its modules come through Go's own proxy, as go.sum has them.
  */
 import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { GoMissing } from './go-missing.js';
@@ -15,15 +15,18 @@ const built = new Map<string, Promise<string>>();
 /** The first build fetches modules. */
 const buildWithinMs = 600_000;
 
-/** @returns the program's path. @throws GoMissing without Go, Error with the compiler's words when it does not build */
-export function buildGo(folder: string): Promise<string> {
-  const known = built.get(folder) ?? build(folder);
-  built.set(folder, known);
+/**
+ * @param folder of the program's main package, with go.mod and go.sum
+ * @returns the program's path
+ * @throws GoMissing without Go, Error with the compiler's words when it does not build
+ */
+export function buildGo(folder: URL): Promise<string> {
+  const known = built.get(folder.href) ?? build(fileURLToPath(folder));
+  built.set(folder.href, known);
   return known;
 }
 
-async function build(folder: string): Promise<string> {
-  const source = fileURLToPath(new URL(`./${folder}/`, import.meta.url));
+async function build(source: string): Promise<string> {
   try {
     await run('go', ['version']);
   } catch {
@@ -34,9 +37,9 @@ async function build(folder: string): Promise<string> {
   } catch (error) {
     throw new GoMissing(`skipped: its Go modules cannot be fetched (${firstLine(error)})`);
   }
-  const target = mkdtempSync(join(tmpdir(), 'sluice-peer-'));
+  const target = mkdtempSync(join(tmpdir(), 'sluice-go-'));
   process.once('exit', () => rmSync(target, { recursive: true, force: true }));
-  const program = join(target, folder);
+  const program = join(target, basename(source));
   await run('go', ['build', '-trimpath', '-o', program, '.'], { cwd: source, timeout: buildWithinMs });
   return program;
 }
