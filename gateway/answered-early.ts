@@ -1,24 +1,48 @@
 /**
- * Answers that come before the end of their request: "too large", no key, the end of a drain.
+ * Answers that come before the end of their request: "too large", no key, a passed deadline, the end of a drain.
+ *
+ * On HTTP/2 such a stream is half open: it takes one of the connection's places until the client ends it. grpc-go and okhttp end
+ * nothing. They count the call as over when they have its answer, and begin the next one in its place. Then one stream too many is
+ * open, which nghttp2 takes for a broken connection and ends with all its calls. So:
+ *
+ *   E1  The reset (RST_STREAM with NO_ERROR, RFC 9113 8.1) follows the answer in the same turn of the event loop. Half a second
+ *       later is too late: by then the client has begun other calls. Never before the answer: nghttp2 would drop the rest of it.
+ *   E2  What still comes of the request is read and dropped; nobody else gets it.
+ *   E3  A stream is gone 500 ms after its answer, whether the client reads or not.
  */
 import type { ServerHttp2Stream } from 'node:http2';
-import { resetStream } from './reset-stream.js';
+import { cancelStream, resetStream } from './reset-stream.js';
 
 /** Between an answer and the end of its stream or connection, for the answer to arrive. */
 export const lastWordsMs = 500;
+/** While the socket takes no more, for the end of the answer to be written. */
+const unwrittenMs = 10;
 
-/**
- * Without a word an HTTP/2 stream would stay half open for as long as the client likes. Not at once, because node's own clients
- * take a reset that follows the trailers for a failure. (The compatibility API's 'finish' comes when all is over: too late.)
- */
-export function closeWhenAnswered(stream: ServerHttp2Stream): void {
+/** To be called in the turn in which an answer is ended. Does nothing when the request has ended. */
+export function resetWhenAnswered(stream: ServerHttp2Stream): void {
+  if (stream.closed || stream.destroyed || stream.readableEnded || stream.endAfterHeaders) return;
+  // Node's compatibility API stops the stream when its own buffer is full, and then nobody would read on (E2).
+  stream.removeAllListeners('data');
+  stream.resume();
   stream.once('finish', onFinish);
+  stream.once('wantTrailers', onTrailers);
+  setTimeout(cancelStream, lastWordsMs, stream).unref();
 }
 
-// One function for all streams: it is told which by `this`.
+// Functions that all streams share: they are told which by `this` or by argument.
+
+/** All is handed over, but for the trailers. The end goes out in this turn, before its immediates. */
 function onFinish(this: ServerHttp2Stream): void {
-  if (this.closed || this.readableEnded) return;
-  // What still comes is thrown away.
-  this.resume();
-  setTimeout(resetStream, lastWordsMs, this).unref();
+  setImmediate(resetWhenEnded, this);
+}
+
+/** Node submits the trailers in an immediate that is set by another listener, before or after this one. */
+function onTrailers(this: ServerHttp2Stream): void {
+  process.nextTick(setImmediate, resetStream, this);
+}
+
+function resetWhenEnded(stream: ServerHttp2Stream): void {
+  if (stream.closed || stream.destroyed) return;
+  if (stream.state.localClose === 1) resetStream(stream);
+  else setTimeout(resetWhenEnded, unwrittenMs, stream).unref();
 }

@@ -10,7 +10,7 @@ import { UsageError } from '../lib/errors.js';
 import { failpoint } from '../lib/failpoint.js';
 import type { Log } from '../lib/log.js';
 import { watchTenants } from '../lib/tenants.js';
-import { closeWhenAnswered } from './answered-early.js';
+import { resetWhenAnswered } from './answered-early.js';
 import { createBatchStatus } from './batch-status.js';
 import { createCallGate } from './call-gate.js';
 import { followHints } from './committed-hints.js';
@@ -168,7 +168,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
       if (fault === undefined) return hot?.(stream, headers, connection);
       stream.on('error', () => {});
       if (!refuseCall(stream, headers['content-type'], toConnectError(fault))) return undefined;
-      closeWhenAnswered(stream);
+      resetWhenAnswered(stream);
       metrics.failed(fault.code);
       return { closed: () => {} };
     },

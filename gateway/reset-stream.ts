@@ -19,3 +19,8 @@ export function resetStream(stream: ServerHttp2Stream): void {
 function onFinish(this: ServerHttp2Stream): void {
   setImmediate(resetStream, this);
 }
+
+/** Resets the stream at once, whatever of its answer has left. Not `destroy`: while a write is under way that forgets the reset, too. */
+export function cancelStream(stream: ServerHttp2Stream): void {
+  if (!stream.closed && !stream.destroyed) stream.close(constants.NGHTTP2_CANCEL);
+}

@@ -23,7 +23,7 @@ import { createServer as createNet, type Server as NetServer, type Socket } from
 import { createServer as createTls, type TLSSocket } from 'node:tls';
 import { SluiceError, UsageError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
-import { closeWhenAnswered, lastWordsMs } from './answered-early.js';
+import { lastWordsMs, resetWhenAnswered } from './answered-early.js';
 import { type Connection, type ConnectionControl, createConnection } from './connection.js';
 import { expectsContinue } from './expect-continue.js';
 import { hardHeaderListBytes, maxHeaderBytes, maxHeaders } from './header-limits.js';
@@ -215,7 +215,7 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
   const onRequest2 = (request: Http2ServerRequest, response: Http2ServerResponse): void => {
     const peer = peerOf(request.stream);
     if (peer === undefined) return void request.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
-    closeWhenAnswered(request.stream);
+    resetWhenAnsweredEarly(request.stream, response);
     track(request, response, peer.connection);
   };
   compatible.on('request', onRequest2);
@@ -425,6 +425,16 @@ function closeWhenAnsweredEarly(request: NodeRequest, response: ServerResponse):
       };
     }
     return writeHead(...args);
+  };
+}
+
+/** The same on HTTP/2, where only the stream ends. */
+function resetWhenAnsweredEarly(stream: ServerHttp2Stream, response: Http2ServerResponse): void {
+  if (stream.endAfterHeaders) return;
+  const end = response.end.bind(response) as (...args: unknown[]) => Http2ServerResponse;
+  response.end = (...args: unknown[]) => {
+    resetWhenAnswered(stream);
+    return end(...args);
   };
 }
 

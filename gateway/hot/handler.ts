@@ -16,7 +16,7 @@ import { create } from '@bufbuild/protobuf';
 import { LimitsSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { contractRevision } from '../../lib/contract/index.js';
 import type { Caller, TenantDirectory } from '../../lib/tenants.js';
-import { closeWhenAnswered } from '../answered-early.js';
+import { resetWhenAnswered } from '../answered-early.js';
 import type { CallGate } from '../call-gate.js';
 import type { Connection } from '../connection.js';
 import type { Ingest } from '../ingest.js';
@@ -127,6 +127,7 @@ export function createHotHandler(options: HotOptions): HotHandler {
     } catch (reason) {
       const { rpc, row } = classify(reason);
       if (row !== undefined) metrics.failed(row.code);
+      resetWhenAnswered(stream);
       begin(stream, protocol, answer);
       end(stream, protocol, undefined, rpc);
       return ignore;
@@ -175,10 +176,7 @@ export function createHotHandler(options: HotOptions): HotHandler {
 
     // Resets are everyday life; 'close' follows.
     stream.on('error', ignore);
-    if (!single) {
-      closeWhenAnswered(stream);
-      return { closed: streaming(stream, headers, connection, protocol, timeout, answer) };
-    }
+    if (!single) return { closed: streaming(stream, headers, connection, protocol, timeout, answer) };
     const call = new UnaryCall(stream, headers, connection, protocol, timeout, answer, unary);
     gate.pass(call);
     return call;

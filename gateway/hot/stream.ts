@@ -10,6 +10,7 @@ import { toBinary } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { type PublishStreamResponse, PublishStreamResponseSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { failpoint } from '../../lib/failpoint.js';
+import { resetWhenAnswered } from '../answered-early.js';
 import { openStreamCall, type StreamCall, type StreamCallOptions } from '../publish-stream.js';
 import { publishStreamRequestView } from '../view.js';
 import { encodeAnswers, envelope } from './answers.js';
@@ -86,6 +87,7 @@ export function serveStream(stream: ServerHttp2Stream, options: HotStreamOptions
     const how = call.end;
     if (how === undefined) return;
     ended = true;
+    resetWhenAnswered(stream);
     end(stream, protocol, undefined, how === 'ok' ? undefined : how);
     call.close();
   };

@@ -7,7 +7,7 @@
 import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { Code, ConnectError } from '@connectrpc/connect';
 import type { ErrorName } from '../../lib/errors.js';
-import { closeWhenAnswered } from '../answered-early.js';
+import { resetWhenAnswered } from '../answered-early.js';
 import type { CallGate, GatedCall } from '../call-gate.js';
 import type { Connection } from '../connection.js';
 import type { IngestResult } from '../ingest.js';
@@ -204,7 +204,7 @@ export class UnaryCall implements GatedCall {
     const { rpc, row } = classify(reason);
     if (whileReading && row !== undefined) options.onRefused(row.code);
     if (stream.destroyed || stream.closed) return;
-    if (!stream.readableEnded) closeWhenAnswered(stream);
+    resetWhenAnswered(stream);
     if (protocol.enveloped) {
       begin(stream, protocol, answer);
       end(stream, protocol, undefined, rpc);
