@@ -1,7 +1,8 @@
 /**
  * How many single calls are read at the same time. The body of a call is held before the core can count it (admission counts
  * whole batches), so hundreds of callers at once would hold hundreds of bodies. Those past the bound wait unread: HTTP/2's
- * windows and TCP hold them back at the sender. Streams are not concerned; they read one message after another.
+ * windows and TCP hold them back at the sender. Who calls is checked before: a refusal needs no seat. Streams are not concerned;
+ * they read one message after another.
  *
  *   G1  At most `most` calls are inside, except for those that take longer than `holdMs`: a caller that drips its body must not
  *       keep the others out.

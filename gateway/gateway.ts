@@ -13,6 +13,7 @@ import { watchTenants } from '../lib/tenants.js';
 import { resetWhenAnswered } from './answered-early.js';
 import { createBatchStatus } from './batch-status.js';
 import { createCallGate } from './call-gate.js';
+import { passInTime } from './call-timeout.js';
 import { followHints } from './committed-hints.js';
 import { createCors } from './cors.js';
 import { headerFault } from './header-limits.js';
@@ -144,6 +145,15 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     ? createHotHandler({ ingest, tenants, keys, publish, metrics, facts, gate, cors: cors.headers })
     : undefined;
 
+  const isKnown = (authorization: string | undefined): boolean => {
+    try {
+      tenants.lookup(authorization);
+      return true;
+    } catch {
+      return false;
+    }
+  };
+
   const server = await listen({
     host: config.host,
     port: config.port,
@@ -159,9 +169,9 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
         return answerError(response, fault);
       }
       if (!isSingleBatch(request.url ?? '')) return handle(request, response, connection);
-      const call = { enter: () => handle(request, response, connection) };
-      response.once('close', () => gate.leave(call));
-      gate.pass(call);
+      // Who is not known takes no seat: the refusal reads nothing.
+      if (!isKnown(request.headers.authorization)) return handle(request, response, connection);
+      passInTime(gate, request, response, () => handle(request, response, connection));
     },
     onStream: (stream, headers, connection, rawHeaders) => {
       const fault = headerFault(rawHeaders);

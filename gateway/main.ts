@@ -7,6 +7,7 @@
  *   cors.ts           browsers
  *   header-limits.ts  how many headers a request may have; expect-continue.ts when its body is asked for
  *   rpc-adapter.ts    node requests ↔ the RPC library: media-types.ts spellings, grpc-web-text.ts base64, envelope-flags.ts
+ *   call-timeout.ts   how long callers wait, and what they hear when their request is not whole by then
  *   call-gate.ts      how many single calls are read at once; held-bytes.ts memory for small pieces that wait
  *   hot/              binary Publish and PublishStream over HTTP/2, below the library: map in hot/handler.ts
  *   answered-early.ts answers before the end of their request; reset-stream.ts the one safe way to reset a stream

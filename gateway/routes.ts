@@ -22,6 +22,7 @@ import { contractRevision } from '../lib/contract/index.js';
 import { SluiceError } from '../lib/errors.js';
 import type { TenantDirectory } from '../lib/tenants.js';
 import type { AskBatchStatus } from './batch-status.js';
+import { answeredAtDeadline } from './call-timeout.js';
 import { connectionKey } from './connection.js';
 import type { Ingest } from './ingest.js';
 import { besideLibrary, nextMessage, placeholderSchema } from './json-messages.js';
@@ -197,8 +198,12 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
     };
   const overJson = (handler: RpcRoute): RpcRoute => besideLibrary(handler, json.readMaxBytes);
   const routes = new Map<string, RpcRoute>();
-  const add = ({ parent, name }: { parent: { typeName: string }; name: string }, handler: RpcRoute): void =>
-    void routes.set(`/${parent.typeName}/${name}`, handler);
+  const onLate = (): void => metrics.failed('deadline');
+  const add = ({ parent, name }: { parent: { typeName: string }; name: string }, handler: RpcRoute): void => {
+    // PublishStream answers what it has read before it ends at its deadline.
+    const served = name === IngestService.method.publishStream.name ? handler : answeredAtDeadline(handler, onLate);
+    routes.set(`/${parent.typeName}/${name}`, served);
+  };
   const { method } = IngestService;
   add(
     method.publish,

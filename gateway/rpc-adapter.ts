@@ -1,12 +1,13 @@
 /**
  * From a node request to the RPC library's handler and back. In place of connect-node's own adapter, because that one
- * writes to the console, throws on a request without an authority, and lets a far-away deadline wrap around.
+ * writes to the console, throws on a request without an authority, and lets a far-away deadline wrap around (call-timeout.ts).
  */
 import { Code, ConnectError, createContextValues } from '@connectrpc/connect';
 import type { UniversalServerRequest, UniversalServerResponse } from '@connectrpc/connect/protocol';
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from '@connectrpc/connect-node';
 import { SluiceError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
+import { roundTimeout } from './call-timeout.js';
 import { type Connection, connectionKey } from './connection.js';
 import { checkFlags, knownFlags } from './envelope-flags.js';
 import { inviteBody } from './expect-continue.js';
@@ -30,8 +31,8 @@ export function createRpcAdapter(
     const handler = routes.get(query < 0 ? url : url.slice(0, query));
     if (handler === undefined) return fallback(request, response, connection);
     const run = async (): Promise<void> => {
-      dropEndlessTimeout(request);
       normalizeNames(request.headers);
+      roundTimeout(request.headers);
       const values = createContextValues().set(connectionKey, connection);
       const universal = universalRequestFromNodeRequest(request, response as never, undefined, values);
       const answer = await serve(handler, withBody(universal, response));
@@ -112,19 +113,4 @@ function bareRefusal(status: number, method: string, contentType: string): Sluic
 
 async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   yield bytes;
-}
-
-/** What setTimeout can do, ms; anything later would fire at once. */
-const farthest = 2 ** 31 - 1;
-const grpcUnits: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1, u: 1e-3, n: 1e-6 };
-
-/** A deadline more than 24 days away is none. */
-function dropEndlessTimeout(request: NodeRequest): void {
-  const { headers } = request;
-  const grpc = headers['grpc-timeout'];
-  if (typeof grpc === 'string' && Number(grpc.slice(0, -1)) * (grpcUnits[grpc.slice(-1)] ?? 0) > farthest) {
-    delete headers['grpc-timeout'];
-  }
-  const connect = headers['connect-timeout-ms'];
-  if (typeof connect === 'string' && Number(connect) > farthest) delete headers['connect-timeout-ms'];
 }

@@ -1,7 +1,7 @@
 /**
  * The hot path of the RPCs: binary `Publish` and `PublishStream` over HTTP/2, served on node's bare streams below the RPC
  * library, in gRPC, gRPC-Web and Connect. Everything else, and every request that is in the least unusual (another codec,
- * compression, a query, a timeout in nanoseconds, an authority that is none), is left to the library, whose answers are the
+ * compression, a query, an authority that is none), is left to the library, whose answers are the
  * measure: compare.it.test.ts sends the same to both and compares all of it. The setting `hotPath` turns this off.
  *
  *   handler.ts          which requests are taken, and what is known of their callers
@@ -18,7 +18,9 @@ import { contractRevision } from '../../lib/contract/index.js';
 import type { Caller, TenantDirectory } from '../../lib/tenants.js';
 import { resetWhenAnswered } from '../answered-early.js';
 import type { CallGate } from '../call-gate.js';
+import { farthestTimeout } from '../call-timeout.js';
 import type { Connection } from '../connection.js';
+import { createDeadlines } from '../deadlines.js';
 import type { Ingest } from '../ingest.js';
 import type { KeyWatch } from '../key-watch.js';
 import type { GatewayMetrics } from '../metrics.js';
@@ -28,15 +30,7 @@ import { maxRequestBytes } from '../routes.js';
 import { classify } from '../rpc-errors.js';
 import type { ServedStream } from '../server.js';
 import { createMessageBuffers } from './message-buffers.js';
-import {
-  type AnswerOptions,
-  begin,
-  end,
-  type Protocol,
-  streamProtocols,
-  timeoutOf,
-  unaryProtocols,
-} from './protocols.js';
+import { type AnswerOptions, begin, end, type Protocol, streamProtocols, unaryProtocols } from './protocols.js';
 import { encodeLimits, serveStream } from './stream.js';
 import { UnaryCall, type UnaryOptions } from './unary.js';
 
@@ -61,11 +55,11 @@ export type HotHandler = (
 
 const publishPath = '/sluice.ingest.v1.IngestService/Publish';
 const publishStreamPath = '/sluice.ingest.v1.IngestService/PublishStream';
-/** What setTimeout can do, ms. */
-const farthest = 2 ** 31 - 1;
 /** Buffers for messages that came in parts, kept for the next ones. */
 const mostBufferBytes = 8 * 1024 ** 2;
 const mostAuthorities = 1_000;
+/** An unfinished call is answered so much after its deadline. */
+const deadlineTickMs = 20;
 
 export function createHotHandler(options: HotOptions): HotHandler {
   const { ingest, tenants, keys, publish, metrics, gate } = options;
@@ -73,6 +67,15 @@ export function createHotHandler(options: HotOptions): HotHandler {
   const maxMessageBytes = maxRequestBytes(maxBatchBytes);
   const limits = encodeLimits(create(LimitsSchema, { ...ingest.limits, contract: contractRevision }));
   const buffers = createMessageBuffers(mostBufferBytes);
+  const deadlines = createDeadlines<UnaryCall>({
+    tickMs: deadlineTickMs,
+    now: Date.now,
+    schedule: (callback, ms) => {
+      const timer = setTimeout(callback, ms).unref();
+      return () => clearTimeout(timer);
+    },
+    expired: (call) => call.late(),
+  });
   const authorities = new Set<string>();
 
   /** The library makes a URL of it, and fails on one that is none. */
@@ -108,6 +111,7 @@ export function createHotHandler(options: HotOptions): HotHandler {
       callOf(headers, lookup(headers), connection, deadlineAt, publishPath.slice(1)),
     publish,
     gate,
+    deadlines,
     maxMessageBytes,
     buffers,
     onRefused: metrics.failed,
@@ -164,8 +168,8 @@ export function createHotHandler(options: HotOptions): HotHandler {
     let timeout: number | undefined;
     const wait = headers[protocol.timeout];
     if (wait !== undefined) {
-      timeout = typeof wait === 'string' ? timeoutOf(protocol, wait) : undefined;
-      if (timeout === undefined || timeout < 1 || timeout > farthest) return undefined;
+      timeout = typeof wait === 'string' ? protocol.timeoutOf(wait) : undefined;
+      if (timeout === undefined || (timeout === 0 && !single) || timeout > farthestTimeout) return undefined;
     }
     const accepted = protocol.acceptEncoding === undefined ? undefined : headers[protocol.acceptEncoding];
     const { origin } = headers;
@@ -178,7 +182,7 @@ export function createHotHandler(options: HotOptions): HotHandler {
     stream.on('error', ignore);
     if (!single) return { closed: streaming(stream, headers, connection, protocol, timeout, answer) };
     const call = new UnaryCall(stream, headers, connection, protocol, timeout, answer, unary);
-    gate.pass(call);
+    call.arrive();
     return call;
   };
 }

@@ -13,6 +13,7 @@ import {
 } from '@connectrpc/connect/protocol-connect';
 import { setTrailerStatus } from '@connectrpc/connect/protocol-grpc';
 import { trailerFlag, trailerSerialize } from '@connectrpc/connect/protocol-grpc-web';
+import { connectTimeout, grpcTimeout } from '../call-timeout.js';
 import { authenticate } from '../rpc-errors.js';
 import { envelope } from './answers.js';
 
@@ -32,14 +33,13 @@ export interface Protocol {
   readonly encoding: string;
   readonly acceptEncoding: string | undefined;
   readonly timeout: string;
-  readonly timeoutPattern: RegExp;
+  readonly timeoutOf: (text: string) => number | undefined;
   /** The end of an answer comes as HTTP trailers. */
   readonly trailers: boolean;
   /** The last bytes of the body. */
   readonly last: (error: ConnectError | undefined) => Buffer | undefined;
 }
 
-const grpcTimeout = /^\d{1,8}[HMSm]$/;
 const endStream = createEndStreamSerialization(jsonOptions);
 const wellEnded = {
   web: envelope(trailerFlag, Buffer.from('grpc-status: 0\r\n')),
@@ -54,7 +54,7 @@ const grpc: Protocol = {
   encoding: 'grpc-encoding',
   acceptEncoding: 'grpc-accept-encoding',
   timeout: 'grpc-timeout',
-  timeoutPattern: grpcTimeout,
+  timeoutOf: grpcTimeout,
   trailers: true,
   last: () => undefined,
 };
@@ -79,7 +79,7 @@ const connectStream: Protocol = {
   encoding: 'connect-content-encoding',
   acceptEncoding: 'connect-accept-encoding',
   timeout: 'connect-timeout-ms',
-  timeoutPattern: /^\d{1,10}$/,
+  timeoutOf: connectTimeout,
   trailers: false,
   last: (error) =>
     error === undefined
@@ -110,14 +110,6 @@ export const unaryProtocols: ByContentType = Object.assign(Object.create(null), 
 export const streamProtocols: ByContentType = Object.assign(Object.create(null), both, {
   'application/connect+proto': connectStream,
 });
-
-const milliseconds: Readonly<Record<string, number>> = { H: 3_600_000, M: 60_000, S: 1_000, m: 1 };
-
-/** ms; undefined when it is not of the usual form. */
-export function timeoutOf({ timeoutPattern }: Protocol, header: string): number | undefined {
-  if (!timeoutPattern.test(header)) return undefined;
-  return Number.parseInt(header, 10) * (milliseconds[header.slice(-1)] ?? 1);
-}
 
 const wellTrailers: OutgoingHttpHeaders = { 'grpc-status': '0' };
 

@@ -9,7 +9,9 @@ import { Code, ConnectError } from '@connectrpc/connect';
 import type { ErrorName } from '../../lib/errors.js';
 import { resetWhenAnswered } from '../answered-early.js';
 import type { CallGate, GatedCall } from '../call-gate.js';
+import { requestLate } from '../call-timeout.js';
 import type { Connection } from '../connection.js';
+import type { Deadlines } from '../deadlines.js';
 import type { IngestResult } from '../ingest.js';
 import type { BatchCall, PublishBatch } from '../publish-batch.js';
 import { classify } from '../rpc-errors.js';
@@ -28,6 +30,8 @@ export interface UnaryOptions {
   readonly call: (headers: IncomingHttpHeaders, connection: Connection, deadlineAt: number | undefined) => BatchCall;
   readonly publish: PublishBatch;
   readonly gate: CallGate;
+  /** Of calls whose request is not whole. */
+  readonly deadlines: Deadlines<UnaryCall>;
   readonly maxMessageBytes: number;
   readonly buffers: MessageBuffers;
   /** An error that did not come from `publish` was answered. */
@@ -55,8 +59,10 @@ export class UnaryCall implements GatedCall {
   #chunks: Buffer[] | undefined;
   #size = 0;
   #deadlineAt: number | undefined;
+  /** In `deadlines`, until the request is whole. */
+  #deadlineBucket: number | undefined;
 
-  /** @param timeout ms from when it is read */
+  /** @param timeout ms from `arrive` on */
   constructor(
     private readonly stream: ServerHttp2Stream,
     private readonly headers: IncomingHttpHeaders,
@@ -67,9 +73,9 @@ export class UnaryCall implements GatedCall {
     private readonly options: UnaryOptions,
   ) {}
 
-  enter(): void {
-    const { stream, headers, options } = this;
-    if (this.timeout !== undefined) this.#deadlineAt = Date.now() + this.timeout;
+  /** Who calls is asked before the call takes a seat or waits for one. */
+  arrive(): void {
+    const { headers, options, timeout } = this;
     try {
       options.authorize(headers);
       const length = headers['content-length'];
@@ -80,9 +86,24 @@ export class UnaryCall implements GatedCall {
       this.#fail(reason, true);
       return;
     }
+    if (timeout === 0) {
+      this.late();
+      return;
+    }
+    if (timeout !== undefined) {
+      this.#deadlineAt = Date.now() + timeout;
+      this.#deadlineBucket = options.deadlines.add(this, this.#deadlineAt);
+    }
+    options.gate.pass(this);
+  }
+
+  enter(): void {
+    const { stream } = this;
     (stream as CallStream)[callKey] = this;
     stream.on('data', onData);
     stream.on('end', onEnd);
+    // An empty request ends while the call waits, and nobody hears it.
+    if (stream.readableEnded) this.end();
   }
 
   data(chunk: Buffer): void {
@@ -163,15 +184,33 @@ export class UnaryCall implements GatedCall {
       return;
     }
     this.#done = true;
+    this.#forgetDeadline();
     this.options.publish(call, this.#message as BatchMessage).then(
       (result) => this.#succeed(result),
       (reason: unknown) => this.#fail(reason, false),
     );
   }
 
+  /** Its deadline has passed. */
+  late(): void {
+    this.#deadlineBucket = undefined;
+    if (!this.#done) this.#fail(requestLate(), true, false);
+  }
+
+  #leave(): void {
+    this.options.gate.leave(this);
+    this.#forgetDeadline();
+  }
+
+  #forgetDeadline(): void {
+    if (this.#deadlineBucket === undefined) return;
+    this.options.deadlines.remove(this, this.#deadlineBucket);
+    this.#deadlineBucket = undefined;
+  }
+
   /** The stream is over; before its request was whole when nothing has been answered. */
   closed(): void {
-    this.options.gate.leave(this);
+    this.#leave();
     if (this.#done) return;
     this.#done = true;
     this.#release();
@@ -186,6 +225,7 @@ export class UnaryCall implements GatedCall {
 
   #succeed(result: IngestResult): void {
     this.#release();
+    this.#leave();
     const { stream, protocol, answer } = this;
     if (stream.destroyed || stream.closed) return;
     const body = encodeResponse(result, protocol.enveloped);
@@ -197,9 +237,11 @@ export class UnaryCall implements GatedCall {
     }
   }
 
-  #fail(reason: unknown, whileReading: boolean): void {
+  /** @param ours see `refuseUnary`; the library itself writes the error of a passed deadline */
+  #fail(reason: unknown, whileReading: boolean, ours = whileReading): void {
     this.#done = true;
     this.#release();
+    this.#leave();
     const { stream, protocol, answer, options } = this;
     const { rpc, row } = classify(reason);
     if (whileReading && row !== undefined) options.onRefused(row.code);
@@ -209,7 +251,7 @@ export class UnaryCall implements GatedCall {
       begin(stream, protocol, answer);
       end(stream, protocol, undefined, rpc);
     } else {
-      refuseUnary(stream, answer, rpc, whileReading);
+      refuseUnary(stream, answer, rpc, ours);
     }
   }
 }

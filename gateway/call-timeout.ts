@@ -1,0 +1,144 @@
+/**
+ * How long a caller waits for its answer (`grpc-timeout`, `connect-timeout-ms`), read in one way for both paths, and the answer to
+ * a request that is not whole by then. Batches that are whole have their deadline in the core (deadlines.ts).
+ *
+ * Whole milliseconds, rounded up: a call never ends here before it ends at its caller.
+ */
+import type { IncomingHttpHeaders } from 'node:http';
+import type { ConnectError } from '@connectrpc/connect';
+import type { UniversalHandlerFn } from '@connectrpc/connect/protocol';
+import { SluiceError } from '../lib/errors.js';
+import type { CallGate } from './call-gate.js';
+import type { RpcRoute } from './routes.js';
+import { toConnectError } from './rpc-errors.js';
+import type { NodeRequest, NodeResponse } from './server.js';
+
+/** What setTimeout can do, ms. A deadline further away than these 24 days is none. */
+export const farthestTimeout = 2 ** 31 - 1;
+
+const grpcForm = /^\d{1,8}[HMSmun]$/;
+const connectForm = /^\d{1,10}$/;
+/** Units of a timeout in a second, or seconds in a unit: whole numbers, so that nothing is lost by rounding. */
+const perSecond: Readonly<Record<string, number>> = { m: 1e3, u: 1e6, n: 1e9 };
+const seconds: Readonly<Record<string, number>> = { H: 3_600, M: 60, S: 1 };
+
+/** Of `grpc-timeout`, ms. Undefined: it is none. */
+export function grpcTimeout(text: string): number | undefined {
+  if (!grpcForm.test(text)) return undefined;
+  const count = Number.parseInt(text, 10);
+  const unit = text.slice(-1);
+  const fraction = perSecond[unit];
+  return fraction === undefined ? count * (seconds[unit] as number) * 1_000 : Math.ceil(count / (fraction / 1_000));
+}
+
+/** Of `connect-timeout-ms`, ms. Undefined: it is none. */
+export function connectTimeout(text: string): number | undefined {
+  return connectForm.test(text) ? Number.parseInt(text, 10) : undefined;
+}
+
+const isGrpc = (contentType: string | null | undefined): boolean => /^application\/grpc/i.test(contentType ?? '');
+
+/** Of a request of any protocol, ms. Undefined: it has none, none that counts, or one that its protocol's handler refuses. */
+export function timeoutOf(header: (name: string) => string | null | undefined): number | undefined {
+  const grpc = isGrpc(header('content-type'));
+  const text = header(grpc ? 'grpc-timeout' : 'connect-timeout-ms') ?? '';
+  const timeout = grpc ? grpcTimeout(text) : connectTimeout(text);
+  return timeout === undefined || timeout > farthestTimeout ? undefined : timeout;
+}
+
+/** The RPC library reads the header, rounds in its own way, and takes a far-away deadline for a near one. */
+export function roundTimeout(headers: IncomingHttpHeaders, waitedMs = 0): void {
+  const grpc = isGrpc(headers['content-type']);
+  const name = grpc ? 'grpc-timeout' : 'connect-timeout-ms';
+  const text = headers[name];
+  if (typeof text !== 'string') return;
+  const timeout = grpc ? grpcTimeout(text) : connectTimeout(text);
+  if (timeout === undefined) return;
+  const left = Math.max(0, Math.ceil(timeout - waitedMs));
+  if (timeout > farthestTimeout) delete headers[name];
+  else if (!grpc) headers[name] = String(left);
+  // Eight digits are all that the header has room for.
+  else if (left < 1e8) headers[name] = `${left}m`;
+  else headers[name] = `${Math.ceil(left / 1_000)}S`;
+}
+
+/** What a call whose request is not whole at its deadline is answered with. */
+export const requestLate = (): SluiceError =>
+  new SluiceError('deadline', 'The deadline passed before the request was whole.', { retryAfterMs: 0 });
+
+/**
+ * A handler whose request ends with an error at the caller's deadline, so that it answers in its own protocol.
+ * @param onLate a deadline has passed
+ */
+export function answeredAtDeadline(handler: RpcRoute, onLate: () => void): RpcRoute {
+  const served: UniversalHandlerFn = (request) => {
+    const timeout = timeoutOf((name) => request.header.get(name));
+    const { body } = request;
+    if (timeout === undefined || !isBytes(body)) return handler(request);
+    return handler({ ...request, body: endedAt(body, timeout, onLate) });
+  };
+  return Object.assign(served, { allowedMethods: handler.allowedMethods });
+}
+
+const isBytes = (body: unknown): body is AsyncIterable<Uint8Array> =>
+  typeof body === 'object' && body !== null && Symbol.asyncIterator in body;
+
+async function* endedAt(
+  body: AsyncIterable<Uint8Array>,
+  timeout: number,
+  onLate: () => void,
+): AsyncGenerator<Uint8Array> {
+  const late = (): ConnectError => {
+    onLate();
+    return toConnectError(requestLate());
+  };
+  if (timeout === 0) throw late();
+  const chunks = body[Symbol.asyncIterator]();
+  let timer: NodeJS.Timeout | undefined;
+  const passed = new Promise<'late'>((resolve) => {
+    timer = setTimeout(resolve, timeout, 'late');
+  });
+  try {
+    for (;;) {
+      const next = await Promise.race([chunks.next(), passed]);
+      if (next === 'late') throw late();
+      if (next.done === true) return;
+      yield next.value;
+    }
+  } finally {
+    clearTimeout(timer);
+    // Not awaited: it settles when the request's stream ends.
+    chunks.return?.()?.catch(() => {});
+  }
+}
+
+/**
+ * Lets a request through the gate, and at its deadline in any case, for its answer. The time that it has waited is taken off.
+ * @param handle is called once, or not at all when the caller has gone away
+ */
+export function passInTime(gate: CallGate, request: NodeRequest, response: NodeResponse, handle: () => void): void {
+  const { headers } = request;
+  const timeout = timeoutOf((name) => headers[name] as string | undefined);
+  const arrivedAt = performance.now();
+  let timer: NodeJS.Timeout | undefined;
+  let entered = false;
+  const call = {
+    enter(): void {
+      if (entered) return;
+      entered = true;
+      clearTimeout(timer);
+      roundTimeout(headers, performance.now() - arrivedAt);
+      handle();
+    },
+  };
+  response.once('close', () => {
+    clearTimeout(timer);
+    gate.leave(call);
+  });
+  gate.pass(call);
+  if (entered || timeout === undefined) return;
+  timer = setTimeout(() => {
+    gate.leave(call);
+    call.enter();
+  }, timeout);
+}
