@@ -163,7 +163,7 @@ onBothPaths(
 onBothPaths(test, 'a stream that the gateway ends for good is signed by it, too', async (withGateway) => {
   await withGateway({}, async ({ url, headers }) => {
     const bad: readonly (readonly [string, Buffer])[] = [
-      ['batch_malformed', Buffer.from([0, 0, 0, 0, 3, 255, 255, 255])],
+      ['request_malformed', Buffer.from([0, 0, 0, 0, 3, 255, 255, 255])],
       ['batch_too_large', Buffer.from([0, 127, 255, 255, 255, 0])],
     ];
     for (const [reason, bytes] of bad) {
