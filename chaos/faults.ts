@@ -1,8 +1,8 @@
 /**
  * The faults, by name. A fault names what it does and to whom: `kill:worker`, `stop:gateway`, `half-open:gateway-nats`,
- * `failpoint:loader.before-insert`. Those that end by themselves are here; who is killed when is the scheduler's business.
+ * `failpoint:loader.before-insert`, `freeze:loader.half-sent`. Those that end by themselves are here; who is killed when is the scheduler's business.
  */
-import { failpoints } from '../lib/failpoint.js';
+import { type Failpoint, failpoints } from '../lib/failpoint.js';
 import { integer, pick, type Random } from '../lib/testing/batches.js';
 import type { Poisoner } from './poison.js';
 import type { Prober } from './prober.js';
@@ -34,6 +34,9 @@ export interface Disturbance {
 
 export const killNames = (['client', 'gateway', 'worker', 'clickhouse', 'nats'] as const).map((role) => `kill:${role}`);
 export const failpointNames = Object.keys(failpoints).map((name) => `failpoint:${name}`);
+/** Failpoints at which workers are frozen, too, for longer than their lease: in the middle of what they say to the warehouse. */
+const frozenAt: readonly Failpoint[] = ['loader.half-sent', 'loader.half-read'];
+export const freezeNames = frozenAt.map((name) => `freeze:${name}`);
 
 const pause = (ms: number, stop: AbortSignal): Promise<void> =>
   new Promise((resolve) => {
@@ -216,7 +219,12 @@ export const disturbances: readonly Disturbance[] = [
 ];
 
 /** Every name, for help and for checking what was given. */
-export const faultNames: readonly string[] = [...killNames, ...failpointNames, ...disturbances.map(({ name }) => name)];
+export const faultNames: readonly string[] = [
+  ...killNames,
+  ...failpointNames,
+  ...freezeNames,
+  ...disturbances.map(({ name }) => name),
+];
 
 /** Whether a fault is among those chosen: by its name, or by what it begins with (`kill`, `stop`, `failpoint:loader`). */
 export const isChosen = (name: string, only: readonly string[]): boolean =>

@@ -6,7 +6,8 @@
 import { setMaxListeners } from 'node:events';
 import { type Failpoint, failpoints } from '../lib/failpoint.js';
 import { integer, pick, type Random } from '../lib/testing/batches.js';
-import { type Disturbance, disturbances, echo, isChosen, poisonAll, type Scene } from './faults.js';
+import { isFrozen } from '../lib/testing/freeze.js';
+import { type Disturbance, disturbances, echo, freezeNames, isChosen, poisonAll, type Scene } from './faults.js';
 import type { Recoveries } from './recovery.js';
 import type { Death, Role, Slot } from './slot.js';
 import type { Stack } from './stack.js';
@@ -57,6 +58,8 @@ const armedShare = 0.8;
 const clientShare = 0.25;
 /** A failpoint that is not passed within this time of being ready is given up, and the process is killed. */
 const armedMs = 20_000;
+/** How long a process that froze itself stands still: longer than a worker's lease of 3 s. */
+const frozenMs: readonly [number, number] = [3_500, 8_000];
 const disturbedEveryMs: readonly [number, number] = [1_000, 6_000];
 const mostDisturbances = 3;
 /**
@@ -93,6 +96,7 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
   /** Of the last fault. */
   let recovered: Promise<void> = Promise.resolve();
   const chosenFailpoints = Object.keys(failpoints).filter((name) => isChosen(`failpoint:${name}`, only));
+  const chosenFreezes = freezeNames.filter((name) => isChosen(name, only));
   const chosen = disturbances.filter(({ name, inCluster }) => isChosen(name, only) && (cluster || inCluster !== true));
   /** Started with it, whether or not it was passed. */
   const armed = new Map<string, number>();
@@ -133,6 +137,26 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
     while (!over.signal.aborted && !alone && kills() > clientShare * all() + 3) await sleep(100);
   }
 
+  /** Waits until a process has frozen itself, and lets it go on when another one has its shards. */
+  async function thaw(slot: Slot, name: string): Promise<void> {
+    const { pid } = slot;
+    const until = Date.now() + armedMs;
+    while (slot.pid === pid && Date.now() < until && !over.signal.aborted && !isFrozen(pid)) await sleep(50);
+    if (slot.pid !== pid) return;
+    if (isFrozen(pid)) {
+      slot.pause();
+      count(counts, `freeze:${name}`);
+      recovered = recoveries?.measure(`freeze:${name}`, slot.role, undefined) ?? recovered;
+      const since = Date.now();
+      await sleep(integer(random, frozenMs[0], frozenMs[1]));
+      if (slot.pid === pid) slot.resume();
+      say(`freeze:${name} ${slot.name}, ${Date.now() - since} ms`);
+      await sleep(between([1_000, 3_000]));
+    }
+    // It must not freeze when nobody thaws it any more.
+    if (over.signal.aborted && slot.pid === pid) slot.kill();
+  }
+
   /** Kills the processes of a slot, one after the other. */
   async function killer(slot: Slot, scene: Scene): Promise<void> {
     while (!over.signal.aborted) {
@@ -145,6 +169,7 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
           if (slot.pid === pid) slot.term();
         } else if (name === carrying && !busy.has(echo.target)) await disturb(scene, echo);
         else if (byPoison.has(name)) await disturb(scene, poisonAll);
+        if (failpoint?.endsWith(':freeze')) await thaw(slot, name);
         const until = Date.now() + armedMs;
         while (slot.pid === pid && Date.now() < until && !over.signal.aborted) await sleep(50);
       } else {
@@ -227,20 +252,24 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
 
   return {
     arm(role) {
-      const names = chosenFailpoints.filter((name) => roleOf(name) === role);
+      const names = [...chosenFailpoints.map((name) => `failpoint:${name}`), ...chosenFreezes].filter(
+        (name) => roleOf(name.slice(name.indexOf(':') + 1)) === role,
+      );
       if (over.signal.aborted || oneByOne || recoveries === undefined || names.length === 0) return undefined;
       // One that dies again before it has done anything would keep everything from recovering.
       if (recoveries.open >= 2 * mostOpen) return undefined;
       const mixed = isChosen(`kill:${role}`, only);
       if (mixed && random() >= armedShare) return undefined;
-      const tries = (name: string): number => (counts.get(`failpoint:${name}`) ?? 0) + (armed.get(name) ?? 0) / 2;
+      const tries = (name: string): number => (counts.get(name) ?? 0) + (armed.get(name) ?? 0) / 2;
       const least = Math.min(...names.map(tries));
       const name = pick(
         random,
         names.filter((one) => tries(one) <= least + 1),
       );
       count(armed, name);
-      return `${name}@${random() < 0.25 ? 1 : integer(random, 1, passings(name))}`;
+      const [kind, point] = name.split(':') as [string, string];
+      const times = random() < 0.25 ? 1 : integer(random, 1, passings(point));
+      return `${point}@${times}${kind === 'freeze' ? ':freeze' : ''}`;
     },
     died({ slot, how, failpoint, detail }) {
       if (how === 'ended') return;
@@ -263,7 +292,8 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
       for (const slot of [...scene.stack.slots, ...scene.clients]) {
         if (cluster && slot.role === 'nats') continue;
         const kills = isChosen(`kill:${slot.role}`, only);
-        if (kills || chosenFailpoints.some((name) => roleOf(name) === slot.role)) background(killer(slot, scene));
+        const armable = [...chosenFailpoints, ...chosenFreezes.map((name) => name.slice('freeze:'.length))];
+        if (kills || armable.some((name) => roleOf(name) === slot.role)) background(killer(slot, scene));
       }
       if (cluster && isChosen('kill:nats', only)) background(nodeKiller(scene.stack));
       if (chosen.length > 0) background(disturber(scene));

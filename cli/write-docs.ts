@@ -83,6 +83,7 @@ ${parts.join('\n\n')}
 ## Failpoints
 
 For \`--failpoint\`: places at which a process can be made to end as if the power had gone (\`npm run chaos\` goes through all of them).
+\`name@n\` takes the n-th passing; \`name@n:freeze\` stops the process there with SIGSTOP, like a paused machine, until SIGCONT.
 Those of \`sluice gateway\` begin with \`gateway.\`, those of \`sluice worker\` with \`loader.\`.
 
 ${table(

@@ -1,4 +1,4 @@
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -25,6 +25,31 @@ test('an armed failpoint kills the process at its n-th passing, and no other doe
   assert.equal(passes('gateway.after-ack@3'), { signal: 'SIGKILL', output: '12' });
   assert.equal(passes('gateway.draining'), { signal: 'SIGKILL', output: '1' });
   assert.equal(passes('gateway.before-publish'), { signal: null, output: '1234' });
+});
+
+test('a failpoint that freezes stops the process there, and SIGCONT lets it go on', async () => {
+  const program =
+    "const { armFailpoint, failpoint } = await import('./lib/failpoint.ts'); armFailpoint('gateway.draining@2:freeze', 'gateway'); " +
+    "for (let i = 1; i <= 4; i++) { failpoint('gateway.draining'); process.stdout.write(String(i)); }";
+  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', program], {
+    cwd: root,
+    env: testEnvironment(),
+  });
+  let output = '';
+  child.stdout.on('data', (chunk: Buffer) => {
+    output += chunk.toString();
+  });
+  const exited = new Promise((resolve) => child.once('exit', (code) => resolve(code)));
+  try {
+    while (output !== '1') await new Promise((resolve) => setTimeout(resolve, 20));
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    assert.is(output, '1');
+    child.kill('SIGCONT');
+    assert.is(await exited, 0);
+    assert.is(output, '1234');
+  } finally {
+    child.kill('SIGKILL');
+  }
 });
 
 test('without the option nothing happens; an unknown name, or one of another process, is refused with the names', () => {

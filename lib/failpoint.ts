@@ -1,6 +1,7 @@
 /**
  * Named places in the code at which a test can make a process kill itself, as if the power had gone: `--failpoint name@n` ends it
- * with SIGKILL at the n-th passing. `npm run chaos` goes through all of them. Without the option a passing is one look at a boolean.
+ * with SIGKILL at the n-th passing. `name@n:freeze` stops it with SIGSTOP instead, like a machine that is paused; SIGCONT lets it go on.
+ * `npm run chaos` goes through all of them. Without the option a passing is one look at a boolean.
  */
 import { UsageError } from './errors.js';
 
@@ -20,6 +21,8 @@ export const failpoints = {
   'loader.after-dead-letter': 'The dead letters have them; the block without them is not stored.',
   'loader.after-carry': 'A block without rows was told as committed, and is not written (L5).',
   'loader.before-insert': 'The INSERT of a block is about to be sent.',
+  'loader.half-sent': 'Half of the bytes of a block are on their way to the warehouse.',
+  'loader.half-read': 'The answer to a question to the warehouse has begun, and is not read.',
   'loader.after-insert': 'The warehouse has answered the INSERT; nothing was read back.',
   'loader.after-read-back': 'The worker knows that the block is there, and nobody was told.',
   'loader.after-settled': 'The block was told as committed.',
@@ -32,31 +35,36 @@ export type Failpoint = keyof typeof failpoints;
 let armed = false;
 let target: string | undefined;
 let left = 0;
+let signal: 'SIGKILL' | 'SIGSTOP' = 'SIGKILL';
 
-/** A place at which a test may end the process. Costs one comparison when none is armed. */
+/** A place at which a test may end or freeze the process. Costs one comparison when none is armed. */
 export function failpoint(name: Failpoint): void {
-  if (armed && name === target && --left === 0) process.kill(process.pid, 'SIGKILL');
+  if (armed && name === target && --left === 0) process.kill(process.pid, signal);
 }
 
-const pattern = /^([a-z]+)\.([a-z-]+)(?:@([1-9]\d{0,8}))?$/;
+/** Whether this process has that failpoint and has not passed it: some places take a detour to be passed at the right moment. */
+export const isArmed = (name: Failpoint): boolean => armed && name === target && left > 0;
+
+const pattern = /^([a-z]+)\.([a-z-]+)(?:@([1-9]\d{0,8}))?(:freeze)?$/;
 
 /**
  * Arms a failpoint of this process.
- * @param spec `name` or `name@n` (the n-th passing, from 1); empty: none
+ * @param spec `name` or `name@n` (the n-th passing, from 1), with `:freeze` to stop instead of ending; empty: none
  * @param role whose process this is: the part of the name before the dot
  * @throws UsageError that lists the role's failpoints
  */
 export function armFailpoint(spec: string, role: 'gateway' | 'loader'): void {
   if (spec === '') return;
   const names = Object.keys(failpoints).filter((name) => name.startsWith(`${role}.`));
-  const [, of, point, times] = pattern.exec(spec) ?? [];
+  const [, of, point, times, freeze] = pattern.exec(spec) ?? [];
   const name = `${of}.${point}`;
   if (!names.includes(name)) {
     throw new UsageError(
-      `--failpoint: "${spec}" is none of this process; give one of ${names.join(', ')}, with @n for its n-th passing.`,
+      `--failpoint: "${spec}" is none of this process; give one of ${names.join(', ')}, with @n for its n-th passing, and :freeze to stop there instead of ending.`,
     );
   }
   target = name;
   left = Number(times ?? 1);
+  signal = freeze === undefined ? 'SIGKILL' : 'SIGSTOP';
   armed = true;
 }

@@ -2,6 +2,7 @@
  * The whole way from the log into the real engine, with worker processes that are killed, frozen and stopped, and an engine
  * that is killed: what was published is stored, each event once.
  */
+import { connect, type Socket } from 'node:net';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { type JetStreamClient, jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { Kvm } from '@nats-io/kv';
@@ -10,14 +11,15 @@ import * as assert from 'uvu/assert';
 import { EventBatchSchema, EventType } from '#gen/sluice/event/v1/event_pb.js';
 import { clickhouseClientOptions, resolveOptions } from '../lib/config/index.js';
 import { silentLog } from '../lib/log.js';
-import { ensureShards } from '../lib/log-streams.js';
+import { ensureShards, generationOf } from '../lib/log-streams.js';
 import { shardStream, workersBucket } from '../lib/subjects.js';
 import { seededRandom } from '../lib/testing/batches.js';
 import { type TestClickHouse, withClickHouse } from '../lib/testing/clickhouse.js';
-import { freeze } from '../lib/testing/freeze.js';
+import { freeze, isFrozen } from '../lib/testing/freeze.js';
 import { type TestNats, withNats } from '../lib/testing/nats.js';
 import { eventsTable } from './connect.js';
 import { eraseUser } from './erase.js';
+import { blockName } from './schema/index.js';
 import { publishStored, storedPayload } from './testing/payloads.js';
 import { startWorkerProcess, type WorkerProcess } from './testing/worker-process.js';
 import { connectWarehouse, type Warehouse } from './warehouse.js';
@@ -177,6 +179,60 @@ test('a worker that was frozen and thawed finds its shards loaded by another, an
     frozen.child.kill('SIGCONT');
     sent += await scene.publish(40, 100);
     await assertExact(scene, sent);
+  });
+});
+
+for (const [point, what] of [
+  ['half-sent', 'while it sends a block'],
+  ['half-read', 'while it reads an answer'],
+] as const) {
+  test(`a worker that freezes ${what} holds up no shard: another one loads it within 6 s`, async () => {
+    await withScene(async (scene) => {
+      const settings = { blockRows: 2_000 };
+      const frozen = await scene.worker({ ...settings, failpoint: `loader.${point}@12:freeze` });
+      await scene.worker(settings);
+      let sent = 0;
+      while (!isFrozen(frozen.child.pid)) {
+        sent += await scene.publish(16, 100);
+        await pause(100);
+      }
+      const since = Date.now();
+      sent += await scene.publish(40, 100);
+      await until('the other has loaded all', async () => (await scene.counts()).rows >= sent);
+      assert.ok(Date.now() - since < 6_000, `${Date.now() - since} ms`);
+      frozen.child.kill('SIGCONT');
+      sent += await scene.publish(16, 100);
+      await assertExact(scene, sent);
+    });
+  });
+}
+
+test("whoever holds the next block's name with a half-sent body holds up no shard", async () => {
+  await withScene(async (scene) => {
+    const jsm = await jetstreamManager(scene.nats.nc);
+    const port = Number(new URL(scene.clickhouse.url).port);
+    const held: Socket[] = [];
+    try {
+      for (let shard = 0; shard < shards; shard++) {
+        const stream = generationOf(await jsm.streams.info(shardStream(shard)));
+        const parameters = new URLSearchParams({
+          query: "INSERT INTO t SELECT a FROM input('a Int64') FORMAT CSV",
+          query_id: blockName({ stream, shard, block: 1n }),
+        });
+        const socket = connect(port, '127.0.0.1');
+        socket.on('error', () => undefined);
+        socket.write(`POST /?${parameters} HTTP/1.1\r\nhost: x\r\ncontent-length: 99999\r\n\r\n0123456789`);
+        held.push(socket);
+      }
+      await scene.worker();
+      const since = Date.now();
+      const sent = await scene.publish(20, 100);
+      await until('all is loaded', async () => (await scene.counts()).rows >= sent);
+      assert.ok(Date.now() - since < 6_000, `${Date.now() - since} ms`);
+      await assertExact(scene, sent);
+    } finally {
+      for (const socket of held) socket.destroy();
+    }
   });
 });
 

@@ -8,6 +8,7 @@ import type { Block } from './block.js';
 import { type Fingerprint, fingerprintFacts, fingerprintFrom, noEvents } from './fingerprint.js';
 import { keyOf } from './frames.js';
 import type { FoundBlock, InsertFailure, Place } from './loader.js';
+import type { TableMender } from './mend-table.js';
 import type { Identity, StoredCopies } from './retries.js';
 import {
   type BlockConstants,
@@ -18,6 +19,7 @@ import {
   tombstoneStatement,
   trialStatement,
 } from './schema/index.js';
+import type { StaleStatements } from './stale-statement.js';
 import { eventCounts, mostAsked, namesOf, ofBatches } from './stored-events.js';
 import { type Warehouse, WarehouseError } from './warehouse.js';
 
@@ -59,11 +61,25 @@ function* chunksOf(batches: readonly Identity[]): Generator<readonly Identity[]>
   for (let at = 0; at < batches.length; at += mostAsked) yield batches.slice(at, at + mostAsked);
 }
 
-export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
+/** What a worker does about errors besides trying again. */
+export interface SinkCare {
+  readonly stale: StaleStatements;
+  readonly mender: TableMender;
+}
+
+export function warehouseSink(warehouse: Warehouse, target: TableTarget, care?: SinkCare): Sink {
   const table = tableName(target);
+  const mended = async <T>(work: Promise<T>): Promise<T> => {
+    try {
+      return await work;
+    } catch (error) {
+      await care?.mender.mend(error);
+      throw error;
+    }
+  };
   // L4
   const ask = <T>(query: string, parameters: Record<string, unknown>): Promise<T[]> =>
-    warehouse.rows<T>(query, parameters, readingSettings(target));
+    mended(warehouse.rows<T>(query, parameters, readingSettings(target)));
 
   /** Knows its block: reads no part but that block's. */
   async function hiAtOf(shard: number, generation: string, block: number): Promise<number> {
@@ -73,6 +89,15 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
       { stream: generation, shard, block },
     );
     return Number(row?.at ?? 0);
+  }
+
+  async function send(block: Block, constants: BlockConstants, queryId: string): Promise<void> {
+    if (block.rows === 0) {
+      const { query, settings } = tombstoneStatement(target, constants);
+      await warehouse.command(query, { settings, queryId });
+      return;
+    }
+    await warehouse.insertBlock(insertStatement(target, constants, block.messages), queryId, byTenant(block.messages));
   }
 
   return {
@@ -127,13 +152,14 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget): Sink {
         dead: block.dead,
         hiAtMs: block.lastTimeMs,
       };
-      if (block.rows === 0) {
-        const { query, settings } = tombstoneStatement(target, constants);
-        await warehouse.command(query, { settings, queryId: blockName(constants) });
-        return;
+      const queryId = blockName(constants);
+      try {
+        await mended(send(block, constants, queryId));
+        care?.stale.over(shard);
+      } catch (error) {
+        if (error instanceof WarehouseError && error.kind === 'busy') await care?.stale.busy(shard, queryId);
+        throw error;
       }
-      const statement = insertStatement(target, constants, block.messages);
-      await warehouse.insertBlock(statement, blockName(constants), byTenant(block.messages));
     },
 
     async trial(messages) {

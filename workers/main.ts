@@ -9,7 +9,8 @@
  *   loader-pool.ts     the loaders of the shards that are this worker's
  *   loader.ts          the protocol of one shard, pure; L1–L8 are told there
  *   loader-shard.ts    the protocol bound to stream, warehouse, clock, metrics
- *   loader-sink.ts     what the protocol asks of the warehouse
+ *   loader-sink.ts     what the protocol asks of the warehouse; stale-statement.ts ends an INSERT that keeps a block's name,
+ *                      mend-table.ts brings the table up to the contract when a column was dropped
  *   block.ts           which messages make up a block; arrange.ts: in which order they are sent
  *   retries.ts         which batches were sent again, and which of their events are stored already (L5)
  *   fingerprint.ts     tells whether two copies of a batch hold the same events; stored-events.ts: single events in the warehouse
@@ -57,9 +58,12 @@ import { ledgerSink } from './ledger-sink.js';
 import { loaderPool } from './loader-pool.js';
 import { acceptKey, startShardLoader } from './loader-shard.js';
 import { warehouseSink } from './loader-sink.js';
+import { tableMender } from './mend-table.js';
 import { waitingMetric, workerMetrics } from './metrics.js';
+import { prepareTable } from './prepare-table.js';
 import { dropOldDays } from './retention.js';
 import { slabPool } from './slabs.js';
+import { checkReceiveTimeout, staleStatements } from './stale-statement.js';
 
 /** How long a drain may take: the block in flight, and the one that was gathered. */
 const drainMs = 8_000;
@@ -105,7 +109,11 @@ async function main(): Promise<void> {
     pool: () => warehouse.stats(),
     circuits: () => warehouse.circuits(),
   });
-  const sink = warehouseSink(warehouse, target);
+  const sink = warehouseSink(warehouse, target, {
+    stale: staleStatements(warehouse, { log }),
+    mender: tableMender({ prepare: () => prepareTable(warehouse, target, log), log }),
+  });
+  void checkReceiveTimeout(warehouse, log);
   const letters = deadLetters({ nc, maxBytes: config.deadLetterBytes });
 
   const pool = loaderPool(

@@ -5,6 +5,7 @@
 import { Readable } from 'node:stream';
 import { type ClickHouseClient, createClient } from '@clickhouse/client';
 import type { ClickHouseClientConfig } from '../lib/config/index.js';
+import { failpoint, isArmed } from '../lib/failpoint.js';
 import type { Log } from '../lib/log.js';
 import { type CircuitStats, createCircuit } from './circuit.js';
 import type { InsertStatement } from './schema/index.js';
@@ -60,8 +61,21 @@ export interface Warehouse {
   close(): Promise<void>;
 }
 
+/** What is sent has left this process by then, ms. */
+const sentAfterMs = 100;
+
+/** In two halves, with the failpoint in between. Copies the bytes: only for a process that has this failpoint. */
+async function* halves(parts: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
+  const bytes = Buffer.concat(parts);
+  yield bytes.subarray(0, bytes.length >> 1);
+  await new Promise((resolve) => setTimeout(resolve, sentAfterMs));
+  failpoint('loader.half-sent');
+  yield bytes.subarray(bytes.length >> 1);
+}
+
 /** The parts one after the other, many at a time. */
 function streamOf(parts: readonly Uint8Array[]): Readable {
+  if (isArmed('loader.half-sent')) return Readable.from(halves(parts), { objectMode: false });
   let next = 0;
   return new Readable({
     highWaterMark: pushBytes,
@@ -160,6 +174,7 @@ export function connectWarehouse(config: ClickHouseClientConfig, log: Log): Ware
         format: 'JSONEachRow',
         clickhouse_settings: { ...settings },
       });
+      failpoint('loader.half-read');
       return await result.json<T>();
     });
   const recovered = new Set<() => void>();

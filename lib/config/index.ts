@@ -40,7 +40,7 @@ export const commonOptions = {
 const failpointOption = {
   failpoint: option.string(
     '',
-    'For tests: the process kills itself at this named place, `name` or `name@n` for its n-th passing; the names are below.',
+    'For tests: the process kills itself at this named place, `name` or `name@n` for its n-th passing, or freezes with `name@n:freeze`; the names are below.',
   ),
 } satisfies OptionTable;
 

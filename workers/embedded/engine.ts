@@ -76,6 +76,8 @@ const engineArguments = [
   // An answer is held in memory before it is sent.
   '--max_result_bytes=268435456',
   '--max_memory_usage=4294967296',
+  // As http.ts does it: workers look here how long a server waits for a body that stands still.
+  '--http_receive_timeout=4',
 ];
 
 const inUse = (folder: string, by: string): UsageError =>

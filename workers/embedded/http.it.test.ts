@@ -113,6 +113,83 @@ test('statements, settings, parameters and data come through; errors are those t
   });
 });
 
+test('a client that freezes while it sends keeps no query_id from others, and its connection ends within seconds', async () => {
+  await withClickHouse(async ({ url }) => {
+    await post(url, { query: 'CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a' });
+    const port = Number(new URL(url).port);
+    /** Sends the head and ten bytes. Resolves with what came until the connection ended, and after how long. */
+    const half = (
+      parameters: Record<string, string>,
+      head = '',
+      sent: string | Uint8Array = '1\n2\n3\n4\n5\n',
+    ): Promise<{ text: string; ms: number }> =>
+      new Promise((resolve, reject) => {
+        const since = performance.now();
+        const socket = connect(port, '127.0.0.1');
+        socket.write(
+          `POST /?${new URLSearchParams(parameters)} HTTP/1.1\r\nhost: x\r\n${head}content-length: 1000\r\n\r\n`,
+        );
+        socket.write(sent);
+        let text = '';
+        socket.on('data', (chunk) => {
+          text += String(chunk);
+        });
+        socket.on('close', () => resolve({ text, ms: performance.now() - since }));
+        socket.on('error', reject);
+      });
+    const frozen = [
+      half({ query: insertCsv, query_id: 'block-1' }),
+      half({ query: insertCsv, query_id: 'block-2' }, 'content-encoding: gzip\r\n', gzipSync('1\n2\n').subarray(0, 10)),
+      half({ query_id: 'question-1' }),
+    ];
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    for (const id of ['block-1', 'block-2']) {
+      const other = await post(url, { query: insertCsv, query_id: id }, '7\n');
+      assert.is(other.status, 200, other.text);
+    }
+    assert.is((await post(url, { query_id: 'question-1' }, 'SELECT 1')).text, '1\n');
+    for (const { text, ms } of await Promise.all(frozen)) {
+      assert.match(text, /Code: 209.*Nothing of the body came/, text);
+      assert.ok(ms > 3_000 && ms < 8_000, `${ms} ms`);
+    }
+    // Nothing of what was sent by halves is stored.
+    assert.is((await post(url, {}, 'SELECT sum(a) FROM t')).text, '14\n');
+  });
+});
+
+test('a body that comes slowly is taken whole; an answer that nobody reads ends with its connection', async () => {
+  await withClickHouse(async ({ url }) => {
+    await post(url, { query: 'CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a' });
+    const port = Number(new URL(url).port);
+    const head = (parameters: Record<string, string>, length: number): string =>
+      `POST /?${new URLSearchParams(parameters)} HTTP/1.1\r\nhost: x\r\ncontent-length: ${length}\r\n\r\n`;
+    const slow = connect(port, '127.0.0.1');
+    let answer = '';
+    slow.on('data', (chunk) => {
+      answer += String(chunk);
+    });
+    slow.write(head({ query: insertCsv, query_id: 'slow' }, 8));
+    for (let i = 0; i < 4; i++) {
+      await new Promise((resolve) => setTimeout(resolve, 1_500));
+      slow.write(`${i}\n`);
+    }
+    while (!answer.includes('\r\n\r\n')) await new Promise((resolve) => setTimeout(resolve, 20));
+    assert.match(answer, /^HTTP\/1.1 200/);
+    slow.destroy();
+    // 64 MiB, of which a client that does not read lets a few pass.
+    const query = 'SELECT repeat(toString(number), 1000) FROM numbers(20000)';
+    const deaf = connect(port, '127.0.0.1');
+    deaf.pause();
+    const ended = once(deaf, 'close');
+    deaf.write(head({ query }, 0));
+    await once(deaf, 'readable');
+    await new Promise((resolve) => setTimeout(resolve, 7_000));
+    deaf.resume();
+    await ended;
+    assert.ok(deaf.bytesRead < 60 * 1024 ** 2, `${deaf.bytesRead} bytes`);
+  });
+});
+
 test('what is not for the server is refused, and does not end it', async () => {
   await withClickHouse(async ({ url }) => {
     const port = Number(new URL(url).port);

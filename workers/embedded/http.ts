@@ -24,6 +24,8 @@ export interface EmbeddedHttpOptions {
   readonly log: Log;
   /** Most bytes of a body, after decompression. */
   readonly maxBodyBytes: number;
+  /** A body of which nothing comes for so long, or an answer of which nothing is read, ends with its connection, ms. @default 4000 */
+  readonly standstillMs?: number;
 }
 
 const MiB = 1024 ** 2;
@@ -31,10 +33,17 @@ const MiB = 1024 ** 2;
 const maxUrlBytes = MiB;
 /** A body that is a statement. */
 const maxStatementBytes = 16 * MiB;
+/** Looks that must see nothing, before a body counts as one that stands still. */
+const roundsStill = 8;
+/** ClickHouse's number for that. */
+const stoodStill = 209;
 
 export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
-  const { engine, log } = options;
-  /** ClickHouse refuses a second running query of the same id; the loader relies on it. */
+  const { engine, log, standstillMs = 4_000 } = options;
+  /**
+   * ClickHouse refuses a second running query of the same id; the loader relies on it. An id is taken once the body is there: a client
+   * that freezes half-way keeps nobody from running the same statement.
+   */
   const runningIds = new Set<string>();
   let spooled = 0;
 
@@ -65,7 +74,30 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
       ),
     );
     request.on('aborted', () => bounded.destroy(new EngineError(210, 'The client went away. (NETWORK_ERROR)')));
+    endWhenStill(request, bounded);
     return source.pipe(bounded);
+  }
+
+  /** Counts rounds, not time: a server that was frozen itself first reads what has come meanwhile. */
+  function endWhenStill(request: IncomingMessage, body: Transform): void {
+    let rounds = 0;
+    request.on('data', () => {
+      rounds = 0;
+    });
+    const round = setInterval(() => {
+      // It waits for us: its disk is slow.
+      if (body.writableNeedDrain) rounds = 0;
+      else if (++rounds > roundsStill) {
+        body.destroy(
+          new EngineError(
+            stoodStill,
+            `Nothing of the body came for ${standstillMs} ms. It is not run. (SOCKET_TIMEOUT)`,
+          ),
+        );
+      }
+    }, standstillMs / roundsStill);
+    round.unref();
+    for (const over of ['close', 'end'] as const) body.once(over, () => clearInterval(round));
   }
 
   async function textOf(request: IncomingMessage): Promise<string> {
@@ -80,14 +112,16 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
     parameters: URLSearchParams,
   ): Promise<void> {
     const queryId = parameters.get('query_id') ?? '';
-    if (queryId !== '' && runningIds.has(queryId)) {
+    const refuseRunning = (): void => {
+      if (queryId === '' || !runningIds.has(queryId)) return;
       request.resume();
       throw new EngineError(
         216,
         `Query with id = ${queryId} is already running. (QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING)`,
       );
-    }
-    if (queryId !== '') runningIds.add(queryId);
+    };
+    refuseRunning();
+    let hasId = false;
     const spool = join(options.spoolFolder, `${process.pid}-${spooled++}.bin`);
     let hasSpool = false;
     try {
@@ -106,6 +140,9 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
       const written = /\bFORMAT\s+(\w+)\s*;?\s*$/i.exec(statement)?.[1];
       const format =
         written ?? parameters.get('default_format') ?? String(request.headers['x-clickhouse-format'] ?? 'TabSeparated');
+      refuseRunning();
+      hasId = queryId !== '';
+      if (hasId) runningIds.add(queryId);
       const result = await engine.run(withSettings(statement, parameters), {
         format,
         database: parameters.get('database') ?? String(request.headers['x-clickhouse-database'] ?? 'default'),
@@ -133,14 +170,16 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
         /\bgzip\b/.test(String(request.headers['accept-encoding'] ?? '')) &&
         result.bytes.length > 1024;
       if (wantsGzip) response.setHeader('content-encoding', 'gzip');
+      // Node ends the connection when nothing of the answer could be written for one to two of these times.
+      response.setTimeout(standstillMs / 2);
       response.end(wantsGzip ? await compress(result.bytes, { level: 1 }) : result.bytes);
     } finally {
-      if (queryId !== '') runningIds.delete(queryId);
+      if (hasId) runningIds.delete(queryId);
       if (hasSpool) await rm(spool, { force: true });
     }
   }
 
-  function refuse(response: ServerResponse, error: unknown): void {
+  function refuse(request: IncomingMessage, response: ServerResponse, error: unknown): void {
     const noSpace = (error as NodeJS.ErrnoException | undefined)?.code === 'ENOSPC';
     const engineError =
       error instanceof EngineError
@@ -157,6 +196,11 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
     response.statusCode = engineError.clickhouseCode === 60 || engineError.clickhouseCode === 81 ? 404 : 500;
     response.setHeader('x-clickhouse-exception-code', String(engineError.clickhouseCode));
     response.setHeader('content-type', 'text/plain; charset=UTF-8');
+    if (engineError.clickhouseCode === stoodStill) {
+      // Its body has no end: nothing else can come on this connection.
+      response.setHeader('connection', 'close');
+      response.once('finish', () => request.socket.destroySoon());
+    }
     response.end(
       `Code: ${engineError.clickhouseCode}. DB::Exception: ${engineError.message} (version ${engine.version})\n`,
     );
@@ -175,7 +219,7 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
       response.end('There is no handle here: statements go to /, by GET or POST.\n');
     } else {
       const parameters = new URLSearchParams(target.slice(path.length));
-      answer(request, response, parameters).catch((error) => refuse(response, error));
+      answer(request, response, parameters).catch((error) => refuse(request, response, error));
     }
   });
 }
