@@ -138,7 +138,7 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
   }
 
   /** Waits until a process has frozen itself, and lets it go on when another one has its shards. */
-  async function thaw(slot: Slot, name: string): Promise<void> {
+  async function thaw({ stack }: Scene, slot: Slot, name: string): Promise<void> {
     const { pid } = slot;
     const until = Date.now() + armedMs;
     while (slot.pid === pid && Date.now() < until && !over.signal.aborted && !isFrozen(pid)) await sleep(50);
@@ -148,7 +148,8 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
       count(counts, `freeze:${name}`);
       recovered = recoveries?.measure(`freeze:${name}`, slot.role, undefined) ?? recovered;
       const since = Date.now();
-      await sleep(integer(random, frozenMs[0], frozenMs[1]));
+      const alone = !stack.slotsOf(slot.role).some((other) => other !== slot && other.ready && !other.paused);
+      await sleep(alone ? 500 : integer(random, frozenMs[0], frozenMs[1]));
       if (slot.pid === pid) slot.resume();
       say(`freeze:${name} ${slot.name}, ${Date.now() - since} ms`);
       await sleep(between([1_000, 3_000]));
@@ -169,7 +170,7 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
           if (slot.pid === pid) slot.term();
         } else if (name === carrying && !busy.has(echo.target)) await disturb(scene, echo);
         else if (byPoison.has(name)) await disturb(scene, poisonAll);
-        if (failpoint?.endsWith(':freeze')) await thaw(slot, name);
+        if (failpoint?.endsWith(':freeze')) await thaw(scene, slot, name);
         const until = Date.now() + armedMs;
         while (slot.pid === pid && Date.now() < until && !over.signal.aborted) await sleep(50);
       } else {

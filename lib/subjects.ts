@@ -64,6 +64,9 @@ export const committedSubject = (shard: number): string => `sluice.committed.${s
 /** The same of all shards. */
 export const committedSubjects = 'sluice.committed.*';
 
+/** Where `sluice shards` asks all workers which shards they load, and which of them stand still (workers/shard-waits.ts). */
+export const shardWaitsSubject = 'sluice.shards.waits';
+
 /** Where JetStream says that a stream has another leader; the stream's name comes last. */
 export const leaderSubject = (stream: string): string => `$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED.${stream}`;
 

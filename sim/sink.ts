@@ -142,7 +142,7 @@ export function createSink(world: World, options: SinkOptions): SimulatedSink {
 
   const read = <T>(owner: Process, query: () => T): Promise<T> =>
     request(owner, (reply) => {
-      if (world.chance(0.02)) reply(0, new SinkFailure('transient', 'memory limit exceeded'));
+      if (world.chance(0.02)) reply(0, new SinkFailure('large', 'memory limit exceeded'));
       else reply(0, query());
     });
 
@@ -243,7 +243,7 @@ export function createSink(world: World, options: SinkOptions): SimulatedSink {
         time.after(takesMs, () => {
           if (mine !== life) return;
           if (rows instanceof SinkFailure) return end(rows);
-          if (world.chance(0.03)) return end(new SinkFailure('transient', 'memory limit exceeded'));
+          if (world.chance(0.03)) return end(new SinkFailure('large', 'memory limit exceeded'));
           if (present) return end(undefined);
           tokens.add(name);
           const part: Part = {
@@ -279,7 +279,7 @@ export function createSink(world: World, options: SinkOptions): SimulatedSink {
       request<void>(owner, (reply) => {
         const rows = contentOf(messages);
         if (rows instanceof SinkFailure) reply(5, rows);
-        else if (world.chance(0.02)) reply(0, new SinkFailure('transient', 'memory limit exceeded'));
+        else if (world.chance(0.02)) reply(0, new SinkFailure('large', 'memory limit exceeded'));
         else reply(5, undefined as never);
       }),
 

@@ -3,6 +3,7 @@
  * process, log and sink. What workers/loader-shard.ts binds to NATS and the warehouse is bound to the simulated ones here.
  */
 import { type Block, type BlockLimits, type LogMessage, startBlock, utcDay } from '../workers/block.js';
+import { blockSizer } from '../workers/block-size.js';
 import { type Ending, loadShard, type ShardIo } from '../workers/loader.js';
 import { type Dead, partRefused, partUnframed, placeOf, withoutPlaces } from '../workers/poison.js';
 import { controlBatch } from '../workers/rescan.js';
@@ -124,6 +125,7 @@ function loadOne(
     }
   };
 
+  const sizer = blockSizer(options.limits);
   const io: ShardIo = {
     async recover() {
       const look = () =>
@@ -174,7 +176,7 @@ function loadOne(
       // A break during the recovery: what it found out is in doubt already.
       if (lookedAfter !== reader.breaks && weakness.forgetsDoubt !== true) return 'again';
       reader.seek(generation, hi);
-      const cutter = startBlock(options.limits);
+      const cutter = startBlock(sizer.limits());
       for (;;) {
         if (reader.lost) return 'again';
         let message: LogMessage | undefined = reader.peek();
@@ -206,6 +208,7 @@ function loadOne(
       const dead = block.dead - before.dead + after.dead;
       return { ...block, messages, sequences, batchIndexes, rows: after.rows, duplicate, dead };
     },
+    smaller: (block) => sizer.smaller(block),
     classify: (error) => (error instanceof SinkFailure ? error.failure : 'transient'),
     readBack: (place, block) => sink.readBack(process, shard, place, block.day),
 

@@ -22,6 +22,8 @@ export interface DeadLetter extends Omit<Letter, 'bytes'> {
 export interface DeadScanOptions {
   readonly nc: NatsConnection;
   readonly jsm: JetStreamManager;
+  /** Only those of this shard. */
+  readonly shard?: number | undefined;
   /** Only those of this tenant. */
   readonly tenant?: string | undefined;
   /** Begin so many messages before the end of the stream. @default at its beginning */
@@ -47,7 +49,7 @@ export async function scanDead(options: DeadScanOptions): Promise<boolean> {
     throw error;
   }
   const consumer = await jetstream(nc).consumers.get(deadStream, {
-    filter_subjects: `dead.*.${options.tenant ?? '*'}`,
+    filter_subjects: `dead.${options.shard ?? '*'}.${options.tenant ?? '*'}`,
     deliver_policy: DeliverPolicy.StartSequence,
     opt_start_seq: start,
   });

@@ -283,6 +283,7 @@ async function run(seed: number, weakness: Weakness): Promise<Outcome> {
         return planned;
       },
       isolate: async (_, block) => block,
+      smaller: () => random() < 0.5,
       carried(_, block) {
         carriedBlocks++;
         committed(block.hi);

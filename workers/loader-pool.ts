@@ -4,12 +4,15 @@
  */
 import type { Log } from '../lib/log.js';
 import type { ShardLoader } from './loader-shard.js';
+import type { LoadedShard } from './shard-waits.js';
 
 export interface LoaderPool {
   /** From now on exactly these shards. */
   assign(shards: readonly number[]): void;
   /** Ends all loaders and starts them again: what they remember of other shards' batches is read anew (L5, R2). */
   restart(): void;
+  /** The shards that are loaded now, and why those wait that stand still. */
+  loaded(): readonly LoadedShard[];
   /** Stops all; each finishes the block in flight, within the grace. */
   stop(graceMs: number): Promise<void>;
 }
@@ -52,6 +55,7 @@ export function loaderPool(start: (shard: number) => ShardLoader, log: Log): Loa
     restart() {
       for (const [shard, loader] of running) void leave(shard, loader, handOverMs);
     },
+    loaded: () => [...running].map(([shard, loader]) => ({ shard, wait: loader.wait() })),
     async stop(graceMs) {
       stopped = true;
       for (const [shard, loader] of running) void leave(shard, loader, graceMs);

@@ -11,6 +11,8 @@ import { generationOf } from '../lib/log-streams.js';
 import { streamInfo } from '../lib/stream-info.js';
 import { shardStream } from '../lib/subjects.js';
 import { type Block, type BlockLimits, type FlushReason, type LogMessage, startBlock, utcDay } from './block.js';
+import { blockSizer } from './block-size.js';
+import { scanDead } from './dead-scan.js';
 import { readStream } from './fetch.js';
 import type { ByteBudget } from './fetch-budget.js';
 import { type LoaderEvent, loadShard, type Place, type ShardIo, type ShardState } from './loader.js';
@@ -22,6 +24,7 @@ import { type Dead, partRefused, partRescanned, partUnframed, placeOf, withoutPl
 import { controlBatch, currentContract } from './rescan.js';
 import { retryGuard, suspectMs } from './retries.js';
 import type { SlabPool } from './slabs.js';
+import { standsStillMs, standstill, type Wait } from './standstill.js';
 import { trimLedger } from './trim.js';
 import { WarehouseError } from './warehouse-error.js';
 
@@ -52,6 +55,8 @@ export interface ShardLoaderOptions {
   readonly stoppedMs?: number;
   /** How often what is committed is told again, ms. @default 1000 */
   readonly hintMs?: number;
+  /** After this long without a stored block, a shard that has messages raises an alarm, ms. @default 20 s and a block's delay */
+  readonly standstillMs?: number;
 }
 
 export interface ShardLoader {
@@ -60,6 +65,8 @@ export interface ShardLoader {
    * @param graceMs after this long even the block in flight is left; another worker loads it (L2)
    */
   stop(graceMs: number): Promise<void>;
+  /** Why the shard stands still; undefined while it moves. */
+  wait(): Wait | undefined;
 }
 
 /** A block as it was gathered, and what became of it. */
@@ -69,6 +76,10 @@ interface Cut {
   /** Batches that the warehouse refuses, by place; and all that the dead letters have. */
   readonly refused: Map<string, Dead>;
   readonly buried: Set<string>;
+  /** How many of `refused` the planned block is without. */
+  applied: number;
+  /** The dead letters were asked for batches of it. */
+  recalled: boolean;
 }
 
 const dayMs = 86_400_000;
@@ -83,8 +94,15 @@ const mostRetried = 50_000;
 /** How far a gateway's clock, by which they are found, may be behind the log's; and what a gateway may hold a batch for. */
 const clockMarginMs = 3_600_000;
 
+/** The newest dead letters of a shard that are read for a block that is refused: what a worker before this one has found. */
+const mostRecalled = 5_000;
+/** Causes of an INSERT that fails though its block is stored, that are told one by one. */
+const mostCauses = 16;
 /** Dead letters of a block that are told in the log one by one. */
 const mostTold = 5;
+
+/** The view that ClickHouse's message names. */
+const viewIn = (message: string): string | undefined => /\bview ([^\s(,]+)/.exec(message)?.[1];
 
 /** `accept.<shard>` in the settings bucket. */
 export const acceptKey = (shard: number): string => `accept.${shard}`;
@@ -95,6 +113,10 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   const log = options.log.child({ shard, stream });
   const ledger = trimLedger();
   const retries = retryGuard(sink);
+  const sizer = blockSizer(limits);
+  const still = standstill({ afterMs: options.standstillMs ?? standsStillMs + limits.delayMs });
+  /** INSERTs that failed though their block was stored, by cause. */
+  const causes = new Set<string>();
   const aheadBytes = Math.min(limits.bytes, mostAhead);
   const tellGap = (from: number, to: number): void => {
     metrics.gap(shard, to - from + 1);
@@ -146,7 +168,22 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     if (committed === undefined || lookedAfter !== reader.breaks) return;
     options.onCommitted?.(shard, committed.generation, committed.carried);
   };
-  const hinting = setInterval(tellCommitted, hintMs);
+  const hinting = setInterval(() => {
+    tellCommitted();
+    lookWhetherItMoves();
+  }, hintMs);
+
+  /** Messages that are not loaded, when the stream was looked at last. */
+  let depth = 0;
+  let waiting: Wait | undefined;
+  function lookWhetherItMoves(): void {
+    const before = waiting;
+    waiting = still.look(depth > 0 || inFlight !== undefined);
+    metrics.standing(shard, waiting !== undefined);
+    if (waiting !== undefined && waiting.reason !== before?.reason) {
+      log.error({ ...waiting, messages: depth }, `shard ${shard} stands still: ${waiting.reason}`);
+    } else if (waiting === undefined && before !== undefined) log.info('the shard moves again');
+  }
 
   async function recover(): Promise<ShardState> {
     const { breaks } = reader;
@@ -189,7 +226,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     // L8. The log may have become another one during the recovery; `seek` would forget that it is in doubt.
     if (lookedAfter !== reader.breaks) return 'again';
     reader.seek(generation, hi);
-    const cutter = startBlock(limits);
+    const cutter = startBlock(sizer.limits());
     const gathered: LogMessage[] = [];
     const cut = (reason: FlushReason): Block => {
       failpoint('loader.after-gather');
@@ -227,16 +264,17 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     answered = 0;
   }
 
-  async function trial(messages: readonly Uint8Array[]): Promise<string | undefined> {
+  async function trial(messages: readonly Uint8Array[], suspect: number | undefined): Promise<string | undefined> {
     if (io.givingUp()) throw new Error('stopping');
     sent++;
-    const reason = await sink.trial(messages);
+    const reason = await sink.trial(messages, suspect);
     answered++;
     return reason;
   }
 
   /** L5, L6: what of the block at hand is to be stored. */
   async function planCut(place: Place, of: Cut): Promise<Block> {
+    of.applied = of.refused.size;
     const framed = partUnframed(withoutPlaces(of.block, of.refused));
     const rescanned = partRescanned(await retries.plan(framed.block), currentContract);
     await bury(place, of, [...framed.dead, ...rescanned.dead]);
@@ -270,30 +308,77 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     if (dead.length > mostTold) log.error({ more: dead.length - mostTold }, 'and more of them');
   }
 
+  /**
+   * L6. What a worker that died in the search has found already: refused is what the dead letters have. So a search gets on however
+   * often workers die in it.
+   */
+  async function recall(place: Place, of: Cut): Promise<void> {
+    if (of.recalled) return;
+    const { lo, hi } = of.block;
+    await scanDead({
+      nc,
+      jsm,
+      shard,
+      newest: mostRecalled,
+      most: mostRecalled,
+      onLetter({ data, ...letter }) {
+        const { kind, generation, sequence } = letter;
+        if (kind !== 'refused' || generation !== place.generation || sequence < lo || sequence > hi) return;
+        of.refused.set(placeOf(letter), { ...letter, bytes: data });
+        of.buried.add(placeOf(letter));
+      },
+    });
+    of.recalled = true;
+    if (of.refused.size > 0)
+      log.info({ batches: of.refused.size }, 'the dead letters have batches of this block already');
+  }
+
+  /** The block as it is to be sent now, without what was found since it was planned. */
+  async function replanned(place: Place, block: Block, of: Cut): Promise<Block> {
+    const { planned: before } = of;
+    const { messages, sequences, batchIndexes, ...after } = await planCut(place, of);
+    const duplicate = block.duplicate - before.duplicate + after.duplicate;
+    const dead = block.dead - before.dead + after.dead;
+    return { ...block, messages, sequences, batchIndexes, rows: after.rows, duplicate, dead };
+  }
+
   const io: ShardIo = {
     recover,
     gather,
     plan(place, block) {
-      cut = { block, planned: block, refused: new Map(), buried: new Set() };
+      cut = { block, planned: block, refused: new Map(), buried: new Set(), applied: 0, recalled: false };
       return planCut(place, cut);
     },
-    async isolate(place, block) {
-      metrics.insertFailed(shard, 'content');
-      log.warn(
-        { block: place.block, batches: block.batches },
-        'the warehouse refuses a block for its content: looking for why',
-      );
-      const parted = await partRefused(block, trial, controlBatch);
-      if (cut === undefined || parted.dead.length === 0) return block;
-      await bury(place, cut, parted.dead);
-      for (const one of parted.dead) cut.refused.set(placeOf(one), one);
-      const { planned: before } = cut;
-      const { messages, sequences, batchIndexes, ...after } = await planCut(place, cut);
-      const duplicate = block.duplicate - before.duplicate + after.duplicate;
-      const dead = block.dead - before.dead + after.dead;
-      return { ...block, messages, sequences, batchIndexes, rows: after.rows, duplicate, dead };
+    async isolate(place, block, error) {
+      if (cut === undefined) return block;
+      const of = cut;
+      const doubtful = error instanceof WarehouseError && error.kind === 'unclear';
+      const suspect = doubtful ? error.clickhouseCode : undefined;
+      await recall(place, of);
+      if (of.refused.size === of.applied) {
+        metrics.insertFailed(shard, doubtful ? 'unclear' : 'content');
+        log.warn(
+          { block: place.block, batches: block.batches, error: String(error) },
+          'the warehouse refuses a block: looking for batches that are the cause',
+        );
+        await partRefused(block, (messages) => trial(messages, suspect), controlBatch, {
+          doubtful,
+          async found(one) {
+            await bury(place, of, [one]);
+            of.refused.set(placeOf(one), one);
+          },
+        });
+      }
+      return of.refused.size === of.applied ? block : replanned(place, block, of);
+    },
+    smaller(block) {
+      const possible = sizer.smaller(block);
+      const { rows, bytes } = sizer.limits();
+      if (possible) log.warn({ rows, bytes }, 'the warehouse cannot take a block of this size: blocks are cut smaller');
+      return possible;
     },
     carried(place, block) {
+      still.moved();
       committed = { generation: place.generation, hi: block.lo - 1, carried: block.hi };
       tellCommitted();
       failpoint('loader.after-carry');
@@ -317,6 +402,8 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       return found;
     },
     settled(place, block, mine) {
+      still.moved();
+      if (mine) sizer.stored();
       metrics.settled(shard, block, mine, place, insertStart);
       if (mine) {
         committed = { generation: place.generation, hi: block.hi, carried: block.hi };
@@ -335,6 +422,20 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     givingUp: () => stopping && Date.now() >= giveUpAt,
   };
 
+  /** Something beside the table failed: ClickHouse stores a block first, and then hands it to the materialized views. */
+  function tellStoredAnyway(place: Place, error: unknown): void {
+    if (!(error instanceof WarehouseError) || error.clickhouseCode === undefined || error.kind === 'busy') return;
+    metrics.storedAnyway(shard, error.clickhouseCode);
+    const cause = `${error.clickhouseCode} ${viewIn(error.message) ?? ''}`;
+    if (causes.has(cause) || causes.size >= mostCauses) return;
+    causes.add(cause);
+    log.warn(
+      { block: place.block, view: viewIn(error.message), error: error.message },
+      'an INSERT fails although its block is stored: a materialized view on the events table, or another that depends on it, lacks these ' +
+        'rows; mend or drop the view, and fill it from the table (told once per cause, counted in sluice_worker_insert_failures_stored)',
+    );
+  }
+
   /** What the circuit breaker held back is told once, by itself. */
   const tried = (error: unknown, about: object, what: string): void =>
     log[wasUnsent(error) ? 'debug' : 'warn']({ ...about, error: String(error) }, what);
@@ -351,15 +452,18 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
         return;
       }
       case 'recover-failed':
+        still.failed('cannot find out where the shard stands', event.error);
         tried(event.error, { waitMs: event.waitMs }, 'cannot recover yet');
         return;
       case 'gap':
         tellGap(event.from, event.to);
         return;
       case 'plan-failed':
+        still.failed('cannot find out what of a block is to be stored', event.error);
         log.warn({ error: String(event.error), waitMs: event.waitMs }, 'cannot find out yet what of a block is stored');
         return;
       case 'insert-failed': {
+        still.failed('storing a block fails', event.error);
         metrics.insertFailed(shard, event.failure);
         const about = {
           block: event.place.block,
@@ -374,11 +478,18 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
         } else if (event.failure === 'fatal') {
           metrics.stuck(shard, true);
           log.error(about, 'the warehouse refuses blocks');
+        } else if (event.failure === 'unclear') {
+          metrics.stuck(shard, true);
+          log.error(about, 'storing a block fails with an error that is not known here');
         } else
           tried(event.error, about, event.failure === 'busy' ? 'the block is being stored' : 'storing a block failed');
         return;
       }
+      case 'stored-anyway':
+        tellStoredAnyway(event.place, event.error);
+        return;
       case 'read-back-failed':
+        still.failed('cannot read back whether a block is stored', event.error);
         tried(event.error, { block: event.place.block, waitMs: event.waitMs }, 'reading back failed');
         return;
       case 'absent':
@@ -396,6 +507,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       const ending = await loadShard(io);
       releaseInFlight();
       if (ending.kind === 'left') break;
+      still.stopped(`it is not loaded: ${ending.reason}`);
       metrics.stopped(shard, true);
       committed = undefined;
       log.error(
@@ -415,7 +527,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     const info = await ask(() => streamInfo(jsm, stream));
     const state = info.state;
     const oldest = inFlight?.firstTimeMs ?? reader.peek()?.timeMs;
-    const depth =
+    depth =
       known === undefined ? state.messages : Math.max(0, state.last_seq - Math.max(known.carried, state.first_seq - 1));
     const since = depth === 0 ? undefined : (oldest ?? Date.parse(known?.hi === 0 ? state.first_ts : state.last_ts));
     metrics.measured(shard, { depth, lagMs: since === undefined ? 0 : Math.max(0, Date.now() - since) });
@@ -453,6 +565,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   schedule();
 
   return {
+    wait: () => waiting,
     async stop(graceMs) {
       if (stopping) return running;
       stopping = true;

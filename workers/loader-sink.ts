@@ -47,8 +47,9 @@ export interface Sink extends StoredCopies {
   /**
    * L6: reads a block's messages and stores nothing. @returns why they are refused for their content; undefined: they are not.
    * Rejects when that cannot be found out.
+   * @param suspect ClickHouse's number of an error that nobody has named, and that counts as a refusal here (P5)
    */
-  trial(messages: readonly Uint8Array[]): Promise<string | undefined>;
+  trial(messages: readonly Uint8Array[], suspect?: number): Promise<string | undefined>;
   classify(error: unknown): InsertFailure;
   /** Calls back when the warehouse answers again, after it has not. Returns the un-subscriber. */
   onRecovered(listener: () => void): () => void;
@@ -162,13 +163,15 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget, care?: 
       }
     },
 
-    async trial(messages) {
+    async trial(messages, suspect) {
       try {
         await warehouse.insertBlock(trialStatement(), `sluice-trial-${randomUUID()}`, messages);
         return undefined;
       } catch (error) {
-        if (error instanceof WarehouseError && error.kind === 'content') return error.message;
-        throw error;
+        if (!(error instanceof WarehouseError)) throw error;
+        const refused = error.kind === 'content' || (error.kind === 'unclear' && error.clickhouseCode === suspect);
+        if (!refused) throw error;
+        return error.message;
       }
     },
 

@@ -102,6 +102,10 @@ async function play(script: {
       const left = next(script.isolate, 'isolate');
       return left === 'same' ? cut : { ...cut, ...left };
     },
+    smaller(cut) {
+      calls.push(`smaller[${cut.lo},${cut.hi}]`);
+      return cut.lo < cut.hi;
+    },
     carried: (place, cut) => void calls.push(`carried#${place.block}[${cut.lo},${cut.hi}]`),
     classify: (error) => (error instanceof Refused ? error.failure : 'transient'),
     async readBack(place) {
@@ -503,6 +507,61 @@ test('a block that does not start at hi+1 waits for one more look at the warehou
     gone.events.filter((event) => event.kind === 'gap'),
     [{ kind: 'gap', from: 6, to: 8 }],
   );
+});
+
+test('a block that is too large is cut again from where the warehouse is; a single message is tried again', async () => {
+  const { calls } = await play({
+    recover: [state(), state()],
+    gather: [block(1, 8), block(1, 1)],
+    insert: [new Refused('large'), new Refused('large'), 'ok'],
+    readBack: ['nothing', 'nothing', { lo: 1, hi: 1 }],
+  });
+  assert.equal(calls, [
+    'recover',
+    'gather>0',
+    'insert#1[1,8]',
+    'pause',
+    'read#1',
+    'smaller[1,8]',
+    'recover',
+    'gather>0',
+    'insert#1[1,1]',
+    'pause',
+    'read#1',
+    'smaller[1,1]',
+    'insert#1[1,1]',
+    'read#1',
+    'mine#1',
+    'gather>1',
+  ]);
+});
+
+test('an error that nobody has named takes a block apart after five tries, and not before (L6)', async () => {
+  const unclear = (): Error => new Refused('unclear');
+  const { calls, events } = await play({
+    recover: [state()],
+    gather: [block(1, 5, { rows: 10 })],
+    insert: [unclear(), unclear(), unclear(), new Refused('transient'), unclear(), unclear(), 'ok'],
+    isolate: [{ rows: 7, dead: 3 }],
+    readBack: ['nothing', 'nothing', 'nothing', 'nothing', 'nothing', 'nothing', { lo: 1, hi: 5 }],
+  });
+  assert.equal(
+    calls.filter((call) => !/^(?:pause|read)/.test(call)),
+    ['recover', 'gather>0', ...Array(6).fill('insert#1[1,5]'), 'isolate#1[1,5]', 'insert#1[1,5]', 'mine#1', 'gather>5'],
+  );
+  const waited = events.flatMap((event) => (event.kind === 'insert-failed' ? [event.waitMs] : []));
+  assert.ok(waited.reduce((sum, ms) => sum + ms, 0) < 20_000, waited.join());
+});
+
+test('an INSERT that fails although its block is there is said', async () => {
+  const { events, calls } = await play({
+    recover: [state()],
+    gather: [block(1, 5)],
+    insert: [new Refused('content')],
+    readBack: [{ lo: 1, hi: 5 }],
+  });
+  assert.ok(events.some((event) => event.kind === 'stored-anyway'));
+  assert.equal(calls.slice(-2), ['mine#1', 'gather>5']);
 });
 
 test.run();

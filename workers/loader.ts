@@ -19,7 +19,8 @@
  *      stored; and they stay in the stream, because no block says so. What is carried is bounded; past the bound a block
  *      of a tombstone row alone is written.
  *   L6 What the warehouse refuses for its content is taken out of the block, batch by batch, and put into the dead letters
- *      before the block is written without it. One bad batch never blocks a shard, and none is dropped unseen.
+ *      before the block is written without it. One bad batch never blocks a shard, and none is dropped unseen. An error that
+ *      nobody has named is treated so after a few tries, with more doubt; a block that is too large is cut smaller.
  *   L7 One block in flight per shard; the next one's messages are fetched meanwhile (fetch.ts).
  *   L8 What is in the warehouse of messages that are still in the stream is never deleted (trim.ts, retention.ts,
  *      erase.ts), and a stream that was made anew or lost its end stops the shard. A log that lost its end and went on is
@@ -58,7 +59,7 @@ export interface Place {
 }
 
 /** How an INSERT failed, as far as the protocol cares. */
-export type InsertFailure = 'busy' | 'content' | 'transient' | 'fatal';
+export type InsertFailure = 'busy' | 'content' | 'fatal' | 'large' | 'transient' | 'unclear';
 
 /** A block as the warehouse has it. */
 export interface FoundBlock {
@@ -89,8 +90,11 @@ export interface ShardIo {
   /**
    * L6. The block without the batches that the warehouse refuses, which are in the dead letters by then; the same block
    * when it refuses none of them, or so many that it is not the batches' fault. Rejects when it cannot find out.
+   * @param error what the INSERT ended with: `content` or `unclear`
    */
-  isolate(place: Place, block: Block): Promise<Block>;
+  isolate(place: Place, block: Block, error: unknown): Promise<Block>;
+  /** The block is too large for the warehouse. The next ones are cut smaller; false when they cannot be. */
+  smaller(block: Block): boolean;
   classify(error: unknown): InsertFailure;
   /** The block of this number that the warehouse has, undefined when it has none. */
   readBack(place: Place, block: Block): Promise<FoundBlock | undefined>;
@@ -121,6 +125,8 @@ export type LoaderEvent =
       readonly error: unknown;
       readonly waitMs: number;
     }
+  /** The INSERT failed, and the block is there all the same. */
+  | { readonly kind: 'stored-anyway'; readonly place: Place; readonly block: Block; readonly error: unknown }
   | { readonly kind: 'read-back-failed'; readonly place: Place; readonly error: unknown; readonly waitMs: number }
   | { readonly kind: 'absent'; readonly place: Place; readonly block: Block };
 
@@ -135,7 +141,12 @@ const backOff = {
   // What L6 could not put down to some batches: never skip, but do not hammer either.
   content: { first: 5_000, last: 60_000 },
   fatal: { first: 2_000, last: 30_000 },
+  large: { first: 100, last: 5_000 },
+  unclear: { first: 500, last: 5_000 },
 } as const;
+
+/** INSERTs of a block that may fail with an error that nobody has named, before the block is taken apart: half a dozen seconds. */
+const mostUnclear = 5;
 
 function waits(kind: keyof typeof backOff): () => number {
   const { first, last } = backOff[kind];
@@ -259,7 +270,7 @@ async function follow(io: ShardIo, state: ShardState, seen: Gap | undefined): Pr
         if (seen?.hi !== end || seen.lo !== cut.lo) return { hi: end, lo: cut.lo }; // L3
         io.tell({ kind: 'gap', from: end + 1, to: cut.lo - 1 });
       }
-      ready = await tried(io, place, () => io.plan(place, cut));
+      ready = await tried(io, place, cut, () => io.plan(place, cut));
       if (ready === undefined) return undefined;
     }
     let block: Block;
@@ -292,8 +303,8 @@ async function follow(io: ShardIo, state: ShardState, seen: Gap | undefined): Pr
   }
 }
 
-/** What `work` says, however often it takes. Undefined: giving up. */
-async function tried<T>(io: ShardIo, place: Place, work: () => Promise<T>): Promise<T | undefined> {
+/** What `work` says of a block, however often it takes. Undefined: giving up, or the block is cut smaller. */
+async function tried<T>(io: ShardIo, place: Place, block: Block, work: () => Promise<T>): Promise<T | undefined> {
   const wait = waits('transient');
   while (!io.givingUp()) {
     try {
@@ -302,6 +313,7 @@ async function tried<T>(io: ShardIo, place: Place, work: () => Promise<T>): Prom
       const waitMs = wait();
       io.tell({ kind: 'plan-failed', place, error, waitMs });
       await io.pause(waitMs);
+      if (io.classify(error) === 'large' && io.smaller(block)) return undefined;
     }
   }
   return undefined;
@@ -314,50 +326,76 @@ interface Stored {
   readonly found: FoundBlock | undefined;
 }
 
+interface Failed {
+  readonly failure: InsertFailure;
+  readonly error: unknown;
+}
+
+/** Sends a block once. Whatever an error says, the INSERT may have happened or may still be running: only reading back tells. */
+async function insertOnce(io: ShardIo, place: Place, block: Block): Promise<Failed | undefined> {
+  try {
+    await io.insert(place, block);
+    return undefined;
+  } catch (error) {
+    return { failure: io.classify(error), error };
+  }
+}
+
+/** What the warehouse has under the block's number, however often it must be asked. `left`: giving up. */
+async function look(io: ShardIo, place: Place, block: Block): Promise<FoundBlock | 'absent' | 'left'> {
+  const wait = waits('transient');
+  while (!io.givingUp()) {
+    try {
+      const found = await io.readBack(place, block);
+      if (found !== undefined) return found;
+      io.tell({ kind: 'absent', place, block });
+      return 'absent';
+    } catch (error) {
+      const waitMs = wait();
+      io.tell({ kind: 'read-back-failed', place, error, waitMs });
+      await io.pause(waitMs);
+    }
+  }
+  return 'left';
+}
+
 /** Insert and read back until the warehouse has a block of this number. Undefined: giving up, or recover first. */
 async function store(io: ShardIo, state: ShardState, place: Place, whole: Block): Promise<Stored | undefined> {
-  const wait = { transient: waits('transient'), busy: waits('busy'), content: waits('content'), fatal: waits('fatal') };
+  const wait = Object.fromEntries(
+    Object.keys(backOff).map((kind) => [kind, waits(kind as keyof typeof backOff)]),
+  ) as Record<InsertFailure, () => number>;
   let block = whole;
+  let unclear = 0;
+  /** Tells of a failure, and waits. */
+  const rest = async ({ failure, error }: Failed, pace = failure): Promise<void> => {
+    const waitMs = wait[pace]();
+    io.tell({ kind: 'insert-failed', failure, place, block, error, waitMs });
+    await io.pause(waitMs);
+  };
   while (!io.givingUp()) {
-    let failed: { readonly failure: InsertFailure; readonly error: unknown } | undefined;
-    try {
-      await io.insert(place, block);
-    } catch (error) {
-      // Whatever the error says, the INSERT may have happened or may still be running: only reading back tells.
-      failed = { failure: io.classify(error), error };
-    }
-    /** Tells of the failure, and waits. */
-    const rest = async ({ failure, error }: NonNullable<typeof failed>): Promise<void> => {
-      const waitMs = wait[failure]();
-      io.tell({ kind: 'insert-failed', failure, place, block, error, waitMs });
-      await io.pause(waitMs);
-    };
-    if (failed !== undefined && failed.failure !== 'content') await rest(failed);
-    const readWait = waits('transient');
-    while (!io.givingUp()) {
-      try {
-        const found = await io.readBack(place, block);
-        if (found !== undefined) return { block, found };
-        io.tell({ kind: 'absent', place, block });
-      } catch (error) {
-        const waitMs = readWait();
-        io.tell({ kind: 'read-back-failed', place, error, waitMs });
-        await io.pause(waitMs);
-        continue;
+    const failed = await insertOnce(io, place, block);
+    const suspect = failed?.failure === 'content' || (failed?.failure === 'unclear' && ++unclear >= mostUnclear);
+    if (failed !== undefined && !suspect) await rest(failed);
+    const found = await look(io, place, block);
+    if (found === 'left') return undefined;
+    if (found !== 'absent') {
+      if (failed !== undefined && isSame(found, block)) {
+        io.tell({ kind: 'stored-anyway', place, block, error: failed.error });
       }
-      if (failed === undefined) {
-        // The warehouse took the INSERT and stored nothing: it has these messages under another number. Look again.
-        await io.pause(wait.transient());
-        return undefined;
-      }
-      break;
+      return { block, found };
     }
-    if (failed?.failure !== 'content') continue;
+    if (failed === undefined) {
+      // The warehouse took the INSERT and stored nothing: it has these messages under another number. Look again.
+      await io.pause(wait.transient());
+      return undefined;
+    }
+    if (failed.failure === 'large' && io.smaller(block)) return undefined;
+    if (!suspect) continue;
     const refused = block;
-    const rid = await tried(io, place, () => io.isolate(place, refused));
+    const rid = await tried(io, place, block, () => io.isolate(place, refused, failed.error));
     if (rid === undefined) return undefined;
     block = rid;
-    if (rid === refused) await rest(failed);
+    if (rid === refused) await rest(failed, 'content');
     else if (rid.rows === 0 && mayWait(rid, state)) return { block: rid, found: undefined };
   }
   return undefined;

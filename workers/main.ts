@@ -29,7 +29,9 @@
  *                      both: ledger-sink.ts what the warehouse says, log-scan.ts and dead-scan.ts what the streams hold
  *                      (stored-frames.ts its batches), progress-line.ts how far they are
  *   shards-main.ts     `sluice shards`: shards.ts changes their number, shard-states.ts shows them, shard-mend.ts saves what a
- *                      stream holds that may not be loaded, shards-rebuild.ts writes a lost number again
+ *                      stream holds that may not be loaded, shards-rebuild.ts writes a lost number again,
+ *                      shard-waits.ts asks workers why shards wait
+ *   standstill.ts      whether a shard moves; block-size.ts how large its blocks are
  *   batch-status.ts    answers gateways that ask what became of a batch
  *   metrics.ts         instruments and spans
  *   warehouse.ts       the client of ClickHouse; warehouse-error.ts sorts its errors, circuit.ts spares it when it is in trouble
@@ -62,6 +64,7 @@ import { tableMender } from './mend-table.js';
 import { waitingMetric, workerMetrics } from './metrics.js';
 import { prepareTable } from './prepare-table.js';
 import { dropOldDays } from './retention.js';
+import { serveShardWaits } from './shard-waits.js';
 import { slabPool } from './slabs.js';
 import { checkReceiveTimeout, staleStatements } from './stale-statement.js';
 
@@ -165,6 +168,8 @@ async function main(): Promise<void> {
   );
   const statuses = serveBatchStatus({ nc, jsm, sink: ledgerSink(warehouse, target), log });
 
+  const waits = serveShardWaits(nc, pool.loaded);
+
   /** One worker sees to retention; two would do no harm. */
   async function retain(): Promise<void> {
     if (config.retentionDays === 0 || assignment.view.index !== 0) return;
@@ -183,6 +188,7 @@ async function main(): Promise<void> {
     // First the shards, then the good-bye: the others take over what is stored already.
     await pool.stop(drainMs);
     await assignment.leave();
+    waits.close();
     await statuses.close();
     await warehouse.close();
     await nc.close();

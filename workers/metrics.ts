@@ -26,6 +26,10 @@ export interface WorkerMetrics {
   stopped(shard: number, stopped: boolean): void;
   /** Alarm: the warehouse refuses the shard's block for its content or the worker's settings. */
   stuck(shard: number, stuck: boolean): void;
+  /** Alarm: the shard has messages, and stores nothing. */
+  standing(shard: number, standing: boolean): void;
+  /** An INSERT failed with this number of ClickHouse's, and its block is stored all the same. */
+  storedAnyway(shard: number, code: number): void;
   measured(shard: number, state: { readonly depth: number; readonly lagMs: number }): void;
   /** The shard is no longer this worker's. */
   left(shard: number): void;
@@ -85,7 +89,14 @@ export function workerMetrics(gauges: WorkerGauges): WorkerMetrics {
   const bytes = counter('sluice_worker_bytes', 'Bytes of payload stored.', 'By');
   const blocks = counter('sluice_worker_blocks', 'Blocks stored, by why they were cut.');
   const others = counter('sluice_worker_others_blocks', 'Blocks that another worker turned out to have stored.');
-  const failures = counter('sluice_worker_insert_failures', 'INSERTs that failed: busy, content, transient, fatal.');
+  const failures = counter(
+    'sluice_worker_insert_failures',
+    'INSERTs that failed: busy, content, fatal, large, transient, unclear.',
+  );
+  const storedAnyway = counter(
+    'sluice_worker_insert_failures_stored',
+    'INSERTs that failed though their block is stored, by ClickHouse error code: a materialized view refuses it.',
+  );
   const recoveries = counter('sluice_worker_recoveries', "Times a shard's position was read from the warehouse.");
   const gaps = counter(
     'sluice_worker_gap_messages',
@@ -114,6 +125,7 @@ export function workerMetrics(gauges: WorkerGauges): WorkerMetrics {
     stopped: new Map<number, number>(),
     stuck: new Map<number, number>(),
     lettersBlocked: new Map<number, number>(),
+    standing: new Map<number, number>(),
   };
   const perShard = (name: string, description: string, values: Map<number, number>): void => {
     meter.createObservableGauge(name, { description }).addCallback((result) => {
@@ -128,6 +140,11 @@ export function workerMetrics(gauges: WorkerGauges): WorkerMetrics {
     byShard.stopped,
   );
   perShard('sluice_worker_shard_stuck', '1: the warehouse refuses the block at the front; see the log.', byShard.stuck);
+  perShard(
+    'sluice_worker_shard_standing',
+    '1: the shard has messages and stores nothing; `sluice shards` and the log say why.',
+    byShard.standing,
+  );
   perShard(
     'sluice_worker_dead_letters_blocked',
     '1: a dead letter cannot be written, and the shard waits; see the log.',
@@ -220,6 +237,8 @@ export function workerMetrics(gauges: WorkerGauges): WorkerMetrics {
     lettersBlocked: (shard, blocked) => void byShard.lettersBlocked.set(shard, blocked ? 1 : 0),
     stopped: (shard, stopped) => void byShard.stopped.set(shard, stopped ? 1 : 0),
     stuck: (shard, stuck) => void byShard.stuck.set(shard, stuck ? 1 : 0),
+    standing: (shard, standing) => void byShard.standing.set(shard, standing ? 1 : 0),
+    storedAnyway: (shard, code) => storedAnyway.add(1, { shard, code }),
     measured(shard, { depth, lagMs }) {
       byShard.depth.set(shard, depth);
       byShard.lag.set(shard, lagMs / 1000);

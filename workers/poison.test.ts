@@ -136,6 +136,41 @@ test('what cannot be found out now is no verdict', async () => {
   }
 });
 
+test('what is refused is reported one by one, as it is found (P2)', async () => {
+  const { trial } = picky();
+  const whole = block(['a', 'bad-1', 'b', 'bad-2'].map((id) => batch(id, 2)));
+  const found: string[] = [];
+  const { dead } = await partRefused(whole, trial, controlBatch, {
+    found: async ({ batchId, sequence, index, events }) => void found.push(`${sequence}.${index} ${batchId} ${events}`),
+  });
+  assert.equal(found, ['11.0 bad-1 2', '13.0 bad-2 2']);
+  assert.is(dead.length, 2);
+});
+
+test('an error that nobody has named costs a batch only when good ones pass before and after (P5)', async () => {
+  const doubtful = { doubtful: true };
+  const one = block(['a', 'b', 'bad', 'c'].map((id) => batch(id)));
+  assert.equal((await partRefused(one, picky().trial, controlBatch, doubtful)).dead.length, 1);
+  // More than half: it is rather the server.
+  const most = block(['bad-1', 'bad-2', 'c'].map((id) => batch(id)));
+  assert.is((await partRefused(most, picky().trial, controlBatch, doubtful)).block, most);
+  // In trouble from some moment on: nothing is taken out, and it is tried again later. Whenever it begins.
+  for (let from = 1; from < 16; from++) {
+    let trials = 0;
+    const { trial } = picky();
+    const failing: Trial = async (messages) => (++trials >= from ? 'out of something' : trial(messages));
+    const dead = await partRefused(one, failing, controlBatch, doubtful).then(
+      (parted) => parted.dead.map(({ batchId }) => batchId),
+      () => [],
+    );
+    assert.equal(
+      dead.filter((id) => id !== 'bad'),
+      [],
+      `from trial ${from}`,
+    );
+  }
+});
+
 test('messages that are no sequence of batches are taken out whole, with what they name (P1)', () => {
   const cut = batch('cut').subarray(0, 12);
   const whole = block([batch('a', 3), Buffer.from('garbage'), Buffer.concat([batch('b', 2), cut]), batch('c')]);

@@ -10,6 +10,8 @@
  *      ours): nothing is taken out, and the shard waits with an alarm. The same when a batch is refused that is surely good.
  *   P4 A batch with fields that its gateway's contract did not know is judged by the contract of this build: events that break
  *      one of its rules leave the batch, and the others are stored.
+ *   P5 An error that nobody has named may as well be a server in trouble. Then a batch that is surely good must pass before and after
+ *      each refusal that counts, and nothing is taken out when more than half of the batches are refused.
  */
 import type { DeadKind } from '../lib/dead-letters.js';
 import { type Block, contentOf } from './block.js';
@@ -159,11 +161,23 @@ export type Trial = (messages: readonly Uint8Array[]) => Promise<string | undefi
 const sampleSize = 20;
 const mostRefused = 18;
 
+export interface SearchOptions {
+  /** P5: the error is one that nobody has named. */
+  readonly doubtful?: boolean;
+  /** P2: a batch is refused. The search goes on when this resolves. */
+  readonly found?: (dead: Dead) => Promise<void>;
+}
+
 /**
- * P2, P3. The same block when no batch is refused, or too many are.
+ * P2, P3, P5. The same block when no batch is refused, or too many are.
  * @param control a batch that is surely good
  */
-export async function partRefused(block: Block, trial: Trial, control: Uint8Array): Promise<Parted> {
+export async function partRefused(
+  block: Block,
+  trial: Trial,
+  control: Uint8Array,
+  { doubtful = false, found }: SearchOptions = {},
+): Promise<Parted> {
   /** Where each batch lies: which message, and from where to where in it. */
   const message: number[] = [];
   const from: number[] = [];
@@ -192,13 +206,19 @@ export async function partRefused(block: Block, trial: Trial, control: Uint8Arra
   const nothing: Parted = { block, dead: [] };
 
   if ((await refuses(0, size)) === undefined || (await trial([control])) !== undefined) return nothing;
-  if (size >= sampleSize) {
-    let refused = 0;
-    for (let i = 0; i < sampleSize; i++) {
-      const at = Math.floor((i * size) / sampleSize);
-      if ((await refuses(at, at + 1)) !== undefined) refused++;
+  if (await tooMany(size, doubtful, (at) => refuses(at, at + 1))) return nothing;
+
+  /** Twice: to the warehouse a body that was cut off on its way looks like bytes that cannot be read. */
+  async function verdict(at: number): Promise<string | undefined> {
+    let reason: string | undefined;
+    for (let i = 0; i < 2; i++) {
+      reason = await refuses(at, at + 1);
+      if (reason === undefined) return undefined;
+      // P5
+      if (doubtful && (await trial([control])) !== undefined)
+        throw new Error('the warehouse refuses what is surely good');
     }
-    if (refused > mostRefused) return nothing;
+    return reason;
   }
 
   const reasons = new Map<number, string>();
@@ -206,11 +226,13 @@ export async function partRefused(block: Block, trial: Trial, control: Uint8Arra
   async function search(a: number, b: number, sure: boolean): Promise<boolean> {
     if (a === b) return false;
     if (b - a === 1) {
-      // Twice: to the warehouse a body that was cut off on its way looks like bytes that cannot be read.
-      if ((await refuses(a, b)) === undefined) return false;
-      const reason = await refuses(a, b);
-      if (reason !== undefined) reasons.set(a, reason);
-      return reason !== undefined;
+      const reason = await verdict(a);
+      if (reason === undefined) return false;
+      reasons.set(a, reason);
+      let at = 0;
+      const [dead] = without(block, () => (at++ === a ? reason : undefined)).dead;
+      if (dead !== undefined) await found?.(dead);
+      return true;
     }
     if (!sure && (await refuses(a, b)) === undefined) return false;
     const middle = (a + b) >> 1;
@@ -222,6 +244,21 @@ export async function partRefused(block: Block, trial: Trial, control: Uint8Arra
   if (reasons.size === 0) return nothing;
   let number = 0;
   return without(block, () => reasons.get(number++));
+}
+
+/** P3, P5: whether so many of a sample are refused that it is not the batches' fault. */
+async function tooMany(
+  size: number,
+  doubtful: boolean,
+  refuses: (at: number) => Promise<string | undefined>,
+): Promise<boolean> {
+  // Of a few batches all may be bad. A doubtful error needs at least one that is not.
+  const sample = size >= sampleSize ? sampleSize : doubtful && size > 1 ? size : 0;
+  let refused = 0;
+  for (let i = 0; i < sample; i++) {
+    if ((await refuses(Math.floor((i * size) / sample))) !== undefined) refused++;
+  }
+  return sample > 0 && refused > (doubtful ? sample / 2 : mostRefused);
 }
 
 /** The name of a batch's place in the log. */

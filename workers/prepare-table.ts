@@ -14,12 +14,15 @@ import {
   settingStatements,
   type TableTarget,
 } from './schema/index.js';
-import { type Warehouse, WarehouseError } from './warehouse.js';
+import { type Warehouse, WarehouseError, type WarehouseErrorKind } from './warehouse.js';
 
 /** The table cannot be loaded as it is, and somebody has to change it. ClickHouse answers. */
 export class TableError extends Error {
   override readonly name = 'TableError';
 }
+
+/** Kinds of errors that are no word on the table. */
+const passing: ReadonlySet<WarehouseErrorKind> = new Set(['large', 'transient', 'unclear']);
 
 /** ClickHouse's errors that say: this table cannot be changed so. ALTER_OF_COLUMN_IS_FORBIDDEN, UNFINISHED (a mutation failed). */
 const refusals: ReadonlySet<number | undefined> = new Set([524, 341]);
@@ -66,7 +69,7 @@ async function change(warehouse: Warehouse, target: TableTarget, statement: stri
     await warehouse.command(statement);
   } catch (error) {
     if (!(error instanceof WarehouseError) || error.clickhouseCode === undefined) throw error;
-    if (error.kind === 'transient' && !refusals.has(error.clickhouseCode)) throw error;
+    if (passing.has(error.kind) && !refusals.has(error.clickhouseCode)) throw error;
     const failed = await failedMutations(warehouse, target);
     throw new TableError(
       [`ClickHouse refuses "${statement.slice(0, 300)}": ${error.message}.`, ...failed.map(mutationText)].join(' '),

@@ -1,8 +1,8 @@
 /**
  * `sluice shards [--set N]`, `sluice shards accept <shard>`, `mend <shard>` and `rebuild`: the command line of shards.ts,
  * shard-states.ts, shard-mend.ts and shards-rebuild.ts.
- * Exit code 0: done, or all shards may be loaded. 1: not done; the number is as it was, or the error says what to do. 2: shown,
- * and somebody must act: a shard is stopped or takes no batches, or the number was edited or lost.
+ * Exit code 0: done, or all shards are loaded. 1: not done; the number is as it was, or the error says what to do. 2: shown,
+ * and somebody must act: a shard is stopped, stands still or takes no batches, or the number was edited or lost.
  */
 import { jetstreamManager } from '@nats-io/jetstream';
 import { parseArgv, resolveOptions, shardsOptions } from '../lib/config/index.js';
@@ -19,20 +19,30 @@ import { progressLine } from './progress-line.js';
 import type { TableTarget } from './schema/index.js';
 import { mendShard } from './shard-mend.js';
 import { acceptShard, bucketIfThere, keptText, type ShardStatus, shardStatus, shardsToLookAt } from './shard-states.js';
+import { askShardWaits, waitOf } from './shard-waits.js';
 import { type ChangeOptions, changeShards, settledShards } from './shards.js';
 import { rebuildShards } from './shards-rebuild.js';
 import { connectWarehouse } from './warehouse.js';
 
 const count = (n: number): string => n.toLocaleString('en');
 
-function textOf(shards: readonly ShardStatus[]): string[] {
+/** A shard, and why it waits; undefined when it moves. */
+type Shown = ShardStatus & { readonly waits: string | undefined };
+
+function textOf(shards: readonly Shown[]): string[] {
   const head = ['shard', 'stream', 'made', 'messages', 'bytes', 'end', 'loaded', 'to load', ''];
   const rows = shards.map((one) => [
     String(one.shard),
     one.stream,
     one.generation,
     ...[one.messages, one.bytes, one.end, one.loaded, one.lag].map(count),
-    one.stopped !== undefined ? 'stopped' : one.closed !== undefined ? 'closed' : '',
+    one.stopped !== undefined
+      ? 'stopped'
+      : one.closed !== undefined
+        ? 'closed'
+        : one.waits !== undefined
+          ? 'waits'
+          : '',
   ]);
   const widths = head.map((_, i) => Math.max(...[head, ...rows].map((row) => row[i]?.length ?? 0)));
   const lines = [head, ...rows].map((row) =>
@@ -44,9 +54,11 @@ function textOf(shards: readonly ShardStatus[]): string[] {
   return [...lines, ...shards.flatMap(troubleOf)];
 }
 
-const troubleOf = ({ shard, stopped, closed }: ShardStatus): string[] => [
+const troubleOf = ({ shard, stopped, closed, waits }: Shown): string[] => [
   ...(stopped === undefined ? [] : [`shard ${shard} is not loaded: ${stopped}`]),
   ...(closed === undefined ? [] : [`shard ${shard} takes no batches: ${closed}`]),
+  // A shard that is stopped waits for the same reason.
+  ...(waits === undefined || stopped !== undefined ? [] : [`shard ${shard} waits: ${waits}`]),
 ];
 
 type Action = { readonly kind: 'show' | 'rebuild' } | { readonly kind: 'accept' | 'mend'; readonly shard: number };
@@ -140,15 +152,19 @@ async function main(): Promise<number> {
       say(`There are ${shards} shards.`);
     }
     const { setting, problem } = await numberOf(options);
-    const shown: ShardStatus[] = [];
-    for (const shard of await shardsToLookAt(jsm, setting?.shards)) shown.push(await shardStatus(look, shard, setting));
+    const workers = await askShardWaits(nc);
+    const shown: Shown[] = [];
+    for (const shard of await shardsToLookAt(jsm, setting?.shards)) {
+      const status = await shardStatus(look, shard, setting);
+      shown.push({ ...status, waits: waitOf(status, workers) });
+    }
     const kept = await keptText(jsm);
     progress.end();
     const lines = config.json
       ? [JSON.stringify({ ...setting, problem, kept, states: shown })]
       : [...textOf(shown), ...kept, ...(problem === undefined ? [] : [problem])];
     process.stdout.write(`${lines.join('\n')}\n`);
-    const trouble = shown.some(({ stopped, closed }) => stopped !== undefined || closed !== undefined);
+    const trouble = shown.some((one) => troubleOf(one).length > 0);
     return trouble || kept.length > 0 || problem !== undefined ? 2 : 0;
   } finally {
     progress.end();

@@ -41,7 +41,7 @@ test('what the statement, the table or the rights cause is fatal: no batch is bl
   }
 });
 
-test('what passes by itself is transient, and so is what nobody has named: it is tried again, and nothing is skipped', () => {
+test('what passes by itself is transient: it is tried again, and nothing is skipped', () => {
   for (const type of [
     'NOT_ENOUGH_SPACE',
     'CANNOT_WRITE_TO_FILE_DESCRIPTOR',
@@ -49,18 +49,35 @@ test('what passes by itself is transient, and so is what nobody has named: it is
     'KEEPER_EXCEPTION',
     'TOO_MANY_PARTS',
     'TOO_MANY_SIMULTANEOUS_QUERIES',
-    'MEMORY_LIMIT_EXCEEDED',
-    'TIMEOUT_EXCEEDED',
+    'TOO_MANY_PARTS',
+    'CANNOT_READ_FROM_FILE_DESCRIPTOR',
+    'ALL_REPLICAS_ARE_STALE',
+    'CHECKSUM_DOESNT_MATCH',
     'UNKNOWN_STATUS_OF_INSERT',
     'QUERY_WAS_CANCELLED',
     'SOCKET_TIMEOUT',
     'UNKNOWN_EXCEPTION',
-    'SOMETHING_NEW',
   ]) {
     assert.is(kindOf(type), 'transient', type);
   }
   assert.is(sorted(new Error('ECONNREFUSED')).kind, 'transient');
   assert.is(kindOf('QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING', '216'), 'busy');
+});
+
+test('what asks for too much is large: a smaller block may pass', () => {
+  for (const type of [
+    'MEMORY_LIMIT_EXCEEDED',
+    'CANNOT_ALLOCATE_MEMORY',
+    'TOO_MANY_ROWS_OR_BYTES',
+    'TIMEOUT_EXCEEDED',
+  ]) {
+    assert.is(kindOf(type), 'large', type);
+  }
+});
+
+test('an answer that nobody has named is unclear: neither the bytes nor the server are blamed for it yet', () => {
+  for (const type of ['SOMETHING_NEW', 'LOGICAL_ERROR', 'VIOLATED_CONSTRAINT', ''])
+    assert.is(kindOf(type), 'unclear', type);
 });
 
 test.run();

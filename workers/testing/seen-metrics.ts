@@ -7,6 +7,9 @@ export interface SeenMetrics {
   stopped: boolean;
   stuck: boolean;
   lettersBlocked: boolean;
+  standing: boolean;
+  /** INSERTs that failed though their block was stored, by code. */
+  storedAnyway: number[];
   deadBatches: number;
   /** Of the last look at the stream; -1 before the first. */
   depth: number;
@@ -21,6 +24,8 @@ export function seeingMetrics(): { readonly seen: SeenMetrics; readonly metrics:
     stopped: false,
     stuck: false,
     lettersBlocked: false,
+    standing: false,
+    storedAnyway: [],
     deadBatches: 0,
     depth: -1,
     lagMs: -1,
@@ -55,6 +60,10 @@ export function seeingMetrics(): { readonly seen: SeenMetrics; readonly metrics:
     stuck: (_, stuck) => {
       seen.stuck = stuck;
     },
+    standing: (_, standing) => {
+      seen.standing = standing;
+    },
+    storedAnyway: (_, code) => void seen.storedAnyway.push(code),
     measured: (_, { depth, lagMs }) => Object.assign(seen, { depth, lagMs }),
     left: nothing,
   };

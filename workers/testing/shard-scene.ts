@@ -14,8 +14,10 @@ import { eventsTable } from '../connect.js';
 import { byteBudget } from '../fetch-budget.js';
 import { type ShardLoader, type ShardLoaderOptions, startShardLoader } from '../loader-shard.js';
 import { type Sink, warehouseSink } from '../loader-sink.js';
+import { tableMender } from '../mend-table.js';
 import { prepareTable } from '../prepare-table.js';
 import { slabPool } from '../slabs.js';
+import { staleStatements } from '../stale-statement.js';
 import { connectWarehouse, type Warehouse } from '../warehouse.js';
 import { type SeenMetrics, seeingMetrics } from './seen-metrics.js';
 
@@ -81,7 +83,8 @@ export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Pro
       const js = jetstream(nats.nc);
       const loaders: ShardLoader[] = [];
       await prepareTable(warehouse, target);
-      const sink = warehouseSink(warehouse, target);
+      const mender = tableMender({ prepare: () => prepareTable(warehouse, target), log: silentLog });
+      const sink = warehouseSink(warehouse, target, { stale: staleStatements(warehouse, { log: silentLog }), mender });
       let shards = 0;
       const scene = async (maxBytes = 64 * MiB): Promise<ShardScene> => {
         const shard = shards++;
