@@ -1,10 +1,11 @@
 /**
  * `sluice doctor`: what `sluice up` needs, checked ahead, a line each, with the fix where something is missing.
  */
-import { accessSync, constants, existsSync, mkdirSync, rmdirSync, statfsSync } from 'node:fs';
+import { accessSync, constants, existsSync, rmdirSync, statfsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, resolve } from 'node:path';
 import type { UpConfig } from '../lib/config/index.js';
+import { makeFolder } from '../lib/make-folder.js';
 import { findNatsServer, natsServerVersion } from './nats-server.js';
 import { runningStack } from './stack-file.js';
 import { lookAtPorts, type PortLook } from './up/index.js';
@@ -66,12 +67,10 @@ function checks(config: UpConfig, ports: readonly PortLook[]): Check[] {
       look: () => {
         if (running !== undefined) return `${data}, in use by the stack of process ${running.pid}`;
         try {
-          const made = mkdirSync(data, { recursive: true });
+          const made = makeFolder(data);
           accessSync(data, constants.W_OK);
-          // It leaves no trace: neither the folder nor those above it that it has made.
-          for (let folder = data; made !== undefined && folder.length >= made.length; folder = dirname(folder)) {
-            rmdirSync(folder);
-          }
+          // It leaves no trace.
+          for (const folder of made.reverse()) rmdirSync(folder);
         } catch (error) {
           throw new Error(`${data} cannot be written (${(error as Error).message}): give another by --data`);
         }

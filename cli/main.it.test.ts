@@ -2,7 +2,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { allOptions, flagOf, variableOf } from '../lib/config/index.js';
-import { sluice } from './testing/running-stack.js';
+import { command, sluice } from './testing/running-stack.js';
 
 const commands = [
   'up',
@@ -60,6 +60,17 @@ test('an unknown flag, command and variable are refused by name', async () => {
     /^No ClickHouse answers at .*npm start.*\n$/,
   );
   await refused(['tenant', 'list', '--nats-url', '127.0.0.1:1'], /^No NATS answers at .*npm start.*\n$/);
+});
+
+test('a reader that has seen enough ends the command without a word', async () => {
+  for (const line of ['config', 'interop --help', '--help']) {
+    const { code, out, err } = await command('bash', [
+      '-c',
+      `set -o pipefail; node cli/sluice.mjs ${line} | head -c 1; echo " $?"`,
+    ]).ended;
+    assert.equal([code, err], [0, ''], line);
+    assert.match(out, /^[\s\S] 0\n$/, line);
+  }
 });
 
 test('config lists every setting with flag, variable and meaning', async () => {

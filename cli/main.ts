@@ -30,6 +30,7 @@ import {
   workerOptions,
 } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
+import { print } from '../lib/terminal.js';
 import { doctor } from './doctor.js';
 import { ensureNatsServer } from './nats-server.js';
 import { query } from './query.js';
@@ -41,7 +42,7 @@ import * as tenant from './tenant.js';
 import { up } from './up/index.js';
 
 const say = (line: string): void => {
-  process.stderr.write(`${line}\n`);
+  print(`${line}\n`, process.stderr);
 };
 
 /** Shows a table of options in a command's help; the values are parsed and checked by lib/config. */

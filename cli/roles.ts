@@ -33,7 +33,8 @@ export const nodeArguments = (entry: Entry, flags: readonly string[]): string[] 
   ...(stays(entry) ? nodeFlags[entry] : []),
   '--import',
   'tsx',
-  ...(stays(entry) ? ['--import', './lib/telemetry/start.ts'] : []),
+  '--import',
+  stays(entry) ? './lib/telemetry/start.ts' : './lib/closed-pipes.ts',
   entries[entry],
   ...flags,
 ];

@@ -55,5 +55,6 @@ if (!packagesAreThere()) {
 
 const { register } = await import('tsx/esm/api');
 register();
+await import('../lib/closed-pipes.ts');
 const { main } = await import('./main.ts');
 await main(process.argv.slice(2));

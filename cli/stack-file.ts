@@ -51,6 +51,30 @@ export function runningStack(data: string): RunningStack | undefined {
   }
 }
 
+/** A pid may have been given to another program since; a process that nobody has collected yet has no command line. */
+function isOurs(pid: number): boolean {
+  if (!isAlive(pid)) return false;
+  try {
+    return /gateway|workers|nats/.test(readFileSync(`/proc/${pid}/cmdline`, 'utf8'));
+  } catch {
+    // No /proc: the ports tell.
+    return false;
+  }
+}
+
+/** What is left of a stack on this folder whose supervisor is dead. */
+export function survivors(data: string): { name: string; pid: number }[] {
+  try {
+    const stack = JSON.parse(readFileSync(fileOf(data), 'utf8')) as RunningStack;
+    if (isAlive(stack.pid)) return [];
+    return Object.entries(stack.pids)
+      .map(([name, pid]) => ({ name, pid }))
+      .filter(({ pid }) => pid > 0 && isOurs(pid));
+  } catch {
+    return [];
+  }
+}
+
 /** Addresses for a command: as given, else of the running stack, else the defaults. */
 export function addresses(config: StackConfig): { nats: string; clickhouse: string } {
   const stack = runningStack(config.data);

@@ -7,6 +7,7 @@ import { UsageError } from '../lib/errors.js';
 import { silentLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
 import { addTenant, listTenants, revokeKey } from '../lib/tenants.js';
+import { print } from '../lib/terminal.js';
 import { addresses } from './stack-file.js';
 
 async function withConnection(config: StackConfig, use: (nc: NatsConnection) => Promise<void>): Promise<void> {
@@ -44,7 +45,7 @@ export const list = (config: StackConfig): Promise<void> =>
     const table = [['TENANT', 'KEY ID', 'STATE', 'CREATED', 'NOTE'], ...rows];
     const widths = [0, 1, 2, 3].map((column) => Math.max(...table.map((row) => row[column]?.length ?? 0)));
     for (const row of table) {
-      process.stdout.write(
+      print(
         `${row
           .map((cell, column) => cell.padEnd(widths[column] ?? 0))
           .join('  ')

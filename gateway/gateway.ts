@@ -35,6 +35,7 @@ import { toConnectError } from './rpc-errors.js';
 import { listen } from './server.js';
 import { createStallWatch, watchStalls } from './stall.js';
 import { createTracing } from './tracing.js';
+import { createClientAddress } from './trusted-proxies.js';
 
 /** Single calls that are read at the same time: far more than it takes to keep two cores busy. */
 const callsAtOnce = 96;
@@ -109,7 +110,11 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     },
   };
 
-  const facts = { storeClientAddress: config.storeClientAddress, storeUserAgent: config.storeUserAgent };
+  const facts = {
+    storeClientAddress: config.storeClientAddress,
+    storeUserAgent: config.storeUserAgent,
+    clientAddress: createClientAddress(config.trustedProxies),
+  };
   const publish = createPublishBatch({ ingest, tracing: createTracing(), metrics, log });
   const health = createHealth(readiness, [IngestService.typeName]);
   const reflection = reflectionRoutes([IngestService, Health]);

@@ -20,7 +20,7 @@
  *   http-api.ts       POST /v1/events and /v1/events/batch, /healthz, /readyz
  *   health.ts         grpc.health.v1; reflection.ts grpc.reflection v1 and v1alpha
  *   rpc-errors.ts     the error table on the wire
- *   request-facts.ts  headers, checked and bounded
+ *   request-facts.ts  headers, checked and bounded; trusted-proxies.ts where the client is
  *   committed-hints.ts  what workers say of the warehouse; committed.ts is in ingest.ts's map
  *   key-watch.ts      revoked keys; pending-tenants.ts keys before NATS is there
  *   tracing.ts        spans

@@ -1,6 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { addressBytes, clientOf, readFacts, traceparentOf, wasResent } from './request-facts.js';
+import { createClientAddress } from './trusted-proxies.js';
 
 test('the client is the first product of a user agent: name and version only', () => {
   assert.is(clientOf('sluice-node/0.1.0 (linux; x64) connect-es/2.1.2'), 'sluice-node/0.1.0');
@@ -39,13 +40,24 @@ test('addresses are stored as 4 or 16 bytes', () => {
   assert.is(addressBytes(undefined), undefined);
 });
 
+const clientAddress = (_header: unknown, remote: string | undefined) => remote;
+
 test('user agent and address are stored only when that is asked for', () => {
   const header = (name: string) => (name === 'user-agent' ? 'Mozilla/5.0 \u0007bell' : null);
-  const none = readFacts(header, '10.1.2.3', { storeClientAddress: false, storeUserAgent: false });
+  const none = readFacts(header, '10.1.2.3', { storeClientAddress: false, storeUserAgent: false, clientAddress });
   assert.equal([none.userAgent, none.clientAddress], [undefined, undefined]);
-  const both = readFacts(header, '10.1.2.3', { storeClientAddress: true, storeUserAgent: true });
+  const both = readFacts(header, '10.1.2.3', { storeClientAddress: true, storeUserAgent: true, clientAddress });
   assert.is(both.userAgent, 'Mozilla/5.0 bell');
   assert.is(both.clientAddress?.length, 4);
+});
+
+test('the stored address is the one that the proxies vouch for', () => {
+  const clientAddress = createClientAddress(['10.0.0.0/8']);
+  const options = { storeClientAddress: true, storeUserAgent: false, clientAddress };
+  const of = (remote: string) =>
+    readFacts((name) => ({ 'x-forwarded-for': '192.0.2.7' })[name], remote, options).clientAddress;
+  assert.equal([...(of('10.1.2.3') ?? [])], [192, 0, 2, 7]);
+  assert.equal([...(of('198.51.100.1') ?? [])], [198, 51, 100, 1]);
 });
 
 test('a retry below the application is known by the header of gRPC or of Envoy', () => {

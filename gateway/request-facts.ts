@@ -2,6 +2,7 @@
  * What request headers say about a caller, checked and bounded, because it is stored with every batch.
  */
 import { isIPv4, isIPv6 } from 'node:net';
+import type { ClientAddress } from './trusted-proxies.js';
 
 export interface RequestFacts {
   /** W3C trace context, valid. */
@@ -17,6 +18,7 @@ export interface RequestFacts {
 export interface FactOptions {
   readonly storeClientAddress: boolean;
   readonly storeUserAgent: boolean;
+  readonly clientAddress: ClientAddress;
 }
 
 type ReadHeader = (name: string) => string | null | undefined;
@@ -70,6 +72,6 @@ export function readFacts(header: ReadHeader, remoteAddress: string | undefined,
     // Browsers do not let a library set user-agent, so the gRPC-Web convention has a second header.
     client: clientOf(header('x-user-agent')) ?? clientOf(userAgent),
     userAgent: options.storeUserAgent && userAgent != null ? userAgent.replace(/[^ -~]/g, '').slice(0, 512) : undefined,
-    clientAddress: options.storeClientAddress ? addressBytes(remoteAddress) : undefined,
+    clientAddress: options.storeClientAddress ? addressBytes(options.clientAddress(header, remoteAddress)) : undefined,
   };
 }

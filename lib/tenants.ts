@@ -14,6 +14,7 @@ import { SluiceError, UsageError } from './errors.js';
 import type { Log } from './log.js';
 import { streamInfo } from './stream-info.js';
 import { tenantIdPattern, tenantsBucket } from './subjects.js';
+import { hasControls } from './terminal.js';
 
 /** Who calls. */
 export interface Caller {
@@ -255,6 +256,9 @@ export async function addTenant(
     throw new UsageError(
       `"${options.tenant}" is not a tenant id: 1 to 63 of a-z, 0-9 and -, neither first nor last a -, e.g. "acme-shop".`,
     );
+  }
+  if (hasControls(options.note ?? '')) {
+    throw new UsageError('The note has control characters: give it as plain text on one line.');
   }
   if ((options.note ?? '').length > maxNoteChars)
     throw new UsageError(`A note has at most ${maxNoteChars} characters.`);

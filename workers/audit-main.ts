@@ -8,6 +8,7 @@ import { UsageError } from '../lib/errors.js';
 import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
 import { tenantIdPattern } from '../lib/subjects.js';
+import { print } from '../lib/terminal.js';
 import { type Audit, audit, type Fault, type Ledger, mostFaults } from './audit.js';
 import { auditTenant, type TenantAudit } from './audit-tenant.js';
 import { eventsTable } from './connect.js';
@@ -112,7 +113,7 @@ async function main(): Promise<number> {
     const result = config.tenant === '' ? await audit(options) : await auditTenant(options, config.tenant);
     progress.end();
     const lines = config.json ? [JSON.stringify(result)] : 'tenant' in result ? tenantText(result) : textOf(result);
-    process.stdout.write(`${lines.join('\n')}\n`);
+    print(`${lines.join('\n')}\n`);
     return result.faultCount === 0 ? 0 : 1;
   } finally {
     progress.end();

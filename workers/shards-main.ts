@@ -11,6 +11,7 @@ import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
 import { shardStreams } from '../lib/shard-number.js';
 import type { ShardSetting } from '../lib/shard-setting.js';
+import { print } from '../lib/terminal.js';
 import { eventsTable } from './connect.js';
 import { endWith } from './end-command.js';
 import { ledgerSink } from './ledger-sink.js';
@@ -163,7 +164,7 @@ async function main(): Promise<number> {
     const lines = config.json
       ? [JSON.stringify({ ...setting, problem, kept, states: shown })]
       : [...textOf(shown), ...kept, ...(problem === undefined ? [] : [problem])];
-    process.stdout.write(`${lines.join('\n')}\n`);
+    print(`${lines.join('\n')}\n`);
     const trouble = shown.some((one) => troubleOf(one).length > 0);
     return trouble || kept.length > 0 || problem !== undefined ? 2 : 0;
   } finally {

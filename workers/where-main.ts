@@ -9,6 +9,7 @@ import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
 import { tenantIdPattern } from '../lib/subjects.js';
 import { listTenants } from '../lib/tenants.js';
+import { print } from '../lib/terminal.js';
 import { eventsTable } from './connect.js';
 import { endWith } from './end-command.js';
 import { ledgerSink, type StoredRows } from './ledger-sink.js';
@@ -145,7 +146,7 @@ async function main(): Promise<number> {
     );
     progress.end();
     const lines = config.json ? [JSON.stringify(found)] : textOf(found, tenant, day);
-    process.stdout.write(`${lines.join('\n')}\n`);
+    print(`${lines.join('\n')}\n`);
     return found.kind === 'unknown' ? 2 : 0;
   } finally {
     progress.end();

@@ -3,11 +3,12 @@
  * demo starts, and stops at its end. Where a local one is, `sluice up` says in its data folder (../stack-file.ts).
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { UsageError } from '../../lib/errors.js';
+import { makeFolder } from '../../lib/make-folder.js';
 import { keyFileOf, runningStack } from '../stack-file.js';
 
 export interface StackAddress {
@@ -113,7 +114,7 @@ async function startStack(options: StackOptions): Promise<Stack> {
   const { data, say, signal } = options;
   const [program, ...args] = options.command ?? [process.execPath, cli, 'up', '--data', data];
   const logFile = resolve(data, 'demo-up.log');
-  mkdirSync(data, { recursive: true });
+  makeFolder(data);
   say(`No stack runs on ${data}: starting one. Its log is in ${logFile}.`);
   const log = openSync(logFile, 'w', 0o600);
   // A group of its own: Ctrl-C in the terminal reaches the demo alone, which then lets the stack drain.

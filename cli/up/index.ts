@@ -8,17 +8,20 @@
  *   ports.ts         free ports, and who has a busy one
  *   lock.ts          one supervisor per data folder
  */
-import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { flagOf, type UpConfig } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
+import { reachable, urlHost } from '../../lib/host.js';
 import { silentLog } from '../../lib/log.js';
+import { makeFolder } from '../../lib/make-folder.js';
 import { connectNats } from '../../lib/nats.js';
 import { addTenant, watchTenants } from '../../lib/tenants.js';
+import { shellWord } from '../../lib/terminal.js';
 import { ensureNatsServer } from '../nats-server.js';
 import { nodeArguments } from '../roles.js';
-import { keyFileOf, removeRunningStack, writeRunningStack } from '../stack-file.js';
+import { keyFileOf, removeRunningStack, survivors, writeRunningStack } from '../stack-file.js';
 import { type SupervisedChild, supervise } from './child.js';
 import { lockFolder } from './lock.js';
 import { natsGreets, writeNatsConfig } from './nats-config.js';
@@ -76,6 +79,26 @@ async function refuseBusyPorts(config: UpConfig): Promise<void> {
   }
 }
 
+/** Longer than any part takes to finish what it has, once its supervisor is gone. */
+const survivorsEndWithinMs = 40_000;
+
+/**
+ * The parts of a stack whose supervisor was killed end by themselves, each when it has finished; until then they hold their ports.
+ * @throws UsageError that names those which go on
+ */
+async function lastStackEnded(data: string, say: (line: string) => void): Promise<void> {
+  const until = Date.now() + survivorsEndWithinMs;
+  for (let told = false; ; told = true) {
+    const left = survivors(data);
+    if (left.length === 0) return;
+    const named = left.map(({ name, pid }) => `${name} (process ${pid})`).join(', ');
+    if (!told) say(`The last stack of this folder was killed. Waiting for what is left of it: ${named} …`);
+    if (Date.now() > until)
+      throw new UsageError(`Parts of the last stack do not end: ${named}. End them, then start again.`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
 /** The demo tenant's key: that of an earlier start if it is still valid, else a new one. */
 async function demoKey(nats: string, data: string): Promise<string> {
   const file = keyFileOf(data);
@@ -130,12 +153,14 @@ export async function up(config: UpConfig): Promise<number> {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
 
   try {
+    await lastStackEnded(data, say);
     await refuseBusyPorts(config);
-    for (const folder of ['logs', 'nats', 'clickhouse']) mkdirSync(join(data, folder), { recursive: true });
+    for (const folder of ['logs', 'nats', 'clickhouse']) makeFolder(join(data, folder));
     const { host } = config;
-    const nats = `${host}:${config.natsPort}`;
-    const clickhouse = `http://${host}:${config.clickhousePort}`;
-    const gateway = `http://${host}:${config.port}`;
+    const at = urlHost(reachable(host));
+    const nats = `${at}:${config.natsPort}`;
+    const clickhouse = `http://${at}:${config.clickhousePort}`;
+    const gateway = `http://${at}:${config.port}`;
     let key = '';
     const describe = (): void => {
       if (key === '') return;
@@ -145,12 +170,12 @@ export async function up(config: UpConfig): Promise<number> {
         clickhouse,
         nats,
         metrics: {
-          gateway: `http://${host}:${config.gatewayMetricsPort}/metrics`,
-          clickhouse: `http://${host}:${config.clickhouseMetricsPort}/metrics`,
+          gateway: `http://${at}:${config.gatewayMetricsPort}/metrics`,
+          clickhouse: `http://${at}:${config.clickhouseMetricsPort}/metrics`,
           ...Object.fromEntries(
             Array.from({ length: config.workers }, (_, i) => [
               `worker-${i + 1}`,
-              `http://${host}:${config.workerMetricsPort + i}/metrics`,
+              `http://${at}:${config.workerMetricsPort + i}/metrics`,
             ]),
           ),
         },
@@ -196,7 +221,7 @@ export async function up(config: UpConfig): Promise<number> {
     const tether = fileURLToPath(new URL('./tether.mjs', import.meta.url));
     const first = [
       add('nats', [tether, natsServer, '-c', natsConfig], {
-        probe: (ended) => natsGreets(host, config.natsPort, readyWithinMs, ended),
+        probe: (ended) => natsGreets(reachable(host), config.natsPort, readyWithinMs, ended),
         endWithinMs: 15_000,
       }),
       add(
@@ -270,26 +295,30 @@ function greeting(stack: {
   const at = new Date().toISOString();
   const event = (id: string): string =>
     `{"eventId":"${id}","type":"EVENT_TYPE_PAGE","occurredAt":"${at}","page":{"url":"https://shop.example/"}}`;
-  const dataFlag = data === 'sluice-data' ? '' : ` --data ${data}`;
+  const dataFlag = data === 'sluice-data' ? '' : ` --data ${shellWord(data)}`;
+  const keyFile = shellWord(keyFileOf(data));
+  const host = urlHost(reachable(config.host));
+  // To curl and to shells, brackets are a pattern.
+  const globs = host.startsWith('[') ? '-g ' : '';
   const authority = gateway.slice('http://'.length);
   return `
 Sluice ${state} at ${gateway} (gRPC, gRPC-Web, Connect, HTTP).
 
   Key of the tenant "${demoTenant}":   ${key}
                             (kept in ${keyFileOf(data)})
-  Metrics:                  http://${config.host}:${config.gatewayMetricsPort}/metrics (gateway), :${config.workerMetricsPort} (worker), :${config.clickhouseMetricsPort} (ClickHouse)
+  Metrics:                  http://${host}:${config.gatewayMetricsPort}/metrics (gateway), :${config.workerMetricsPort} (worker), :${config.clickhouseMetricsPort} (ClickHouse)
   Logs:                     ${join(data, 'logs')}
 
 Send an event with curl:
 
-  curl -s ${gateway}/v1/events -H "authorization: Bearer $(cat ${keyFileOf(data)})" -H 'content-type: application/json' \\
+  curl -s ${globs}${shellWord(`${gateway}/v1/events`)} -H "authorization: Bearer $(cat ${keyFile})" -H 'content-type: application/json' \\
     -d '${event('hello-1')}'
 
 … or with grpcurl, which needs no .proto files:
 
-  grpcurl -plaintext -H "authorization: Bearer $(cat ${keyFileOf(data)})" \\
+  grpcurl -plaintext -H "authorization: Bearer $(cat ${keyFile})" \\
     -d '{"batchId":"hello-batch-2","batch":{"events":[${event('hello-2')}]}}' \\
-    ${authority} sluice.ingest.v1.IngestService/Publish
+    ${shellWord(authority)} sluice.ingest.v1.IngestService/Publish
 
 See it in ClickHouse a second later:
 

@@ -1,9 +1,10 @@
 /**
  * One supervisor per data folder. A lock whose owner is dead is taken over.
  */
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { UsageError } from '../../lib/errors.js';
+import { makeFolder } from '../../lib/make-folder.js';
 import { isAlive } from '../stack-file.js';
 
 /** A pid may have been given to another program since. */
@@ -23,7 +24,7 @@ function isSupervisor(pid: number): boolean {
 export function lockFolder(data: string): () => void {
   const file = join(data, 'up.lock');
   try {
-    mkdirSync(data, { recursive: true });
+    makeFolder(data);
   } catch (error) {
     throw new UsageError(
       `The data folder ${data} cannot be made: ${(error as Error).message}. Give another by --data.`,

@@ -4,6 +4,7 @@
 import { writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
+import { urlHost } from '../../lib/host.js';
 
 export interface NatsConfigOptions {
   readonly folder: string;
@@ -26,8 +27,8 @@ export function writeNatsConfig(options: NatsConfigOptions): string {
     file,
     [
       '# Written at each start of `sluice up`.',
-      `listen: ${JSON.stringify(`${host}:${port}`)}`,
-      `http: ${JSON.stringify(`${host}:${monitorPort}`)}`,
+      `listen: ${JSON.stringify(`${urlHost(host)}:${port}`)}`,
+      `http: ${JSON.stringify(`${urlHost(host)}:${monitorPort}`)}`,
       `max_payload: ${maxPayload}`,
       'jetstream {',
       `  store_dir: ${JSON.stringify(folder)}`,

@@ -27,7 +27,7 @@ const MiB = 1024 ** 2;
 
 /** Settings that every role has. */
 export const commonOptions = {
-  host: option.string('127.0.0.1', 'Address that servers listen on.'),
+  host: option.string('127.0.0.1', 'Address that servers listen on.', { needed: true }),
   logLevel: option.string('info', 'Least severe log level shown.', {
     choices: ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'],
   }),
@@ -92,6 +92,10 @@ export const gatewayOptions = {
     300_000,
     'After standing still for longer, the gateway has what comes on connections of before checked like batches sent again.',
     { min: 100, max: 300_000 },
+  ),
+  trustedProxies: option.list(
+    [],
+    'Addresses or networks (10.0.0.0/8) of proxies, comma-separated: from these, X-Forwarded-For and Forwarded say where a client is.',
   ),
   corsOrigins: option.list([], 'Origins that browsers may call from, comma-separated; "*" allows all.'),
   tlsCert: option.string('', 'PEM file of the certificate chain; with tlsKey it turns TLS on.'),
@@ -163,7 +167,9 @@ export const embeddedOptions = {
   host: commonOptions.host,
   logLevel: commonOptions.logLevel,
   clickhousePort: option.int(8123, 'Port of the HTTP interface; 0 picks a free one.', { min: 0, max: 65535 }),
-  clickhouseData: option.string('sluice-data/clickhouse', 'Folder of the data; one process at a time.'),
+  clickhouseData: option.string('sluice-data/clickhouse', 'Folder of the data; one process at a time.', {
+    needed: true,
+  }),
   clickhouseMetricsPort: option.int(8124, 'Port of the Prometheus endpoint /metrics; 0 picks a free one.', {
     min: 0,
     max: 65535,
@@ -230,7 +236,7 @@ export const upOptions = {
   logLevel: commonOptions.logLevel,
   traceRatio: commonOptions.traceRatio,
   otlpUrl: commonOptions.otlpUrl,
-  data: option.string('sluice-data', 'Folder of all data; one `up` at a time.'),
+  data: option.string('sluice-data', 'Folder of all data; one `up` at a time.', { needed: true }),
   workers: option.int(1, 'Number of workers.', { min: 1, max: 64 }),
   shards: gatewayOptions.shards,
   port: option.int(7070, 'Port of the gateway: gRPC, gRPC-Web, Connect and HTTP.', { min: 1, max: 65535 }),

@@ -24,6 +24,8 @@ export interface OptionSpec<K extends Kind = Kind> {
   readonly max?: number;
   /** The only values a string may have. */
   readonly choices?: readonly string[];
+  /** A string that must not be empty. */
+  readonly needed?: true;
 }
 
 export type OptionTable = Readonly<Record<string, OptionSpec>>;
@@ -35,7 +37,11 @@ export type Values<T extends OptionTable> = {
 
 const spec =
   <K extends Kind>(kind: K) =>
-  (def: ValueOf<K>, help: string, more: Pick<OptionSpec, 'min' | 'max' | 'choices'> = {}): OptionSpec<K> => ({
+  (
+    def: ValueOf<K>,
+    help: string,
+    more: Pick<OptionSpec, 'min' | 'max' | 'choices' | 'needed'> = {},
+  ): OptionSpec<K> => ({
     kind,
     default: def,
     help,
@@ -85,6 +91,7 @@ function parse(name: string, spec: OptionSpec, text: string, origin: string): st
       if (spec.choices !== undefined && !spec.choices.includes(text)) {
         return fail(`one of ${spec.choices.join(', ')}`);
       }
+      if (spec.needed === true && text.trim() === '') throw new UsageError(`${origin} is empty. ${spec.help}`);
       return text;
     case 'list':
       return text

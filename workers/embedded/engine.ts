@@ -5,11 +5,12 @@
  * A statement holds one thread of libuv's pool until it ends, and files and compression need that pool too. So there is one
  * session less than threads. And one session is kept for statements with data: questions, however long, never stop a loader.
  */
-import { mkdirSync, readFileSync, statSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Session } from 'chdb';
 import { threadPoolSize } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
+import { makeFolder } from '../../lib/make-folder.js';
 
 const nothing: EngineResult = { bytes: new Uint8Array(), rowsRead: 0, bytesRead: 0, elapsedSeconds: 0 };
 
@@ -117,7 +118,7 @@ export async function openEngine(folder: string, threads = threadPoolSize()): Pr
         `real ClickHouse by --clickhouse-url. (${String(error).split('\n')[0]})`,
     );
   });
-  mkdirSync(folder, { recursive: true });
+  makeFolder(folder);
   const holder = lockHolder(folder);
   if (holder !== undefined) throw inUse(folder, holder);
   const idle: Slot[] = [];

@@ -6,12 +6,13 @@
  *   engine.ts      sessions on one data folder
  *   young-garbage.ts  what large bodies leave behind
  */
-import { mkdirSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { join, resolve } from 'node:path';
 import { embeddedOptions, parseArgv, resolveOptions } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
 import { createLog } from '../../lib/log.js';
+import { makeFolder } from '../../lib/make-folder.js';
 import { openEngine } from './engine.js';
 import { createEmbeddedHttp } from './http.js';
 
@@ -24,13 +25,13 @@ async function main(): Promise<void> {
   const log = createLog('clickhouse', config.logLevel);
   const folder = resolve(config.clickhouseData);
   // The engine writes a cache of format schemas to the folder that it runs in.
-  mkdirSync(folder, { recursive: true });
+  makeFolder(folder);
   process.chdir(folder);
   const engine = await openEngine(join(folder, 'store'));
   const spoolFolder = join(folder, 'spool');
   // What a killed process left behind was never acknowledged to anybody.
   rmSync(spoolFolder, { recursive: true, force: true });
-  mkdirSync(spoolFolder, { recursive: true });
+  makeFolder(spoolFolder);
   const server = createEmbeddedHttp({ engine, spoolFolder, log, maxBodyBytes });
 
   let answering = 0;

@@ -73,4 +73,16 @@ test('parameters lose their escapes once', () => {
   });
 });
 
+test('settings of the URL join those that a statement has after its FORMAT', () => {
+  const url = new URLSearchParams({ max_threads: '1' });
+  const cases = {
+    'SELECT 1 FORMAT CSV SETTINGS a = 1': 'SELECT 1 FORMAT CSV SETTINGS a = 1\n, max_threads = 1',
+    'SELECT 1 FORMAT CSV SETTINGS a = 1 -- done;': 'SELECT 1 FORMAT CSV SETTINGS a = 1 -- done\n, max_threads = 1',
+    'SELECT 1 SETTINGS a = 1 FORMAT CSV': 'SELECT 1 SETTINGS a = 1 FORMAT CSV\nSETTINGS max_threads = 1',
+    "SELECT ' FORMAT CSV SETTINGS '": "SELECT ' FORMAT CSV SETTINGS '\nSETTINGS max_threads = 1",
+    'SELECT 1 /* FORMAT a SETTINGS b */': 'SELECT 1 /* FORMAT a SETTINGS b */\nSETTINGS max_threads = 1',
+  };
+  for (const [statement, wanted] of Object.entries(cases)) assert.is(withSettings(statement, url), wanted);
+});
+
 test.run();

@@ -48,9 +48,16 @@ export function withSettings(statement: string, url: URLSearchParams): string {
       : `${data.trimEnd()}${join} ${settings.join(', ')} ${statement.slice(data.length)}`;
   }
   const bare = statement.replace(/\s*;?\s*$/, '');
+  if (settings.length === 0) return bare;
+  // After its FORMAT a statement may have settings once.
+  const join = /\bFORMAT\s+\w+\s+SETTINGS\b/i.test(codeOf(bare)) ? ',' : 'SETTINGS';
   // On a line of their own: a statement may end with a comment.
-  return settings.length === 0 ? bare : `${bare}\nSETTINGS ${settings.join(', ')}`;
+  return `${bare}\n${join} ${settings.join(', ')}`;
 }
+
+/** The statement with spaces for what is no SQL of its own: comments, texts, quoted names. */
+const codeOf = (statement: string): string =>
+  statement.replace(/--[^\n]*|\/\*[\s\S]*?\*\/|(['"`])(?:\\[\s\S]|(?!\1)[^\\])*\1/g, (text) => ' '.repeat(text.length));
 
 const escapes: Readonly<Record<string, string>> = { n: '\n', t: '\t', r: '\r', b: '\b', f: '\f', '0': '\0' };
 
