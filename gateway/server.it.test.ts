@@ -250,18 +250,47 @@ test('a port in use is told with the way out', async () => {
   });
 });
 
-test('a client that opens a stream and says good-bye with an error in the same breath does no harm', async () => {
-  const frame = (type: number, flags: number, stream: number, payload: Buffer): Buffer => {
-    const head = Buffer.alloc(9);
-    head.writeUIntBE(payload.length, 0, 3);
-    head[3] = type;
-    head[4] = flags;
-    head.writeUInt32BE(stream, 5);
-    return Buffer.concat([head, payload]);
+const frame = (type: number, flags: number, stream: number, payload: Buffer): Buffer => {
+  const head = Buffer.alloc(9);
+  head.writeUIntBE(payload.length, 0, 3);
+  head[3] = type;
+  head[4] = flags;
+  head.writeUInt32BE(stream, 5);
+  return Buffer.concat([head, payload]);
+};
+// Without Huffman and without the table: 0, length, name, length, value.
+const header = (name: string, value: string): Buffer =>
+  Buffer.from(`\0${String.fromCharCode(name.length)}${name}${String.fromCharCode(value.length)}${value}`, 'latin1');
+
+test('an HTTP/2 answer of known length ends with its last byte, and not in a frame after it', async () => {
+  const get = Buffer.concat([
+    header(':method', 'GET'),
+    header(':scheme', 'http'),
+    header(':path', '/x'),
+    header(':authority', 'a'),
+  ]);
+  const preface = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n';
+  const onRequest: FrontServerOptions['onRequest'] = (request, response) => {
+    request.resume();
+    (response as import('node:http').ServerResponse).writeHead(200, { 'content-length': '5' }).end('hello');
   };
-  // Without Huffman and without the table: 0, length, name, length, value.
-  const header = (name: string, value: string): Buffer =>
-    Buffer.from(`\0${String.fromCharCode(name.length)}${name}${String.fromCharCode(value.length)}${value}`, 'latin1');
+  await withServer({ onRequest }, async ({ port }) => {
+    const socket = await open(
+      port,
+      Buffer.concat([Buffer.from(preface), frame(4, 0, 0, Buffer.alloc(0)), frame(1, 5, 1, get)]),
+    );
+    let bytes = Buffer.alloc(0);
+    socket.on('data', (chunk: Buffer) => {
+      bytes = Buffer.concat([bytes, chunk]);
+    });
+    await until('the body has come', () => bytes.includes('hello'));
+    const head = bytes.subarray(bytes.indexOf('hello') - 9);
+    assert.equal([head.readUIntBE(0, 3), head[3], head[4]], [5, 0, 1]);
+    socket.destroy();
+  });
+});
+
+test('a client that opens a stream and says good-bye with an error in the same breath does no harm', async () => {
   const headers = Buffer.concat([
     header(':method', 'POST'),
     header(':scheme', 'http'),

@@ -216,6 +216,7 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
     const peer = peerOf(request.stream);
     if (peer === undefined) return void request.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
     resetWhenAnsweredEarly(request.stream, response);
+    endWithLastByte(request.stream);
     track(request, response, peer.connection);
   };
   compatible.on('request', onRequest2);
@@ -426,6 +427,16 @@ function closeWhenAnsweredEarly(request: NodeRequest, response: ServerResponse):
     }
     return writeHead(...args);
   };
+}
+
+/**
+ * Node's compatibility API waits for trailers with every answer, and ends it in a frame of its own, a turn after the last byte. okhttp
+ * counts a call as over when it has all bytes of the content-length, and begins another one too early (see answered-early.ts).
+ */
+function endWithLastByte(stream: ServerHttp2Stream): void {
+  const respond = stream.respond.bind(stream);
+  stream.respond = (headers, options) =>
+    respond(headers, headers?.['content-length'] === undefined ? options : { ...options, waitForTrailers: false });
 }
 
 /** The same on HTTP/2, where only the stream ends. */
