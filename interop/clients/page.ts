@@ -85,7 +85,7 @@ function pageClient({ title, name, needs, browser = false }: Section): ForeignCl
       await rm(folder, { recursive: true, force: true });
       await mkdir(folder, { recursive: true });
       await symlink(join(root, 'proto'), join(folder, 'proto'));
-      // package.json of its own, so that npm installs here.
+      // With a package.json npm installs here.
       if (browser) await writeFile(join(folder, 'package.json'), '{"private": true}\n');
       let note = await play(
         steps,

@@ -108,7 +108,7 @@ func open(task Task, address string) client {
 	return newConnect(address, task.Client == "connect-go-grpc")
 }
 
-// withClient gives a case a client of its own, and half a minute.
+// withClient gives each case a new client, and half a minute.
 func withClient(task Task, address string, use func(context.Context, client) Outcome) Outcome {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()

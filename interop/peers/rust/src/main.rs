@@ -113,7 +113,7 @@ fn name(code: Code) -> String {
     out
 }
 
-/// tonic answers a deadline of its own with CANCELLED "Timeout expired".
+/// tonic answers a deadline that it notices itself with CANCELLED "Timeout expired".
 fn failed(status: Status) -> Outcome {
     let timed_out = status.code() == Code::Cancelled && status.message().contains("Timeout");
     let code = if timed_out { Code::DeadlineExceeded } else { status.code() };
@@ -248,7 +248,7 @@ async fn restart(task: &Task, case: &str, id: &str) -> Outcome {
     Outcome { accepted: accepted.load(Ordering::Relaxed), note, ..Default::default() }
 }
 
-/// tonic has no retries of its own: the program sends the same message again.
+/// tonic does not retry: the program sends the same message again.
 async fn retry(task: &Task, id: &str) -> Outcome {
     let mut client = client(&task.swallow);
     let message = batch(id, vec![event(&format!("{id}-1"), 0)]);
