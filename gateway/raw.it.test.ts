@@ -245,4 +245,14 @@ onBothPaths(test, 'a far-away deadline is no deadline', async (withGateway) => {
   });
 });
 
+onBothPaths(test, 'grpc-js shows its user the words of an error as they are', async (withGateway) => {
+  await withGateway({}, async (running) => {
+    await withGrpc({ ...running, headers: { authorization: 'Bearer no' } }, async (call) => {
+      const { details } = (await call(new Uint8Array(0)).catch((error: unknown) => error)) as { details: string };
+      assert.match(details, /[,;] .*`sluice tenant list`|`sluice tenant list`.*[,;] /);
+      assert.not.match(details, /%/);
+    });
+  });
+});
+
 test.run();

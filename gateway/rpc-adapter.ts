@@ -14,7 +14,7 @@ import { inviteBody } from './expect-continue.js';
 import { fromText } from './grpc-web-text.js';
 import { normalizeNames, rpcTypes } from './media-types.js';
 import type { RpcRoute } from './routes.js';
-import { authenticate, toHttpAnswer } from './rpc-errors.js';
+import { authenticate, plainGrpcMessage, toHttpAnswer } from './rpc-errors.js';
 import type { NodeRequest, NodeResponse } from './server.js';
 
 export type RequestHandler = (request: NodeRequest, response: NodeResponse, connection: Connection) => void;
@@ -63,8 +63,20 @@ async function serve(handler: RpcRoute, request: UniversalServerRequest): Promis
   const flags = knownFlags(plain.header.get('content-type') ?? '');
   const body = plain.body as AsyncIterable<Uint8Array>;
   const checked = flags === undefined ? plain : { ...plain, body: checkFlags(body, flags) };
-  const answer = explained(await handler(checked), handler, request);
+  const answer = readable(explained(await handler(checked), handler, request));
   return text === undefined ? answer : text.toText(answer);
+}
+
+/** An answer of gRPC, whose trailers the library writes once its body has ended. */
+function readable(answer: UniversalServerResponse): UniversalServerResponse {
+  const { body, trailer } = answer;
+  if (trailer === undefined || body === undefined) return answer;
+  async function* whole(): AsyncGenerator<Uint8Array> {
+    yield* body as AsyncIterable<Uint8Array>;
+    const message = (trailer as Headers).get('grpc-message');
+    if (message !== null) (trailer as Headers).set('grpc-message', plainGrpcMessage(message));
+  }
+  return { ...answer, body: whole() };
 }
 
 /** What the library refuses by a bare status, with the headers that belong to it and a body that says what to do. */

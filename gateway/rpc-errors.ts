@@ -27,6 +27,15 @@ export const explain = ({ message, row }: SluiceError): string =>
 /** Of an answer with the status 401 (RFC 9110, 11.6.1; RFC 6750, 3). */
 export const authenticate = 'Bearer realm="sluice"';
 
+/**
+ * A grpc-message as gRPC encodes it: only what is no printable ASCII, and the percent sign. The library encodes punctuation as well, and
+ * grpc-js, which decodes as for a whole URI, shows its users "the key is not known%2C".
+ * @param encoded by encodeURIComponent
+ * @see https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md "Status-Message"
+ */
+export const plainGrpcMessage = (encoded: string): string =>
+  encoded.replace(/%(?:[2-6][0-9A-F]|7[0-9A-E])/g, (code) => (code === '%25' ? code : decodeURIComponent(code)));
+
 /** The answer to an RPC: code, message with the fix, ErrorInfo with the name of the row, RetryInfo where it may help. */
 export function toConnectError(error: SluiceError): ConnectError {
   const metadata: Record<string, string> = {};

@@ -14,7 +14,7 @@ import {
 import { setTrailerStatus } from '@connectrpc/connect/protocol-grpc';
 import { trailerFlag, trailerSerialize } from '@connectrpc/connect/protocol-grpc-web';
 import { connectTimeout, grpcTimeout } from '../call-timeout.js';
-import { authenticate } from '../rpc-errors.js';
+import { authenticate, plainGrpcMessage } from '../rpc-errors.js';
 import { envelope } from './answers.js';
 
 /** As in routes.ts. */
@@ -119,7 +119,8 @@ function sendWellTrailers(this: ServerHttp2Stream): void {
 }
 
 function trailersOf(error: ConnectError): OutgoingHttpHeaders {
-  return Object.fromEntries(setTrailerStatus(new Headers(), error));
+  const trailers = Object.fromEntries(setTrailerStatus(new Headers(), error));
+  return { ...trailers, 'grpc-message': plainGrpcMessage(trailers['grpc-message'] ?? '') };
 }
 
 export interface AnswerOptions {
