@@ -2,7 +2,7 @@
  * Messages that nobody should have written: put into the log past the gateways. The worker has to take out what cannot be stored, put
  * it into the dead letters with its bytes, and store what lies beside it (L6).
  */
-import { create, toBinary } from '@bufbuild/protobuf';
+import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { jetstream, jetstreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { EventSchema } from '#gen/sluice/event/v1/event_pb.js';
@@ -65,7 +65,7 @@ export function createPoisoner({ nc, tenant, shards, journal, random }: Poisoner
   const encoded = (type: number | undefined, number: number): Uint8Array => {
     const { occurredAt, ...event } = makeEvent(neighbourSource, number);
     const time = occurredAt as { seconds: bigint; nanos: number };
-    const init = { ...event, occurredAt: time };
+    const init = { ...event, occurredAt: time } as MessageInitShape<typeof EventSchema>;
     return toBinary(
       EventSchema,
       create(EventSchema, type === undefined ? init : { ...init, eventId: `poison-${number}`, type }),

@@ -2,7 +2,7 @@
  * Single events that are sent to find out when something works again: through a given gateway, into a given shard, until one is
  * accepted. They are part of the history like all others (source 0).
  */
-import { create, toJson } from '@bufbuild/protobuf';
+import { create, type MessageInitShape, toJson } from '@bufbuild/protobuf';
 import { EventSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { shardOf } from '../lib/contract/shard.js';
 import { makeEvent } from './events.js';
@@ -61,7 +61,12 @@ export function createProber({ tenant, key, shards, journal }: ProberOptions): P
     const body = {
       batchId,
       attempt,
-      events: [toJson(EventSchema, create(EventSchema, { ...event, occurredAt: time }))],
+      events: [
+        toJson(
+          EventSchema,
+          create(EventSchema, { ...event, occurredAt: time } as MessageInitShape<typeof EventSchema>),
+        ),
+      ],
     };
     journal.sent({ batchId, first, count: 1, attempt });
     try {

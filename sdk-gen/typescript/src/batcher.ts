@@ -4,7 +4,8 @@
  *
  * A batch is an encoded EventBatch: per event the tag 0x0A, the length, the event.
  */
-import { type EventInit, encodeEvent } from './event-encoder.js';
+import { encodeEvent } from './event-encoder.js';
+import type { EventInit } from './event-init.js';
 import { WireWriter } from './wire-writer.js';
 
 /** Encoded events, closed. */

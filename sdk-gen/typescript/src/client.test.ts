@@ -131,9 +131,12 @@ test('an event that cannot be encoded, or is too large, is told and counted, not
     rejected.map(({ code }) => code),
     ['invalid_event', 'event_too_large', 'invalid_event'],
   );
-  assert.match(rejected[0]?.message ?? '', /name: expected a string/);
+  assert.is(rejected[0]?.message, 'event without an eventId: name: expected a string, got number 5');
+  assert.match(rejected[1]?.message ?? '', /^event without an eventId: the event has \d+ bytes/);
+  client.track({ ...click, eventId: 'e-1', properties: { qty: 2 as never } });
+  assert.is(rejected[3]?.message, 'event "e-1": properties[qty]: expected a string, got number 2');
   const { tracked, pending, rejected: count } = client.stats();
-  assert.equal({ tracked, pending, count }, { tracked: 3, pending: 0, count: 3 });
+  assert.equal({ tracked, pending, count }, { tracked: 4, pending: 0, count: 4 });
 });
 
 test('a callback that throws stops nothing', async () => {

@@ -18,7 +18,7 @@ import {
   type Outcome,
   type ToldBatch,
 } from './delivery.js';
-import type { EventInit } from './event-encoder.js';
+import type { EventInit } from './event-init.js';
 import { openIngestStream } from './ingest-stream.js';
 import { type Rejected, resolveClientOptions, type SluiceClientOptions } from './options.js';
 import { uuidV7 } from './uuid-v7.js';
@@ -146,7 +146,7 @@ export class SluiceClient {
     try {
       this.#batcher.add(event, this.#clock.wall());
     } catch (error) {
-      const message = error instanceof Error ? error.message : String(error);
+      const message = `event ${shownId(event)}: ${error instanceof Error ? error.message : String(error)}`;
       const code = error instanceof RangeError ? 'event_too_large' : 'invalid_event';
       this.#reject({ batchId: '', events: 1, code, message, rejections: [] });
       return true;
@@ -282,6 +282,17 @@ export class SluiceClient {
 
 /** The same as `new SluiceClient(options)`. */
 export const createClient = (options: SluiceClientOptions): SluiceClient => new SluiceClient(options);
+
+/** The id of an event that cannot be encoded, and may be anything. */
+function shownId(event: unknown): string {
+  try {
+    const { eventId } = event as { eventId?: unknown };
+    if (typeof eventId === 'string' && eventId !== '') return JSON.stringify(eventId.slice(0, 64));
+  } catch {
+    // It is no object, or its getter throws.
+  }
+  return 'without an eventId';
+}
 
 function decodeAt(bytes: Uint8Array, index: number): Event | undefined {
   const event = eventAt(bytes, index);

@@ -1,8 +1,10 @@
+import { runInNewContext } from 'node:vm';
 import { create, type DescField, type DescMessage, fromBinary, ScalarType, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { EventSchema, EventType } from '../gen/sluice/event/v1/event_pb.js';
-import { type EventInit, encodeEvent } from './event-encoder.js';
+import { DeviceSchema, EventSchema, EventType } from '../gen/sluice/event/v1/event_pb.js';
+import { encodeEvent } from './event-encoder.js';
+import type { EventInit } from './event-init.js';
 import { WireWriter } from './wire-writer.js';
 
 const noId = (): string => 'made-id';
@@ -135,11 +137,121 @@ test('names the field whose value has the wrong type', () => {
   bad({ type: EventType.CLICK, userId: 5 }, /^user_id: expected a string, got number 5$|user_id: expected a string/);
   bad({ type: 'CLICK' }, /type: expected a whole number/);
   bad({ type: 1, device: { platform: 1.5 } }, /device\.platform: expected a whole number/);
-  bad({ type: 1, properties: { a: 1 } }, /properties: expected a string/);
+  bad({ type: 1, properties: { a: 1 } }, /^properties\[a\]: expected a string, got number 1$/);
   bad({ type: 1, valueMicros: 1.5 }, /value_micros: expected a bigint/);
   bad({ type: 1, occurredAt: new Date(Number.NaN) }, /occurred_at: expected a valid Date/);
   bad({ type: 1, touch: 'x' }, /touch: expected an object/);
   bad(undefined, /expected an event/);
+});
+
+const faultOf = (init: unknown): string => {
+  try {
+    encode(init as EventInit);
+  } catch (error) {
+    return error instanceof TypeError ? error.message : `not a TypeError: ${String(error)}`;
+  }
+  return 'taken';
+};
+
+test('a key that is no field is refused by its path, with the field that it may mean', () => {
+  const cases: readonly (readonly [unknown, string])[] = [
+    [{ type: 1, user_id: 'u' }, 'user_id: no field of sluice.event.v1.Event; did you mean userId?'],
+    [{ type: 1, userID: 'u' }, 'userID: no field of sluice.event.v1.Event; did you mean userId?'],
+    [{ type: 1, nonsense: 0 }, 'nonsense: no field of sluice.event.v1.Event'],
+    [{ type: 1, device: { os: 'x' } }, 'device.os: no field of sluice.event.v1.Device'],
+    [{ type: 1, device: { '\u001b[31m': 'x' } }, 'device."\\u001b[31m": no field of sluice.event.v1.Device'],
+    [{ type: 1, occurredAt: { secs: 1n } }, 'occurred_at.secs: no field of google.protobuf.Timestamp'],
+    [
+      { type: 1, occurredAt: 1_700_000_000_000 },
+      'occurred_at: expected a Date or a Timestamp, got number 1700000000000',
+    ],
+    [
+      Object.assign(Object.create({ type: 1 }), { user_id: 'u' }),
+      'user_id: no field of sluice.event.v1.Event; did you mean userId?',
+    ],
+    [{ type: 1, touch: create(DeviceSchema) }, 'touch: expected a sluice.event.v1.Touch, got a sluice.event.v1.Device'],
+    [{ type: 1, device: new Map([['id', 'x']]) }, 'device: expected an object with fields, got a Map'],
+    [{ type: 1, device: [] }, 'device: expected an object with fields, got an array'],
+    [{ type: 1, device: new Date() }, 'device: expected an object with fields, got a Date'],
+  ];
+  for (const [init, fault] of cases) assert.is(faultOf(init), fault);
+});
+
+test('entries of a map are those of a plain object or a Map, and a fault names the key', () => {
+  class Order {
+    get plan(): string {
+      return 'pro';
+    }
+  }
+  const cases: readonly (readonly [unknown, string])[] = [
+    [{ qty: 2 }, 'properties[qty]: expected a string, got number 2'],
+    [new Map([['qty', 2]]), 'properties[qty]: expected a string, got number 2'],
+    [new Map([[7, 'x']]), 'properties[7]: expected a string, got number 7'],
+    [{ a: null }, 'properties[a]: expected a string, got null'],
+    [{ 'a: b\n': {} }, 'properties["a: b\\n"]: expected a string, got an object'],
+    [new Order(), 'properties: expected a plain object or a Map, got an Order'],
+    [['a'], 'properties: expected a plain object or a Map, got an array'],
+    [null, 'properties: expected a plain object or a Map, got null'],
+    ['text', 'properties: expected a plain object or a Map, got string text'],
+  ];
+  for (const [properties, fault] of cases) assert.is(faultOf({ type: 1, properties }), fault);
+  const wanted = encode({ type: 1, properties: { a: 'x', b: 'ü', constructor: 'own' } });
+  const bare = Object.assign(Object.create(null), { a: 'x', b: 'ü', constructor: 'own' });
+  const map = new Map(Object.entries(bare as Record<string, string>));
+  for (const properties of [bare, map, runInNewContext("({ a: 'x', b: 'ü', constructor: 'own' })")]) {
+    assert.equal(encode({ type: 1, properties }), wanted);
+  }
+});
+
+test('what is undefined is left out, in maps as well', () => {
+  const wanted = encode({ type: 1, properties: { a: 'x' }, metrics: {} });
+  const untyped = { nonsense: undefined } as unknown as object;
+  const properties = { a: 'x', b: undefined };
+  assert.equal(encode({ type: 1, userId: undefined, properties, metrics: { m: undefined }, ...untyped }), wanted);
+  assert.equal(encode({ type: 1, properties: new Map(Object.entries(properties)), device: undefined }), wanted);
+});
+
+test('fields that are inherited, or getters of a class, count', () => {
+  class Click {
+    readonly type = EventType.CLICK;
+    get userId(): string {
+      return 'u-1';
+    }
+  }
+  const wanted = encode({ type: EventType.CLICK, userId: 'u-1' });
+  assert.equal(encode(new Click()), wanted);
+  assert.equal(encode(Object.create({ type: EventType.CLICK, userId: 'u-1' })), wanted);
+  assert.equal(faultOf(Object.assign(new Click(), { user: 'x' })), 'user: no field of sluice.event.v1.Event');
+});
+
+test('half a surrogate pair is refused by its field, in short and in long text, in values and in keys', () => {
+  const fault = 'expected well-formed text, got a lone surrogate';
+  for (const broken of ['\ud800', 'a\udc00b', `${'x'.repeat(60)}\ud83d`, '\udc00\ud800']) {
+    assert.is(faultOf({ type: 1, name: broken }), `name: ${fault}`);
+    assert.is(faultOf({ type: 1, touch: { channel: broken } }), `touch.channel: ${fault}`);
+    assert.is(faultOf({ type: 1, properties: { k: broken } }), `properties[k]: ${fault}`);
+    assert.match(
+      faultOf({ type: 1, properties: { [broken]: 'v' } }),
+      /^properties\[".*\\u[0-9a-f]{4}.*"\]: expected well-formed/,
+    );
+  }
+  assert.is(faultOf({ type: 1, name: '😀', properties: { '👍': 'y'.repeat(60) } }), 'taken');
+});
+
+test('TypeScript refuses what the encoder refuses', () => {
+  const events: readonly EventInit[] = [
+    // @ts-expect-error: the name as it is in the .proto
+    { type: EventType.CLICK, user_id: 'u' },
+    // @ts-expect-error: no field of a Device
+    { type: EventType.CLICK, device: { os: 'x' } },
+    // @ts-expect-error: a property that is no text
+    { type: EventType.CLICK, properties: { qty: 2 } },
+    // @ts-expect-error: a Map of what is no text
+    { type: EventType.CLICK, properties: new Map([['qty', 2]]) },
+    // @ts-expect-error: neither a Date nor a Timestamp
+    { type: EventType.CLICK, occurredAt: 5 },
+  ];
+  for (const event of events) assert.is.not(faultOf(event), 'taken');
 });
 
 test('tells by the position that the buffer was too small, wherever it ended', () => {

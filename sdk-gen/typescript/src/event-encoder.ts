@@ -4,29 +4,55 @@
  * and toBinary(), whose reflection walks every field of every message. A test holds it to toBinary(), byte for byte.
  *
  * It follows the descriptor, so a new field in the .proto needs no edit here.
+ *
+ * Nothing is left out silently. A key that is no field is a fault of the event, as is a value of another type; each is named by its path. Fields
+ * are read as properties, so those that an object inherits, or has as getters of its class, count. Entries of a map are those of a Map or of a
+ * plain object; of an instance of a class, which may have some that cannot be listed, they are refused.
  */
-import { type DescField, type DescMessage, type MessageInitShape, ScalarType } from '@bufbuild/protobuf';
-import type { TimestampSchema } from '@bufbuild/protobuf/wkt';
+import { type DescField, type DescMessage, ScalarType } from '@bufbuild/protobuf';
 import { EventSchema } from '../gen/sluice/event/v1/event_pb.js';
+import type { EventInit } from './event-init.js';
 import type { WireWriter } from './wire-writer.js';
 
-/** An event as `track` takes it: all fields optional but `type`; a Date will do for the time. */
-export type EventInit = Omit<MessageInitShape<typeof EventSchema>, 'occurredAt' | '$typeName'> & {
-  /** When it happened. @default now */
-  occurredAt?: Date | MessageInitShape<typeof TimestampSchema> | undefined;
-};
-
 type WriteValue = (writer: WireWriter, value: unknown) => void;
-type WriteField = (writer: WireWriter, message: Record<string, unknown>) => void;
+/** Says whether the message has the field: 1 or 0. */
+type WriteField = (writer: WireWriter, message: Record<string, unknown>) => 0 | 1;
 
 const wire = { varint: 0, fixed64: 1, delimited: 2, fixed32: 5 } as const;
 const implicitPresence = 2;
 
-/** Tells which field is at fault, and what it should have been. */
+/** What is wrong, and where: `properties[qty]: expected a string, got number 2`. */
+class FieldFault extends TypeError {
+  constructor(
+    readonly path: string,
+    readonly fault: string,
+  ) {
+    super(`${path}: ${fault}`);
+  }
+}
+
+/** The same error, seen from the field that holds the value. Others than ours, such as that of a getter, pass. */
+function within(name: string, error: unknown): unknown {
+  if (!(error instanceof TypeError)) return error;
+  if (!(error instanceof FieldFault)) return new FieldFault(name, error.message);
+  return new FieldFault(`${name}${error.path.startsWith('[') ? '' : '.'}${error.path}`, error.fault);
+}
+
+/** A key from outside, as part of a path. */
+const shownKey = (key: string): string => (/^[\w.-]{1,64}$/.test(key) ? key : JSON.stringify(key.slice(0, 64)));
+
+function shown(value: unknown): string {
+  if (value === null || value === undefined) return String(value);
+  if (Array.isArray(value)) return 'an array';
+  if (typeof value !== 'object') return `${typeof value} ${String(value).slice(0, 40)}`;
+  const name: unknown = Object.getPrototypeOf(value)?.constructor?.name;
+  return typeof name === 'string' && name !== 'Object' && name !== ''
+    ? `${/^[AEIOU]/.test(name) ? 'an' : 'a'} ${name}`
+    : 'an object';
+}
+
 function wrong(wanted: string, value: unknown): never {
-  const shown =
-    value === null ? 'null' : typeof value === 'object' ? 'an object' : `${typeof value} ${String(value).slice(0, 40)}`;
-  throw new TypeError(`expected ${wanted}, got ${shown}`);
+  throw new TypeError(`expected ${wanted}, got ${shown(value)}`);
 }
 
 function integer(value: unknown, least: number, most: number): number {
@@ -126,20 +152,36 @@ const scalars: Readonly<Record<ScalarType, { wireType: number; write: WriteValue
   },
 };
 
-const plans = new Map<string, WriteField[]>();
+interface MessagePlan {
+  readonly message: DescMessage;
+  readonly fields: WriteField[];
+  /** Names that an object may have. */
+  readonly names: Set<string>;
+}
+
+const plans = new Map<string, MessagePlan>();
 
 /** Messages may hold themselves, so a plan is filled in after it is known by name. */
-function planOf(message: DescMessage): WriteField[] {
+function planOf(message: DescMessage): MessagePlan {
   const known = plans.get(message.typeName);
   if (known !== undefined) return known;
-  const plan: WriteField[] = [];
+  const plan: MessagePlan = { message, fields: [], names: new Set(['$unknown']) };
   plans.set(message.typeName, plan);
-  for (const field of [...message.fields].sort((a, b) => a.number - b.number)) plan.push(fieldWriter(field));
+  for (const field of [...message.fields].sort((a, b) => a.number - b.number)) {
+    plan.fields.push(fieldWriter(field));
+    plan.names.add(field.oneof?.localName ?? field.localName);
+  }
   return plan;
 }
 
-function writeFields(plan: readonly WriteField[], writer: WireWriter, message: Record<string, unknown>): void {
-  for (let i = 0; i < plan.length; i++) (plan[i] as WriteField)(writer, message);
+function writeFields(plan: MessagePlan, writer: WireWriter, message: Record<string, unknown>): void {
+  const { fields } = plan;
+  let found = 0;
+  for (let i = 0; i < fields.length; i++) found += (fields[i] as WriteField)(writer, message);
+  // Of a plain object, as many keys as fields: there is no other. Looking at each key's name would cost a tenth more.
+  let keys = 0;
+  for (const _ in message) keys++;
+  if (keys !== found || keys === 0 || message.constructor !== Object) checkKeys(plan, message);
   const unknown = message.$unknown as readonly { no: number; wireType: number; data: Uint8Array }[] | undefined;
   if (unknown === undefined) return;
   for (const { no, wireType, data } of unknown) {
@@ -149,11 +191,44 @@ function writeFields(plan: readonly WriteField[], writer: WireWriter, message: R
   }
 }
 
+function checkKeys(plan: MessagePlan, message: Record<string, unknown>): void {
+  for (const key in message) if (!plan.names.has(key)) refuseKey(plan, message, key);
+  // These have none, whatever is in them.
+  if (Array.isArray(message) || message instanceof Map || message instanceof Set || message instanceof Date) {
+    wrong('an object with fields', message);
+  }
+  for (const oneof of plan.message.oneofs) {
+    const chosen = message[oneof.localName] as { case?: unknown } | undefined;
+    if (chosen?.case === undefined || oneof.fields.some(({ localName }) => localName === chosen.case)) continue;
+    throw new FieldFault(oneof.name, `no field ${shownKey(String(chosen.case))}`);
+  }
+}
+
+/** A key that is no field: a typo, or the name as it is in the .proto. */
+function refuseKey(
+  { message: { typeName, fields } }: MessagePlan,
+  message: Record<string, unknown>,
+  key: string,
+): void {
+  if (message[key] === undefined) return;
+  if (key === '$typeName') {
+    if (message[key] === typeName) return;
+    throw new TypeError(`expected a ${typeName}, got a ${shownKey(String(message[key]))}`);
+  }
+  const plain = (name: string): string => name.replace(/_/g, '').toLowerCase();
+  const meant = fields.find(({ name }) => plain(name) === plain(key))?.localName;
+  throw new FieldFault(
+    shownKey(key),
+    `no field of ${typeName}${meant === undefined ? '' : `; did you mean ${meant}?`}`,
+  );
+}
+
 function messageWriter(message: DescMessage): WriteValue {
   const plan = planOf(message);
   const isTimestamp = message.typeName === 'google.protobuf.Timestamp';
+  const wanted = isTimestamp ? 'a Date or a Timestamp' : 'an object';
   return (writer, value) => {
-    if (typeof value !== 'object' || value === null) return wrong('an object', value);
+    if (typeof value !== 'object' || value === null) return wrong(wanted, value);
     const start = writer.open();
     if (isTimestamp && value instanceof Date) writeTime(writer, value.getTime());
     else writeFields(plan, writer, value as Record<string, unknown>);
@@ -211,19 +286,19 @@ function named(field: DescField, write: WriteValue): WriteField {
   const { localName } = field;
   const oneof = field.oneof?.localName;
   return (writer, message) => {
-    let value = message[localName];
-    if (oneof !== undefined) {
+    let value: unknown;
+    if (oneof === undefined) value = message[localName];
+    else {
       const chosen = message[oneof] as { case?: string; value?: unknown } | undefined;
-      value = chosen?.case === localName ? chosen.value : undefined;
+      if (chosen?.case === localName) value = chosen.value;
     }
-    if (value === undefined) return;
+    if (value === undefined) return 0;
     try {
       write(writer, value);
     } catch (error) {
-      if (!(error instanceof TypeError)) throw error;
-      const [, path, rest] = /^([\w.[\]]+): (.*)$/s.exec(error.message) ?? [];
-      throw new TypeError(path === undefined ? `${field.name}: ${error.message}` : `${field.name}.${path}: ${rest}`);
+      throw within(field.name, error);
     }
+    return 1;
   };
 }
 
@@ -238,18 +313,35 @@ function mapWriter(field: DescField & { fieldKind: 'map' }): WriteValue {
     ![ScalarType.UINT32, ScalarType.SINT32, ScalarType.FIXED32, ScalarType.SFIXED32].includes(field.mapKey);
   const toKey = (name: string): unknown =>
     field.mapKey === ScalarType.BOOL ? name === 'true' : longKey ? BigInt(name) : numericKey ? Number(name) : name;
-  return (writer, value) => {
-    if (typeof value !== 'object' || value === null) wrong('an object', value);
-    for (const name in value as Record<string, unknown>) {
+  const writeEntry = (writer: WireWriter, name: unknown, one: unknown): void => {
+    if (one === undefined) return;
+    try {
       writer.varint(tag);
       const start = writer.open();
       writer.varint(8 + key.wireType);
-      key.write(writer, toKey(name));
+      key.write(writer, name);
       writer.varint(16 + item.wireType);
-      item.write(writer, (value as Record<string, unknown>)[name]);
+      item.write(writer, one);
       writer.close(start);
+    } catch (error) {
+      throw within(`[${shownKey(String(name))}]`, error);
     }
   };
+  return (writer, value) => {
+    if (typeof value !== 'object' || value === null) return wrong('a plain object or a Map', value);
+    if (value.constructor === Object || isPlain(value)) {
+      const entries = value as Record<string, unknown>;
+      for (const name in entries) writeEntry(writer, toKey(name), entries[name]);
+    } else if (value instanceof Map) {
+      for (const [name, one] of value) writeEntry(writer, name, one);
+    } else wrong('a plain object or a Map', value);
+  };
+}
+
+/** Made by Object.create(null), or by a literal in another realm, such as a vm context. */
+function isPlain(value: object): boolean {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === null || Object.getPrototypeOf(prototype) === null;
 }
 
 function listWriter(field: DescField & { fieldKind: 'list' }): WriteValue {
@@ -266,9 +358,13 @@ function listWriter(field: DescField & { fieldKind: 'list' }): WriteValue {
       writer.close(start);
       return;
     }
-    for (const one of value) {
+    for (let i = 0; i < value.length; i++) {
       writer.varint(tag);
-      item.write(writer, one);
+      try {
+        item.write(writer, value[i]);
+      } catch (error) {
+        throw within(`[${i}]`, error);
+      }
     }
   };
 }

@@ -10,7 +10,7 @@
  *   http2-connection.ts  the connection of that call; nothing that goes wrong on it reaches the host but by callback
  *   stream-end.ts        why a stream ended: the gateway's own refusal, or that of something between
  *   batch-view.ts        the request with its batch as bytes
- *   event-encoder.ts     events → bytes, from the descriptor
+ *   event-encoder.ts     events → bytes, from the descriptor; event-init.ts: what an event may be
  *   wire-writer.ts       Protobuf's primitives
  *   uuid-v7.ts           ids
  *   clock.ts             time, injected
@@ -73,5 +73,5 @@ export {
 export { type ClientStats, type CloseReport, clientVersion, createClient, SluiceClient } from './client.js';
 export type { EventRejection } from './delivery.js';
 export { type FailureCode, SluiceClientError } from './errors.js';
-export type { EventInit } from './event-encoder.js';
+export type { EventInit } from './event-init.js';
 export type { Rejected, SluiceClientOptions } from './options.js';

@@ -79,9 +79,13 @@ export class WireWriter {
     this.pos += value.length;
   }
 
-  /** Length and UTF-8. Short ASCII, the most of all text, is written here: a call into C++ costs more than the loop. */
+  /**
+   * Length and UTF-8. Short ASCII, the most of all text, is written here: a call into C++ costs more than the loop.
+   * @throws TypeError when the text has half a surrogate pair
+   */
   string(text: string): void {
     const length = text.length;
+    let mayBeBroken = true;
     if (length < 48) {
       const { buf } = this;
       let at = this.pos + 1;
@@ -96,7 +100,11 @@ export class WireWriter {
         this.pos = at;
         return;
       }
+      while (i < length && (text.charCodeAt(i) & 0xf800) !== 0xd800) i++;
+      mayBeBroken = i < length;
     }
+    // UTF-8 has no way to write one; Buffer would put U+FFFD in its place.
+    if (mayBeBroken && !isWellFormed(text)) throw new TypeError('expected well-formed text, got a lone surrogate');
     const bytes = Buffer.byteLength(text);
     this.varint(bytes);
     if (this.pos + bytes <= this.buf.length) this.buf.write(text, this.pos, bytes, 'utf8');
@@ -121,4 +129,9 @@ export class WireWriter {
     this.varint(length);
     this.pos = start + extra + length;
   }
+}
+
+/** No half of a surrogate pair stands alone. Every Node from 20 on has it, which the ES2023 types do not say. */
+function isWellFormed(text: string): boolean {
+  return (text as string & { isWellFormed(): boolean }).isWellFormed();
 }
