@@ -312,6 +312,11 @@ test('loaded messages may be purged; an edited number is a fault, and loading go
     assert.match((await scene.audit()).faults, /^undefined .* The number of shards was edited by hand/);
     await publish('c', 1);
     await loaded(60);
+    await jsm.streams.delete(`KV_${settingsBucket}`);
+    assert.match((await scene.audit()).faults, /^undefined .* The number of shards is lost .*EV_0/);
+    const lost = await run('shards');
+    assert.is(lost.code, 2, lost.err);
+    assert.match(lost.out, /\n0 +EV_0 [^\n]*\nThe number of shards is lost .*`sluice shards rebuild`/);
     const rebuilt = await run('shards', 'rebuild');
     assert.is(rebuilt.code, 0, rebuilt.err);
     assert.match(rebuilt.err, /There are 1 shards: written again from the streams/);

@@ -53,7 +53,19 @@ export async function prepareTable(warehouse: Warehouse, target: TableTarget, lo
   for (const statement of settingStatements(target, names, made?.engine_full ?? '')) {
     await change(warehouse, target, statement, log);
   }
-  for (const mutation of await failedMutations(warehouse, target)) log?.error(mutation, mutationText(mutation));
+  if (log !== undefined) await tellMutations(warehouse, target, log);
+}
+
+/** Those that fail, and those that take long: nothing is changed about them. */
+async function tellMutations(warehouse: Warehouse, target: TableTarget, log: Log): Promise<void> {
+  for (const mutation of await failedMutations(warehouse, target)) log.error(mutation, mutationText(mutation));
+  const slow = await warehouse.rows<Omit<FailedMutation, 'reason'> & { readonly parts: string }>(
+    'SELECT mutation_id AS id, substring(command, 1, 300) AS command, toString(parts_to_do) AS parts FROM system.mutations ' +
+      'WHERE database = {database:String} AND table = {table:String} AND NOT is_done ' +
+      "AND latest_fail_reason = '' AND create_time < now() - INTERVAL 10 MINUTE",
+    { database: target.database, table: target.table },
+  );
+  for (const mutation of slow) log.warn(mutation, 'a mutation of the events table has not ended for ten minutes');
 }
 
 function misfitText(target: TableTarget, misfits: readonly Misfit[]): string {
