@@ -2,8 +2,8 @@
  * A circuit breaker around the warehouse: a worker of many shards does not hammer a server that is down, and does not let
  * each shard find out for itself, at the cost of a time-out, that it still is.
  *
- *   B1  Only transient failures count. A statement that ClickHouse refuses for its content, the rights or a running query
- *       of its name was answered.
+ *   B1  Only transient failures count. A statement that ClickHouse refuses for its content, its size, the rights or a running query
+ *       of its name was answered; so was one that it refuses with an error that no list names.
  *   B2  It opens when more than half of the last statements failed, and then nothing is sent: statements fail at once.
  *   B3  After a while it is half open: one statement goes, the others wait for what comes of it. A failure opens it
  *       again, for longer.

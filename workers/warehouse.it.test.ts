@@ -1,3 +1,4 @@
+import { createServer } from 'node:net';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { clickhouseClientOptions, resolveOptions } from '../lib/config/index.js';
@@ -44,6 +45,31 @@ test('nobody there, or an answer that does not come in time, is transient: the o
       assert.equal(await warehouse.rows('SELECT 1 AS one'), [{ one: 1 }]);
     });
   });
+});
+
+test('an answer that stops half-way ends with the time-out of the statement, whatever was asked', async () => {
+  const half = 'HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 100\r\n\r\n{"a":';
+  const server = createServer((socket) => socket.on('data', () => socket.write(half)).on('error', () => undefined));
+  const port = await freePort();
+  await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
+  try {
+    await withWarehouse({ clickhouseUrl: `http://127.0.0.1:${port}`, clickhouseTimeout: '1s' }, async (warehouse) => {
+      const since = performance.now();
+      const errors = await Promise.all([
+        failure(warehouse.rows('SELECT 1')),
+        failure(warehouse.command('SELECT 1')),
+        failure(warehouse.insertBlock({ query: 'INSERT INTO t FORMAT CSV', settings: {} }, 'q', [Buffer.from('1')])),
+      ]);
+      assert.equal(
+        errors.map(({ kind }) => kind),
+        ['transient', 'transient', 'transient'],
+      );
+      assert.ok(performance.now() - since < 5_000);
+      assert.is(warehouse.stats().active, 0);
+    });
+  } finally {
+    server.close();
+  }
 });
 
 test('statements at fault are fatal, a running id is busy, and the pool is bounded, counted and given back', async () => {
