@@ -2,13 +2,14 @@
  * Readers of the command line's values, for every command of the benchmarks.
  */
 import { InvalidArgumentError } from 'commander';
+import { parseNumber, parseWhole } from '../lib/number-text.js';
 import type { RoleName } from './roles.js';
 
 /** A number above 0, at most `most`; whole unless said otherwise. */
 export const positive = (most: number, wholeOnly = true) => {
   return (text: string): number => {
-    const value = Number(text);
-    if (!(value > 0) || value > most || (wholeOnly && !Number.isInteger(value))) {
+    const value = wholeOnly ? parseWhole(text) : parseNumber(text);
+    if (value === undefined || value <= 0 || value > most) {
       throw new InvalidArgumentError(`Give a ${wholeOnly ? 'whole ' : ''}number above 0, at most ${most}.`);
     }
     return value;

@@ -20,6 +20,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { UsageError } from '../lib/errors.js';
 import { replicatesFrom } from '../lib/nats-version.js';
+import { parseNumber, parseWhole } from '../lib/number-text.js';
 import { currentNats } from '../lib/testing/current-nats.js';
 import type { Durability } from '../sdk-gen/typescript/src/delivery.js';
 import { type ControlName, controls } from './controls.js';
@@ -54,8 +55,8 @@ const controlMs = 25_000;
 const number =
   (most: number, whole: boolean) =>
   (text: string): number => {
-    const value = Number(text);
-    if (!(value > 0) || value > most || (whole && !Number.isInteger(value))) {
+    const value = whole ? parseWhole(text) : parseNumber(text);
+    if (value === undefined || value <= 0 || value > most) {
       throw new InvalidArgumentError(`Give a ${whole ? 'whole ' : ''}number above 0, at most ${most}.`);
     }
     return value;

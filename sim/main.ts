@@ -14,6 +14,7 @@
  *   world.ts       time (timeline.ts), dice and trace; process.ts: what can die, freeze, and have a clock that is wrong
  */
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { parseWhole } from '../lib/number-text.js';
 import { type Run, runWorld } from './run.js';
 import { type Weakness, type WeaknessName, weaknesses } from './weakness.js';
 
@@ -29,8 +30,8 @@ interface Flags {
 const mostSeeds = 10_000_000;
 
 function seed(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 0 || value > 2 ** 32 - 1) {
+  const value = parseWhole(text);
+  if (value === undefined || value < 0 || value > 2 ** 32 - 1) {
     throw new InvalidArgumentError('Give a whole number from 0 to 4294967295.');
   }
   return value;

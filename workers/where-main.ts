@@ -10,6 +10,7 @@ import { connectNats } from '../lib/nats.js';
 import { tenantIdPattern } from '../lib/subjects.js';
 import { listTenants } from '../lib/tenants.js';
 import { print } from '../lib/terminal.js';
+import { isDate } from '../lib/timestamp.js';
 import { eventsTable } from './connect.js';
 import { endWith } from './end-command.js';
 import { ledgerSink, type StoredRows } from './ledger-sink.js';
@@ -20,7 +21,6 @@ import { lookAtLog } from './shard-states.js';
 import { connectWarehouse } from './warehouse.js';
 import { type JudgedCopy, type Letter, type Whereabouts, where } from './where.js';
 
-const dayPattern = /^\d{4}-\d{2}-\d{2}$/;
 /** Both ids are at most 64 bytes. */
 const maxIdBytes = 64;
 
@@ -116,7 +116,7 @@ async function main(): Promise<number> {
   if (tenant !== '' && !tenantIdPattern.test(tenant)) {
     throw new UsageError(`"${tenant}" is not a tenant id: see \`sluice tenant list\`.`);
   }
-  if (day !== '' && !(dayPattern.test(day) && !Number.isNaN(Date.parse(day)))) {
+  if (day !== '' && !isDate(day)) {
     throw new UsageError(`--day: "${day}" is not a day such as 2026-01-31.`);
   }
   const log = createLog('where', config.logLevel);

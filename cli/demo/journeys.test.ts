@@ -45,8 +45,8 @@ test('rounds decimal text half up to millionths, digit by digit', () => {
     ['0.00000049999999999999999999', 0n],
     ['1.0000014999', 1_000_001n],
     ['12', 12_000_000n],
-    ['.5', 500_000n],
-    ['7.', 7_000_000n],
+    ['0.5', 500_000n],
+    ['7.0', 7_000_000n],
     ['-1.2345675', -1_234_568n],
     ['1.5e-5', 15n],
     ['4.44e-16', 0n],
@@ -55,7 +55,23 @@ test('rounds decimal text half up to millionths, digit by digit', () => {
     ['99999999999999999999.123456', 99_999_999_999_999_999_999_123_456n],
   ];
   for (const [text, micros] of cases) assert.is(toMicros(text), micros, text);
-  for (const text of ['', '.', '1,5', 'NaN', '0x10', '1e9999', '--1']) assert.throws(() => toMicros(text), /decimal/);
+  for (const text of [
+    '',
+    '.',
+    '1,5',
+    'NaN',
+    '0x10',
+    '1e9999',
+    '--1',
+    '+5',
+    ' 12 ',
+    '.5',
+    '7.',
+    '012',
+    '1_0',
+    '9'.repeat(1_000_000),
+  ])
+    assert.throws(() => toMicros(text), /decimal/);
 });
 
 test('splits a value over conversions with the remainder on the last', () => {

@@ -5,6 +5,7 @@
  */
 import { parse } from 'csv-parse';
 import { UsageError } from '../../lib/errors.js';
+import { parseWhole } from '../../lib/number-text.js';
 import { type EventInit, EventType } from '../../sdk-gen/typescript/src/index.js';
 import { openInput } from './input.js';
 import type { Source } from './source.js';
@@ -22,17 +23,19 @@ const columns = ['path', 'total_conversions', 'total_conversion_value', 'total_n
 const hourMs = 3_600_000;
 const mostJourneys = 10_000_000;
 const mostTouches = 1_000;
+/** What an event may be worth, by the contract. */
+const mostMicros = 1_000_000_000_000_000n;
 
 /**
- * Decimal text → millionths, rounded half up (away from zero), on the text itself: 2.4019999999999997 has no exact
+ * Decimal text, in the form of JSON's numbers → millionths, rounded half up (away from zero), on the text itself: 2.4019999999999997 has no exact
  * floating-point form, and sums of rounded parts must come out to the last digit.
  * @throws Error when the text is no decimal number
  */
 export function toMicros(text: string): bigint {
-  const match = /^([+-]?)(\d*)(?:\.(\d*))?(?:[eE]([+-]?\d{1,3}))?$/.exec(text.trim());
+  const match = /^(-?)(0|[1-9]\d{0,39})(?:\.(\d{1,400}))?(?:[eE]([+-]?\d{1,3}))?$/.exec(text);
   const whole = match?.[2] ?? '';
   const fraction = match?.[3] ?? '';
-  if (match === null || whole + fraction === '') throw new Error(`"${text.slice(0, 40)}" is not a decimal number`);
+  if (match === null) throw new Error(`"${text.slice(0, 40)}" is not a decimal number`);
   const exponent = Number(match[4] ?? 0);
   // digits × 10^scale millionths
   const digits = BigInt(whole + fraction);
@@ -56,9 +59,10 @@ export function splitEvenly(total: bigint, parts: number): { each: bigint; last:
 /** @throws Error that says what is wrong with the record */
 export function parseRow(record: Readonly<Record<string, string>>): JourneyRow {
   const count = (column: 'total_conversions' | 'total_null'): number => {
-    const text = record[column]?.trim() ?? '';
-    const value = Number(text);
-    if (!/^\d+(\.0+)?$/.test(text) || value > mostJourneys) {
+    const text = record[column] ?? '';
+    // Spreadsheets write 12.0.
+    const value = parseWhole(text.replace(/\.0{1,20}$/, ''));
+    if (value === undefined || value < 0 || value > mostJourneys) {
       throw new Error(`${column} "${text.slice(0, 40)}" is not a whole number up to ${mostJourneys}`);
     }
     return value;
@@ -71,6 +75,10 @@ export function parseRow(record: Readonly<Record<string, string>>): JourneyRow {
   const conversions = count('total_conversions');
   const valueMicros = toMicros(record.total_conversion_value ?? '');
   if (conversions === 0 && valueMicros !== 0n) throw new Error('total_conversion_value without total_conversions');
+  const { each, last } = splitEvenly(valueMicros, conversions);
+  if ([each, last].some((micros) => micros > mostMicros || micros < -mostMicros)) {
+    throw new Error('total_conversion_value is more than a billion for one conversion');
+  }
   return { channels, conversions, valueMicros, nulls: count('total_null') };
 }
 

@@ -18,6 +18,7 @@
 import { Command, InvalidArgumentError } from 'commander';
 import { resolveOptions, stackOptions } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
+import { parseWhole } from '../../lib/number-text.js';
 import { generatedSource } from './generate.js';
 import { journeySource } from './journeys.js';
 import { newRunName, runDemo } from './run.js';
@@ -39,8 +40,8 @@ interface Flags {
 const whole =
   (least: number, most: number) =>
   (text: string): number => {
-    const value = Number(text);
-    if (!/^\d+$/.test(text) || value < least || value > most) {
+    const value = parseWhole(text);
+    if (value === undefined || value < least || value > most) {
       throw new InvalidArgumentError(`Give a whole number from ${least} to ${most}.`);
     }
     return value;

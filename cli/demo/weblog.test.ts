@@ -47,7 +47,23 @@ test('takes dashes as not told, and a line cut off within its user agent', () =>
 test('reads time zones, and refuses times that do not exist', () => {
   assert.equal(parseTime('17/May/2015:10:05:03 +0200'), new Date('2015-05-17T08:05:03Z'));
   assert.equal(parseTime('01/Jan/2015:00:30:00 -0330'), new Date('2015-01-01T04:00:00Z'));
-  for (const bad of ['31/Feb/2015:10:05:03 +0000', '17/Mai/2015:10:05:03 +0000', '17/May/2015:25:05:03 +0000', 'x']) {
+  for (const bad of [
+    'x',
+    '31/Feb/2015:10:05:03 +0000',
+    '29/Feb/2015:10:05:03 +0000',
+    '00/May/2015:10:05:03 +0000',
+    '17/Mai/2015:10:05:03 +0000',
+    '17/May/2015:24:00:00 +0000',
+    '17/May/2015:25:05:03 +0000',
+    '17/May/2015:10:60:03 +0000',
+    '30/Jun/2015:23:59:60 +0000',
+    '17/May/2015:10:05:99 +0000',
+    '17/May/2015:10:05:03 +2400',
+    '17/May/2015:10:05:03 +0060',
+    '17/May/0070:10:05:03 +0000',
+    '31/Dec/1969:23:59:59 +0000',
+    '01/Jan/2200:00:00:00 +0000',
+  ]) {
     assert.is(parseTime(bad), undefined, bad);
   }
 });
@@ -58,6 +74,8 @@ test('refuses what is no request', () => {
     'hello',
     good.replace('GET /a/b?q=1#x HTTP/1.1', '\\x16\\x03\\x01'),
     good.replace('200', 'abc'),
+    good.replace('203023', '0x10'),
+    good.replace('203023', '9'.repeat(400)),
   ]) {
     assert.is(parseLine(bad), undefined, bad);
   }

@@ -1,6 +1,7 @@
 /** Requests to a web site from an access log in Combined Log Format, as page views. */
 import { createHash } from 'node:crypto';
 import { UsageError } from '../../lib/errors.js';
+import { daysSince1970, isDay } from '../../lib/timestamp.js';
 import { type EventInit, EventType, Platform } from '../../sdk-gen/typescript/src/index.js';
 import { linesOf, openInput } from './input.js';
 import type { Source } from './source.js';
@@ -25,10 +26,13 @@ const months = ['Jan', 'Feb', 'Mar', 'Apr', 'May', 'Jun', 'Jul', 'Aug', 'Sep', '
 const quoted = String.raw`"((?:[^"\\]|\\.)*)"`;
 const line = new RegExp(
   // A writer that was cut off leaves the last quote open.
-  String.raw`^(\S+) \S+ (\S+) \[([^\]]{1,40})\] ${quoted} (\d{3}) (\d+|-) ${quoted} "((?:[^"\\]|\\.)*)("?)\s*$`,
+  String.raw`^(\S+) \S+ (\S+) \[([^\]]{1,40})\] ${quoted} (\d{3}) (\d{1,15}|-) ${quoted} "((?:[^"\\]|\\.)*)("?)\s*$`,
 );
 const stamp = /^(\d{2})\/([A-Z][a-z]{2})\/(\d{4}):(\d{2}):(\d{2}):(\d{2}) ([+-])(\d{2})(\d{2})$/;
 const request = /^([A-Z]{1,20}) (\S+)(?: HTTP\/\d(?:\.\d)?)?$/;
+
+/** Events lie between 1970 and 2199, by the contract. */
+const endMs = Date.UTC(2200, 0, 1);
 
 const maxLineBytes = 32 * 1024;
 
@@ -37,15 +41,16 @@ export function parseTime(text: string): Date | undefined {
   const match = stamp.exec(text);
   if (match === null) return undefined;
   const [, day, month, year, hour, minute, second, sign, zoneHours, zoneMinutes] = match;
-  const monthIndex = months.indexOf(month as string);
-  const local = Date.UTC(Number(year), monthIndex, Number(day), Number(hour), Number(minute), Number(second));
-  // A day that the month does not have would silently become one of the next.
-  if (monthIndex < 0 || new Date(local).getUTCDate() !== Number(day) || Number(hour) > 23 || Number(minute) > 59) {
-    return undefined;
-  }
+  const monthNumber = months.indexOf(month as string) + 1;
+  // Date.UTC would make another time of one that does not exist, and the year 1970 of the year 70.
+  if (!isDay(Number(year), monthNumber, Number(day))) return undefined;
+  if (Number(hour) > 23 || Number(minute) > 59 || Number(second) > 59) return undefined;
+  if (Number(zoneHours) > 23 || Number(zoneMinutes) > 59) return undefined;
+  const days = daysSince1970(Number(year), monthNumber, Number(day));
+  const local = (((days * 24 + Number(hour)) * 60 + Number(minute)) * 60 + Number(second)) * 1_000;
   const offset = (Number(zoneHours) * 60 + Number(zoneMinutes)) * 60_000;
   const time = new Date(sign === '-' ? local + offset : local - offset);
-  return time.getTime() >= 0 ? time : undefined;
+  return time.getTime() >= 0 && time.getTime() < endMs ? time : undefined;
 }
 
 const said = (text: string | undefined): string | undefined =>

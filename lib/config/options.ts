@@ -3,6 +3,7 @@
  * (flag > variable > default). This folder is the only reader of process.env.
  */
 import { UsageError } from '../errors.js';
+import { parseNumber, parseWhole } from '../number-text.js';
 
 type Kind = 'string' | 'int' | 'float' | 'bytes' | 'ms' | 'bool' | 'list';
 
@@ -77,9 +78,10 @@ const timeUnits: Readonly<Record<string, number>> = {
 };
 
 function withUnit(text: string, units: Readonly<Record<string, number>>): number {
-  const match = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text.trim());
-  const factor = match?.[2] === undefined ? undefined : units[match[2].toLowerCase()];
-  return match?.[1] === undefined || factor === undefined ? Number.NaN : Number(match[1]) * factor;
+  const [, digits = '', unit = ''] = /^([\d.]+) ?([a-z]*)$/i.exec(text) ?? [];
+  const name = unit.toLowerCase();
+  const factor = Object.hasOwn(units, name) ? (units[name] as number) : Number.NaN;
+  return (parseNumber(digits) ?? Number.NaN) * factor;
 }
 
 function parse(name: string, spec: OptionSpec, text: string, origin: string): string | number | boolean | string[] {
@@ -111,8 +113,8 @@ function parse(name: string, spec: OptionSpec, text: string, origin: string): st
           ? withUnit(text, byteUnits)
           : spec.kind === 'ms'
             ? withUnit(text, timeUnits)
-            : Number(text);
-      if (!Number.isFinite(value) || text.trim() === '' || (spec.kind !== 'float' && !Number.isInteger(value))) {
+            : ((spec.kind === 'int' ? parseWhole(text) : parseNumber(text)) ?? Number.NaN);
+      if (!Number.isFinite(value) || (spec.kind !== 'float' && !Number.isSafeInteger(value))) {
         return fail(
           {
             int: 'a whole number',
