@@ -271,9 +271,11 @@ export class SluiceClient {
     this.#call(() => this.#callbacks.onRejected?.(rejected));
   }
 
-  #call(callback: () => void): void {
+  #call(callback: () => unknown): void {
     try {
-      callback();
+      const result = callback();
+      // An async callback that fails must not end the process as an unhandled rejection either.
+      if (result instanceof Promise) result.catch(() => {});
     } catch {
       // The host's fault, and not one that may stop the delivery of its events.
     }

@@ -30,6 +30,7 @@ function start(peer: string, client: string, baseUrl: string): SluiceClient {
     refusalGraceMs: 100,
     onError({ code, message }) {
       say({ peer, client, heard: code, message });
+      if (client === 'impatient') return Promise.reject(new Error('a fault of the host, later'));
       throw new Error('a fault of the host');
     },
     onRejected({ code }) {
