@@ -74,7 +74,7 @@ const roleOf = (failpoint: string): Role => (failpoint.startsWith('gateway.') ? 
 /** About how often a failpoint is passed in some seconds of a process, so that it dies at any time of its life. */
 function passings(name: string): number {
   if (/^gateway\.(?:draining|drained)$|-carry$|-dead-letter$|-purge$|-recover$/.test(name)) return 2;
-  return name.startsWith('gateway.') ? 100 : 8;
+  return name.startsWith('gateway.') || name === 'loader.half-read' ? 100 : 8;
 }
 
 /** This one is passed when nothing new comes. */
@@ -158,19 +158,33 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
     if (over.signal.aborted && slot.pid === pid) slot.kill();
   }
 
+  /** Resolves when a process of the slot serves, or all is over. One that freezes, before it serves or later, goes on first. */
+  async function served(slot: Slot, scene: Scene): Promise<void> {
+    let seen: number | undefined;
+    for (;;) {
+      if (slot.pid !== seen && slot.failpoint?.endsWith(':freeze')) {
+        seen = slot.pid;
+        await thaw(scene, slot, slot.failpoint.split('@')[0] as string);
+      }
+      if (slot.ready || over.signal.aborted) return;
+      await Promise.race([slot.whenReady(), sleep(100)]);
+    }
+  }
+
   /** Kills the processes of a slot, one after the other. */
   async function killer(slot: Slot, scene: Scene): Promise<void> {
     while (!over.signal.aborted) {
-      if (!(await Promise.race([slot.whenReady(), ended]))) return;
+      await served(slot, scene);
+      if (over.signal.aborted) return;
       const { pid, failpoint } = slot;
+      const freezes = failpoint?.endsWith(':freeze') === true;
       const name = failpoint?.split('@')[0];
-      if (name !== undefined) {
+      if (name !== undefined && !freezes) {
         if (byTerm.has(name)) {
           await sleep(between([500, 2_000]));
           if (slot.pid === pid) slot.term();
         } else if (name === carrying && !busy.has(echo.target)) await disturb(scene, echo);
         else if (byPoison.has(name)) await disturb(scene, poisonAll);
-        if (failpoint?.endsWith(':freeze')) await thaw(scene, slot, name);
         const until = Date.now() + armedMs;
         while (slot.pid === pid && Date.now() < until && !over.signal.aborted) await sleep(50);
       } else {
