@@ -70,24 +70,37 @@ async function prepareAll({ clients, cache, say }: RunOptions): Promise<Map<Fore
 export async function run(options: RunOptions): Promise<RunResult> {
   const left = await prepareAll(options);
   options.say('starting nats-server, ClickHouse, a worker and a gateway …');
-  return withStack(async (stack) => {
-    const rows = openStoredRows(stack.clickhouse);
-    try {
-      const clients: ClientResult[] = [];
-      for (const client of options.clients) {
-        const { skipped, broken } = left.get(client) ?? {};
-        if (skipped !== undefined) clients.push({ client, skipped, run: '', faults: new Map(), outcomes: [] });
-        else if (broken !== undefined) clients.push(brokenClient(client, broken, options.cases));
-        else clients.push(await runClient(client, stack, options));
-      }
-      await countRows(clients, rows, options.say);
-      const addresses = ['--nats-url', stack.nats, '--clickhouse-url', stack.clickhouse];
-      const { code, out, err } = await sluice(['audit', ...addresses]);
-      return { clients, audit: { ok: code === 0, text: `${out}${code === 0 ? '' : err}`.trim() } };
-    } finally {
-      await rows.close();
+  return withStack((stack) => Promise.race([runAll(stack, left, options), interruption()]), gatewayFlags);
+}
+
+/** Rejects when the run is asked to end, so that the stack is ended too; never resolves. */
+const interruption = (): Promise<never> =>
+  new Promise((_, reject) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const)
+      process.once(signal, () => reject(new Error(`interrupted by ${signal}`)));
+  });
+
+async function runAll(
+  stack: TestStack,
+  left: ReadonlyMap<ForeignClient, NotRun>,
+  options: RunOptions,
+): Promise<RunResult> {
+  const rows = openStoredRows(stack.clickhouse);
+  try {
+    const clients: ClientResult[] = [];
+    for (const client of options.clients) {
+      const { skipped, broken } = left.get(client) ?? {};
+      if (skipped !== undefined) clients.push({ client, skipped, run: '', faults: new Map(), outcomes: [] });
+      else if (broken !== undefined) clients.push(brokenClient(client, broken, options.cases));
+      else clients.push(await runClient(client, stack, options));
     }
-  }, gatewayFlags);
+    await countRows(clients, rows, options.say);
+    const addresses = ['--nats-url', stack.nats, '--clickhouse-url', stack.clickhouse];
+    const { code, out, err } = await sluice(['audit', ...addresses]);
+    return { clients, audit: { ok: code === 0, text: `${out}${code === 0 ? '' : err}`.trim() } };
+  } finally {
+    await rows.close();
+  }
 }
 
 const brokenClient = (client: ForeignClient, why: string, wanted: readonly CaseName[]): ClientResult => ({
