@@ -200,6 +200,46 @@ onBothPaths(
   },
 );
 
+onBothPaths(
+  test,
+  'bytes that are broken in any layer are refused by name, as the fault of the caller',
+  async (withGateway) => {
+    await withGateway({}, async ({ url, headers }) => {
+      const cut = gzipSync(request('cut')).subarray(0, -6);
+      await withSession(url, async (session) => {
+        const cases: [Record<string, string>, Buffer, status: string, name: string][] = [
+          [{ 'grpc-encoding': 'gzip' }, framed(cut, 1), '3', 'request_malformed'],
+          [{ 'grpc-encoding': 'deflate' }, framed(cut, 1), '12', 'content_encoding'],
+          [{}, framed(cut, 1), '13', 'request_malformed'],
+          [{}, framed(request('short')).subarray(0, -1), '3', 'request_malformed'],
+          [{}, Buffer.concat([framed(request('a')), framed(request('b'))]), '3', 'request_malformed'],
+          [{}, Buffer.alloc(0), '3', 'request_malformed'],
+          [{ 'grpc-timeout': '1x' }, framed(request('time')), '3', 'request_malformed'],
+        ];
+        for (const [more, bytes, status, name] of cases) {
+          const { trailers } = await bareCall(session, {
+            headers: { ...headers, ':path': publishPath, 'content-type': 'application/grpc', ...more },
+            pieces: [bytes],
+          });
+          const details = Buffer.from(String(trailers['grpc-status-details-bin'] ?? ''), 'base64').toString('latin1');
+          assert.is(trailers['grpc-status'], status, JSON.stringify(more));
+          assert.match(details, name, JSON.stringify(more));
+        }
+      });
+      const post = { method: 'POST', body: cut, headers: { ...headers, 'content-type': 'application/proto' } };
+      for (const [path, init, status, name] of [
+        [publishPath, { ...post, headers: { ...post.headers, 'content-encoding': 'gzip' } }, 400, 'request_malformed'],
+        [publishPath, { ...post, headers: { ...post.headers, 'content-encoding': 'br' } }, 501, 'content_encoding'],
+        [publishPath, { ...post, headers: { ...post.headers, 'connect-timeout-ms': 'x' } }, 400, 'request_malformed'],
+        [`${service}/GetLimits?connect=v1&encoding=proto&base64=1&message=!`, { headers }, 400, 'request_malformed'],
+      ] as const) {
+        const answer = await fetch(`${url}${path}`, init);
+        assert.equal([answer.status, (await answer.text()).includes(`"reason":"${name}"`)], [status, true], name);
+      }
+    });
+  },
+);
+
 onBothPaths(test, 'the absolute form of a target and OPTIONS * are answered', async (withGateway) => {
   await withGateway({}, async ({ port }) => {
     const close = 'host: x\r\nconnection: close\r\n\r\n';

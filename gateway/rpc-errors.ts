@@ -96,9 +96,9 @@ export function toBatchFailure(batchId: string, error: SluiceError): MessageInit
 }
 
 /**
- * What went wrong while a request was read, in our words: the library calls bytes that are no Protobuf `internal`, and a
- * message over the limit `resource_exhausted`, which clients would retry for ever. Undefined: it has no row, and the
- * library's own error says it well (unknown compression, incomplete envelope, cancelled …).
+ * What went wrong while a request was read, in our words: the library calls bytes that are no Protobuf, or no whole gzip, `internal`,
+ * and a message over the limit `resource_exhausted`, which clients would retry for ever. Its other refusals get a name: clients take a
+ * refusal without one for the word of a proxy, and try again. Undefined: it has no row (cancelled, unavailable …).
  */
 export function fromLibraryError(code: Code, message: string): SluiceError | undefined {
   if (message.startsWith('parse binary:')) {
@@ -110,10 +110,26 @@ export function fromLibraryError(code: Code, message: string): SluiceError | und
       `The request is too large (${message.replace('configured readMaxBytes', 'the limit of')} bytes).`,
     );
   }
+  if (/^(?:protocol error: |decompression failed|received compressed |\w+ takes (?:one|a) message)/.test(message)) {
+    return new SluiceError('request_malformed', capital(message));
+  }
+  if (message.startsWith('unknown compression ')) return new SluiceError('content_encoding', capital(message));
+  if (message === 'the operation timed out') return new SluiceError('deadline', 'The deadline passed.');
   if (code === Code.InvalidArgument && /^cannot decode|JSON/.test(message)) {
     return new SluiceError('json_invalid', `${message.slice(0, 500)}.`);
   }
   return undefined;
+}
+
+const capital = (text: string): string => `${text.slice(0, 1).toUpperCase()}${text.slice(1, 500)}`;
+
+/** An error of the library with the name of its row. gRPC itself says which code an unknown or undeclared compression has. */
+export function named({ code, rawMessage, metadata }: ConnectError, row: SluiceError): ConnectError {
+  const rpc = toConnectError(row);
+  if (!/^(?:unknown compression|received compressed) /.test(rawMessage)) return rpc;
+  const prescribed = new ConnectError(rpc.rawMessage, code, metadata);
+  prescribed.details = rpc.details;
+  return prescribed;
 }
 
 /**
@@ -126,7 +142,7 @@ export function classify(reason: unknown): { rpc: ConnectError; row: SluiceError
   }
   if (reason instanceof ConnectError) {
     const row = fromLibraryError(reason.code, reason.rawMessage);
-    return { rpc: row === undefined ? reason : toConnectError(row), row, unexpected: false };
+    return { rpc: row === undefined ? reason : named(reason, row), row, unexpected: false };
   }
   const row = new SluiceError('internal', 'The gateway failed.', { cause: reason });
   return { rpc: toConnectError(row), row, unexpected: true };

@@ -6,6 +6,7 @@
  * - For Connect, whose unary handler has no such form, the library's own error answer is put into our words afterwards.
  */
 import type { DescMessage, DescMethodUnary, Message } from '@bufbuild/protobuf';
+import { base64Decode } from '@bufbuild/protobuf/wire';
 import { Code, ConnectError, type HandlerContext } from '@connectrpc/connect';
 import {
   createUniversalMethodHandler,
@@ -13,17 +14,19 @@ import {
   type UniversalHandler,
   type UniversalHandlerFn,
   type UniversalHandlerOptions,
+  type UniversalServerRequest,
   type UniversalServerResponse,
 } from '@connectrpc/connect/protocol';
 import {
+  codeFromString,
   codeToHttpStatus,
   createHandlerFactory as connectFactory,
   errorToJsonBytes,
 } from '@connectrpc/connect/protocol-connect';
 import { createHandlerFactory as grpcFactory } from '@connectrpc/connect/protocol-grpc';
 import { createHandlerFactory as grpcWebFactory } from '@connectrpc/connect/protocol-grpc-web';
-import type { ErrorName } from '../lib/errors.js';
-import { classify, fromLibraryError, toConnectError } from './rpc-errors.js';
+import { type ErrorName, SluiceError } from '../lib/errors.js';
+import { classify, fromLibraryError, named } from './rpc-errors.js';
 
 export interface RpcUnaryOptions {
   readonly method: DescMethodUnary;
@@ -93,6 +96,7 @@ export function createRpcUnary(options: RpcUnaryOptions): UniversalHandler {
       const handler: UniversalHandlerFn = async (request) => {
         try {
           authorize(request.header);
+          checkQuery(request);
         } catch (reason) {
           return connectAnswer(refuse(reason));
         }
@@ -113,6 +117,18 @@ export function createRpcUnary(options: RpcUnaryOptions): UniversalHandler {
 
 async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   yield bytes;
+}
+
+/** The message of a GET. @throws SluiceError request_malformed when it is no base64, which the library would answer as `internal` */
+function checkQuery({ method, url }: UniversalServerRequest): void {
+  if (method !== 'GET') return;
+  const query = new URL(url).searchParams;
+  if (query.get('base64') !== '1') return;
+  try {
+    base64Decode(query.get('message') ?? '');
+  } catch (cause) {
+    throw new SluiceError('request_malformed', 'The query says base64=1, and its message is not base64.', { cause });
+  }
 }
 
 function connectAnswer(error: ConnectError): UniversalServerResponse {
@@ -140,9 +156,9 @@ async function inOurWords(
     return unchanged;
   }
   if (error.details !== undefined || typeof error.message !== 'string') return unchanged;
-  const code = error.code === 'invalid_argument' ? Code.InvalidArgument : Code.Internal;
+  const code = typeof error.code === 'string' ? (codeFromString(error.code) ?? Code.Internal) : Code.Internal;
   const row = fromLibraryError(code, error.message);
   if (row === undefined) return unchanged;
   onRefused(row.code);
-  return connectAnswer(toConnectError(row));
+  return connectAnswer(named(new ConnectError(error.message, code), row));
 }

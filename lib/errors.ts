@@ -58,7 +58,7 @@ const table = {
     code: Code.InvalidArgument,
     http: 400,
     retryable: false,
-    fix: 'Use at most 64 bytes of letters, digits and . _ : / - as batch_id, or leave it empty.',
+    fix: 'Use 1 to 64 letters, digits and . _ : / - as batch_id or idempotency-key; to publish without one, leave it out.',
   },
   sent_at_invalid: {
     code: Code.InvalidArgument,
