@@ -49,9 +49,11 @@ const leastBuffer = 16 * 1024;
 export function createBatcher(options: BatcherOptions): Batcher {
   let writer = new WireWriter(leastBuffer);
   let events = 0;
+  /** An event is being written: its bytes are not whole. */
+  let writing = false;
 
   const seal = (): void => {
-    if (events === 0) return;
+    if (events === 0 || writing) return;
     const { buf, pos } = writer;
     // A small batch must not hold on to a large buffer while it waits for its ack.
     const small = pos < buf.length / 2;
@@ -64,7 +66,10 @@ export function createBatcher(options: BatcherOptions): Batcher {
   };
 
   const write = (event: EventInit, nowMs: number): void => {
+    // Its bytes would lie within those of the other event.
+    if (writing) throw new TypeError('a getter of another event tracks it: track it when that one is tracked');
     const start = writer.pos;
+    writing = true;
     try {
       // Plain store: the writer minds its room itself.
       writer.varint(eventTag);
@@ -74,6 +79,8 @@ export function createBatcher(options: BatcherOptions): Batcher {
     } catch (error) {
       writer.pos = start;
       throw error;
+    } finally {
+      writing = false;
     }
   };
 

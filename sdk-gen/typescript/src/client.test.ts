@@ -285,4 +285,85 @@ test('the version told to gateways is that of package.json', () => {
   assert.is(clientVersion, version);
 });
 
+test('close waits for as long as it may, and takes what is no time for its default', async () => {
+  for (const [timeoutMs, least] of [
+    [Number.POSITIVE_INFINITY, 2 ** 31 - 1],
+    [2 ** 31, 2 ** 31 - 1],
+    [Number.NaN, 10_000],
+    ['2000' as never, 10_000],
+    [-1, 0],
+  ] as const) {
+    const waits: number[] = [];
+    const clock = manualClock();
+    const { client, gateway } = setting({
+      clock: {
+        ...clock,
+        after: (ms, run) => {
+          waits.push(ms);
+          return clock.after(ms, run);
+        },
+      },
+    });
+    client.track(click);
+    const report = client.close({ timeoutMs });
+    await Promise.resolve();
+    assert.ok(waits.includes(least), `${timeoutMs}: ${waits}`);
+    gateway.last.limits();
+    gateway.last.accept(gateway.last.sent[0]);
+    assert.is((await report).delivered, 1);
+  }
+});
+
+test('whatever a getter of an event does or throws, track does not throw, and no other event is harmed', () => {
+  const { client, gateway, rejected } = setting({ batchEvents: 3 });
+  client.track({ ...click, eventId: 'first' });
+  const throws = (thrown: unknown) => ({
+    ...click,
+    get userId(): string {
+      throw thrown;
+    },
+  });
+  const shy = new Error();
+  Object.defineProperty(shy, 'message', {
+    get: () => {
+      throw new Error('again');
+    },
+  });
+  for (const thrown of [Object.create(null), shy, undefined, Symbol('s')]) assert.ok(client.track(throws(thrown)));
+  assert.is(rejected.length, 4);
+  const tracks = {
+    ...click,
+    eventId: 'outer',
+    get userId(): string {
+      client.track({ ...click, eventId: 'inner' });
+      void client.flush();
+      return 'u';
+    },
+  };
+  client.track(tracks);
+  assert.match(rejected[4]?.message ?? '', /"inner": a getter of another event tracks it/);
+  client.track({ ...click, eventId: 'last' });
+  gateway.last.limits();
+  assert.equal(
+    eventsOf(gateway.last.sent[0]?.bytes).map(({ eventId }) => eventId),
+    ['first', 'outer', 'last'],
+  );
+});
+
+test('an address with a query, a fragment or a password is refused, and the password is not shown', () => {
+  for (const [baseUrl, message] of [
+    ['http://u:pass@127.0.0.1:1', /user and password/],
+    ['http://127.0.0.1:1/?a=b', /"\?" or "#"/],
+    ['http://127.0.0.1:1/#a', /"\?" or "#"/],
+  ] as const) {
+    try {
+      new SluiceClient({ baseUrl, key: 'k' });
+      assert.unreachable(baseUrl);
+    } catch (error) {
+      assert.match(String(error), message);
+      assert.not.match(String(error), /pass@/);
+    }
+  }
+});
+
 test.run();

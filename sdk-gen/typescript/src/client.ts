@@ -146,7 +146,7 @@ export class SluiceClient {
     try {
       this.#batcher.add(event, this.#clock.wall());
     } catch (error) {
-      const message = `event ${shownId(event)}: ${error instanceof Error ? error.message : String(error)}`;
+      const message = `event ${shownId(event)}: ${shownThrown(error)}`;
       const code = error instanceof RangeError ? 'event_too_large' : 'invalid_event';
       this.#reject({ batchId: '', events: 1, code, message, rejections: [] });
       return true;
@@ -173,11 +173,11 @@ export class SluiceClient {
   }
 
   /**
-   * Takes no more events, delivers what it has within `timeoutMs`, gives up the rest and ends the connection. Never
-   * rejects; a second call returns the first one's report.
+   * Takes no more events, delivers what it has within `timeoutMs` (10,000 when not given or no number; `Infinity` is 24 days), gives
+   * up the rest and ends the connection. Never rejects; a second call returns the first one's report.
    */
   close(options: { timeoutMs?: number } = {}): Promise<CloseReport> {
-    this.#closing ??= this.#close(options.timeoutMs ?? 10_000);
+    this.#closing ??= this.#close(closingTime(options.timeoutMs));
     return this.#closing;
   }
 
@@ -282,6 +282,10 @@ export class SluiceClient {
   }
 }
 
+/** Milliseconds for close. What is beyond Node's timers would end at once, as would what is no number. */
+const closingTime = (asked: number | undefined): number =>
+  typeof asked !== 'number' || Number.isNaN(asked) ? 10_000 : Math.min(Math.max(0, asked), 2 ** 31 - 1);
+
 /** The same as `new SluiceClient(options)`. */
 export const createClient = (options: SluiceClientOptions): SluiceClient => new SluiceClient(options);
 
@@ -294,6 +298,15 @@ function shownId(event: unknown): string {
     // It is no object, or its getter throws.
   }
   return 'without an eventId';
+}
+
+/** What encoding threw: also what a getter of the event throws, which may be anything. */
+function shownThrown(error: unknown): string {
+  try {
+    return error instanceof Error ? String(error.message) : String(error);
+  } catch {
+    return 'a getter of it throws';
+  }
 }
 
 function decodeAt(bytes: Uint8Array, index: number): Event | undefined {

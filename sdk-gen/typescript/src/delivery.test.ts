@@ -86,6 +86,28 @@ test('D2: a batch is settled once, whatever the gateway answers twice or makes u
   assert.is(delivery.bytes, 0);
 });
 
+test('D2: an answer that does not count the events of its batch is none: the stream ends, and the batch goes out again', () => {
+  for (const [accepted, rejected] of [
+    [0, 0],
+    [2, 0],
+    [4, 4],
+    [3, 1],
+  ] as const) {
+    const { gateway, clock, outcomes, errors, add } = setting();
+    add(3);
+    gateway.last.limits();
+    gateway.last.miscount(gateway.last.sent[0], accepted, rejected);
+    assert.equal(outcomes, []);
+    assert.equal(errors, ['internal']);
+    assert.ok(gateway.last.aborted);
+    clock.advance(100);
+    gateway.last.limits();
+    assert.equal(shown(gateway), ['b1:2']);
+    gateway.last.accept(gateway.last.sent[0]);
+    assert.equal(outcomes, ['b1 accepted']);
+  }
+});
+
 test('D3: no more batches and bytes are in flight than allowed, by the client or by the gateway', () => {
   const { delivery, gateway, add } = setting({ maxBytesInFlight: 100 });
   for (let i = 0; i < 6; i++) add();
@@ -247,6 +269,23 @@ test('on Draining nothing more goes to the old stream, another is opened, and la
   assert.equal(outcomes, ['b1 accepted']);
   old?.end();
   assert.equal(shown(gateway), ['b3:1', 'b2:2']);
+});
+
+test('a gateway that drains each stream before it tells its limits is told of, and asked ever more seldom', () => {
+  const { gateway, clock, errors, add } = setting();
+  add();
+  for (const wait of [100, 200, 400, 800, 1_000, 1_000]) {
+    gateway.last.drain();
+    assert.ok(gateway.last.aborted);
+    const before = gateway.streams.length;
+    clock.advance(wait - 1);
+    assert.is(gateway.streams.length, before);
+    clock.advance(1);
+    assert.is(gateway.streams.length, before + 1);
+  }
+  assert.equal(errors, Array(6).fill('unavailable'));
+  gateway.last.limits();
+  assert.equal(shown(gateway), ['b1:1']);
 });
 
 test('D6: a batch that ends every stream is found and refused; the others get through', () => {

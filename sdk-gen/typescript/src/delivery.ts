@@ -5,7 +5,8 @@
  *   D1  A batch keeps its id and its bytes for ever. Its attempt is 1 on the first hand-over to a stream ever, and one
  *       more on each later one: the gateway's side relies on that to tell retries from first sends.
  *   D2  A batch is settled once: delivered (accepted, or committed, as the client wants it), or refused for good. Until
- *       then it waits, is in flight on one stream, or is kept for one stream (D8).
+ *       then it waits, is in flight on one stream, or is kept for one stream (D8). An answer that does not count all its
+ *       events is no answer.
  *   D3  What is in flight is bounded in batches and bytes, over all streams. What is kept does not count as in flight.
  *   D4  A failed batch that may be retried goes out again no earlier than the gateway asked, plus full jitter; nothing
  *       new is sent before that either, for the failure speaks of the gateway, not of the batch.
@@ -236,7 +237,7 @@ function withSuspect(error: SluiceClientError, lost: readonly Batch[]): SluiceCl
   const [only] = lost;
   if (only === undefined || lost.length > 1 || only.cuts <= suspiciousCuts) return error;
   const { code, message, reason, retryAfterMs, cause } = error;
-  const more = `${message} Batch ${only.batchId} was alone on the stream, and ${only.cuts} streams in a row ended under it: it may be the cause.`;
+  const more = `${/[.!?]$/.test(message) ? message : `${message}.`} Batch ${only.batchId} was alone on the stream, and ${only.cuts} streams in a row ended under it: it may be the cause.`;
   return new SluiceClientError(code, more, {
     ...(reason === undefined ? {} : { reason }),
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
@@ -394,6 +395,15 @@ export function createDelivery(options: DeliveryOptions): Delivery {
     pump();
   };
 
+  /** An answer that does not speak of each event once is none (D2): the stream ends, and the batch goes out again. */
+  const miscounted = (batch: Batch, { accepted, rejected }: Acceptance, stream: Stream): void => {
+    stream.link?.abort();
+    const message =
+      `Batch ${batch.batchId} has ${batch.events} events, and the answer speaks of ${accepted} accepted and ${rejected} rejected: ` +
+      'check that baseUrl is the address of a gateway, and that no other server answers in its place.';
+    endStream(stream, new SluiceClientError('internal', message));
+  };
+
   const openStream = (): void => {
     const stream: Stream = { link: undefined, state: 'opening', openedAt: clock.now() };
     current = stream;
@@ -415,11 +425,16 @@ export function createDelivery(options: DeliveryOptions): Delivery {
         pump();
       },
       onAccepted(batchId, result) {
-        const flight = alive() ? land(stream, batchId) : undefined;
-        if (flight === undefined) return;
+        const flight = flights.get(batchId);
+        if (!alive() || flight?.stream !== stream) return;
+        const { batch } = flight;
+        if (result.accepted + result.rejected !== batch.events) {
+          miscounted(batch, result, stream);
+          return;
+        }
+        land(stream, batchId);
         streak = 0;
         streakAt = -1;
-        const { batch } = flight;
         answered(batch);
         if (batch.acceptance === undefined) {
           batch.acceptance = result;
@@ -467,6 +482,12 @@ export function createDelivery(options: DeliveryOptions): Delivery {
       },
       onDraining() {
         if (!alive() || stream.state === 'draining') return;
+        if (stream.state === 'opening') {
+          // Nothing was sent on it. It counts as a failure: a gateway that does this for ever is asked ever more seldom.
+          stream.link?.abort();
+          endStream(stream, new SluiceClientError('unavailable', 'The gateway drains, and takes no new stream.'));
+          return;
+        }
         stream.state = 'draining';
         stream.link?.finish(finishMs);
         if (current === stream) {

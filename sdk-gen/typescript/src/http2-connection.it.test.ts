@@ -66,6 +66,41 @@ test('a peer that answers PINGs and nothing else is kept', async () => {
   });
 });
 
+test('streams that a peer pushes end with the connection, and never the process', async () => {
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    socket.on('error', () => {});
+    const settings = '000000 04 00 00000000';
+    // Promises stream 2, answers it with 200, and ends the connection with an error: so ends stream 2 as well.
+    const promise = '00000a 05 04 00000001 00000002 828684410178';
+    const answer = '000001 01 04 00000002 88';
+    const goaway = '000008 07 00 00000000 00000001 00000002';
+    socket.write(Buffer.from(settings.replace(/ /g, ''), 'hex'));
+    socket.once('data', () =>
+      setTimeout(() => {
+        socket.write(Buffer.from((promise + answer).replace(/ /g, ''), 'hex'));
+        setTimeout(() => socket.write(Buffer.from(goaway.replace(/ /g, ''), 'hex')), 20);
+      }, 50),
+    );
+  });
+  const uncaught: unknown[] = [];
+  const keep = (error: unknown): void => void uncaught.push(error);
+  process.on('uncaughtException', keep);
+  try {
+    await withConnection(server, async (connection, over) => {
+      await connection.request('POST', '/', {}, {});
+      for (let i = 0; i < 200 && !over(); i++) await sleep(10);
+      assert.ok(over());
+      await sleep(20);
+      for (const socket of sockets) socket.destroy();
+    });
+  } finally {
+    process.off('uncaughtException', keep);
+  }
+  assert.equal(uncaught, []);
+});
+
 test('after close nothing is told, a request is refused, and the socket is gone', async () => {
   const server = createHttp2Server();
   let closed = false;

@@ -8,6 +8,7 @@ import {
   type ClientHttp2Session,
   type ClientHttp2Stream,
   connect as connectHttp2,
+  constants,
   type IncomingHttpHeaders,
   type IncomingHttpStatusHeader,
   type OutgoingHttpHeaders,
@@ -92,9 +93,14 @@ export function openHttp2Connection(options: Http2ConnectionOptions): Http2Conne
   socket.on('close', closed);
 
   const start = (): ClientHttp2Session => {
-    const opened = connectHttp2(url.origin, { createConnection: () => socket });
+    const opened = connectHttp2(url.origin, { createConnection: () => socket, settings: { enablePush: false } });
     session = opened;
     opened.on('error', fail);
+    // A stream that the other end pushes, before it has read that it may not, is one whose 'error' would have no listener.
+    opened.on('stream', (pushed) => {
+      pushed.on('error', ignore);
+      pushed.close(constants.NGHTTP2_REFUSED_STREAM);
+    });
     opened.on('close', closed);
     opened.once('remoteSettings', () => {
       understood = true;

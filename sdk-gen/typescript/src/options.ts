@@ -110,11 +110,14 @@ export function resolveClientOptions(options: SluiceClientOptions): ResolvedOpti
 }
 
 function parseUrl(text: string): string {
-  try {
-    const url = new URL(text);
-    if (url.protocol === 'http:' || url.protocol === 'https:') return url.href.replace(/\/$/, '');
-  } catch {
-    // Told below.
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || (url.protocol !== 'http:' && url.protocol !== 'https:')) {
+    throw new TypeError('baseUrl: give the address of the gateway, such as "http://127.0.0.1:7070"');
   }
-  throw new TypeError('baseUrl: give the address of the gateway, such as "http://127.0.0.1:7070"');
+  // Errors show the address.
+  if (url.username !== '' || url.password !== '') {
+    throw new TypeError('baseUrl: leave user and password out; the key goes into the option `key`');
+  }
+  if (url.search !== '' || url.hash !== '') throw new TypeError('baseUrl: leave out what follows "?" or "#"');
+  return url.href.replace(/[?#]*$/, '').replace(/\/$/, '');
 }

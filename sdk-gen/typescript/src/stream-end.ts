@@ -40,7 +40,7 @@ export function toClientError({ thrown, baseUrl, fault, answer }: StreamEnd): Sl
 }
 
 const isGrpc = (answer: AnswerHeaders): boolean =>
-  answer[':status'] === 200 && (answer['content-type'] ?? '').startsWith('application/grpc');
+  answer[':status'] === 200 && /^application\/grpc(?![\w-])/i.test(answer['content-type'] ?? '');
 
 export const milliseconds = (duration: Duration): number =>
   Math.max(0, Number(duration.seconds) * 1_000 + duration.nanos / 1_000_000);

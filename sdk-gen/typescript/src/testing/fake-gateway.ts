@@ -1,4 +1,5 @@
 /** The other end of a client's streams, without a network: the test says what it answers, and when. */
+import { splitBatch } from '../batcher.js';
 import type { Acceptance, BatchFault, Link, LinkEvents, LinkLimits, Outgoing } from '../delivery.js';
 import { SluiceClientError } from '../errors.js';
 
@@ -12,6 +13,8 @@ export interface FakeStream {
   accept(batch: Outgoing | undefined, sequence?: number, shard?: number): void;
   /** Of no valid event. */
   acceptNothing(batch: Outgoing | undefined): void;
+  /** An answer that speaks of other events than those of the batch. */
+  miscount(batch: Outgoing | undefined, accepted: number, rejected: number): void;
   commit(sequence: number, shard?: number): void;
   fail(batch: Outgoing | undefined, fault: Partial<BatchFault>): void;
   drain(): void;
@@ -29,6 +32,9 @@ export interface FakeGateway {
   readonly last: FakeStream;
   open(events: LinkEvents): Link;
 }
+
+const eventsOf = (batch: Outgoing | undefined): number =>
+  batch === undefined ? 0 : splitBatch({ bytes: batch.bytes, events: 0 }, Number.POSITIVE_INFINITY, 1).length;
 
 export function fakeGateway(): FakeGateway {
   const streams: FakeStream[] = [];
@@ -62,14 +68,21 @@ export function fakeGateway(): FakeGateway {
           }),
         accept: (batch, sequence = 1, shard = 0) =>
           events.onAccepted(batch?.batchId ?? '', {
-            accepted: 1,
+            accepted: eventsOf(batch),
             rejected: 0,
             rejections: [],
             // As it comes off the wire: with the name of the log's stream.
             position: { stream: `EV_${shard}`, shard, sequence: BigInt(sequence) } as Acceptance['position'],
           }),
         acceptNothing: (batch) =>
-          events.onAccepted(batch?.batchId ?? '', { accepted: 0, rejected: 1, rejections: [], position: undefined }),
+          events.onAccepted(batch?.batchId ?? '', {
+            accepted: 0,
+            rejected: eventsOf(batch),
+            rejections: [],
+            position: undefined,
+          }),
+        miscount: (batch, accepted, rejected) =>
+          events.onAccepted(batch?.batchId ?? '', { accepted, rejected, rejections: [], position: undefined }),
         commit: (sequence, shard = 0) => events.onCommitted(shard, BigInt(sequence)),
         fail: (batch, fault) =>
           events.onFailed(batch?.batchId ?? '', {
