@@ -240,6 +240,68 @@ onBothPaths(
   },
 );
 
+onBothPaths(
+  test,
+  'bytes that are no HTTP request are refused in words, and never in place of an answer that is owed',
+  async (withGateway) => {
+    await withGateway({}, async (running) => {
+      const { port, headers } = running;
+      const head = (more = '') =>
+        `POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: ${headers.authorization}\r\ncontent-type: application/json\r\n${more}`;
+      const garbage = await raw(port, 'hello\r\n\r\n');
+      assert.match(garbage, /^HTTP\/1\.1 400 Bad Request\r\n[\s\S]*"code":"http_malformed"/);
+      assert.match(await raw(port, `${head('content-length: 0x5\r\n')}\r\n`), /http_malformed[\s\S]*Content-Length/);
+      const body = json('owed');
+      const two = `${head(`content-length: ${body.length}\r\nidempotency-key: owed-1\r\n`)}\r\n${body}`;
+      const answers = await raw(port, `${two}${two.replace('owed-1', 'owed-2')}no request\r\n\r\n`);
+      assert.match(
+        answers,
+        /^HTTP\/1\.1 202 [\s\S]*owed-1[\s\S]*HTTP\/1\.1 202 [\s\S]*owed-2[\s\S]*HTTP\/1\.1 400 [\s\S]*http_malformed/,
+      );
+      assert.is(answers.match(/HTTP\/1\.1 \d{3} /g)?.length, 3);
+      // Part of a request that broke off: what came whole is answered, the rest refused.
+      const broken = await raw(
+        port,
+        `${two.replace('owed-1', 'owed-3')}${head('transfer-encoding: chunked\r\n')}\r\nzz\r\n`,
+      );
+      assert.match(broken, /^HTTP\/1\.1 202 [\s\S]*owed-3[\s\S]*HTTP\/1\.1 400 [\s\S]*http_malformed/);
+      assert.match(
+        await raw(
+          port,
+          two.replace('owed-1', 'owed-4').replace('\r\n', '\r\nexpect: a miracle\r\nconnection: close\r\n'),
+        ),
+        /^HTTP\/1\.1 202 /,
+      );
+      assert.equal(await storedIds(running), ['owed-1', 'owed-2', 'owed-3', 'owed-4']);
+    });
+  },
+);
+
+onBothPaths(test, 'a call needs no authority that fits into a URL', async (withGateway) => {
+  await withGateway({}, async ({ url, port, headers }) => {
+    const rest = `authorization: ${headers.authorization}\r\ncontent-type: application/json\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}`;
+    for (const host of ['HTTP/1.0\r\n', 'HTTP/1.1\r\nhost: \r\n', 'HTTP/1.1\r\nhost: a b[\r\n']) {
+      assert.match(
+        await raw(port, `POST ${service}/GetLimits ${host}${rest}`),
+        /^HTTP\/1\.1 200 [\s\S]*maxBatchBytes/,
+        host,
+      );
+    }
+    await withSession(url, async (session) => {
+      const { trailers } = await bareCall(session, {
+        headers: {
+          ...headers,
+          ':authority': '%2Ftmp%2Fsocket',
+          ':path': `${service}/GetLimits`,
+          'content-type': 'application/grpc',
+        },
+        pieces: [framed(Buffer.alloc(0))],
+      });
+      assert.is(trailers['grpc-status'], '0');
+    });
+  });
+});
+
 onBothPaths(test, 'the absolute form of a target and OPTIONS * are answered', async (withGateway) => {
   await withGateway({}, async ({ port }) => {
     const close = 'host: x\r\nconnection: close\r\n\r\n';

@@ -33,6 +33,7 @@ export function createRpcAdapter(
     const run = async (): Promise<void> => {
       normalizeNames(request.headers);
       roundTimeout(request.headers);
+      makeAuthorityPlain(request);
       const values = createContextValues().set(connectionKey, connection);
       const universal = universalRequestFromNodeRequest(request, response as never, undefined, values);
       const answer = await serve(handler, withBody(universal, response));
@@ -46,6 +47,14 @@ export function createRpcAdapter(
       if (!response.writableEnded) response.end();
     });
   };
+}
+
+/** The library makes a URL of the authority, and fails on one that is missing or fits into none. Nothing here reads it. */
+function makeAuthorityPlain(request: NodeRequest): void {
+  const authority = 'authority' in request ? request.authority : request.headers.host;
+  if (authority !== undefined && URL.canParse(`http://${authority}`)) return;
+  if ('authority' in request) Object.defineProperty(request, 'authority', { value: 'localhost' });
+  else request.headers.host = 'localhost';
 }
 
 /** The request, whose body is asked for when it is read, and whose envelopes are looked at. */

@@ -21,14 +21,14 @@ import {
 } from 'node:http2';
 import { createServer as createNet, type Server as NetServer, type Socket } from 'node:net';
 import { createServer as createTls, type TLSSocket } from 'node:tls';
-import { SluiceError, UsageError } from '../lib/errors.js';
+import { UsageError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
 import { lastWordsMs, resetWhenAnswered } from './answered-early.js';
 import { type Connection, type ConnectionControl, createConnection } from './connection.js';
 import { expectsContinue } from './expect-continue.js';
 import { hardHeaderListBytes, maxHeaderBytes, maxHeaders } from './header-limits.js';
-import { toHttpAnswer } from './rpc-errors.js';
 import { keepThroughStreamFaults } from './stream-faults.js';
+import { owe, refuseUnreadable } from './unreadable-http1.js';
 
 export type NodeRequest = IncomingMessage | Http2ServerRequest;
 export type NodeResponse = ServerResponse | Http2ServerResponse;
@@ -147,6 +147,7 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
     const known = sockets.get(request.socket);
     if (known === undefined) return void request.socket.destroy();
     request.url = originForm(request.url ?? '');
+    owe(response, request.socket);
     track(request, response, known.connection);
   };
   http1.on('request', onRequest1);
@@ -154,10 +155,9 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
     expectsContinue(response);
     onRequest1(request, response);
   });
-  http1.on('clientError', (error: NodeJS.ErrnoException, socket) => {
-    if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy();
-    socket.end(unreadable(error.code));
-  });
+  // Others may be ignored (RFC 9110, 10.1.1); node refuses them without a word.
+  http1.on('checkExpectation', onRequest1);
+  http1.on('clientError', refuseUnreadable);
   // A server that does not listen itself starts its timeout checks on this event only.
   http1.emit('listening');
 
@@ -392,18 +392,6 @@ function originForm(target: string): string {
   if (!/^https?:\/\//i.test(target)) return target;
   const path = target.indexOf('/', target.indexOf('//') + 2);
   return path < 0 ? '/' : target.slice(path);
-}
-
-/** The answer to bytes that are no HTTP request, by node's error code. */
-function unreadable(code: string | undefined): string {
-  if (code === 'HPE_HEADER_OVERFLOW') {
-    const error = new SluiceError('headers_too_large', `The headers have more than ${maxHeaderBytes} bytes.`);
-    const body = `${JSON.stringify(toHttpAnswer(error).body)}\n`;
-    const head = `connection: close\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}`;
-    return `HTTP/1.1 431 Request Header Fields Too Large\r\n${head}\r\n\r\n${body}`;
-  }
-  const status = code === 'ERR_HTTP_REQUEST_TIMEOUT' ? '408 Request Timeout' : '400 Bad Request';
-  return `HTTP/1.1 ${status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`;
 }
 
 const hasBody = ({ headers }: NodeRequest): boolean =>

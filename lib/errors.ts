@@ -96,6 +96,18 @@ const table = {
     retryable: false,
     fix: 'Send at most 100 headers and 16 KiB of names and values; cookies are of no use here.',
   },
+  http_malformed: {
+    code: Code.InvalidArgument,
+    http: 400,
+    retryable: false,
+    fix: 'Send HTTP/1.1 or HTTP/2 with legal headers, and a content-length that is the number of bytes of the body.',
+  },
+  request_timeout: {
+    code: Code.DeadlineExceeded,
+    http: 408,
+    retryable: true,
+    fix: 'Send the same request again: its headers within 10 s, all of it within 60 s.',
+  },
   http_version: {
     code: Code.Unimplemented,
     http: 505,
