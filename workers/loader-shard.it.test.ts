@@ -4,6 +4,7 @@
  */
 import { create, toBinary } from '@bufbuild/protobuf';
 import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jetstream';
+import { pino } from 'pino';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
@@ -416,6 +417,26 @@ test('what is committed is told again and again, but not while the connection to
     const after = hints.length;
     await new Promise((resolve) => setTimeout(resolve, 200));
     assert.is(hints.length, after);
+  });
+});
+
+test('rows that somebody removes are named, and loaded again from what the log holds', async () => {
+  await withScene(async ({ nats, publish, start, warehouse }) => {
+    const lines: { level: number; had?: number; has?: number; msg: string }[] = [];
+    const log = pino({ level: 'warn' }, { write: (line) => void lines.push(JSON.parse(line)) });
+    const loader = start({ log });
+    await publish(20);
+    await until('loaded', () => loadedOnce(warehouse, 20));
+    warehouse.table.length = 0;
+    nats.process().kill('SIGKILL');
+    await nats.restart();
+    await until('loaded again', () => loadedOnce(warehouse, 20));
+    await loader.stop(1_000);
+    const told = lines.filter(({ msg }) => msg.includes('rows were removed'));
+    assert.equal(
+      told.map(({ had, has }) => [had, has]),
+      [[20, 0]],
+    );
   });
 });
 

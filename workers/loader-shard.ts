@@ -440,11 +440,21 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   const tried = (error: unknown, about: object, what: string): void =>
     log[wasUnsent(error) ? 'debug' : 'warn']({ ...about, error: String(error) }, what);
 
+  /** Rows are never removed by the loader, so this was somebody's hand: TRUNCATE, a dropped day, a backup that was put back. */
+  function tellRemovedRows({ generation, hi, firstSequence }: ShardState): void {
+    if (committed === undefined || committed.generation !== generation || hi >= committed.hi) return;
+    log.warn(
+      { had: committed.hi, has: hi, logFrom: firstSequence },
+      'ClickHouse has fewer messages of this shard than it had: rows were removed. What the log still holds of them is loaded again',
+    );
+  }
+
   function tell(event: LoaderEvent): void {
     switch (event.kind) {
       case 'recovered': {
         const { state } = event;
         metrics.recovered(shard);
+        tellRemovedRows(state);
         committed = { generation: state.generation, hi: state.hi, carried: state.hi };
         ledger.begin(state.hi, Date.now());
         tellCommitted();
