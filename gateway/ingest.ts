@@ -308,9 +308,13 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
   });
 
   const unavailable = (): SluiceError =>
-    new SluiceError('log_unavailable', `The log cannot be reached: ${connection.reason ?? 'starting'}.`, {
-      retryAfterMs: Math.round(500 + random() * 1_000),
-    });
+    new SluiceError(
+      'log_unavailable',
+      `The log cannot be reached: ${(connection.reason ?? 'starting').replace(/\.$/, '')}.`,
+      {
+        retryAfterMs: Math.round(500 + random() * 1_000),
+      },
+    );
 
   const forgotten = (): SluiceError =>
     new SluiceError('outcome_unknown', 'The log lost its end, and put the batch where it will not be loaded.', {

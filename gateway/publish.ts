@@ -388,10 +388,14 @@ function readReply(reply: LogReply, jittered: (ms: number) => number): Stored | 
     const full = fullCodes.has(number) || (number === storeFailed && (error.description ?? '').includes('maximum'));
     return full
       ? new SluiceError('log_full', 'The log is full.', { retryAfterMs: jittered(fullRetryMs), cause: error })
-      : new SluiceError('log_unavailable', `The log refused the batch (JetStream error ${number}).`, {
-          retryAfterMs: jittered(unavailableRetryMs),
-          cause: error,
-        });
+      : new SluiceError(
+          'log_unavailable',
+          `The log refused the batch (JetStream error ${number}: ${error.description ?? 'no words'}).`,
+          {
+            retryAfterMs: jittered(unavailableRetryMs),
+            cause: error,
+          },
+        );
   }
   if (typeof stream !== 'string' || !Number.isSafeInteger(seq) || (seq as number) <= 0) {
     return new SluiceError('outcome_unknown', 'The log sent an ack without a position.', {

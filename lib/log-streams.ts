@@ -201,7 +201,7 @@ export function streamProblem(
   if (config.sealed === true) {
     return (
       `The stream ${name} is sealed and takes no batches any more, which cannot be undone. Workers go on loading it. When ` +
-      `\`sluice shards\` says that all of it is loaded: nats stream rm ${name}, then sluice shards accept ${shard}.`
+      `\`sluice shards\` says that all of it is loaded: nats stream rm ${name}. Once a gateway has made it again (at the next batch for it, or when a gateway starts): sluice shards accept ${shard}.`
     );
   }
   if (subjects.includes(parkedSubject(shard))) {

@@ -102,7 +102,7 @@ const mostCauses = 16;
 const mostTold = 5;
 
 /** The view that ClickHouse's message names. */
-const viewIn = (message: string): string | undefined => /\bview ([^\s(,]+)/.exec(message)?.[1];
+const viewIn = (message: string): string | undefined => /\bview ([^\s(,]*[^\s(,.:;])/.exec(message)?.[1];
 
 /** `accept.<shard>` in the settings bucket. */
 export const acceptKey = (shard: number): string => `accept.${shard}`;

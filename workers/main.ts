@@ -57,7 +57,7 @@ import { serveBatchStatus } from './batch-status.js';
 import { knownShards, openWarehouse, patiently } from './connect.js';
 import { byteBudget } from './fetch-budget.js';
 import { ledgerSink } from './ledger-sink.js';
-import { loaderPool } from './loader-pool.js';
+import { type LoaderPool, loaderPool } from './loader-pool.js';
 import { acceptKey, startShardLoader } from './loader-shard.js';
 import { warehouseSink } from './loader-sink.js';
 import { tableMender } from './mend-table.js';
@@ -100,6 +100,8 @@ async function main(): Promise<void> {
   process.on('disconnect', () => void end('the parent process is gone'));
 
   const nc = await connectNats({ servers: config.natsUrl, name: 'sluice worker', log });
+  let loaded: LoaderPool['loaded'] | undefined;
+  const waits = serveShardWaits(nc, () => loaded?.() ?? { starting: waiting.reason ?? 'it is starting' });
   const jsm = await jetstreamManager(nc, { checkAPI: false });
   const { warehouse, target } = await openWarehouse(config, log, stop.signal, waiting.tell);
   let { shards, epoch } = await knownShards(nc, log, stop.signal, waiting.tell);
@@ -167,8 +169,7 @@ async function main(): Promise<void> {
     },
   );
   const statuses = serveBatchStatus({ nc, jsm, sink: ledgerSink(warehouse, target), log });
-
-  const waits = serveShardWaits(nc, pool.loaded);
+  loaded = pool.loaded;
 
   /** One worker sees to retention; two would do no harm. */
   async function retain(): Promise<void> {

@@ -48,6 +48,7 @@ export interface WorkerGauges {
 export function waitingMetric() {
   const all: readonly WaitsFor[] = ['warehouse', 'table', 'shards'];
   let current: WaitsFor | undefined;
+  let reason: string | undefined;
   let told: string | undefined;
   metrics
     .getMeter('sluice')
@@ -62,14 +63,20 @@ export function waitingMetric() {
     get current() {
       return current;
     },
+    /** Why it cannot start yet, as one sentence. */
+    get reason() {
+      return reason;
+    },
     tell(what: WaitsFor, why: string): void {
       current = what;
+      reason = what === 'warehouse' ? `ClickHouse cannot be reached: ${why}` : why;
       if (told === why || what === 'warehouse') return;
       told = why;
       process.send?.({ waits: why });
     },
     over(): void {
       current = undefined;
+      reason = undefined;
     },
   };
 }

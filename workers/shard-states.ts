@@ -16,6 +16,7 @@ import { refusal, type ShardState } from './loader.js';
 import { acceptKey } from './loader-shard.js';
 import type { Sink } from './loader-sink.js';
 import { isReplaced } from './log-end.js';
+import { WarehouseError } from './warehouse.js';
 
 export interface ShardStatus {
   readonly shard: number;
@@ -29,6 +30,8 @@ export interface ShardStatus {
   readonly loaded: number;
   /** Messages between the two. */
   readonly lag: number;
+  /** Why the warehouse does not say how far it is: `loaded` is 0, and `lag` is all that the stream holds. */
+  readonly unknown?: string | undefined;
   /** Why workers do not load it; undefined when they may. */
   readonly stopped: string | undefined;
   /** Why gateways cannot publish to it, and what to do; undefined when they can. */
@@ -103,9 +106,55 @@ export async function shardStatus(
     end,
     loaded: state.hi,
     lag,
-    stopped: refusal(state) ?? (used || number === undefined || lag === 0 ? undefined : beyondText(shard, number)),
+    stopped:
+      refusal(state)?.replaceAll('<shard>', String(shard)) ??
+      (used || number === undefined || lag === 0 ? undefined : beyondText(shard, number)),
     closed: number === undefined || !used ? undefined : streamProblem(info, shard, number.epoch),
   };
+}
+
+/** How long the warehouse has to say how far a shard is, for a command that shows the shards, ms. */
+const warehouseMs = 10_000;
+
+/**
+ * One shard for somebody who looks: a warehouse that is away, or lacks the table, is a finding and no failure. Rejects when the log
+ * cannot be reached.
+ */
+export async function shownStatus(
+  look: ShardLook,
+  shard: number,
+  number: ShardSetting | undefined,
+  limitMs = warehouseMs,
+): Promise<ShardStatus> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    const text = `it does not answer for ${limitMs / 1_000} s`;
+    timer = setTimeout(() => reject(new WarehouseError('transient', text, undefined, undefined)), limitMs);
+  });
+  try {
+    return await Promise.race([shardStatus(look, shard, number), late]);
+  } catch (error) {
+    if (!(error instanceof WarehouseError)) throw error;
+    const stream = shardStream(shard);
+    const info = await streamInfo(look.jsm, stream);
+    const { messages, bytes, last_seq: end } = info.state;
+    const used = number !== undefined && shard < number.shards;
+    return {
+      shard,
+      stream,
+      generation: generationOf(info),
+      messages,
+      bytes,
+      end,
+      loaded: 0,
+      lag: messages,
+      unknown: error.message,
+      stopped: undefined,
+      closed: used ? streamProblem(info, shard, number.epoch) : undefined,
+    };
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /**
@@ -183,7 +232,11 @@ export async function lookAtLog(
 export async function acceptShard(look: ShardLook, shard: number): Promise<{ generation: string; others: string[] }> {
   if (look.settings === undefined) throw new UsageError('The settings bucket is lost: first, `sluice shards rebuild`.');
   const { state } = await stateOf(look, shard).catch((error: unknown) => {
-    if (isStreamMissing(error)) throw new UsageError(`There is no stream ${shardStream(shard)}.`);
+    if (isStreamMissing(error)) {
+      throw new UsageError(
+        `There is no stream ${shardStream(shard)}: a gateway makes it at the next batch for it, or when it starts. Run this again then.`,
+      );
+    }
     throw error;
   });
   const reason = refusal(state);

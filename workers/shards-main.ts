@@ -19,7 +19,7 @@ import { warehouseSink } from './loader-sink.js';
 import { progressLine } from './progress-line.js';
 import type { TableTarget } from './schema/index.js';
 import { mendShard } from './shard-mend.js';
-import { acceptShard, bucketIfThere, keptText, type ShardStatus, shardStatus, shardsToLookAt } from './shard-states.js';
+import { acceptShard, bucketIfThere, keptText, type ShardStatus, shardsToLookAt, shownStatus } from './shard-states.js';
 import { askShardWaits, waitOf } from './shard-waits.js';
 import { type ChangeOptions, changeShards, settledShards } from './shards.js';
 import { rebuildShards } from './shards-rebuild.js';
@@ -36,14 +36,17 @@ function textOf(shards: readonly Shown[]): string[] {
     String(one.shard),
     one.stream,
     one.generation,
-    ...[one.messages, one.bytes, one.end, one.loaded, one.lag].map(count),
+    ...[one.messages, one.bytes, one.end].map(count),
+    ...[one.loaded, one.lag].map((n) => (one.unknown === undefined ? count(n) : '?')),
     one.stopped !== undefined
       ? 'stopped'
       : one.closed !== undefined
         ? 'closed'
         : one.waits !== undefined
           ? 'waits'
-          : '',
+          : one.unknown !== undefined
+            ? 'unknown'
+            : '',
   ]);
   const widths = head.map((_, i) => Math.max(...[head, ...rows].map((row) => row[i]?.length ?? 0)));
   const lines = [head, ...rows].map((row) =>
@@ -55,7 +58,8 @@ function textOf(shards: readonly Shown[]): string[] {
   return [...lines, ...shards.flatMap(troubleOf)];
 }
 
-const troubleOf = ({ shard, stopped, closed, waits }: Shown): string[] => [
+const troubleOf = ({ shard, stopped, closed, waits, unknown }: Shown): string[] => [
+  ...(unknown === undefined ? [] : [`shard ${shard}: ClickHouse does not say what of it is loaded: ${unknown}`]),
   ...(stopped === undefined ? [] : [`shard ${shard} is not loaded: ${stopped}`]),
   ...(closed === undefined ? [] : [`shard ${shard} takes no batches: ${closed}`]),
   // A shard that is stopped waits for the same reason.
@@ -155,8 +159,11 @@ async function main(): Promise<number> {
     const { setting, problem } = await numberOf(options);
     const workers = await askShardWaits(nc);
     const shown: Shown[] = [];
+    let limitMs: number | undefined;
     for (const shard of await shardsToLookAt(jsm, setting?.shards)) {
-      const status = await shardStatus(look, shard, setting);
+      const status = await shownStatus(look, shard, setting, limitMs);
+      // A warehouse that is away is waited for once, and not for each shard.
+      if (status.unknown !== undefined) limitMs = 500;
       shown.push({ ...status, waits: waitOf(status, workers) });
     }
     const kept = await keptText(jsm);

@@ -5,19 +5,21 @@
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { create } from '@bufbuild/protobuf';
+import { jetstreamManager } from '@nats-io/jetstream';
 import { Kvm } from '@nats-io/kv';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { testEnvironment } from '../lib/config/index.js';
 import { formatShardSetting, shardsKey } from '../lib/shard-setting.js';
-import { settingsBucket } from '../lib/subjects.js';
+import { settingsBucket, shardStream } from '../lib/subjects.js';
 import { encodeBatch, makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { eventsTable } from './connect.js';
 import { batchIdIn, eachFrame } from './frames.js';
 import { warehouseSink } from './loader-sink.js';
 import type { InsertStatement } from './schema/index.js';
-import { askShardWaits, serveShardWaits } from './shard-waits.js';
+import { shownStatus } from './shard-states.js';
+import { askShardWaits, serveShardWaits, waitOf } from './shard-waits.js';
 import { storedPayload } from './testing/payloads.js';
 import { type Engines, type ShardScene, sharedEngines, until } from './testing/shard-scene.js';
 import type { Warehouse } from './warehouse.js';
@@ -138,7 +140,7 @@ on(
       await until('the alarm', () => shard.seen.standing);
       assert.match(loader.wait()?.reason ?? '', /UNKNOWN_TABLE/);
       const asked = await askShardWaits(nats.nc);
-      assert.match(asked.get(shard.shard)?.wait?.reason ?? '', /UNKNOWN_TABLE/);
+      assert.match(asked.loaded.get(shard.shard)?.wait?.reason ?? '', /UNKNOWN_TABLE/);
       await comeBack();
       await until('it goes on', () => shard.committed() === 1);
       await until('the alarm is over', () => !shard.seen.standing && loader.wait() === undefined);
@@ -289,6 +291,49 @@ on('`sluice shards` says why a shard waits, and its exit code says so', async ({
   standing.close();
   assert.match(waits.out, /waits\nshard \d+ waits: it stands still for 34 s: storing a block fails: ClickHouse 497/);
   assert.is(waits.code, 2);
+});
+
+on(
+  'a table that is away is a finding of `sluice shards`, beside what the log holds',
+  async ({ scene, warehouse, nats, clickhouse }) => {
+    const shard = await scene();
+    await shard.publish(batch(3).payload);
+    const settings = await new Kvm(nats.nc).create(settingsBucket);
+    await settings.put(shardsKey, formatShardSetting({ shards: shard.shard + 1, epoch: 1 }));
+    const starting = serveShardWaits(nats.nc, () => ({ starting: 'column app_build is UInt64' }));
+    await warehouse.command('RENAME TABLE sluice.events TO sluice.away');
+    try {
+      const { out, code } = await sluiceShards(nats.url, clickhouse.url);
+      assert.match(out, new RegExp(`\\n${shard.shard} +${shardStream(shard.shard)} .* \\? +\\? +waits\\n`));
+      assert.match(out, /ClickHouse does not say what of it is loaded: ClickHouse 60 UNKNOWN_TABLE/);
+      assert.match(out, /waits: no worker loads it: one waits itself: column app_build is UInt64\n/);
+      assert.is(code, 2);
+    } finally {
+      await warehouse.command('RENAME TABLE sluice.away TO sluice.events');
+      starting.close();
+    }
+  },
+);
+
+on('a warehouse that answers nothing does not keep the state of the log from who looks', async ({ scene, nats }) => {
+  const shard = await scene();
+  await shard.publish(batch(3).payload);
+  const jsm = await jetstreamManager(nats.nc);
+  const never = { lastBlock: () => new Promise<never>(() => undefined) };
+  const look = { jsm, sink: never, settings: undefined };
+  const status = await shownStatus(look, shard.shard, { shards: shard.shard + 1, epoch: 1 }, 50);
+  assert.match(status.unknown ?? '', /does not answer/);
+  assert.ok(status.messages > 0 && status.lag === status.messages);
+});
+
+test('what a worker said of a shard before it was mended or accepted is not said again', () => {
+  const wait = { seconds: 12, reason: 'it is not loaded: `sluice shards mend 0`', halted: true };
+  const workers = { loaded: new Map([[0, { shard: 0, wait }]]), starting: undefined };
+  assert.match(
+    waitOf({ shard: 0, lag: 3, stopped: undefined }, workers) ?? '',
+    /^it may be loaded, and its worker looks/,
+  );
+  assert.match(waitOf({ shard: 0, lag: 3, stopped: 'it went backwards' }, workers) ?? '', /mend 0/);
 });
 
 test.run();

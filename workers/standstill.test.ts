@@ -36,7 +36,7 @@ test('a shard without work does not stand still, however long, and its old failu
 test('a stopped shard stands still at once, also when its stream is empty', () => {
   const { still, after } = scene();
   still.stopped('the stream went backwards');
-  assert.equal(after(0, false), { seconds: 0, reason: 'the stream went backwards' });
+  assert.equal(after(0, false), { seconds: 0, reason: 'the stream went backwards', halted: true });
   still.moved();
   assert.is(after(0, false), undefined);
 });

@@ -17,6 +17,8 @@ export interface Wait {
   /** Since when, seconds. */
   readonly seconds: number;
   readonly reason: string;
+  /** It is not loaded until somebody acts. */
+  readonly halted?: boolean;
 }
 
 export interface Standstill {
@@ -61,7 +63,8 @@ export function standstill({
       }
       const ms = now() - sinceMs;
       if (ms < afterMs && !halted) return undefined;
-      return { seconds: Math.round(ms / 1_000), reason: reason ?? 'nothing has failed, but no block gets done' };
+      const wait = { seconds: Math.round(ms / 1_000), reason: reason ?? 'nothing has failed, but no block gets done' };
+      return halted ? { ...wait, halted } : wait;
     },
   };
 }

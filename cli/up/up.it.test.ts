@@ -273,6 +273,10 @@ test('a worker whose table does not fit says so and waits; the gateway takes eve
     assert.ok(await send(up, keyOf(up), 'meanwhile'));
     const metrics = await (await fetch(`http://127.0.0.1:${ports.workerMetricsPort}/metrics`)).text();
     assert.match(metrics, /sluice_worker_waiting\{[^}]*for="table"[^}]*\} 1/);
+    assert.match(
+      (await sluice(['shards', '--data', data])).out,
+      /no worker loads it: one waits itself: .*column app_build is UInt64/,
+    );
     await alter('RENAME COLUMN app_build TO app_build_number');
     await until('the event is stored', 30_000, async () => (await countOf(up, 'meanwhile')) === 1);
     assert.match(up.err(), /worker is ready now/);
