@@ -146,10 +146,16 @@ async function restart(publish: Publish, { address, key, restartMillis }: Task, 
   const end = performance.now() + restartMillis;
   let accepted = 0;
   const lane = async (number: number): Promise<void> => {
-    for (let i = 0; performance.now() < end; i++)
-      accepted += (
-        await insist(publish, address, key, request(`${id}-${number}-${i}`, event(`${id}-${number}-${i}`, 100)))
-      ).accepted;
+    for (let i = 0; performance.now() < end; i++) {
+      // Not `accepted += (await …)`: that reads the sum before it waits, and loses what the others add.
+      const answer = await insist(
+        publish,
+        address,
+        key,
+        request(`${id}-${number}-${i}`, event(`${id}-${number}-${i}`, 100)),
+      );
+      accepted += answer.accepted;
+    }
   };
   await Promise.all(Array.from({ length: 4 }, (_, number) => lane(number)));
   return { accepted, refused: 0, code: '', note: '' };
