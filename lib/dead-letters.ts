@@ -115,6 +115,11 @@ export async function ensureDeadLetters(
 }
 
 function verify(config: StreamConfig): void {
+  if (config.sealed === true) {
+    throw new UsageError(
+      `The stream ${deadStream} is sealed and takes no dead letters any more, which cannot be undone: keep what it holds with \`nats stream backup\`, and remove it. Workers make another.`,
+    );
+  }
   const wanted = { retention: 'limits', discard: 'new', storage: 'file', max_age: 0 } as const;
   for (const [setting, value] of Object.entries(wanted)) {
     const actual = config[setting as keyof typeof wanted];
@@ -215,7 +220,10 @@ export function deadLetters({ nc, maxBytes }: DeadLettersOptions): DeadLetters {
       } catch (error) {
         // It may have been removed: look again the next time.
         ensured = undefined;
-        throw error;
+        if (error instanceof UsageError) throw error;
+        throw new Error(`the stream ${deadStream} of dead letters cannot be written: ${(error as Error).message}`, {
+          cause: error,
+        });
       }
     },
   };

@@ -193,8 +193,9 @@ on(
       }
     }
     await shard.publish(bad(1500).payload, good(2).payload);
-    const loader = shard.start();
+    const loader = shard.start({ standstillMs: 300, hintMs: 100 });
     await until('the alarm is raised', () => shard.seen.lettersBlocked);
+    await until('the reason', () => /stream DEAD of dead letters cannot be/.test(loader.wait()?.reason ?? ''));
     await new Promise((resolve) => setTimeout(resolve, 300));
     assert.equal([await shard.blocks(), shard.committed()], [[], 0]);
     await jsm.streams.purge(deadStream, { filter: 'dead.99.filler' });
@@ -206,6 +207,24 @@ on(
     await jsm.streams.update(deadStream, config);
   },
 );
+
+on('sealed dead letters stop the shard, which says what to do; done so, it goes on', async ({ scene, jsm }) => {
+  const shard = await scene();
+  await shard.publish(bad(3).payload);
+  await shard.load();
+  const { config } = await jsm.streams.info(deadStream);
+  await jsm.streams.update(deadStream, { ...config, sealed: true } as typeof config);
+  await shard.publish(bad(5).payload, good(2).payload);
+  const loader = shard.start({ standstillMs: 300, hintMs: 100 });
+  await until('the reason', () => /The stream DEAD is sealed .* remove it/.test(loader.wait()?.reason ?? ''));
+  await jsm.streams.delete(deadStream);
+  await until('it goes on', () => shard.committed() === 2);
+  await loader.stop(5_000);
+  assert.equal(
+    (await shard.letters()).map(({ sequence, events }) => [sequence, events]),
+    [[2, 5]],
+  );
+});
 
 on('events that a gateway of an older contract could not judge are judged by the loader', async ({ scene }) => {
   const shard = await scene();
