@@ -26,34 +26,46 @@ export const reservedFlags = (unknown: number): SluiceError =>
 
 const headSize = 5;
 
-/** Passes the chunks on as they are. Throws at an envelope with other flags. @throws SluiceError request_malformed */
-export async function* checkFlags(chunks: AsyncIterable<Uint8Array>, known: number): AsyncGenerator<Uint8Array> {
+/**
+ * Passes the bytes on. Throws at an envelope with other flags; with `cut`, when all before it is passed on.
+ * @param cut at the end of each message: the library's decoder drops the messages of a piece in which a later one is too large
+ * @throws SluiceError request_malformed
+ */
+export async function* checkFlags(
+  chunks: AsyncIterable<Uint8Array>,
+  known: number,
+  cut: boolean,
+): AsyncGenerator<Uint8Array> {
   /** Bytes until the next head, of a message whose head is read. */
   let left = 0;
   let headFilled = 0;
   let unknown = 0;
   let size = 0;
   for await (const chunk of chunks) {
+    /** What is passed on of this chunk. */
+    let passed = 0;
     for (let at = 0; at < chunk.length; ) {
       if (left > 0) {
         const part = Math.min(left, chunk.length - at);
         left -= part;
         at += part;
-        continue;
-      }
-      const byte = chunk[at++] as number;
-      if (headFilled === 0) {
-        unknown = byte & ~known;
-        size = 0;
       } else {
-        size = size * 256 + byte;
-      }
-      if (++headFilled === headSize) {
+        const byte = chunk[at++] as number;
+        if (headFilled === 0) {
+          unknown = byte & ~known;
+          size = 0;
+        } else {
+          size = size * 256 + byte;
+        }
+        if (++headFilled < headSize) continue;
         if (unknown !== 0) throw reservedFlags(unknown);
         headFilled = 0;
         left = size;
       }
+      if (left > 0 || !cut) continue;
+      yield chunk.subarray(passed, at);
+      passed = at;
     }
-    yield chunk;
+    if (passed < chunk.length) yield chunk.subarray(passed);
   }
 }

@@ -5,7 +5,8 @@
  *   processes.ts      several of them behind one port
  *   server.ts         one port, HTTP/1.1 and HTTP/2, TLS, ages, drain; connection.ts is what handlers know of it
  *   cors.ts           browsers
- *   header-limits.ts  how many headers a request may have; expect-continue.ts when its body is asked for; unreadable-http1.ts bytes that are none
+ *   header-limits.ts  how many headers a request may have; expect-continue.ts when its body is asked for
+ *   unreadable-http1.ts  what bytes that are no HTTP request are answered
  *   rpc-adapter.ts    node requests ↔ the RPC library: media-types.ts spellings, grpc-web-text.ts base64, envelope-flags.ts
  *   call-timeout.ts   how long callers wait, and what they hear when their request is not whole by then
  *   call-gate.ts      how many single calls are read at once; held-bytes.ts memory for small pieces that wait

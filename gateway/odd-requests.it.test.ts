@@ -302,6 +302,49 @@ onBothPaths(test, 'a call needs no authority that fits into a URL', async (withG
   });
 });
 
+onBothPaths(
+  test,
+  'what stands before a message that ends a stream is answered, though all came at once',
+  async (withGateway) => {
+    await withGateway({}, async (running) => {
+      const { url, headers } = running;
+      const asJson = (id: string) =>
+        Buffer.from(JSON.stringify({ batchId: id, batch: { events: [JSON.parse(json(id))] } }));
+      const tooLarge = framed(Buffer.alloc(100));
+      tooLarge.writeUInt32BE(64 * 1024 * 1024, 1);
+      const expected: string[] = [];
+      await withSession(url, async (session) => {
+        for (const [type, encoding, message] of [
+          ['application/grpc', 'identity', request],
+          ['application/grpc', 'gzip', request],
+          ['application/grpc+json', 'identity', asJson],
+        ] as const) {
+          for (const [bad, name] of [
+            [tooLarge, 'large'],
+            [framed(message('flags'), 4), 'flags'],
+          ] as const) {
+            const ids = ['1', '2'].map((n) => `${type === 'application/grpc' ? encoding : 'json'}-${name}-${n}`);
+            expected.push(...ids);
+            const answer = await bareCall(session, {
+              headers: { ...headers, ':path': `${publishPath}Stream`, 'content-type': type, 'grpc-encoding': encoding },
+              pieces: [Buffer.concat([...ids.map((id) => framed(message(id))), bad])],
+              open: true,
+            });
+            assert.is(answer.trailers['grpc-status'], '3', `${type} ${encoding} ${name}`);
+            assert.match(
+              String(answer.trailers['grpc-message']),
+              /^Message 3 of the stream: /,
+              `${type} ${encoding} ${name}`,
+            );
+            assert.is(envelopesOf(answer.body).length, 3, 'limits, and two answers');
+          }
+        }
+      });
+      assert.equal(await storedIds(running), expected.sort());
+    });
+  },
+);
+
 onBothPaths(test, 'the absolute form of a target and OPTIONS * are answered', async (withGateway) => {
   await withGateway({}, async ({ port }) => {
     const close = 'host: x\r\nconnection: close\r\n\r\n';

@@ -5,6 +5,7 @@
 import { Code, ConnectError, createContextValues } from '@connectrpc/connect';
 import type { UniversalServerRequest, UniversalServerResponse } from '@connectrpc/connect/protocol';
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from '@connectrpc/connect-node';
+import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { SluiceError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
 import { roundTimeout } from './call-timeout.js';
@@ -59,9 +60,12 @@ function makeAuthorityPlain(request: NodeRequest): void {
 
 /** The request, whose body is asked for when it is read, and whose envelopes are looked at. */
 function withBody(request: UniversalServerRequest, response: NodeResponse): UniversalServerRequest {
+  // Not by `yield*`: when reading ends early it would destroy the request, which the library takes for a client that went away, and
+  // the answers that are still to come would be lost. The request ends with its answer (answered-early.ts).
   async function* body(): AsyncGenerator<Uint8Array> {
     inviteBody(response);
-    yield* request.body as AsyncIterable<Uint8Array>;
+    const chunks = (request.body as AsyncIterable<Uint8Array>)[Symbol.asyncIterator]();
+    for (let next = await chunks.next(); next.done !== true; next = await chunks.next()) yield next.value;
   }
   return { ...request, body: body() };
 }
@@ -71,7 +75,9 @@ async function serve(handler: RpcRoute, request: UniversalServerRequest): Promis
   const plain = text?.request ?? request;
   const flags = knownFlags(plain.header.get('content-type') ?? '');
   const body = plain.body as AsyncIterable<Uint8Array>;
-  const checked = flags === undefined ? plain : { ...plain, body: checkFlags(body, flags) };
+  // A single call has one message, and is refused for whatever its body holds beyond.
+  const streams = request.url.endsWith(`/${IngestService.method.publishStream.name}`);
+  const checked = flags === undefined ? plain : { ...plain, body: checkFlags(body, flags, streams) };
   const answer = readable(explained(await handler(checked), handler, request));
   return text === undefined ? answer : text.toText(answer);
 }
