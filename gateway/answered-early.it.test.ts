@@ -183,7 +183,21 @@ onBothPaths(test, 'grpc-go loses no valid call beside refused ones, nor its conn
         { timeout: 120_000 },
       );
       const { connections, ends } = JSON.parse(stdout) as GoResult;
-      const codes = Object.fromEntries(Object.entries(ends).map(([kind, end]) => [kind, end.codes]));
+      // Node itself refuses a stream (ENHANCE_YOUR_CALM) while it has not yet forgotten one that has ended: seen once, on a busy machine.
+      const codes = Object.fromEntries(
+        Object.entries(ends).map(
+          ([
+            kind,
+            {
+              codes: { ResourceExhausted: calm = 0, ...rest },
+            },
+          ]) => {
+            const [code = ''] = Object.keys(rest);
+            assert.ok(calm <= (kind === 'valid' ? 0 : 2), `${kind}: ${calm} refused by Node`);
+            return [kind, { ...rest, [code]: (rest[code] ?? 0) + calm }];
+          },
+        ),
+      );
       assert.equal(codes, {
         valid: { OK: 1_000 },
         tooLarge: { InvalidArgument: 100 },

@@ -73,9 +73,16 @@ export async function lookAtPorts(config: UpConfig): Promise<PortLook[]> {
   return looks;
 }
 
-async function refuseBusyPorts(config: UpConfig): Promise<void> {
-  for (const { port, problem } of await lookAtPorts(config)) {
-    if (problem !== undefined) throw new UsageError(`Port ${port} ${problem}`);
+/** A process that ends gives its ports back a moment after it can no longer be seen. */
+const portsFreeWithinMs = 3_000;
+
+async function refuseBusyPorts(config: UpConfig, patienceMs: number): Promise<void> {
+  const until = Date.now() + patienceMs;
+  for (;;) {
+    const busy = (await lookAtPorts(config)).find(({ problem }) => problem !== undefined);
+    if (busy === undefined) return;
+    if (Date.now() >= until) throw new UsageError(`Port ${busy.port} ${busy.problem}`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
 
@@ -84,13 +91,13 @@ const survivorsEndWithinMs = 40_000;
 
 /**
  * The parts of a stack whose supervisor was killed end by themselves, each when it has finished; until then they hold their ports.
- * @throws UsageError that names those which go on
+ * @returns whether there were any @throws UsageError that names those which go on
  */
-async function lastStackEnded(data: string, say: (line: string) => void): Promise<void> {
+async function lastStackEnded(data: string, say: (line: string) => void): Promise<boolean> {
   const until = Date.now() + survivorsEndWithinMs;
   for (let told = false; ; told = true) {
     const left = survivors(data);
-    if (left.length === 0) return;
+    if (left.length === 0) return told;
     const named = left.map(({ name, pid }) => `${name} (process ${pid})`).join(', ');
     if (!told) say(`The last stack of this folder was killed. Waiting for what is left of it: ${named} …`);
     if (Date.now() > until)
@@ -153,8 +160,8 @@ export async function up(config: UpConfig): Promise<number> {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
 
   try {
-    await lastStackEnded(data, say);
-    await refuseBusyPorts(config);
+    const waited = await lastStackEnded(data, say);
+    await refuseBusyPorts(config, waited ? portsFreeWithinMs : 0);
     for (const folder of ['logs', 'nats', 'clickhouse']) makeFolder(join(data, folder));
     const { host } = config;
     const at = urlHost(reachable(host));

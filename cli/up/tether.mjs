@@ -5,12 +5,14 @@
 import { spawn } from 'node:child_process';
 
 const [program, ...args] = process.argv.slice(2);
-const child = spawn(program, args, { stdio: ['ignore', 'inherit', 'inherit'] });
+let child;
 const end = () => child.kill('SIGTERM');
 
+// Before the program is started: a signal in between would end this process and leave the program.
 process.on('disconnect', end);
 process.on('SIGTERM', end);
 process.on('SIGINT', end);
+child = spawn(program, args, { stdio: ['ignore', 'inherit', 'inherit'] });
 child.on('spawn', () => process.send?.({ pid: child.pid }));
 child.on('error', (error) => {
   process.stderr.write(`${error.message}\n`);
