@@ -208,6 +208,8 @@ test('an older copy of the log put back: audit, where and shards name the shard,
       whereIs.out,
       /not in the warehouse: the log lost its end.*\n {2}shard 0 is not loaded: the stream went/,
     );
+    // Of an event that is nowhere, every way that it can have gone is named.
+    assert.match((await run('where', 'gone-1')).out, /the log lost it before it was loaded/);
 
     // As long as before, and longer.
     await publish('d', 20);

@@ -83,6 +83,7 @@ function unknownText(id: string, tenant: string, day: string): string[] {
     `${id} is not known, neither as an event_id nor as a batch_id:`,
     '  - it was never accepted (a client that has no acknowledgement must send again), or',
     '  - it was stored and has gone since: erased, or its day dropped by retention, or',
+    '  - it was accepted, and the log lost it before it was loaded: a stream removed or purged, or an older copy put back, or',
     ...(tenant === '' ? [] : [`  - it is not of ${tenant}: try without --tenant, or`]),
     ...(day === '' ? [] : [`  - it was stored on another day than ${day}: try without --day, or`]),
     '  - it was refused: an event that breaks the contract is told in the answer, and not kept.',
