@@ -8,6 +8,7 @@ import type { UpConfig } from '../lib/config/index.js';
 import { makeFolder } from '../lib/make-folder.js';
 import { findNatsServer, natsServerVersion } from './nats-server.js';
 import { runningStack } from './stack-file.js';
+import { folderProblem } from './up/data-folder.js';
 import { lookAtPorts, type PortLook } from './up/index.js';
 
 interface Check {
@@ -66,6 +67,8 @@ function checks(config: UpConfig, ports: readonly PortLook[]): Check[] {
       what: 'data folder',
       look: () => {
         if (running !== undefined) return `${data}, in use by the stack of process ${running.pid}`;
+        const problem = folderProblem(config.data);
+        if (problem !== undefined) throw new Error(problem);
         try {
           const made = makeFolder(data);
           accessSync(data, constants.W_OK);

@@ -59,6 +59,13 @@ test('an unknown flag, command and variable are refused by name', async () => {
     ['query', 'SELECT 1', '--clickhouse-url', 'http://127.0.0.1:1'],
     /^No ClickHouse answers at .*npm start.*\n$/,
   );
+  // Those of another installation may be at the usual addresses.
+  await refused(
+    ['tenant', 'list', '--data', '/nonexistent'],
+    /^No stack runs on the folder \/nonexistent: .*--nats-url\.\n$/,
+  );
+  await refused(['query', 'SELECT 1', '--data', '/nonexistent'], /^No stack runs on .*--clickhouse-url\.\n$/);
+  await refused(['audit', '--data', '/nonexistent'], /^No stack runs on /);
   await refused(['tenant', 'list', '--nats-url', '127.0.0.1:1'], /^No NATS answers at .*npm start.*\n$/);
 });
 

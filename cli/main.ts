@@ -112,6 +112,8 @@ function build(): Command {
     )
     .version(version)
     .showHelpAfterError('(--help tells more)')
+    // It shows what was typed, or pasted.
+    .configureOutput({ outputError: (text) => print(text, process.stderr) })
     .addHelpText(
       'after',
       `

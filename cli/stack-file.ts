@@ -1,9 +1,11 @@
 /**
  * `up.json` in the data folder: where the running stack is, for the commands that talk to it.
  */
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { StackConfig } from '../lib/config/index.js';
+import { type StackConfig, stackOptions } from '../lib/config/index.js';
+import { UsageError } from '../lib/errors.js';
+import { shellWord } from '../lib/terminal.js';
 
 export interface RunningStack {
   /** Of `sluice up`. */
@@ -34,8 +36,11 @@ export const isAlive = (pid: number): boolean => {
   }
 };
 
+/** At once, as commands read it at any time. */
 export function writeRunningStack(data: string, stack: RunningStack): void {
-  writeFileSync(fileOf(data), `${JSON.stringify(stack, null, 2)}\n`);
+  const draft = `${fileOf(data)}.new`;
+  writeFileSync(draft, `${JSON.stringify(stack, null, 2)}\n`);
+  renameSync(draft, fileOf(data));
 }
 
 export const removeRunningStack = (data: string): void => rmSync(fileOf(data), { force: true });
@@ -75,11 +80,26 @@ export function survivors(data: string): { name: string; pid: number }[] {
   }
 }
 
-/** Addresses for a command: as given, else of the running stack, else the defaults. */
-export function addresses(config: StackConfig): { nats: string; clickhouse: string } {
-  const stack = runningStack(config.data);
+/**
+ * Addresses for a command: as given, else of the running stack, else the defaults. A folder that was named and on which no stack runs
+ * has none: the defaults would be those of another installation.
+ * @throws UsageError when an address is read that is not known
+ */
+export function addresses(config: StackConfig): { readonly nats: string; readonly clickhouse: string } {
+  const { data } = config;
+  const stack = runningStack(data);
+  const otherwise = (flag: string, usual: string): string => {
+    if (data === stackOptions.data.default) return usual;
+    throw new UsageError(
+      `No stack runs on the folder ${data}: check --data, start it with \`npm start -- --data ${shellWord(data)}\`, or give ${flag}.`,
+    );
+  };
   return {
-    nats: config.natsUrl || stack?.nats || '127.0.0.1:4222',
-    clickhouse: config.clickhouseUrl || stack?.clickhouse || 'http://127.0.0.1:8123',
+    get nats() {
+      return config.natsUrl || stack?.nats || otherwise('--nats-url', '127.0.0.1:4222');
+    },
+    get clickhouse() {
+      return config.clickhouseUrl || stack?.clickhouse || otherwise('--clickhouse-url', 'http://127.0.0.1:8123');
+    },
   };
 }

@@ -28,6 +28,7 @@
  *   stall.ts          standing still is noticed
  *   ingest.ts         the core; its own map is at its head
  */
+
 import cluster from 'node:cluster';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { gatewayOptions, parseArgv, resolveOptions } from '../lib/config/index.js';
@@ -35,6 +36,7 @@ import { UsageError } from '../lib/errors.js';
 import { armFailpoint } from '../lib/failpoint.js';
 import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
+import { onParentGone } from '../lib/parent-gone.js';
 import { flushTelemetry } from '../lib/telemetry/flush.js';
 import { type Gateway, startGateway } from './gateway.js';
 import { runProcesses, startsOthers } from './processes.js';
@@ -97,7 +99,7 @@ async function serve(): Promise<void> {
   process.on('SIGINT', () => void end('SIGINT'));
   // node:cluster's own listener would exit at once, without the drain.
   if (cluster.isWorker) process.removeAllListeners('disconnect');
-  process.on('disconnect', () => void end('the parent process is gone'));
+  onParentGone(() => void end('the parent process is gone'));
 
   const connectAs = async (name: string): Promise<NatsConnection> => {
     const connection = await connectNats({ servers: config.natsUrl, name, log });

@@ -9,8 +9,10 @@
  *   N4  Process i has its metrics at `metricsPort` + i, also after it was started again.
  *   N5  When the one that deals out the connections has stood still, the others are told: what comes now may have waited (stall.ts).
  */
+
 import cluster, { type Worker } from 'node:cluster';
 import type { Log } from '../lib/log.js';
+import { onParentGone } from '../lib/parent-gone.js';
 import { createStallWatch, watchStalls } from './stall.js';
 
 export interface ProcessesOptions {
@@ -119,7 +121,7 @@ export function runProcesses({ count, argv, metricsPort, graceMs, stallAfter, lo
   );
   process.on('SIGTERM', () => end('SIGTERM'));
   process.on('SIGINT', () => end('SIGINT'));
-  process.on('disconnect', () => end('the parent process is gone'));
+  onParentGone(() => end('the parent process is gone'));
 
   start(0);
 }

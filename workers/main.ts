@@ -38,6 +38,7 @@
  *   schema/            table, migrations and INSERT from the descriptors
  *   embedded/          `sluice clickhouse`, the engine on a laptop
  */
+
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
 import { jetstreamManager } from '@nats-io/jetstream';
@@ -49,6 +50,7 @@ import { UsageError } from '../lib/errors.js';
 import { armFailpoint } from '../lib/failpoint.js';
 import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
+import { onParentGone } from '../lib/parent-gone.js';
 import { followShards } from '../lib/shard-number.js';
 import { committedSubject, settingsBucket } from '../lib/subjects.js';
 import { flushTelemetry } from '../lib/telemetry/flush.js';
@@ -97,7 +99,7 @@ async function main(): Promise<void> {
   }
   process.on('SIGTERM', () => void end('SIGTERM'));
   process.on('SIGINT', () => void end('SIGINT'));
-  process.on('disconnect', () => void end('the parent process is gone'));
+  onParentGone(() => void end('the parent process is gone'));
 
   const nc = await connectNats({ servers: config.natsUrl, name: 'sluice worker', log });
   let loaded: LoaderPool['loaded'] | undefined;

@@ -6,6 +6,7 @@
  *   tether.mjs       ends nats-server with the supervisor, however that one ends
  *   nats-config.ts   nats-server's settings and readiness
  *   ports.ts         free ports, and who has a busy one
+ *   data-folder.ts   whether a folder may hold the data
  *   lock.ts          one supervisor per data folder
  */
 import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -23,6 +24,7 @@ import { ensureNatsServer } from '../nats-server.js';
 import { nodeArguments } from '../roles.js';
 import { keyFileOf, removeRunningStack, survivors, writeRunningStack } from '../stack-file.js';
 import { type SupervisedChild, supervise } from './child.js';
+import { folderProblem } from './data-folder.js';
 import { lockFolder } from './lock.js';
 import { natsGreets, writeNatsConfig } from './nats-config.js';
 import { portProblem } from './ports.js';
@@ -61,27 +63,31 @@ export async function lookAtPorts(config: UpConfig): Promise<PortLook[]> {
   for (const { option, port, what } of portsOf(config)) {
     const other = seen.get(port);
     seen.set(port, what);
-    const taken = other === undefined ? await portProblem(config.host, port) : undefined;
+    const taken = other === undefined ? await portProblem(config.host, port, flagOf(option)) : undefined;
     const problem =
       other !== undefined
         ? `is wanted twice, for ${other} and ${what}: set ${flagOf(option)} to another.`
         : taken !== undefined
-          ? `(${what}) ${taken}: end that, or set ${flagOf(option)} to another port.`
+          ? `(${what}) ${taken}`
           : undefined;
     looks.push({ port, what, problem });
   }
   return looks;
 }
 
-/** A process that ends gives its ports back a moment after it can no longer be seen. */
-const portsFreeWithinMs = 3_000;
+/** How long ports are waited for that a killed stack may hold: one that was killed while it started has left no list of its parts. */
+const portsFreeWithinMs = 20_000;
 
-async function refuseBusyPorts(config: UpConfig, patienceMs: number): Promise<void> {
-  const until = Date.now() + patienceMs;
-  for (;;) {
-    const busy = (await lookAtPorts(config)).find(({ problem }) => problem !== undefined);
+/** @throws UsageError that names the first port that cannot be had */
+async function refuseBusyPorts(config: UpConfig, lastWasKilled: boolean, say: (line: string) => void): Promise<void> {
+  const until = Date.now() + (lastWasKilled ? portsFreeWithinMs : 0);
+  for (let told = false; ; told = true) {
+    const looks = await lookAtPorts(config);
+    const busy = looks.find(({ problem }) => problem !== undefined);
     if (busy === undefined) return;
     if (Date.now() >= until) throw new UsageError(`Port ${busy.port} ${busy.problem}`);
+    if (!told)
+      say(`The last stack of this folder was killed. Waiting for port ${busy.port}, which it may still hold …`);
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
 }
@@ -91,13 +97,13 @@ const survivorsEndWithinMs = 40_000;
 
 /**
  * The parts of a stack whose supervisor was killed end by themselves, each when it has finished; until then they hold their ports.
- * @returns whether there were any @throws UsageError that names those which go on
+ * @throws UsageError that names those which go on
  */
-async function lastStackEnded(data: string, say: (line: string) => void): Promise<boolean> {
+async function lastStackEnded(data: string, say: (line: string) => void): Promise<void> {
   const until = Date.now() + survivorsEndWithinMs;
   for (let told = false; ; told = true) {
     const left = survivors(data);
-    if (left.length === 0) return told;
+    if (left.length === 0) return;
     const named = left.map(({ name, pid }) => `${name} (process ${pid})`).join(', ');
     if (!told) say(`The last stack of this folder was killed. Waiting for what is left of it: ${named} …`);
     if (Date.now() > until)
@@ -138,8 +144,10 @@ export async function up(config: UpConfig): Promise<number> {
     process.stderr.write(`${line}\n`);
   };
   const data = resolve(config.data);
+  const problem = folderProblem(config.data);
+  if (problem !== undefined) throw new UsageError(problem);
   const natsServer = ensureNatsServer(say);
-  const unlock = lockFolder(data);
+  const lock = lockFolder(data);
   const children: SupervisedChild[] = [];
   let finish: (code: number) => void = () => {};
   const finished = new Promise<number>((resolve) => {
@@ -160,8 +168,8 @@ export async function up(config: UpConfig): Promise<number> {
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
 
   try {
-    const waited = await lastStackEnded(data, say);
-    await refuseBusyPorts(config, waited ? portsFreeWithinMs : 0);
+    await lastStackEnded(data, say);
+    await refuseBusyPorts(config, lock.takenOver, say);
     for (const folder of ['logs', 'nats', 'clickhouse']) makeFolder(join(data, folder));
     const { host } = config;
     const at = urlHost(reachable(host));
@@ -285,7 +293,7 @@ export async function up(config: UpConfig): Promise<number> {
       await Promise.all(children.filter((child) => child.name.startsWith(name)).map((child) => child.end()));
     }
     removeRunningStack(data);
-    unlock();
+    lock.release();
     for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.off(signal, onSignal);
   }
 }

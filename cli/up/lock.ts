@@ -17,12 +17,18 @@ function isSupervisor(pid: number): boolean {
   }
 }
 
+export interface FolderLock {
+  /** The last supervisor was killed: parts of its stack may run on for a moment. */
+  readonly takenOver: boolean;
+  release(): void;
+}
+
 /**
- * @returns a function that gives the lock back
  * @throws UsageError when another supervisor has the folder, or it cannot be written
  */
-export function lockFolder(data: string): () => void {
+export function lockFolder(data: string): FolderLock {
   const file = join(data, 'up.lock');
+  let takenOver = false;
   try {
     makeFolder(data);
   } catch (error) {
@@ -33,7 +39,7 @@ export function lockFolder(data: string): () => void {
   for (;;) {
     try {
       writeFileSync(file, String(process.pid), { flag: 'wx' });
-      return () => rmSync(file, { force: true });
+      return { takenOver, release: () => rmSync(file, { force: true }) };
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EEXIST') {
         throw new UsageError(
@@ -46,6 +52,7 @@ export function lockFolder(data: string): () => void {
           `The data folder ${data} is in use by the stack of process ${owner}: end that one, or give another folder by --data.`,
         );
       }
+      takenOver = true;
       rmSync(file, { force: true });
     }
   }

@@ -4,14 +4,21 @@
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { createServer } from 'node:net';
 
-/** Undefined when the port is free; else why not. */
-export function portProblem(host: string, port: number): Promise<string | undefined> {
+/** Undefined when the port is free; else why not, and the fix. `flag` is the one that sets the port. */
+export function portProblem(host: string, port: number, flag: string): Promise<string | undefined> {
   return new Promise((resolve) => {
     const server = createServer();
     server.once('error', (error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EADDRINUSE') return resolve(error.message);
-      const holder = holderOf(port);
-      resolve(`is taken${holder === undefined ? '' : ` by ${holder}`}`);
+      if (error.code === 'EADDRINUSE') {
+        const holder = holderOf(port);
+        return resolve(
+          `is taken${holder === undefined ? '' : ` by ${holder}`}: end that, or set ${flag} to another port.`,
+        );
+      }
+      if (error.code === 'EACCES') return resolve(`is not allowed to this user: set ${flag} to one above 1023.`);
+      resolve(
+        `cannot be had at "${host}" (${error.message}): set --host to an address of this machine, such as 127.0.0.1, ::1 or 0.0.0.0.`,
+      );
     });
     server.listen(port, host, () => server.close(() => resolve(undefined)));
   });

@@ -12,8 +12,11 @@ const end = () => child.kill('SIGTERM');
 process.on('disconnect', end);
 process.on('SIGTERM', end);
 process.on('SIGINT', end);
+// It went while this file was loaded.
+if (process.connected === false) process.exit(1);
 child = spawn(program, args, { stdio: ['ignore', 'inherit', 'inherit'] });
-child.on('spawn', () => process.send?.({ pid: child.pid }));
+// An error means that the supervisor is gone, which 'disconnect' tells.
+child.on('spawn', () => process.send?.({ pid: child.pid }, () => {}));
 child.on('error', (error) => {
   process.stderr.write(`${error.message}\n`);
   process.exit(1);

@@ -1,5 +1,5 @@
 /** `sluice up` as a user meets it: started, used, hurt, ended, refused. */
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'uvu';
@@ -210,6 +210,8 @@ test('a folder that cannot be is refused at once', async () => {
     ['', /^--data is empty\. Folder of all data/],
     ['/proc/sluice', /^The data folder \/proc\/sluice cannot be made: .*--data/],
     ['/dev/null/x', /^The data folder .* cannot be made: .*ENOTDIR/],
+    ['.', /^The data folder \. holds other things \(.*\): .*--data/],
+    ['~/sluice', /^The data folder ~\/sluice begins with "~".*--data the whole path/],
   ] as const) {
     for (const name of ['up', 'doctor']) {
       const { code, out, err } = await sluice([name, '--data', data]);
@@ -218,6 +220,17 @@ test('a folder that cannot be is refused at once', async () => {
       else assert.match(out + err, /--data/);
     }
   }
+});
+
+test('an address that this machine does not have is told with its flag', async () => {
+  await withFolder(async (data) => {
+    for (const host of ['[::1]', '192.0.2.1']) {
+      const { code, err } = await sluice(['up', ...flagsOf(data, await freePorts()), '--host', host]);
+      assert.is(code, 1);
+      assert.match(err, /^Port \d+ .*cannot be had at ".*--host to an address of this machine/);
+      assert.not.match(err, /--port/);
+    }
+  });
 });
 
 test('Ctrl-C while it starts ends it at once, and leaves nothing', async () => {
@@ -229,6 +242,23 @@ test('Ctrl-C while it starts ends it at once, and leaves nothing', async () => {
     up.child.kill('SIGINT');
     assert.is((await up.ended).code, 0, up.err());
     assert.ok(performance.now() - since < 10_000, up.err());
+    nothingLeft(data);
+  });
+});
+
+test('a start after a kill waits for ports that the killed stack still holds', async () => {
+  await withFolder(async (data) => {
+    // Killed while it started: there is a lock, and no list of parts.
+    writeFileSync(join(data, 'up.lock'), '999999999');
+    const ports = await freePorts();
+    const holder = createServer().listen(ports.clickhousePort, '127.0.0.1');
+    await new Promise((resolve) => holder.once('listening', resolve));
+    const up = command(process.execPath, ['cli/sluice.mjs', 'up', ...flagsOf(data, ports)]);
+    await until('it waits', 20_000, () => up.err().includes(`Waiting for port ${ports.clickhousePort}`));
+    await new Promise((resolve) => holder.close(resolve));
+    await until('it starts', 20_000, () => up.err().includes('Starting nats-server'));
+    up.child.kill('SIGINT');
+    assert.is((await up.ended).code, 0, up.err());
     nothingLeft(data);
   });
 });

@@ -6,6 +6,7 @@
  *   engine.ts      sessions on one data folder
  *   young-garbage.ts  what large bodies leave behind
  */
+
 import { rmSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { join, resolve } from 'node:path';
@@ -13,6 +14,7 @@ import { embeddedOptions, parseArgv, resolveOptions } from '../../lib/config/ind
 import { UsageError } from '../../lib/errors.js';
 import { createLog } from '../../lib/log.js';
 import { makeFolder } from '../../lib/make-folder.js';
+import { onParentGone } from '../../lib/parent-gone.js';
 import { openEngine } from './engine.js';
 import { createEmbeddedHttp } from './http.js';
 
@@ -60,7 +62,7 @@ async function main(): Promise<void> {
   };
   process.on('SIGTERM', () => end('SIGTERM'));
   process.on('SIGINT', () => end('SIGINT'));
-  process.on('disconnect', () => end('the parent process is gone'));
+  onParentGone(() => end('the parent process is gone'));
 
   server.on('error', (error: NodeJS.ErrnoException) => {
     const busy = error.code === 'EADDRINUSE';

@@ -51,8 +51,20 @@ function retryAfterOf(answer: AnswerHeaders | undefined): number | undefined {
   return /^\d{1,6}$/.test(text) ? Number(text) * 1_000 : undefined;
 }
 
+/** Codes of a certificate from an authority that Node does not know. */
+const unknownIssuers: ReadonlySet<unknown> = new Set([
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_GET_ISSUER_CERT',
+]);
+
 /** In words: some errors of Node have no message of their own, and those of TLS have addresses in it. */
-function messageOf(error: Error & { reason?: unknown }, baseUrl: string): string {
+function messageOf(error: Error & { code?: unknown; reason?: unknown }, baseUrl: string): string {
+  if (unknownIssuers.has(error.code)) {
+    return `The certificate of ${baseUrl} is not trusted (${error.message}): name its authority in the variable NODE_EXTRA_CA_CERTS.`;
+  }
   const [first] = error instanceof AggregateError ? error.errors : [];
   if (/:SSL routines:/.test(error.message) && typeof error.reason === 'string') {
     const plain = error.reason === 'wrong version number' ? '; does it speak plain http?' : '';

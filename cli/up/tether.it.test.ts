@@ -1,0 +1,45 @@
+/** Programs whose supervisor is killed before they have loaded their own code. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { processesNaming, until } from '../testing/running-stack.js';
+
+const pathOf = (file: string): string => fileURLToPath(new URL(file, import.meta.url));
+
+test('a program whose supervisor is gone before the tether has loaded is ended', async () => {
+  const seconds = `${30 + process.pid / 1e7}`;
+  const tether = spawn(process.execPath, [pathOf('tether.mjs'), 'sleep', seconds], {
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+  });
+  let err = '';
+  tether.stderr?.on('data', (chunk) => (err += String(chunk)));
+  tether.disconnect();
+  await once(tether, 'exit');
+  assert.is(err, '');
+  await until('the program has ended', 5_000, () => processesNaming(seconds).length === 0);
+});
+
+test('a part of the stack hears that its supervisor is gone, also when it went before the part listened', async () => {
+  const program = `
+    const { onParentGone } = await import(${JSON.stringify(pathOf('../../lib/parent-gone.ts'))});
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    const alive = setTimeout(() => {}, 20_000);
+    onParentGone(() => clearTimeout(alive));
+    process.stdout.write('listens');
+  `;
+  const since = performance.now();
+  const part = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', program], {
+    stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
+  });
+  let out = '';
+  part.stdout?.on('data', (chunk) => (out += String(chunk)));
+  part.disconnect();
+  const [code] = await once(part, 'exit');
+  assert.is(code, 0);
+  assert.is(out, 'listens');
+  assert.ok(performance.now() - since < 15_000);
+});
+
+test.run();
