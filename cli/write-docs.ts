@@ -28,8 +28,12 @@ export function errorsPage(): string {
 Everything that Sluice refuses, by name. Over gRPC, gRPC-Web and Connect the name is the \`reason\` of a
 \`google.rpc.ErrorInfo\` detail; where a retry can help, \`google.rpc.RetryInfo\` says after how long. The plain HTTP routes answer
 \`{"error": {"code": <name>, "message": …, "fix": …}}\` with a \`Retry-After\` header. On a stream a batch that is not accepted is a
-\`BatchFailure\` with its \`batch_id\`, and the stream goes on. The stream itself ends for what is no message: bytes that cannot be parsed, reserved flags, and a message of more
-than \`max_batch_bytes\` + 64 KiB, of which nothing is read. That error names the message by its place in the stream. Everything before it is answered first.
+\`BatchFailure\` with its \`batch_id\`, and the stream goes on. So is a JSON message that is refused, even a text that is no JSON; when its \`batch_id\` cannot be read,
+that is empty, and the failure names the message by its place in the stream.
+
+The stream itself ends for what is no message: Protobuf or gzip bytes that cannot be parsed, reserved flags, and a message of more
+than \`max_batch_bytes\` + 64 KiB (as JSON: 4 × \`max_batch_bytes\` + 64 KiB), of which nothing is read. That error names the message by its place in the stream.
+Everything before it is answered first.
 
 A request may have at most 100 headers, and 16 KiB of their names and values.
 

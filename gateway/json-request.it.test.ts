@@ -20,6 +20,12 @@ interface Outcome {
   readonly error: string;
 }
 
+/** An answer on a stream. */
+interface Told {
+  readonly accepted?: Result;
+  readonly failed?: { readonly batchId: string; readonly message: string };
+}
+
 /** One way to send a batch as JSON: its route, and what stands around it. */
 interface Path {
   readonly name: string;
@@ -266,6 +272,55 @@ test('a stream of JSON goes on after a batch with bad events, and may carry opti
         ['two', 1, 0],
       ]);
     });
+  });
+});
+
+test('a stream of JSON goes on after a message that is refused, which has a failure with its batch id or its place', async () => {
+  const limits = { maxBatchEvents: 50, maxBatchBytes: 16 * 1024 };
+  await withGateway(limits, async ({ url, headers, nats }) => {
+    const message = (beside: string, events = good('a')) => `{${beside}"batch":{"events":[${events}]}}`;
+    const fat = event(`"name":"${'x'.repeat(17_000)}"`);
+    const cases: [string, string, RegExp][] = [
+      [message('"batchId":"many",', '{},'.repeat(50).concat('{}')), 'many', /^The batch has more than 50 events/],
+      [`{"batch":{"events":[${fat}]},"batchId":"fat"}`, 'fat', /^The batch has more than 16384 bytes/],
+      [message('"batchId":"minus","attempt":-1,'), 'minus', /^attempt: is -1/],
+      [message('"sentAt":"2026-02-30T00:00:00Z","batch_id":"feb",'), 'feb', /^sent_at: is "2026-02-30/],
+      [message('"colour":{"batchId":"no"},"batchId":"colour",'), 'colour', /^colour: there is no such field/],
+      [message('"batchId":7,'), '', /^Message 6 of the stream: batch_id: expected a string/],
+      [`{"batchId":"cut","batch":{"events":[`, 'cut', /^The body is not JSON/],
+      ['hello', '', /^Message 8 of the stream: The body is not JSON/],
+      ['', '', /^Message 9 of the stream: The body is not JSON/],
+      ['[]', '', /^Message 10 of the stream: The request: expected an object/],
+    ];
+    const streams = paths.filter(({ route }) => route.endsWith('Stream'));
+    assert.is(streams.length, 3);
+    await withSession(url, async (session) => {
+      for (const { name, route, type } of streams) {
+        const last = message(`"batchId":"last",`);
+        const answer = await bareCall(session, {
+          headers: { ':path': route, 'content-type': type, ...headers },
+          pieces: [...cases.map(([json]) => json), last].map((json) => envelope(0, Buffer.from(json))),
+        });
+        const told = envelopesOf(answer.body)
+          .filter(([flags]) => flags === 0)
+          .map(([, bytes]) => JSON.parse(bytes.toString()) as Told);
+        const failed = told.flatMap((one) => one.failed ?? []);
+        assert.equal(
+          failed.map(({ batchId }) => batchId),
+          cases.map(([, batchId]) => batchId),
+          name,
+        );
+        for (const [i, [json, , words]] of cases.entries()) {
+          assert.match(failed[i]?.message ?? '', words, `${name}: ${json.slice(0, 100)}`);
+        }
+        assert.equal(
+          told.flatMap((one) => one.accepted?.batchId ?? []),
+          ['last'],
+          name,
+        );
+      }
+    });
+    assert.is((await stored(nats)).flatMap(({ batches }) => batches).length, streams.length);
   });
 });
 

@@ -2,7 +2,8 @@
  * JSON requests, on the plain HTTP routes and in the RPC protocols: what stands around the events, read strictly. The events themselves
  * are read by lib/contract/json, each for itself.
  *
- *   J1  A text that is no JSON, and a fault outside of the events, refuses the request, by the name of the field.
+ *   J1  A text that is no JSON, and a fault outside of the events, refuses the request, by the name of the field. On a stream it refuses
+ *       its message: the others go on.
  *   J2  A fault inside an event refuses that event, by index, field and code.
  *   J3  A name that comes twice is a fault, also once as `batchId` and once as `batch_id`; so is an unknown one, unless the request
  *       has the header `sluice-unknown-fields: ignore`. Then it is left out, and the answer lists it.
@@ -75,8 +76,15 @@ const durabilities = new NameTable<Durability>([
 /** A PublishRequest. */
 export const readPublishRequest: ReadJson = (bytes, limits) => new RequestReader(bytes, limits).request(requestNames);
 
-/** A PublishStreamRequest. */
-export const readStreamRequest: ReadJson = (bytes, limits) => new RequestReader(bytes, limits).request(streamNames);
+/** A PublishStreamRequest. It throws nothing for a message that is refused, and returns why as its `refusal`. */
+export const readStreamRequest: ReadJson = (bytes, limits) => {
+  try {
+    return new RequestReader(bytes, limits).request(streamNames);
+  } catch (reason) {
+    if (!(reason instanceof SluiceError)) throw reason;
+    return new RequestReader(bytes, limits).refused(reason);
+  }
+};
 
 /** The body of POST /v1/events/batch: a PublishRequest whose events stand at the top. */
 export const readFlatRequest: ReadJson = (bytes, limits) => new RequestReader(bytes, limits).request(flatNames);
@@ -116,6 +124,33 @@ class RequestReader {
     this.text.finish();
     const { batchId, attempt, sentAt, durability } = this;
     return { batch: this.batch.bytes, findings: this.findings(), batchId, attempt, sentAt, durability };
+  }
+
+  /** What a stream needs of a message that is refused: its id and its options, wherever they stand, as far as the text is JSON. */
+  refused(refusal: SluiceError): BatchMessage {
+    try {
+      this.idAndOptions();
+    } catch (reason) {
+      if (!(reason instanceof SluiceError || reason instanceof FieldFault)) throw reason;
+    }
+    const { batchId, durability } = this;
+    return { batch: nothing.bytes, batchId, attempt: 0, sentAt: undefined, durability, refusal };
+  }
+
+  private idAndOptions(): void {
+    const { text } = this;
+    if (!text.openObject()) return;
+    do {
+      const part = text.key(streamNames);
+      const start = text.p;
+      try {
+        if (part === 'batch_id' || part === 'options') this.part(part);
+      } catch (reason) {
+        if (!(reason instanceof FieldFault)) throw reason;
+      }
+      text.p = start;
+      text.skip(false);
+    } while (text.moreMembers());
   }
 
   /** Each member of the object at the text's position; `null` is as good as absent. */

@@ -5,6 +5,7 @@ import { SluiceError } from '../lib/errors.js';
 import { type CommitWatch, createCommitWatch } from './committed.js';
 import { createConnection } from './connection.js';
 import type { IngestResult } from './ingest.js';
+import { readStreamRequest } from './json-request.js';
 import { openStreamCall, type StreamCall } from './publish-stream.js';
 import type { BatchMessage } from './view.js';
 
@@ -220,6 +221,37 @@ test('P4: bytes that are no message end the stream at once; what is not committe
   stream.finish({ thrown: new SluiceError('batch_malformed', 'no') });
   assert.equal(answers(), ['accepted a']);
   assert.instance(stream.end, Error);
+  stream.close();
+});
+
+test('the options of a first message hold although its batch was refused while it was read', async () => {
+  const { stream, commits, send, answers } = setting();
+  const refused = readStreamRequest(
+    Buffer.from('{"attempt":-1,"options":{"durability":"DURABILITY_COMMITTED"},"batchId":"a"}'),
+    { maxEvents: 10, maxBytes: 1_000, ignoreUnknownFields: false },
+  );
+  assert.ok(await stream.take(refused));
+  await send('b', 10);
+  await settle();
+  commits.hint(0, 'g', 10);
+  assert.equal(answers(), ['failed a 3 for good false', 'accepted b', 'committed 10']);
+  stream.finish();
+  assert.is(stream.end, 'ok');
+  stream.close();
+});
+
+test('P1: failures of refused messages wait for a client that reads no answers', async () => {
+  const { stream, answers } = setting();
+  const limits = { maxEvents: 10, maxBytes: 1_000, ignoreUnknownFields: false };
+  for (let i = 0; i < 1_024; i++) assert.ok(await stream.take(readStreamRequest(Buffer.from('no'), limits)));
+  let taken = false;
+  const next = stream.take(readStreamRequest(Buffer.from('no'), limits)).then(() => {
+    taken = true;
+  });
+  await settle();
+  assert.not(taken);
+  assert.is(answers().length, 1_024);
+  await next;
   stream.close();
 });
 

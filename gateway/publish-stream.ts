@@ -5,9 +5,9 @@
  *   P1  Held bytes are bounded per stream. A batch counts from the moment it is read until its answer is handed to the
  *       transport, so a client that reads no answers is no longer read from. Past the bound, and while the gateway as a
  *       whole has no room, nothing is read: flow control does the rest.
- *   P2  A failed batch is an answer. The stream ends for four reasons: the client is done, the connection ends, the key
- *       is revoked or the deadline has passed, or the client's bytes are no message. But for a revoked key and a passed
- *       deadline, everything that was read is answered first.
+ *   P2  A failed batch is an answer, also one whose JSON was refused while it was read. The stream ends for four reasons:
+ *       the client is done, the connection ends, the key is revoked or the deadline has passed, or the client's bytes are
+ *       no message. But for a revoked key and a passed deadline, everything that was read is answered first.
  *   P3  Nothing is read before the caller is known (see routes.ts and hot/stream.ts).
  *   P4  A stream whose first message asks for durability COMMITTED hears how far the warehouse is (committed.ts), seldom
  *       and never per batch. It is not read while too many of its batches are not committed, and once the client is done
@@ -125,14 +125,20 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
     tell({ case: 'other', value }, charge, opened);
   };
 
+  const outcomeOf = (message: BatchMessage): Promise<IngestResult> => {
+    const { refusal, batchId } = message;
+    if (refusal !== undefined) return Promise.reject(batchId === '' ? placed(refusal, messages) : refusal);
+    // More batches than the gateway can remember of all streams; one without any gets on (W5).
+    const full = follower !== undefined && options.commits.full && follower.uncommitted > 0;
+    return full ? Promise.reject(tooManyUncommitted()) : publish(call, message);
+  };
+
   const start = (message: BatchMessage): void => {
     const bytes = message.batch.length;
     held += bytes;
     open++;
     publishing++;
-    // More batches than the gateway can remember of all streams; one without any gets on (W5).
-    const full = follower !== undefined && options.commits.full && follower.uncommitted > 0;
-    (full ? Promise.reject(tooManyUncommitted()) : publish(call, message)).then(
+    outcomeOf(message).then(
       (result) => {
         publishing--;
         message.release?.();
@@ -296,18 +302,22 @@ export async function* publishStream(options: PublishStreamOptions): AsyncGenera
   }
 }
 
-/** What cannot be read has no batch_id that could be named, so it is named by its place. @param place from 1 */
+/** The end of a stream, for a message that cannot be read. @param place from 1 */
 function unreadable(thrown: unknown, place: number): ConnectError {
   const { rpc, row } = classify(thrown);
   if (row === undefined || row.code === 'internal') return rpc;
-  const { field } = row;
+  return toConnectError(placed(row, place));
+}
+
+/** A message without a batch_id that could be named is named by its place, from 1. */
+function placed({ code, field, message }: SluiceError, place: number): SluiceError {
   const more = field === undefined ? {} : { field };
-  return toConnectError(new SluiceError(row.code, `Message ${place} of the stream: ${row.message}`, more));
+  return new SluiceError(code, `Message ${place} of the stream: ${message}`, more);
 }
 
 /** It carries no batch, not even one of which nothing is left. */
-const isEmpty = ({ batch, batchId, findings }: BatchMessage): boolean =>
-  batch.length === 0 && batchId === '' && findings === undefined;
+const isEmpty = ({ batch, batchId, findings, refusal }: BatchMessage): boolean =>
+  batch.length === 0 && batchId === '' && findings === undefined && refusal === undefined;
 
 const tooManyUncommitted = (): SluiceError =>
   new SluiceError('overloaded', 'Too many batches wait for the warehouse to have them.', { retryAfterMs: 2_000 });

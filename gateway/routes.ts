@@ -190,7 +190,9 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
     (_placeholder, { values, requestHeader }) => {
       try {
         const ignoreUnknownFields = ignoresUnknownFields((name) => requestHeader.get(name));
-        return readJson(nextMessage(values), { ...jsonLimits, ignoreUnknownFields });
+        const message = readJson(nextMessage(values), { ...jsonLimits, ignoreUnknownFields });
+        if (message.refusal !== undefined) metrics.failed(message.refusal.code);
+        return message;
       } catch (reason) {
         if (reason instanceof SluiceError) metrics.failed(reason.code);
         throw reason;

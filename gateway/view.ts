@@ -20,6 +20,7 @@ import {
   type StreamOptions,
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import type { ReadFindings } from '../lib/contract/index.js';
+import type { SluiceError } from '../lib/errors.js';
 import { heldBuffer } from './held-bytes.js';
 
 /** What a handler needs of a request, whatever encoding it came in. */
@@ -33,6 +34,8 @@ export interface BatchMessage {
   readonly durability: Durability | undefined;
   /** What was found while its events were read from JSON; undefined: nothing, or the request is binary. */
   readonly findings?: ReadFindings | undefined;
+  /** Why a message of a stream was refused while it was read; it has no batch then. */
+  readonly refusal?: SluiceError | undefined;
   /** To be called when `batch` is needed no more: its memory is used again. */
   readonly release?: (() => void) | undefined;
 }
