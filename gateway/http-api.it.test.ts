@@ -119,6 +119,15 @@ test('every bad request has its status, its name, and what to do', async () => {
     await refused('/v1/events/batch', post('{}'), 400, 'batch_empty');
     await refused('/v1/events/batch', post(`{"batchId":"a b","events":[${good}]}`), 400, 'batch_id_invalid');
     await refused('/v1/events', post(good, { 'idempotency-key': 'ä'.normalize() }), 400, 'batch_id_invalid');
+    await refused(
+      '/v1/events/batch',
+      post(`{"batchId":"body-1","events":[${good}]}`, { 'idempotency-key': 'key-1' }),
+      400,
+      'batch_id_invalid',
+      /idempotency-key is "key-1", and batchId in the body is "body-1"/,
+    );
+    const same = post(`{"batchId":"one","events":[${good}]}`, { 'idempotency-key': '"one"' });
+    assert.is((await call(`${url}/v1/events/batch`, same)).body.batchId, 'one');
     const deep = `${'['.repeat(5_000)}${']'.repeat(5_000)}`;
     await refused('/v1/events', post(`{"properties":${deep}}`), 400, 'event_invalid', /^properties: /);
     // Over the limit of a batch, then of a body, then of a body that says so only when unpacked.

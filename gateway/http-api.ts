@@ -6,7 +6,7 @@
  *   GET  /healthz           this process lives
  *   GET  /readyz            batches can be taken: 200, or 503 with the reason
  *
- * The batch id may also come as `idempotency-key`. Answers to POST are 202 with the BatchResult as JSON; errors are
+ * The batch id may also come as `idempotency-key`; a body with another one is refused. Answers to POST are 202 with the BatchResult as JSON; errors are
  * {"error": {code, message, fix, …}} with the table's HTTP status.
  */
 import { promisify } from 'node:util';
@@ -57,7 +57,7 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
     const key = idempotencyKey(request.headers['idempotency-key']);
     const limits = { ...options.limits, ignoreUnknownFields: ignoresUnknownFields(header) };
     const message = (one ? readSingleEvent : readFlatRequest)(body, limits);
-    const batchId = message.batchId === '' ? (key ?? '') : message.batchId;
+    const batchId = oneBatchId(key, message.batchId);
     const call = {
       caller,
       facts: readFacts(header, connection.remoteAddress, options.facts),
@@ -175,6 +175,15 @@ function idempotencyKey(header: string | readonly string[] | undefined): string 
   throw new SluiceError(
     'batch_id_invalid',
     'The header idempotency-key is empty, longer than 64 bytes or has other characters.',
+  );
+}
+
+/** Either place may hold the id, or both the same one. @throws SluiceError batch_id_invalid */
+function oneBatchId(key: string | undefined, inBody: string): string {
+  if (key === undefined || inBody === '' || key === inBody) return inBody === '' ? (key ?? '') : inBody;
+  throw new SluiceError(
+    'batch_id_invalid',
+    `The header idempotency-key is "${key}", and batchId in the body is "${inBody.slice(0, 64)}": give one of them, or the same in both.`,
   );
 }
 
