@@ -98,7 +98,7 @@ test('every bad request has its status, its name, and what to do', async () => {
     await refused('/v1/events', { method: 'POST', headers: json, body: good }, 401, 'key_missing');
     await refused('/v1/events', post(good, { authorization: 'Bearer no' }), 401, 'key_unknown');
     const wrong = await refused('/v1/events', { headers }, 405, 'method_not_allowed');
-    assert.is(wrong.headers.get('allow'), 'POST');
+    assert.is(wrong.headers.get('allow'), 'POST, OPTIONS');
     await refused('/v1/event', post(good), 404, 'not_found');
     await refused('/v1/events', post(good, { 'content-type': 'text/plain' }), 415, 'media_type');
     await refused('/v1/events', post(good, { 'content-encoding': 'br' }), 415, 'content_encoding');
@@ -114,6 +114,16 @@ test('every bad request has its status, its name, and what to do', async () => {
       /^occurred_at: is "yesterday"/,
     );
     await refused('/v1/events', post(good, { 'content-encoding': 'gzip' }), 400, 'json_invalid', /gzip/);
+    const half = /holds half of a surrogate pair .* within one\?$/;
+    await refused('/v1/events', post('{"userId":"\\ud800"}'), 400, 'event_invalid', half);
+    await refused('/v1/events/batch', post('{"batchId":"\\ud800","events":[]}'), 400, 'json_invalid', half);
+    for (const [number, shown] of [
+      ['-9007199254740993', 'is about -9007199254740992;'],
+      ['9007199254740993', 'is about 9007199254740992;'],
+    ] as const) {
+      const far = good.replace('}', `,"valueMicros":${number}}`);
+      await refused('/v1/events', post(far), 400, 'event_invalid', new RegExp(`^value_micros: ${shown}`));
+    }
     await refused('/v1/events/batch', post('{"events":[],"colour":1}'), 400, 'json_invalid', /colour/);
     await refused('/v1/events/batch', post('{"events":[]}'), 400, 'batch_empty');
     await refused('/v1/events/batch', post('{}'), 400, 'batch_empty');

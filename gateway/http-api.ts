@@ -26,7 +26,7 @@ import type { GatewayMetrics } from './metrics.js';
 import { type PublishBatch, toBatchResult } from './publish-batch.js';
 import { type FactOptions, readFacts, wasResent } from './request-facts.js';
 import type { RequestHandler } from './rpc-adapter.js';
-import { toHttpAnswer } from './rpc-errors.js';
+import { sentence, toHttpAnswer } from './rpc-errors.js';
 import type { NodeRequest, NodeResponse } from './server.js';
 
 export interface HttpApiOptions {
@@ -73,7 +73,7 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
     const [refused] = result.rejections;
     if (one && refused !== undefined) {
       const { field, code } = refused;
-      throw new SluiceError('event_invalid', `${field === '' ? 'The event' : field}: ${refused.message}.`, {
+      throw new SluiceError('event_invalid', sentence(`${field === '' ? 'The event' : field}: ${refused.message}`), {
         field,
         rejection: `REJECTION_CODE_${RejectionCode[code] ?? code}`,
       });
@@ -93,9 +93,16 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
     answerError(response, error);
   };
 
+  /** Whether the request is to be served; else it is answered. */
   const only = (request: NodeRequest, response: NodeResponse, allow: readonly string[]): boolean => {
     if (allow.includes(request.method ?? '')) return true;
-    response.setHeader('allow', allow.join(', '));
+    response.setHeader('allow', [...allow, 'OPTIONS'].join(', '));
+    // A preflight of a browser has been answered before (cors.ts).
+    if (request.method === 'OPTIONS') {
+      response.writeHead(204);
+      response.end();
+      return false;
+    }
     refuse(response, new SluiceError('method_not_allowed', `${request.method ?? 'This method'} is not allowed here.`));
     return false;
   };

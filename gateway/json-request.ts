@@ -21,6 +21,7 @@ import {
   readWhole,
 } from '../lib/contract/json/index.js';
 import { SluiceError } from '../lib/errors.js';
+import { sentence } from './rpc-errors.js';
 import type { BatchMessage } from './view.js';
 
 export type JsonLimits = ReadLimits;
@@ -232,7 +233,7 @@ function ofRequest({ path, message }: FieldFault): SluiceError {
   const field = path === '' ? undefined : path;
   return new SluiceError(
     'json_invalid',
-    `${field ?? 'The request'}: ${message}.`,
+    sentence(`${field ?? 'The request'}: ${message}`),
     field === undefined ? {} : { field },
   );
 }

@@ -148,7 +148,7 @@ onBothPaths(
     await withGateway({}, async ({ url, headers }) => {
       const ask = async (path: string, init: RequestInit) => {
         const answer = await fetch(`${url}${path}`, init);
-        const body = (await answer.json()) as { error?: { code: string; fix: string }; code?: string };
+        const body = (await answer.json()) as { error?: { code: string; message: string; fix: string }; code?: string };
         return { status: answer.status, header: (name: string) => answer.headers.get(name), body };
       };
       const post = (more: Record<string, string>, body = '') => ({
@@ -162,10 +162,28 @@ onBothPaths(
       const method = await ask(publishPath, { method: 'PUT', headers });
       assert.equal(
         [method.status, method.header('allow'), method.body.error?.code],
-        [405, 'POST', 'method_not_allowed'],
+        [405, 'POST, OPTIONS', 'method_not_allowed'],
       );
       const question = await ask(`${service}/GetLimits`, { method: 'DELETE', headers });
-      assert.equal([question.status, question.header('allow')], [405, 'POST, GET']);
+      assert.equal([question.status, question.header('allow')], [405, 'POST, GET, OPTIONS']);
+      // Without an Origin it is no preflight.
+      for (const [path, allow] of [
+        ['/v1/events', 'POST, OPTIONS'],
+        ['/v1/events/batch', 'POST, OPTIONS'],
+        ['/readyz', 'GET, HEAD, OPTIONS'],
+        [publishPath, 'POST, OPTIONS'],
+        [`${service}/GetLimits`, 'POST, GET, OPTIONS'],
+      ] as const) {
+        const options = await fetch(`${url}${path}`, { method: 'OPTIONS' });
+        assert.equal([options.status, options.headers.get('allow'), await options.text()], [204, allow, ''], path);
+      }
+      for (const query of ['', '?connect=v1', '?encoding=xml&message=%7B%7D']) {
+        const noQuery = await ask(`${service}/GetLimits${query}`, { headers });
+        assert.equal([noQuery.status, noQuery.body.error?.code], [400, 'request_malformed']);
+        const [example = ''] =
+          /\?connect=v1&encoding=json&message=%7B%7D/.exec(noQuery.body.error?.message ?? '') ?? [];
+        assert.is((await fetch(`${url}${service}/GetLimits${example}`, { headers })).status, 200);
+      }
       const version = await ask(`${publishPath}Stream`, post({ 'content-type': 'application/connect+proto' }));
       assert.equal([version.status, version.body.error?.code], [505, 'http_version']);
       const encoding = await ask('/v1/events', post({ 'content-type': 'application/json', 'content-encoding': 'br' }));

@@ -103,14 +103,17 @@ function explained(
   const more = new Headers(answer.header);
   nameEncodings(more, header);
   if (answer.status === 401) more.set('www-authenticate', authenticate);
+  if (answer.status === 405) {
+    more.set('allow', [...allowedMethods, 'OPTIONS'].join(', '));
+    if (method === 'OPTIONS') return { ...answer, status: 204, header: more };
+  }
   const error = bareRefusal(answer.status, method, header.get('content-type') ?? '');
   if (error === undefined || answer.body !== undefined) return { ...answer, header: more };
-  if (answer.status === 405) more.set('allow', allowedMethods.join(', '));
-  if (answer.status === 415) more.set('accept-post', rpcTypes.join(', '));
+  if (error.code === 'media_type') more.set('accept-post', rpcTypes.join(', '));
   const bytes = Buffer.from(`${JSON.stringify(toHttpAnswer(error).body)}\n`);
   more.set('content-type', 'application/json');
   more.set('content-length', String(bytes.length));
-  return { ...answer, header: more, body: once(bytes) };
+  return { ...answer, status: error.row.http, header: more, body: once(bytes) };
 }
 
 /** Which encodings would do, where the request has another one: the library says so in the trailers, which is too late for some. */
@@ -130,6 +133,12 @@ function bareRefusal(status: number, method: string, contentType: string): Sluic
     case 405:
       return new SluiceError('method_not_allowed', `${method.slice(0, 20)} is not allowed here.`);
     case 415:
+      if (method === 'GET') {
+        return new SluiceError(
+          'request_malformed',
+          'A GET needs its message in the query, such as "?connect=v1&encoding=json&message=%7B%7D", with "json" or "proto" as encoding.',
+        );
+      }
       return new SluiceError('media_type', `The content type is "${contentType.slice(0, 100)}".`);
     case 505:
       return new SluiceError('http_version', 'This call needs HTTP/2, and the request came over HTTP/1.1.');

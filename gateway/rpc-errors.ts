@@ -20,9 +20,11 @@ export function duration(ms: number): Duration {
   });
 }
 
+/** With a full stop, unless it ends as a sentence does. */
+export const sentence = (text: string): string => (/[.!?]$/.test(text) ? text : `${text}.`);
+
 /** What happened, and what to do about it. */
-export const explain = ({ message, row }: SluiceError): string =>
-  `${message}${/[.!?]$/.test(message) ? '' : '.'} ${row.fix}`;
+export const explain = ({ message, row }: SluiceError): string => `${sentence(message)} ${row.fix}`;
 
 /** Of an answer with the status 401 (RFC 9110, 11.6.1; RFC 6750, 3). */
 export const authenticate = 'Bearer realm="sluice"';
@@ -116,7 +118,7 @@ export function fromLibraryError(code: Code, message: string): SluiceError | und
   if (message.startsWith('unknown compression ')) return new SluiceError('content_encoding', capital(message));
   if (message === 'the operation timed out') return new SluiceError('deadline', 'The deadline passed.');
   if (code === Code.InvalidArgument && /^cannot decode|JSON/.test(message)) {
-    return new SluiceError('json_invalid', `${message.slice(0, 500)}.`);
+    return new SluiceError('json_invalid', sentence(message.slice(0, 500)));
   }
   return undefined;
 }

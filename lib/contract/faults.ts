@@ -113,7 +113,7 @@ export function explain(fault: Fault, bytes: Uint8Array, index: number, start: n
     case Reason.Charset:
       return made(RejectionCode.CHARSET, `holds a character that is not allowed; ${charsetOf(rules?.charset)}`);
     case Reason.Range:
-      return made(RejectionCode.OUT_OF_RANGE, `is ${value}; allowed is ${rangeOf(field)}`);
+      return made(RejectionCode.OUT_OF_RANGE, `is ${numberOf(value, field)}; allowed is ${rangeOf(field)}`);
     case Reason.Width:
       // An enum beyond 32 bits is first of all one that nobody knows.
       if (field?.kind === 'enum') return made(RejectionCode.UNKNOWN_ENUM, `is no number of 32 bits; ${enumOf(field)}`);
@@ -157,6 +157,12 @@ export function explain(fault: Fault, bytes: Uint8Array, index: number, start: n
 
 function count(bytes: number): string {
   return bytes === 1 ? '1 byte' : `${bytes} bytes`;
+}
+
+/** The scan has 64-bit numbers as doubles, and beyond 53 bits their last digits may be others than the sender's. */
+function numberOf(value: number, field: FieldNode | undefined): string {
+  const exact = Number.isSafeInteger(value) || field?.kind === 'double' || field?.kind === 'float';
+  return exact ? String(value) : `about ${value}`;
 }
 
 function kindOf(field: FieldNode | undefined): string {

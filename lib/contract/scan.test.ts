@@ -167,7 +167,7 @@ test('a rejection says the field, what is wrong and what is allowed', () => {
       'device.country | TOO_SHORT | has 1 byte; at least 2 are needed, or none',
       'device.country | CHARSET | holds a character that is not allowed; allowed are A to Z',
       'device.utc_offset_minutes | OUT_OF_RANGE | is 2000; allowed is -1080 to 1080',
-      'value_micros | OUT_OF_RANGE | is 10000000000000000; allowed is -1000000000000000 to 1000000000000000',
+      'value_micros | OUT_OF_RANGE | is about 10000000000000000; allowed is -1000000000000000 to 1000000000000000',
       'properties[plan] | TOO_LONG | has 4097 bytes; at most 4096 are allowed',
       'properties[] | REQUIRED | the key of a map entry is required: a non-empty string',
       'metrics[score] | NOT_FINITE | is infinite or not a number; only finite numbers are allowed',
