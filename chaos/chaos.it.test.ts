@@ -16,6 +16,7 @@ const options: RunOptions = {
   mostMs: 30_000,
   only: [],
   rate: 2_000,
+  clients: 3,
   durability: 'accepted',
   pace: 0.6,
   oneByOne: false,

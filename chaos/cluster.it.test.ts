@@ -23,6 +23,7 @@ if (program === undefined) {
       cluster: { program, syncAlways: false },
       seed,
       rate: 1_500,
+      clients: 3,
       durability: 'accepted',
       kills: Number.POSITIVE_INFINITY,
       faults: Number.POSITIVE_INFINITY,

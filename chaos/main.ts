@@ -37,6 +37,7 @@ interface Flags {
   readonly seed: number;
   readonly only: readonly string[];
   readonly rate: number;
+  readonly clients: number;
   readonly durability: Durability;
   readonly cluster?: boolean;
   readonly syncAlways?: boolean;
@@ -94,6 +95,12 @@ const program = new Command('npm run chaos --')
     [],
   )
   .option('--rate <n>', 'events per second', number(100_000, true), 3_000)
+  .option(
+    '--clients <n>',
+    'clients that share the rate; the first counts its batches from 1 after each of its deaths',
+    number(100, true),
+    3,
+  )
   .addOption(
     new Option('--durability <when>', 'when clients forget a batch')
       .choices(['accepted', 'committed'])
@@ -149,7 +156,7 @@ async function clusterOf({ syncAlways = false }: Flags): Promise<ClusterOptions>
 
 async function main(): Promise<number> {
   const flags = program.parse().opts<Flags>();
-  const { seed, rate } = flags;
+  const { seed, rate, clients } = flags;
   if (flags.syncAlways === true && flags.cluster !== true) program.error('--sync-always goes with --cluster.');
   const control = flags.control === undefined ? undefined : controls[flags.control];
   const isBounded = flags.kills !== undefined || flags.faults !== undefined;
@@ -190,6 +197,7 @@ async function main(): Promise<number> {
     cluster: flags.cluster === true ? await clusterOf(flags) : undefined,
     seed,
     rate,
+    clients,
     durability: flags.durability,
     kills: endless ? Number.POSITIVE_INFINITY : (flags.kills ?? 0),
     faults: endless ? Number.POSITIVE_INFINITY : (flags.faults ?? 0),

@@ -36,6 +36,8 @@ export interface RunOptions {
   readonly only: readonly string[];
   /** Events per second. */
   readonly rate: number;
+  /** Client processes at a time. */
+  readonly clients: number;
   readonly durability: Durability;
   readonly pace: number;
   readonly cluster: ClusterOptions | undefined;
@@ -73,7 +75,6 @@ export const lateMs = 30_000;
 const table = 'sluice.events';
 const gateways = 2;
 const workers = 2;
-const customersCount = 3;
 const shards = 4;
 /** How long it may take until something that was hit works again, and until everything is stored at the end. */
 const recoverWithinMs = 90_000;
@@ -135,7 +136,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
     });
     customers = startCustomers({
       stack,
-      count: customersCount,
+      count: options.clients,
       rate: options.rate,
       durability: options.durability,
       random,
