@@ -154,7 +154,7 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
       say(`freeze:${name} ${slot.name}, ${Date.now() - since} ms`);
       await sleep(between([1_000, 3_000]));
     }
-    // It must not freeze when nobody thaws it any more.
+    // After the faults have ended no fault thaws a process, so it must not freeze.
     if (over.signal.aborted && slot.pid === pid) slot.kill();
   }
 
