@@ -1,5 +1,5 @@
 /**
- * Connections to NATS, with the settings that measurement asked for (docs/design.md, fact F6), and the bookkeeping
+ * Connections to NATS, with the settings that measurement asked for (docs/architecture.md, fact F6), and the bookkeeping
  * that every role needs.
  */
 import { connect, type NatsConnection } from '@nats-io/transport-node';

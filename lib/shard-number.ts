@@ -2,7 +2,7 @@
  * The number of shards of the installation: read, followed, and held against the streams.
  *
  * The first gateway writes it, because a batch's shard is computed from it: a retry must land where the first send went
- * (docs/design.md). Later gateways read it and ignore their own option. `sluice shards` alone changes it, and drains first
+ * (docs/architecture.md). Later gateways read it and ignore their own option. `sluice shards` alone changes it, and drains first
  * (workers/shards.ts). A number that somebody edited by hand is refused by gateways and workers alike: a gateway that took it
  * up would acknowledge events into streams that no worker loads.
  */

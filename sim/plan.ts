@@ -97,7 +97,7 @@ export function makePlan(seed: number, random: Random, options: PlanOptions = {}
     ackTimeoutMs: pick(random, [500, 1_500, 5_000, 60_000]),
     safetyMs,
     // A log that loses its end, a frozen worker with a block of that end and a change of the day all at once would make two blocks
-    // of one number, on two days: a hole that is known (docs/design.md), so days do not end in worlds whose log breaks.
+    // of one number, on two days: a hole that is known (docs/architecture.md), so days do not end in worlds whose log breaks.
     epochMs: breaking ? Date.UTC(2026, 2, 2, 6) : Date.UTC(2026, 2, 2) - integer(random, 0, Math.floor(safetyMs * 1.3)),
     faults,
     faultCount: faults.length === 0 ? 0 : integer(random, 1, 10),
