@@ -19,14 +19,15 @@ import {
   type ServerHttp2Session,
   type ServerHttp2Stream,
 } from 'node:http2';
-import { createServer as createNet, type Server as NetServer, type Socket } from 'node:net';
-import { createServer as createTls, type TLSSocket } from 'node:tls';
+import type { Socket } from 'node:net';
 import { UsageError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
 import { lastWordsMs, resetWhenAnswered } from './answered-early.js';
 import { type Connection, type ConnectionControl, createConnection } from './connection.js';
 import { expectsContinue } from './expect-continue.js';
 import { hardHeaderListBytes, maxHeaderBytes, maxHeaders } from './header-limits.js';
+import { createListener } from './listener.js';
+import { sniffProtocol } from './sniff-protocol.js';
 import { keepThroughStreamFaults } from './stream-faults.js';
 import { owe, refuseUnreadable } from './unreadable-http1.js';
 
@@ -91,7 +92,6 @@ interface PeerStream {
   [servedKey]?: ServedStream;
 }
 
-const firstBytesTimeout = 10_000;
 const headersTimeout = 10_000;
 const requestTimeout = 60_000;
 const keepAliveTimeout = 75_000;
@@ -272,10 +272,10 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
     }, graceMs + lastWordsMs).unref();
   };
 
-  const server: NetServer | ReturnType<typeof createTls> = createListener(options, (socket, protocol) => {
+  const server = createListener(options, (socket, protocol) => {
     if (!accept(socket)) return;
     if (protocol !== undefined) return serve(socket, protocol);
-    sniff(socket, (found) => serve(socket, found));
+    sniffProtocol(socket, (found) => serve(socket, found));
   });
 
   const port = await new Promise<number>((resolve, reject) => {
@@ -326,65 +326,6 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
       http1.close();
     },
   };
-}
-
-/** A net or TLS server that gives ready sockets, with their protocol when ALPN has told it. */
-function createListener(
-  options: FrontServerOptions,
-  onSocket: (socket: Socket, protocol: 'h1' | 'h2' | undefined) => void,
-): NetServer {
-  const common = { noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 };
-  if (options.tls === undefined) return createNet(common, (socket) => onSocket(socket, undefined));
-  const { cert, key } = options.tls;
-  try {
-    const server = createTls({
-      ...common,
-      cert,
-      key,
-      minVersion: 'TLSv1.2',
-      ALPNProtocols: ['h2', 'http/1.1'],
-      handshakeTimeout: firstBytesTimeout,
-    });
-    server.on('secureConnection', (socket: TLSSocket) => onSocket(socket, socket.alpnProtocol === 'h2' ? 'h2' : 'h1'));
-    server.on('tlsClientError', (error) => options.log.debug({ error: error.message }, 'TLS handshake failed'));
-    return server;
-  } catch (error) {
-    throw new UsageError(
-      `The TLS certificate or key cannot be used (${String(error)}): give PEM files with --tls-cert and --tls-key.`,
-    );
-  }
-}
-
-/** No HTTP/1 method begins like this, and every HTTP/2 connection without TLS does. */
-const preface = Buffer.from('PRI ');
-
-/** Finds out the protocol from the first bytes, and puts them back (S1). */
-function sniff(socket: Socket, found: (protocol: 'h1' | 'h2') => void): void {
-  const timer = setTimeout(() => socket.destroy(), firstBytesTimeout);
-  let seen: Buffer = Buffer.alloc(0);
-  const stop = (): void => {
-    clearTimeout(timer);
-    socket.off('readable', onReadable);
-    socket.off('close', stop);
-    socket.off('end', onEnd);
-  };
-  const onEnd = (): void => {
-    stop();
-    socket.destroy();
-  };
-  const onReadable = (): void => {
-    const chunk = socket.read() as Buffer | null;
-    if (chunk === null) return;
-    seen = seen.length === 0 ? chunk : Buffer.concat([seen, chunk]);
-    const begun = seen.subarray(0, preface.length).equals(preface.subarray(0, Math.min(seen.length, preface.length)));
-    if (begun && seen.length < preface.length) return;
-    stop();
-    socket.unshift(seen);
-    found(begun ? 'h2' : 'h1');
-  };
-  socket.on('readable', onReadable);
-  socket.once('close', stop);
-  socket.once('end', onEnd);
 }
 
 /** The target of an HTTP/1.1 request as it is without a proxy: "http://host/path" is "/path" (RFC 9112, 3.2.2). */
