@@ -1,12 +1,10 @@
 /**
  * A gateway, put together and running: what main.ts starts and what tests start. The folder's map is at main.ts.
  */
-import { readFile } from 'node:fs/promises';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { Health } from '#gen/grpc/health/v1/health_pb.js';
 import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import type { GatewayConfig } from '../lib/config/index.js';
-import { UsageError } from '../lib/errors.js';
 import { failpoint } from '../lib/failpoint.js';
 import type { Log } from '../lib/log.js';
 import { watchTenants } from '../lib/tenants.js';
@@ -34,6 +32,7 @@ import { createRpcAdapter } from './rpc-adapter.js';
 import { toConnectError } from './rpc-errors.js';
 import { listen } from './server.js';
 import { createStallWatch, watchStalls } from './stall.js';
+import { openTlsFiles } from './tls-files.js';
 import { createTracing } from './tracing.js';
 import { createClientAddress } from './trusted-proxies.js';
 
@@ -159,10 +158,14 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     }
   };
 
+  const tls = await openTlsFiles({ ...config, log });
+  if (tls !== undefined)
+    metrics.observe({ certificateExpiresAtMs: () => tls.expiresAtMs, tlsReloads: () => tls.reloads });
   const server = await listen({
     host: config.host,
     port: config.port,
-    tls: await readTls(config),
+    tls,
+    onRefused: (reason) => metrics.handshakeFailed(reason),
     maxConnections: config.maxConnections,
     maxConnectionAge: config.maxConnectionAge,
     grace: config.drainGrace,
@@ -209,6 +212,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
       if (draining) return;
       draining = true;
       endWatch();
+      tls?.close();
       const until = Date.now() + config.drainGrace;
       const served = server.drain('This gateway is going away.', config.drainGrace);
       failpoint('gateway.draining');
@@ -220,14 +224,4 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
       await tenants.close();
     },
   };
-}
-
-async function readTls({ tlsCert, tlsKey }: GatewayConfig): Promise<{ cert: string; key: string } | undefined> {
-  if (tlsCert === '' && tlsKey === '') return undefined;
-  if (tlsCert === '' || tlsKey === '') throw new UsageError('--tls-cert and --tls-key go together: give both or none.');
-  const read = (path: string, flag: string) =>
-    readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
-      throw new UsageError(`${flag}: cannot read ${path} (${error.code ?? error.message}).`);
-    });
-  return { cert: await read(tlsCert, '--tls-cert'), key: await read(tlsKey, '--tls-key') };
 }

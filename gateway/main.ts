@@ -5,6 +5,7 @@
  *   processes.ts      several of them behind one port
  *   server.ts         one port, HTTP/1.1 and HTTP/2, ages, drain; connection.ts is what handlers know of it
  *   listener.ts       the TCP or TLS server under it; sniff-protocol.ts which HTTP a client without TLS speaks
+ *   tls-files.ts      certificate, key and client CA, read again when they change
  *   cors.ts           browsers
  *   header-limits.ts  how many headers a request may have; expect-continue.ts when its body is asked for
  *   unreadable-http1.ts  what bytes that are no HTTP request are answered

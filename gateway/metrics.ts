@@ -9,6 +9,7 @@ import { metrics } from '@opentelemetry/api';
 import { type Rejection, RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import type { ErrorName } from '../lib/errors.js';
 import type { FlushReason } from './coalesce.js';
+import type { TlsRefusal } from './listener.js';
 
 /** What can be looked at, at any time. Each is told by whoever knows. */
 export interface GatewayGauges {
@@ -25,6 +26,9 @@ export interface GatewayGauges {
   /** Batches of streams of durability COMMITTED: accepted and not committed; and so far, what became of them. */
   readonly uncommitted: () => number;
   readonly commits: () => { readonly committed: number; readonly doubted: number };
+  /** When the TLS certificate in use expires, ms since 1970; and how changes of its files ended. */
+  readonly certificateExpiresAtMs: () => number;
+  readonly tlsReloads: () => { readonly loaded: number; readonly refused: number };
 }
 
 /** How a publish to JetStream ended; `late` is an ack that came after its batch was given up. */
@@ -43,6 +47,8 @@ export interface GatewayMetrics {
   published(end: PublishEnd, ms: number): void;
   /** What became of a second copy (hedge.ts); `held_back`: none was sent, to spare the log. */
   hedged(result: 'sent' | 'won' | 'late' | 'refused' | 'held_back'): void;
+  /** A client got no TLS connection. */
+  handshakeFailed(reason: TlsRefusal): void;
   /** Adds gauges; those not given stay as they are. */
   observe(gauges: Partial<GatewayGauges>): void;
 }
@@ -87,6 +93,11 @@ export function createGatewayMetrics(): GatewayMetrics {
     'Second copies of slow messages, by what became of them.',
     'result',
   );
+  const handshakes = counter(
+    'sluice_gateway_tls_handshakes_failed_total',
+    'TLS handshakes that failed, by what was wrong.',
+    'reason',
+  );
   const cacheReads = meter.createObservableCounter('sluice_gateway_key_cache_total', {
     description: 'Look-ups of keys by whether the cache knew them.',
   });
@@ -113,6 +124,19 @@ export function createGatewayMetrics(): GatewayMetrics {
       const stalls = gauges.stalls?.();
       if (stalls !== undefined) result.observe(stalls);
     });
+  const reloads = meter.createObservableCounter('sluice_gateway_tls_reloads_total', {
+    description: 'Changes of the TLS files: loaded, or refused because they do not fit.',
+  });
+  reloads.addCallback((result) => {
+    const counts = gauges.tlsReloads?.();
+    if (counts === undefined) return;
+    result.observe(counts.loaded, { result: 'loaded' });
+    result.observe(counts.refused, { result: 'refused' });
+  });
+  gauge('sluice_gateway_tls_certificate_expiry_seconds', 'Time until the TLS certificate in use expires.', () => {
+    const at = gauges.certificateExpiresAtMs?.();
+    return at === undefined ? undefined : Math.round((at - Date.now()) / 1_000);
+  });
   const batchEvents = meter.createHistogram('sluice_gateway_batch_events', {
     description: 'Events of a batch.',
     advice: { explicitBucketBoundaries: [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000] },
@@ -167,6 +191,9 @@ export function createGatewayMetrics(): GatewayMetrics {
     },
     hedged(result) {
       increase(hedges, result);
+    },
+    handshakeFailed(reason) {
+      increase(handshakes, reason);
     },
     observe(more) {
       gauges = { ...gauges, ...more };

@@ -1,5 +1,9 @@
 /** Several gateway processes behind one port: started, dealt to, replaced, drained, and gone with whoever started them. */
 import { type ChildProcess, fork } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { connect } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import { createClient } from '@connectrpc/connect';
 import { createGrpcTransport } from '@connectrpc/connect-node';
@@ -9,6 +13,7 @@ import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { testEnvironment } from '../lib/config/index.js';
 import { addTenant } from '../lib/tenants.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
+import { makeAuthority } from '../lib/testing/certificate.js';
 import { freeze } from '../lib/testing/freeze.js';
 import { withNats } from '../lib/testing/nats.js';
 import { pauseAfter } from './processes.js';
@@ -158,6 +163,59 @@ test('a port in use and a bad setting are told once, with exit code 1', async ()
   await withNats(async ({ url }) => {
     await refused(['--port', url.split(':')[1] ?? '', '--nats-url', url], /Port \d+ on 127\.0\.0\.1 is in use/);
   });
+});
+
+test('both processes take up a renewed certificate, and both want one of their clients', async () => {
+  const [servers, clients] = [makeAuthority(), makeAuthority()];
+  const client = clients.issue();
+  const folder = mkdtempSync(join(tmpdir(), 'sluice-tls-'));
+  const path = (name: string): string => join(folder, name);
+  const put = (commonName: string, days: number): void => {
+    const { cert, key } = servers.issue({ commonName, days });
+    writeFileSync(path('cert.pem'), cert);
+    writeFileSync(path('key.pem'), key);
+  };
+  put('first', 10);
+  writeFileSync(path('ca.pem'), clients.ca);
+  const flags = ['--tls-cert', path('cert.pem'), '--tls-key', path('key.pem'), '--tls-client-ca', path('ca.pem')];
+  const expiryOf = async (metricsPort: number): Promise<number> => {
+    const text = await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
+    return Number(/sluice_gateway_tls_certificate_expiry_seconds(?:\{[^}]*\})? (\d+)/.exec(text)?.[1]);
+  };
+  let session: Buffer | undefined;
+  const serverName = (port: number | undefined, shown: object): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const options = { host: '127.0.0.1', port: port ?? 0, ca: servers.ca, ALPNProtocols: ['http/1.1'] };
+      const socket = connect({ ...options, ...shown }, () => {
+        const name = String(socket.getPeerCertificate().subject?.CN);
+        socket.once('data', () => socket.destroy());
+        socket.once('close', () => reject(new Error('closed without an answer')));
+        socket.once('data', () => resolve(name));
+        socket.write('GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n');
+      });
+      socket.on('session', (ticket) => {
+        session = ticket;
+      });
+      socket.once('error', reject);
+    });
+  try {
+    await withNats(async ({ url }) => {
+      await withProcesses(['--nats-url', url, ...flags], async (running) => {
+        await until('all ready', () => running.port() !== undefined, 20_000);
+        assert.is(await serverName(running.port(), client), 'first');
+        // The processes share no keys for tickets: one that a process does not know becomes a whole handshake.
+        for (let i = 0; i < 4; i++) await serverName(running.port(), { ...client, session });
+        const none = await serverName(running.port(), {}).catch((error: Error) => error.message);
+        assert.match(none, /certificate required/);
+        put('second', 90);
+        const names = async () => Promise.all([1, 2, 3, 4].map(() => serverName(running.port(), client)));
+        await until('both serve the second', async () => (await names()).every((name) => name === 'second'), 20_000);
+        for (const metricsPort of running.metricsPorts) assert.ok((await expiryOf(metricsPort)) > 80 * 86_400);
+      });
+    });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 });
 
 test('the pause before a start doubles up to ten seconds', () => {

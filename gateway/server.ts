@@ -21,12 +21,11 @@ import {
 } from 'node:http2';
 import type { Socket } from 'node:net';
 import { UsageError } from '../lib/errors.js';
-import type { Log } from '../lib/log.js';
 import { lastWordsMs, resetWhenAnswered } from './answered-early.js';
 import { type Connection, type ConnectionControl, createConnection } from './connection.js';
 import { expectsContinue } from './expect-continue.js';
 import { hardHeaderListBytes, maxHeaderBytes, maxHeaders } from './header-limits.js';
-import { createListener } from './listener.js';
+import { createListener, type ListenerOptions } from './listener.js';
 import { sniffProtocol } from './sniff-protocol.js';
 import { keepThroughStreamFaults } from './stream-faults.js';
 import { owe, refuseUnreadable } from './unreadable-http1.js';
@@ -34,12 +33,10 @@ import { owe, refuseUnreadable } from './unreadable-http1.js';
 export type NodeRequest = IncomingMessage | Http2ServerRequest;
 export type NodeResponse = ServerResponse | Http2ServerResponse;
 
-export interface FrontServerOptions {
+export interface FrontServerOptions extends ListenerOptions {
   readonly host: string;
   /** 0: any free port. */
   readonly port: number;
-  /** PEM texts; both or none. */
-  readonly tls?: { readonly cert: string; readonly key: string } | undefined;
   /** Further connections are refused. */
   readonly maxConnections: number;
   /** ms, ±10 %. */
@@ -58,7 +55,6 @@ export interface FrontServerOptions {
         rawHeaders: readonly string[],
       ) => ServedStream | undefined)
     | undefined;
-  readonly log: Log;
 }
 
 /** Who serves a bare stream. */

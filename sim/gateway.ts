@@ -39,6 +39,7 @@ const noMetrics: GatewayMetrics = {
   flushed: nothing,
   sent: nothing,
   published: nothing,
+  handshakeFailed: nothing,
   observe: nothing,
   hedged: nothing,
 };

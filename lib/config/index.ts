@@ -99,7 +99,11 @@ export const gatewayOptions = {
   ),
   corsOrigins: option.list([], 'Origins that browsers may call from, comma-separated; "*" allows all.'),
   tlsCert: option.string('', 'PEM file of the certificate chain; with tlsKey it turns TLS on.'),
-  tlsKey: option.string('', 'PEM file of the private key.'),
+  tlsKey: option.string('', 'PEM file of the private key. All three TLS files are read again when they change.'),
+  tlsClientCa: option.string(
+    '',
+    'PEM file of authorities: clients must show a certificate that one of them signed, besides their key; empty: they need none.',
+  ),
   drainGrace: option.ms(10_000, 'How long a drain waits for work in flight.', { min: 0 }),
   maxConnectionAge: option.ms(30 * 60_000, 'Connections are asked to reconnect at about this age (±10 %).', {
     min: 1_000,
