@@ -4,7 +4,17 @@
  * microseconds. Header blocks of answers are read by h2-header-blocks.ts.
  */
 
-export const frameType = { data: 0, headers: 1, reset: 3, settings: 4, ping: 6, goaway: 7, windowUpdate: 8 } as const;
+export const frameType = {
+  data: 0,
+  headers: 1,
+  priority: 2,
+  reset: 3,
+  settings: 4,
+  ping: 6,
+  goaway: 7,
+  windowUpdate: 8,
+  continuation: 9,
+} as const;
 export const flag = { endStream: 1, ack: 1, endHeaders: 4, padded: 8, priority: 32 } as const;
 
 export const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
@@ -99,8 +109,8 @@ export function requestHeaders(headers: readonly (readonly [string, string])[]):
   return { first: Buffer.from(first), later: Buffer.from(later) };
 }
 
-/** Text without Huffman coding. */
-function literal(text: string): number[] {
+/** Text in a header block, with its length before it, without Huffman coding. */
+export function literal(text: string): number[] {
   const bytes = Buffer.from(text, 'latin1');
   const length: number[] = [];
   if (bytes.length < 127) {

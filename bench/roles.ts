@@ -36,6 +36,8 @@ export interface Role {
   readonly pid: number;
   /** As told when ready; 0 when the role listens on none. */
   readonly port: number;
+  /** Of its /metrics, one a process, where they were told: port 0, and telemetry. */
+  readonly metricsPorts: readonly number[];
   /** Rejects when the process ends on its own; never resolves. */
   readonly failure: Promise<never>;
   close(): Promise<void>;
@@ -63,6 +65,10 @@ export async function startRole(role: RoleName, index: number, options: RoleOpti
   });
   closeSync(log);
   let closing = false;
+  const metricsPorts: number[] = [];
+  child.on('message', (message: { metricsPort?: number }) => {
+    if (message.metricsPort !== undefined) metricsPorts.push(message.metricsPort);
+  });
   const failure = new Promise<never>((_, reject) => {
     child.once('error', reject);
     child.once('exit', (code, signal) => {
@@ -76,7 +82,7 @@ export async function startRole(role: RoleName, index: number, options: RoleOpti
   };
   try {
     const port = await Promise.race([failure, whenReady(child, () => `${name} was not ready:\n${tail(logFile)}`)]);
-    return { name, pid: child.pid ?? 0, port, failure, close };
+    return { name, pid: child.pid ?? 0, port, metricsPorts, failure, close };
   } catch (error) {
     await close();
     throw error;

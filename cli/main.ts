@@ -213,6 +213,9 @@ Examples:
   passThrough(program, 'interop', 'interop', 'clients of other languages, and what is stored (npm run interop)', () => {
     ensureNatsServer(say);
   });
+  passThrough(program, 'hostile', 'hostile', 'attacks on a real gateway, and what they cost (npm run hostile)', () => {
+    ensureNatsServer(say);
+  });
   passThrough(program, 'test', 'test', 'all tests (npm test)', () => {
     ensureNatsServer(say);
   });

@@ -19,6 +19,7 @@ const entries = {
   bench: 'bench/main.ts',
   chaos: 'chaos/main.ts',
   interop: 'interop/main.ts',
+  hostile: 'hostile/main.ts',
   test: 'cli/test.ts',
   'test-versions': 'cli/test-versions.ts',
 } as const;

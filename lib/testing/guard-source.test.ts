@@ -34,7 +34,7 @@ function* sources(folder: string): Generator<string> {
   }
 }
 
-const rooms = ['lib', 'gateway', 'workers', 'cli', 'bench', 'chaos', 'interop', 'sim', 'sdk-gen'] as const;
+const rooms = ['lib', 'gateway', 'workers', 'cli', 'bench', 'chaos', 'interop', 'hostile', 'sim', 'sdk-gen'] as const;
 
 /** Room → rooms that its files may import from, besides itself and generated code. */
 const mayImport: Readonly<Record<string, readonly string[]>> = {
@@ -47,6 +47,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   sim: ['lib', 'gateway', 'workers', 'sdk-gen'],
   chaos: ['lib', 'cli', 'sdk-gen'],
   interop: ['lib', 'cli', 'sdk-gen'],
+  hostile: ['lib', 'bench'],
 };
 
 /** What a file imports from this project, as paths from the root without extension. */

@@ -1,0 +1,150 @@
+/** JSON and gzip that grow when they are read. */
+import { gzipSync } from 'node:zlib';
+import type { Attack, Field } from '../attack.js';
+import { head } from '../wire/h1.js';
+import type { Headers } from '../wire/h2.js';
+import { bearer, envelope, grpcHeaders, plainHeaders, service } from '../wire/messages.js';
+import { openMany, openManyH1, settle } from './peers.js';
+
+/** Sends `count` requests over HTTP/2, `atOnce` at a time, and waits for their answers. */
+async function post(field: Field, count: number, headers: Headers, body: Uint8Array, atOnce: number): Promise<void> {
+  const [peer] = await openMany(field, 1);
+  if (peer === undefined) return;
+  for (let i = 0; i < count && !field.over && !peer.over; i++) {
+    await Promise.race([peer.send(peer.request(headers, false), body, true), field.untilOver()]);
+    if (i % atOnce === atOnce - 1) await peer.untilAnswered(5_000);
+  }
+  await settle(field, [peer], 5_000);
+}
+
+const jsonHeaders = (path: string, key: string | undefined, more: Headers = []): Headers =>
+  plainHeaders('POST', path, [['content-type', 'application/json'], ['authorization', bearer(key ?? '')], ...more]);
+const gzip: Headers = [['content-encoding', 'gzip']];
+const batchPath = '/v1/events/batch';
+
+const emptyEvents = (count: number): string => `{"events":[${Array(count).fill('{}').join(',')}]}`;
+/** 64 MiB of the byte, packed. */
+const packed = (byte: string): Buffer => gzipSync(Buffer.alloc(64 * 1024 * 1024, byte), { level: 9 });
+
+/** An attack of some requests with the same JSON body. */
+const bodyOf = (name: string, about: string, count: number, make: () => string): Attack => ({
+  name,
+  about: `with a valid key, ${count} requests with ${about}`,
+  keys: 1,
+  run: (field) =>
+    post(field, field.scaled(count), jsonHeaders(batchPath, field.keys[0]), Buffer.from(make()), Math.min(count, 4)),
+});
+
+/** A valid event but for one field. */
+const eventWith = (field: string): string =>
+  `{"events":[{"eventId":"e-1","type":"EVENT_TYPE_CLICK","occurredAt":"2026-01-31T12:00:00Z",${field}}]}`;
+
+const nearlyFull = 3 * 1024 * 1024;
+
+export const json: readonly Attack[] = [
+  {
+    name: 'json-packed-events',
+    about: 'with a valid key, 4 requests of 4 kB at once: 1.4 million empty events, packed with gzip',
+    keys: 1,
+    run: (field) =>
+      post(
+        field,
+        4,
+        jsonHeaders(batchPath, field.keys[0], gzip),
+        gzipSync(emptyEvents(field.scaled(1_400_000)), { level: 9 }),
+        4,
+      ),
+  },
+  {
+    name: 'json-packed-events-rpc',
+    about: 'the same over Connect, as JSON of Publish',
+    keys: 1,
+    run: (field) =>
+      post(
+        field,
+        4,
+        jsonHeaders(`${service}Publish`, field.keys[0], gzip),
+        gzipSync(`{"batch":${emptyEvents(field.scaled(1_400_000))}}`, { level: 9 }),
+        4,
+      ),
+  },
+  bodyOf('json-empty-events', '1 million empty events, as they are', 4, () => emptyEvents(1_000_000)),
+  bodyOf('json-nested', 'values nested a million deep', 8, () => eventWith(`"touch":${'{"touch":'.repeat(300_000)}`)),
+  bodyOf('json-long-numbers', 'integers of 3 million digits', 8, () =>
+    eventWith(`"valueMicros":${'9'.repeat(nearlyFull)}`),
+  ),
+  bodyOf('json-long-exponents', 'numbers with exponents of a million digits', 8, () =>
+    eventWith(`"valueMicros":1e${'9'.repeat(1_000_000)}`),
+  ),
+  bodyOf('json-many-keys', 'an object of 250,000 unknown keys', 8, () =>
+    eventWith(Array.from({ length: 250_000 }, (_, i) => `"k${i}":1`).join(',')),
+  ),
+  bodyOf('json-many-properties', 'a map of 200,000 entries', 8, () =>
+    eventWith(`"properties":{${Array.from({ length: 200_000 }, (_, i) => `"k${i}":"v"`).join(',')}}`),
+  ),
+  bodyOf('json-escapes', '3 MiB of escapes in one text', 8, () => eventWith(`"userId":"${'\\u0041'.repeat(500_000)}"`)),
+  {
+    name: 'gzip-http1',
+    about: 'with a valid key, 20 bodies over HTTP/1.1, 4 at once: 64 kB that unpack to 64 MiB',
+    keys: 1,
+    async run(field) {
+      const body = packed(' ');
+      const peers = await openManyH1(field, 4);
+      for (let round = 0; round < field.scaled(5) && !field.over; round++) {
+        for (const peer of peers) {
+          if (peer.over) continue;
+          field.counts.sent++;
+          peer.owed++;
+          const headers = ['content-type: application/json', 'content-encoding: gzip'];
+          const more = [`content-length: ${body.length}`, `authorization: ${bearer(field.keys[0] ?? '')}`];
+          await peer.write(head('POST', batchPath, [...headers, ...more]));
+          await peer.write(body);
+        }
+        await Promise.race([Promise.all(peers.map((peer) => peer.change())), field.pause(3_000)]);
+      }
+      await field.pause(1_000);
+      field.counts.unanswered += peers.reduce((sum, peer) => sum + peer.owed, 0);
+    },
+  },
+  {
+    name: 'gzip-connect',
+    about: 'with a valid key, 20 Connect calls of binary Publish, 4 at once: 64 kB that unpack to 64 MiB',
+    keys: 1,
+    run: (field) =>
+      post(
+        field,
+        field.scaled(20),
+        plainHeaders('POST', `${service}Publish`, [
+          ['content-type', 'application/proto'],
+          ['authorization', bearer(field.keys[0] ?? '')],
+          ...gzip,
+        ]),
+        packed('\0'),
+        4,
+      ),
+  },
+  {
+    name: 'gzip-grpc',
+    about: 'with a valid key, 20 gRPC calls, 4 at once: a packed message of 64 kB that unpacks to 64 MiB',
+    keys: 1,
+    run: (field) =>
+      post(
+        field,
+        field.scaled(20),
+        grpcHeaders(`${service}Publish`, field.keys[0], [['grpc-encoding', 'gzip']]),
+        envelope(packed('\0'), 1),
+        4,
+      ),
+  },
+  {
+    name: 'gzip-stream',
+    about: 'with a valid key, 20 streams, 4 at once, each with 50 packed messages that unpack to 1 MiB',
+    keys: 1,
+    async run(field) {
+      const message = envelope(gzipSync(Buffer.alloc(1024 * 1024 - 64), { level: 9 }), 1);
+      const body = Buffer.concat(Array.from({ length: 50 }, () => message));
+      const headers = grpcHeaders(`${service}PublishStream`, field.keys[0], [['grpc-encoding', 'gzip']]);
+      await post(field, field.scaled(20), headers, body, 4);
+    },
+  },
+];
