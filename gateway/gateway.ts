@@ -20,6 +20,7 @@ import { createHedger } from './hedge.js';
 import { createHotHandler } from './hot/handler.js';
 import { refuseCall } from './hot/protocols.js';
 import { answerError, createHttpApi } from './http-api.js';
+import { createInflater } from './inflate.js';
 import { createIngest } from './ingest.js';
 import { jsonLimitsOf } from './json-request.js';
 import { watchKeys } from './key-watch.js';
@@ -117,6 +118,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
   const publish = createPublishBatch({ ingest, tracing: createTracing(), metrics, log });
   const health = createHealth(readiness, [IngestService.typeName]);
   const reflection = reflectionRoutes([IngestService, Health]);
+  const inflater = createInflater();
   const routes = createRpcRoutes({
     ingest,
     tenants,
@@ -125,6 +127,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     batchStatus: createBatchStatus(nats),
     metrics,
     facts,
+    inflater,
     more: (router) => {
       health.routes(router);
       reflection(router);
@@ -139,6 +142,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     facts,
     maxBodyBytes,
     limits: jsonLimitsOf(config),
+    inflater,
     log,
   });
   const handle = createRpcAdapter(routes, http, log);

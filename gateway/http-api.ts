@@ -9,8 +9,6 @@
  * The batch id may also come as `idempotency-key`; a body with another one is refused. Answers to POST are 202 with the BatchResult as JSON; errors are
  * {"error": {code, message, fix, …}} with the table's HTTP status.
  */
-import { promisify } from 'node:util';
-import { gunzip } from 'node:zlib';
 import { type JsonValue, toJson } from '@bufbuild/protobuf';
 import { BatchResultSchema, RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { batchIdPattern } from '../lib/batch-status.js';
@@ -20,6 +18,7 @@ import type { TenantDirectory } from '../lib/tenants.js';
 import type { Connection } from './connection.js';
 import { inviteBody } from './expect-continue.js';
 import type { Readiness } from './health.js';
+import { type Inflater, newMeter } from './inflate.js';
 import { ignoresUnknownFields, type JsonLimits, readFlatRequest, readSingleEvent } from './json-request.js';
 import { plainEncoding } from './media-types.js';
 import type { GatewayMetrics } from './metrics.js';
@@ -38,18 +37,26 @@ export interface HttpApiOptions {
   /** Most bytes of a body, packed or not. */
   readonly maxBodyBytes: number;
   readonly limits: Omit<JsonLimits, 'ignoreUnknownFields'>;
+  readonly inflater: Pick<Inflater, 'inflate'>;
   readonly log: Log;
 }
-
-const inflate = promisify(gunzip);
 
 export function createHttpApi(options: HttpApiOptions): RequestHandler {
   const { tenants, publish, readiness, metrics, log } = options;
 
+  const inflate =
+    (owner: string, response: NodeResponse) =>
+    (bytes: Uint8Array): Promise<Uint8Array> => {
+      const gone = new AbortController();
+      response.once('close', () => gone.abort());
+      const { maxBodyBytes: most } = options;
+      return options.inflater.inflate({ owner, bytes, most, meter: newMeter(), signal: gone.signal });
+    };
+
   const ingest = async (request: NodeRequest, response: NodeResponse, connection: Connection, one: boolean) => {
     // Before the body: strangers are not read.
     const caller = tenants.lookup(request.headers.authorization);
-    const body = await readBody(request, response, options.maxBodyBytes);
+    const body = await readBody(request, response, options.maxBodyBytes, inflate(caller.tenant, response));
     const header = (name: string) => {
       const value = request.headers[name];
       return typeof value === 'string' ? value : undefined;
@@ -194,8 +201,13 @@ function oneBatchId(key: string | undefined, inBody: string): string {
   );
 }
 
-/** The body, unpacked. @throws SluiceError media_type | content_encoding | batch_too_large | json_invalid */
-async function readBody(request: NodeRequest, response: NodeResponse, most: number): Promise<Uint8Array> {
+/** The body, inflated. @throws SluiceError media_type | content_encoding | batch_too_large | json_invalid, and what `inflate` throws */
+async function readBody(
+  request: NodeRequest,
+  response: NodeResponse,
+  most: number,
+  inflate: (bytes: Uint8Array) => Promise<Uint8Array>,
+): Promise<Uint8Array> {
   const type = request.headers['content-type'] ?? '';
   if (!/^application\/json\s*(;|$)/i.test(type)) {
     throw new SluiceError('media_type', `The content type is "${type.slice(0, 100)}".`);
@@ -221,9 +233,9 @@ async function readBody(request: NodeRequest, response: NodeResponse, most: numb
   const bytes = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks);
   if (encoding === 'identity') return bytes;
   try {
-    return await inflate(bytes, { maxOutputLength: most });
+    return await inflate(bytes);
   } catch (reason) {
-    if ((reason as NodeJS.ErrnoException).code === 'ERR_BUFFER_TOO_LARGE') throw tooLarge(most);
+    if (!(reason instanceof SluiceError && reason.code === 'request_malformed')) throw reason;
     throw new SluiceError('json_invalid', 'The body is not gzip, as its content-encoding says.', { cause: reason });
   }
 }

@@ -244,9 +244,11 @@ test('on every JSON path a fault outside of the events refuses the request, by t
         }
         const notAnArray = await send(session, path, { events: '{}', headers });
         assert.match(notAnArray.error, /events: expected an array, got an object/, path.name);
-        const many = `[${'{},'.repeat(300_000)}{}]`;
+        const many = `[${'{},'.repeat(80_000)}{}]`;
         const tooMany = await send(session, path, { events: many, headers, gzip: true });
         assert.match(tooMany.error, /more than 50 events/, path.name);
+        const bomb = await send(session, path, { events: `[${'{},'.repeat(1_300_000)}{}]`, headers, gzip: true });
+        assert.match(bomb.error, /bytes of gzip inflate to more than \d+ bytes/, path.name);
       }
     });
     assert.is((await stored(nats)).length, 0);

@@ -1,8 +1,8 @@
 /**
  * The RPC routes: which handler answers which path, and what all of them share.
  *
- * Every method is there twice: with the view for binary content types, where `batch` stays bytes, and with a placeholder for JSON, which
- * is read beside the library (json-messages.ts, json-request.ts).
+ * Publish and PublishStream are there twice, for Protobuf and for JSON. Their messages are read beside the library (beside-library.ts):
+ * Protobuf by hot/request.ts, where `batch` stays bytes, JSON by json-request.ts.
  */
 import {
   create,
@@ -16,16 +16,16 @@ import {
 } from '@bufbuild/protobuf';
 import type { HandlerContext } from '@connectrpc/connect';
 import type { UniversalHandler, UniversalHandlerFn, UniversalHandlerOptions } from '@connectrpc/connect/protocol';
-import { compressionGzip } from '@connectrpc/connect-node';
 import { IngestService, PublishResponseSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { contractRevision } from '../lib/contract/index.js';
-import { SluiceError } from '../lib/errors.js';
 import type { TenantDirectory } from '../lib/tenants.js';
 import type { AskBatchStatus } from './batch-status.js';
+import { type BesideOptions, besideLibrary, nextMessage, placeholderSchema } from './beside-library.js';
 import { answeredAtDeadline } from './call-timeout.js';
 import { connectionKey } from './connection.js';
+import { readRequest } from './hot/request.js';
+import type { Inflater } from './inflate.js';
 import type { Ingest } from './ingest.js';
-import { besideLibrary, nextMessage, placeholderSchema } from './json-messages.js';
 import {
   ignoresUnknownFields,
   jsonLimitsOf,
@@ -41,7 +41,7 @@ import { type FactOptions, readFacts, wasResent } from './request-facts.js';
 import { classify } from './rpc-errors.js';
 import { createRpcStream } from './rpc-stream.js';
 import { createRpcUnary, theOnly } from './rpc-unary.js';
-import { type BatchMessage, fromView, publishRequestView, publishStreamRequestView } from './view.js';
+import { type BatchMessage, publishRequestView, publishStreamRequestView } from './view.js';
 
 export interface RouteOptions {
   readonly ingest: Pick<Ingest, 'limits' | 'room' | 'commits'>;
@@ -51,6 +51,7 @@ export interface RouteOptions {
   readonly batchStatus: AskBatchStatus;
   readonly metrics: Pick<GatewayMetrics, 'failed'>;
   readonly facts: FactOptions;
+  readonly inflater: Inflater;
   /** Further services: health, reflection. No key is asked for. */
   readonly more: (routes: OpenRoutes) => void;
 }
@@ -85,18 +86,18 @@ export const maxJsonBytes = (maxBatchBytes: number): number => jsonFactor * maxB
 /** Most bytes of a binary request. */
 export const maxRequestBytes = (maxBatchBytes: number): number => maxBatchBytes + requestOverhead;
 
-/** From a message that the library has read, and its call. */
-type ReadRequest = (message: Message, context: HandlerContext) => BatchMessage;
+/** Of the next message of a call. */
+type ReadRequest = (context: HandlerContext) => BatchMessage;
 
 /** Handlers by path. */
 export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
-  const { ingest, tenants, keys, publish, metrics } = options;
+  const { ingest, tenants, keys, publish, metrics, inflater } = options;
   const { maxBatchBytes, maxStreamBytesInFlight, maxStreamUncommitted } = ingest.limits;
   const limits = { ...ingest.limits, contract: contractRevision };
 
   // Set here and nowhere per service: there they would replace these (F9).
   const shared: Partial<UniversalHandlerOptions> = {
-    acceptCompression: [compressionGzip],
+    acceptCompression: [inflater.compression],
     // Answers are small: compressing them costs more than it saves.
     compressMinBytes: 1024 * 1024,
     writeMaxBytes: 8 * 1024 * 1024,
@@ -124,20 +125,20 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
     };
   };
 
-  const publishUnary = (library: Partial<UniversalHandlerOptions>, input: DescMessage, read: ReadRequest) =>
+  const publishUnary = (library: Partial<UniversalHandlerOptions>, read: ReadRequest) =>
     createRpcUnary({
       method: IngestService.method.publish,
-      input,
+      input: placeholderSchema,
       library,
       authorize: lookup,
       onRefused: metrics.failed,
-      handle: async (message, context) => {
-        const result = await publish(callOf(context, 'sluice.ingest.v1.IngestService/Publish'), read(message, context));
+      handle: async (_placeholder, context) => {
+        const result = await publish(callOf(context, 'sluice.ingest.v1.IngestService/Publish'), read(context));
         return create(PublishResponseSchema, { result: toBatchResult(result) });
       },
     });
 
-  const publishStreamed = (library: Partial<UniversalHandlerOptions>, input: DescMessage, read: ReadRequest) => {
+  const publishStreamed = (library: Partial<UniversalHandlerOptions>, read: ReadRequest) => {
     async function* handle(requests: AsyncIterable<Message>, context: HandlerContext): AsyncGenerator<Message> {
       let call: BatchCall;
       try {
@@ -148,7 +149,7 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
         throw reason;
       }
       yield* publishStream({
-        requests: map(requests, (message) => read(message, context)),
+        requests: map(requests, () => read(context)),
         call,
         connection: context.values.get(connectionKey),
         signal: context.signal,
@@ -161,7 +162,8 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
         commits: ingest.commits,
       });
     }
-    return createRpcStream({ method: { ...IngestService.method.publishStream, input }, library, handle });
+    const method = { ...IngestService.method.publishStream, input: placeholderSchema };
+    return createRpcStream({ method, library, handle });
   };
 
   /** A question about the caller's own things. */
@@ -185,20 +187,42 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
       },
     });
 
-  const fromJson =
-    (readJson: ReadJson): ReadRequest =>
-    (_placeholder, { values, requestHeader }) => {
+  const counted =
+    (read: ReadRequest): ReadRequest =>
+    (context) => {
       try {
-        const ignoreUnknownFields = ignoresUnknownFields((name) => requestHeader.get(name));
-        const message = readJson(nextMessage(values), { ...jsonLimits, ignoreUnknownFields });
-        if (message.refusal !== undefined) metrics.failed(message.refusal.code);
-        return message;
+        return read(context);
       } catch (reason) {
-        if (reason instanceof SluiceError) metrics.failed(reason.code);
+        const { row } = classify(reason);
+        if (row !== undefined) metrics.failed(row.code);
         throw reason;
       }
     };
-  const overJson = (handler: RpcRoute): RpcRoute => besideLibrary(handler, json.readMaxBytes);
+  const fromJson = (readJson: ReadJson): ReadRequest =>
+    counted(({ values, requestHeader }) => {
+      const ignoreUnknownFields = ignoresUnknownFields((name) => requestHeader.get(name));
+      const message = readJson(nextMessage(values), { ...jsonLimits, ignoreUnknownFields });
+      if (message.refusal !== undefined) metrics.failed(message.refusal.code);
+      return message;
+    });
+  const readBefore: ReadRequest = ({ values }) => nextMessage(values);
+  const beside = (
+    handler: RpcRoute,
+    { encoding, read }: Pick<BesideOptions, 'encoding' | 'read'>,
+    { readMaxBytes }: { readMaxBytes: number },
+  ): RpcRoute =>
+    besideLibrary(handler, {
+      encoding,
+      read,
+      readMaxBytes,
+      inflater,
+      ownerOf: (header) => lookup(header).tenant,
+      onRefused: metrics.failed,
+    });
+  const besideJson = (handler: RpcRoute): RpcRoute =>
+    beside(handler, { encoding: 'json', read: (bytes) => bytes }, json);
+  const besideBinary = (handler: RpcRoute, view: DescMessage): RpcRoute =>
+    beside(handler, { encoding: 'binary', read: (bytes) => readRequest(view, asBuffer(bytes), undefined) }, binary);
   const routes = new Map<string, RpcRoute>();
   const onLate = (): void => metrics.failed('deadline');
   const add = ({ parent, name }: { parent: { typeName: string }; name: string }, handler: RpcRoute): void => {
@@ -210,15 +234,15 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
   add(
     method.publish,
     byEncoding(
-      publishUnary(binary, publishRequestView, fromView),
-      overJson(publishUnary(json, placeholderSchema, fromJson(readPublishRequest))),
+      besideBinary(publishUnary(binary, readBefore), publishRequestView),
+      besideJson(publishUnary(json, fromJson(readPublishRequest))),
     ),
   );
   add(
     method.publishStream,
     byEncoding(
-      publishStreamed(binary, publishStreamRequestView, fromView),
-      overJson(publishStreamed(json, placeholderSchema, fromJson(readStreamRequest))),
+      besideBinary(publishStreamed(binary, readBefore), publishStreamRequestView),
+      besideJson(publishStreamed(json, fromJson(readStreamRequest))),
     ),
   );
   add(
@@ -280,3 +304,5 @@ function byEncoding(binary: RpcRoute, json: RpcRoute): RpcRoute {
 async function* map<A, B>(source: AsyncIterable<A>, change: (item: A) => B): AsyncGenerator<B> {
   for await (const item of source) yield change(item);
 }
+
+const asBuffer = ({ buffer, byteOffset, length }: Uint8Array): Buffer => Buffer.from(buffer, byteOffset, length);

@@ -78,6 +78,12 @@ const table = {
     retryable: false,
     fix: 'Split the batch; GetLimits tells the most bytes and events of one.',
   },
+  inflates_too_far: {
+    code: Code.InvalidArgument,
+    http: 413,
+    retryable: false,
+    fix: 'Send it without gzip, or in smaller batches: 256 KiB of output are free, and each byte of gzip may inflate to 50 more.',
+  },
   media_type: {
     code: Code.InvalidArgument,
     http: 415,

@@ -8,29 +8,62 @@
  */
 import { type DescMessage, fromBinary } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';
+import { SluiceError } from '../../lib/errors.js';
 import { type BatchMessage, fromView } from '../view.js';
 
 type Release = (() => void) | undefined;
 
 const noBytes = new Uint8Array(0);
 const binaryOptions = { readUnknownFields: false };
+/** The decoder makes an object of each field: 500,000 empty ones, in 1 MiB, took 220 ms. Each event may be a field, and there is room for more. */
+const mostFields = 20_000;
 
 /**
  * @param view one of the views of view.ts
  * @param bytes of one message; the batch stays a part of them
- * @throws ConnectError as the library throws it, when the bytes are no such message
+ * @throws ConnectError as the library throws it, when the bytes are no such message; SluiceError request_malformed when it has too many fields
  */
 export function readRequest(view: DescMessage, bytes: Buffer, release: Release): BatchMessage {
   return readPlain(bytes, release) ?? readOdd(view, bytes, release);
 }
 
 function readOdd(view: DescMessage, bytes: Buffer, release: Release): BatchMessage {
+  if (hasMoreFields(bytes, mostFields)) {
+    release?.();
+    throw new SluiceError('request_malformed', `The request has more than ${mostFields} fields outside of its events.`);
+  }
   try {
     return { ...fromView(fromBinary(view, bytes, binaryOptions)), release };
   } catch (reason) {
     release?.();
     throw new ConnectError(`parse binary: ${reason instanceof Error ? reason.message : String(reason)}`, Code.Internal);
   }
+}
+
+/**
+ * Whether a message has more than `most` fields at its top; those inside groups count too. Stops where the bytes are malformed: the
+ * decoder says how.
+ */
+function hasMoreFields(bytes: Buffer, most: number): boolean {
+  const end = bytes.length;
+  let p = 0;
+  for (let count = 0; p < end; count++) {
+    if (count === most) return true;
+    const wireType = (bytes[p] as number) & 7;
+    while ((bytes[p] as number) >= 0x80) p++;
+    p++;
+    if (wireType === 0) {
+      while ((bytes[p] as number) >= 0x80) p++;
+      p++;
+    } else if (wireType === 1) p += 8;
+    else if (wireType === 5) p += 4;
+    else if (wireType === 2) {
+      const size = varint(bytes, p, end);
+      if (after < 0) return false;
+      p = after + size;
+    } else if (wireType > 5) return false;
+  }
+  return false;
 }
 
 /** Set by `varint`: where it ended, or -1. */
