@@ -1,11 +1,20 @@
 /**
- * What listens: a plain TCP server, or one that speaks TLS. It gives sockets that are ready to be read, and knows nothing of HTTP.
+ * What listens: TCP, with TLS above it where there is a certificate. It gives connections that are ready to be read, and knows nothing
+ * of HTTP. A connection is admitted before the first byte of its handshake.
  */
 import { constants } from 'node:crypto';
 import { createServer as createNet, type Server as NetServer, type Socket } from 'node:net';
-import { createSecureContext, createServer as createTls, type SecureContextOptions, type TLSSocket } from 'node:tls';
+import {
+  createSecureContext,
+  createServer as createTls,
+  type SecureContextOptions,
+  type TLSSocket,
+  type Server as TlsServer,
+} from 'node:tls';
 import { UsageError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
+import type { HeldConnection } from './held-connection.js';
+import { sniffProtocol } from './sniff-protocol.js';
 
 /** PEM texts. */
 export interface TlsMaterial {
@@ -51,32 +60,71 @@ const contextOptions = ({ cert, key, clientCa }: TlsMaterial): SecureContextOpti
 /** What a handshake is made with. @throws Error when the certificate or the key cannot be used */
 export const secureContext = (material: TlsMaterial) => createSecureContext(contextOptions(material));
 
-/** A net or TLS server that gives ready sockets, with their protocol when ALPN has told it. */
-export function createListener(
-  options: ListenerOptions,
-  onSocket: (socket: Socket, protocol: 'h1' | 'h2' | undefined) => void,
-): NetServer {
-  const common = { noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 };
-  const { tls, log } = options;
-  if (tls === undefined) return createNet(common, (socket) => onSocket(socket, undefined));
+/** What becomes of connections. */
+export interface ConnectionStages {
+  /** TCP is there. Undefined: it was refused, and is closed. */
+  readonly admit: (raw: Socket) => HeldConnection | undefined;
+  /** The first bytes were seen, or the handshake is done. */
+  readonly ready: (held: HeldConnection, protocol: 'h1' | 'h2') => void;
+}
+
+/** A TCP server, to be told where to listen. @throws UsageError when the certificate or key cannot be used */
+export function createListener(options: ListenerOptions, { admit, ready }: ConnectionStages): NetServer {
+  const shake = options.tls === undefined ? undefined : createHandshakes(options, options.tls, ready);
+  return createNet({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 }, (raw) => {
+    const held = admit(raw);
+    if (held === undefined) return;
+    if (shake !== undefined) shake(held);
+    else sniffProtocol(raw, (protocol) => ready(held, protocol));
+  });
+}
+
+/** Begins the handshake on connections that it is given. */
+function createHandshakes(
+  { log, onRefused }: ListenerOptions,
+  tls: TlsMaterial & Partial<TlsChanges>,
+  ready: ConnectionStages['ready'],
+): (held: HeldConnection) => void {
+  const server = createTlsServer(tls);
+  // It draws new keys for session tickets: what an authority vouched for that is gone is not taken up again.
+  tls.onChange?.((material) => server.setSecureContext(contextOptions(material)));
+  // Node does not say which connection a TLS socket lies on; address and port of the peer do.
+  const shaking = new Map<string, HeldConnection>();
+  server.on('secureConnection', (socket: TLSSocket) => {
+    const held = shaking.get(peerOf(socket));
+    if (held === undefined) return void socket.destroy();
+    held.socket = socket;
+    socket.on('error', () => {});
+    ready(held, socket.alpnProtocol === 'h2' ? 'h2' : 'h1');
+  });
+  server.on('tlsClientError', (error, socket) => {
+    const reason = refusalOf(error, socket);
+    onRefused?.(reason);
+    log.debug({ reason, error: error.message, certificate: socket.authorizationError }, 'TLS handshake failed');
+  });
+  return (held) => {
+    const { raw } = held;
+    const peer = peerOf(raw);
+    shaking.set(peer, held);
+    raw.once('close', () => {
+      if (shaking.get(peer) === held) shaking.delete(peer);
+    });
+    server.emit('connection', raw);
+  };
+}
+
+const peerOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress} ${remotePort}`;
+
+/** It listens nowhere itself. */
+function createTlsServer(tls: TlsMaterial): TlsServer {
   try {
-    const server = createTls({
-      ...common,
+    return createTls({
       ...contextOptions(tls),
       requestCert: tls.clientCa !== undefined,
       rejectUnauthorized: tls.clientCa !== undefined,
       ALPNProtocols: ['h2', 'http/1.1'],
       handshakeTimeout,
     });
-    // It draws new keys for session tickets: what an authority vouched for that is gone is not taken up again.
-    tls.onChange?.((material) => server.setSecureContext(contextOptions(material)));
-    server.on('secureConnection', (socket: TLSSocket) => onSocket(socket, socket.alpnProtocol === 'h2' ? 'h2' : 'h1'));
-    server.on('tlsClientError', (error, socket) => {
-      const reason = refusalOf(error, socket);
-      options.onRefused?.(reason);
-      log.debug({ reason, error: error.message, certificate: socket.authorizationError }, 'TLS handshake failed');
-    });
-    return server;
   } catch (error) {
     throw new UsageError(
       `The TLS certificate or key cannot be used (${String(error)}): give PEM files with --tls-cert and --tls-key.`,

@@ -3,8 +3,8 @@
  *
  *   gateway.ts        puts all of this together
  *   processes.ts      several of them behind one port
- *   server.ts         one port, HTTP/1.1 and HTTP/2, ages, drain; connection.ts is what handlers know of it
- *   listener.ts       the TCP or TLS server under it; sniff-protocol.ts which HTTP a client without TLS speaks
+ *   server.ts         one port, HTTP/1.1 and HTTP/2, and all connections; its own map is at its head
+ *   connection.ts     what handlers know of a connection
  *   tls-files.ts      certificate, key and client CA, read again when they change
  *   cors.ts           browsers
  *   header-limits.ts  how many headers a request may have; expect-continue.ts when its body is asked for

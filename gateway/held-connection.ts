@@ -1,0 +1,78 @@
+/** One connection as the listener holds it, from TCP's accept to its end. */
+import type { ServerHttp2Session } from 'node:http2';
+import type { Socket } from 'node:net';
+import { Readable } from 'node:stream';
+import type { AddressEntry } from './address-limits.js';
+import { type ConnectionControl, createConnection } from './connection.js';
+import { ResetBudget } from './reset-budget.js';
+import { UselessBytes } from './useless-bytes.js';
+
+/** On requests and streams: the connection that they came on. */
+export const heldKey = Symbol('held');
+
+export interface OnHeldConnection {
+  [heldKey]?: HeldConnection;
+}
+
+/**
+ *   opening   TCP is there; the TLS handshake or the first bytes are not
+ *   serving   an HTTP server has it
+ *   ending    it takes no new calls; what is open has a grace
+ *   gone      closed, or cut; it counts for nothing any more
+ */
+export type ConnectionPhase = 'opening' | 'serving' | 'ending' | 'gone';
+
+export class HeldConnection {
+  phase: ConnectionPhase = 'opening';
+  readonly control: ConnectionControl;
+  /** The socket that HTTP is read from: the TCP socket, until TLS stands. */
+  socket: Socket;
+  /** Of HTTP/2. */
+  session: ServerHttp2Session | undefined;
+  /** Calls without a complete answer. */
+  open = 0;
+  /** Calls so far. */
+  calls = 0;
+  /** Bytes of their bodies that have arrived. */
+  payload = 0;
+  /** When the last call ended, or the connection began. Monotonic, ms. */
+  idleSince: number;
+  readonly resets: ResetBudget;
+  readonly useless: UselessBytes;
+
+  /** @param address of a peer that is limited, else undefined */
+  constructor(
+    readonly raw: Socket,
+    readonly address: AddressEntry | undefined,
+    now: number,
+  ) {
+    this.socket = raw;
+    this.control = createConnection(raw.remoteAddress);
+    this.idleSince = now;
+    this.resets = new ResetBudget(now);
+    this.useless = new UselessBytes(now);
+  }
+
+  /** Makes room for others more readily than the other one: first who has never called, then who has not for the longest time. */
+  yieldsBefore(other: HeldConnection): boolean {
+    if ((this.calls === 0) !== (other.calls === 0)) return this.calls === 0;
+    return this.idleSince < other.idleSince;
+  }
+}
+
+/**
+ * Takes the place of `push` on a request's stream, and counts what arrives of its body. One function for all streams: it runs once
+ * for each DATA frame or chunk, and costs an addition.
+ */
+export function countPayload(stream: Readable & OnHeldConnection, held: HeldConnection): void {
+  stream[heldKey] = held;
+  // What came in one read with the headers is there already.
+  held.payload += stream.readableLength;
+  stream.push = pushCounted;
+}
+
+function pushCounted(this: Readable & OnHeldConnection, chunk: unknown, encoding?: BufferEncoding): boolean {
+  const held = this[heldKey];
+  if (held !== undefined && chunk != null) held.payload += (chunk as Uint8Array).length;
+  return Readable.prototype.push.call(this, chunk, encoding);
+}

@@ -1,0 +1,210 @@
+/** Node's HTTP/2 server, which listens nowhere itself: sockets are handed to it. */
+import {
+  constants,
+  createServer,
+  type Http2ServerRequest,
+  type Http2ServerResponse,
+  type IncomingHttpHeaders,
+  type Http2Server as NodeHttp2Server,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from 'node:http2';
+import type { Log } from '../lib/log.js';
+import { lastWordsMs, resetWhenAnswered } from './answered-early.js';
+import type { Connection } from './connection.js';
+import type { ConnectionTable } from './connection-table.js';
+import { expectsContinue } from './expect-continue.js';
+import { hardHeaderListBytes, maxHeaders } from './header-limits.js';
+import { countPayload, type HeldConnection, heldKey, type OnHeldConnection } from './held-connection.js';
+import { isForwarded } from './http1-server.js';
+import { keepThroughStreamFaults } from './stream-faults.js';
+
+/** Who serves a bare stream. */
+export interface ServedStream {
+  /** The stream is over. */
+  closed(): void;
+}
+
+export interface Http2Options {
+  readonly connections: Pick<ConnectionTable, 'begin' | 'finish' | 'forwards'>;
+  readonly onRequest: (request: Http2ServerRequest, response: Http2ServerResponse, connection: Connection) => void;
+  /** May serve a request on its bare stream. What it leaves alone (undefined) becomes a request. */
+  readonly onStream:
+    | ((
+        stream: ServerHttp2Stream,
+        headers: IncomingHttpHeaders,
+        connection: Connection,
+        rawHeaders: readonly string[],
+      ) => ServedStream | undefined)
+    | undefined;
+  /** ms without a byte after which a peer must answer a ping, in a third of that time again. */
+  readonly silenceTimeout: number;
+  readonly log: Log;
+}
+
+export interface Http2Server {
+  serve(held: HeldConnection): void;
+}
+
+const servedKey = Symbol('served');
+const beganKey = Symbol('began');
+interface HeldStream extends OnHeldConnection {
+  [servedKey]?: ServedStream;
+  /** Monotonic, ms. */
+  [beganKey]?: number;
+}
+
+const maxStreamsPerConnection = 256;
+/** F9: the default of 64 KiB makes a batch of 1 MiB wait for 16 round trips. */
+const streamWindow = 1024 * 1024;
+const connectionWindow = 4 * 1024 * 1024;
+/**
+ * nghttp2's own bound on resets ends a connection with 1,000 at once, as many as one read may hold, and by default with more than 33 a
+ * second from then on, answered calls among them. A second's 33 is too few for a proxy; reset-budget.ts counts those that matter.
+ * Node 20 does not know these options and stays with the default.
+ */
+const resets = { streamResetBurst: 1_000, streamResetRate: 1_000 };
+
+export function createHttp2Server({
+  connections,
+  onRequest,
+  onStream,
+  silenceTimeout,
+  log,
+}: Http2Options): Http2Server {
+  // Sockets are handed over synchronously, so this is the one that is being handed over when a session is born.
+  let handingOver: HeldConnection | undefined;
+
+  const server: NodeHttp2Server = createServer({
+    settings: {
+      maxConcurrentStreams: maxStreamsPerConnection,
+      initialWindowSize: streamWindow,
+      maxHeaderListSize: hardHeaderListBytes,
+    },
+    maxHeaderListPairs: 2 * maxHeaders,
+    maxSessionInvalidFrames: 100,
+    ...resets,
+  });
+  server.on('session', (session: ServerHttp2Session) => {
+    const held = handingOver;
+    if (held === undefined) return session.destroy();
+    // A session that failed ends its socket and waits for the peer to do so too, who may have done it before.
+    session.once('close', () => setTimeout(() => held.socket.destroy(), lastWordsMs).unref());
+    held.session = session;
+    (session as OnHeldConnection)[heldKey] = held;
+    session.on('stream', onNewStream as () => void);
+    keepThroughStreamFaults(session, () => log.debug('an HTTP/2 stream broke the protocol, and was reset'));
+    session.setLocalWindowSize(connectionWindow);
+    watchSilence(session, silenceTimeout);
+  });
+
+  // One listener for all sessions: a stream that is closed already knows its session no more.
+  function onNewStream(
+    this: OnHeldConnection,
+    stream: ServerHttp2Stream & HeldStream,
+    headers: IncomingHttpHeaders,
+    ...more: unknown[]
+  ): void {
+    const held = this[heldKey];
+    if (held === undefined || held.phase === 'gone' || held.session?.destroyed === true) {
+      refuseStream(stream);
+      return;
+    }
+    if (held.calls === 0 && isForwarded(headers)) connections.forwards(held);
+    connections.begin(held);
+    const now = performance.now();
+    // Reset in the same read as its headers: nobody waits for an answer.
+    if (stream.closed || stream.destroyed) {
+      stream.on('error', ignore);
+      connections.finish(held, false, now);
+      return;
+    }
+    countPayload(stream, held);
+    stream[beganKey] = now;
+    stream.on('close', onStreamClosed);
+    const served = onStream?.(stream, headers, held.control, more[1] as readonly string[]);
+    if (served === undefined) compatible.emit('stream', stream, headers, ...more);
+    else stream[servedKey] = served;
+  }
+  // One listener for all streams: a closure for each costs more than what it does.
+  function onStreamClosed(this: ServerHttp2Stream & HeldStream): void {
+    const held = this[heldKey];
+    if (held === undefined) return;
+    this[servedKey]?.closed();
+    // With the session all of its streams end, whoever ended it.
+    const answered = (this.headersSent && !this.aborted) || held.session?.destroyed === true;
+    connections.finish(held, answered, this[beganKey]);
+  }
+
+  // Makes requests of streams, and nothing else: node does it for all streams of a server that has this listener.
+  const compatible = createServer();
+  const serveRequest = (request: Http2ServerRequest, response: Http2ServerResponse): void => {
+    const held = (request.stream as OnHeldConnection)[heldKey];
+    if (held === undefined) return void request.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    resetWhenAnsweredEarly(request.stream, response);
+    endWithLastByte(request.stream);
+    onRequest(request, response, held.control);
+  };
+  compatible.on('request', serveRequest);
+  compatible.on('checkContinue', (request, response) => {
+    expectsContinue(response);
+    serveRequest(request, response);
+  });
+  server.on('sessionError', (error: Error) => log.debug({ error: error.message }, 'HTTP/2 connection failed'));
+
+  return {
+    serve(held) {
+      handingOver = held;
+      server.emit('connection', held.socket);
+      handingOver = undefined;
+    },
+  };
+}
+
+function ignore(): void {}
+
+/** Its connection has ended before this was called, perhaps with an error, which is then the stream's too. */
+function refuseStream(stream: ServerHttp2Stream): void {
+  stream.on('error', ignore);
+  stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+}
+
+/**
+ * Node's compatibility API waits for trailers with every answer, and ends it in a frame of its own, a turn after the last byte. okhttp
+ * counts a call as over when it has all bytes of the content-length, and begins another one too early (see answered-early.ts).
+ */
+function endWithLastByte(stream: ServerHttp2Stream): void {
+  const respond = stream.respond.bind(stream);
+  stream.respond = (headers, options) =>
+    respond(headers, headers?.['content-length'] === undefined ? options : { ...options, waitForTrailers: false });
+}
+
+/** An answer that comes before the end of the request ends the stream, and not the connection. */
+function resetWhenAnsweredEarly(stream: ServerHttp2Stream, response: Http2ServerResponse): void {
+  if (stream.endAfterHeaders) return;
+  const end = response.end.bind(response) as (...args: unknown[]) => Http2ServerResponse;
+  response.end = (...args: unknown[]) => {
+    resetWhenAnswered(stream);
+    return end(...args);
+  };
+}
+
+/**
+ * Lets go of peers that do not answer: gone without a word, or refused by nghttp2 for a broken frame, after which node reads no
+ * more and would not see even the end of the connection.
+ */
+function watchSilence(session: ServerHttp2Session, silence: number): void {
+  session.setTimeout(silence, () => {
+    const dead = setTimeout(() => session.destroy(), silence / 3);
+    dead.unref();
+    const sent = session.ping((error) => {
+      clearTimeout(dead);
+      // Not within the session's own callback.
+      if (error !== null) setImmediate(() => session.destroy());
+    });
+    if (!sent) {
+      clearTimeout(dead);
+      session.destroy();
+    }
+  });
+}

@@ -1,0 +1,39 @@
+/**
+ * A log for what strangers can cause: of each message one line a second, and the next one says how many were left out.
+ */
+import type { Log } from './log.js';
+
+export interface SparseLog {
+  /** @param message constant: it is what lines are counted by */
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+const everyMs = 1_000;
+
+/** @param now monotonic, ms */
+export function createSparseLog(
+  log: Pick<Log, 'warn' | 'error'>,
+  now: () => number = () => performance.now(),
+): SparseLog {
+  const lines = new Map<string, { at: number; suppressed: number }>();
+  const write = (level: 'warn' | 'error', fields: object, message: string): void => {
+    const time = now();
+    let line = lines.get(message);
+    if (line === undefined) {
+      line = { at: Number.NEGATIVE_INFINITY, suppressed: 0 };
+      lines.set(message, line);
+    }
+    if (time - line.at < everyMs) {
+      line.suppressed++;
+      return;
+    }
+    log[level](line.suppressed === 0 ? fields : { ...fields, suppressed: line.suppressed }, message);
+    line.at = time;
+    line.suppressed = 0;
+  };
+  return {
+    warn: (fields, message) => write('warn', fields, message),
+    error: (fields, message) => write('error', fields, message),
+  };
+}
