@@ -6,6 +6,7 @@ import type { Readable } from 'node:stream';
 import { createClient } from '@clickhouse/client';
 import type { StackConfig } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
+import { clickhousePassword } from '../lib/secret-file.js';
 import { print } from '../lib/terminal.js';
 import { addresses } from './stack-file.js';
 
@@ -26,7 +27,7 @@ export async function query(config: StackConfig, statement: string, format: stri
   const client = createClient({
     url: clickhouse,
     username: config.clickhouseUser,
-    password: config.clickhousePassword,
+    password: clickhousePassword(config),
     database: config.clickhouseDatabase,
     application: 'sluice query',
     request_timeout: 600_000,

@@ -6,19 +6,25 @@ import type { StackConfig } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
 import { silentLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
+import { withoutCredentials } from '../lib/nats-login.js';
 import { addTenant, listTenants, revokeKey } from '../lib/tenants.js';
 import { print } from '../lib/terminal.js';
 import { addresses } from './stack-file.js';
 
 async function withConnection(config: StackConfig, use: (nc: NatsConnection) => Promise<void>): Promise<void> {
   const { nats } = addresses(config);
-  const nc = await connectNats({ servers: nats, name: 'sluice tenant', log: silentLog, timeoutMs: 5_000 }).catch(
-    (error) => {
-      throw new UsageError(
-        `No NATS answers at ${nats} (${String(error)}): \`npm start\` runs one, --data or --nats-url says where it is.`,
-      );
-    },
-  );
+  const nc = await connectNats({
+    servers: nats,
+    credentials: config.natsCredentials,
+    name: 'sluice tenant',
+    log: silentLog,
+    timeoutMs: 5_000,
+  }).catch((error) => {
+    if (error instanceof UsageError) throw error;
+    throw new UsageError(
+      `No NATS answers at ${withoutCredentials(nats)} (${String(error)}): \`npm start\` runs one, --data or --nats-url says where it is.`,
+    );
+  });
   try {
     await use(nc);
   } finally {

@@ -38,6 +38,7 @@ import { UsageError } from '../lib/errors.js';
 import { armFailpoint } from '../lib/failpoint.js';
 import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
+import { natsAt, natsLogin } from '../lib/nats-login.js';
 import { onParentGone } from '../lib/parent-gone.js';
 import { flushTelemetry } from '../lib/telemetry/flush.js';
 import { type Gateway, startGateway } from './gateway.js';
@@ -59,6 +60,7 @@ function refuse(error: unknown): never {
 
 const config = orRefuse(() => resolveOptions(gatewayOptions, parseArgv(process.argv.slice(2), gatewayOptions)));
 orRefuse(() => armFailpoint(config.failpoint, 'gateway'));
+orRefuse(() => natsLogin(natsAt(config)));
 const log = createLog('gateway', config.logLevel);
 
 process.on('uncaughtException', (error) => {
@@ -104,7 +106,7 @@ async function serve(): Promise<void> {
   onParentGone(() => void end('the parent process is gone'));
 
   const connectAs = async (name: string): Promise<NatsConnection> => {
-    const connection = await connectNats({ servers: config.natsUrl, name, log });
+    const connection = await connectNats({ ...natsAt(config), name, log });
     connections.push(connection);
     return connection;
   };

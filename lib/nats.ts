@@ -2,12 +2,13 @@
  * Connections to NATS, with the settings that measurement asked for (docs/architecture.md, fact F6), and the bookkeeping
  * that every role needs.
  */
-import { connect, type NatsConnection } from '@nats-io/transport-node';
+import { type Authenticator, AuthorizationError } from '@nats-io/nats-core';
+import { type ConnectionOptions, connect, type NatsConnection } from '@nats-io/transport-node';
+import { UsageError } from './errors.js';
 import type { Log } from './log.js';
+import { type NatsAddress, natsLogin } from './nats-login.js';
 
-export interface NatsOptions {
-  /** Comma-separated `host:port` or `nats://` addresses. */
-  readonly servers: string;
+export interface NatsOptions extends NatsAddress {
   /** Shown in nats-server's connection list. */
   readonly name: string;
   readonly log: Log;
@@ -46,29 +47,75 @@ export function reconnectPacing(
   };
 }
 
+/** What each connection shows to its server, for connections beside it. */
+const authenticators = new WeakMap<NatsConnection, Authenticator>();
+
+/** What this connection logs in with; undefined: it is not one of ours, or shows nothing. */
+export const authenticatorOf = (nc: object): Authenticator | undefined => authenticators.get(nc as NatsConnection);
+
 /**
  * Connects and stays connected: after the first success every loss is followed by reconnects without end, 50 ms to 1 s
  * apart with back-off and jitter, so that a restarted nats-server is not met by a storm.
+ * @throws UsageError the credentials cannot be used, or, with `timeoutMs`, the server refuses them
  */
 export async function connectNats(options: NatsOptions): Promise<NatsConnection> {
-  const nc = await connect({
-    servers: options.servers.split(',').map((server) => server.trim()),
+  const { servers, authenticator } = natsLogin(options);
+  const settings: ConnectionOptions = {
+    servers: [...servers],
     name: options.name,
     maxReconnectAttempts: -1,
     noAsyncTraces: true,
-    reconnectDelayHandler: reconnectPacing(),
     pingInterval: 5_000,
     maxPingOut: 3,
-    ...(options.timeoutMs === undefined
-      ? { waitOnFirstConnect: true, timeout: dialMs }
-      : { timeout: options.timeoutMs }),
-  });
+    timeout: options.timeoutMs ?? dialMs,
+    // Two refusals in a row would end the connection; the credentials may be mended meanwhile.
+    ignoreAuthErrorAbort: true,
+    ...(authenticator === undefined ? {} : { authenticator }),
+  };
+  const dial = (): Promise<NatsConnection> => connect({ ...settings, reconnectDelayHandler: reconnectPacing() });
+  const nc = await (options.timeoutMs === undefined
+    ? untilConnected(dial, servers, options.log)
+    : orRefused(dial, servers));
+  if (authenticator !== undefined) authenticators.set(nc, authenticator);
   void (async () => {
     for await (const status of nc.status()) {
       if (status.type === 'disconnect' || status.type === 'reconnect' || status.type === 'error') {
-        options.log.warn({ nats: status.type, detail: 'server' in status ? status.server : undefined }, 'nats status');
+        const detail = 'server' in status ? status.server : 'error' in status ? String(status.error) : undefined;
+        options.log.warn({ nats: status.type, detail }, 'nats status');
       }
     }
   })();
   return nc;
+}
+
+/** Why a server refused, and what to do. */
+const refusal = (servers: readonly string[], error: AuthorizationError): string =>
+  `NATS at ${servers.join(',')} refuses the log-in (${error.message}): give its credentials by --nats-credentials.`;
+
+async function orRefused(dial: () => Promise<NatsConnection>, servers: readonly string[]): Promise<NatsConnection> {
+  try {
+    return await dial();
+  } catch (error) {
+    throw error instanceof AuthorizationError ? new UsageError(refusal(servers, error)) : error;
+  }
+}
+
+/** Tries without end, and says each new reason once. */
+async function untilConnected(
+  dial: () => Promise<NatsConnection>,
+  servers: readonly string[],
+  log: Log,
+): Promise<NatsConnection> {
+  let told = '';
+  for (let tries = 0; ; tries++) {
+    try {
+      return await dial();
+    } catch (error) {
+      const why = error instanceof AuthorizationError ? refusal(servers, error) : String(error);
+      if (why !== told) log.warn({ why }, 'cannot reach NATS yet');
+      told = why;
+      const waitMs = Math.min(pacing.first * 2 ** Math.min(tries, 10), pacing.last);
+      await new Promise((resolve) => setTimeout(resolve, waitMs * (1 - Math.random() / 2)));
+    }
+  }
 }

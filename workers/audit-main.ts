@@ -7,6 +7,7 @@ import { auditOptions, parseArgv, resolveOptions } from '../lib/config/index.js'
 import { UsageError } from '../lib/errors.js';
 import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
+import { natsAt } from '../lib/nats-login.js';
 import { tenantIdPattern } from '../lib/subjects.js';
 import { print } from '../lib/terminal.js';
 import { type Audit, audit, type Fault, type Ledger, mostFaults } from './audit.js';
@@ -92,7 +93,7 @@ async function main(): Promise<number> {
     throw new UsageError(`"${config.tenant}" is not a tenant id: see \`sluice tenant list\`.`);
   }
   const log = createLog('audit', config.logLevel);
-  const nc = await connectNats({ servers: config.natsUrl, name: 'sluice audit', log, timeoutMs: 5_000 });
+  const nc = await connectNats({ ...natsAt(config), name: 'sluice audit', log, timeoutMs: 5_000 });
   const warehouse = connectWarehouse(config, log);
   const progress = progressLine(process.stderr);
   try {

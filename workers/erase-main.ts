@@ -7,6 +7,7 @@ import { eraseOptions, parseArgv, resolveOptions } from '../lib/config/index.js'
 import { UsageError } from '../lib/errors.js';
 import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
+import { natsAt } from '../lib/nats-login.js';
 import { readShards } from '../lib/shard-number.js';
 import { eventsTable } from './connect.js';
 import { endWith } from './end-command.js';
@@ -21,7 +22,7 @@ async function main(): Promise<number> {
     throw new UsageError('Say whom: sluice erase --tenant <tenant> --user-id <user id>.');
   }
   const log = createLog('erase', config.logLevel);
-  const nc = await connectNats({ servers: config.natsUrl, name: 'sluice erase', log, timeoutMs: 5_000 });
+  const nc = await connectNats({ ...natsAt(config), name: 'sluice erase', log, timeoutMs: 5_000 });
   const warehouse = connectWarehouse(config, log);
   try {
     const jsm = await jetstreamManager(nc, { checkAPI: false });

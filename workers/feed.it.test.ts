@@ -4,9 +4,13 @@
  */
 import { once } from 'node:events';
 import { type AddressInfo, createServer, type Socket } from 'node:net';
+import { jetstreamManager } from '@nats-io/jetstream';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { silentLog } from '../lib/log.js';
+import { connectNats } from '../lib/nats.js';
 import { integer, seededRandom } from '../lib/testing/batches.js';
+import { withNats } from '../lib/testing/nats.js';
 import { type Feed, type FeedOptions, openFeed } from './feed.js';
 import { type Slab, type SlabPool, slabPool } from './slabs.js';
 
@@ -207,14 +211,14 @@ for (const [what, bytes, why] of [
   });
 }
 
-test('a server that goes away ends it; one that wants TLS or a log-in is not gone on with', async () => {
+test('a server that goes away ends it; one that wants TLS or a log-in that we have not is not gone on with', async () => {
   await withFeed(async ({ socket, ends }) => {
     socket.destroy();
     await until('ended', () => ends.length > 0);
   });
   for (const [info, why] of [
-    [{ tls_required: true }, /TLS or a log-in/],
-    [{ auth_required: true }, /TLS or a log-in/],
+    [{ tls_required: true }, /TLS or other credentials/],
+    [{ auth_required: true }, /TLS or other credentials/],
     ['no JSON', /no JSON/],
   ] as const) {
     const error = await withFeed(async () => undefined, info).then(
@@ -223,6 +227,40 @@ test('a server that goes away ends it; one that wants TLS or a log-in is not gon
     );
     assert.match(error?.message ?? '', why);
   }
+});
+
+test('a real server that asks for a password is read over our own connection too, and not over the library', async () => {
+  await withNats(
+    async ({ url }) => {
+      const nc = await connectNats({ servers: `nats://sluice:s3cret@${url}`, name: 'test', log: silentLog });
+      const messages: Message[] = [];
+      const feed = await openFeed({
+        nc,
+        name: 'test',
+        inbox: '_INBOX.A',
+        slabs: slabPool(64 * 1024 ** 2),
+        events: {
+          message: (message) => messages.push(message),
+          status: () => undefined,
+          ended: () => undefined,
+        },
+      });
+      const jsm = await jetstreamManager(nc);
+      await jsm.streams.add({ name: 'S', subjects: ['s'] });
+      await jsm.consumers.add('S', { durable_name: 'c', ack_policy: 'explicit' });
+      nc.publish('s', 'hello');
+      feed.publish('$JS.API.CONSUMER.MSG.NEXT.S.c', '{"batch":1}', '_INBOX.A.1');
+      await until('a message', () => messages.length > 0);
+      assert.is(messages[0]?.sequence, 1);
+      assert.is.not(messages[0]?.slab, undefined, 'it lies in our own memory');
+      feed.close();
+      await nc.close();
+    },
+    {
+      more: () => 'authorization { user: sluice, password: s3cret }',
+      login: { user: 'sluice', pass: 's3cret' },
+    },
+  );
 });
 
 test.run();

@@ -5,10 +5,12 @@
  * reads of 64 KiB that it spans, in buffers that grow under way. With this the whole worker costs 0.21 instead of 0.86 CPU-s
  * a million events of 148 bytes, at batches of 500 (docs/performance.md, Worker).
  *
- * A server that wants TLS or a log-in is the library's business: then its connection delivers.
+ * It logs in with what the library's connection shows. A server that wants TLS is the library's business: then its connection
+ * delivers.
  */
 import { connect, type Socket } from 'node:net';
 import type { Msg, NatsConnection, ServerInfo } from '@nats-io/nats-core';
+import { authenticatorOf } from '../lib/nats.js';
 import type { Slab, SlabPool } from './slabs.js';
 
 /** What the server says of a delivered message. */
@@ -56,11 +58,16 @@ const leastRead = 4_096;
 /** Opens a shard's feed on the server that `nc` is connected to. Rejects when it cannot be reached. */
 export async function openFeed(options: FeedOptions): Promise<Feed> {
   const { nc } = options;
-  return wantsLibrary(nc.info) ? libraryFeed(options) : await socketFeed(options);
+  return wantsLibrary(nc.info, nc) ? libraryFeed(options) : await socketFeed(options);
 }
 
-const wantsLibrary = (info: Pick<ServerInfo, 'tls_required' | 'auth_required'> | undefined): boolean =>
-  info === undefined || info.tls_required === true || info.auth_required === true;
+const wantsLibrary = (
+  info: Pick<ServerInfo, 'tls_required' | 'auth_required'> | undefined,
+  nc: FeedOptions['nc'],
+): boolean =>
+  info === undefined ||
+  info.tls_required === true ||
+  (info.auth_required === true && authenticatorOf(nc) === undefined);
 
 /**
  * Numbers of a reply subject, `$JS.ACK.[domain.account.]stream.consumer.deliveries.stream seq.consumer seq.time (ns).pending[.random]`.
@@ -212,12 +219,17 @@ function socketFeed({ nc, name, inbox, slabs, events }: FeedOptions): Promise<Fe
         if (greeted) return;
         greeted = true;
         const info = infoOf(line.slice(5));
-        if (info === undefined || wantsLibrary(info)) {
-          fail(info === undefined ? `the server sent "${line.slice(0, 200)}"` : 'the server wants TLS or a log-in now');
+        if (info === undefined || wantsLibrary(info, nc)) {
+          fail(
+            info === undefined
+              ? `the server sent "${line.slice(0, 200)}"`
+              : 'the server wants TLS or other credentials now',
+          );
           return;
         }
+        const login = info.auth_required === true ? authenticatorOf(nc)?.(info.nonce) : undefined;
         const hello = { verbose: false, pedantic: false, lang: 'node', version: '1', protocol: 1, headers: true, name };
-        send(`CONNECT ${JSON.stringify(hello)}\r\nSUB ${inbox}.* 1\r\nPING\r\n`);
+        send(`CONNECT ${JSON.stringify({ ...hello, ...login })}\r\nSUB ${inbox}.* 1\r\nPING\r\n`);
       } else if (/^PONG/i.test(line)) {
         ready = true;
         clearTimeout(patience);

@@ -50,6 +50,7 @@ import { UsageError } from '../lib/errors.js';
 import { armFailpoint } from '../lib/failpoint.js';
 import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
+import { natsAt } from '../lib/nats-login.js';
 import { onParentGone } from '../lib/parent-gone.js';
 import { followShards } from '../lib/shard-number.js';
 import { committedSubject, settingsBucket } from '../lib/subjects.js';
@@ -101,7 +102,7 @@ async function main(): Promise<void> {
   process.on('SIGINT', () => void end('SIGINT'));
   onParentGone(() => void end('the parent process is gone'));
 
-  const nc = await connectNats({ servers: config.natsUrl, name: 'sluice worker', log });
+  const nc = await connectNats({ ...natsAt(config), name: 'sluice worker', log });
   let loaded: LoaderPool['loaded'] | undefined;
   const waits = serveShardWaits(nc, () => loaded?.() ?? { starting: waiting.reason ?? 'it is starting' });
   const jsm = await jetstreamManager(nc, { checkAPI: false });

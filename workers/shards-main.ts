@@ -9,6 +9,7 @@ import { parseArgv, resolveOptions, shardsOptions } from '../lib/config/index.js
 import { UsageError } from '../lib/errors.js';
 import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
+import { natsAt } from '../lib/nats-login.js';
 import { shardStreams } from '../lib/shard-number.js';
 import type { ShardSetting } from '../lib/shard-setting.js';
 import { print } from '../lib/terminal.js';
@@ -100,7 +101,7 @@ async function main(): Promise<number> {
   const action = actionOf(words);
   const config = resolveOptions(shardsOptions, parseArgv(words, shardsOptions));
   const log = createLog('shards', config.logLevel);
-  const nc = await connectNats({ servers: config.natsUrl, name: 'sluice shards', log, timeoutMs: 5_000 });
+  const nc = await connectNats({ ...natsAt(config), name: 'sluice shards', log, timeoutMs: 5_000 });
   const warehouse = connectWarehouse(config, log);
   const progress = progressLine(process.stderr);
   const abort = new AbortController();

@@ -7,6 +7,7 @@ import { type ClickHouseClient, createClient } from '@clickhouse/client';
 import type { ClickHouseClientConfig } from '../lib/config/index.js';
 import { failpoint, isArmed } from '../lib/failpoint.js';
 import type { Log } from '../lib/log.js';
+import { clickhousePassword } from '../lib/secret-file.js';
 import { type CircuitStats, createCircuit } from './circuit.js';
 import type { InsertStatement } from './schema/index.js';
 import { sorted, WarehouseError } from './warehouse-error.js';
@@ -91,7 +92,7 @@ export function connectWarehouse(config: ClickHouseClientConfig, log: Log): Ware
   const client: ClickHouseClient = createClient({
     url: config.clickhouseUrl,
     username: config.clickhouseUser,
-    password: config.clickhousePassword,
+    password: clickhousePassword(config),
     application: 'sluice',
     max_open_connections: config.clickhousePoolSize,
     request_timeout: config.clickhouseTimeout,

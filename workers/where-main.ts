@@ -7,6 +7,7 @@ import { parseArgv, resolveOptions, whereOptions } from '../lib/config/index.js'
 import { UsageError } from '../lib/errors.js';
 import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
+import { natsAt } from '../lib/nats-login.js';
 import { tenantIdPattern } from '../lib/subjects.js';
 import { listTenants } from '../lib/tenants.js';
 import { print } from '../lib/terminal.js';
@@ -121,7 +122,7 @@ async function main(): Promise<number> {
     throw new UsageError(`--day: "${day}" is not a day such as 2026-01-31.`);
   }
   const log = createLog('where', config.logLevel);
-  const nc = await connectNats({ servers: config.natsUrl, name: 'sluice where', log, timeoutMs: 5_000 });
+  const nc = await connectNats({ ...natsAt(config), name: 'sluice where', log, timeoutMs: 5_000 });
   const warehouse = connectWarehouse(config, log);
   const progress = progressLine(process.stderr);
   try {

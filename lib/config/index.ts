@@ -25,13 +25,25 @@ export {
 
 const MiB = 1024 ** 2;
 
+/** How any role reaches NATS. */
+export const natsClientOptions = {
+  natsUrl: option.string(
+    '127.0.0.1:4222',
+    'Comma-separated addresses of NATS; nats://user:password@host:port logs in, and shows in `ps` when given as a flag.',
+  ),
+  natsCredentials: option.string(
+    '',
+    'File with what NATS asks for at a log-in: a line `user:password`, a token, an nkey seed, or a .creds file; read at each connect.',
+  ),
+} satisfies OptionTable;
+
 /** Settings that every role has. */
 export const commonOptions = {
   host: option.string('127.0.0.1', 'Address that servers listen on.', { needed: true }),
   logLevel: option.string('info', 'Least severe log level shown.', {
     choices: ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'],
   }),
-  natsUrl: option.string('127.0.0.1:4222', 'Comma-separated addresses of NATS.'),
+  ...natsClientOptions,
   traceRatio: option.float(0.01, 'Share of requests that are traced when the caller does not say.', { min: 0, max: 1 }),
   otlpUrl: option.string('', 'OTLP/HTTP collector for traces, e.g. http://127.0.0.1:4318/v1/traces; empty: no export.'),
 } satisfies OptionTable;
@@ -122,7 +134,8 @@ export const gatewayOptions = {
 export const clickhouseClientOptions = {
   clickhouseUrl: option.string('http://127.0.0.1:8123', 'ClickHouse, or `sluice clickhouse`, over HTTP.'),
   clickhouseUser: option.string('default', 'ClickHouse user.'),
-  clickhousePassword: option.string('', 'ClickHouse password.'),
+  clickhousePassword: option.string('', 'ClickHouse password; as a flag it shows in `ps`.'),
+  clickhousePasswordFile: option.string('', 'File with the ClickHouse password, in place of clickhousePassword.'),
   clickhouseDatabase: option.string('sluice', 'Database of the events table; created when missing.'),
   clickhouseEngine: option.string(
     'MergeTree',
@@ -191,7 +204,7 @@ export const eraseOptions = {
 
 /** Commands that look into log and warehouse. */
 const lookOptions = {
-  natsUrl: commonOptions.natsUrl,
+  ...natsClientOptions,
   logLevel: option.string('warn', commonOptions.logLevel.help, { choices: commonOptions.logLevel.choices ?? [] }),
   ...clickhouseClientOptions,
   clickhouseTimeout: option.ms(600_000, clickhouseClientOptions.clickhouseTimeout.help, { min: 1_000 }),
@@ -259,12 +272,14 @@ export const upOptions = {
 export const stackOptions = {
   data: upOptions.data,
   natsUrl: option.string('', 'Address of NATS; empty: that of the stack in the data folder, else 127.0.0.1:4222.'),
+  natsCredentials: natsClientOptions.natsCredentials,
   clickhouseUrl: option.string(
     '',
     'ClickHouse; empty: that of the stack in the data folder, else http://127.0.0.1:8123.',
   ),
   clickhouseUser: clickhouseClientOptions.clickhouseUser,
   clickhousePassword: clickhouseClientOptions.clickhousePassword,
+  clickhousePasswordFile: clickhouseClientOptions.clickhousePasswordFile,
   clickhouseDatabase: clickhouseClientOptions.clickhouseDatabase,
 } satisfies OptionTable;
 

@@ -3,11 +3,12 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomInt } from 'node:crypto';
-import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { writeFileSync } from 'node:fs';
+import { cp, mkdtemp, rm } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { connect, type NatsConnection } from '@nats-io/transport-node';
+import { type ConnectionOptions, connect, type NatsConnection } from '@nats-io/transport-node';
 
 export interface TestNats {
   /** `127.0.0.1:<port>`. */
@@ -53,6 +54,10 @@ export interface NatsSettings {
   readonly parent?: string;
   /** More settings of JetStream, e.g. `sync_interval: always`. @default none */
   readonly jetstream?: string;
+  /** More lines of the configuration; asked at each start. @default none */
+  readonly more?: () => string;
+  /** What the test's own connection shows. @default nothing */
+  readonly login?: Pick<ConnectionOptions, 'user' | 'pass' | 'token' | 'authenticator'>;
 }
 
 /** Servers that Debian keeps out of the PATH are found too. */
@@ -65,7 +70,7 @@ export const natsEnvironment = (): NodeJS.ProcessEnv => ({
 export const jetstreamBlock = (folder: string, { jetstream = '' }: NatsSettings): string =>
   `jetstream { store_dir: ${JSON.stringify(folder)}, ${jetstream} }\n`;
 
-async function untilUp(port: number, child: ChildProcess): Promise<NatsConnection> {
+async function untilUp(port: number, child: ChildProcess, login: NatsSettings['login']): Promise<NatsConnection> {
   for (let i = 0; i < 100; i++) {
     if (child.exitCode !== null) {
       throw new Error(`nats-server exited with ${child.exitCode} before it was ready`);
@@ -76,6 +81,7 @@ async function untilUp(port: number, child: ChildProcess): Promise<NatsConnectio
         maxReconnectAttempts: -1,
         noAsyncTraces: true,
         timeout: 500,
+        ...login,
       });
     } catch {
       await new Promise((resolve) => setTimeout(resolve, 50));
@@ -89,16 +95,18 @@ export async function withNats<T>(use: (nats: TestNats) => Promise<T>, settings:
   const port = await freePort();
   const dir = await mkdtemp(join(settings.parent ?? tmpdir(), 'sluice-nats-'));
   const config = join(dir, 'nats.conf');
-  await writeFile(config, `listen: "127.0.0.1:${port}"\nmax_payload: 8MB\n${jetstreamBlock(dir, settings)}`);
-  const start = () =>
-    spawn(settings.program ?? 'nats-server', ['-c', config], { stdio: 'ignore', env: natsEnvironment() });
+  const base = `listen: "127.0.0.1:${port}"\nmax_payload: 8MB\n${jetstreamBlock(dir, settings)}`;
+  const start = (): ChildProcess => {
+    writeFileSync(config, `${base}${settings.more?.() ?? ''}`);
+    return spawn(settings.program ?? 'nats-server', ['-c', config], { stdio: 'ignore', env: natsEnvironment() });
+  };
   const data = join(dir, 'jetstream');
   const copy = join(dir, 'copy');
   let child = start();
   const again = async (): Promise<void> => {
     await gone();
     child = start();
-    const probe = await untilUp(port, child);
+    const probe = await untilUp(port, child, settings.login);
     await probe.close();
   };
   const gone = () =>
@@ -107,7 +115,7 @@ export async function withNats<T>(use: (nats: TestNats) => Promise<T>, settings:
       child.once('exit', () => resolve());
     });
   try {
-    const nc = await untilUp(port, child);
+    const nc = await untilUp(port, child, settings.login);
     try {
       return await use({
         url: `127.0.0.1:${port}`,
