@@ -8,7 +8,7 @@
  *   stack-file.ts    where the running stack is
  *   query.ts  tenant.ts  doctor.ts  settings.ts   one command each
  *   demo/            `sluice demo`
- *   test.ts          `sluice test`; test-versions.ts on every Node that node-versions.ts names
+ *   test.ts          `sluice test`; test-versions.ts on every Node that node-versions.ts names; test-long.ts what takes longer
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -217,6 +217,9 @@ Examples:
     ensureNatsServer(say);
   });
   passThrough(program, 'test', 'test', 'all tests (npm test)', () => {
+    ensureNatsServer(say);
+  });
+  passThrough(program, 'test-long', 'test-long', 'what takes too long for every npm test (npm run test:long)', () => {
     ensureNatsServer(say);
   });
   passThrough(

@@ -21,6 +21,7 @@ const entries = {
   interop: 'interop/main.ts',
   hostile: 'hostile/main.ts',
   test: 'cli/test.ts',
+  'test-long': 'cli/test-long.ts',
   'test-versions': 'cli/test-versions.ts',
 } as const;
 

@@ -1,7 +1,7 @@
 /** One attack, in a process of its own, so that its event loop is not the good client's (see attacker.ts). */
 import { type Field, newCounts } from './attack.js';
 import type { AttackOrder, FromAttacker } from './attacker.js';
-import { attacks } from './attacks/index.js';
+import { attackNamed } from './attacks/index.js';
 
 const say = (message: FromAttacker): Promise<void> =>
   new Promise((resolve) => {
@@ -14,8 +14,7 @@ const countsEveryMs = 500;
 const lastWordsMs = 1_000;
 
 async function attack(order: AttackOrder): Promise<void> {
-  const found = attacks.find(({ name }) => name === order.attack);
-  if (found === undefined) throw new Error(`there is no attack "${order.attack}"`);
+  const found = attackNamed(order.attack);
   const until = performance.now() + order.seconds * 1_000;
   const counts = newCounts();
   const left = (): number => Math.max(0, until - performance.now());

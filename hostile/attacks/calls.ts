@@ -7,8 +7,8 @@ import { openMany, settle, streamsPerConnection } from './peers.js';
 const noWindow = { settings: { [setting.window]: 0 } };
 const json: Headers = [['content-type', 'application/json']];
 
-/** Calls of every protocol that end with their headers. */
-const withoutBody = (key: string | undefined): Headers[] => {
+/** Headers of calls in every protocol. */
+const everyKind = (key: string | undefined): Headers[] => {
   const authorization: Headers = key === undefined ? [] : [['authorization', bearer(key)]];
   return [
     grpcHeaders(`${service}Publish`, key),
@@ -22,7 +22,7 @@ const withoutBody = (key: string | undefined): Headers[] => {
 /** So many calls a second, on one connection after another, whose answers find no window. */
 async function callWithoutWindow(field: Field, perSecond: number, key: string | undefined): Promise<void> {
   // Without gRPC: its refusals are headers alone, and need no window.
-  const requests = withoutBody(key).slice(1);
+  const requests = everyKind(key).slice(1);
   const peers: H2Peer[] = [];
   let peer: H2Peer | undefined;
   for (let i = 0; i < field.scaled(perSecond * 60) && !field.over; i++) {
@@ -65,7 +65,7 @@ export const calls: readonly Attack[] = [
       if (holding === undefined || asking === undefined) return;
       for (let i = 0; i < field.scaled(200); i++)
         await holding.send(holding.request(held, false), Buffer.from([0]), false);
-      const requests = withoutBody(field.keys[0]);
+      const requests = everyKind(field.keys[0]);
       for (let i = 0; i < field.scaled(50); i++) asking.request(requests[i % requests.length]!, true);
       await settle(field, [asking], 6_000);
       await field.untilOver();
@@ -75,14 +75,14 @@ export const calls: readonly Attack[] = [
     name: 'refused-bodies-window-zero',
     about: 'without a key, 800 bodies of 1 MiB from a client whose window is 0',
     async run(field) {
-      const headers = grpcHeaders(`${service}Publish`, undefined);
-      const peers = await openMany(field, 4, noWindow);
-      const each = field.scaled(200);
+      const kinds = everyKind(undefined);
+      const peers = await openMany(field, 16, noWindow);
+      const each = field.scaled(50);
       await Promise.all(
         peers.map(async (peer) => {
           const open: Promise<boolean>[] = [];
           for (let i = 0; i < each && !field.over && !peer.over; i++) {
-            open.push(peer.send(peer.request(headers, false), envelope(oneMiB), true));
+            open.push(peer.send(peer.request(kinds[i % kinds.length]!, false), envelope(oneMiB), true));
             await field.pause(2);
           }
           await Promise.race([Promise.all(open), field.untilOver()]);

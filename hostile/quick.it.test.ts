@@ -1,0 +1,64 @@
+/**
+ * The quick part of `npm run hostile`: many attacks at once at a small scale, judged by bounds that do not depend on the machine's speed.
+ * And controls: with a limit switched off, the same judgement finds fault.
+ */
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { attackNamed } from './attacks/index.js';
+import { anywhere } from './bounds.js';
+import { page } from './report.js';
+import { type Row, type RunOptions, run } from './run.js';
+
+const quick: Omit<RunOptions, 'attacks'> = {
+  judged: anywhere,
+  flags: [],
+  processes: 1,
+  tls: false,
+  seconds: 4,
+  scale: 0.02,
+  calm: { warmUp: 0.5, alone: 0.5, after: 0.5 },
+  say: () => {},
+};
+
+const play = async (names: readonly string[], options: Partial<RunOptions> = {}): Promise<Row> => {
+  const [row] = await run({ ...quick, ...options, attacks: [attackNamed(names.join(' + '))] });
+  assert.ok(row);
+  return row;
+};
+
+test('the gateway stands many attacks at once, and a good client beside them loses no call', async () => {
+  const row = await play([
+    'window-zero-strangers',
+    'window-zero-customers',
+    'ten-thousand-rejections',
+    'gzip-http1',
+    'gzip-connect',
+    'gzip-grpc',
+    'bodies-cut-off',
+    'expect-continue',
+    'key-guessing',
+    'rapid-reset',
+    'slow-heads',
+    'half-prefaces',
+    'unknown-frames',
+    'ping-flood',
+    'settings-flood',
+    'continuation-flood',
+    'huge-header-lists',
+    'pipelined-posts',
+    'endless-heads',
+    'upgrades',
+  ]);
+  assert.equal(row.broken, [], page([row]));
+  assert.ok(row.figures.counts.answered > 100, page([row]));
+});
+
+test('control: where connections are not limited by address, idle ones of one address shut others out, and the verdict says so', async () => {
+  const row = await play(['idle-connections'], { flags: ['--max-connections', '60'] });
+  assert.ok(
+    row.broken.some((one) => one.includes('failed calls of the good client')),
+    page([row]),
+  );
+});
+
+test.run();
