@@ -39,6 +39,9 @@ async function attack(order: AttackOrder): Promise<void> {
 }
 
 process.on('disconnect', () => process.exit(1));
-attack(JSON.parse(process.argv[2] ?? '{}') as AttackOrder)
-  .catch((error: unknown) => say({ type: 'failed', message: (error as Error).stack ?? String(error) }))
-  .finally(() => process.exit(0));
+process.once('message', () => {
+  attack(JSON.parse(process.argv[2] ?? '{}') as AttackOrder)
+    .catch((error: unknown) => say({ type: 'failed', message: (error as Error).stack ?? String(error) }))
+    .finally(() => process.exit(0));
+});
+void say({ type: 'ready' });

@@ -14,16 +14,25 @@ export interface AttackOrder {
 }
 
 export type FromAttacker =
+  /** Its code is loaded; the parent's `go` begins the attack. */
+  | { readonly type: 'ready' }
   | { readonly type: 'counts'; readonly counts: Counts }
   | { readonly type: 'done'; readonly counts: Counts }
   | { readonly type: 'failed'; readonly message: string };
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-/** Beyond its time, for the process to start and to end by itself. */
+/** Beyond its time, for the process to end by itself. */
 const graceMs = 15_000;
 
-/** Resolves with what the attack did, when it has ended and all its connections are closed. @throws Error when the script failed */
-export function attackWith(order: AttackOrder): Promise<Counts> {
+export interface Attacker {
+  /** Resolves with what the attack did, when it has ended and all its connections are closed. @throws Error when the script failed */
+  go(): Promise<Counts>;
+  /** Ends it, also before it has begun. */
+  close(): void;
+}
+
+/** Starts the process. Resolves when it has loaded its code, which is no part of the attack. */
+export async function startAttacker(order: AttackOrder): Promise<Attacker> {
   const child = fork(fileURLToPath(new URL('attack-process.ts', import.meta.url)), [JSON.stringify(order)], {
     cwd: root,
     execArgv: ['--import', 'tsx'],
@@ -31,17 +40,22 @@ export function attackWith(order: AttackOrder): Promise<Counts> {
   });
   let counts = newCounts();
   let failure: string | undefined;
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => child.kill('SIGKILL'), order.seconds * 1_000 + graceMs);
-    child.on('message', (message: FromAttacker) => {
-      if (message.type === 'failed') failure = message.message;
-      else counts = message.counts;
-    });
-    child.once('error', reject);
-    child.once('exit', () => {
-      clearTimeout(timer);
-      if (failure === undefined) resolve(counts);
-      else reject(new Error(`the attack ${order.attack} failed: ${failure}`));
-    });
+  child.on('message', (message: FromAttacker) => {
+    if (message.type === 'failed') failure = message.message;
+    else if (message.type !== 'ready') counts = message.counts;
   });
+  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+  const ready = new Promise<void>((resolve) => child.once('message', () => resolve()));
+  await Promise.race([ready, ended]);
+  return {
+    async go() {
+      const timer = setTimeout(() => child.kill('SIGKILL'), order.seconds * 1_000 + graceMs);
+      if (child.connected) child.send('go');
+      await ended;
+      clearTimeout(timer);
+      if (failure !== undefined) throw new Error(`the attack ${order.attack} failed: ${failure}`);
+      return counts;
+    },
+    close: () => void child.kill('SIGKILL'),
+  };
 }

@@ -7,7 +7,7 @@ import { type Role, startRole } from '../bench/roles.js';
 import { addTenant } from '../lib/tenants.js';
 import { type TestNats, withNats } from '../lib/testing/nats.js';
 import type { Attack, Counts } from './attack.js';
-import { attackWith } from './attacker.js';
+import { startAttacker } from './attacker.js';
 import { type PhaseSeen, startBystanders } from './bystanders.js';
 import { watchProcesses } from './process-watch.js';
 
@@ -104,6 +104,9 @@ async function measure(
   const { port } = gateway;
   const watch = watchProcesses(gateway);
   const bystanders = await startBystanders({ port, tls, goodKey: ground.goodKey, otherKey: ground.otherKey });
+  const keys = ground.keys.slice(0, attack.keys ?? 0);
+  const target = { port, tls, from: attackerAddress };
+  const attacker = await startAttacker({ attack: attack.name, target, keys, seconds, scale });
   try {
     await pause(calm.warmUp);
     await bystanders.next('alone');
@@ -114,9 +117,7 @@ async function measure(
     const alone = bystanders.next('attack');
     say(`${attack.name}: attacking …`);
     const since = performance.now();
-    const keys = ground.keys.slice(0, attack.keys ?? 0);
-    const target = { port, tls, from: attackerAddress };
-    const counts = await attackWith({ attack: attack.name, target, keys, seconds, scale });
+    const counts = await attacker.go();
     const took = (performance.now() - since) / 1_000;
     const cpuSeconds = watch.cpu() - cpuBefore;
     const during = bystanders.next('after');
@@ -126,6 +127,7 @@ async function measure(
     const rss = { before, most: watch.peakRss(), after: watch.rss() };
     return { counts, seconds: took, rss, loopMs, cpuSeconds, alone: aloneSeen, during: duringSeen, after };
   } finally {
+    attacker.close();
     bystanders.close();
     watch.close();
   }

@@ -6,15 +6,22 @@ import type { Headers } from '../wire/h2.js';
 import { bearer, envelope, grpcHeaders, plainHeaders, service } from '../wire/messages.js';
 import { openMany, openManyH1, settle } from './peers.js';
 
-/** Sends `count` requests over HTTP/2, `atOnce` at a time, and waits for their answers. */
-async function post(field: Field, count: number, headers: Headers, body: Uint8Array, atOnce: number): Promise<void> {
-  const [peer] = await openMany(field, 1);
-  if (peer === undefined) return;
-  for (let i = 0; i < count && !field.over && !peer.over; i++) {
+/** Requests at a time, and the pause between them: what one request does to others must show, not the load of many. */
+const atOnce = 4;
+const pauseMs = 200;
+
+/** Sends `count` requests over HTTP/2, four at a time, and waits for their answers. */
+async function post(field: Field, count: number, headers: Headers, body: Uint8Array): Promise<void> {
+  let [peer] = await openMany(field, 1);
+  for (let i = 0; i < count && !field.over; i++) {
+    if (peer === undefined || peer.over) [peer] = await openMany(field, 1);
+    if (peer === undefined) return;
     await Promise.race([peer.send(peer.request(headers, false), body, true), field.untilOver()]);
-    if (i % atOnce === atOnce - 1) await peer.untilAnswered(5_000);
+    if (i % atOnce !== atOnce - 1) continue;
+    await peer.untilAnswered(5_000);
+    await field.pause(pauseMs);
   }
-  await settle(field, [peer], 5_000);
+  if (peer !== undefined) await settle(field, [peer], 5_000);
 }
 
 const jsonHeaders = (path: string, key: string | undefined, more: Headers = []): Headers =>
@@ -29,10 +36,9 @@ const packed = (byte: string): Buffer => gzipSync(Buffer.alloc(64 * 1024 * 1024,
 /** An attack of some requests with the same JSON body. */
 const bodyOf = (name: string, about: string, count: number, make: () => string): Attack => ({
   name,
-  about: `with a valid key, ${count} requests with ${about}`,
+  about: `with a valid key, ${count} requests, 4 at once, with ${about}`,
   keys: 1,
-  run: (field) =>
-    post(field, field.scaled(count), jsonHeaders(batchPath, field.keys[0]), Buffer.from(make()), Math.min(count, 4)),
+  run: (field) => post(field, field.scaled(count), jsonHeaders(batchPath, field.keys[0]), Buffer.from(make())),
 });
 
 /** A valid event but for one field. */
@@ -44,15 +50,14 @@ const nearlyFull = 3 * 1024 * 1024;
 export const json: readonly Attack[] = [
   {
     name: 'json-packed-events',
-    about: 'with a valid key, 4 requests of 4 kB at once: 1.4 million empty events, packed with gzip',
+    about: 'with a valid key, 80 requests of 4 kB, 4 at once: 1.4 million empty events, packed with gzip',
     keys: 1,
     run: (field) =>
       post(
         field,
-        4,
+        field.scaled(80),
         jsonHeaders(batchPath, field.keys[0], gzip),
         gzipSync(emptyEvents(field.scaled(1_400_000)), { level: 9 }),
-        4,
       ),
   },
   {
@@ -62,35 +67,36 @@ export const json: readonly Attack[] = [
     run: (field) =>
       post(
         field,
-        4,
+        field.scaled(80),
         jsonHeaders(`${service}Publish`, field.keys[0], gzip),
         gzipSync(`{"batch":${emptyEvents(field.scaled(1_400_000))}}`, { level: 9 }),
-        4,
       ),
   },
-  bodyOf('json-empty-events', '1 million empty events, as they are', 4, () => emptyEvents(1_000_000)),
-  bodyOf('json-nested', 'values nested a million deep', 8, () => eventWith(`"touch":${'{"touch":'.repeat(300_000)}`)),
-  bodyOf('json-long-numbers', 'integers of 3 million digits', 8, () =>
+  bodyOf('json-empty-events', '1 million empty events, as they are', 80, () => emptyEvents(1_000_000)),
+  bodyOf('json-nested', 'values nested a million deep', 80, () => eventWith(`"touch":${'{"touch":'.repeat(300_000)}`)),
+  bodyOf('json-long-numbers', 'integers of 3 million digits', 80, () =>
     eventWith(`"valueMicros":${'9'.repeat(nearlyFull)}`),
   ),
-  bodyOf('json-long-exponents', 'numbers with exponents of a million digits', 8, () =>
+  bodyOf('json-long-exponents', 'numbers with exponents of a million digits', 80, () =>
     eventWith(`"valueMicros":1e${'9'.repeat(1_000_000)}`),
   ),
-  bodyOf('json-many-keys', 'an object of 250,000 unknown keys', 8, () =>
+  bodyOf('json-many-keys', 'an object of 250,000 unknown keys', 80, () =>
     eventWith(Array.from({ length: 250_000 }, (_, i) => `"k${i}":1`).join(',')),
   ),
-  bodyOf('json-many-properties', 'a map of 200,000 entries', 8, () =>
+  bodyOf('json-many-properties', 'a map of 200,000 entries', 80, () =>
     eventWith(`"properties":{${Array.from({ length: 200_000 }, (_, i) => `"k${i}":"v"`).join(',')}}`),
   ),
-  bodyOf('json-escapes', '3 MiB of escapes in one text', 8, () => eventWith(`"userId":"${'\\u0041'.repeat(500_000)}"`)),
+  bodyOf('json-escapes', '3 MiB of escapes in one text', 80, () =>
+    eventWith(`"userId":"${'\\u0041'.repeat(500_000)}"`),
+  ),
   {
     name: 'gzip-http1',
-    about: 'with a valid key, 20 bodies over HTTP/1.1, 4 at once: 64 kB that unpack to 64 MiB',
+    about: 'with a valid key, 80 bodies over HTTP/1.1, 4 at once: 64 kB that unpack to 64 MiB',
     keys: 1,
     async run(field) {
       const body = packed(' ');
       const peers = await openManyH1(field, 4);
-      for (let round = 0; round < field.scaled(5) && !field.over; round++) {
+      for (let round = 0; round < field.scaled(20) && !field.over; round++) {
         for (const peer of peers) {
           if (peer.over) continue;
           field.counts.sent++;
@@ -101,6 +107,7 @@ export const json: readonly Attack[] = [
           await peer.write(body);
         }
         await Promise.race([Promise.all(peers.map((peer) => peer.change())), field.pause(3_000)]);
+        await field.pause(pauseMs);
       }
       await field.pause(1_000);
       field.counts.unanswered += peers.reduce((sum, peer) => sum + peer.owed, 0);
@@ -108,43 +115,41 @@ export const json: readonly Attack[] = [
   },
   {
     name: 'gzip-connect',
-    about: 'with a valid key, 20 Connect calls of binary Publish, 4 at once: 64 kB that unpack to 64 MiB',
+    about: 'with a valid key, 80 Connect calls of binary Publish, 4 at once: 64 kB that unpack to 64 MiB',
     keys: 1,
     run: (field) =>
       post(
         field,
-        field.scaled(20),
+        field.scaled(80),
         plainHeaders('POST', `${service}Publish`, [
           ['content-type', 'application/proto'],
           ['authorization', bearer(field.keys[0] ?? '')],
           ...gzip,
         ]),
         packed('\0'),
-        4,
       ),
   },
   {
     name: 'gzip-grpc',
-    about: 'with a valid key, 20 gRPC calls, 4 at once: a packed message of 64 kB that unpacks to 64 MiB',
+    about: 'with a valid key, 80 gRPC calls, 4 at once: a packed message of 64 kB that unpacks to 64 MiB',
     keys: 1,
     run: (field) =>
       post(
         field,
-        field.scaled(20),
+        field.scaled(80),
         grpcHeaders(`${service}Publish`, field.keys[0], [['grpc-encoding', 'gzip']]),
         envelope(packed('\0'), 1),
-        4,
       ),
   },
   {
     name: 'gzip-stream',
-    about: 'with a valid key, 20 streams, 4 at once, each with 50 packed messages that unpack to 1 MiB',
+    about: 'with a valid key, 80 streams, 4 at once, each with 50 packed messages that unpack to 1 MiB',
     keys: 1,
     async run(field) {
       const message = envelope(gzipSync(Buffer.alloc(1024 * 1024 - 64), { level: 9 }), 1);
       const body = Buffer.concat(Array.from({ length: 50 }, () => message));
       const headers = grpcHeaders(`${service}PublishStream`, field.keys[0], [['grpc-encoding', 'gzip']]);
-      await post(field, field.scaled(20), headers, body, 4);
+      await post(field, field.scaled(80), headers, body);
     },
   },
 ];
