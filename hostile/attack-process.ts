@@ -10,8 +10,8 @@ const say = (message: FromAttacker): Promise<void> =>
   });
 
 const countsEveryMs = 500;
-/** For a script to count what is unanswered, once its time is over. */
-const lastWordsMs = 1_000;
+/** For a script to wait for the last answers, once its time is over. */
+const lastWordsMs = 8_000;
 
 async function attack(order: AttackOrder): Promise<void> {
   const found = attackNamed(order.attack);

@@ -66,7 +66,9 @@ export function watchProcesses({ pid, metricsPorts }: Pick<Role, 'pid' | 'metric
     Math.max(0, ...pids.map(read).filter((value) => !Number.isNaN(value)));
   const agent = new Agent({ keepAlive: true });
   const loopDelay = async (): Promise<number> =>
-    Math.max(0, ...(await Promise.all(metricsPorts.map((port) => askDelay(agent, port)))));
+    metricsPorts.length === 0
+      ? Number.NaN
+      : Math.max(...(await Promise.all(metricsPorts.map((port) => askDelay(agent, port)))));
   return {
     rss: () => worst(rssMib),
     async reset() {

@@ -53,10 +53,13 @@ test('the gateway stands many attacks at once, and a good client beside them los
   assert.ok(row.figures.counts.answered > 100, page([row]));
 });
 
-test('control: where connections are not limited by address, idle ones of one address shut others out, and the verdict says so', async () => {
-  const row = await play(['idle-connections'], { flags: ['--max-connections', '60'] });
+test('control: with room for 1 GiB of one customer, unfinished messages fill the memory, and the verdict says so', async () => {
+  const row = await play(['unfinished-stream-messages'], {
+    scale: 0.3,
+    flags: ['--max-bytes-in-flight', '1GiB', '--max-tenant-bytes-in-flight', '1GiB'],
+  });
   assert.ok(
-    row.broken.some((one) => one.includes('failed calls of the good client')),
+    row.broken.some((one) => one.includes('MiB of memory')),
     page([row]),
   );
 });

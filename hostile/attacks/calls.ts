@@ -67,7 +67,7 @@ export const calls: readonly Attack[] = [
         await holding.send(holding.request(held, false), Buffer.from([0]), false);
       const requests = everyKind(field.keys[0]);
       for (let i = 0; i < field.scaled(50); i++) asking.request(requests[i % requests.length]!, true);
-      await settle(field, [asking], 6_000);
+      await settle(field, [asking]);
       await field.untilOver();
     },
   },
@@ -106,7 +106,7 @@ export const calls: readonly Attack[] = [
         await peer.send(peer.request(headers, false), envelope(request), true);
         if (i % 4 === 3) await peer.untilAnswered(5_000);
       }
-      await settle(field, [peer], 5_000);
+      await settle(field, [peer]);
     },
   },
   {
@@ -123,8 +123,7 @@ export const calls: readonly Attack[] = [
             await peer.send(peer.request(headers, false), envelope(messageOf(`t${tenant}-${i}`)), true);
             while (peer.open >= 40 && !peer.over && !field.over) await field.pause(5);
           }
-          if (peer !== undefined) await peer.untilAnswered(3_000);
-          field.counts.unanswered += peer?.unanswered ?? 0;
+          if (peer !== undefined) await settle(field, [peer]);
         }),
       );
     },

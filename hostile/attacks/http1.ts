@@ -2,7 +2,7 @@
 import type { Attack, Field } from '../attack.js';
 import { H1Peer, head } from '../wire/h1.js';
 import { bearer } from '../wire/messages.js';
-import { openManyH1 } from './peers.js';
+import { openManyH1, settle } from './peers.js';
 
 const chunked = (key: string | undefined): string =>
   head('POST', '/v1/events/batch', [
@@ -68,11 +68,10 @@ export const http1: readonly Attack[] = [
           return `${head('POST', '/v1/events', [...headers, `authorization: ${bearer(field.keys[0] ?? '')}`])}${body}`;
         });
         field.counts.sent += requests.length;
-        peer.owed += requests.length;
+        peer.unanswered += requests.length;
         void peer.write(requests.join(''));
       }
-      while (peers.some((peer) => !peer.over && peer.owed > 0) && !field.over) await field.pause(20);
-      field.counts.unanswered += peers.reduce((sum, peer) => sum + peer.owed, 0);
+      await settle(field, peers);
     },
   },
   {
@@ -133,11 +132,10 @@ export const http1: readonly Attack[] = [
         const peers = await openManyH1(field, 50);
         for (const [i, peer] of peers.entries()) {
           field.counts.sent++;
-          peer.owed++;
+          peer.unanswered++;
           void peer.write(kinds[i % kinds.length]!);
         }
-        for (const peer of peers) if (peer.owed > 0) await Promise.race([peer.change(), field.pause(2_000)]);
-        field.counts.unanswered += peers.reduce((sum, peer) => sum + Math.max(0, peer.owed), 0);
+        await settle(field, peers);
         for (const peer of peers) peer.socket.destroy();
       }
     },

@@ -3,6 +3,8 @@ import type { Field } from '../attack.js';
 import { H1Peer } from '../wire/h1.js';
 import { type H2Options, H2Peer } from '../wire/h2.js';
 
+/** How long a whole request waits for its answer. */
+const patienceMs = 5_000;
 /** Streams that the gateway takes on one connection. */
 export const streamsPerConnection = 256;
 
@@ -26,8 +28,8 @@ export async function openManyH1(field: Field, count: number, atOnce = 50): Prom
   return peers;
 }
 
-/** Counts what is unanswered when `patienceMs` have passed or all is answered. */
-export async function settle(field: Field, peers: readonly H2Peer[], patienceMs = 2_000): Promise<void> {
+/** Waits for answers that are owed, also when the time is over, and counts those that have not come after 5 s. */
+export async function settle(field: Field, peers: readonly (H1Peer | H2Peer)[]): Promise<void> {
   await Promise.all(peers.map((peer) => peer.untilAnswered(patienceMs)));
   field.counts.unanswered += peers.reduce((sum, peer) => sum + peer.unanswered, 0);
 }

@@ -23,7 +23,7 @@ export const services: readonly Attack[] = [
         }
         await field.pause(20);
       }
-      await settle(field, peers, 3_000);
+      await settle(field, peers);
       await field.untilOver();
     },
   },
@@ -72,7 +72,7 @@ export const services: readonly Attack[] = [
           if (peer === undefined || peer.over) peer = await H1Peer.open(field.target, field.counts);
           if (peer === undefined) return field.pause(50);
           field.counts.sent++;
-          peer.owed++;
+          peer.unanswered++;
           const headers = ['content-type: application/json', 'content-length: 2'];
           const text = head('POST', '/v1/events', [
             ...headers,

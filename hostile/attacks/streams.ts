@@ -82,7 +82,7 @@ export const streams: readonly Attack[] = [
         if ((await Promise.race([sent, field.untilOver()])) === false) break;
         field.counts.sent += 999;
       }
-      await settle(field, [peer], 5_000);
+      await settle(field, [peer]);
     },
   },
 ];

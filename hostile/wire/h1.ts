@@ -7,9 +7,8 @@ export class H1Peer {
   over = false;
   private readonly listeners: (() => void)[] = [];
   private rest = '';
-  /** Answers that are owed: requests that were sent whole, less those that were answered. */
-  owed = 0;
-  answers = 0;
+  /** Requests that were sent whole and have no answer. */
+  unanswered = 0;
 
   private constructor(
     readonly socket: Socket,
@@ -40,6 +39,12 @@ export class H1Peer {
     return new Promise((resolve) => this.listeners.push(resolve));
   }
 
+  /** Resolves when all requests have their answer, or the time is over. */
+  async untilAnswered(withinMs: number): Promise<void> {
+    const until = performance.now() + withinMs;
+    while (this.unanswered > 0 && performance.now() < until) await Promise.race([this.change(), after(20)]);
+  }
+
   private take(chunk: Buffer): void {
     this.counts.bytesIn += chunk.length;
     // A status line may span two chunks: the end of one is looked at again, and never holds a whole line.
@@ -51,16 +56,15 @@ export class H1Peer {
       if (status !== '200') this.counts.statuses[status] = (this.counts.statuses[status] ?? 0) + 1;
       if (status === '100') continue;
       this.counts.answered++;
-      this.answers++;
-      this.owed--;
+      this.unanswered--;
     }
     if (found.length > 0) this.wakeAll();
   }
 
   private end(): void {
     this.over = true;
-    if (this.owed > 0) this.counts.refused += this.owed;
-    this.owed = 0;
+    this.counts.refused += Math.max(0, this.unanswered);
+    this.unanswered = 0;
     this.wakeAll();
   }
 
@@ -72,3 +76,5 @@ export class H1Peer {
 /** The head of a request, with its blank line. */
 export const head = (method: string, path: string, headers: readonly string[] = []): string =>
   `${[`${method} ${path} HTTP/1.1`, 'host: gateway.example', ...headers].join('\r\n')}\r\n\r\n`;
+
+const after = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
