@@ -3,21 +3,14 @@
  * 2026-02-30 for 2 March, loses digits, and refuses a batch for one bad event. For Protobuf it makes an object of each field, however
  * many there are. And what it inflates it bounds by size alone.
  *
- * Each message is taken out of the request body, inflated and put in line; the library gets an empty message in its place, and calls
+ * Each message is taken out of the request body, inflated, read and put in line; the library gets an empty message in its place, and calls
  * the handler, which takes the next message from the line. So envelopes, deadlines and answers stay the library's. Nothing is read
  * before the library asks for it.
  */
 import { EmptySchema } from '@bufbuild/protobuf/wkt';
-import { type ContextValues, createContextKey, createContextValues } from '@connectrpc/connect';
-import type { Compression, UniversalHandlerFn, UniversalServerRequest } from '@connectrpc/connect/protocol';
-import {
-  encodeEnvelope,
-  pipe,
-  readAllBytes,
-  transformDecompressEnvelope,
-  transformSplitEnvelope,
-} from '@connectrpc/connect/protocol';
-import { compressionGzip } from '@connectrpc/connect-node';
+import { Code, ConnectError, type ContextValues, createContextKey, createContextValues } from '@connectrpc/connect';
+import type { UniversalHandlerFn, UniversalServerRequest } from '@connectrpc/connect/protocol';
+import { encodeEnvelope, pipe, readAllBytes, transformSplitEnvelope } from '@connectrpc/connect/protocol';
 import { type ErrorName, SluiceError } from '../lib/errors.js';
 import { type Inflater, newMeter } from './inflate.js';
 import { toConnectError } from './rpc-errors.js';
@@ -28,12 +21,12 @@ export const placeholderSchema = EmptySchema;
 /** An empty message in each encoding. */
 const placeholders = { json: new TextEncoder().encode('{}'), binary: new Uint8Array(0) };
 
+/** Of an envelope. */
+const compressedFlag = 0x01;
+
 const lineKey = createContextKey<unknown[]>([], { description: 'messages beside the library' });
 
-/**
- * The next message of a request, inflated, as `read` has made it. To be called once for each placeholder.
- * @throws SluiceError request_malformed
- */
+/** The next message of a request, as `read` has made it. To be called once for each placeholder. @throws SluiceError request_malformed */
 export function nextMessage<T>(values: ContextValues): T {
   const message = values.get(lineKey).shift() as T | undefined;
   if (message === undefined) throw new SluiceError('request_malformed', 'The request carries no message.');
@@ -43,7 +36,7 @@ export function nextMessage<T>(values: ContextValues): T {
 export interface BesideOptions {
   readonly encoding: keyof typeof placeholders;
   /** What stands in line for a message. What it throws ends the request, as bytes do that the library cannot read. */
-  readonly read: (bytes: Uint8Array) => unknown;
+  readonly read: (bytes: Uint8Array, request: UniversalServerRequest) => unknown;
   /** Of a message, as it comes and inflated. */
   readonly readMaxBytes: number;
   readonly inflater: Pick<Inflater, 'inflate'>;
@@ -67,26 +60,34 @@ export function besideLibrary<H extends UniversalHandlerFn>(handler: H, options:
         ? 'grpc-encoding'
         : 'connect-content-encoding';
     const named = request.header.get(encodingHeader);
-    const compression = named === 'gzip' ? inflation(request, options) : null;
     // Any other encoding is refused by the library before it reads.
-    const readable = compression !== null || named === null || named === '' || named === 'identity';
+    const readable = named === 'gzip' || named === null || named === '' || named === 'identity';
     if (!isByteStream(body) || !readable) return handler(request);
     const line: unknown[] = [];
-    const take = (bytes: Uint8Array): void => {
-      try {
-        line.push(options.read(bytes));
-      } catch (reason) {
-        throw told(reason, options);
-      }
+    const read = (bytes: Uint8Array): unknown => options.read(bytes, request);
+    const unpacked = named === 'gzip' ? inflation(request, options) : undefined;
+    const reading: Reading = {
+      body,
+      readMaxBytes,
+      placeholder,
+      async take(bytes, packed) {
+        if (packed && unpacked === undefined) {
+          throw new ConnectError('received compressed envelope, but do not know how to decompress', Code.Internal);
+        }
+        try {
+          line.push(await (packed && bytes.length > 0 ? unpacked?.(bytes, read) : read(bytes)));
+        } catch (reason) {
+          throw told(reason, options);
+        }
+      },
     };
-    const reading: Reading = { body, take, compression, readMaxBytes, placeholder };
     const contextValues = (request.contextValues ?? createContextValues()).set(lineKey, line);
     if (!unary) return handler({ ...request, contextValues, body: envelopes(reading, endFlag(type)) });
     const header = new Headers(request.header);
     header.delete('content-encoding');
     header.delete('content-length');
     const size = request.header.get('content-length');
-    return handler({ ...request, contextValues, header, body: wholeBody(reading, size) });
+    return handler({ ...request, contextValues, header, body: wholeBody(reading, size, named === 'gzip') });
   };
   return Object.assign(beside, handler);
 }
@@ -98,21 +99,14 @@ function told(reason: unknown, { onRefused }: BesideOptions): unknown {
   return toConnectError(reason);
 }
 
-/** gzip for the messages of one call. */
-function inflation({ header, signal }: UniversalServerRequest, options: BesideOptions): Compression {
-  const { inflater, ownerOf } = options;
+/** Of the messages of one call: inflates one, and reads it. */
+function inflation(
+  { header, signal }: UniversalServerRequest,
+  { inflater, ownerOf, readMaxBytes }: BesideOptions,
+): (bytes: Uint8Array, read: (bytes: Uint8Array) => unknown) => Promise<unknown> {
   const meter = newMeter();
-  return {
-    ...compressionGzip,
-    async decompress(bytes, most) {
-      if (bytes.length === 0) return new Uint8Array(0);
-      try {
-        return await inflater.inflate({ owner: ownerOf(header), bytes, most, meter, signal });
-      } catch (reason) {
-        throw told(reason, options);
-      }
-    },
-  };
+  return async (bytes, read) =>
+    inflater.inflate({ owner: ownerOf(header), bytes, most: readMaxBytes, meter, signal }, read);
 }
 
 const isByteStream = (body: UniversalServerRequest['body']): body is AsyncIterable<Uint8Array> =>
@@ -124,31 +118,28 @@ const endFlag = (type: string): number =>
 
 interface Reading {
   readonly body: AsyncIterable<Uint8Array>;
-  readonly take: (bytes: Uint8Array) => void;
-  readonly compression: Compression | null;
   readonly readMaxBytes: number;
   readonly placeholder: Uint8Array;
+  /** Puts a message in line. */
+  readonly take: (bytes: Uint8Array, packed: boolean) => Promise<void>;
 }
 
-async function* wholeBody(reading: Reading, contentLength: string | null): AsyncGenerator<Uint8Array> {
-  const { body, take, compression, readMaxBytes, placeholder } = reading;
-  const bytes = await readAllBytes(body, readMaxBytes, contentLength);
-  take(compression === null ? bytes : await compression.decompress(bytes, readMaxBytes));
+async function* wholeBody(
+  { body, take, readMaxBytes, placeholder }: Reading,
+  contentLength: string | null,
+  packed: boolean,
+): AsyncGenerator<Uint8Array> {
+  await take(await readAllBytes(body, readMaxBytes, contentLength), packed);
   yield placeholder;
 }
 
-async function* envelopes(reading: Reading, end: number): AsyncGenerator<Uint8Array> {
-  const { body, take, compression, readMaxBytes, placeholder } = reading;
-  const messages = pipe(
-    body,
-    transformSplitEnvelope(readMaxBytes),
-    transformDecompressEnvelope(compression, readMaxBytes),
-  );
-  for await (const { flags, data } of messages) {
-    if ((flags & end) !== 0) yield encodeEnvelope(flags, data);
-    else {
-      take(data);
-      yield encodeEnvelope(flags, placeholder);
+async function* envelopes({ body, take, readMaxBytes, placeholder }: Reading, end: number): AsyncGenerator<Uint8Array> {
+  for await (const { flags, data } of pipe(body, transformSplitEnvelope(readMaxBytes))) {
+    if ((flags & end) !== 0) {
+      yield encodeEnvelope(flags, data);
+      continue;
     }
+    await take(data, (flags & compressedFlag) !== 0);
+    yield encodeEnvelope(flags & ~compressedFlag, placeholder);
   }
 }

@@ -23,6 +23,7 @@ import { answerError, createHttpApi } from './http-api.js';
 import { createInflater } from './inflate.js';
 import { createIngest } from './ingest.js';
 import { jsonLimitsOf } from './json-request.js';
+import { createJsonTurns } from './json-turns.js';
 import { watchKeys } from './key-watch.js';
 import { createGatewayMetrics } from './metrics.js';
 import { pendingTenants } from './pending-tenants.js';
@@ -119,6 +120,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
   const health = createHealth(readiness, [IngestService.typeName]);
   const reflection = reflectionRoutes([IngestService, Health]);
   const inflater = createInflater();
+  const jsonTurns = createJsonTurns();
   const routes = createRpcRoutes({
     ingest,
     tenants,
@@ -128,6 +130,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     metrics,
     facts,
     inflater,
+    jsonTurns,
     more: (router) => {
       health.routes(router);
       reflection(router);
@@ -143,6 +146,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     maxBodyBytes,
     limits: jsonLimitsOf(config),
     inflater,
+    jsonTurns,
     log,
   });
   const handle = createRpcAdapter(routes, http, log);

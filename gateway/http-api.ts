@@ -19,7 +19,14 @@ import type { Connection } from './connection.js';
 import { inviteBody } from './expect-continue.js';
 import type { Readiness } from './health.js';
 import { type Inflater, newMeter } from './inflate.js';
-import { ignoresUnknownFields, type JsonLimits, readFlatRequest, readSingleEvent } from './json-request.js';
+import {
+  ignoresUnknownFields,
+  type JsonLimits,
+  type ReadJson,
+  readFlatRequest,
+  readSingleEvent,
+} from './json-request.js';
+import type { JsonTurns } from './json-turns.js';
 import { plainEncoding } from './media-types.js';
 import type { GatewayMetrics } from './metrics.js';
 import { type PublishBatch, toBatchResult } from './publish-batch.js';
@@ -27,6 +34,7 @@ import { type FactOptions, readFacts, wasResent } from './request-facts.js';
 import type { RequestHandler } from './rpc-adapter.js';
 import { sentence, toHttpAnswer } from './rpc-errors.js';
 import type { NodeRequest, NodeResponse } from './server.js';
+import type { BatchMessage } from './view.js';
 
 export interface HttpApiOptions {
   readonly tenants: Pick<TenantDirectory, 'lookup'>;
@@ -38,32 +46,44 @@ export interface HttpApiOptions {
   readonly maxBodyBytes: number;
   readonly limits: Omit<JsonLimits, 'ignoreUnknownFields'>;
   readonly inflater: Pick<Inflater, 'inflate'>;
+  readonly jsonTurns: JsonTurns;
   readonly log: Log;
 }
 
 export function createHttpApi(options: HttpApiOptions): RequestHandler {
   const { tenants, publish, readiness, metrics, log } = options;
 
-  const inflate =
-    (owner: string, response: NodeResponse) =>
-    (bytes: Uint8Array): Promise<Uint8Array> => {
-      const gone = new AbortController();
-      response.once('close', () => gone.abort());
-      const { maxBodyBytes: most } = options;
-      return options.inflater.inflate({ owner, bytes, most, meter: newMeter(), signal: gone.signal });
-    };
+  /** The request in the body, inflated and read. @throws SluiceError */
+  const read = async (
+    { bytes, packed }: Body,
+    { owner, reader, limits }: { owner: string; reader: ReadJson; limits: JsonLimits },
+    signal: AbortSignal,
+  ): Promise<BatchMessage> => {
+    const { inflater, jsonTurns, maxBodyBytes: most } = options;
+    const take = (text: Uint8Array) => jsonTurns.take(owner, text, () => reader(text, limits), signal);
+    if (!packed) return take(bytes);
+    try {
+      return await inflater.inflate({ owner, bytes, most, meter: newMeter(), signal }, take);
+    } catch (reason) {
+      if (!(reason instanceof SluiceError && reason.code === 'request_malformed')) throw reason;
+      throw new SluiceError('json_invalid', 'The body is not gzip, as its content-encoding says.', { cause: reason });
+    }
+  };
 
   const ingest = async (request: NodeRequest, response: NodeResponse, connection: Connection, one: boolean) => {
     // Before the body: strangers are not read.
     const caller = tenants.lookup(request.headers.authorization);
-    const body = await readBody(request, response, options.maxBodyBytes, inflate(caller.tenant, response));
+    const gone = new AbortController();
+    response.once('close', () => gone.abort(new SluiceError('json_invalid', 'The caller went away.')));
+    const body = await readBody(request, response, options.maxBodyBytes);
     const header = (name: string) => {
       const value = request.headers[name];
       return typeof value === 'string' ? value : undefined;
     };
     const key = idempotencyKey(request.headers['idempotency-key']);
     const limits = { ...options.limits, ignoreUnknownFields: ignoresUnknownFields(header) };
-    const message = (one ? readSingleEvent : readFlatRequest)(body, limits);
+    const reader = one ? readSingleEvent : readFlatRequest;
+    const message = await read(body, { owner: caller.tenant, reader, limits }, gone.signal);
     const batchId = oneBatchId(key, message.batchId);
     const call = {
       caller,
@@ -201,13 +221,14 @@ function oneBatchId(key: string | undefined, inBody: string): string {
   );
 }
 
-/** The body, inflated. @throws SluiceError media_type | content_encoding | batch_too_large | json_invalid, and what `inflate` throws */
-async function readBody(
-  request: NodeRequest,
-  response: NodeResponse,
-  most: number,
-  inflate: (bytes: Uint8Array) => Promise<Uint8Array>,
-): Promise<Uint8Array> {
+interface Body {
+  readonly bytes: Uint8Array;
+  /** By gzip. */
+  readonly packed: boolean;
+}
+
+/** @throws SluiceError media_type | content_encoding | batch_too_large | json_invalid */
+async function readBody(request: NodeRequest, response: NodeResponse, most: number): Promise<Body> {
   const type = request.headers['content-type'] ?? '';
   if (!/^application\/json\s*(;|$)/i.test(type)) {
     throw new SluiceError('media_type', `The content type is "${type.slice(0, 100)}".`);
@@ -231,11 +252,5 @@ async function readBody(
     throw new SluiceError('json_invalid', 'The body ended early.', { cause: reason });
   }
   const bytes = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks);
-  if (encoding === 'identity') return bytes;
-  try {
-    return await inflate(bytes);
-  } catch (reason) {
-    if (!(reason instanceof SluiceError && reason.code === 'request_malformed')) throw reason;
-    throw new SluiceError('json_invalid', 'The body is not gzip, as its content-encoding says.', { cause: reason });
-  }
+  return { bytes, packed: encoding === 'gzip' };
 }

@@ -8,7 +8,7 @@ import { createInflater, freeOutput, greatestRatio, type Inflater, newMeter } fr
 const most = 4 * 1024 ** 2;
 const zeros = (size: number): Uint8Array => gzipSync(Buffer.alloc(size));
 const inflate = (inflater: Inflater, bytes: Uint8Array, more: object = {}) =>
-  inflater.inflate({ owner: 'acme', bytes, most, meter: newMeter(), ...more });
+  inflater.inflate({ owner: 'acme', bytes, most, meter: newMeter(), ...more }, (output) => output);
 const nameOf = (promise: Promise<unknown>): Promise<string> =>
   promise.then(
     () => 'inflated',
@@ -74,6 +74,24 @@ test('Z2: one owner leaves room for the others, and they take turns', async () =
   assert.ok(ended.lastIndexOf('acme') < 12, ended.join());
   assert.ok(ended.indexOf('other') < 12, ended.join());
   assert.equal([inflater.inside, inflater.waiting], [0, 0]);
+});
+
+test('Z2: a request keeps its place until its output is read', async () => {
+  const inflater = createInflater({ atOnce: 1, ofOwner: 1 });
+  let read = (): void => {};
+  const first = inflater.inflate(
+    { owner: 'acme', bytes: gzipSync('1'), most, meter: newMeter() },
+    () =>
+      new Promise<string>((resolve) => {
+        read = () => resolve('read');
+      }),
+  );
+  const second = inflate(inflater, gzipSync('2'), { owner: 'other' });
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  assert.equal([inflater.inside, inflater.waiting, inflater.bytes], [1, 1, 0]);
+  read();
+  assert.is(await first, 'read');
+  assert.is(Buffer.from(await second).toString(), '2');
 });
 
 test('Z3: who has gone away while waiting is not inflated', async () => {

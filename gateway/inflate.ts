@@ -5,6 +5,7 @@
  *       journeys come to 20 times at most (docs/json.md); a bomb comes to 1,000.
  *   Z2  At most `atOnce` inflate at the same time, and at most `ofOwner` of one owner. zlib works on libuv's four threads, which
  *       file and name look-ups need too.
+ *       A request keeps its place until its output is read, so the outputs of all requests are as few.
  *   Z3  Owners take turns; within one owner, first come, first served. Who has gone away while waiting is not inflated.
  */
 import { promisify } from 'node:util';
@@ -13,6 +14,7 @@ import { Code, ConnectError } from '@connectrpc/connect';
 import type { Compression } from '@connectrpc/connect/protocol';
 import { compressionGzip } from '@connectrpc/connect-node';
 import { SluiceError } from '../lib/errors.js';
+import { createTurns } from './turns.js';
 
 /** Output that any call may have, however small its input: bytes. */
 export const freeOutput = 256 * 1024;
@@ -41,9 +43,10 @@ export interface InflateRequest {
 
 export interface Inflater {
   /**
+   * What `use` makes of the output.
    * @throws SluiceError inflates_too_far (Z1), batch_too_large (more than `most`), request_malformed (no gzip)
    */
-  inflate(request: InflateRequest): Promise<Uint8Array<ArrayBuffer>>;
+  inflate<T>(request: InflateRequest, use: (output: Uint8Array<ArrayBuffer>) => T): Promise<Awaited<T>>;
   /** For the RPC library, which does not say whose message it is: all of them have one owner. */
   readonly compression: Compression;
   /** Now. */
@@ -60,66 +63,27 @@ export interface InflaterOptions {
   readonly ofOwner?: number;
 }
 
-interface OwnerState {
-  inside: number;
-  readonly line: (() => void)[];
-}
-
 const unzip = promisify(gunzip);
 const largestChunk = 64 * 1024;
 
 export function createInflater({ atOnce = 3, ofOwner = 2 }: InflaterOptions = {}): Inflater {
-  /** In the order in which they are served next. */
-  const owners = new Map<string, OwnerState>();
-  let inside = 0;
-  let waiting = 0;
+  const turns = createTurns({ most: atOnce, mostOfOwner: ofOwner });
   let bytes = 0;
 
-  const serve = (): void => {
-    for (const [owner, state] of owners) {
-      if (inside >= atOnce) return;
-      if (state.inside >= ofOwner) continue;
-      const enter = state.line.shift();
-      if (enter === undefined) continue;
-      waiting--;
-      inside++;
-      state.inside++;
-      // To the end of the line: a Map visits what is added during the walk, so the walk goes round.
-      owners.delete(owner);
-      owners.set(owner, state);
-      enter();
-    }
-  };
-
-  const enter = (owner: string): Promise<void> =>
-    new Promise((resolve) => {
-      const state = owners.get(owner) ?? { inside: 0, line: [] };
-      owners.set(owner, state);
-      state.line.push(resolve);
-      waiting++;
-      serve();
-    });
-
-  const leave = (owner: string): void => {
-    const state = owners.get(owner) as OwnerState;
-    inside--;
-    state.inside--;
-    if (state.inside === 0 && state.line.length === 0) owners.delete(owner);
-    serve();
-  };
-
-  const inflate = async (request: InflateRequest): Promise<Uint8Array<ArrayBuffer>> => {
+  const inflate = async <T>(
+    request: InflateRequest,
+    use: (output: Uint8Array<ArrayBuffer>) => T,
+  ): Promise<Awaited<T>> => {
     const { owner, meter, signal } = request;
-    await enter(owner);
+    await turns.enter(owner);
+    const before = meter.output;
     try {
       signal?.throwIfAborted();
-      const before = meter.output;
-      const output = await inflateOne(request).finally(() => {
-        bytes += meter.output - before;
-      });
-      return output;
+      const output = await inflateOne(request);
+      return await use(output);
     } finally {
-      leave(owner);
+      bytes += meter.output - before;
+      turns.leave(owner);
     }
   };
 
@@ -129,7 +93,7 @@ export function createInflater({ atOnce = 3, ofOwner = 2 }: InflaterOptions = {}
     decompress: (input, most) =>
       input.length === 0
         ? Promise.resolve(new Uint8Array(0))
-        : inflate({ owner: '', bytes: input, most, meter: newMeter() }).catch((reason: unknown) => {
+        : inflate({ owner: '', bytes: input, most, meter: newMeter() }, (output) => output).catch((reason: unknown) => {
             throw forLibrary(reason, most);
           }),
   };
@@ -138,10 +102,10 @@ export function createInflater({ atOnce = 3, ofOwner = 2 }: InflaterOptions = {}
     inflate,
     compression,
     get inside() {
-      return inside;
+      return turns.inside;
     },
     get waiting() {
-      return waiting;
+      return turns.waiting;
     },
     get bytes() {
       return bytes;

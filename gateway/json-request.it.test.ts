@@ -206,6 +206,9 @@ test('on every JSON path a request may ask to leave out unknown fields, and hear
           `${path.name}: ${error}`,
         );
         assert.is(result?.accepted, 2, path.name);
+        const names = Array.from({ length: 101 }, (_, i) => `"extra${i}":[],`).join('');
+        const many = await send(session, path, { events, beside: names, headers: ignoring });
+        assert.match(many.error, /extra100: one of more than 100 unknown fields/, path.name);
         const odd = await send(session, path, { events, headers: { ...headers, 'sluice-unknown-fields': 'maybe' } });
         assert.match(odd.error, /sluice-unknown-fields is "maybe"/, path.name);
       }

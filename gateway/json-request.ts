@@ -12,6 +12,7 @@ import { Durability } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import {
   FieldFault,
   JsonText,
+  mostNames,
   NameTable,
   type ReadBatch,
   type ReadLimits,
@@ -19,6 +20,7 @@ import {
   readEvents,
   readTimestamp,
   readWhole,
+  SeenNames,
 } from '../lib/contract/json/index.js';
 import { SluiceError } from '../lib/errors.js';
 import { sentence } from './rpc-errors.js';
@@ -98,6 +100,7 @@ export const readSingleEvent: ReadJson = (bytes, limits) => {
   return { batch, findings, batchId: '', attempt: 0, sentAt: undefined, durability: undefined };
 };
 
+const twice = 'given twice; give it at most once';
 const nothing: ReadBatch = { bytes: new Uint8Array(0), findings: undefined };
 
 class RequestReader {
@@ -157,17 +160,20 @@ class RequestReader {
   /** Each member of the object at the text's position; `null` is as good as absent. */
   private members<P extends string>(path: string, names: NameTable<P>, take: (part: P) => void): void {
     const { text } = this;
-    const seen = new Set<string>();
+    const seen = new Set<P>();
+    const unknown = new SeenNames();
     if (!text.openObject()) return;
     do {
       const part = text.key(names);
-      const name = part ?? text.decoded();
       const shown = part ?? text.shown();
       try {
-        if (seen.has(name)) throw new FieldFault(0, 'given twice; give it at most once');
-        seen.add(name);
-        if (part === undefined) this.unknown(path + shown);
-        else if (!text.takeNull()) take(part);
+        if (part === undefined) {
+          this.unknown(path + shown, unknown);
+          continue;
+        }
+        if (seen.has(part)) throw new FieldFault(0, twice);
+        seen.add(part);
+        if (!text.takeNull()) take(part);
       } catch (reason) {
         if (reason instanceof FieldFault) reason.within(shown);
         throw reason;
@@ -175,9 +181,12 @@ class RequestReader {
     } while (text.moreMembers());
   }
 
-  private unknown(path: string): void {
+  private unknown(path: string, names: SeenNames): void {
     const { text } = this;
+    text.checkUtf8();
+    if (!names.add(text.source, text.from, text.to, 0)) throw new FieldFault(0, twice);
     if (!this.limits.ignoreUnknownFields) throw new FieldFault(0, 'there is no such field');
+    if (names.size > mostNames) throw new FieldFault(0, `one of more than ${mostNames} unknown fields`);
     this.ignored.push(path);
     text.skip(true);
   }

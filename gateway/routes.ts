@@ -33,6 +33,7 @@ import {
   readPublishRequest,
   readStreamRequest,
 } from './json-request.js';
+import type { JsonTurns } from './json-turns.js';
 import type { KeyWatch } from './key-watch.js';
 import type { GatewayMetrics } from './metrics.js';
 import { type BatchCall, type PublishBatch, toBatchResult } from './publish-batch.js';
@@ -52,6 +53,7 @@ export interface RouteOptions {
   readonly metrics: Pick<GatewayMetrics, 'failed'>;
   readonly facts: FactOptions;
   readonly inflater: Inflater;
+  readonly jsonTurns: JsonTurns;
   /** Further services: health, reflection. No key is asked for. */
   readonly more: (routes: OpenRoutes) => void;
 }
@@ -86,12 +88,9 @@ export const maxJsonBytes = (maxBatchBytes: number): number => jsonFactor * maxB
 /** Most bytes of a binary request. */
 export const maxRequestBytes = (maxBatchBytes: number): number => maxBatchBytes + requestOverhead;
 
-/** Of the next message of a call. */
-type ReadRequest = (context: HandlerContext) => BatchMessage;
-
 /** Handlers by path. */
 export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
-  const { ingest, tenants, keys, publish, metrics, inflater } = options;
+  const { ingest, tenants, keys, publish, metrics, inflater, jsonTurns } = options;
   const { maxBatchBytes, maxStreamBytesInFlight, maxStreamUncommitted } = ingest.limits;
   const limits = { ...ingest.limits, contract: contractRevision };
 
@@ -125,7 +124,7 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
     };
   };
 
-  const publishUnary = (library: Partial<UniversalHandlerOptions>, read: ReadRequest) =>
+  const publishUnary = (library: Partial<UniversalHandlerOptions>) =>
     createRpcUnary({
       method: IngestService.method.publish,
       input: placeholderSchema,
@@ -133,12 +132,15 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
       authorize: lookup,
       onRefused: metrics.failed,
       handle: async (_placeholder, context) => {
-        const result = await publish(callOf(context, 'sluice.ingest.v1.IngestService/Publish'), read(context));
+        const result = await publish(
+          callOf(context, 'sluice.ingest.v1.IngestService/Publish'),
+          nextMessage(context.values),
+        );
         return create(PublishResponseSchema, { result: toBatchResult(result) });
       },
     });
 
-  const publishStreamed = (library: Partial<UniversalHandlerOptions>, read: ReadRequest) => {
+  const publishStreamed = (library: Partial<UniversalHandlerOptions>) => {
     async function* handle(requests: AsyncIterable<Message>, context: HandlerContext): AsyncGenerator<Message> {
       let call: BatchCall;
       try {
@@ -149,7 +151,7 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
         throw reason;
       }
       yield* publishStream({
-        requests: map(requests, () => read(context)),
+        requests: map(requests, () => nextMessage<BatchMessage>(context.values)),
         call,
         connection: context.values.get(connectionKey),
         signal: context.signal,
@@ -187,40 +189,29 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
       },
     });
 
-  const counted =
-    (read: ReadRequest): ReadRequest =>
-    (context) => {
-      try {
-        return read(context);
-      } catch (reason) {
-        const { row } = classify(reason);
-        if (row !== undefined) metrics.failed(row.code);
-        throw reason;
-      }
-    };
-  const fromJson = (readJson: ReadJson): ReadRequest =>
-    counted(({ values, requestHeader }) => {
-      const ignoreUnknownFields = ignoresUnknownFields((name) => requestHeader.get(name));
-      const message = readJson(nextMessage(values), { ...jsonLimits, ignoreUnknownFields });
-      if (message.refusal !== undefined) metrics.failed(message.refusal.code);
-      return message;
-    });
-  const readBefore: ReadRequest = ({ values }) => nextMessage(values);
+  const owner = (header: Headers): string => lookup(header).tenant;
   const beside = (
     handler: RpcRoute,
     { encoding, read }: Pick<BesideOptions, 'encoding' | 'read'>,
     { readMaxBytes }: { readMaxBytes: number },
   ): RpcRoute =>
-    besideLibrary(handler, {
-      encoding,
-      read,
-      readMaxBytes,
-      inflater,
-      ownerOf: (header) => lookup(header).tenant,
-      onRefused: metrics.failed,
-    });
-  const besideJson = (handler: RpcRoute): RpcRoute =>
-    beside(handler, { encoding: 'json', read: (bytes) => bytes }, json);
+    besideLibrary(handler, { encoding, read, readMaxBytes, inflater, ownerOf: owner, onRefused: metrics.failed });
+  const besideJson = (handler: RpcRoute, readJson: ReadJson): RpcRoute => {
+    const read = (text: Uint8Array, header: Headers): BatchMessage => {
+      const ignoreUnknownFields = ignoresUnknownFields((name) => header.get(name));
+      const message = readJson(text, { ...jsonLimits, ignoreUnknownFields });
+      if (message.refusal !== undefined) metrics.failed(message.refusal.code);
+      return message;
+    };
+    return beside(
+      handler,
+      {
+        encoding: 'json',
+        read: (text, { header, signal }) => jsonTurns.take(owner(header), text, () => read(text, header), signal),
+      },
+      json,
+    );
+  };
   const besideBinary = (handler: RpcRoute, view: DescMessage): RpcRoute =>
     beside(handler, { encoding: 'binary', read: (bytes) => readRequest(view, asBuffer(bytes), undefined) }, binary);
   const routes = new Map<string, RpcRoute>();
@@ -234,15 +225,15 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
   add(
     method.publish,
     byEncoding(
-      besideBinary(publishUnary(binary, readBefore), publishRequestView),
-      besideJson(publishUnary(json, fromJson(readPublishRequest))),
+      besideBinary(publishUnary(binary), publishRequestView),
+      besideJson(publishUnary(json), readPublishRequest),
     ),
   );
   add(
     method.publishStream,
     byEncoding(
-      besideBinary(publishStreamed(binary, readBefore), publishStreamRequestView),
-      besideJson(publishStreamed(json, fromJson(readStreamRequest))),
+      besideBinary(publishStreamed(binary), publishStreamRequestView),
+      besideJson(publishStreamed(json), readStreamRequest),
     ),
   );
   add(

@@ -188,6 +188,55 @@ test('unknown fields are left out and listed once each when the request asks for
   }
 });
 
+test('what no contract bounds is bounded here: keys of an ignored object, unknown fields of a message', () => {
+  const ignoring = { ignoreUnknownFields: true };
+  const keys = (count: number) => Array.from({ length: count }, (_, i) => `"k${i}":{"k0":[]}`).join();
+  assert.equal(read(`[${event(`"colour":{${keys(100)}}`)}]`, ignoring).findings?.ignoredFields, ['colour']);
+  assert.is(read(`[${event(keys(100))}]`, ignoring).findings?.ignoredFields.length, 100);
+  const many = event(`"touch":{${keys(60)}},"device":{${keys(60)}},"colour":[${`{${keys(60)}},`.repeat(60)}{}]`);
+  assert.is(read(`[${many}]`, ignoring).findings?.ignoredFields.length, 100);
+  for (const [members, path] of [
+    [`"colour":[{"a":{${keys(101)}}}]`, 'colour'],
+    [`"touch":{${keys(101)}}`, 'touch'],
+    [keys(101), ''],
+  ] as const) {
+    const [rejection] = read(`[${event(members)}]`, ignoring).findings?.rejections ?? [];
+    assert.equal([rejection?.field, rejection?.code], [path, RejectionCode.TOO_MANY], members.slice(0, 50));
+  }
+});
+
+test('only the faults that are told are put into words', () => {
+  const { decode } = TextDecoder.prototype;
+  let decoded = 0;
+  TextDecoder.prototype.decode = function (...args) {
+    decoded++;
+    return decode.apply(this, args);
+  };
+  try {
+    for (const bad of [
+      '{"type":"NOPE"}',
+      '{"colour":1}',
+      '{"properties":{"a":7}}',
+      '{"valueMicros":"0x1"}',
+      '{"occurredAt":""}',
+    ]) {
+      decoded = 0;
+      const { findings } = read(`[${Array(5_000).fill(bad).join()}]`);
+      assert.equal([findings?.refused.length, findings?.rejections.length], [5_000, 100]);
+      assert.ok(decoded >= 100 && decoded <= 200, `${bad}: ${decoded} texts`);
+    }
+    decoded = 0;
+    const ignored = Array(2_000).fill(event('"colour":1,"touch":{"colour":{"a":[]}}')).join();
+    assert.equal(read(`[${ignored}]`, { ignoreUnknownFields: true }).findings?.ignoredFields, [
+      'colour',
+      'touch.colour',
+    ]);
+    assert.is(decoded, 2);
+  } finally {
+    TextDecoder.prototype.decode = decode;
+  }
+});
+
 test('a text that is no JSON refuses the request, also inside an event that is refused already', () => {
   for (const text of [
     `[${good('a')},{"a":01}]`,

@@ -62,7 +62,6 @@ class BatchReader {
   private readonly reader: EventReader;
   private readonly refused: number[] = [];
   private readonly rejections: Rejection[] = [];
-  private readonly ignored = new Set<string>();
   private count = 0;
 
   constructor(
@@ -87,15 +86,15 @@ class BatchReader {
       text.p = start;
       fault = this.tryEvent();
     }
-    if (fault === undefined) this.noteIgnored();
+    if (fault === undefined) this.reader.keepIgnored();
     else {
-      out.q = before;
-      text.p = start;
-      text.skip(false);
       this.refused.push(this.count);
       if (this.rejections.length < mostTold) {
         this.rejections.push({ index: this.count, field: fault.path, code: fault.code, message: fault.message });
       }
+      out.q = before;
+      text.p = start;
+      text.skip(false);
     }
     this.count++;
     if (out.q > limits.maxBytes) {
@@ -118,14 +117,11 @@ class BatchReader {
     return undefined;
   }
 
-  private noteIgnored(): void {
-    for (const path of this.reader.ignored) if (this.ignored.size < mostTold) this.ignored.add(path);
-  }
-
   done(): ReadBatch {
     const { refused, rejections } = this;
     const bytes = Buffer.from(this.out.bytes.subarray(0, this.out.q));
-    if (refused.length === 0 && this.ignored.size === 0) return { bytes, findings: undefined };
-    return { bytes, findings: { refused, rejections, ignoredFields: [...this.ignored] } };
+    const ignoredFields = this.reader.told();
+    if (refused.length === 0 && ignoredFields.length === 0) return { bytes, findings: undefined };
+    return { bytes, findings: { refused, rejections, ignoredFields } };
   }
 }

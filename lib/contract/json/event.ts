@@ -13,16 +13,24 @@ import { FieldFault, shown } from './fault.js';
 import { floatingNumber, isWholeKind, type WholeKind, wholeNumber } from './numbers.js';
 import type { WireOutput } from './output.js';
 import type { FieldPlan, MessagePlan } from './plan.js';
+import { mostNames, SeenNames } from './seen-names.js';
 import type { JsonText } from './text.js';
 
+/** Paths of ignored fields that are told. */
+const mostIgnored = 100;
 /** Bits of a small integer, one a field. */
 const bitFields = 31;
 
 export class EventReader {
-  /** Paths of fields that were ignored, where unknown fields are. */
-  readonly ignored: string[] = [];
+  /** Paths of fields that were ignored, each once: `kept` of them in good events, and those of the event that is read. */
+  private readonly ignored: string[] = [];
   /** The messages around the one that is read, for such paths. */
   private readonly around: string[] = [];
+  /** Unknown names of the messages around the value that is read. */
+  private readonly unknown = new SeenNames();
+  /** What `ignored` holds, without making strings for what comes again. */
+  private readonly noted = new SeenNames();
+  private kept = 0;
 
   constructor(
     private readonly text: JsonText,
@@ -31,54 +39,76 @@ export class EventReader {
     private readonly ignoreUnknown: boolean,
   ) {}
 
-  /** Forgets what was ignored in the event before. */
+  /** Begins an event, and forgets what was ignored in the one before unless that was to be kept. */
   restart(): void {
-    this.ignored.length = 0;
+    this.ignored.length = this.kept;
+    this.noted.size = this.kept;
     this.around.length = 0;
+    this.unknown.size = 0;
+  }
+
+  /** The event that was read last is a good one: the fields that were ignored in it are told. */
+  keepIgnored(): void {
+    this.kept = this.ignored.length;
+  }
+
+  /** The paths of what was ignored in good events: each once, at most 100. */
+  told(): string[] {
+    return this.ignored.slice(0, this.kept);
   }
 
   /** Reads the object at the text's position, and writes the message without its length. @throws FieldFault, SluiceError json_invalid */
   message(plan: MessagePlan): void {
-    const { text } = this;
+    const { text, unknown } = this;
     if (!text.openObject()) return;
+    const mark = unknown.size;
     let seen = 0;
-    let others: Set<string | number> | undefined;
+    let others: Set<number> | undefined;
     do {
       const field = text.key(plan.names);
-      if (field !== undefined && field.index < bitFields) {
-        const bit = 1 << field.index;
-        if ((seen & bit) !== 0) repeated(field.node.name);
-        seen |= bit;
-        this.field(field);
+      if (field === undefined) {
+        this.unknownName(plan, mark);
         continue;
       }
-      const id = field?.index ?? this.unknownName(plan);
-      others ??= new Set();
-      if (others.has(id)) repeated(field?.node.name ?? text.shown());
-      others.add(id);
-      if (field === undefined) this.ignore(text.shown());
-      else this.field(field);
+      const { index } = field;
+      if (index < bitFields) {
+        const bit = 1 << index;
+        if ((seen & bit) !== 0) repeated(field.node.name);
+        seen |= bit;
+      } else {
+        others ??= new Set();
+        if (others.has(index)) repeated(field.node.name);
+        others.add(index);
+      }
+      this.field(field);
     } while (text.moreMembers());
+    unknown.size = mark;
   }
 
-  /** The key that was read last. @throws FieldFault unless unknown fields are ignored */
-  private unknownName(plan: MessagePlan): string {
-    const { text } = this;
-    if (this.ignoreUnknown) return text.decoded();
-    const known = plan.node.fields.map(({ jsonName }) => jsonName).join(', ');
-    throw new FieldFault(
-      RejectionCode.UNKNOWN_FIELD,
-      `unknown field; ${plan.node.typeName} has ${known}`,
-      text.shown(),
-    );
-  }
-
-  private ignore(name: string): void {
-    this.ignored.push([...this.around, name].join('.'));
+  /** The key that was read last, and its value. @throws FieldFault unless unknown fields are ignored */
+  private unknownName(plan: MessagePlan, mark: number): void {
+    const { text, unknown } = this;
+    const { source, from, to } = text;
+    // No closure has a name here: tsx would wrap each one that is made.
+    if (!this.ignoreUnknown) {
+      throw new FieldFault(
+        RejectionCode.UNKNOWN_FIELD,
+        () => `unknown field; ${plan.node.typeName} has ${plan.node.fields.map(({ jsonName }) => jsonName).join(', ')}`,
+        () => shown(source, from, to),
+      );
+    }
+    text.checkUtf8();
+    if (!unknown.add(source, from, to, mark)) repeated(() => shown(source, from, to));
+    if (unknown.size - mark > mostNames) {
+      throw new FieldFault(RejectionCode.TOO_MANY, `has more than ${mostNames} unknown fields`);
+    }
+    if (this.ignored.length < mostIgnored && this.noted.add(source, from, to, 0, plan.id)) {
+      this.ignored.push([...this.around, shown(source, from, to)].join('.'));
+    }
     try {
-      this.text.skip(true);
+      text.skip(true);
     } catch (reason) {
-      if (reason instanceof FieldFault) reason.within(name);
+      if (reason instanceof FieldFault) reason.within(() => shown(source, from, to));
       throw reason;
     }
   }
@@ -134,7 +164,7 @@ export class EventReader {
       try {
         this.value(plan, plan.valueTag, false);
       } catch (reason) {
-        if (reason instanceof FieldFault) reason.within(`[${shown(out.bytes, from + moved, to + moved)}]`);
+        if (reason instanceof FieldFault) reason.within(() => `[${shown(out.bytes, from + moved, to + moved)}]`);
         throw reason;
       }
       out.close(entry);
@@ -219,10 +249,9 @@ export class EventReader {
       text.string();
       number = plan.enumNames?.findIn(text.source, text.from, text.to);
       if (number === undefined) {
-        const known = enumOf(plan.node);
         throw new FieldFault(
           RejectionCode.UNKNOWN_ENUM,
-          `is "${text.shown()}", which this gateway does not know; ${known}`,
+          () => `is "${text.shown()}", which this gateway does not know; ${enumOf(plan.node)}`,
         );
       }
     } else {
@@ -332,13 +361,14 @@ export function readTimestamp(text: JsonText): { readonly seconds: number; reado
   if (time === undefined) {
     throw new FieldFault(
       RejectionCode.TYPE,
-      `is "${text.shown()}", which is no time that exists; write it as "2026-01-31T12:00:00Z", with "Z" or an offset`,
+      () =>
+        `is "${text.shown()}", which is no time that exists; write it as "2026-01-31T12:00:00Z", with "Z" or an offset`,
     );
   }
   return time;
 }
 
-function repeated(name: string): never {
+function repeated(name: string | (() => string)): never {
   throw new FieldFault(RejectionCode.REPEATED, 'given twice; give it at most once', name);
 }
 

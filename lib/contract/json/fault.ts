@@ -5,22 +5,44 @@
 import type { RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { printable } from '../faults.js';
 
-/** Thrown for one value. No Error: thousands may be in a request, and a stack trace costs more than reading the event. */
+/** Words, or how they are found: only the first hundred faults of a request are told, and most of what a fault costs is its words. */
+type Words = string | (() => string);
+
+const wordsOf = (words: Words): string => (typeof words === 'string' ? words : words());
+
+/**
+ * Thrown for one value. No Error: thousands may be in a request, and a stack trace costs more than reading the event.
+ * What it says is to be read before the reader goes on: some of it still stands in the reader's memory.
+ */
 export class FieldFault {
-  /** The field at fault, as the contract names it; innermost first while it is thrown. Empty: the value itself. */
-  path: string;
+  /** Innermost first. */
+  private readonly steps: Words[];
 
   constructor(
     readonly code: RejectionCode,
-    readonly message: string,
-    path = '',
+    private readonly words: Words,
+    path: Words = '',
   ) {
-    this.path = path;
+    this.steps = path === '' ? [] : [path];
+  }
+
+  get message(): string {
+    return wordsOf(this.words);
+  }
+
+  /** The field at fault, as the contract names it. Empty: the value itself. */
+  get path(): string {
+    let path = '';
+    for (const words of this.steps) {
+      const step = wordsOf(words);
+      path = path === '' || path.startsWith('[') ? step + path : `${step}.${path}`;
+    }
+    return path;
   }
 
   /** Says that the value is inside this field, or this map entry (`[key]`). */
-  within(step: string): void {
-    this.path = this.path === '' || this.path.startsWith('[') ? step + this.path : `${step}.${this.path}`;
+  within(step: Words): void {
+    this.steps.push(step);
   }
 }
 

@@ -3,6 +3,7 @@
  *
  *   text.ts     a strict reader of JSON over bytes
  *   names.ts    names of fields and enum values, looked up by their bytes
+ *   seen-names.ts names of one object that must not come twice
  *   numbers.ts  numbers with all their digits
  *   plan.ts     what the reader knows of a message, from the contract's tree
  *   event.ts    one event
@@ -14,4 +15,5 @@ export { type ReadBatch, type ReadFindings, type ReadLimits, readEvent, readEven
 export { readTimestamp, readWhole } from './event.js';
 export { FieldFault } from './fault.js';
 export { NameTable } from './names.js';
+export { mostNames, SeenNames } from './seen-names.js';
 export { JsonText } from './text.js';

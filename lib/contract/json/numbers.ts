@@ -31,7 +31,7 @@ const mostDigits = 20;
 const largestExponent = 10_000_000;
 
 function notANumber(bytes: Uint8Array, from: number, to: number, wanted: string): never {
-  throw new FieldFault(RejectionCode.TYPE, `is "${shown(bytes, from, to)}", which is no ${wanted}`);
+  throw new FieldFault(RejectionCode.TYPE, () => `is "${shown(bytes, from, to)}", which is no ${wanted}`);
 }
 
 /**
@@ -47,7 +47,10 @@ export function wholeNumber(bytes: Uint8Array, from: number, to: number, kind: W
 
 function outOfRange(bytes: Uint8Array, from: number, to: number, kind: WholeKind): never {
   const [least, most] = bounds[kind];
-  throw new FieldFault(RejectionCode.OUT_OF_RANGE, `is ${shown(bytes, from, to)}; a ${kind} holds ${least} to ${most}`);
+  throw new FieldFault(
+    RejectionCode.OUT_OF_RANGE,
+    () => `is ${shown(bytes, from, to)}; a ${kind} holds ${least} to ${most}`,
+  );
 }
 
 /** Digits alone, and not many: what nearly all numbers are. */
@@ -118,7 +121,7 @@ export function floatingNumber(bytes: Uint8Array, from: number, to: number, kind
   const value = plainDecimal(bytes, from, to) ?? oddDecimal(bytes, from, to);
   const beyond = kind === 'double' ? !Number.isFinite(value) : !Number.isFinite(Math.fround(value));
   if (beyond && isNumber(bytes, from, to)) {
-    throw new FieldFault(RejectionCode.OUT_OF_RANGE, `is ${shown(bytes, from, to)}, too great for a ${kind}`);
+    throw new FieldFault(RejectionCode.OUT_OF_RANGE, () => `is ${shown(bytes, from, to)}, too great for a ${kind}`);
   }
   return value;
 }

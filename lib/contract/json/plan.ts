@@ -6,6 +6,8 @@ import type { FieldNode, MessageNode } from '../rules.js';
 import { NameTable } from './names.js';
 
 export interface MessagePlan {
+  /** Of this message at this place in the event. */
+  readonly id: number;
   readonly node: MessageNode;
   readonly names: NameTable<FieldPlan>;
   /** A google.protobuf.Timestamp, which is a string in JSON. */
@@ -24,6 +26,8 @@ export interface FieldPlan {
   readonly enumNames: NameTable<number> | undefined;
 }
 
+let nextId = 0;
+
 export const timestampName = 'google.protobuf.Timestamp';
 
 /** @throws Error when two fields have one name in JSON */
@@ -36,7 +40,7 @@ export function planOf(node: MessageNode): MessagePlan {
       names.set(name, plan);
     }
   });
-  return { node, names: new NameTable(names), isTimestamp: node.typeName === timestampName };
+  return { id: nextId++, node, names: new NameTable(names), isTimestamp: node.typeName === timestampName };
 }
 
 function fieldPlan(node: FieldNode, index: number): FieldPlan {

@@ -13,6 +13,7 @@ import { RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { SluiceError } from '../../errors.js';
 import { FieldFault, shown } from './fault.js';
 import { hashOf, type NameTable } from './names.js';
+import { mostNames, SeenNames } from './seen-names.js';
 
 /** Deeper values are refused: as deep as Protobuf's own decoders go. */
 const mostDepth = 100;
@@ -38,6 +39,10 @@ export class JsonText {
   source: Uint8Array;
   from = 0;
   to = 0;
+  /** Whether all of the text is UTF-8: undefined until somebody asks. */
+  private isUtf8: boolean | undefined;
+  /** The keys of the objects around the value that is skipped. */
+  private readonly keys = new SeenNames();
 
   constructor(readonly bytes: Uint8Array) {
     this.end = bytes.length;
@@ -101,7 +106,8 @@ export class JsonText {
 
   /** The value at p is of another type than wanted. */
   wrongType(wanted: string): never {
-    throw new FieldFault(RejectionCode.TYPE, `expected ${wanted}, got ${this.typeHere()}`);
+    const type = this.typeHere();
+    throw new FieldFault(RejectionCode.TYPE, () => `expected ${wanted}, got ${type}`);
   }
 
   /** Moves behind `null`, when that is the value. */
@@ -255,7 +261,8 @@ export class JsonText {
     if (second < 0xdc00 || second > 0xdfff) {
       throw new FieldFault(
         RejectionCode.UTF8,
-        `holds half of a surrogate pair (\\u${first.toString(16)}), which is no character; was the text cut within one?`,
+        () =>
+          `holds half of a surrogate pair (\\u${first.toString(16)}), which is no character; was the text cut within one?`,
       );
     }
     return putUtf8(target, q, 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00));
@@ -287,12 +294,17 @@ export class JsonText {
 
   /**
    * Moves behind the value at p, which must be JSON. It takes no stack, however deep the value is.
-   * @param strict also refuses keys that come twice in one object, text that is no UTF-8, and values that are nested too deep
+   * @param strict also refuses keys that come twice in one object, objects of more than 100 keys, text that is no UTF-8, and values that
+   *   are nested too deep
    * @throws FieldFault when strict finds something
    */
   skip(strict: boolean): void {
     let depth = 0;
-    const keys: (Set<string> | undefined)[] = [];
+    /** Of the object around the value, when strict. */
+    let mark = 0;
+    let marks: number[] | undefined;
+    const keys = strict ? this.keys : undefined;
+    if (keys !== undefined) keys.size = 0;
     for (;;) {
       const byte = this.next();
       if (byte === openBrace || byte === openBracket) {
@@ -303,8 +315,12 @@ export class JsonText {
         if (isObject ? this.openObject() : this.openArray()) {
           if (depth === levels.length) levels = grown(levels, depth * 2);
           levels[depth++] = isObject ? 1 : 0;
-          if (strict) keys[depth] = isObject ? new Set() : undefined;
-          if (isObject) this.skipKey(keys[depth]);
+          if (keys !== undefined) {
+            marks ??= [];
+            marks.push(mark);
+            mark = keys.size;
+          }
+          if (isObject) this.skipKey(keys, mark);
           continue;
         }
       } else this.skipPlain(byte, strict);
@@ -312,24 +328,32 @@ export class JsonText {
       while (depth > 0) {
         const inObject = levels[depth - 1] === 1;
         if (inObject ? this.moreMembers() : this.moreItems()) {
-          if (inObject) this.skipKey(keys[depth]);
+          if (inObject) this.skipKey(keys, mark);
           break;
         }
         depth--;
+        if (keys !== undefined) {
+          keys.size = mark;
+          mark = marks?.pop() ?? 0;
+        }
       }
       if (depth === 0) break;
     }
     if (levels.length > keptLevels) levels = new Uint8Array(256);
   }
 
-  private skipKey(seen: Set<string> | undefined): void {
+  private skipKey(keys: SeenNames | undefined, mark: number): void {
     if (this.next() !== quote) this.fail('a key in quotes');
-    if (seen === undefined) this.skipString();
+    if (keys === undefined) this.skipString();
     else {
       this.string();
-      const key = this.decoded();
-      if (seen.has(key)) throw new FieldFault(RejectionCode.REPEATED, `the key "${this.shown()}" comes twice`);
-      seen.add(key);
+      this.checkUtf8();
+      if (!keys.add(this.source, this.from, this.to, mark)) {
+        throw new FieldFault(RejectionCode.REPEATED, () => `the key "${this.shown()}" comes twice`);
+      }
+      if (keys.size - mark > mostNames) {
+        throw new FieldFault(RejectionCode.TOO_MANY, `holds an object of more than ${mostNames} keys`);
+      }
     }
     this.colon();
   }
@@ -337,7 +361,7 @@ export class JsonText {
   private skipPlain(byte: number, strict: boolean): void {
     if (byte === quote && strict) {
       this.string();
-      this.decoded();
+      this.checkUtf8();
     } else if (byte === quote) this.skipString();
     else if (byte === 0x74) this.literal('true');
     else if (byte === 0x66) this.literal('false');
@@ -365,11 +389,19 @@ export class JsonText {
     this.p = p + 1;
   }
 
+  /** @throws FieldFault when the string that was read last is no UTF-8 */
+  checkUtf8(): void {
+    // All of the text at once takes as long as a few hundred strings; escapes are always UTF-8.
+    this.isUtf8 ??= isUtf8(this.bytes);
+    if (this.isUtf8 || isUtf8(this.source.subarray(this.from, this.to))) return;
+    throw new FieldFault(RejectionCode.UTF8, 'not valid UTF-8; strings must be');
+  }
+
   /** The string that was read last. @throws FieldFault when it is no UTF-8 */
   decoded(): string {
-    const content = this.source.subarray(this.from, this.to);
-    if (!isUtf8(content)) throw new FieldFault(RejectionCode.UTF8, 'not valid UTF-8; strings must be');
-    return Buffer.from(content.buffer, content.byteOffset, content.length).toString('utf8');
+    this.checkUtf8();
+    const { source, from, to } = this;
+    return Buffer.from(source.buffer, source.byteOffset + from, to - from).toString('utf8');
   }
 
   /** The string or number that was read last, for a message. */
@@ -427,33 +459,33 @@ function grown(bytes: Uint8Array, size: number): Uint8Array<ArrayBuffer> {
   return larger;
 }
 
-const isDigit = (byte: number | undefined): boolean => byte !== undefined && byte >= 0x30 && byte <= 0x39;
+/** From p on, behind all digits. */
+function digitsEnd(bytes: Uint8Array, from: number, end: number): number {
+  let p = from;
+  while (p < end && (bytes[p] as number) >= 0x30 && (bytes[p] as number) <= 0x39) p++;
+  return p;
+}
 
 /**
  * Where the number that begins at `from` ends, by the grammar of JSON: no leading zeros, no plus sign, digits on both sides of a point.
  * Negative: it is none, seen at byte -n - 1.
  */
 export function numberEnd(bytes: Uint8Array, from: number, end: number): number {
-  const at = (p: number): number | undefined => (p < end ? bytes[p] : undefined);
-  let p = from;
-  if (at(p) === 0x2d) p++;
-  if (at(p) === 0x30) p++;
-  else {
-    if (!isDigit(at(p))) return -p - 1;
-    while (isDigit(at(p))) p++;
+  let p = from < end && bytes[from] === 0x2d ? from + 1 : from;
+  const first = p;
+  p = p < end && bytes[p] === 0x30 ? p + 1 : digitsEnd(bytes, p, end);
+  if (p === first) return -p - 1;
+  if (p < end && bytes[p] === 0x2e) {
+    const point = p;
+    p = digitsEnd(bytes, p + 1, end);
+    if (p === point + 1) return -p - 1;
   }
-  if (at(p) === 0x2e) {
+  if (p < end && (bytes[p] === 0x65 || bytes[p] === 0x45)) {
     p++;
-    if (!isDigit(at(p))) return -p - 1;
-    while (isDigit(at(p))) p++;
-  }
-  const letter = at(p);
-  if (letter === 0x65 || letter === 0x45) {
-    p++;
-    const sign = at(p);
-    if (sign === 0x2b || sign === 0x2d) p++;
-    if (!isDigit(at(p))) return -p - 1;
-    while (isDigit(at(p))) p++;
+    if (p < end && (bytes[p] === 0x2b || bytes[p] === 0x2d)) p++;
+    const exponent = p;
+    p = digitsEnd(bytes, p, end);
+    if (p === exponent) return -p - 1;
   }
   return p;
 }
