@@ -29,15 +29,14 @@ export const services: readonly Attack[] = [
   },
   {
     name: 'reflection-calls',
-    about: 'without a key, 20,000 reflection calls one after another on one connection',
+    about: 'without a key, 20,000 reflection calls on one connection, at most 20 open',
     async run(field) {
       const headers = grpcHeaders(reflection, undefined);
       let [peer] = await openMany(field, 1);
       for (let i = 0; peer !== undefined && i < field.scaled(20_000) && !field.over; i++) {
         if (peer.over) [peer] = await openMany(field, 1);
         await peer?.send(peer.request(headers, false), envelope(askForSymbol), true);
-        await peer?.untilAnswered(2_000);
-        while (peer !== undefined && peer.open > 20 && !field.over && !peer.over) await field.pause(1);
+        while (peer !== undefined && peer.open >= 20 && !field.over && !peer.over) await field.pause(1);
       }
     },
   },
