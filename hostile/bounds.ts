@@ -77,6 +77,7 @@ export const exceptions: Readonly<Record<string, Exception>> = {
   'huge-header-lists': flood,
   'chunk-extensions': flood,
   'tiny-chunks': flood,
+  'tiny-data-frames': flood,
   'endless-heads': flood,
   'pipelined-unread': flood,
 };

@@ -12,6 +12,7 @@
  *   wire/                 sockets, HTTP/2 frame by frame, HTTP/1.1 text, messages
  *   report.ts             the table, and the line of JSON
  */
+import { cpus, loadavg } from 'node:os';
 import { Command, InvalidArgumentError } from 'commander';
 import { UsageError } from '../lib/errors.js';
 import { parseWhole } from '../lib/number-text.js';
@@ -113,7 +114,12 @@ async function main(): Promise<number> {
     onRow: (row) => say(told(row)),
     interrupted,
   });
-  process.stdout.write(`${page(rows)}\n`);
+  const { length: cores } = cpus();
+  const [load = 0] = loadavg();
+  process.stdout.write(
+    `${cores} cores, Node ${process.version}, ${flags.processes} gateway process${flags.processes === 1 ? '' : 'es'}, ` +
+      `${flags.tls === true ? 'TLS' : 'no TLS'}; the machine's load at the end ${load.toFixed(1)}\n${page(rows)}\n`,
+  );
   if (flags.json === true) process.stdout.write(`${JSON.stringify(summary(rows))}\n`);
   return rows.every(({ broken }) => broken.length === 0) ? 0 : 1;
 }

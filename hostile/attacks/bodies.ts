@@ -154,6 +154,29 @@ export const bodies: readonly Attack[] = [
     },
   },
   {
+    name: 'tiny-data-frames',
+    about: 'with a valid key, 16 bodies of 1 MiB over HTTP/2, in DATA frames of one byte',
+    keys: 1,
+    async run(field) {
+      const [peer] = await openMany(field, 1);
+      if (peer === undefined) return;
+      const more: Headers = [['authorization', bearer(field.keys[0] ?? '')]];
+      const kinds = [
+        grpcHeaders(`${service}Publish`, field.keys[0]),
+        plainHeaders('POST', '/v1/events/batch', [['content-type', 'application/json'], ...more]),
+        plainHeaders('POST', `${service}Publish`, [['content-type', 'application/proto'], ...more]),
+      ];
+      const open = Array.from({ length: 16 }, (_, i) => peer.request(kinds[i % kinds.length]!, false));
+      const start = Buffer.from([0, 0, 0x0f, 0xff, 0xff]);
+      for (const stream of open) await peer.send(stream, start, false);
+      await Promise.race([
+        Promise.all(open.map((stream) => peer.send(stream, Buffer.alloc(field.scaled(oneMiB), ' '), false, 1))),
+        field.untilOver(),
+      ]);
+      await field.untilOver();
+    },
+  },
+  {
     name: 'expect-continue',
     about: 'with a valid key, 500 requests that ask whether to send a body of 1 MiB, and never send it',
     keys: 1,

@@ -119,13 +119,17 @@ export class H2Peer {
     return stream;
   }
 
-  /** Sends as much of a body as the gateway's windows take. False: the stream or the connection is over. */
-  async send(stream: number, bytes: Uint8Array, whole: boolean): Promise<boolean> {
+  /**
+   * Sends a body, as the gateway's windows take it.
+   * @param frameSize most bytes of a frame
+   * @returns false when the stream or the connection is over
+   */
+  async send(stream: number, bytes: Uint8Array, whole: boolean, frameSize = largestFrame): Promise<boolean> {
     let at = 0;
     for (;;) {
       const known = this.streams.get(stream);
       if (known === undefined || this.socket.destroyed) return false;
-      const room = Math.min(largestFrame, bytes.length - at, this.window, known.window);
+      const room = Math.min(frameSize, bytes.length - at, this.window, known.window);
       if (room <= 0 && at < bytes.length) {
         await this.change();
         continue;
