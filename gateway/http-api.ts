@@ -60,7 +60,7 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
     signal: AbortSignal,
   ): Promise<BatchMessage> => {
     const { inflater, jsonTurns, maxBodyBytes: most } = options;
-    const take = (text: Uint8Array) => jsonTurns.take(owner, text, () => reader(text, limits), signal);
+    const take = (text: Uint8Array) => jsonTurns.take(owner, text.length, reader(text, limits), signal);
     if (!packed) return take(bytes);
     try {
       return await inflater.inflate({ owner, bytes, most, meter: newMeter(), signal }, take);

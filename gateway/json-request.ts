@@ -37,8 +37,8 @@ export const jsonLimitsOf = (limits: {
   maxBytes: limits.maxBatchBytes,
 });
 
-/** Of a request: its bytes, inflated. @throws SluiceError json_invalid, batch_too_large */
-export type ReadJson = (bytes: Uint8Array, limits: JsonLimits) => BatchMessage;
+/** Of a request: its bytes, inflated. Pauses (yields) in long ones. @throws SluiceError json_invalid, batch_too_large */
+export type ReadJson = (bytes: Uint8Array, limits: JsonLimits) => Generator<void, BatchMessage>;
 
 const unknownFields = 'sluice-unknown-fields';
 
@@ -80,9 +80,9 @@ const durabilities = new NameTable<Durability>([
 export const readPublishRequest: ReadJson = (bytes, limits) => new RequestReader(bytes, limits).request(requestNames);
 
 /** A PublishStreamRequest. It throws nothing for a message that is refused, and returns why as its `refusal`. */
-export const readStreamRequest: ReadJson = (bytes, limits) => {
+export const readStreamRequest: ReadJson = function* (bytes, limits) {
   try {
-    return new RequestReader(bytes, limits).request(streamNames);
+    return yield* new RequestReader(bytes, limits).request(streamNames);
   } catch (reason) {
     if (!(reason instanceof SluiceError)) throw reason;
     return new RequestReader(bytes, limits).refused(reason);
@@ -93,7 +93,8 @@ export const readStreamRequest: ReadJson = (bytes, limits) => {
 export const readFlatRequest: ReadJson = (bytes, limits) => new RequestReader(bytes, limits).request(flatNames);
 
 /** The body of POST /v1/events: one event. */
-export const readSingleEvent: ReadJson = (bytes, limits) => {
+// biome-ignore lint/correctness/useYield: one event is one slice.
+export const readSingleEvent: ReadJson = function* (bytes, limits) {
   const text = new JsonText(bytes);
   const { bytes: batch, findings } = readEvent(text, limits);
   text.finish();
@@ -119,9 +120,9 @@ class RequestReader {
     this.text = new JsonText(bytes);
   }
 
-  request(names: NameTable<Part>): BatchMessage {
+  *request(names: NameTable<Part>): Generator<void, BatchMessage> {
     try {
-      this.members('', names, (part) => this.part(part));
+      yield* this.members('', names, (part) => this.part(part));
     } catch (reason) {
       throw reason instanceof FieldFault ? ofRequest(reason) : reason;
     }
@@ -148,7 +149,8 @@ class RequestReader {
       const part = text.key(streamNames);
       const start = text.p;
       try {
-        if (part === 'batch_id' || part === 'options') this.part(part);
+        // These have no slices.
+        if (part === 'batch_id' || part === 'options') this.part(part).next();
       } catch (reason) {
         if (!(reason instanceof FieldFault)) throw reason;
       }
@@ -158,7 +160,11 @@ class RequestReader {
   }
 
   /** Each member of the object at the text's position; `null` is as good as absent. */
-  private members<P extends string>(path: string, names: NameTable<P>, take: (part: P) => void): void {
+  private *members<P extends string>(
+    path: string,
+    names: NameTable<P>,
+    take: (part: P) => Generator<void>,
+  ): Generator<void> {
     const { text } = this;
     const seen = new Set<P>();
     const unknown = new SeenNames();
@@ -173,7 +179,7 @@ class RequestReader {
         }
         if (seen.has(part)) throw new FieldFault(0, twice);
         seen.add(part);
-        if (!text.takeNull()) take(part);
+        if (!text.takeNull()) yield* take(part);
       } catch (reason) {
         if (reason instanceof FieldFault) reason.within(shown);
         throw reason;
@@ -191,14 +197,14 @@ class RequestReader {
     text.skip(true);
   }
 
-  private part(part: Part): void {
+  private *part(part: Part): Generator<void> {
     const { text } = this;
     switch (part) {
       case 'batch':
-        this.members('batch.', batchNames, () => this.part('events'));
+        yield* this.members('batch.', batchNames, () => this.part('events'));
         break;
       case 'events':
-        this.batch = readEvents(text, this.limits);
+        this.batch = yield* readEvents(text, this.limits);
         break;
       case 'batch_id':
         if (text.next() !== 0x22) text.wrongType('a string');
@@ -215,10 +221,13 @@ class RequestReader {
       }
       case 'options':
         this.durability = Durability.UNSPECIFIED;
-        this.members('options.', optionNames, () => {
-          this.durability = this.readDurability();
-        });
+        yield* this.members('options.', optionNames, () => this.readOptions());
     }
+  }
+
+  // biome-ignore lint/correctness/useYield: as `members` wants it.
+  private *readOptions(): Generator<void> {
+    this.durability = this.readDurability();
   }
 
   private readDurability(): Durability {

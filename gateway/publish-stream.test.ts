@@ -1,6 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { Durability } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { allAtOnce } from '../lib/contract/json/index.js';
 import { SluiceError } from '../lib/errors.js';
 import { type CommitWatch, createCommitWatch } from './committed.js';
 import { createConnection } from './connection.js';
@@ -226,9 +227,12 @@ test('P4: bytes that are no message end the stream at once; what is not committe
 
 test('the options of a first message hold although its batch was refused while it was read', async () => {
   const { stream, commits, send, answers } = setting();
-  const refused = readStreamRequest(
-    Buffer.from('{"attempt":-1,"options":{"durability":"DURABILITY_COMMITTED"},"batchId":"a"}'),
-    { maxEvents: 10, maxBytes: 1_000, ignoreUnknownFields: false },
+  const refused = allAtOnce(
+    readStreamRequest(Buffer.from('{"attempt":-1,"options":{"durability":"DURABILITY_COMMITTED"},"batchId":"a"}'), {
+      maxEvents: 10,
+      maxBytes: 1_000,
+      ignoreUnknownFields: false,
+    }),
   );
   assert.ok(await stream.take(refused));
   await send('b', 10);
@@ -243,9 +247,9 @@ test('the options of a first message hold although its batch was refused while i
 test('P1: failures of refused messages wait for a client that reads no answers', async () => {
   const { stream, answers } = setting();
   const limits = { maxEvents: 10, maxBytes: 1_000, ignoreUnknownFields: false };
-  for (let i = 0; i < 1_024; i++) assert.ok(await stream.take(readStreamRequest(Buffer.from('no'), limits)));
+  for (let i = 0; i < 1_024; i++) assert.ok(await stream.take(allAtOnce(readStreamRequest(Buffer.from('no'), limits))));
   let taken = false;
-  const next = stream.take(readStreamRequest(Buffer.from('no'), limits)).then(() => {
+  const next = stream.take(allAtOnce(readStreamRequest(Buffer.from('no'), limits))).then(() => {
     taken = true;
   });
   await settle();

@@ -197,17 +197,17 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
   ): RpcRoute =>
     besideLibrary(handler, { encoding, read, readMaxBytes, inflater, ownerOf: owner, onRefused: metrics.failed });
   const besideJson = (handler: RpcRoute, readJson: ReadJson): RpcRoute => {
-    const read = (text: Uint8Array, header: Headers): BatchMessage => {
+    function* read(text: Uint8Array, header: Headers): Generator<void, BatchMessage> {
       const ignoreUnknownFields = ignoresUnknownFields((name) => header.get(name));
-      const message = readJson(text, { ...jsonLimits, ignoreUnknownFields });
+      const message = yield* readJson(text, { ...jsonLimits, ignoreUnknownFields });
       if (message.refusal !== undefined) metrics.failed(message.refusal.code);
       return message;
-    };
+    }
     return beside(
       handler,
       {
         encoding: 'json',
-        read: (text, { header, signal }) => jsonTurns.take(owner(header), text, () => read(text, header), signal),
+        read: (text, { header, signal }) => jsonTurns.take(owner(header), text.length, read(text, header), signal),
       },
       json,
     );

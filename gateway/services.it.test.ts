@@ -135,4 +135,26 @@ test('both versions of reflection tell the whole contract, so that a client can 
   });
 });
 
+test('questions in JSON that are deep or wide are refused in a few words', async () => {
+  await withGateway({}, async ({ url, headers }) => {
+    const deep = `${'['.repeat(32_000)}${']'.repeat(32_000)}`;
+    const bodies = [
+      deep,
+      `{"batchId":${deep},"service":${'{"a":'.repeat(200)}`,
+      `{"service":${deep}}`,
+      `{${Array.from({ length: 6_000 }, (_, i) => `"k${i}":1`).join()}}`,
+      `{"batchId":${'9'.repeat(64_000)}}`,
+    ];
+    for (const path of [`${service}/GetLimits`, `${service}/GetBatchStatus`, 'grpc.health.v1.Health/Check']) {
+      for (const body of bodies) {
+        const more = { ...headers, 'content-type': 'application/json' };
+        const answer = await fetch(`${url}/${path}`, { method: 'POST', headers: more, body });
+        const text = await answer.text();
+        assert.is(answer.status, 400, text.slice(0, 200));
+        assert.ok(text.length < 1_000, `${path}: ${text.length} characters`);
+      }
+    }
+  });
+});
+
 test.run();

@@ -30,6 +30,10 @@ const gzip: Headers = [['content-encoding', 'gzip']];
 const batchPath = '/v1/events/batch';
 
 const emptyEvents = (count: number): string => `{"events":[${Array(count).fill('{}').join(',')}]}`;
+const events = (count: number, make: () => string): string =>
+  `{"events":[${Array.from({ length: count }, make).join(',')}]}`;
+const badType = `{"type":"${'x'.repeat(380)}"}`;
+const ignoredNames = `{"eventId":"e","type":1,"occurredAt":"2026-01-31T12:00:00Z",${Array.from({ length: 45 }, (_, i) => `"${i.toString(36)}":0`).join(',')}}`;
 /** 64 MiB of the byte, packed. */
 const packed = (byte: string): Buffer => gzipSync(Buffer.alloc(64 * 1024 * 1024, byte), { level: 9 });
 
@@ -89,6 +93,31 @@ export const json: readonly Attack[] = [
   bodyOf('json-escapes', '3 MiB of escapes in one text', 80, () =>
     eventWith(`"userId":"${'\\u0041'.repeat(500_000)}"`),
   ),
+  bodyOf('json-refused-events', '10,000 events of an unknown type', 80, () => events(10_000, () => badType)),
+  {
+    name: 'json-ignored-names',
+    about: 'with a valid key, 80 requests, 4 at once, with 450,000 unknown names that are to be ignored',
+    keys: 1,
+    run: (field) =>
+      post(
+        field,
+        field.scaled(80),
+        jsonHeaders(batchPath, field.keys[0], [['sluice-unknown-fields', 'ignore']]),
+        Buffer.from(events(10_000, () => ignoredNames)),
+      ),
+  },
+  {
+    name: 'protobuf-empty-fields',
+    about: 'with a valid key, 80 gRPC calls, 4 at once, with a message of 500,000 empty times',
+    keys: 1,
+    run: (field) =>
+      post(
+        field,
+        field.scaled(80),
+        grpcHeaders(`${service}Publish`, field.keys[0]),
+        envelope(Buffer.alloc(field.scaled(1_000_000), Buffer.of(0x22, 0))),
+      ),
+  },
   {
     name: 'gzip-http1',
     about: 'with a valid key, 80 bodies over HTTP/1.1, 4 at once: 64 kB that unpack to 64 MiB',
@@ -139,6 +168,18 @@ export const json: readonly Attack[] = [
         grpcHeaders(`${service}Publish`, field.keys[0], [['grpc-encoding', 'gzip']]),
         envelope(packed('\0'), 1),
       ),
+  },
+  {
+    name: 'gzip-tiny-messages',
+    about:
+      'with a valid key, 80 streams, 4 at once, each with 1,000 packed messages of 300 bytes that unpack to 250 KiB',
+    keys: 1,
+    async run(field) {
+      const message = envelope(gzipSync(Buffer.alloc(250 * 1024), { level: 9 }), 1);
+      const body = Buffer.concat(Array.from({ length: 1_000 }, () => message));
+      const headers = grpcHeaders(`${service}PublishStream`, field.keys[0], [['grpc-encoding', 'gzip']]);
+      await post(field, field.scaled(80), headers, body);
+    },
   },
   {
     name: 'gzip-stream',

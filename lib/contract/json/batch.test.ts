@@ -13,13 +13,14 @@ import { EventReader } from './event.js';
 import { FieldFault } from './fault.js';
 import { WireOutput } from './output.js';
 import { planOf } from './plan.js';
+import { allAtOnce } from './slices.js';
 import { JsonText } from './text.js';
 
 const limits: ReadLimits = { maxEvents: 10_000, maxBytes: 1024 * 1024, ignoreUnknownFields: false };
 
 const read = (json: string | Uint8Array, more: Partial<ReadLimits> = {}) => {
   const text = new JsonText(typeof json === 'string' ? Buffer.from(json) : json);
-  const batch = readEvents(text, { ...limits, ...more });
+  const batch = allAtOnce(readEvents(text, { ...limits, ...more }));
   text.finish();
   return batch;
 };
@@ -276,6 +277,39 @@ test('an event larger than the memory at hand is written again in more of it', (
     assert.is(events[1]?.name, 'é'.repeat(size));
     assert.equal(events[1]?.properties, { ['k'.repeat(size)]: 'v' });
   }
+});
+
+test('a long text is read in slices, and texts that are read beside each other do not mix', () => {
+  const make = (name: string, count: number) =>
+    `[${Array.from({ length: count }, (_, i) => event(`"name":"${'x'.repeat(500)}"`, `${name}-${i}`)).join()}]`;
+  const texts = [make('a', 3_000), make('b', 2_000), make('c', 10)].map((text) => new JsonText(Buffer.from(text)));
+  const slices = texts.map((text) => readEvents(text, { ...limits, maxBytes: 1 << 30 }));
+  const counts = [0, 0, 0];
+  const ids: string[][] = [[], [], []];
+  let left = slices.length;
+  while (left > 0) {
+    slices.forEach((one, i) => {
+      if (ids[i]?.length !== 0) return;
+      const from = texts[i]?.p ?? 0;
+      const { done, value } = one.next();
+      assert.ok((texts[i]?.p ?? 0) - from < 258 * 1024, 'a slice is short');
+      counts[i] = (counts[i] ?? 0) + 1;
+      if (done !== true) return;
+      ids[i] = idsOf(value.bytes);
+      left--;
+    });
+  }
+  assert.equal(counts, [7, 5, 1]);
+  for (const [i, name] of ['a', 'b', 'c'].entries()) {
+    assert.ok(
+      ids[i]?.every((id, at) => id === `${name}-${at}`),
+      name,
+    );
+  }
+  assert.equal(
+    ids.map(({ length }) => length),
+    [3_000, 2_000, 10],
+  );
 });
 
 test('one event alone is read like the first of a batch', () => {

@@ -7,7 +7,7 @@
  *   numbers.ts  numbers with all their digits
  *   plan.ts     what the reader knows of a message, from the contract's tree
  *   event.ts    one event
- *   batch.ts    all events of a request: counting, leaving out, telling
+ *   batch.ts    all events of a request: counting, leaving out, telling; slices.ts pauses while reading
  *   output.ts   Protobuf bytes while they are written
  *   fault.ts    what is wrong with one value
  */
@@ -16,4 +16,5 @@ export { readTimestamp, readWhole } from './event.js';
 export { FieldFault } from './fault.js';
 export { NameTable } from './names.js';
 export { mostNames, SeenNames } from './seen-names.js';
+export { allAtOnce } from './slices.js';
 export { JsonText } from './text.js';

@@ -1,5 +1,5 @@
 /**
- * Protobuf bytes while they are written. The memory is used again for the next request, since reading JSON is synchronous.
+ * Protobuf bytes while they are written. The memory is used again for the next request; who stops in between keeps it until `done`.
  *
  * What does not fit is not written, but counted: `overflowed` says so, and whoever writes grows the memory and writes the event again.
  */
@@ -24,6 +24,18 @@ export class WireOutput {
     larger.set(this.bytes.subarray(0, keep));
     this.bytes = larger;
     if (larger.length <= mostKept) kept = larger;
+  }
+
+  /** Others may write before this goes on. */
+  pause(): void {
+    if (kept === this.bytes) kept = new Uint8Array(least);
+  }
+
+  /** A copy of what was written; the memory is for others. */
+  done(): Buffer {
+    const written = Buffer.from(this.bytes.subarray(0, this.q));
+    if (this.bytes.length <= mostKept) kept = this.bytes;
+    return written;
   }
 
   byte(value: number): void {
