@@ -6,7 +6,7 @@
  *   roles.ts         which file is which process; run.ts runs one in the foreground
  *   nats-server.ts   finding and installing nats-server
  *   stack-file.ts    where the running stack is
- *   query.ts  tenant.ts  doctor.ts  settings.ts   one command each
+ *   query.ts  tenant.ts  setup.ts  doctor.ts  settings.ts   one command each
  *   demo/            `sluice demo`
  *   test.ts          `sluice test`; test-versions.ts on every Node that node-versions.ts names; test-long.ts what takes longer
  */
@@ -23,6 +23,7 @@ import {
   type OptionTable,
   refuseUnknownVariables,
   resolveOptions,
+  setupOptions,
   shardsOptions,
   stackOptions,
   upOptions,
@@ -37,6 +38,7 @@ import { query } from './query.js';
 import { type Entry, root } from './roles.js';
 import { run } from './run.js';
 import { settings } from './settings.js';
+import { setup } from './setup.js';
 import { addresses } from './stack-file.js';
 import * as tenant from './tenant.js';
 import { up } from './up/index.js';
@@ -136,6 +138,12 @@ Examples:
   withOptions(program.command('doctor').description('check ahead what `up` needs'), upOptions).action(async (flags) => {
     process.exitCode = (await doctor(resolveOptions(upOptions, flags))) ? 0 : 1;
   });
+  withOptions(
+    program
+      .command('setup')
+      .description('make the streams and buckets of a new installation, so that gateways need no right to make them'),
+    setupOptions,
+  ).action((flags) => setup(resolveOptions(setupOptions, flags)));
   role(program, 'gateway', 'gateway', 'run one gateway', gatewayOptions);
   role(program, 'worker', 'worker', 'run one worker', workerOptions);
   role(program, 'clickhouse', 'clickhouse', 'run the embedded ClickHouse', embeddedOptions);

@@ -4,6 +4,7 @@
 import { once } from 'node:events';
 import type { Readable } from 'node:stream';
 import { createClient } from '@clickhouse/client';
+import { clickhouseTls } from '../lib/clickhouse-tls.js';
 import type { StackConfig } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
 import { clickhousePassword } from '../lib/secret-file.js';
@@ -28,6 +29,7 @@ export async function query(config: StackConfig, statement: string, format: stri
     url: clickhouse,
     username: config.clickhouseUser,
     password: clickhousePassword(config),
+    ...clickhouseTls(clickhouse, config.clickhouseTlsCa),
     database: config.clickhouseDatabase,
     application: 'sluice query',
     request_timeout: 600_000,

@@ -6,7 +6,7 @@ import type { StackConfig } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
 import { silentLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
-import { withoutCredentials } from '../lib/nats-login.js';
+import { natsAt, withoutCredentials } from '../lib/nats-login.js';
 import { addTenant, listTenants, revokeKey } from '../lib/tenants.js';
 import { print } from '../lib/terminal.js';
 import { addresses } from './stack-file.js';
@@ -14,8 +14,7 @@ import { addresses } from './stack-file.js';
 async function withConnection(config: StackConfig, use: (nc: NatsConnection) => Promise<void>): Promise<void> {
   const { nats } = addresses(config);
   const nc = await connectNats({
-    servers: nats,
-    credentials: config.natsCredentials,
+    ...natsAt({ ...config, natsUrl: nats }),
     name: 'sluice tenant',
     log: silentLog,
     timeoutMs: 5_000,

@@ -36,6 +36,12 @@ export interface LogConnection {
   close(): void;
 }
 
+/** What to do when this user of nats-server may not make what is missing. */
+const mayNot = (error: unknown): string =>
+  /Permissions Violation for Publish to "\$JS\.API\.STREAM\.(?:CREATE|UPDATE)/i.test(String(error))
+    ? '. This user of NATS may not: run `sluice setup` as one who may make streams'
+    : '';
+
 const firstRetryMs = 100;
 /** A log that is back is used within a second. Gateways that lost it together ask at different times. */
 const lastRetryMs = 1_000;
@@ -104,7 +110,7 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
       log.info({ shards, server: nc.getServer() }, 'log ready');
       onConnected((onReply) => createLogWire(nc, onReply));
     } catch (error) {
-      again(`The log is not set up: ${error instanceof Error ? error.message : String(error)}`);
+      again(`The log is not set up: ${error instanceof Error ? error.message : String(error)}${mayNot(error)}`);
     }
   };
 

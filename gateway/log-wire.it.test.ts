@@ -73,7 +73,7 @@ test('a large message reaches the socket in the memory that it was written to', 
     assert.is(frames[0]?.buffer, first.buffer);
     assert.is(frames[1]?.buffer, second.buffer);
     const line = Buffer.from((frames[0] as Uint8Array).subarray(0, 200)).toString('latin1');
-    assert.match(line, /^PUB ev\.0\.acme _INBOX\.\w+\.token-1 60000\r\n/);
+    assert.match(line, /^PUB ev\.0\.acme _INBOX_admin\.\w+\.token-1 60000\r\n/);
   });
 });
 

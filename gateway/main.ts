@@ -40,6 +40,7 @@ import { armFailpoint } from '../lib/failpoint.js';
 import { createLog } from '../lib/log.js';
 import { connectNats } from '../lib/nats.js';
 import { natsAt, natsLogin } from '../lib/nats-login.js';
+import { natsTls } from '../lib/nats-tls.js';
 import { onParentGone } from '../lib/parent-gone.js';
 import { flushTelemetry } from '../lib/telemetry/flush.js';
 import { type Gateway, startGateway } from './gateway.js';
@@ -61,7 +62,10 @@ function refuse(error: unknown): never {
 
 const config = orRefuse(() => resolveOptions(gatewayOptions, parseArgv(process.argv.slice(2), gatewayOptions)));
 orRefuse(() => armFailpoint(config.failpoint, 'gateway'));
-orRefuse(() => natsLogin(natsAt(config)));
+orRefuse(() => {
+  const address = natsAt(config);
+  natsTls(address.tls, natsLogin(address).servers);
+});
 const log = createLog('gateway', config.logLevel);
 
 process.on('uncaughtException', (error) => {
@@ -107,7 +111,7 @@ async function serve(): Promise<void> {
   onParentGone(() => void end('the parent process is gone'));
 
   const connectAs = async (name: string): Promise<NatsConnection> => {
-    const connection = await connectNats({ ...natsAt(config), name, log });
+    const connection = await connectNats({ ...natsAt(config), name, user: 'gateway', log });
     connections.push(connection);
     return connection;
   };

@@ -8,7 +8,9 @@ import {
   tokenAuthenticator,
   usernamePasswordAuthenticator,
 } from '@nats-io/nats-core';
+import type { NatsClientConfig } from './config/index.js';
 import { UsageError } from './errors.js';
+import type { NatsTlsFiles } from './nats-tls.js';
 import { readSecret } from './secret-file.js';
 
 export interface NatsAddress {
@@ -16,12 +18,15 @@ export interface NatsAddress {
   readonly servers: string;
   /** Path of the credentials file; empty or absent: none. */
   readonly credentials?: string;
+  /** @default only when the server wants it, with the system's authorities */
+  readonly tls?: NatsTlsFiles;
 }
 
 /** How a role's settings say where NATS is. */
-export const natsAt = (config: { readonly natsUrl: string; readonly natsCredentials: string }): NatsAddress => ({
+export const natsAt = (config: NatsClientConfig): NatsAddress => ({
   servers: config.natsUrl,
   credentials: config.natsCredentials,
+  tls: { ca: config.natsTlsCa, cert: config.natsTlsCert, key: config.natsTlsKey, first: config.natsTlsFirst },
 });
 
 export interface NatsLogin {

@@ -2,15 +2,19 @@
  * Connections to NATS, with the settings that measurement asked for (docs/architecture.md, fact F6), and the bookkeeping
  * that every role needs.
  */
-import { type Authenticator, AuthorizationError } from '@nats-io/nats-core';
+import { type Authenticator, AuthorizationError, createInbox } from '@nats-io/nats-core';
 import { type ConnectionOptions, connect, type NatsConnection } from '@nats-io/transport-node';
 import { UsageError } from './errors.js';
 import type { Log } from './log.js';
 import { type NatsAddress, natsLogin } from './nats-login.js';
+import { natsTls, tlsRefusal } from './nats-tls.js';
+import { inboxPrefix, type NatsUser } from './subjects.js';
 
 export interface NatsOptions extends NatsAddress {
   /** Shown in nats-server's connection list. */
   readonly name: string;
+  /** Answers come to an inbox that only this user of nats-server may listen to. @default 'admin' */
+  readonly user?: NatsUser;
   readonly log: Log;
   /** Give up the first connect after this many ms. @default wait for ever */
   readonly timeoutMs?: number;
@@ -47,19 +51,27 @@ export function reconnectPacing(
   };
 }
 
-/** What each connection shows to its server, for connections beside it. */
-const authenticators = new WeakMap<NatsConnection, Authenticator>();
+/** What each connection was made with, for connections beside it. */
+const made = new WeakMap<object, { authenticator: Authenticator | undefined; encrypted: boolean; inbox: string }>();
 
 /** What this connection logs in with; undefined: it is not one of ours, or shows nothing. */
-export const authenticatorOf = (nc: object): Authenticator | undefined => authenticators.get(nc as NatsConnection);
+export const authenticatorOf = (nc: object): Authenticator | undefined => made.get(nc)?.authenticator;
+
+/** TLS is a must for this connection. */
+export const mustEncrypt = (nc: object): boolean => made.get(nc)?.encrypted ?? false;
+
+/** A new subject for answers, which the user of this connection may listen to. */
+export const newInbox = (nc: object): string => createInbox(made.get(nc)?.inbox);
 
 /**
  * Connects and stays connected: after the first success every loss is followed by reconnects without end, 50 ms to 1 s
  * apart with back-off and jitter, so that a restarted nats-server is not met by a storm.
- * @throws UsageError the credentials cannot be used, or, with `timeoutMs`, the server refuses them
+ * @throws UsageError credentials or TLS files cannot be used, or, with `timeoutMs`, the server refuses them
  */
 export async function connectNats(options: NatsOptions): Promise<NatsConnection> {
   const { servers, authenticator } = natsLogin(options);
+  const tls = natsTls(options.tls, servers);
+  const inbox = inboxPrefix(options.user ?? 'admin');
   const settings: ConnectionOptions = {
     servers: [...servers],
     name: options.name,
@@ -70,13 +82,15 @@ export async function connectNats(options: NatsOptions): Promise<NatsConnection>
     timeout: options.timeoutMs ?? dialMs,
     // Two refusals in a row would end the connection; the credentials may be mended meanwhile.
     ignoreAuthErrorAbort: true,
+    inboxPrefix: inbox,
     ...(authenticator === undefined ? {} : { authenticator }),
+    ...(tls === undefined ? {} : { tls }),
   };
   const dial = (): Promise<NatsConnection> => connect({ ...settings, reconnectDelayHandler: reconnectPacing() });
   const nc = await (options.timeoutMs === undefined
-    ? untilConnected(dial, servers, options.log)
-    : orRefused(dial, servers));
-  if (authenticator !== undefined) authenticators.set(nc, authenticator);
+    ? untilConnected(dial, (error) => refusal(servers, error, tls !== undefined), options.log)
+    : orRefused(dial, (error) => refusal(servers, error, tls !== undefined)));
+  made.set(nc, { authenticator, encrypted: tls !== undefined, inbox });
   void (async () => {
     for await (const status of nc.status()) {
       if (status.type === 'disconnect' || status.type === 'reconnect' || status.type === 'error') {
@@ -88,22 +102,27 @@ export async function connectNats(options: NatsOptions): Promise<NatsConnection>
   return nc;
 }
 
-/** Why a server refused, and what to do. */
-const refusal = (servers: readonly string[], error: AuthorizationError): string =>
-  `NATS at ${servers.join(',')} refuses the log-in (${error.message}): give its credentials by --nats-credentials.`;
+/** Why a server was not reached and what to do, when an operator can do something. */
+function refusal(servers: readonly string[], error: unknown, encrypted: boolean): string | undefined {
+  if (!(error instanceof AuthorizationError)) return tlsRefusal(servers, error, encrypted);
+  return `NATS at ${servers.join(',')} refuses the log-in (${error.message}): give its credentials by --nats-credentials.`;
+}
 
-async function orRefused(dial: () => Promise<NatsConnection>, servers: readonly string[]): Promise<NatsConnection> {
+type Refusal = (error: unknown) => string | undefined;
+
+async function orRefused(dial: () => Promise<NatsConnection>, refusalOf: Refusal): Promise<NatsConnection> {
   try {
     return await dial();
   } catch (error) {
-    throw error instanceof AuthorizationError ? new UsageError(refusal(servers, error)) : error;
+    const why = refusalOf(error);
+    throw why === undefined ? error : new UsageError(why);
   }
 }
 
 /** Tries without end, and says each new reason once. */
 async function untilConnected(
   dial: () => Promise<NatsConnection>,
-  servers: readonly string[],
+  refusalOf: Refusal,
   log: Log,
 ): Promise<NatsConnection> {
   let told = '';
@@ -111,7 +130,7 @@ async function untilConnected(
     try {
       return await dial();
     } catch (error) {
-      const why = error instanceof AuthorizationError ? refusal(servers, error) : String(error);
+      const why = refusalOf(error) ?? String(error);
       if (why !== told) log.warn({ why }, 'cannot reach NATS yet');
       told = why;
       const waitMs = Math.min(pacing.first * 2 ** Math.min(tries, 10), pacing.last);

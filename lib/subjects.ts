@@ -5,6 +5,12 @@
 /** Tenant ids: they are a token of a NATS subject and a part of every key. */
 export const tenantIdPattern = /^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$/;
 
+/** Users of nats-server (deploy/nats.conf): `admin` is who runs commands. */
+export type NatsUser = 'gateway' | 'worker' | 'admin';
+
+/** First token of the subjects that answers to a user come to: no other user may listen there. */
+export const inboxPrefix = (user: NatsUser): string => `_INBOX_${user}`;
+
 /** The stream of one shard. */
 export const shardStream = (shard: number): string => `EV_${shard}`;
 

@@ -79,6 +79,11 @@ async function bucket(nc: NatsConnection, replicas: number, log?: Log): Promise<
   });
 }
 
+/** Makes sure that there is a place for keys. @param replicas JetStream replicas, at least */
+export async function ensureTenants(nc: NatsConnection, replicas: number, log: Log): Promise<void> {
+  await bucket(nc, replicas, log);
+}
+
 const bucketForTools = async (nc: NatsConnection): Promise<KV> => bucket(nc, await installationReplicas(nc));
 
 function recordOf(entry: KvEntry): TenantRecord | undefined {

@@ -10,7 +10,7 @@
  */
 import { connect, type Socket } from 'node:net';
 import type { Msg, NatsConnection, ServerInfo } from '@nats-io/nats-core';
-import { authenticatorOf } from '../lib/nats.js';
+import { authenticatorOf, mustEncrypt } from '../lib/nats.js';
 import type { Slab, SlabPool } from './slabs.js';
 
 /** What the server says of a delivered message. */
@@ -67,6 +67,8 @@ const wantsLibrary = (
 ): boolean =>
   info === undefined ||
   info.tls_required === true ||
+  // Even if this server does not ask for it.
+  mustEncrypt(nc) ||
   (info.auth_required === true && authenticatorOf(nc) === undefined);
 
 /**

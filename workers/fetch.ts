@@ -10,9 +10,10 @@
  * survive a kill (fact F8).
  */
 import { AckPolicy, DeliverPolicy, JetStreamApiError, type JetStreamManager } from '@nats-io/jetstream';
-import { createInbox, type NatsConnection, nanos } from '@nats-io/nats-core';
+import { type NatsConnection, nanos } from '@nats-io/nats-core';
 import type { Log } from '../lib/log.js';
 import { generationOf } from '../lib/log-streams.js';
+import { newInbox } from '../lib/nats.js';
 import { streamInfo } from '../lib/stream-info.js';
 import { leaderSubject } from '../lib/subjects.js';
 import type { LogMessage } from './block.js';
@@ -144,7 +145,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
   /** Pulls from one consumer until it is lost, replaced or closed. */
   async function follow(generation: string, mine: number): Promise<void> {
     const current = (): boolean => !closed && mine === epoch;
-    const inbox = createInbox();
+    const inbox = newInbox(nc);
     let pull = 0;
     let open = false;
     let left = 0;

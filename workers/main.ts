@@ -102,7 +102,7 @@ async function main(): Promise<void> {
   process.on('SIGINT', () => void end('SIGINT'));
   onParentGone(() => void end('the parent process is gone'));
 
-  const nc = await connectNats({ ...natsAt(config), name: 'sluice worker', log });
+  const nc = await connectNats({ ...natsAt(config), name: 'sluice worker', user: 'worker', log });
   let loaded: LoaderPool['loaded'] | undefined;
   const waits = serveShardWaits(nc, () => loaded?.() ?? { starting: waiting.reason ?? 'it is starting' });
   const jsm = await jetstreamManager(nc, { checkAPI: false });

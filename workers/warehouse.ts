@@ -4,6 +4,7 @@
  */
 import { Readable } from 'node:stream';
 import { type ClickHouseClient, createClient } from '@clickhouse/client';
+import { clickhouseTls } from '../lib/clickhouse-tls.js';
 import type { ClickHouseClientConfig } from '../lib/config/index.js';
 import { failpoint, isArmed } from '../lib/failpoint.js';
 import type { Log } from '../lib/log.js';
@@ -93,6 +94,7 @@ export function connectWarehouse(config: ClickHouseClientConfig, log: Log): Ware
     url: config.clickhouseUrl,
     username: config.clickhouseUser,
     password: clickhousePassword(config),
+    ...clickhouseTls(config.clickhouseUrl, config.clickhouseTlsCa),
     application: 'sluice',
     max_open_connections: config.clickhousePoolSize,
     request_timeout: config.clickhouseTimeout,

@@ -35,6 +35,13 @@ export const natsClientOptions = {
     '',
     'File with what NATS asks for at a log-in: a line `user:password`, a token, an nkey seed, or a .creds file; read at each connect.',
   ),
+  natsTlsCa: option.string(
+    '',
+    "PEM file of the authority that signed NATS's certificate; it makes TLS a must. Empty: TLS only if an address begins with tls:// or the server wants it, checked against the system's authorities.",
+  ),
+  natsTlsCert: option.string('', 'PEM file of the certificate that is shown to NATS; with natsTlsKey.'),
+  natsTlsKey: option.string('', 'PEM file of its key. The TLS files are read at each connect.'),
+  natsTlsFirst: option.bool(false, 'TLS before the first word of the server: for its setting handshake_first.'),
 } satisfies OptionTable;
 
 /** Settings that every role has. */
@@ -136,6 +143,10 @@ export const clickhouseClientOptions = {
   clickhouseUser: option.string('default', 'ClickHouse user.'),
   clickhousePassword: option.string('', 'ClickHouse password; as a flag it shows in `ps`.'),
   clickhousePasswordFile: option.string('', 'File with the ClickHouse password, in place of clickhousePassword.'),
+  clickhouseTlsCa: option.string(
+    '',
+    "PEM file of the authority that signed ClickHouse's certificate, for an https:// address; empty: the system's authorities.",
+  ),
   clickhouseDatabase: option.string('sluice', 'Database of the events table; created when missing.'),
   clickhouseEngine: option.string(
     'MergeTree',
@@ -200,6 +211,16 @@ export const eraseOptions = {
   tenant: option.string('', 'Whose user it is.'),
   userId: option.string('', 'The user_id of the events to delete.'),
   eraseWait: option.ms(60_000, 'How long to wait until the workers have loaded what is in the log.', { min: 0 }),
+} satisfies OptionTable;
+
+/** `sluice setup`. */
+export const setupOptions = {
+  ...natsClientOptions,
+  logLevel: option.string('warn', commonOptions.logLevel.help, { choices: commonOptions.logLevel.choices ?? [] }),
+  shards: gatewayOptions.shards,
+  replicas: gatewayOptions.replicas,
+  shardMaxBytes: gatewayOptions.shardMaxBytes,
+  deadLetterBytes: workerOptions.deadLetterBytes,
 } satisfies OptionTable;
 
 /** Commands that look into log and warehouse. */
@@ -273,6 +294,10 @@ export const stackOptions = {
   data: upOptions.data,
   natsUrl: option.string('', 'Address of NATS; empty: that of the stack in the data folder, else 127.0.0.1:4222.'),
   natsCredentials: natsClientOptions.natsCredentials,
+  natsTlsCa: natsClientOptions.natsTlsCa,
+  natsTlsCert: natsClientOptions.natsTlsCert,
+  natsTlsKey: natsClientOptions.natsTlsKey,
+  natsTlsFirst: natsClientOptions.natsTlsFirst,
   clickhouseUrl: option.string(
     '',
     'ClickHouse; empty: that of the stack in the data folder, else http://127.0.0.1:8123.',
@@ -280,6 +305,7 @@ export const stackOptions = {
   clickhouseUser: clickhouseClientOptions.clickhouseUser,
   clickhousePassword: clickhouseClientOptions.clickhousePassword,
   clickhousePasswordFile: clickhouseClientOptions.clickhousePasswordFile,
+  clickhouseTlsCa: clickhouseClientOptions.clickhouseTlsCa,
   clickhouseDatabase: clickhouseClientOptions.clickhouseDatabase,
 } satisfies OptionTable;
 
@@ -289,6 +315,7 @@ export const allOptions: Readonly<Record<string, OptionTable>> = {
   gateway: gatewayOptions,
   worker: workerOptions,
   clickhouse: embeddedOptions,
+  setup: setupOptions,
   erase: eraseOptions,
   audit: auditOptions,
   shards: shardsOptions,
@@ -313,4 +340,6 @@ export type WorkerConfig = Values<typeof workerOptions>;
 export type EmbeddedConfig = Values<typeof embeddedOptions>;
 export type ClickHouseClientConfig = Values<typeof clickhouseClientOptions>;
 export type UpConfig = Values<typeof upOptions>;
+export type NatsClientConfig = Values<typeof natsClientOptions>;
+export type SetupConfig = Values<typeof setupOptions>;
 export type StackConfig = Values<typeof stackOptions>;

@@ -57,7 +57,7 @@ export interface NatsSettings {
   /** More lines of the configuration; asked at each start. @default none */
   readonly more?: () => string;
   /** What the test's own connection shows. @default nothing */
-  readonly login?: Pick<ConnectionOptions, 'user' | 'pass' | 'token' | 'authenticator'>;
+  readonly login?: Pick<ConnectionOptions, 'user' | 'pass' | 'token' | 'authenticator' | 'tls'>;
 }
 
 /** Servers that Debian keeps out of the PATH are found too. */

@@ -109,9 +109,14 @@ function lockHolder(folder: string): string | undefined {
 /**
  * Opens a data folder.
  * @param threads of libuv's pool
+ * @param more arguments of the engine, after those of its own
  * @throws UsageError when the engine is not installed, or another process has the folder
  */
-export async function openEngine(folder: string, threads = threadPoolSize()): Promise<Engine> {
+export async function openEngine(
+  folder: string,
+  threads = threadPoolSize(),
+  more: readonly string[] = [],
+): Promise<Engine> {
   const chdb = await import('chdb').catch((error: unknown) => {
     throw new UsageError(
       'The embedded ClickHouse (npm package chdb) cannot be loaded: run `npm ci` on Linux or macOS with glibc, or give a ' +
@@ -124,7 +129,7 @@ export async function openEngine(folder: string, threads = threadPoolSize()): Pr
   const idle: Slot[] = [];
   const all = new Set<Session>();
   const open = (): Session => {
-    const session = new chdb.Session(folder, { connectionArgs: engineArguments });
+    const session = new chdb.Session(folder, { connectionArgs: [...engineArguments, ...more] });
     all.add(session);
     return session;
   };
