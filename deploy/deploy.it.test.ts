@@ -3,7 +3,18 @@
  * pinned, and a gateway and the commands run from the image's set of files.
  */
 import { spawn, spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -11,7 +22,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { parse } from 'yaml';
 import { allOptions, gatewayOptions, variableOf } from '../lib/config/index.js';
-import { freePort } from '../lib/testing/nats.js';
+import { freePort, natsEnvironment } from '../lib/testing/nats.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const read = (file: string): string => readFileSync(join(root, file), 'utf8');
@@ -20,8 +31,20 @@ interface Service {
   readonly image: string;
   readonly command?: readonly string[];
   readonly environment?: Record<string, string>;
+  readonly read_only?: boolean;
+  readonly cap_drop?: readonly string[];
+  readonly cap_add?: readonly string[];
+  readonly security_opt?: readonly string[];
+  readonly privileged?: boolean;
+  readonly ports?: readonly string[];
+  readonly networks?: readonly string[];
+  readonly volumes?: readonly string[];
+  readonly deploy?: { readonly resources: { readonly limits: { readonly memory?: string; readonly pids?: number } } };
 }
-const { services } = parse(read('compose.yaml'), { merge: true }) as { services: Record<string, Service> };
+const { services, networks } = parse(read('compose.yaml'), { merge: true }) as {
+  services: Record<string, Service>;
+  networks: Record<string, { readonly internal?: boolean } | null>;
+};
 
 /** Sources of COPY from the build's context. */
 const copied = [...read('deploy/Dockerfile').matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap((match) =>
@@ -31,10 +54,94 @@ const copied = [...read('deploy/Dockerfile').matchAll(/^COPY (?!--from)(.+) \S+$
 test('images are pinned to a version', () => {
   const images = [
     ...Object.values(services).map((service) => service.image),
-    ...[...read('deploy/Dockerfile').matchAll(/^FROM (\S+)/gm)].map((match) => match[1] ?? ''),
+    ...[...read('deploy/Dockerfile').matchAll(/^ARG NODE_IMAGE=(\S+)/gm)].map((match) => match[1] ?? ''),
   ].filter((image) => image !== 'sluice:local');
-  assert.ok(images.length >= 4);
+  assert.equal(
+    [...read('deploy/Dockerfile').matchAll(/^FROM (\S+)/gm)].map((match) => match[1]?.replace(/[${}]/g, '')),
+    ['NODE_IMAGE', 'NODE_IMAGE', 'scratch'],
+  );
+  assert.is(images.length, 3);
   for (const image of images) assert.match(image, /:\d+\.\d+\.\d+/);
+});
+
+test('every container is confined, and has limits of memory and processes', () => {
+  for (const [name, service] of Object.entries(services)) {
+    assert.is(service.read_only, true, name);
+    assert.equal(service.cap_drop, ['ALL'], name);
+    assert.is(service.cap_add, undefined, name);
+    assert.is(service.privileged, undefined, name);
+    assert.ok(service.security_opt?.includes('no-new-privileges:true'), name);
+    const { memory, pids } = service.deploy?.resources.limits ?? {};
+    assert.match(String(memory), /^\d+[mg]$/, name);
+    assert.ok(Number(pids) >= 128, name);
+    for (const volume of service.volumes ?? []) assert.match(volume, /^\.\/deploy\/.*:ro$|^(?:nats|clickhouse):/, name);
+  }
+  assert.match(read('deploy/Dockerfile'), /^USER 1000:1000$/m);
+});
+
+test('only the gateway has ports on the host, and log and warehouse have no way out', () => {
+  for (const [name, { ports, networks: of = [] }] of Object.entries(services)) {
+    assert.is(ports !== undefined, name === 'gateway', name);
+    assert.is(of.includes('public'), name === 'gateway', name);
+  }
+  assert.not.ok(services.gateway?.networks?.includes('warehouse'));
+  assert.equal(networks, { public: null, log: { internal: true }, warehouse: { internal: true } });
+});
+
+/** Variables that compose.yaml cannot do without. */
+const needed = [...new Set([...read('compose.yaml').matchAll(/\$\{(\w+):\?/g)].map((match) => match[1] ?? ''))];
+
+test('secrets.sh fills in what is needed, and changes nothing that is set', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'sluice-secrets-'));
+  try {
+    const file = join(folder, 'compose.env');
+    const run = (): Record<string, string> => {
+      const { status, stderr } = spawnSync('sh', [join(root, 'deploy/secrets.sh'), file], { encoding: 'utf8' });
+      assert.is(status, 0, stderr);
+      assert.is(statSync(file).mode & 0o777, 0o600);
+      return Object.fromEntries(
+        readFileSync(file, 'utf8')
+          .split('\n')
+          .filter((line) => /^\w/.test(line))
+          .map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]),
+      );
+    };
+    const first = run();
+    assert.ok(needed.length >= 8);
+    for (const name of needed) assert.match(String(first[name]), /^[0-9a-z]{49}$|^[0-9a-f]{64}$/, name);
+    const sha256 = (text = ''): string => createHash('sha256').update(text).digest('hex');
+    assert.is(first.CLICKHOUSE_SLUICE_SHA256, sha256(first.CLICKHOUSE_PASSWORD));
+    assert.is(first.CLICKHOUSE_ANALYST_SHA256, sha256(first.CLICKHOUSE_ANALYST_PASSWORD));
+    assert.equal(run(), first);
+    // A password of the operator's own, as older versions had it.
+    writeFileSync(file, 'CLICKHOUSE_PASSWORD=mine\n');
+    const theirs = run();
+    assert.is(theirs.CLICKHOUSE_PASSWORD, 'mine');
+    assert.is(theirs.CLICKHOUSE_SLUICE_SHA256, sha256('mine'));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test('pin-images.sh prints every image with the digest that docker tells', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'sluice-pin-'));
+  try {
+    const digest = `sha256:${'0'.repeat(64)}`;
+    writeFileSync(join(folder, 'docker'), `#!/bin/sh\necho ${digest}\n`, { mode: 0o755 });
+    const { stdout } = spawnSync('sh', [join(root, 'deploy/pin-images.sh')], {
+      encoding: 'utf8',
+      env: { ...process.env, PATH: `${folder}:${process.env.PATH}` },
+    });
+    const lines = stdout.trim().split('\n');
+    assert.is(lines.length, 3);
+    for (const line of lines) {
+      const [, name, image] = /^(\w+_IMAGE)=(.*)@sha256:0{64}$/.exec(line) ?? [];
+      assert.ok(read(name === 'NODE_IMAGE' ? 'deploy/Dockerfile' : 'compose.yaml').includes(image ?? '?'), line);
+      assert.ok(read('compose.yaml').includes(`\${${name}:-${image}}`), line);
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 });
 
 test('every SLUICE_ variable is a setting', () => {
@@ -87,6 +194,7 @@ test('the log takes the largest batch that a gateway may be told to take', () =>
 test('nats-server takes the configuration', () => {
   const { status, stderr, error } = spawnSync('nats-server', ['-t', '-c', join(root, 'deploy/nats.conf')], {
     encoding: 'utf8',
+    env: { ...natsEnvironment(), ...Object.fromEntries(needed.map((name) => [name, 'secret'])) },
   });
   assert.is(error, undefined);
   assert.is(status, 0, stderr);
