@@ -43,6 +43,7 @@ import { natsAt, natsLogin } from '../lib/nats-login.js';
 import { natsTls } from '../lib/nats-tls.js';
 import { onParentGone } from '../lib/parent-gone.js';
 import { flushTelemetry } from '../lib/telemetry/flush.js';
+import { answerProbes } from '../lib/telemetry/probes.js';
 import { type Gateway, startGateway } from './gateway.js';
 import { runProcesses, startsOthers } from './processes.js';
 
@@ -120,6 +121,7 @@ async function serve(): Promise<void> {
 
   const started = await startGateway(config, { nats, hedgeNats, log }).catch(refuse);
   gateway = started;
+  answerProbes(started);
   log.info({ host: config.host, port: started.port, tls: config.tlsCert !== '' }, 'listening');
 
   process.on('message', (message: { stalled?: number }) => {

@@ -4,6 +4,7 @@
  * has started stay without effect (fact F10). It reads the role's own command line.
  *
  *   start.ts             the SDK
+ *   probes.ts            /healthz and /readyz beside /metrics
  *   flush.ts             the last spans, which a role sends when it has drained; metrics can be read until it ends
  *   process-metrics.ts   garbage collection, event loop, memory, CPU
  *
@@ -29,6 +30,7 @@ import {
   telemetryDisabled,
   workerOptions,
 } from '../config/index.js';
+import { probe } from './probes.js';
 import { observeProcess } from './process-metrics.js';
 
 interface Role {
@@ -65,8 +67,12 @@ async function start(role: Role, config: Record<string, unknown>): Promise<void>
   // A server of our own: the exporter's takes port 0 for its default, and would keep the process from ending.
   const endpoint = new PrometheusExporter({ preventServerStart: true });
   const server = createServer((request, response) => {
-    if (request.url === '/metrics') endpoint.getMetricsRequestHandler(request, response);
-    else response.writeHead(404).end('Metrics are at /metrics.\n');
+    const path = (request.url ?? '').split('?', 1)[0] ?? '';
+    if (path === '/metrics') return endpoint.getMetricsRequestHandler(request, response);
+    const answer = probe(path);
+    if (answer === undefined) return response.writeHead(404).end('Metrics are at /metrics.\n');
+    const { status, body } = answer;
+    response.writeHead(status, { 'content-type': 'application/json' }).end(`${JSON.stringify(body)}\n`);
   });
   try {
     // Exclusive: of several gateway processes each has its own, also where they take any free port.

@@ -1,7 +1,7 @@
 /** What gateway and worker tell of themselves, as processes: metrics, traces, and both until the end. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer } from 'node:http';
+import { createServer, request } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
@@ -155,6 +155,38 @@ test('a gateway tells rates, sizes, reasons, latencies and its own state', async
         return [...(await scrape(gateway.metrics)).keys()].some((name) => name.startsWith('sluice_process_gc_runs'));
       });
       processMetricsAreSane(await scrape(gateway.metrics));
+    });
+  });
+});
+
+const probeOf = async (url: string): Promise<[number, unknown]> => {
+  const answer = await fetch(url);
+  return [answer.status, await answer.json()];
+};
+
+test("the metrics port answers probes while the gateway's own port is full", async () => {
+  await withTenant(async (nats, key) => {
+    const port = await freePort();
+    const flags = ['--nats-url', nats.url, '--port', String(port), '--max-connections', '1'];
+    await withRole('gateway/main.ts', flags, async (gateway) => {
+      const held = request({
+        ...{ port, method: 'POST', path: '/v1/events', agent: false },
+        headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json', 'content-length': '10' },
+      });
+      held.on('error', () => {});
+      held.write('{');
+      await until('the only connection has an open call', 10_000, async () => {
+        const refused = await fetch(`http://127.0.0.1:${port}/readyz`).then(
+          () => false,
+          () => true,
+        );
+        return refused;
+      });
+      const base = gateway.metrics.replace('/metrics', '');
+      assert.equal(await probeOf(`${base}/healthz`), [200, { status: 'alive' }]);
+      assert.equal(await probeOf(`${base}/readyz`), [200, { status: 'ready' }]);
+      assert.is((await fetch(`${base}/other`)).status, 404);
+      held.destroy();
     });
   });
 });

@@ -1,0 +1,28 @@
+/**
+ * What the metrics port answers to probes. It has connections of its own, so a gateway whose port is full, or a stranger's flood, looks
+ * busy there and not dead.
+ *
+ *   /healthz  this process lives
+ *   /readyz   200, or 503 with the reason; 404 in a role that is never unready
+ */
+
+export interface ProbedRole {
+  readonly ready: boolean;
+  /** Why not. */
+  readonly reason: string | undefined;
+}
+
+let probed: ProbedRole | undefined;
+
+/** From now on /readyz asks this. */
+export function answerProbes(role: ProbedRole): void {
+  probed = role;
+}
+
+/** Undefined: there is no such path. */
+export function probe(path: string): { readonly status: number; readonly body: object } | undefined {
+  if (path === '/healthz') return { status: 200, body: { status: 'alive' } };
+  if (path !== '/readyz' || probed === undefined) return undefined;
+  if (probed.ready) return { status: 200, body: { status: 'ready' } };
+  return { status: 503, body: { status: 'not ready', reason: probed.reason ?? 'starting' } };
+}
