@@ -3,8 +3,8 @@
  *
  *   A1  An IPv4 address counts for itself, also when it is mapped into IPv6. IPv6 counts by /64, the least that a host is given.
  *   A2  A new connection takes a token. Tokens come back at `newPerSecond`, up to `burstSeconds` of them.
- *   A3  A connection that ends for abuse takes a second's tokens more, so that its address cannot go on with a fresh one. The debt is
- *       at most `mostDebtSeconds`.
+ *   A3  A connection that ends for abuse costs the tokens of two seconds, the next one of four, then eight: its address cannot go on with
+ *       fresh ones. An address in debt gets no new connection, and loses those that it has; the debt is at most `mostDebtSeconds`.
  *   A4  An address is forgotten when it has no connection and all of its tokens. Beyond `mostAbsent` addresses without a
  *       connection the oldest is forgotten, so the table has at most one entry for each connection, and so many more.
  */
@@ -27,6 +27,8 @@ export interface AddressEntry {
   tokens: number;
   /** When `tokens` was true. */
   at: number;
+  /** Connections that ended for abuse, since it had all of its tokens. */
+  offences: number;
   /** It has sent headers of a proxy. */
   forwards: boolean;
 }
@@ -42,8 +44,8 @@ export interface AddressLimits {
   isFull(entry: AddressEntry): boolean;
   opened(entry: AddressEntry): void;
   closed(entry: AddressEntry): void;
-  /** A3. */
-  punish(entry: AddressEntry): void;
+  /** A3. True: it is in debt. */
+  punish(entry: AddressEntry): boolean;
   /** A4; to be called now and then. */
   sweep(): void;
 }
@@ -62,6 +64,7 @@ export function createAddressLimits({ connections, newPerSecond, now }: AddressL
     const time = now();
     entry.tokens = Math.min(most, entry.tokens + ((time - entry.at) / 1_000) * newPerSecond);
     entry.at = time;
+    if (entry.tokens === most) entry.offences = 0;
   };
   const forget = (entry: AddressEntry): void => {
     absent.delete(entry);
@@ -83,7 +86,7 @@ export function createAddressLimits({ connections, newPerSecond, now }: AddressL
       const network = networkOf(address);
       let entry = entries.get(network);
       if (entry !== undefined) return entry;
-      entry = { network, connections: 0, tokens: most, at: now(), forwards: false };
+      entry = { network, connections: 0, tokens: most, at: now(), offences: 0, forwards: false };
       entries.set(network, entry);
       leave(entry);
       return entry;
@@ -104,9 +107,12 @@ export function createAddressLimits({ connections, newPerSecond, now }: AddressL
       if (--entry.connections === 0) leave(entry);
     },
     punish(entry) {
-      if (newPerSecond === 0) return;
+      if (newPerSecond === 0) return false;
       refill(entry);
-      entry.tokens = Math.max(-mostDebtSeconds * newPerSecond, entry.tokens - newPerSecond);
+      entry.offences++;
+      const cost = newPerSecond * Math.min(mostDebtSeconds, 2 ** entry.offences);
+      entry.tokens = Math.max(-mostDebtSeconds * newPerSecond, entry.tokens - cost);
+      return entry.tokens < 0;
     },
     sweep() {
       for (const entry of absent) {

@@ -6,22 +6,30 @@
  *   T2  When an address or the gateway has all that it may have, the idlest connection makes room. One with an open call never does.
  *       When all have one, the newcomer is refused.
  *   T3  A connection without a call ends at a time that does not depend on what the peer sends meanwhile.
- *   T4  A peer that resets its calls before they are answered, or sends bytes that do nothing, loses its connection, and its address
- *       some of its new ones (A3).
+ *   T4  A peer that resets its calls before they are answered, floods, or sends bytes that do nothing, loses its connection, and its address
+ *       new ones, and at last all (A3).
  *   T5  All other ends are gentle: handlers are told, HTTP/2 peers get GOAWAY, calls are answered; what remains after the grace is cut.
  */
 import { constants } from 'node:http2';
 import type { Socket } from 'node:net';
 import type { Log } from '../lib/log.js';
-import { createSparseLog } from '../lib/sparse-log.js';
-import { type AddressEntry, createAddressLimits, networkOf } from './address-limits.js';
+import { createSparseLog, type SparseLog } from '../lib/sparse-log.js';
+import { type AddressEntry, type AddressLimits, createAddressLimits } from './address-limits.js';
 import { lastWordsMs } from './answered-early.js';
 import { HeldConnection } from './held-connection.js';
 
 /** Why a newcomer was not taken. */
 export type RefusedConnection = 'address_full' | 'address_rate' | 'full';
 /** Why the gateway ended a connection that was neither old nor drained. */
-export type EndedConnection = 'idle' | 'unused' | 'made_room' | 'resets' | 'useless_bytes' | 'pipelining';
+export type EndedConnection =
+  | 'idle'
+  | 'unused'
+  | 'made_room'
+  | 'resets'
+  | 'useless_bytes'
+  | 'flood'
+  | 'address_in_debt'
+  | 'pipelining';
 
 export interface ConnectionTableOptions {
   readonly maxConnections: number;
@@ -43,217 +51,239 @@ export interface ConnectionTableOptions {
   readonly log: Log;
 }
 
-export interface ConnectionTable {
-  readonly size: number;
-  /** Calls that have no complete answer yet, of all connections. */
-  readonly calls: number;
-  /** T1. Undefined: it was refused, and is closed. */
-  admit(raw: Socket): HeldConnection | undefined;
-  begin(held: HeldConnection): void;
-  /** @param answered else it was reset before */
-  finish(held: HeldConnection, answered: boolean, beganAt?: number): void;
-  /** The peer has sent headers that proxies send. */
-  forwards(held: HeldConnection): void;
-  /** T4. */
-  punish(held: HeldConnection, why: EndedConnection): void;
-  /** T5. */
-  endAll(reason: string, graceMs: number): void;
-  /** Resolves when no call is open, or after `ms`. */
-  quiet(ms: number): Promise<void>;
-  /** Cuts what is left after `ms`. */
-  close(ms: number): Promise<void>;
-}
-
 const sweepMs = 250;
 /** How many of the idlest one look through the table finds. */
 const idlestAtOnce = 64;
+/**
+ * Open calls of a connection. HTTP/2 and HTTP/1.1 allow fewer (http2-server.ts, http1-server.ts); more are there only when calls that
+ * their peer has reset are still being put away.
+ */
+const mostOpen = 512;
 const now = (): number => performance.now();
 
-export function createConnectionTable(options: ConnectionTableOptions): ConnectionTable {
-  const table = new Set<HeldConnection>();
-  const byAddress = new Map<AddressEntry, Set<HeldConnection>>();
-  const addresses = createAddressLimits({
-    connections: options.maxConnectionsPerAddress,
-    newPerSecond: options.newConnectionsPerAddress,
-    now,
-  });
-  const log = createSparseLog(options.log);
-  let calls = 0;
-  let onQuiet: (() => void) | undefined;
-  let idlest: HeldConnection[] = [];
+export class ConnectionTable {
+  readonly #options: ConnectionTableOptions;
+  readonly #addresses: AddressLimits;
+  readonly #log: SparseLog;
+  readonly #table = new Set<HeldConnection>();
+  readonly #byAddress = new Map<AddressEntry, Set<HeldConnection>>();
+  /** Found in one look through the table; the very idlest last. */
+  #idlest: HeldConnection[] = [];
+  #calls = 0;
+  #onQuiet: (() => void) | undefined;
+  readonly #sweeping: NodeJS.Timeout;
 
-  const remove = (held: HeldConnection): void => {
-    if (!table.delete(held)) return;
-    held.phase = 'gone';
-    const { address } = held;
-    if (address === undefined) return;
-    addresses.closed(address);
-    const others = byAddress.get(address);
-    others?.delete(held);
-    if (others?.size === 0) byAddress.delete(address);
-  };
+  constructor(options: ConnectionTableOptions) {
+    this.#options = options;
+    this.#log = createSparseLog(options.log);
+    this.#addresses = createAddressLimits({
+      connections: options.maxConnectionsPerAddress,
+      newPerSecond: options.newConnectionsPerAddress,
+      now,
+    });
+    this.#sweeping = setInterval(() => this.#sweep(), sweepMs);
+    this.#sweeping.unref();
+  }
 
-  const refuse = (raw: Socket, why: RefusedConnection, entry?: AddressEntry): undefined => {
-    options.onRefused(why);
-    // A reset leaves no state behind, neither here nor in the kernel.
-    raw.resetAndDestroy();
-    warnOfRefusal(log, options, why, entry);
-    return undefined;
-  };
+  get size(): number {
+    return this.#table.size;
+  }
 
-  const makeRoom = (held: HeldConnection | undefined): boolean => {
-    if (held === undefined) return false;
-    remove(held);
-    options.onEnded('made_room');
-    letGo(held);
-    return true;
-  };
+  /** Calls that have no complete answer yet, of all connections. */
+  get calls(): number {
+    return this.#calls;
+  }
 
-  /** T2, in all. One look through the table serves many newcomers, as long as those that it found stay idle. */
-  const nextIdlest = (): HeldConnection | undefined => {
-    for (let again = 0; again < 2; again++) {
-      for (let held = idlest.pop(); held !== undefined; held = idlest.pop()) {
-        if (held.open === 0 && held.phase !== 'gone') return held;
-      }
-      idlest = findIdlest(table, idlestAtOnce);
-    }
-    return undefined;
-  };
-
-  const admit = (raw: Socket): HeldConnection | undefined => {
+  /** T1 and T2. Undefined: it was refused, and is closed. */
+  admit(raw: Socket): HeldConnection | undefined {
     // Resets are everyday life; users of the socket hear of them by listeners of their own.
-    raw.on('error', () => {});
+    raw.on('error', ignore);
     const { remoteAddress } = raw;
+    // It is gone already.
     if (remoteAddress === undefined) return void raw.destroy();
-    const entry = options.isTrusted(remoteAddress) ? undefined : addresses.of(remoteAddress);
+    const addresses = this.#addresses;
+    const entry = this.#options.isTrusted(remoteAddress) ? undefined : addresses.of(remoteAddress);
     if (entry !== undefined) {
-      if (!addresses.takeToken(entry)) return refuse(raw, 'address_rate', entry);
-      if (addresses.isFull(entry) && !makeRoom(findIdlest(byAddress.get(entry) ?? [], 1).pop())) {
-        return refuse(raw, 'address_full', entry);
+      if (!addresses.takeToken(entry)) return this.#refuse(raw, 'address_rate', entry);
+      if (addresses.isFull(entry) && !this.#makeRoom(findIdlest(this.#byAddress.get(entry) ?? [], 1).pop())) {
+        return this.#refuse(raw, 'address_full', entry);
       }
     }
-    if (table.size >= options.maxConnections && !makeRoom(nextIdlest())) return refuse(raw, 'full');
-    return enter(raw, entry);
-  };
+    if (this.size >= this.#options.maxConnections && !this.#makeRoom(this.#nextIdlest())) {
+      return this.#refuse(raw, 'full', entry);
+    }
+    return this.#enter(raw, entry);
+  }
 
-  const enter = (raw: Socket, entry: AddressEntry | undefined): HeldConnection => {
+  /** A call begins. */
+  begin(held: HeldConnection): void {
+    this.#calls++;
+    held.calls++;
+    if (++held.open > mostOpen) this.#punish(held, 'resets');
+  }
+
+  /**
+   * A call has ended.
+   * @param answered else its peer reset it before
+   * @param beganAt monotonic, ms; needed when it was not answered
+   */
+  finish(held: HeldConnection, answered: boolean, beganAt = 0): void {
+    if (--held.open === 0) held.idleSince = now();
+    if (answered) {
+      held.resets.answered();
+    } else if (held.address !== undefined) {
+      const time = now();
+      if (!held.resets.reset(time - beganAt, time)) this.#punish(held, 'resets');
+    }
+    if (--this.#calls === 0) this.#onQuiet?.();
+  }
+
+  /** The peer has sent headers that proxies send. */
+  forwards(held: HeldConnection): void {
+    if (held.address !== undefined) held.address.forwards = true;
+  }
+
+  /** Node has ended its HTTP/2 session for a flood of frames (T4). */
+  flooded(held: HeldConnection): void {
+    this.#remove(held);
+    this.#blame(held, 'flood');
+  }
+
+  /** T5. */
+  endAll(reason: string, graceMs: number): void {
+    for (const held of this.#table) endGently(held, reason, graceMs);
+  }
+
+  /** Resolves when no call is open, or after `ms`. */
+  async quiet(ms: number): Promise<void> {
+    if (this.#calls === 0) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#onQuiet = () => {
+        clearTimeout(timer);
+        // The last answer may still be on its way to the socket.
+        setImmediate(resolve);
+      };
+    });
+  }
+
+  /** Cuts what is left after `ms`. */
+  async close(ms: number): Promise<void> {
+    clearInterval(this.#sweeping);
+    const until = now() + ms;
+    while (this.size > 0 && now() < until) await new Promise((resolve) => setTimeout(resolve, 10));
+    for (const held of this.#table) cut(held);
+  }
+
+  #enter(raw: Socket, entry: AddressEntry | undefined): HeldConnection {
+    const { maxConnectionAge, grace } = this.#options;
     const held = new HeldConnection(raw, entry, now());
-    table.add(held);
+    this.#table.add(held);
     if (entry !== undefined) {
-      addresses.opened(entry);
-      const others = byAddress.get(entry);
-      if (others === undefined) byAddress.set(entry, new Set([held]));
+      this.#addresses.opened(entry);
+      const others = this.#byAddress.get(entry);
+      if (others === undefined) this.#byAddress.set(entry, new Set([held]));
       else others.add(held);
     }
     const age = setTimeout(
-      () => end(held, 'This connection has reached its greatest age.', options.grace),
-      options.maxConnectionAge * (0.9 + Math.random() * 0.2),
+      () => endGently(held, 'This connection has reached its greatest age.', grace),
+      maxConnectionAge * (0.9 + Math.random() * 0.2),
     );
     age.unref();
     raw.once('close', () => {
       clearTimeout(age);
-      remove(held);
+      this.#remove(held);
       // Handlers of streams that are still busy hear it from their own abort signal; others need not know.
     });
     return held;
-  };
+  }
 
-  /** T5. */
-  const end = (held: HeldConnection, reason: string, graceMs: number): void => {
-    if (held.control.ending !== undefined || held.phase === 'gone') return;
-    held.phase = 'ending';
-    held.control.end({ reason, graceMs });
-    const { session, socket } = held;
-    // GOAWAY; the session closes itself after its last stream.
-    if (session !== undefined) session.close();
-    else if (socket.bytesRead === 0) socket.destroy();
-    setTimeout(cut, graceMs + lastWordsMs, held).unref();
-  };
+  #remove(held: HeldConnection): void {
+    if (!this.#table.delete(held)) return;
+    held.phase = 'gone';
+    const { address } = held;
+    if (address === undefined) return;
+    this.#addresses.closed(address);
+    const others = this.#byAddress.get(address);
+    others?.delete(held);
+    if (others?.size === 0) this.#byAddress.delete(address);
+  }
 
-  /** T4. Not within a callback of the session: Node then puts it off, and nghttp2 may spin meanwhile (reset-stream.ts). */
-  const punish = (held: HeldConnection, why: EndedConnection): void => {
-    if (held.phase === 'gone') return;
-    if (held.address !== undefined) addresses.punish(held.address);
-    options.onEnded(why);
-    remove(held);
-    log.warn({ address: networkOf(held.control.remoteAddress ?? ''), why }, 'connection ended: its peer abuses it');
-    setImmediate(() => {
-      const { session } = held;
-      if (session === undefined) return cut(held);
-      if (!session.destroyed) session.destroy(null as never, constants.NGHTTP2_ENHANCE_YOUR_CALM);
-      setTimeout(cut, lastWordsMs, held).unref();
-    });
-  };
+  #refuse(raw: Socket, why: RefusedConnection, entry: AddressEntry | undefined): undefined {
+    this.#options.onRefused(why);
+    // A reset leaves no state behind, neither here nor in the kernel.
+    raw.resetAndDestroy();
+    warnOfRefusal(this.#log, this.#options, why, entry);
+    return undefined;
+  }
 
-  const sweep = (): void => {
-    const time = now();
-    for (const held of table) {
-      if (held.phase !== 'serving') continue;
-      const used = { bytes: held.socket.bytesRead, payload: held.payload, calls: held.calls };
-      if (held.address !== undefined && !held.useless.look(used, time)) punish(held, 'useless_bytes');
-      else if (held.open === 0) endIdle(held, time - held.idleSince);
+  /** T2. */
+  #makeRoom(held: HeldConnection | undefined): boolean {
+    if (held === undefined) return false;
+    this.#remove(held);
+    this.#options.onEnded('made_room');
+    letGo(held);
+    return true;
+  }
+
+  /** T2, in all. One look through the table serves many newcomers, as long as those that it found stay idle. */
+  #nextIdlest(): HeldConnection | undefined {
+    for (let look = 0; look < 2; look++) {
+      for (let held = this.#idlest.pop(); held !== undefined; held = this.#idlest.pop()) {
+        if (held.open === 0 && held.phase !== 'gone') return held;
+      }
+      this.#idlest = findIdlest(this.#table, idlestAtOnce);
     }
-    addresses.sweep();
-  };
+    return undefined;
+  }
+
+  #sweep(): void {
+    const time = now();
+    for (const held of this.#table) {
+      if (held.phase !== 'serving') continue;
+      const { payload, calls } = held;
+      const useful =
+        held.address === undefined || held.useless.look({ bytes: held.socket.bytesRead, payload, calls }, time);
+      if (!useful) this.#punish(held, 'useless_bytes');
+      else if (held.open === 0) this.#endIdle(held, time - held.idleSince);
+    }
+    this.#addresses.sweep();
+  }
 
   /** T3. What is still opening has time-outs of its own, which are shorter. */
-  const endIdle = (held: HeldConnection, idleMs: number): void => {
-    if (idleMs < (held.calls === 0 ? options.firstCallTimeout : options.idleTimeout)) return;
-    options.onEnded(held.calls === 0 ? 'unused' : 'idle');
+  #endIdle(held: HeldConnection, idleMs: number): void {
+    const { firstCallTimeout, idleTimeout, onEnded } = this.#options;
+    if (idleMs < (held.calls === 0 ? firstCallTimeout : idleTimeout)) return;
+    onEnded(held.calls === 0 ? 'unused' : 'idle');
     held.phase = 'ending';
     letGo(held);
-  };
+  }
 
-  const sweeping = setInterval(sweep, sweepMs);
-  sweeping.unref();
+  /**
+   * A3. At once and without a word, so that what waits in their sockets is not even read: a thousand calls and their resets fit into one
+   * read, and cost 50 ms.
+   */
+  #cutAll(address: AddressEntry): void {
+    for (const held of this.#byAddress.get(address) ?? []) {
+      this.#options.onEnded('address_in_debt');
+      this.#remove(held);
+      held.raw.destroy();
+    }
+  }
 
-  return {
-    get size() {
-      return table.size;
-    },
-    get calls() {
-      return calls;
-    },
-    admit,
-    begin(held) {
-      calls++;
-      held.calls++;
-      held.open++;
-    },
-    finish(held, answered, beganAt = 0) {
-      if (--held.open === 0) held.idleSince = now();
-      if (answered) held.resets.answered();
-      else if (held.address !== undefined) {
-        const time = now();
-        if (!held.resets.reset(time - beganAt, time)) punish(held, 'resets');
-      }
-      if (--calls === 0) onQuiet?.();
-    },
-    forwards(held) {
-      if (held.address !== undefined) held.address.forwards = true;
-    },
-    punish,
-    endAll(reason, graceMs) {
-      for (const held of table) end(held, reason, graceMs);
-    },
-    async quiet(ms) {
-      if (calls === 0) return;
-      await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, ms);
-        onQuiet = () => {
-          clearTimeout(timer);
-          // The last answer may still be on its way to the socket.
-          setImmediate(resolve);
-        };
-      });
-    },
-    async close(ms) {
-      clearInterval(sweeping);
-      const until = now() + ms;
-      while (table.size > 0 && now() < until) await new Promise((resolve) => setTimeout(resolve, 10));
-      for (const held of table) cut(held);
-    },
-  };
+  /** T4. Not within a callback of the session: Node then puts it off, and nghttp2 may spin meanwhile (reset-stream.ts). */
+  #punish(held: HeldConnection, why: EndedConnection): void {
+    if (held.phase === 'gone') return;
+    this.#remove(held);
+    this.#blame(held, why);
+    setImmediate(endWithCalm, held);
+  }
+
+  #blame({ address }: HeldConnection, why: EndedConnection): void {
+    this.#options.onEnded(why);
+    this.#log.warn({ address: address?.network, why }, 'connection ended: its peer abuses it');
+    if (address !== undefined && this.#addresses.punish(address)) this.#cutAll(address);
+  }
 }
 
 /** The idlest of these that have no open call, the very idlest last. */
@@ -269,6 +299,25 @@ function findIdlest(connections: Iterable<HeldConnection>, most: number): HeldCo
     if (found.length > most) found.shift();
   }
   return found;
+}
+
+/** T5. */
+function endGently(held: HeldConnection, reason: string, graceMs: number): void {
+  if (held.control.ending !== undefined || held.phase === 'gone') return;
+  held.phase = 'ending';
+  held.control.end({ reason, graceMs });
+  const { session, socket } = held;
+  // GOAWAY; the session closes itself after its last stream.
+  if (session !== undefined) session.close();
+  else if (socket.bytesRead === 0) socket.destroy();
+  setTimeout(cut, graceMs + lastWordsMs, held).unref();
+}
+
+/** T4. */
+function endWithCalm(held: HeldConnection): void {
+  const { session } = held;
+  if (session?.destroyed === false) session.destroy(null as never, constants.NGHTTP2_ENHANCE_YOUR_CALM);
+  setTimeout(cut, session === undefined ? 0 : lastWordsMs, held).unref();
 }
 
 /** Ends a connection without a call: GOAWAY on HTTP/2, else the end of the stream of bytes. */
@@ -288,7 +337,7 @@ function cut({ session, socket, raw }: HeldConnection): void {
 }
 
 function warnOfRefusal(
-  log: ReturnType<typeof createSparseLog>,
+  log: SparseLog,
   { maxConnections, maxConnectionsPerAddress, newConnectionsPerAddress }: ConnectionTableOptions,
   why: RefusedConnection,
   entry: AddressEntry | undefined,
@@ -305,3 +354,5 @@ function warnOfRefusal(
       : 'connection refused: its address is at its limit',
   );
 }
+
+function ignore(): void {}

@@ -26,6 +26,7 @@ import { jsonLimitsOf } from './json-request.js';
 import { createJsonTurns } from './json-turns.js';
 import { watchKeys } from './key-watch.js';
 import { createGatewayMetrics } from './metrics.js';
+import { mostConnections } from './open-files.js';
 import { pendingTenants } from './pending-tenants.js';
 import { createPublishBatch } from './publish-batch.js';
 import { reflectionRoutes } from './reflection.js';
@@ -36,7 +37,7 @@ import { listen } from './server.js';
 import { createStallWatch, watchStalls } from './stall.js';
 import { openTlsFiles } from './tls-files.js';
 import { createTracing } from './tracing.js';
-import { createClientAddress } from './trusted-proxies.js';
+import { createClientAddress, createIsTrusted } from './trusted-proxies.js';
 
 /** Single calls that are read at the same time: far more than it takes to keep two cores busy. */
 const callsAtOnce = 96;
@@ -111,10 +112,11 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     },
   };
 
+  const isTrusted = createIsTrusted(config.trustedProxies);
   const facts = {
     storeClientAddress: config.storeClientAddress,
     storeUserAgent: config.storeUserAgent,
-    clientAddress: createClientAddress(config.trustedProxies),
+    clientAddress: createClientAddress(isTrusted),
   };
   const publish = createPublishBatch({ ingest, tracing: createTracing(), metrics, log });
   const health = createHealth(readiness, [IngestService.typeName]);
@@ -174,7 +176,12 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     port: config.port,
     tls,
     onRefused: (reason) => metrics.handshakeFailed(reason),
-    maxConnections: config.maxConnections,
+    maxConnections: mostConnections(config.maxConnections, log),
+    maxConnectionsPerAddress: config.maxConnectionsPerAddress,
+    newConnectionsPerAddress: config.newConnectionsPerAddress,
+    isTrusted,
+    onRefusedConnection: metrics.connectionRefused,
+    onEndedConnection: metrics.connectionEnded,
     maxConnectionAge: config.maxConnectionAge,
     grace: config.drainGrace,
     onRequest: (request, response, connection) => {
@@ -200,6 +207,8 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     },
     log,
   });
+
+  metrics.observe({ connections: () => server.connections });
 
   return {
     port: server.port,

@@ -33,6 +33,8 @@ export class HeldConnection {
   open = 0;
   /** Calls so far. */
   calls = 0;
+  /** Of the last ones in a row, those that were over in the turn of the event loop in which they began. */
+  hasty = 0;
   /** Bytes of their bodies that have arrived. */
   payload = 0;
   /** When the last call ended, or the connection began. Monotonic, ms. */

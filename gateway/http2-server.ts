@@ -26,7 +26,7 @@ export interface ServedStream {
 }
 
 export interface Http2Options {
-  readonly connections: Pick<ConnectionTable, 'begin' | 'finish' | 'forwards'>;
+  readonly connections: Pick<ConnectionTable, 'begin' | 'finish' | 'forwards' | 'flooded'>;
   readonly onRequest: (request: Http2ServerRequest, response: Http2ServerResponse, connection: Connection) => void;
   /** May serve a request on its bare stream. What it leaves alone (undefined) becomes a request. */
   readonly onStream:
@@ -48,11 +48,22 @@ export interface Http2Server {
 
 const servedKey = Symbol('served');
 const beganKey = Symbol('began');
+const turnKey = Symbol('turn');
 interface HeldStream extends OnHeldConnection {
   [servedKey]?: ServedStream;
   /** Monotonic, ms. */
   [beganKey]?: number;
+  /** Of the event loop. */
+  [turnKey]?: number;
 }
+type Stream = ServerHttp2Stream & HeldStream;
+
+/**
+ * Node tells of a stream while it still reads what came with it. A call that is refused at once is over in the same turn, and so is one
+ * whose reset lies right behind it: they look the same. After so many of them in a row a connection's calls wait for the end of the turn,
+ * and those that are closed by then are neither served nor counted as answered.
+ */
+const mostHasty = 16;
 
 const maxStreamsPerConnection = 256;
 /** F9: the default of 64 KiB makes a batch of 1 MiB wait for 16 round trips. */
@@ -64,6 +75,9 @@ const connectionWindow = 4 * 1024 * 1024;
  * Node 20 does not know these options and stays with the default.
  */
 const resets = { streamResetBurst: 1_000, streamResetRate: 1_000 };
+
+/** NGHTTP2_ERR_FLOODED. */
+const floodedError = -904;
 
 export function createHttp2Server({
   connections,
@@ -98,41 +112,58 @@ export function createHttp2Server({
     watchSilence(session, silenceTimeout);
   });
 
+  let turn = 0;
+  let turning = false;
+  const nextTurn = (): void => {
+    turn++;
+    turning = false;
+  };
+
   // One listener for all sessions: a stream that is closed already knows its session no more.
-  function onNewStream(
-    this: OnHeldConnection,
-    stream: ServerHttp2Stream & HeldStream,
-    headers: IncomingHttpHeaders,
-    ...more: unknown[]
-  ): void {
+  function onNewStream(this: OnHeldConnection, stream: Stream, headers: IncomingHttpHeaders, ...more: unknown[]): void {
     const held = this[heldKey];
+    // Its connection has ended before this was called, perhaps with an error, which is then the stream's too.
     if (held === undefined || held.phase === 'gone' || held.session?.destroyed === true) {
-      refuseStream(stream);
+      stream.on('error', ignore);
       return;
     }
     if (held.calls === 0 && isForwarded(headers)) connections.forwards(held);
     connections.begin(held);
-    const now = performance.now();
-    // Reset in the same read as its headers: nobody waits for an answer.
+    if (!turning) {
+      turning = true;
+      setImmediate(nextTurn);
+    }
+    stream[beganKey] = performance.now();
+    stream[turnKey] = turn;
+    if (held.hasty < mostHasty) {
+      serve(held, stream, headers, more);
+    } else {
+      stream.on('error', ignore);
+      setImmediate(serve, held, stream, headers, more);
+    }
+  }
+  const serve = (held: HeldConnection, stream: Stream, headers: IncomingHttpHeaders, more: unknown[]): void => {
     if (stream.closed || stream.destroyed) {
       stream.on('error', ignore);
-      connections.finish(held, false, now);
+      connections.finish(held, held.session?.destroyed === true, stream[beganKey]);
       return;
     }
     countPayload(stream, held);
-    stream[beganKey] = now;
     stream.on('close', onStreamClosed);
     const served = onStream?.(stream, headers, held.control, more[1] as readonly string[]);
     if (served === undefined) compatible.emit('stream', stream, headers, ...more);
     else stream[servedKey] = served;
-  }
+  };
   // One listener for all streams: a closure for each costs more than what it does.
-  function onStreamClosed(this: ServerHttp2Stream & HeldStream): void {
+  function onStreamClosed(this: Stream): void {
     const held = this[heldKey];
     if (held === undefined) return;
     this[servedKey]?.closed();
-    // With the session all of its streams end, whoever ended it.
-    const answered = (this.headersSent && !this.aborted) || held.session?.destroyed === true;
+    // Node may put the end of a stream off to the next turn.
+    held.hasty = turn - (this[turnKey] ?? 0) <= 1 ? held.hasty + 1 : 0;
+    // 'finish' is not for sure (F9), and with the session all of its streams end, whoever ended it.
+    const whole = this.rstCode === constants.NGHTTP2_NO_ERROR ? !this.aborted : this.writableFinished;
+    const answered = (this.headersSent && whole) || held.session?.destroyed === true;
     connections.finish(held, answered, this[beganKey]);
   }
 
@@ -150,7 +181,11 @@ export function createHttp2Server({
     expectsContinue(response);
     serveRequest(request, response);
   });
-  server.on('sessionError', (error: Error) => log.debug({ error: error.message }, 'HTTP/2 connection failed'));
+  server.on('sessionError', (error: NodeJS.ErrnoException, session: OnHeldConnection) => {
+    log.debug({ error: error.message }, 'HTTP/2 connection failed');
+    const held = session[heldKey];
+    if (held !== undefined && isFlood(error)) connections.flooded(held);
+  });
 
   return {
     serve(held) {
@@ -163,11 +198,9 @@ export function createHttp2Server({
 
 function ignore(): void {}
 
-/** Its connection has ended before this was called, perhaps with an error, which is then the stream's too. */
-function refuseStream(stream: ServerHttp2Stream): void {
-  stream.on('error', ignore);
-  stream.close(constants.NGHTTP2_INTERNAL_ERROR);
-}
+/** Pings, settings, empty frames: what Node and nghttp2 count themselves. */
+const isFlood = ({ code, errno }: NodeJS.ErrnoException): boolean =>
+  errno === floodedError || code === 'ERR_HTTP2_TOO_MANY_INVALID_FRAMES';
 
 /**
  * Node's compatibility API waits for trailers with every answer, and ends it in a frame of its own, a turn after the last byte. okhttp

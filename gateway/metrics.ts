@@ -9,6 +9,7 @@ import { metrics } from '@opentelemetry/api';
 import { type Rejection, RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import type { ErrorName } from '../lib/errors.js';
 import type { FlushReason } from './coalesce.js';
+import type { EndedConnection, RefusedConnection } from './connection-table.js';
 import type { TlsRefusal } from './listener.js';
 
 /** What can be looked at, at any time. Each is told by whoever knows. */
@@ -21,6 +22,8 @@ export interface GatewayGauges {
   readonly publishesQueued: () => number;
   readonly keyCache: () => { hits: number; misses: number };
   readonly openStreams: () => number;
+  /** From TCP's accept on. */
+  readonly connections: () => number;
   /** Times that the gateway stood still. */
   readonly stalls: () => number;
   /** Batches of streams of durability COMMITTED: accepted and not committed; and so far, what became of them. */
@@ -47,6 +50,10 @@ export interface GatewayMetrics {
   published(end: PublishEnd, ms: number): void;
   /** What became of a second copy (hedge.ts); `held_back`: none was sent, to spare the log. */
   hedged(result: 'sent' | 'won' | 'late' | 'refused' | 'held_back'): void;
+  /** A newcomer was not taken. */
+  connectionRefused(why: RefusedConnection): void;
+  /** The gateway ended a connection that was neither old nor drained. */
+  connectionEnded(why: EndedConnection): void;
   /** A client got no TLS connection. */
   handshakeFailed(reason: TlsRefusal): void;
   /** Adds gauges; those not given stay as they are. */
@@ -92,6 +99,16 @@ export function createGatewayMetrics(): GatewayMetrics {
     'sluice_gateway_hedges_total',
     'Second copies of slow messages, by what became of them.',
     'result',
+  );
+  const refused = counter(
+    'sluice_gateway_connections_refused_total',
+    'Connections that were not taken, by the limit that they met.',
+    'reason',
+  );
+  const ended = counter(
+    'sluice_gateway_connections_ended_total',
+    'Connections that the gateway ended before their age, by why.',
+    'reason',
   );
   const handshakes = counter(
     'sluice_gateway_tls_handshakes_failed_total',
@@ -158,6 +175,7 @@ export function createGatewayMetrics(): GatewayMetrics {
   gauge('sluice_gateway_publishes_queued', 'Messages waiting for the publish window.', () =>
     gauges.publishesQueued?.(),
   );
+  gauge('sluice_gateway_connections', 'Open connections.', () => gauges.connections?.());
   gauge('sluice_gateway_open_streams', 'Open PublishStream calls.', () => gauges.openStreams?.());
   gauge('sluice_gateway_uncommitted_batches', 'Batches of such streams, accepted and not committed.', () =>
     gauges.uncommitted?.(),
@@ -191,6 +209,12 @@ export function createGatewayMetrics(): GatewayMetrics {
     },
     hedged(result) {
       increase(hedges, result);
+    },
+    connectionRefused(why) {
+      increase(refused, why);
+    },
+    connectionEnded(why) {
+      increase(ended, why);
     },
     handshakeFailed(reason) {
       increase(handshakes, reason);

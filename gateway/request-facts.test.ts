@@ -1,7 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { addressBytes, clientOf, readFacts, traceparentOf, wasResent } from './request-facts.js';
-import { createClientAddress } from './trusted-proxies.js';
+import { createClientAddress, createIsTrusted } from './trusted-proxies.js';
 
 test('the client is the first product of a user agent: name and version only', () => {
   assert.is(clientOf('sluice-node/0.1.0 (linux; x64) connect-es/2.1.2'), 'sluice-node/0.1.0');
@@ -52,7 +52,7 @@ test('user agent and address are stored only when that is asked for', () => {
 });
 
 test('the stored address is the one that the proxies vouch for', () => {
-  const clientAddress = createClientAddress(['10.0.0.0/8']);
+  const clientAddress = createClientAddress(createIsTrusted(['10.0.0.0/8']));
   const options = { storeClientAddress: true, storeUserAgent: false, clientAddress };
   const of = (remote: string) =>
     readFacts((name) => ({ 'x-forwarded-for': '192.0.2.7' })[name], remote, options).clientAddress;

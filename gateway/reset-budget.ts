@@ -7,7 +7,8 @@
  */
 const most = 100;
 const backPerSecond = 10;
-const youngMs = 1_000;
+/** Less than a call lives that we cancel ourselves, because its refusal is not read (answered-early.ts, E3). */
+const youngMs = 400;
 
 export class ResetBudget {
   #left = most;

@@ -20,7 +20,13 @@ function onFinish(this: ServerHttp2Stream): void {
   setImmediate(resetStream, this);
 }
 
-/** Resets the stream at once, whatever of its answer has left. Not `destroy`: while a write is under way that forgets the reset, too. */
+/**
+ * Resets the stream at once, whatever of its answer has left. Not `destroy`: while a write is under way that forgets the reset, too.
+ * Unless the peer has reset it without an error before its answer was written. Then nghttp2 knows it no more, and Node would wait for
+ * the end of that write until the connection ends.
+ */
 export function cancelStream(stream: ServerHttp2Stream): void {
-  if (!stream.closed && !stream.destroyed) stream.close(constants.NGHTTP2_CANCEL);
+  if (stream.destroyed) return;
+  if (!stream.closed) stream.close(constants.NGHTTP2_CANCEL);
+  else if (stream.rstCode === constants.NGHTTP2_NO_ERROR && !stream.writableFinished) stream.destroy();
 }

@@ -11,6 +11,7 @@ import { UsageError } from '../lib/errors.js';
 import { silentLog } from '../lib/log.js';
 import { type FrontServer, type FrontServerOptions, listen } from './server.js';
 import { until } from './testing/ingest.js';
+import { frame, header, preface } from './testing/raw-http2.js';
 
 async function withServer(
   changes: Partial<FrontServerOptions>,
@@ -80,13 +81,12 @@ test('one port takes HTTP/1.1 and HTTP/2, however the first bytes are cut', asyn
       }
       await until('answered', () => answer.includes(`HTTP/1.1 /${text[5]}`));
     }
-    const preface = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n';
     const socket = await open(port, '');
     let bytes = 0;
     socket.on('data', (chunk: Buffer) => {
       bytes += chunk.length;
     });
-    for (const letter of preface) {
+    for (const letter of preface.toString()) {
       socket.write(letter);
       await new Promise((resolve) => setImmediate(resolve));
     }
@@ -97,7 +97,6 @@ test('one port takes HTTP/1.1 and HTTP/2, however the first bytes are cut', asyn
 
 test('a broken frame, or a peer that is gone without a word, does not keep its connection', async () => {
   await withServer({ silenceTimeout: 150 }, async (server) => {
-    const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
     const settings = Buffer.from('000000040000000000', 'hex');
     await open(server.port, Buffer.concat([preface, settings, Buffer.from('ffffff00ff7fffffff', 'hex')]));
     await open(server.port, preface);
@@ -250,18 +249,6 @@ test('a port in use is told with the way out', async () => {
   });
 });
 
-const frame = (type: number, flags: number, stream: number, payload: Buffer): Buffer => {
-  const head = Buffer.alloc(9);
-  head.writeUIntBE(payload.length, 0, 3);
-  head[3] = type;
-  head[4] = flags;
-  head.writeUInt32BE(stream, 5);
-  return Buffer.concat([head, payload]);
-};
-// Without Huffman and without the table: 0, length, name, length, value.
-const header = (name: string, value: string): Buffer =>
-  Buffer.from(`\0${String.fromCharCode(name.length)}${name}${String.fromCharCode(value.length)}${value}`, 'latin1');
-
 test('an HTTP/2 answer of known length ends with its last byte, and not in a frame after it', async () => {
   const get = Buffer.concat([
     header(':method', 'GET'),
@@ -269,16 +256,12 @@ test('an HTTP/2 answer of known length ends with its last byte, and not in a fra
     header(':path', '/x'),
     header(':authority', 'a'),
   ]);
-  const preface = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n';
   const onRequest: FrontServerOptions['onRequest'] = (request, response) => {
     request.resume();
     (response as import('node:http').ServerResponse).writeHead(200, { 'content-length': '5' }).end('hello');
   };
   await withServer({ onRequest }, async ({ port }) => {
-    const socket = await open(
-      port,
-      Buffer.concat([Buffer.from(preface), frame(4, 0, 0, Buffer.alloc(0)), frame(1, 5, 1, get)]),
-    );
+    const socket = await open(port, Buffer.concat([preface, frame(4, 0, 0, Buffer.alloc(0)), frame(1, 5, 1, get)]));
     let bytes = Buffer.alloc(0);
     socket.on('data', (chunk: Buffer) => {
       bytes = Buffer.concat([bytes, chunk]);
@@ -300,12 +283,7 @@ test('a client that opens a stream and says good-bye with an error in the same b
   const goAway = Buffer.alloc(8);
   goAway.writeUInt32BE(8, 4);
   const settings = frame(4, 0, 0, Buffer.alloc(0));
-  const breath = Buffer.concat([
-    Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
-    settings,
-    frame(1, 4, 1, headers),
-    frame(7, 0, 0, goAway),
-  ]);
+  const breath = Buffer.concat([preface, settings, frame(1, 4, 1, headers), frame(7, 0, 0, goAway)]);
   await withServer({}, async ({ port }) => {
     for (let i = 0; i < 20; i++) {
       const socket = await open(port, breath);

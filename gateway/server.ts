@@ -16,7 +16,7 @@ import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
 import { UsageError } from '../lib/errors.js';
 import { lastWordsMs } from './answered-early.js';
 import type { Connection } from './connection.js';
-import { createConnectionTable, type EndedConnection, type RefusedConnection } from './connection-table.js';
+import { ConnectionTable, type EndedConnection, type RefusedConnection } from './connection-table.js';
 import { createHttp1Server } from './http1-server.js';
 import { createHttp2Server, type Http2Options } from './http2-server.js';
 import { createListener, type ListenerOptions } from './listener.js';
@@ -72,7 +72,7 @@ const firstCallTimeout = 30_000;
 /** Starts to listen. @throws UsageError when the port or the certificate cannot be used */
 export async function listen(options: FrontServerOptions): Promise<FrontServer> {
   const { log, onRequest, onStream } = options;
-  const connections = createConnectionTable({
+  const connections = new ConnectionTable({
     ...options,
     maxConnectionsPerAddress: options.maxConnectionsPerAddress ?? 0,
     newConnectionsPerAddress: options.newConnectionsPerAddress ?? 0,
@@ -95,7 +95,7 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
     log,
   });
   const server = createListener(options, {
-    admit: connections.admit,
+    admit: (raw) => connections.admit(raw),
     ready(held, protocol) {
       if (held.phase === 'gone') return void held.socket.destroy();
       if (held.phase === 'opening') held.phase = 'serving';

@@ -1,9 +1,9 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UsageError } from '../lib/errors.js';
-import { createClientAddress } from './trusted-proxies.js';
+import { createClientAddress, createIsTrusted } from './trusted-proxies.js';
 
-const clientOf = createClientAddress(['10.0.0.0/8', '127.0.0.1', '2001:db8::/32']);
+const clientOf = createClientAddress(createIsTrusted(['10.0.0.0/8', '127.0.0.1', '2001:db8::/32']));
 const at = (remote: string, headers: Record<string, string>) => clientOf((name) => headers[name], remote);
 const forwardedFor = (value: string, remote = '127.0.0.1') => at(remote, { 'x-forwarded-for': value });
 const forwarded = (value: string) => at('127.0.0.1', { forwarded: value });
@@ -39,12 +39,12 @@ test('Forwarded is read as RFC 7239 writes it, before X-Forwarded-For', () => {
 
 test('without trusted proxies the headers mean nothing, and a wrong entry is named', () => {
   assert.is(
-    createClientAddress([])(() => '203.0.113.9', '10.0.0.1'),
+    createClientAddress(createIsTrusted([]))(() => '203.0.113.9', '10.0.0.1'),
     '10.0.0.1',
   );
   for (const entry of ['10.0.0.0/33', 'proxy.example', '10.0.0', '::1/129', '10.0.0.0/8/9', '10.0.0.0/', '']) {
     assert.throws(
-      () => createClientAddress([entry]),
+      () => createIsTrusted([entry]),
       (error: unknown) => error instanceof UsageError && error.message.includes(`"${entry}"`),
     );
   }

@@ -47,18 +47,24 @@ const ofForwarded = (value: string): string[] =>
   });
 
 /**
- * @param trusted addresses and networks; none: the other end of the connection is the client
+ * Whether an address is that of a proxy, also when it is one of IPv4 that is mapped into IPv6.
+ * @param trusted addresses and networks
  * @throws UsageError that names the entry at fault
  */
-export function createClientAddress(trusted: readonly string[]): ClientAddress {
-  if (trusted.length === 0) return (_header, remote) => remote;
+export function createIsTrusted(trusted: readonly string[]): (address: string) => boolean {
+  if (trusted.length === 0) return () => false;
   const list = networks(trusted);
-  const isTrusted = (address: string): boolean => {
+  return (text) => {
+    const address = unmapped(text);
     const kind = family(address);
     return kind !== undefined && list.check(address, kind);
   };
+}
+
+/** @param isTrusted of createIsTrusted */
+export function createClientAddress(isTrusted: (address: string) => boolean): ClientAddress {
   return (header, remote) => {
-    if (remote === undefined || !isTrusted(unmapped(remote))) return remote;
+    if (remote === undefined || !isTrusted(remote)) return remote;
     const [forwarded, forwardedFor] = [header('forwarded'), header('x-forwarded-for')];
     const hops = forwarded != null ? ofForwarded(forwarded) : forwardedFor != null ? ofForwardedFor(forwardedFor) : [];
     let client: string = remote;

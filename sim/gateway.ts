@@ -39,6 +39,8 @@ const noMetrics: GatewayMetrics = {
   flushed: nothing,
   sent: nothing,
   published: nothing,
+  connectionRefused: nothing,
+  connectionEnded: nothing,
   handshakeFailed: nothing,
   observe: nothing,
   hedged: nothing,

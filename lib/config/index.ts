@@ -114,7 +114,7 @@ export const gatewayOptions = {
   ),
   trustedProxies: option.list(
     [],
-    'Addresses or networks (10.0.0.0/8) of proxies, comma-separated: from these, X-Forwarded-For and Forwarded say where a client is.',
+    'Addresses or networks (10.0.0.0/8) of proxies, comma-separated: from these, X-Forwarded-For and Forwarded say where a client is, and they have no limits of connections.',
   ),
   corsOrigins: option.list([], 'Origins that browsers may call from, comma-separated; "*" allows all.'),
   tlsCert: option.string('', 'PEM file of the certificate chain; with tlsKey it turns TLS on.'),
@@ -131,7 +131,21 @@ export const gatewayOptions = {
     true,
     "Binary Publish and PublishStream over HTTP/2 by the gateway's own handler; false: by the RPC library, with the same answers.",
   ),
-  maxConnections: option.int(10_000, 'Most connections; further ones are refused.', { min: 1, max: 1_000_000 }),
+  maxConnections: option.int(
+    10_000,
+    'Most connections; beyond them the one that is idle for longest makes room, and newcomers are refused when all have open calls.',
+    { min: 1, max: 1_000_000 },
+  ),
+  maxConnectionsPerAddress: option.int(
+    256,
+    'Most connections of an IPv4 address or an IPv6 /64, in the same way; trustedProxies have no limit. 0: no limit.',
+    { min: 0, max: 1_000_000 },
+  ),
+  newConnectionsPerAddress: option.int(
+    50,
+    'New connections a second of an IPv4 address or an IPv6 /64, with four seconds of them at once; further ones are refused; trustedProxies have no limit. 0: no limit.',
+    { min: 0, max: 100_000 },
+  ),
   storeClientAddress: option.bool(false, "Store the client's IP address with each batch."),
   storeUserAgent: option.bool(false, "Store the client's user agent with each batch."),
   ...failpointOption,
