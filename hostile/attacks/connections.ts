@@ -111,6 +111,23 @@ export const connections: readonly Attack[] = [
     },
   },
   {
+    name: 'slow-http2-heads',
+    about: 'from one address, 200 HTTP/2 connections with a header block that goes on by a byte every 200 ms',
+    async run(field) {
+      const block = headerBlock(plainHeaders('POST', '/v1/events'));
+      const first = Buffer.concat([preface, settingsFrame({}), frame(frameType.headers, 0, 1, block)]);
+      const live = await hold(field, field.scaled(200), first, () => dial(field.target, 'h2'));
+      // The bytes of one more header, for as long as the gateway takes them.
+      const more = headerBlock([['x-slow', 'a'.repeat(1_000)]]);
+      for (let i = 0; i < more.length && !field.over; i++) {
+        await field.pause(200);
+        const part = frame(frameType.continuation, 0, 1, more.subarray(i, i + 1));
+        for (const socket of live) socket.write(part);
+      }
+      await field.untilOver();
+    },
+  },
+  {
     name: 'connection-churn',
     about: 'from one address, connections that are opened and cut at once, 20 at a time, at most 40,000',
     async run(field) {

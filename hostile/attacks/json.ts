@@ -182,6 +182,42 @@ export const json: readonly Attack[] = [
     },
   },
   {
+    name: 'gzip-grpc-web',
+    about: 'the same over gRPC-Web',
+    keys: 1,
+    run: (field) =>
+      post(
+        field,
+        field.scaled(80),
+        plainHeaders('POST', `${service}Publish`, [
+          ['content-type', 'application/grpc-web+proto'],
+          ['grpc-encoding', 'gzip'],
+          ['authorization', bearer(field.keys[0] ?? '')],
+        ]),
+        envelope(packed('\0'), 1),
+      ),
+  },
+  {
+    name: 'gzip-get',
+    about: 'with a valid key, 400 GETs of GetLimits, 4 at once, whose query unpacks to 8 MiB',
+    keys: 1,
+    async run(field) {
+      const message = gzipSync(Buffer.alloc(8 * 1024 * 1024), { level: 9 }).toString('base64url');
+      const query = `connect=v1&encoding=proto&base64=1&compression=gzip&message=${message}`;
+      const headers = plainHeaders('GET', `${service}GetLimits?${query}`, [
+        ['authorization', bearer(field.keys[0] ?? '')],
+      ]);
+      const [peer] = await openMany(field, 1);
+      for (let i = 0; peer !== undefined && i < field.scaled(400) && !field.over && !peer.over; i++) {
+        peer.request(headers, true);
+        if (i % atOnce !== atOnce - 1) continue;
+        await peer.untilAnswered(5_000);
+        await field.pause(20);
+      }
+      if (peer !== undefined) await settle(field, [peer]);
+    },
+  },
+  {
     name: 'gzip-stream',
     about: 'with a valid key, 80 streams, 4 at once, each with 50 packed messages that unpack to 1 MiB',
     keys: 1,

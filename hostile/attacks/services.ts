@@ -41,6 +41,23 @@ export const services: readonly Attack[] = [
     },
   },
   {
+    name: 'status-flood',
+    about: 'with a valid key, 20,000 calls of GetBatchStatus, at most 200 open, while no worker answers',
+    keys: 1,
+    async run(field) {
+      const headers = grpcHeaders(`${service}GetBatchStatus`, field.keys[0]);
+      const question = envelope(Buffer.from([0x0a, 3, 0x62, 0x2d, 0x31]));
+      let [peer] = await openMany(field, 1);
+      for (let i = 0; i < field.scaled(20_000) && !field.over; i++) {
+        if (peer === undefined || peer.over) [peer] = await openMany(field, 1);
+        if (peer === undefined) return;
+        await Promise.race([peer.send(peer.request(headers, false), question, true), field.untilOver()]);
+        while (peer.open >= 200 && !peer.over && !field.over) await field.pause(1);
+      }
+      if (peer !== undefined) await settle(field, [peer]);
+    },
+  },
+  {
     name: 'key-guessing',
     about: 'calls with another wrong key each, as fast as one connection takes them, at most 200,000',
     async run(field) {

@@ -50,6 +50,31 @@ export const streams: readonly Attack[] = [
     },
   },
   {
+    name: 'uncommitted-batches',
+    about:
+      'with a valid key, 100 streams that want to hear of the warehouse, and send 8,000 batches of an event each; nothing is loaded',
+    keys: 1,
+    async run(field) {
+      const messageOf = publishRequests(1);
+      // StreamOptions{durability: COMMITTED}, field 5 of the first message.
+      const wantsCommits = Buffer.from([0x2a, 2, 0x08, 2]);
+      const headers = grpcHeaders(`${service}PublishStream`, field.keys[0]);
+      const [peer] = await openMany(field, 1);
+      if (peer === undefined) return;
+      const lane = async (_: unknown, n: number): Promise<void> => {
+        const stream = peer.request(headers, false);
+        for (let i = 0; i < field.scaled(160) && !field.over && !peer.over; i++) {
+          const fifty = Array.from({ length: 50 }, (_, j) => envelope(messageOf(`w-${n}-${i}-${j}`)));
+          if (i === 0) fifty.unshift(envelope(wantsCommits));
+          const sent = peer.send(stream, Buffer.concat(fifty), false);
+          if ((await Promise.race([sent, field.untilOver()])) !== true) return;
+        }
+      };
+      await Promise.all(Array.from({ length: field.scaled(100) }, lane));
+      await field.untilOver();
+    },
+  },
+  {
     name: 'many-streams',
     about: 'with one valid key, 30,000 streams that send nothing',
     keys: 1,
