@@ -14,6 +14,7 @@ import { BatchResultSchema, RejectionCode } from '#gen/sluice/ingest/v1/ingest_p
 import { batchIdPattern } from '../lib/batch-status.js';
 import { SluiceError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
+import { createSparseLog } from '../lib/sparse-log.js';
 import type { TenantDirectory } from '../lib/tenants.js';
 import type { Connection } from './connection.js';
 import { inviteBody } from './expect-continue.js';
@@ -51,7 +52,8 @@ export interface HttpApiOptions {
 }
 
 export function createHttpApi(options: HttpApiOptions): RequestHandler {
-  const { tenants, publish, readiness, metrics, log } = options;
+  const { tenants, publish, readiness, metrics } = options;
+  const log = createSparseLog(options.log);
 
   /** The request in the body, inflated and read. @throws SluiceError */
   const read = async (

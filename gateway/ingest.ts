@@ -36,6 +36,7 @@ import {
 import { shardOf } from '../lib/contract/shard.js';
 import { SluiceError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
+import { createSparseLog } from '../lib/sparse-log.js';
 import { batchSubject } from '../lib/subjects.js';
 import { createAdmission } from './admission.js';
 import { type GatewayClock, systemClock } from './clock.js';
@@ -234,10 +235,11 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
   // Everything is settled within a wait for the window and a wait for the ack, so a later deadline cannot pass first.
   const longestWait = 2 * config.publishTimeout + config.coalesceDelay + 1_000;
 
+  const sparse = createSparseLog(log);
   const commits = createCommitWatch((trouble) => {
     if (trouble.kind === 'doubt') {
       const { reason, batches } = trouble;
-      log.warn({ reason, batches }, 'accepted batches are in doubt: their clients send them again');
+      sparse.warn({ reason, batches }, 'accepted batches are in doubt: their clients send them again');
     } else {
       const { shard, sequence, after } = trouble;
       log.error({ shard, sequence, after }, 'the log went backwards: it forgot messages that it had acknowledged');

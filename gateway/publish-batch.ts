@@ -5,6 +5,7 @@ import { create } from '@bufbuild/protobuf';
 import { type BatchResult, BatchResultSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { SluiceError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
+import { createSparseLog } from '../lib/sparse-log.js';
 import type { Caller } from '../lib/tenants.js';
 import type { Ingest, IngestResult } from './ingest.js';
 import type { GatewayMetrics } from './metrics.js';
@@ -36,7 +37,8 @@ export interface PublishBatchOptions {
 }
 
 export function createPublishBatch(options: PublishBatchOptions): PublishBatch {
-  const { ingest, tracing, metrics, log } = options;
+  const { ingest, tracing, metrics } = options;
+  const log = createSparseLog(options.log);
   return ({ caller, facts, openedAt, resent, deadlineAt, name }, message) => {
     const span = tracing.start(name, caller.tenant, facts.traceparent);
     // No async function: two promises less for each batch.

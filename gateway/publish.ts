@@ -18,6 +18,7 @@
 import { SluiceError } from '../lib/errors.js';
 import { failpoint } from '../lib/failpoint.js';
 import type { Log } from '../lib/log.js';
+import { createSparseLog } from '../lib/sparse-log.js';
 import type { GatewayClock } from './clock.js';
 import type { Hedger } from './hedge.js';
 import type { LogReply, OpenLogWire } from './log-wire.js';
@@ -96,7 +97,8 @@ const unavailableRetryMs = 500;
 const fullCalmMs = 1_000;
 
 export function createPublisher(options: PublisherOptions): Publisher {
-  const { log, metrics, window, timeoutMs, hedger } = options;
+  const { metrics, window, timeoutMs, hedger } = options;
+  const log = createSparseLog(options.log);
   const { now, schedule, random } = options.clock;
   // Insertion order is the order of sending, so the oldest comes first.
   const flights = new Map<string, Flight>();

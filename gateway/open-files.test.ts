@@ -1,0 +1,41 @@
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { mostConnections, openFilesOf } from './open-files.js';
+
+const limits = (soft: string): string =>
+  `Limit                     Soft Limit           Hard Limit           Units\nMax processes             63000                63000                processes\nMax open files            ${soft.padEnd(20)} 1048576              files\n`;
+
+test('the limit of open files is read from /proc, and may be none', () => {
+  assert.is(openFilesOf(limits('1024')), 1024);
+  assert.is(openFilesOf(limits('unlimited')), undefined);
+  assert.is(openFilesOf(''), undefined);
+});
+
+test('connections leave descriptors for all else, and a limit that is too low is told', () => {
+  const warnings: object[] = [];
+  const log = { warn: (fields: object) => void warnings.push(fields) } as never;
+  assert.is(
+    mostConnections(10_000, log, () => limits('65536')),
+    10_000,
+  );
+  assert.is(
+    mostConnections(10_000, log, () => limits('unlimited')),
+    10_000,
+  );
+  assert.is(
+    mostConnections(10_000, log, () => ''),
+    10_000,
+  );
+  assert.equal(warnings, []);
+  assert.is(
+    mostConnections(10_000, log, () => limits('1024')),
+    924,
+  );
+  assert.equal(warnings, [{ openFiles: 1024, maxConnections: 10_000, most: 924 }]);
+  assert.is(
+    mostConnections(10_000, log, () => limits('64')),
+    1,
+  );
+});
+
+test.run();
