@@ -108,6 +108,8 @@ export async function withStack<T>(options: StackOptions, use: (stack: Stack) =>
             '0',
             '--shards',
             String(options.shards),
+            // All load comes from one address.
+            ...['--max-connections-per-address', '0', '--new-connections-per-address', '0'],
             '--shard-max-bytes',
             options.shardMaxBytes ?? `${untrimmedShardBytes(options.shards)}`,
           ],
