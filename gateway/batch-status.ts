@@ -13,8 +13,9 @@ import {
 import { type BatchAnswer, batchIdPattern, decodeAnswer, encodeQuestion } from '../lib/batch-status.js';
 import { SluiceError } from '../lib/errors.js';
 import { batchStatusSubject } from '../lib/subjects.js';
+import { createPlaces } from './places.js';
 
-/** @throws SluiceError batch_id_invalid | overloaded | status_unavailable */
+/** @throws SluiceError batch_id_invalid | too_many_calls | status_unavailable */
 export type AskBatchStatus = (tenant: string, batchId: string) => Promise<GetBatchStatusResponse>;
 
 /** How long a worker has to answer: as long as it takes questions for (workers/batch-status.ts, S4). */
@@ -39,13 +40,17 @@ export function createBatchStatus(nats: Promise<NatsConnection>): AskBatchStatus
     // Told by whoever publishes.
     () => {},
   );
-  let waiting = 0;
-  const ofTenant = new Map<string, number>();
+  const places = createPlaces<string>({
+    most: mostWaiting,
+    mostOfOne: mostOfOne,
+    refuse: (full) =>
+      busy(full === 'owner' ? `At most ${mostOfOne} questions of a tenant wait for an answer.` : undefined),
+  });
 
   const unavailable = (message: string, cause?: unknown): SluiceError =>
     new SluiceError('status_unavailable', message, { retryAfterMs, cause });
-  const busy = (): SluiceError =>
-    new SluiceError('overloaded', 'Too many questions about batches wait for an answer.', { retryAfterMs });
+  const busy = (why = 'Too many questions about batches wait for an answer.'): SluiceError =>
+    new SluiceError('too_many_calls', why, { retryAfterMs: Math.round(retryAfterMs * (0.5 + Math.random())) });
 
   async function ask(tenant: string, batchId: string): Promise<BatchAnswer> {
     if (nc === undefined) throw unavailable('NATS is not connected yet.');
@@ -66,10 +71,7 @@ export function createBatchStatus(nats: Promise<NatsConnection>): AskBatchStatus
     if (!batchIdPattern.test(batchId)) {
       throw new SluiceError('batch_id_invalid', 'The batch_id is empty, longer than 64 bytes or has other characters.');
     }
-    const own = ofTenant.get(tenant) ?? 0;
-    if (waiting >= mostWaiting || own >= mostOfOne) throw busy();
-    waiting++;
-    ofTenant.set(tenant, own + 1);
+    const leave = places.take(tenant);
     try {
       const { state, stored, dead, reason, receivedAtMs } = await ask(tenant, batchId);
       return create(GetBatchStatusResponseSchema, {
@@ -81,10 +83,7 @@ export function createBatchStatus(nats: Promise<NatsConnection>): AskBatchStatus
         ...(receivedAtMs === undefined ? {} : { receivedAt: timestampFromMs(receivedAtMs) }),
       });
     } finally {
-      waiting--;
-      const left = (ofTenant.get(tenant) ?? 1) - 1;
-      if (left === 0) ofTenant.delete(tenant);
-      else ofTenant.set(tenant, left);
+      leave();
     }
   };
 }

@@ -5,13 +5,13 @@
  * Whole milliseconds, rounded up: a call never ends here before it ends at its caller.
  */
 import type { IncomingHttpHeaders } from 'node:http';
-import type { ConnectError } from '@connectrpc/connect';
-import type { UniversalHandlerFn } from '@connectrpc/connect/protocol';
+import type { UniversalHandlerFn, UniversalServerRequest } from '@connectrpc/connect/protocol';
 import { SluiceError } from '../lib/errors.js';
 import type { CallGate } from './call-gate.js';
 import type { RpcRoute } from './routes.js';
 import { toConnectError } from './rpc-errors.js';
 import type { NodeRequest, NodeResponse } from './server.js';
+import { type Stop, takeUntil } from './take-until.js';
 
 /** What setTimeout can do, ms. A deadline further away than these 24 days is none. */
 export const farthestTimeout = 2 ** 31 - 1;
@@ -71,11 +71,37 @@ export const requestLate = (): SluiceError =>
  * @param onLate a deadline has passed
  */
 export function answeredAtDeadline(handler: RpcRoute, onLate: () => void): RpcRoute {
+  return withBodyEnd(handler, ({ header }) => timeoutOf((name) => header.get(name)), requestLate, onLate);
+}
+
+/** Of a call without a batch, ms. */
+const shortRequestMs = 10_000;
+
+/** A handler of calls without a batch, whose request ends with an error when it is not whole in time. */
+export function wholeInTime(handler: RpcRoute, onLate: () => void, withinMs = shortRequestMs): RpcRoute {
+  const slow = (): SluiceError =>
+    new SluiceError('request_timeout', `The call carries no batch, and was not whole within ${withinMs / 1_000} s.`, {
+      retryAfterMs: 0,
+    });
+  return withBodyEnd(handler, () => withinMs, slow, onLate);
+}
+
+/** @param timeoutFor ms; undefined: the body may take any time */
+function withBodyEnd(
+  handler: RpcRoute,
+  timeoutFor: (request: UniversalServerRequest) => number | undefined,
+  error: () => SluiceError,
+  onLate: () => void,
+): RpcRoute {
   const served: UniversalHandlerFn = (request) => {
-    const timeout = timeoutOf((name) => request.header.get(name));
+    const timeout = timeoutFor(request);
     const { body } = request;
     if (timeout === undefined || !isBytes(body)) return handler(request);
-    return handler({ ...request, body: endedAt(body, timeout, onLate) });
+    const late = (stop: Stop): void => {
+      onLate();
+      stop(toConnectError(error()));
+    };
+    return handler({ ...request, body: takeUntil(body, (stop) => endAfter(timeout, late, stop)) });
   };
   return Object.assign(served, { allowedMethods: handler.allowedMethods });
 }
@@ -83,33 +109,14 @@ export function answeredAtDeadline(handler: RpcRoute, onLate: () => void): RpcRo
 const isBytes = (body: unknown): body is AsyncIterable<Uint8Array> =>
   typeof body === 'object' && body !== null && Symbol.asyncIterator in body;
 
-async function* endedAt(
-  body: AsyncIterable<Uint8Array>,
-  timeout: number,
-  onLate: () => void,
-): AsyncGenerator<Uint8Array> {
-  const late = (): ConnectError => {
-    onLate();
-    return toConnectError(requestLate());
-  };
-  if (timeout === 0) throw late();
-  const chunks = body[Symbol.asyncIterator]();
-  let timer: NodeJS.Timeout | undefined;
-  const passed = new Promise<'late'>((resolve) => {
-    timer = setTimeout(resolve, timeout, 'late');
-  });
-  try {
-    for (;;) {
-      const next = await Promise.race([chunks.next(), passed]);
-      if (next === 'late') throw late();
-      if (next.done === true) return;
-      yield next.value;
-    }
-  } finally {
-    clearTimeout(timer);
-    // Not awaited: it settles when the request's stream ends.
-    chunks.return?.()?.catch(() => {});
+/** @param timeout ms; 0: at once */
+function endAfter(timeout: number, late: (stop: Stop) => void, stop: Stop): () => void {
+  if (timeout === 0) {
+    late(stop);
+    return () => {};
   }
+  const timer = setTimeout(late, timeout, stop);
+  return () => clearTimeout(timer);
 }
 
 /**

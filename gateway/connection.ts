@@ -50,7 +50,26 @@ export function createConnection(remoteAddress: string | undefined): ConnectionC
   };
 }
 
-/** Where handlers of the RPC library find the connection. */
+/** The HTTP request and its answer, under a call of the RPC library. */
+export interface Exchange {
+  /** Aborts when both are over, whatever the end. The signal of the call itself aborts earlier, for example at the deadline. */
+  readonly closed: AbortSignal;
+  /** Resets it at once, also when the client does not read its answer. */
+  cancel(): void;
+}
+
+/** Calls back when the exchange is over; at once when it is. */
+export function whenClosed({ closed }: Exchange, callback: () => void): void {
+  if (closed.aborted) callback();
+  else closed.addEventListener('abort', callback, { once: true });
+}
+
+/** Where handlers of the RPC library find the connection and the exchange. */
 export const connectionKey = createContextKey<Connection>(createConnection(undefined), {
   description: 'connection of the request',
 });
+
+export const exchangeKey = createContextKey<Exchange>(
+  { closed: new AbortController().signal, cancel: () => {} },
+  { description: 'exchange of the request' },
+);

@@ -35,6 +35,7 @@ import { createRpcAdapter } from './rpc-adapter.js';
 import { toConnectError } from './rpc-errors.js';
 import { listen } from './server.js';
 import { createStallWatch, watchStalls } from './stall.js';
+import { createStreamPlaces } from './stream-places.js';
 import { openTlsFiles } from './tls-files.js';
 import { createTracing } from './tracing.js';
 import { createClientAddress, createIsTrusted } from './trusted-proxies.js';
@@ -120,13 +121,17 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
   };
   const publish = createPublishBatch({ ingest, tracing: createTracing(), metrics, log });
   const health = createHealth(readiness, [IngestService.typeName]);
-  const reflection = reflectionRoutes([IngestService, Health]);
+  const reflection = reflectionRoutes([IngestService, Health], {
+    authorize: (header) => config.reflection === 'open' || tenants.lookup(header.get('authorization')),
+  });
+  const streams = createStreamPlaces(config);
   const inflater = createInflater();
   const jsonTurns = createJsonTurns();
   const routes = createRpcRoutes({
     ingest,
     tenants,
     keys,
+    streams: streams.library,
     publish,
     batchStatus: createBatchStatus(nats),
     metrics,
@@ -135,7 +140,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     jsonTurns,
     more: (router) => {
       health.routes(router);
-      reflection(router);
+      if (config.reflection !== 'off') reflection(router);
     },
   });
   const maxBodyBytes = maxJsonBytes(config.maxBatchBytes);
@@ -156,7 +161,17 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
   const gate = createCallGate({ most: callsAtOnce, holdMs: slowCallMs });
 
   const hot = config.hotPath
-    ? createHotHandler({ ingest, tenants, keys, publish, metrics, facts, gate, cors: cors.headers })
+    ? createHotHandler({
+        ingest,
+        tenants,
+        keys,
+        streams: streams.hot,
+        publish,
+        metrics,
+        facts,
+        gate,
+        cors: cors.headers,
+      })
     : undefined;
 
   const isKnown = (authorization: string | undefined): boolean => {
@@ -197,8 +212,11 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
       passInTime(gate, request, response, () => handle(request, response, connection));
     },
     onStream: (stream, headers, connection, rawHeaders) => {
-      const fault = headerFault(rawHeaders);
-      if (fault === undefined) return hot?.(stream, headers, connection);
+      const malformed = headerFault(rawHeaders);
+      const served = malformed === undefined ? hot?.(stream, headers, connection) : undefined;
+      if (served !== undefined) return served;
+      const fault = malformed ?? routes.get(headers[':path'] ?? '')?.refusal?.(connection);
+      if (fault === undefined) return undefined;
       stream.on('error', () => {});
       if (!refuseCall(stream, headers['content-type'], toConnectError(fault))) return undefined;
       resetWhenAnswered(stream);

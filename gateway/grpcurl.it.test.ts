@@ -32,7 +32,7 @@ if (grpcurl === undefined) {
   const event = (id: string) => ({ eventId: id, type: 'EVENT_TYPE_CLICK', occurredAt: '2026-01-02T03:04:05Z' });
 
   test('grpcurl lists, describes and calls everything without a proto file', async () => {
-    await withGateway({}, async ({ port, key, nats }) => {
+    await withGateway({ reflection: 'open' }, async ({ port, key, nats }) => {
       const address = `127.0.0.1:${port}`;
       const call = async (...words: string[]) => (await run(grpcurl, ['-plaintext', ...words])).stdout;
       const auth = ['-H', `authorization: Bearer ${key}`];

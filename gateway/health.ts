@@ -1,6 +1,6 @@
 /**
  * Whether this gateway can take batches: for load balancers over grpc.health.v1, for others on /readyz (http-api.ts).
- * No key is needed. Watchers are told within a quarter of a second.
+ * No key is needed (open-routes.ts has the bounds). Watchers are told within a quarter of a second.
  */
 import { create } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';
@@ -9,8 +9,8 @@ import {
   HealthCheckResponseSchema,
   HealthCheckResponse_ServingStatus as Status,
 } from '#gen/grpc/health/v1/health_pb.js';
-import { connectionKey } from './connection.js';
-import type { OpenRoutes } from './routes.js';
+import { connectionKey, exchangeKey, whenClosed } from './connection.js';
+import { type OpenRoutes, placesForOpen } from './open-routes.js';
 
 export interface Readiness {
   readonly ready: boolean;
@@ -24,6 +24,9 @@ export interface HealthService {
 }
 
 const pollMs = 250;
+/** Open Watch calls: a client needs one for each service it looks at. They cost some 50 kB each. */
+const mostWatches = 1_000;
+const mostWatchesOfConnection = 4;
 
 /** @param services full names of the services that need the log; the empty name stands for the gateway as a whole */
 export function createHealth(readiness: Readiness, services: readonly string[]): HealthService {
@@ -54,39 +57,38 @@ export function createHealth(readiness: Readiness, services: readonly string[]):
       routes.unary(list, () => ({
         statuses: Object.fromEntries([...known].map((name) => [name, { status: now() }])),
       }));
-      routes.serverStream(watch, async function* ({ service }, context) {
+      const places = placesForOpen('Watch calls', mostWatches, mostWatchesOfConnection);
+      routes.serverStream(watch, places, async function* ({ service }, { values, signal }) {
         if (!known.has(service)) {
           // By the protocol: no error, because the service may come.
           yield create(HealthCheckResponseSchema, { status: Status.SERVICE_UNKNOWN });
         }
-        const { signal } = context;
         let ending = false;
         let wake: (() => void) | undefined;
         const rouse = (): void => wake?.();
-        const leave = context.values.get(connectionKey).onEnding(() => {
+        const leave = values.get(connectionKey).onEnding(() => {
           ending = true;
           rouse();
         });
         watchers.add(rouse);
         signal.addEventListener('abort', rouse, { once: true });
-        try {
-          let told: Status | undefined;
-          while (!signal.aborted) {
-            const status = look();
-            if (known.has(service) && status !== told) {
-              told = status;
-              yield create(HealthCheckResponseSchema, { status });
-              continue;
-            }
-            if (ending) return;
-            await new Promise<void>((resolve) => {
-              wake = resolve;
-            });
-          }
-        } finally {
+        // Not at the end of this generator: one whose client does not read stands still at a `yield`, and never gets there.
+        whenClosed(values.get(exchangeKey), () => {
           watchers.delete(rouse);
           leave();
-          signal.removeEventListener('abort', rouse);
+        });
+        let told: Status | undefined;
+        while (!signal.aborted) {
+          const status = look();
+          if (known.has(service) && status !== told) {
+            told = status;
+            yield create(HealthCheckResponseSchema, { status });
+            continue;
+          }
+          if (ending) return;
+          await new Promise<void>((resolve) => {
+            wake = resolve;
+          });
         }
       });
     },

@@ -22,7 +22,9 @@
  *   publish-stream.ts PublishStream; publish-batch.ts one batch into the core
  *   batch-status.ts   GetBatchStatus: asks a worker
  *   http-api.ts       POST /v1/events and /v1/events/batch, /healthz, /readyz
- *   health.ts         grpc.health.v1; reflection.ts grpc.reflection v1 and v1alpha
+ *   health.ts         grpc.health.v1; reflection.ts grpc.reflection v1 and v1alpha; open-routes.ts bounds of calls without a key
+ *   places.ts         how many of something are open, by owner and in all; stream-places.ts of PublishStream
+ *   take-until.ts     messages until something else ends them
  *   rpc-errors.ts     the error table on the wire
  *   request-facts.ts  headers, checked and bounded; trusted-proxies.ts where the client is
  *   committed-hints.ts  what workers say of the warehouse; committed.ts is in ingest.ts's map

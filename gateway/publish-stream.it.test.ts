@@ -1,10 +1,12 @@
+import { once } from 'node:events';
+import { connect } from 'node:http2';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { Code, ConnectError, createClient } from '@connectrpc/connect';
 import { createConnectTransport, createGrpcTransport } from '@connectrpc/connect-node';
 import { jetstreamManager } from '@nats-io/jetstream';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { ErrorInfoSchema } from '#gen/google/rpc/error_details_pb.js';
+import { ErrorInfoSchema, RetryInfoSchema } from '#gen/google/rpc/error_details_pb.js';
 import { EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
 import {
   Durability,
@@ -15,7 +17,7 @@ import {
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { generationOf } from '../lib/log-streams.js';
 import { committedSubject, shardStream } from '../lib/subjects.js';
-import { revokeKey } from '../lib/tenants.js';
+import { addTenant, revokeKey } from '../lib/tenants.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { freeze } from '../lib/testing/freeze.js';
 import { stored, until } from './testing/ingest.js';
@@ -107,6 +109,65 @@ onBothPaths(test, 'a revoked key ends its open streams within a second, and no o
     await until('refused', () => again.ended !== undefined);
     assert.is((again.ended as ConnectError).code, Code.Unauthenticated);
     again.close();
+  });
+});
+
+onBothPaths(test, 'a key has so many open streams, whatever ends them; others have their own', async (withGateway) => {
+  await withGateway({ maxStreamsPerKey: 3 }, async (running) => {
+    const { key: other } = await addTenant(running.nats.nc, { tenant: 'acme' });
+    const isOpen = (stream: ReturnType<typeof openStream>): boolean => stream.of('limits').length === 1;
+    const streams = [openStream(running), openStream(running), openStream(running, 1_500)];
+    await until('three are open', () => streams.every(isOpen));
+    const refused = openStream(running);
+    refused.send(batch('refused'));
+    await until('the fourth is refused', () => refused.ended !== undefined);
+    const error = refused.ended as ConnectError;
+    assert.is(error.code, Code.ResourceExhausted);
+    assert.is(error.findDetails(ErrorInfoSchema)[0]?.reason, 'too_many_calls');
+    assert.match(error.rawMessage, /This key has 3 open streams, and may have no more \(maxStreamsPerKey\)\./);
+    const wait = error.findDetails(RetryInfoSchema)[0]?.retryDelay;
+    assert.ok(wait !== undefined && wait.seconds >= 2n && wait.seconds <= 6n);
+    assert.is(refused.of('limits').length, 0);
+
+    let foreign = openStream({ ...running, headers: { authorization: `Bearer ${other}` } });
+    await until('another key has its own', () => {
+      if (foreign.ended !== undefined)
+        foreign = openStream({ ...running, headers: { authorization: `Bearer ${other}` } });
+      return isOpen(foreign);
+    });
+
+    // One ends in order, one by its deadline, one with its connection.
+    streams[0]?.close();
+    await until('two have ended', () => streams.filter(({ ended }) => ended !== undefined).length === 2);
+    const session = connect(running.url);
+    const bare = session.request({
+      ':method': 'POST',
+      ':path': '/sluice.ingest.v1.IngestService/PublishStream',
+      'content-type': 'application/grpc',
+      ...running.headers,
+    });
+    await once(bare, 'data');
+    session.destroy();
+    const again: ReturnType<typeof openStream>[] = [];
+    await until('both places are free again', () => {
+      if (again.every(({ ended }) => ended !== undefined)) again.splice(0, 2, openStream(running), openStream(running));
+      return again.every(isOpen);
+    });
+    for (const stream of [...streams, ...again, foreign]) stream.close();
+  });
+});
+
+onBothPaths(test, 'a gateway has so many open streams of all keys', async (withGateway) => {
+  // Through the RPC library a quarter of them.
+  await withGateway({ maxStreams: 8, maxStreamsPerKey: 1_000 }, async (running) => {
+    const streams = Array.from({ length: 10 }, () => openStream(running));
+    await until('each is open or refused', () =>
+      streams.every((one) => one.ended !== undefined || one.answers.length > 0),
+    );
+    const refused = streams.filter(({ ended }) => ended !== undefined);
+    assert.ok([2, 8].includes(refused.length), `${refused.length} are refused`);
+    for (const { ended } of refused) assert.match((ended as ConnectError).rawMessage, /maxStreams/);
+    for (const stream of streams) stream.close();
   });
 });
 

@@ -1,6 +1,7 @@
 /**
  * Server reflection, v1 and v1alpha (the two differ in name only): how grpcurl and its like learn the contract from the
- * running gateway. The descriptors are those that the generated code carries.
+ * running gateway. The descriptors are those that the generated code carries. The setting `reflection` says who may ask; open-routes.ts and
+ * this file bound what that costs.
  */
 import {
   create,
@@ -11,7 +12,7 @@ import {
   toBinary,
 } from '@bufbuild/protobuf';
 import { FileDescriptorProtoSchema } from '@bufbuild/protobuf/wkt';
-import { Code, type HandlerContext } from '@connectrpc/connect';
+import { Code, type ContextValues, type HandlerContext } from '@connectrpc/connect';
 import { file_google_rpc_error_details } from '#gen/google/rpc/error_details_pb.js';
 import {
   ServerReflection,
@@ -20,11 +21,16 @@ import {
   ServerReflectionResponseSchema,
 } from '#gen/grpc/reflection/v1/reflection_pb.js';
 import { ServerReflection as ServerReflectionAlpha } from '#gen/grpc/reflection/v1alpha/reflection_pb.js';
-import { connectionKey } from './connection.js';
-import type { OpenRoutes } from './routes.js';
+import { SluiceError } from '../lib/errors.js';
+import { lastWordsMs } from './answered-early.js';
+import { connectionKey, exchangeKey, whenClosed } from './connection.js';
+import { type OpenRoutes, placesForOpen } from './open-routes.js';
+import { type Stop, takeUntil } from './take-until.js';
 
 interface Index {
   readonly files: ReadonlyMap<string, DescFile>;
+  /** The descriptor of a file, encoded once. */
+  readonly encoded: (file: DescFile) => Uint8Array;
   /** By full name of a service, method, message, field, enum, enum value or extension. */
   readonly symbols: ReadonlyMap<string, DescFile>;
   /** By extended message, then by number. */
@@ -32,8 +38,26 @@ interface Index {
   readonly messages: ReadonlySet<string>;
 }
 
+export interface ReflectionOptions {
+  /** Throws when the caller may not ask. */
+  readonly authorize: (header: Headers) => unknown;
+  /** A stream without a question for so long, or whose client does not read, ends, ms. @default 30 s */
+  readonly idleMs?: number;
+}
+
+/** Streams open in all, and of one connection. A client needs one. */
+const mostStreams = 100;
+const mostStreamsOfConnection = 4;
+const defaultIdleMs = 30_000;
+/** Of one stream: several times what a client asks that reads the whole contract, symbol by symbol. */
+const mostQuestions = 1_000;
+const mostAnswerBytes = 4 * 1024 ** 2;
+
 /** Serves these services and, with them, itself. */
-export function reflectionRoutes(services: readonly DescService[]): (routes: OpenRoutes) => void {
+export function reflectionRoutes(
+  services: readonly DescService[],
+  { authorize, idleMs = defaultIdleMs }: ReflectionOptions,
+): (routes: OpenRoutes) => void {
   const all = [...services, ServerReflection, ServerReflectionAlpha];
   // Error details are imported by no service, and yet sent.
   const index = indexOf([...all.map((service) => service.file), file_google_rpc_error_details]);
@@ -41,28 +65,61 @@ export function reflectionRoutes(services: readonly DescService[]): (routes: Ope
 
   async function* info(
     requests: AsyncIterable<ServerReflectionRequest>,
-    context: HandlerContext,
+    { values }: HandlerContext,
   ): AsyncGenerator<ServerReflectionResponse> {
+    const life = streamLife(values, idleMs);
     const sent = new Set<string>();
-    const ending = new Promise<undefined>((resolve) => {
-      context.values.get(connectionKey).onEnding(() => resolve(undefined));
-    });
-    const iterator = requests[Symbol.asyncIterator]();
-    for (;;) {
-      const next = await Promise.race([iterator.next(), ending]);
-      if (next === undefined || next.done === true) return;
+    let questions = 0;
+    let bytes = 0;
+    for await (const request of takeUntil(requests, life.begin)) {
+      life.refresh();
+      if (++questions > mostQuestions || bytes > mostAnswerBytes) throw tooMuch();
+      const messageResponse = answer(index, names, request.messageRequest, sent);
+      if (messageResponse.case === 'fileDescriptorResponse') {
+        for (const file of messageResponse.value.fileDescriptorProto) bytes += file.length;
+      }
       yield create(ServerReflectionResponseSchema, {
-        validHost: next.value.host,
-        originalRequest: next.value,
-        messageResponse: answer(index, names, next.value.messageRequest, sent),
+        validHost: request.host,
+        originalRequest: request,
+        messageResponse,
       });
     }
   }
 
   return (routes) => {
-    routes.bidiStream(ServerReflection.method.serverReflectionInfo, info);
+    const places = placesForOpen('reflection streams', mostStreams, mostStreamsOfConnection);
+    routes.bidiStream(ServerReflection.method.serverReflectionInfo, places, authorize, info);
     // Same fields, same numbers, other package name.
-    routes.bidiStream(ServerReflectionAlpha.method.serverReflectionInfo, info as never);
+    routes.bidiStream(ServerReflectionAlpha.method.serverReflectionInfo, places, authorize, info as never);
+  };
+}
+
+const tooMuch = (): SluiceError =>
+  new SluiceError('too_many_calls', 'This reflection stream has given all the answers that one stream gets.', {
+    retryAfterMs: 1_000,
+  });
+
+/** When a stream ends that its client does not end: with its connection, and when it is idle. */
+function streamLife(values: ContextValues, idleMs: number): { begin(stop: Stop): () => void; refresh(): void } {
+  const exchange = values.get(exchangeKey);
+  let idle: NodeJS.Timeout | undefined;
+  return {
+    begin(stop) {
+      const leave = values.get(connectionKey).onEnding(() => stop());
+      idle = setTimeout(() => {
+        stop();
+        // An answer that is not read holds up the end, too.
+        setTimeout(exchange.cancel, lastWordsMs).unref();
+      }, idleMs).unref();
+      whenClosed(exchange, () => {
+        clearTimeout(idle);
+        leave();
+      });
+      return leave;
+    },
+    refresh() {
+      idle?.refresh();
+    },
   };
 }
 
@@ -80,13 +137,15 @@ function answer(index: Index, names: readonly string[], question: Question, sent
         },
       };
     case 'fileByFilename':
-      return files(index.files.get(question.value), sent, `file ${question.value}`);
-    case 'fileContainingSymbol':
-      return files(index.symbols.get(question.value.replace(/^\./, '')), sent, `symbol ${question.value}`);
+      return files(index, index.files.get(question.value), sent, `file ${question.value}`);
+    case 'fileContainingSymbol': {
+      const file = index.symbols.get(question.value.replace(/^\./, ''));
+      return files(index, file, sent, `symbol ${question.value}`);
+    }
     case 'fileContainingExtension': {
       const { containingType, extensionNumber } = question.value;
       const file = index.extensions.get(containingType)?.get(extensionNumber);
-      return files(file, sent, `extension ${extensionNumber} of ${containingType}`);
+      return files(index, file, sent, `extension ${extensionNumber} of ${containingType}`);
     }
     case 'allExtensionNumbersOfType': {
       if (!index.messages.has(question.value)) return failure(Code.NotFound, `There is no message ${question.value}.`);
@@ -116,13 +175,13 @@ function failure(errorCode: Code, errorMessage: string): Answer {
 }
 
 /** The file and what it imports, but for what this stream has been given already. */
-function files(file: DescFile | undefined, sent: Set<string>, wanted: string): Answer {
+function files(index: Index, file: DescFile | undefined, sent: Set<string>, wanted: string): Answer {
   if (file === undefined) return failure(Code.NotFound, `There is no ${wanted}.`);
   const encoded: Uint8Array[] = [];
   const add = (one: DescFile, again: boolean): void => {
     if (sent.has(one.proto.name) && !again) return;
     sent.add(one.proto.name);
-    encoded.push(toBinary(FileDescriptorProtoSchema, one.proto));
+    encoded.push(index.encoded(one));
     for (const dependency of one.dependencies) add(dependency, false);
   };
   // What was asked for by name is always there.
@@ -173,5 +232,14 @@ function indexOf(roots: readonly DescFile[]): Index {
     for (const dependency of file.dependencies) add(dependency);
   };
   for (const root of roots) add(root);
-  return { files: found, symbols, extensions, messages };
+  const bytes = new Map<DescFile, Uint8Array>();
+  const encoded = (file: DescFile): Uint8Array => {
+    let known = bytes.get(file);
+    if (known === undefined) {
+      known = toBinary(FileDescriptorProtoSchema, file.proto);
+      bytes.set(file, known);
+    }
+    return known;
+  };
+  return { files: found, encoded, symbols, extensions, messages };
 }

@@ -7,8 +7,6 @@
 import {
   create,
   type DescMessage,
-  type DescMethodBiDiStreaming,
-  type DescMethodServerStreaming,
   type DescMethodUnary,
   type Message,
   type MessageInitShape,
@@ -18,11 +16,12 @@ import type { HandlerContext } from '@connectrpc/connect';
 import type { UniversalHandler, UniversalHandlerFn, UniversalHandlerOptions } from '@connectrpc/connect/protocol';
 import { IngestService, PublishResponseSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { contractRevision } from '../lib/contract/index.js';
+import type { SluiceError } from '../lib/errors.js';
 import type { TenantDirectory } from '../lib/tenants.js';
 import type { AskBatchStatus } from './batch-status.js';
 import { type BesideOptions, besideLibrary, nextMessage, placeholderSchema } from './beside-library.js';
-import { answeredAtDeadline } from './call-timeout.js';
-import { connectionKey } from './connection.js';
+import { answeredAtDeadline, wholeInTime } from './call-timeout.js';
+import { type Connection, connectionKey, exchangeKey, whenClosed } from './connection.js';
 import { readRequest } from './hot/request.js';
 import type { Inflater } from './inflate.js';
 import type { Ingest } from './ingest.js';
@@ -36,46 +35,38 @@ import {
 import type { JsonTurns } from './json-turns.js';
 import type { KeyWatch } from './key-watch.js';
 import type { GatewayMetrics } from './metrics.js';
+import { type OpenRoutes, openRoutes } from './open-routes.js';
+import type { Places } from './places.js';
 import { type BatchCall, type PublishBatch, toBatchResult } from './publish-batch.js';
 import { publishStream } from './publish-stream.js';
 import { type FactOptions, readFacts, wasResent } from './request-facts.js';
 import { classify } from './rpc-errors.js';
 import { createRpcStream } from './rpc-stream.js';
-import { createRpcUnary, theOnly } from './rpc-unary.js';
+import { createRpcUnary } from './rpc-unary.js';
 import { type BatchMessage, publishRequestView, publishStreamRequestView } from './view.js';
 
 export interface RouteOptions {
   readonly ingest: Pick<Ingest, 'limits' | 'room' | 'commits'>;
   readonly tenants: Pick<TenantDirectory, 'lookup'>;
   readonly keys: KeyWatch;
+  /** Of PublishStream calls, by key id. */
+  readonly streams: Pick<Places<string>, 'take'>;
   readonly publish: PublishBatch;
   readonly batchStatus: AskBatchStatus;
   readonly metrics: Pick<GatewayMetrics, 'failed'>;
   readonly facts: FactOptions;
   readonly inflater: Inflater;
   readonly jsonTurns: JsonTurns;
-  /** Further services: health, reflection. No key is asked for. */
+  /** Further services: health, reflection. */
   readonly more: (routes: OpenRoutes) => void;
 }
 
-/** Registers methods that anybody may call. Handlers throw what `classify` knows. */
-export interface OpenRoutes {
-  unary<I extends DescMessage, O extends DescMessage>(
-    method: DescMethodUnary<I, O>,
-    handle: (request: MessageShape<I>) => MessageInitShape<O>,
-  ): void;
-  serverStream<I extends DescMessage, O extends DescMessage>(
-    method: DescMethodServerStreaming<I, O>,
-    handle: (request: MessageShape<I>, context: HandlerContext) => AsyncIterable<MessageShape<O>>,
-  ): void;
-  bidiStream<I extends DescMessage, O extends DescMessage>(
-    method: DescMethodBiDiStreaming<I, O>,
-    handle: (requests: AsyncIterable<MessageShape<I>>, context: HandlerContext) => AsyncIterable<MessageShape<O>>,
-  ): void;
-}
-
 /** A handler, and the HTTP methods that it takes. */
-export type RpcRoute = UniversalHandlerFn & Pick<UniversalHandler, 'allowedMethods'>;
+export type RpcRoute = UniversalHandlerFn &
+  Pick<UniversalHandler, 'allowedMethods'> & {
+    /** Why a call on this connection would be refused, whatever it says: to be asked before anything is made for it. */
+    readonly refusal?: (connection: Connection) => SluiceError | undefined;
+  };
 
 /** What a request has beyond its batch: ids, time, envelope. */
 const requestOverhead = 64 * 1024;
@@ -90,7 +81,7 @@ export const maxRequestBytes = (maxBatchBytes: number): number => maxBatchBytes 
 
 /** Handlers by path. */
 export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
-  const { ingest, tenants, keys, publish, metrics, inflater, jsonTurns } = options;
+  const { ingest, tenants, keys, streams, publish, metrics, inflater, jsonTurns } = options;
   const { maxBatchBytes, maxStreamBytesInFlight, maxStreamUncommitted } = ingest.limits;
   const limits = { ...ingest.limits, contract: contractRevision };
 
@@ -145,6 +136,8 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
       let call: BatchCall;
       try {
         call = callOf(context, 'sluice.ingest.v1.IngestService/PublishStream');
+        // Until its HTTP stream is over: a call whose client does not read ends before that.
+        whenClosed(context.values.get(exchangeKey), streams.take(call.caller.keyId));
       } catch (reason) {
         const { row } = classify(reason);
         if (row !== undefined) metrics.failed(row.code);
@@ -216,10 +209,15 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
     beside(handler, { encoding: 'binary', read: (bytes) => readRequest(view, asBuffer(bytes), undefined) }, binary);
   const routes = new Map<string, RpcRoute>();
   const onLate = (): void => metrics.failed('deadline');
-  const add = ({ parent, name }: { parent: { typeName: string }; name: string }, handler: RpcRoute): void => {
+  const onSlow = (): void => metrics.failed('request_timeout');
+  const add = (
+    { parent, name }: { parent: { typeName: string }; name: string },
+    handler: RpcRoute,
+    refusal?: RpcRoute['refusal'],
+  ): void => {
     // PublishStream answers what it has read before it ends at its deadline.
     const served = name === IngestService.method.publishStream.name ? handler : answeredAtDeadline(handler, onLate);
-    routes.set(`/${parent.typeName}/${name}`, served);
+    routes.set(`/${parent.typeName}/${name}`, refusal === undefined ? served : Object.assign(served, { refusal }));
   };
   const { method } = IngestService;
   add(
@@ -238,49 +236,20 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
   );
   add(
     method.getLimits,
-    question(method.getLimits, async () => ({ limits })),
+    wholeInTime(
+      question(method.getLimits, async () => ({ limits })),
+      onSlow,
+    ),
   );
   add(
     method.getBatchStatus,
-    question(method.getBatchStatus, ({ batchId }, header) => options.batchStatus(lookup(header).tenant, batchId)),
+    wholeInTime(
+      question(method.getBatchStatus, ({ batchId }, header) => options.batchStatus(lookup(header).tenant, batchId)),
+      onSlow,
+    ),
   );
-  options.more(openRoutes(small, add));
+  options.more(openRoutes({ library: shared, add, onRefused: metrics.failed }));
   return routes;
-}
-
-function openRoutes(
-  library: Partial<UniversalHandlerOptions>,
-  add: (method: DescMethodUnary | DescMethodServerStreaming | DescMethodBiDiStreaming, handler: RpcRoute) => void,
-): OpenRoutes {
-  return {
-    unary: (method, answer) =>
-      add(
-        method,
-        createRpcUnary({
-          method,
-          library,
-          authorize: () => {},
-          onRefused: () => {},
-          handle: async (message) => create(method.output, answer(message as never)),
-        }),
-      ),
-    serverStream: (method, answer) =>
-      add(
-        method,
-        createRpcStream({
-          method,
-          library,
-          async *handle(requests, context) {
-            yield* answer((await theOnly(requests, method.name)) as never, context);
-          },
-        }),
-      ),
-    bidiStream: (method, answer) =>
-      add(
-        method,
-        createRpcStream({ method, library, handle: (requests, context) => answer(requests as never, context) }),
-      ),
-  };
 }
 
 /** application/json, application/connect+json, application/grpc+json, application/grpc-web+json. */

@@ -9,11 +9,12 @@ import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { SluiceError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
 import { roundTimeout } from './call-timeout.js';
-import { type Connection, connectionKey } from './connection.js';
+import { type Connection, connectionKey, exchangeKey } from './connection.js';
 import { checkFlags, knownFlags } from './envelope-flags.js';
 import { inviteBody } from './expect-continue.js';
 import { fromText } from './grpc-web-text.js';
 import { normalizeNames, rpcTypes } from './media-types.js';
+import { cancelStream } from './reset-stream.js';
 import type { RpcRoute } from './routes.js';
 import { authenticate, plainGrpcMessage, toHttpAnswer } from './rpc-errors.js';
 import type { NodeRequest, NodeResponse } from './server.js';
@@ -37,6 +38,7 @@ export function createRpcAdapter(
       makeAuthorityPlain(request);
       const values = createContextValues().set(connectionKey, connection);
       const universal = universalRequestFromNodeRequest(request, response as never, undefined, values);
+      values.set(exchangeKey, { closed: universal.signal, cancel: () => cancelExchange(response) });
       const answer = await serve(handler, withBody(universal, response));
       await universalResponseToNodeResponse(answer, response as never);
     };
@@ -48,6 +50,11 @@ export function createRpcAdapter(
       if (!response.writableEnded) response.end();
     });
   };
+}
+
+function cancelExchange(response: NodeResponse): void {
+  if ('stream' in response) cancelStream(response.stream);
+  else response.destroy();
 }
 
 /** The library makes a URL of the authority, and fails on one that is missing or fits into none. Nothing here reads it. */

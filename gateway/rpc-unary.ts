@@ -7,7 +7,7 @@
  */
 import type { DescMessage, DescMethodUnary, Message } from '@bufbuild/protobuf';
 import { base64Decode } from '@bufbuild/protobuf/wire';
-import { Code, ConnectError, type HandlerContext } from '@connectrpc/connect';
+import { Code, ConnectError, type ContextValues, createContextValues, type HandlerContext } from '@connectrpc/connect';
 import {
   createUniversalMethodHandler,
   type ProtocolHandlerFactory,
@@ -33,8 +33,8 @@ export interface RpcUnaryOptions {
   /** The request message as it is read, when that is not the contract's own. */
   readonly input?: DescMessage;
   readonly library: Partial<UniversalHandlerOptions>;
-  /** Throws when the caller is not known. Runs before anything of the request is read. */
-  readonly authorize: (header: Headers) => unknown;
+  /** Throws when the caller is not known, or has too many calls open. Runs before anything of the request is read. */
+  readonly authorize: (header: Headers, values: ContextValues) => unknown;
   /** Throws what `classify` knows. */
   readonly handle: (message: Message, context: HandlerContext) => Promise<Message>;
   /** An error that did not come from `handle` was answered. */
@@ -65,7 +65,7 @@ export function createRpcUnary(options: RpcUnaryOptions): UniversalHandler {
   async function* single(requests: AsyncIterable<Message>, context: HandlerContext): AsyncGenerator<Message> {
     let message: Message;
     try {
-      authorize(context.requestHeader);
+      authorize(context.requestHeader, context.values);
       message = await theOnly(requests, method.name);
     } catch (reason) {
       throw refuse(reason);
@@ -95,7 +95,7 @@ export function createRpcUnary(options: RpcUnaryOptions): UniversalHandler {
       const inner = connect({ kind: 'unary', method: method as never, impl: unary as never });
       const handler: UniversalHandlerFn = async (request) => {
         try {
-          authorize(request.header);
+          authorize(request.header, request.contextValues ?? createContextValues());
           checkQuery(request);
         } catch (reason) {
           return connectAnswer(refuse(reason));

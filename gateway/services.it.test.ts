@@ -58,7 +58,7 @@ test('questions that change nothing can be asked by HTTP GET, which proxies may 
 });
 
 test('both versions of reflection tell the whole contract, so that a client can be built from it', async () => {
-  await withGateway({}, async ({ url }) => {
+  await withGateway({ reflection: 'open' }, async ({ url }) => {
     const transport = createGrpcTransport({ baseUrl: url });
     for (const reflection of [ServerReflection, ServerReflectionAlpha]) {
       const client = createClient(reflection as typeof ServerReflection, transport);

@@ -112,7 +112,7 @@ const table = {
     code: Code.DeadlineExceeded,
     http: 408,
     retryable: true,
-    fix: 'Send the same request again: its headers within 10 s, all of it within 60 s.',
+    fix: 'Send the same request again: its headers within 10 s, all of it within 60 s (a call that carries no batch: within 10 s).',
   },
   http_version: {
     code: Code.Unimplemented,
@@ -137,6 +137,18 @@ const table = {
     http: 429,
     retryable: true,
     fix: 'Wait as RetryInfo (or Retry-After) says, then send the same batch again with attempt + 1.',
+  },
+  too_many_calls: {
+    code: Code.ResourceExhausted,
+    http: 429,
+    retryable: true,
+    fix: 'End calls that you do not need: one stream carries any number of batches. Then wait as RetryInfo says, and try again.',
+  },
+  too_many_refusals: {
+    code: Code.ResourceExhausted,
+    http: 429,
+    retryable: true,
+    fix: 'Correct what the failures of the batches name. Batches that were not answered go out again on another stream, after the wait of RetryInfo.',
   },
   log_full: {
     code: Code.ResourceExhausted,

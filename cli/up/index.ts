@@ -257,11 +257,14 @@ export async function up(config: UpConfig): Promise<number> {
     /** Undefined when all are ready; the exit code when the user ended it first. */
     const until = (started: readonly SupervisedChild[]): Promise<number | undefined> =>
       Promise.race([Promise.all(started.map((child) => child.ready)).then(() => undefined), finished]);
-    const gatewayPorts = ['--port', config.port, '--metrics-port', config.gatewayMetricsPort].map(String);
+    const gatewayFlags = [
+      ...['--port', config.port, '--metrics-port', config.gatewayMetricsPort, '--shards', config.shards],
+      ...['--reflection', config.reflection],
+    ].map(String);
     // The gateway makes streams and buckets, and the workers come when they are there: nats-server 2.9.10 was seen to crash
     // when a bucket was read while it was being made.
     const front = await until([
-      add('gateway', nodeArguments('gateway', [...observed, ...gatewayPorts, '--shards', String(config.shards)]), {
+      add('gateway', nodeArguments('gateway', [...observed, ...gatewayFlags]), {
         // Without it the workers go on loading what is in the log.
         mayWait: true,
         endWithinMs: 20_000,

@@ -24,6 +24,7 @@ import { createDeadlines } from '../deadlines.js';
 import type { Ingest } from '../ingest.js';
 import type { KeyWatch } from '../key-watch.js';
 import type { GatewayMetrics } from '../metrics.js';
+import type { Places } from '../places.js';
 import type { BatchCall, PublishBatch } from '../publish-batch.js';
 import { type FactOptions, type RequestFacts, readFacts, wasResent } from '../request-facts.js';
 import { maxRequestBytes } from '../routes.js';
@@ -38,6 +39,8 @@ export interface HotOptions {
   readonly ingest: Pick<Ingest, 'limits' | 'room' | 'commits'>;
   readonly tenants: Pick<TenantDirectory, 'lookup'>;
   readonly keys: KeyWatch;
+  /** Of PublishStream calls, by key id. */
+  readonly streams: Pick<Places<string>, 'take'>;
   readonly publish: PublishBatch;
   readonly metrics: Pick<GatewayMetrics, 'failed'>;
   readonly facts: FactOptions;
@@ -62,7 +65,7 @@ const mostAuthorities = 1_000;
 const deadlineTickMs = 20;
 
 export function createHotHandler(options: HotOptions): HotHandler {
-  const { ingest, tenants, keys, publish, metrics, gate } = options;
+  const { ingest, tenants, keys, streams, publish, metrics, gate } = options;
   const { maxBatchBytes, maxStreamBytesInFlight, maxStreamUncommitted } = ingest.limits;
   const maxMessageBytes = maxRequestBytes(maxBatchBytes);
   const limits = encodeLimits(create(LimitsSchema, { ...ingest.limits, contract: contractRevision }));
@@ -126,8 +129,10 @@ export function createHotHandler(options: HotOptions): HotHandler {
     answer: AnswerOptions,
   ): (() => void) => {
     let caller: Caller;
+    let leave: () => void;
     try {
       caller = lookup(headers);
+      leave = streams.take(caller.keyId);
     } catch (reason) {
       const { rpc, row } = classify(reason);
       if (row !== undefined) metrics.failed(row.code);
@@ -137,7 +142,7 @@ export function createHotHandler(options: HotOptions): HotHandler {
       return ignore;
     }
     const deadlineAt = timeout === undefined ? undefined : Date.now() + timeout;
-    return serveStream(stream, {
+    const closed = serveStream(stream, {
       protocol,
       answer,
       timeout,
@@ -153,6 +158,10 @@ export function createHotHandler(options: HotOptions): HotHandler {
       maxMessageBytes,
       buffers,
     });
+    return () => {
+      leave();
+      closed();
+    };
   };
 
   return (stream, headers, connection) => {

@@ -54,6 +54,8 @@ const bufCurl = (name: string, protocol: string): Tool => ({
   find: () => join(root, 'node_modules', '.bin', 'buf'),
   words: ({ address }, key, method) => [
     ...['curl', '--protocol', protocol, '--http2-prior-knowledge', '-H', `authorization: Bearer ${key}`, '-d', '@-'],
+    // The same headers for reflection, which may ask for the key.
+    ...['--reflect-header', '*'],
     `http://${address}/${service}/${method}`,
   ],
   error({ err }) {

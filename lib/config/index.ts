@@ -91,6 +91,11 @@ export const gatewayOptions = {
   maxStreamBytesInFlight: option.bytes(8 * MiB, 'Most bytes held for one stream; past it the gateway stops reading.', {
     min: MiB,
   }),
+  maxStreamsPerKey: option.int(1_000, 'Most open PublishStream calls of one key; further ones are refused.', {
+    min: 1,
+    max: 1_000_000,
+  }),
+  maxStreams: option.int(5_000, 'Most open PublishStream calls of all keys.', { min: 1, max: 1_000_000 }),
   publishWindow: option.int(32, 'Most publishes to JetStream in flight per connection.', { min: 1, max: 1024 }),
   publishTimeout: option.ms(5_000, 'How long a publish waits for its ack before its outcome counts as unknown.', {
     min: 100,
@@ -130,6 +135,11 @@ export const gatewayOptions = {
   hotPath: option.bool(
     true,
     "Binary Publish and PublishStream over HTTP/2 by the gateway's own handler; false: by the RPC library, with the same answers.",
+  ),
+  reflection: option.string(
+    'key',
+    'Who may read the contract by gRPC reflection (grpcurl, buf curl, Postman): `open` everybody, `key` callers with a key, `off` nobody.',
+    { choices: ['open', 'key', 'off'] },
   ),
   maxConnections: option.int(
     10_000,
@@ -291,6 +301,9 @@ export const upOptions = {
   data: option.string('sluice-data', 'Folder of all data; one `up` at a time.', { needed: true }),
   workers: option.int(1, 'Number of workers.', { min: 1, max: 64 }),
   shards: gatewayOptions.shards,
+  reflection: option.string('open', gatewayOptions.reflection.help, {
+    choices: gatewayOptions.reflection.choices ?? [],
+  }),
   port: option.int(7070, 'Port of the gateway: gRPC, gRPC-Web, Connect and HTTP.', { min: 1, max: 65535 }),
   gatewayMetricsPort: option.int(7071, "Port of the gateway's /metrics.", { min: 1, max: 65535 }),
   workerMetricsPort: option.int(7081, "Port of the first worker's /metrics; the others count on from it.", {

@@ -1,0 +1,163 @@
+/**
+ * Calls that anybody may make, without a key: their bounds.
+ *
+ *   K1  A call of one message is whole within 10 s (call-timeout.ts).
+ *   K2  Short calls (Check, List) are bounded per connection. In all they are bounded, too: the oldest is reset for a new one. It is one
+ *       that its client does not finish, so health checks are answered whatever others do.
+ *   K3  Calls that stay open (Watch, reflection) take a place of their connection, and one in all, before their request is read.
+ *       Past either limit they are refused.
+ *   K4  Where there is no place, a call is refused before the RPC library makes anything of it (`refusal`): that costs a tenth.
+ */
+import {
+  create,
+  type DescMessage,
+  type DescMethodBiDiStreaming,
+  type DescMethodServerStreaming,
+  type DescMethodUnary,
+  type MessageInitShape,
+  type MessageShape,
+} from '@bufbuild/protobuf';
+import type { ContextValues, HandlerContext } from '@connectrpc/connect';
+import type { UniversalHandlerOptions } from '@connectrpc/connect/protocol';
+import { type ErrorName, SluiceError } from '../lib/errors.js';
+import { wholeInTime } from './call-timeout.js';
+import { type Connection, connectionKey, type Exchange, exchangeKey, whenClosed } from './connection.js';
+import { createPlaces, type Places } from './places.js';
+import type { RpcRoute } from './routes.js';
+import { classify } from './rpc-errors.js';
+import { createRpcStream } from './rpc-stream.js';
+import { createRpcUnary, theOnly } from './rpc-unary.js';
+
+/** Registers methods that anybody may call. Handlers throw what `classify` knows. */
+export interface OpenRoutes {
+  unary<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodUnary<I, O>,
+    handle: (request: MessageShape<I>) => MessageInitShape<O>,
+  ): void;
+  /** @param places for the calls that are open (K3) */
+  serverStream<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodServerStreaming<I, O>,
+    places: Places<Connection>,
+    handle: (request: MessageShape<I>, context: HandlerContext) => AsyncIterable<MessageShape<O>>,
+  ): void;
+  /** @param authorize throws when the caller may not call after all */
+  bidiStream<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodBiDiStreaming<I, O>,
+    places: Places<Connection>,
+    authorize: (header: Headers) => unknown,
+    handle: (requests: AsyncIterable<MessageShape<I>>, context: HandlerContext) => AsyncIterable<MessageShape<O>>,
+  ): void;
+}
+
+export interface OpenRouteOptions {
+  readonly library: Partial<UniversalHandlerOptions>;
+  readonly add: (
+    method: DescMethodUnary | DescMethodServerStreaming | DescMethodBiDiStreaming,
+    handler: RpcRoute,
+    refusal: RpcRoute['refusal'],
+  ) => void;
+  readonly onRefused: (name: ErrorName) => void;
+}
+
+/** Most bytes of a request: a name, and what is around it. */
+const maxRequestBytes = 4 * 1024;
+const mostShortOfConnection = 32;
+const mostShort = 1_000;
+/** When a place will do again, ms: half of it to one and a half. */
+const retryMs = 2_000;
+
+/** Places for open calls of a kind. @param what in the plural, as the error names them */
+export const placesForOpen = (what: string, most: number, mostOfConnection: number): Places<Connection> =>
+  createPlaces({
+    most,
+    mostOfOne: mostOfConnection,
+    refuse: (full) =>
+      new SluiceError(
+        'too_many_calls',
+        full === 'owner'
+          ? `This connection has ${mostOfConnection} open ${what}, and may have no more.`
+          : `The gateway has ${most} open ${what}, and takes no more.`,
+        { retryAfterMs: Math.round(retryMs * (0.5 + Math.random())) },
+      ),
+  });
+
+export function openRoutes({ library, add, onRefused }: OpenRouteOptions): OpenRoutes {
+  const small = { ...library, readMaxBytes: maxRequestBytes };
+  const short = shortCalls();
+  const onLate = (): void => onRefused('request_timeout');
+
+  /** The answers of a call that stays open. */
+  async function* counted<T>(
+    { values, requestHeader }: HandlerContext,
+    places: Places<Connection>,
+    authorize: (header: Headers) => unknown,
+    answers: () => AsyncIterable<T>,
+  ): AsyncGenerator<T> {
+    try {
+      authorize(requestHeader);
+      whenClosed(values.get(exchangeKey), places.take(values.get(connectionKey)));
+    } catch (reason) {
+      const { row } = classify(reason);
+      if (row !== undefined) onRefused(row.code);
+      throw reason;
+    }
+    yield* answers();
+  }
+
+  return {
+    unary(method, answer) {
+      const handler = createRpcUnary({
+        method,
+        library: small,
+        authorize: (_header, values) => short.admit(values),
+        onRefused,
+        handle: async (message) => create(method.output, answer(message as never)),
+      });
+      add(method, wholeInTime(handler, onLate), short.refusal);
+    },
+    serverStream(method, places, answer) {
+      async function* answers(requests: AsyncIterable<unknown>, context: HandlerContext) {
+        yield* answer((await theOnly(requests as never, method.name)) as never, context);
+      }
+      const handler = createRpcStream({
+        method,
+        library: small,
+        handle: (requests, context) => counted(context, places, anybody, () => answers(requests, context)),
+      });
+      add(method, wholeInTime(handler, onLate), places.refusal);
+    },
+    bidiStream(method, places, authorize, answer) {
+      const handler = createRpcStream({
+        method,
+        library: small,
+        handle: (requests, context) => counted(context, places, authorize, () => answer(requests as never, context)),
+      });
+      add(method, handler, places.refusal);
+    },
+  };
+}
+
+const anybody = (): void => {};
+
+/** K2. `admit` throws a SluiceError when the connection has too many of them. */
+function shortCalls(): { admit(values: ContextValues): void; refusal: RpcRoute['refusal'] } {
+  const places = placesForOpen('health calls', Number.POSITIVE_INFINITY, mostShortOfConnection);
+  const open = new Set<Exchange>();
+  return {
+    refusal: places.refusal,
+    admit(values) {
+      const exchange = values.get(exchangeKey);
+      const leave = places.take(values.get(connectionKey));
+      const [oldest] = open;
+      if (open.size >= mostShort && oldest !== undefined) {
+        open.delete(oldest);
+        oldest.cancel();
+      }
+      open.add(exchange);
+      whenClosed(exchange, () => {
+        open.delete(exchange);
+        leave();
+      });
+    },
+  };
+}
