@@ -35,6 +35,9 @@ The stream itself ends for what is no message: Protobuf or gzip bytes that canno
 than \`max_batch_bytes\` + 64 KiB (as JSON: 4 × \`max_batch_bytes\` + 64 KiB), of which nothing is read. That error names the message by its place in the stream.
 Everything before it is answered first.
 
+It ends, too, after 100 batches in a row of which nothing was stored through their own fault: invalid, empty, malformed, or without one valid event. One good batch
+between them begins another count. The status is \`too_many_refusals\` and names the last refusal. All that was read is answered first.
+
 A request may have at most 100 headers, and 16 KiB of their names and values.
 
 A single event that breaks the contract is no error: the answer names it by index, field and code, and the rest is stored.

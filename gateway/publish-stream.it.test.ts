@@ -20,8 +20,9 @@ import { committedSubject, shardStream } from '../lib/subjects.js';
 import { addTenant, revokeKey } from '../lib/tenants.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { freeze } from '../lib/testing/freeze.js';
+import { bareCall, envelopesOf, withSession } from './testing/bare-call.js';
 import { stored, until } from './testing/ingest.js';
-import { onBothPaths, type RunningGateway } from './testing/running-gateway.js';
+import { onBothPaths, type RunningGateway, withGateway } from './testing/running-gateway.js';
 
 type Request = MessageInitShape<typeof PublishStreamRequestSchema>;
 
@@ -168,6 +169,76 @@ onBothPaths(test, 'a gateway has so many open streams of all keys', async (withG
     assert.ok([2, 8].includes(refused.length), `${refused.length} are refused`);
     for (const { ended } of refused) assert.match((ended as ConnectError).rawMessage, /maxStreams/);
     for (const stream of streams) stream.close();
+  });
+});
+
+onBothPaths(
+  test,
+  'a stream ends after a hundred refused batches in a row; a good one between them begins another row',
+  async (withGateway) => {
+    await withGateway({}, async (running) => {
+      const patient = openStream(running);
+      // Every kind of refusal: an empty batch, a batch id that is none, no valid event.
+      const bad = (i: number): Request =>
+        [{}, { ...batch('x'.repeat(80)) }, { batch: { events: [{ eventId: '' }] }, batchId: `bad-${i}` }][
+          i % 3
+        ] as Request;
+      for (let i = 0; i < 396; i++) patient.send(i % 99 === 98 ? batch(`good-${i}`) : bad(i));
+      await until('all are answered', () => patient.answers.length === 1 + 396);
+      assert.is(patient.ended, undefined);
+      patient.close();
+      await patient.done;
+      assert.is(patient.ended, 'ok');
+
+      const stream = openStream(running);
+      stream.send(batch('first'));
+      for (let i = 0; i < 400; i++) stream.send(i % 3 === 1 ? bad(0) : bad(i));
+      await until('it ends', () => stream.ended !== undefined);
+      const error = stream.ended as ConnectError;
+      assert.is(error.code, Code.ResourceExhausted);
+      assert.is(error.findDetails(ErrorInfoSchema)[0]?.reason, 'too_many_refusals');
+      assert.is(error.findDetails(RetryInfoSchema)[0]?.retryDelay?.seconds, 1n);
+      assert.match(
+        error.rawMessage,
+        /last 100 batches of this stream were refused, the last one so: .*(?:one event into the batch|valid)/,
+      );
+      // All that was read is answered (P2), the good one as well, and little beyond the hundredth is read.
+      assert.is(
+        stream.of('accepted').filter(({ value }) => (value as { batchId: string }).batchId === 'first').length,
+        1,
+      );
+      const refused = stream.answers.length - 2;
+      assert.ok(refused >= 100 && refused < 110, `${refused} refusals`);
+    });
+  },
+);
+
+test('the same holds in JSON, also for texts that are none', async () => {
+  await withGateway({}, async ({ url, headers }) => {
+    await withSession(url, async (session) => {
+      const texts = ['{}', 'x', '{"batch":{"events":[]}}', '[]'];
+      const body = Buffer.concat(
+        Array.from({ length: 300 }, (_, i) => {
+          const text = texts[i % texts.length] as string;
+          const head = Buffer.alloc(5);
+          head.writeUInt32BE(text.length, 1);
+          return Buffer.concat([head, Buffer.from(text)]);
+        }),
+      );
+      const answer = await bareCall(session, {
+        headers: {
+          ':path': '/sluice.ingest.v1.IngestService/PublishStream',
+          'content-type': 'application/grpc+json',
+          te: 'trailers',
+          ...headers,
+        },
+        pieces: [body],
+      });
+      assert.is(answer.trailers['grpc-status'], String(Code.ResourceExhausted));
+      assert.match(String(answer.trailers['grpc-message']), /The last 100 batches of this stream were refused/);
+      const answers = envelopesOf(answer.body).length - 1;
+      assert.ok(answers >= 100 && answers < 110, `${answers} answers`);
+    });
   });
 });
 

@@ -5,14 +5,16 @@
  *   P1  Held bytes are bounded per stream. A batch counts from the moment it is read until its answer is handed to the
  *       transport, so a client that reads no answers is no longer read from. Past the bound, and while the gateway as a
  *       whole has no room, nothing is read: flow control does the rest.
- *   P2  A failed batch is an answer, also one whose JSON was refused while it was read. The stream ends for four reasons:
- *       the client is done, the connection ends, the key is revoked or the deadline has passed, or the client's bytes are
- *       no message. But for a revoked key and a passed deadline, everything that was read is answered first.
+ *   P2  A failed batch is an answer, also one whose JSON was refused while it was read. The stream ends for five reasons:
+ *       the client is done, the connection ends, the key is revoked or the deadline has passed, the client's bytes are no
+ *       message, or P5. But for a revoked key and a passed deadline, everything that was read is answered first.
  *   P3  Nothing is read before the caller is known (see routes.ts and hot/stream.ts).
  *   P4  A stream whose first message asks for durability COMMITTED hears how far the warehouse is (committed.ts), seldom
  *       and never per batch. It is not read while too many of its batches are not committed, and once the client is done
  *       it stays open until they are, or for a while: what has no Committed at the end is for the client to send again.
  *       A batch that comes to be in doubt is answered a second time, as failed. Other streams pay nothing for it.
+ *   P5  After 100 batches in a row of which nothing was stored through their own fault, the stream ends: a refusal costs the gateway as
+ *       much as a batch, and its answer is longer than the request. What the gateway or the log is at fault for does not count.
  */
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { ConnectError } from '@connectrpc/connect';
@@ -22,13 +24,14 @@ import {
   type PublishStreamResponse,
   PublishStreamResponseSchema,
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { SluiceError } from '../lib/errors.js';
+import { type ErrorName, SluiceError } from '../lib/errors.js';
 import { type GatewayClock, systemClock } from './clock.js';
 import type { CommitFollower, CommitWatch } from './committed.js';
 import type { Connection } from './connection.js';
 import type { Ingest, IngestResult } from './ingest.js';
 import { type BatchCall, type PublishBatch, toBatchResult } from './publish-batch.js';
-import { classify, duration, toBatchFailure, toConnectError } from './rpc-errors.js';
+import { RefusedRow } from './refused-row.js';
+import { classify, duration, explain, sentence, toBatchFailure, toConnectError } from './rpc-errors.js';
 import type { BatchMessage } from './view.js';
 
 export interface StreamCallOptions {
@@ -42,6 +45,8 @@ export interface StreamCallOptions {
   readonly publish: PublishBatch;
   readonly room: Ingest['room'];
   readonly commits: Pick<CommitWatch, 'follow' | 'full'>;
+  /** The stream ends with an error that is no batch's. */
+  readonly onFailed: (name: ErrorName) => void;
   /** There is something to write, or to end. */
   readonly wake: () => void;
   /** Timers. @default those of the system */
@@ -78,6 +83,8 @@ const commitPatienceMs = 60_000;
 const drainPatience = 0.9;
 /** After a doubt the log may need a moment, ms; clients add jitter of their own. */
 const doubtRetryMs = 500;
+/** After a row of refusals (P5), ms. */
+const refusedRetryMs = 1_000;
 
 export function openStreamCall(options: StreamCallOptions): StreamCall {
   const { call, connection, publish, wake, maxBytesInFlight, schedule = systemClock.schedule } = options;
@@ -95,8 +102,10 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
   /** Ends the stream when all is answered. */
   let failure: ConnectError | undefined;
   let wakeReader: (() => void) | undefined;
-  /** Read so far. */
+  /** Read so far, and of these, with a batch. */
   let messages = 0;
+  let batches = 0;
+  const refused = new RefusedRow();
   let follower: CommitFollower | undefined;
   /** Ends without waiting for commits any more (P4). */
   let patient = true;
@@ -133,8 +142,17 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
     return full ? Promise.reject(tooManyUncommitted()) : publish(call, message);
   };
 
+  /** P5. @param why of the last one */
+  const countRefused = (place: number, why: string): void => {
+    if (!refused.add(place) || failure !== undefined) return;
+    failure = toConnectError(tooManyRefusals(why));
+    options.onFailed('too_many_refusals');
+    stopReading();
+  };
+
   const start = (message: BatchMessage): void => {
     const bytes = message.batch.length;
+    const place = ++batches;
     held += bytes;
     open++;
     publishing++;
@@ -146,6 +164,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
         held += more;
         tell({ case: 'accepted', value: result }, bytes + more, 1);
         if (result.position !== undefined) follower?.accepted(result.batchId, result.position);
+        if (result.accepted === 0) countRefused(place, noValidEvent(result));
       },
       (reason: unknown) => {
         publishing--;
@@ -153,6 +172,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
         wakeReader?.();
         const error = reason instanceof SluiceError ? reason : new SluiceError('internal', 'The gateway failed.');
         tellFailed(message.batchId, error, bytes, 1);
+        if (!error.row.retryable && error.code !== 'internal') countRefused(place, explain(error));
       },
     );
   };
@@ -321,6 +341,16 @@ const isEmpty = ({ batch, batchId, findings, refusal }: BatchMessage): boolean =
 
 const tooManyUncommitted = (): SluiceError =>
   new SluiceError('overloaded', 'Too many batches wait for the warehouse to have them.', { retryAfterMs: 2_000 });
+
+const tooManyRefusals = (last: string): SluiceError =>
+  new SluiceError('too_many_refusals', `The last 100 batches of this stream were refused, the last one so: ${last}`, {
+    retryAfterMs: refusedRetryMs,
+  });
+
+function noValidEvent({ rejected, rejections: [first] }: IngestResult): string {
+  const example = first === undefined ? '' : ` Event ${first.index}, ${first.field}: ${sentence(first.message)}`;
+  return `None of its ${rejected} events is valid.${example}`;
+}
 
 /** An answer as the contract's message. */
 export function toMessage(answer: Answer): PublishStreamResponse {

@@ -155,6 +155,7 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
         publish,
         room: ingest.room,
         commits: ingest.commits,
+        onFailed: metrics.failed,
       });
     }
     const method = { ...IngestService.method.publishStream, input: placeholderSchema };

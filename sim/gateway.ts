@@ -172,6 +172,7 @@ export function startGateway(
       maxBytesInFlight: config.maxStreamBytesInFlight,
       maxUncommitted: ingest.limits.maxStreamUncommitted,
       commits: weakness.trustsWatermark === true ? credulous : ingest.commits,
+      onFailed: nothing,
       schedule: process.schedule,
       publish: (_, { batch, batchId, attempt, sentAt }) =>
         ingest.publish({ tenant, batch, batchId, attempt, sentAt, openedAt }),

@@ -155,6 +155,7 @@ export function createHotHandler(options: HotOptions): HotHandler {
       publish,
       room: ingest.room,
       commits: ingest.commits,
+      onFailed: metrics.failed,
       maxMessageBytes,
       buffers,
     });
