@@ -160,6 +160,8 @@ export async function startStack(options: StackOptions): Promise<Stack> {
             shardMaxBytes,
             '--drain-grace',
             '3s',
+            // The prober waits until the warehouse has its event.
+            '--log-positions',
           ];
           const nats = ['--nats-url', gatewayNats.addresses, '--replicas', String(log.replicas)];
           return { failpoint, args: [...nodeFlags.gateway, 'gateway/main.js', ...common, ...nats, ...own, ...flags] };

@@ -21,7 +21,7 @@ const retried = 12;
 
 test('the number of shards goes from 2 to 3 and back under load: nothing is lost, nothing is stored twice', async () => {
   await withFolder(async (data) => {
-    const up = await startUp(data, await freePorts(), ['--workers', '2']);
+    const up = await startUp(data, await freePorts(), ['--workers', '2'], { SLUICE_LOG_POSITIONS: 'true' });
     const { gateway: url } = up.stack();
     const key = readFileSync(keyFileOf(data), 'utf8').trim();
     const client = new SluiceClient({ baseUrl: url, key, batchEvents: 50 });

@@ -153,7 +153,7 @@ export function createAdmission(options: AdmissionOptions): Admission {
         throw new SluiceError(
           'overloaded',
           tenantFits
-            ? `The gateway holds ${held} bytes that the log has not acknowledged yet, and takes no more than ${maxBytes}.`
+            ? `The gateway holds what it may (${maxBytes} bytes) of all callers until the log has it, and takes no more.`
             : `The gateway holds ${state.held} bytes of this tenant that the log has not acknowledged yet, and takes no more than ${maxTenantBytes}.`,
           { retryAfterMs: retryAfter(tenantFits ? maxBytes : maxTenantBytes) },
         );

@@ -3,6 +3,8 @@ import * as assert from 'uvu/assert';
 import { type CommitTrouble, createCommitWatch } from './committed.js';
 import { readHint } from './committed-hints.js';
 
+const told = (): void => {};
+
 function setting() {
   const troubles: CommitTrouble[] = [];
   const watch = createCommitWatch((trouble) => troubles.push(trouble));
@@ -11,14 +13,14 @@ function setting() {
   const stream = () => {
     const heard: string[] = [];
     const follower = watch.follow({
-      committed: ({ stream: name, shard, sequence }) => heard.push(`${name}/${shard} ${sequence}`),
+      committed: ({ shard, place }) => heard.push(`${shard} to ${place}`),
       doubted: (ids) => heard.push(`doubted ${ids.join(' ')}`),
     });
     return {
       heard,
       follower,
       accept: (batchId: string, sequence: number, shard = 0) =>
-        follower.accepted(batchId, { stream: `EV_${shard}`, shard, sequence: BigInt(sequence) }),
+        follower.accepted(batchId, { stream: `EV_${shard}`, shard, sequence: BigInt(sequence) }, told),
     };
   };
   return { watch, troubles, stream };
@@ -35,11 +37,11 @@ test('W1: a stream hears of a watermark that passes its batches, once for all of
   watch.hint(0, 'g0', 9);
   assert.equal([...one.heard, ...other.heard], []);
   watch.hint(0, 'g0', 15);
-  assert.equal(one.heard, ['EV_0/0 15']);
+  assert.equal(one.heard, ['0 to 2']);
   watch.hint(0, 'g0', 16);
-  assert.equal(one.heard, ['EV_0/0 15']);
+  assert.equal(one.heard, ['0 to 2']);
   watch.hint(1, 'g1', 3);
-  assert.equal(one.heard, ['EV_0/0 15', 'EV_1/1 3']);
+  assert.equal(one.heard, ['0 to 2', '1 to 1']);
   assert.is(one.follower.uncommitted, 0);
   assert.equal([...other.heard, ...none.heard], []);
   assert.is(other.follower.uncommitted, 1);
@@ -57,7 +59,7 @@ test('W1: an older word changes nothing, and one of another stream says so', () 
   assert.not(watch.hint(7, 'g7', 25));
   assert.equal(one.heard, []);
   watch.hint(0, 'g0', 20);
-  assert.equal(one.heard, ['EV_0/0 20']);
+  assert.equal(one.heard, ['0 to 1']);
   assert.equal(troubles, []);
 });
 
@@ -66,13 +68,15 @@ test('W4: a batch that is accepted below a watermark is told at once, and acks o
   const one = stream();
   watch.hint(0, 'g0', 15);
   one.accept('a', 14);
-  assert.equal(one.heard, ['EV_0/0 15']);
+  assert.equal(one.heard, ['0 to 1']);
   one.accept('c', 30);
   one.accept('b', 20);
   watch.hint(0, 'g0', 25);
   assert.is(one.follower.uncommitted, 1);
+  // Its place is behind that of c.
+  assert.equal(one.heard, ['0 to 1']);
   watch.doubt('x');
-  assert.equal(one.heard, ['EV_0/0 15', 'EV_0/0 25', 'doubted c']);
+  assert.equal(one.heard, ['0 to 1', 'doubted c', '0 to 3']);
 });
 
 test('W2: a lost connection puts all that is not committed in doubt, and a later watermark does not speak of it', () => {
@@ -83,7 +87,7 @@ test('W2: a lost connection puts all that is not committed in doubt, and a later
   other.accept('c', 12);
   watch.hint(0, 'g0', 10);
   watch.doubt('the connection to NATS was lost');
-  assert.equal(one.heard, ['EV_0/0 10', 'doubted b']);
+  assert.equal(one.heard, ['0 to 1', 'doubted b']);
   assert.equal(other.heard, ['doubted c']);
   watch.hint(0, 'g0', 50);
   assert.is(other.heard.length, 1);
@@ -103,11 +107,11 @@ test('W2: a batch whose log came to be in doubt between its ack and the telling 
   // All of it may come in one piece of what the socket has: the ack, the word of a new leader, and how far the warehouse is since.
   watch.doubt('another leader', 0);
   watch.hint(0, 'g0', 7);
-  one.follower.accepted('a', before);
-  one.follower.accepted('b', other);
+  one.follower.accepted('a', before, told);
+  one.follower.accepted('b', other, told);
   assert.equal(one.heard, ['doubted a']);
-  one.follower.accepted('c', position(0));
-  assert.equal(one.heard, ['doubted a', 'EV_0/0 7']);
+  one.follower.accepted('c', position(0), told);
+  assert.equal(one.heard, ['doubted a', '0 to 2']);
   assert.equal(watch.counts, { committed: 1, doubted: 1 });
   assert.is(watch.uncommitted, 1);
 });
@@ -127,7 +131,7 @@ test('W2: a stream that was made anew puts its shard in doubt, and its watermark
   assert.not(watch.hint(0, 'g0', 30));
   watch.hint(0, 'g00', 3);
   watch.hint(1, 'g1', 20);
-  assert.equal(one.heard, ['doubted a', 'EV_0/0 3', 'EV_1/1 20']);
+  assert.equal(one.heard, ['doubted a', '0 to 2', '1 to 1']);
 });
 
 test('W3: a sequence at or below one that was acknowledged before the message was sent: the log went backwards', () => {
@@ -177,11 +181,38 @@ test('a stream that is closed hears nothing, counts for nothing, and may close w
   assert.is(watch.uncommitted, 0);
   other.accept('c', 12);
   const late = watch.follow({ committed: () => late.close(), doubted: () => {} });
-  late.accepted('d', { stream: 'EV_0', shard: 0, sequence: 1n });
+  late.accepted('d', { stream: 'EV_0', shard: 0, sequence: 1n }, told);
   watch.hint(0, 'g0', 12);
   assert.equal(one.heard, []);
-  assert.equal(other.heard, ['EV_0/0 12']);
+  assert.equal(other.heard, ['0 to 1']);
   assert.is(watch.uncommitted, 0);
+});
+
+test('W6: what a stream is told depends on its own batches alone, and covers each of them in the end', () => {
+  const { watch, stream } = setting();
+  const one = stream();
+  const places: string[] = [];
+  const accept = (batchId: string, sequence: number): void =>
+    one.follower.accepted(batchId, { stream: 'EV_0', shard: 0, sequence: BigInt(sequence) }, (place) =>
+      places.push(`${batchId} ${place} after ${one.heard.length}`),
+    );
+  for (const [batchId, sequence] of [
+    ['a', 5_000],
+    ['b', 7_000],
+    ['c', 6_000],
+    ['d', 9_000],
+  ] as const)
+    accept(batchId, sequence);
+  watch.hint(0, 'g0', 6_500);
+  assert.equal(one.heard, ['0 to 1']);
+  watch.hint(0, 'g0', 8_000);
+  assert.equal(one.heard, ['0 to 1', '0 to 3']);
+  accept('e', 7_500);
+  // Its own acceptance is told first.
+  assert.equal(places, ['a 1 after 0', 'b 2 after 0', 'c 3 after 0', 'd 4 after 0', 'e 5 after 2']);
+  watch.hint(0, 'g0', 1_000_000);
+  assert.equal(one.heard, ['0 to 1', '0 to 3', '0 to 5']);
+  assert.is(one.follower.uncommitted, 0);
 });
 
 test('W5: in all, there is a most', () => {

@@ -17,6 +17,9 @@
  *   W4  A watermark is told on a stream after every acceptance that it covers, and covers none that is told after it.
  *   W5  Memory is bounded: in batches per stream, past which the stream is not read (P1), and in all, past which a stream
  *       that has some is answered "overloaded".
+ *   W6  A client is told no sequence of the log, which would show each tenant how much all of them send. Batches that a stream was answered
+ *       as accepted are counted from 1 for each shard: that is their place, and a watermark tells the highest place below which
+ *       all are committed.
  */
 import type { LogPosition } from '#gen/sluice/ingest/v1/ingest_pb.js';
 
@@ -34,8 +37,8 @@ export interface HistoricPosition extends Position {
 
 /** What a stream hears. */
 export interface CommitEvents {
-  /** The warehouse has what this stream was answered as accepted, up to here. */
-  committed(upTo: Position): void;
+  /** The warehouse has what this stream was answered as accepted, up to this place (W6). */
+  committed(upTo: { readonly shard: number; readonly place: number }): void;
   /** Accepted, and not known to be in the log any more (W2). */
   doubted(batchIds: readonly string[]): void;
 }
@@ -43,10 +46,10 @@ export interface CommitEvents {
 /** A stream that wants to hear. */
 export interface CommitFollower {
   /**
-   * To be called when the acceptance is told, and before anything else is (W4). Between the ack and that a doubt may have come: then
+   * Has the acceptance told, with its place (W6), and tells nothing of it before (W4). Between the ack and that a doubt may have come: then
    * the batch is in doubt (W2).
    */
-  accepted(batchId: string, position: HistoricPosition): void;
+  accepted(batchId: string, position: HistoricPosition, tell: (place: number) => void): void;
   /** Batches accepted and neither committed nor doubted. */
   readonly uncommitted: number;
   close(): void;
@@ -93,9 +96,13 @@ interface Shard {
 
 /** Batches of one stream and shard, by sequence. */
 interface Waiting {
-  stream: string;
   sequences: number[];
   batchIds: string[];
+  places: number[];
+  /** Places: the last that was given, the highest that is committed, the last that was told as committed. */
+  given: number;
+  committed: number;
+  told: number;
 }
 
 export function createCommitWatch(tell: (trouble: CommitTrouble) => void): CommitWatch {
@@ -122,29 +129,38 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
       this.#events = events;
     }
 
-    accepted(batchId: string, { stream, shard, sequence, history }: HistoricPosition): void {
+    #of(shard: number): Waiting {
+      let waiting = this.#waiting.get(shard);
+      if (waiting === undefined) {
+        waiting = { sequences: [], batchIds: [], places: [], given: 0, committed: 0, told: 0 };
+        this.#waiting.set(shard, waiting);
+      }
+      return waiting;
+    }
+
+    accepted(batchId: string, { shard, sequence, history }: HistoricPosition, tell: (place: number) => void): void {
       if (!followers.has(this)) return;
+      const waiting = this.#of(shard);
+      waiting.given++;
+      tell(waiting.given);
       if (history !== undefined && history !== at(shard).history) {
         counts.doubted++;
         this.#events.doubted([batchId]);
         return;
       }
-      let waiting = this.#waiting.get(shard);
-      if (waiting === undefined) {
-        waiting = { stream, sequences: [], batchIds: [] };
-        this.#waiting.set(shard, waiting);
-      }
-      const { sequences, batchIds } = waiting;
+      const { sequences, batchIds, places } = waiting;
       const wanted = Number(sequence);
       // Acks come in the order of their sequences, nearly always.
-      let place = sequences.length;
-      while (place > 0 && (sequences[place - 1] as number) > wanted) place--;
-      if (place === sequences.length) {
+      let index = sequences.length;
+      while (index > 0 && (sequences[index - 1] as number) > wanted) index--;
+      if (index === sequences.length) {
         sequences.push(wanted);
         batchIds.push(batchId);
+        places.push(waiting.given);
       } else {
-        sequences.splice(place, 0, wanted);
-        batchIds.splice(place, 0, batchId);
+        sequences.splice(index, 0, wanted);
+        batchIds.splice(index, 0, batchId);
+        places.splice(index, 0, waiting.given);
       }
       this.uncommitted++;
       uncommitted++;
@@ -156,11 +172,22 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
       if (waiting === undefined || !((waiting.sequences[0] ?? Number.POSITIVE_INFINITY) <= upTo)) return;
       const next = waiting.sequences.findIndex((sequence) => sequence > upTo);
       const done = next < 0 ? waiting.sequences.length : next;
+      for (let i = 0; i < done; i++) waiting.committed = Math.max(waiting.committed, waiting.places[i] as number);
       waiting.sequences = waiting.sequences.slice(done);
       waiting.batchIds = waiting.batchIds.slice(done);
+      waiting.places = waiting.places.slice(done);
       counts.committed += done;
       this.#leave(done);
-      this.#events.committed({ stream: waiting.stream, shard, sequence: BigInt(upTo) });
+      this.#tellCommitted(shard, waiting);
+    }
+
+    /** W6: up to the first place that is not committed. */
+    #tellCommitted(shard: number, waiting: Waiting): void {
+      let place = waiting.committed;
+      for (const open of waiting.places) place = Math.min(place, open - 1);
+      if (place <= waiting.told) return;
+      waiting.told = place;
+      this.#events.committed({ shard, place });
     }
 
     /** @returns how many */
@@ -169,12 +196,16 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
       for (const [of, waiting] of this.#waiting) {
         if (shard !== undefined && shard !== of) continue;
         for (const batchId of waiting.batchIds) batchIds.push(batchId);
-        this.#waiting.delete(of);
+        waiting.sequences = [];
+        waiting.batchIds = [];
+        waiting.places = [];
       }
       if (batchIds.length === 0) return 0;
       counts.doubted += batchIds.length;
       this.#leave(batchIds.length);
       this.#events.doubted(batchIds);
+      // A batch in doubt may have kept one behind it from being told.
+      for (const [of, waiting] of this.#waiting) this.#tellCommitted(of, waiting);
       return batchIds.length;
     }
 

@@ -119,7 +119,13 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     storeUserAgent: config.storeUserAgent,
     clientAddress: createClientAddress(isTrusted),
   };
-  const publish = createPublishBatch({ ingest, tracing: createTracing(), metrics, log });
+  const publish = createPublishBatch({
+    ingest,
+    tracing: createTracing(),
+    metrics,
+    logPositions: config.logPositions,
+    log,
+  });
   const health = createHealth(readiness, [IngestService.typeName]);
   const reflection = reflectionRoutes([IngestService, Health], {
     authorize: (header) => config.reflection === 'open' || tenants.lookup(header.get('authorization')),

@@ -39,11 +39,11 @@ test('I6: what the log puts where the warehouse has something already is not acc
       const generation = generationOf(await jsm.streams.info(shardStream(0)));
       const first = await ingest.publish(ingestInput('b-1'));
       assert.ok(first.position);
-      stream.accepted('b-1', first.position);
+      stream.accepted('b-1', first.position, () => {});
       // The log had three messages, the warehouse has them, and then the log lost power.
       assert.ok(commits.hint(0, generation, 0));
       assert.is(commits.lastAcked(0), 1);
-      stream.accepted('lost', { ...first.position, sequence: 9n });
+      stream.accepted('lost', { ...first.position, sequence: 9n }, () => {});
       assert.ok(commits.hint(0, generation, 3));
       for (const id of ['b-2', 'b-3']) {
         const error = await ingest.publish(ingestInput(id)).catch((reason: unknown) => reason);
@@ -60,7 +60,7 @@ test('I6: what the log puts where the warehouse has something already is not acc
       const told = await ingest.publish(ingestInput('b-5'));
       commits.doubt('the stream has another leader', 0);
       assert.ok(told.position);
-      stream.accepted('b-5', told.position);
+      stream.accepted('b-5', told.position, () => {});
       assert.equal(doubted, ['lost', 'b-5']);
     });
   });

@@ -24,6 +24,8 @@ export interface BatchCall {
   readonly deadlineAt: number | undefined;
   /** Of the span. */
   readonly name: string;
+  /** It wants to hear of the warehouse, so it needs to know where the log has its batches. @default false */
+  readonly follows?: boolean;
 }
 
 /** Resolves when the log has the batch. @throws SluiceError and nothing else */
@@ -33,13 +35,15 @@ export interface PublishBatchOptions {
   readonly ingest: Ingest;
   readonly tracing: Tracing;
   readonly metrics: Pick<GatewayMetrics, 'failed'>;
+  /** Callers are told where the log has their batches. Else they are not: it shows how much all tenants send. */
+  readonly logPositions: boolean;
   readonly log: Log;
 }
 
 export function createPublishBatch(options: PublishBatchOptions): PublishBatch {
-  const { ingest, tracing, metrics } = options;
+  const { ingest, tracing, metrics, logPositions } = options;
   const log = createSparseLog(options.log);
-  return ({ caller, facts, openedAt, resent, deadlineAt, name }, message) => {
+  return ({ caller, facts, openedAt, resent, deadlineAt, name, follows = false }, message) => {
     const span = tracing.start(name, caller.tenant, facts.traceparent);
     // No async function: two promises less for each batch.
     return ingest
@@ -61,6 +65,7 @@ export function createPublishBatch(options: PublishBatchOptions): PublishBatch {
       .then(
         (result) => {
           span.accepted(result.accepted, result.rejected);
+          if (!logPositions && !follows) hidePosition(result);
           return result;
         },
         (reason: unknown) => {
@@ -75,6 +80,11 @@ export function createPublishBatch(options: PublishBatchOptions): PublishBatch {
         },
       );
   };
+}
+
+/** The result is of this call alone, so it is changed in place: a copy would cost every batch. */
+function hidePosition(result: { position: IngestResult['position'] }): void {
+  result.position = undefined;
 }
 
 /** The answer's message. */

@@ -26,7 +26,7 @@ import {
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { type ErrorName, SluiceError } from '../lib/errors.js';
 import { type GatewayClock, systemClock } from './clock.js';
-import type { CommitFollower, CommitWatch } from './committed.js';
+import type { CommitFollower, CommitWatch, Position } from './committed.js';
 import type { Connection } from './connection.js';
 import type { Ingest, IngestResult } from './ingest.js';
 import { type BatchCall, type PublishBatch, toBatchResult } from './publish-batch.js';
@@ -107,6 +107,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
   let batches = 0;
   const refused = new RefusedRow();
   let follower: CommitFollower | undefined;
+  let called: BatchCall = call;
   /** Ends without waiting for commits any more (P4). */
   let patient = true;
   let cancelPatience: (() => void) | undefined;
@@ -139,7 +140,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
     if (refusal !== undefined) return Promise.reject(batchId === '' ? placed(refusal, messages) : refusal);
     // More batches than the gateway can remember of all streams; one without any gets on (W5).
     const full = follower !== undefined && options.commits.full && follower.uncommitted > 0;
-    return full ? Promise.reject(tooManyUncommitted()) : publish(call, message);
+    return full ? Promise.reject(tooManyUncommitted()) : publish(called, message);
   };
 
   /** P5. @param why of the last one */
@@ -162,8 +163,13 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
         message.release?.();
         const more = result.rejections.length * rejectionBytes;
         held += more;
-        tell({ case: 'accepted', value: result }, bytes + more, 1);
-        if (result.position !== undefined) follower?.accepted(result.batchId, result.position);
+        const { batchId, position } = result;
+        const tellAccepted = (value: IngestResult): void => tell({ case: 'accepted', value }, bytes + more, 1);
+        if (position === undefined || follower === undefined) tellAccepted(result);
+        else
+          follower.accepted(batchId, position, (place) =>
+            tellAccepted({ ...result, position: placeOf(position, place) }),
+          );
         if (result.accepted === 0) countRefused(place, noValidEvent(result));
       },
       (reason: unknown) => {
@@ -180,7 +186,8 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
   /** P4. */
   const follow = (): CommitFollower =>
     options.commits.follow({
-      committed(upTo) {
+      committed({ shard, place }) {
+        const upTo = { shard, sequence: BigInt(place) };
         const { message } = create(PublishStreamResponseSchema, { message: { case: 'committed', value: { upTo } } });
         tell({ case: 'other', value: message }, 0, 0);
         wakeReader?.();
@@ -219,7 +226,10 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
     async take(message) {
       messages++;
       // A message may carry options alone.
-      if (messages === 1 && message.durability === Durability.COMMITTED) follower = follow();
+      if (messages === 1 && message.durability === Durability.COMMITTED) {
+        follower = follow();
+        called = { ...call, follows: true };
+      }
       if (message.durability !== undefined && isEmpty(message)) {
         message.release?.();
         return reading;
@@ -338,6 +348,9 @@ function placed({ code, field, message }: SluiceError, place: number): SluiceErr
 /** It carries no batch, not even one of which nothing is left. */
 const isEmpty = ({ batch, batchId, findings, refusal }: BatchMessage): boolean =>
   batch.length === 0 && batchId === '' && findings === undefined && refusal === undefined;
+
+/** What the client is told in place of the log's own position (W6). */
+const placeOf = ({ shard }: Position, place: number): Position => ({ stream: '', shard, sequence: BigInt(place) });
 
 const tooManyUncommitted = (): SluiceError =>
   new SluiceError('overloaded', 'Too many batches wait for the warehouse to have them.', { retryAfterMs: 2_000 });

@@ -114,8 +114,13 @@ export interface UpProcess extends RunningCommand {
 }
 
 /** Starts `sluice up`; resolves when it says that it is ready. */
-export async function startUp(data: string, ports: Ports, more: readonly string[] = []): Promise<UpProcess> {
-  const running = command(process.execPath, ['cli/sluice.mjs', 'up', ...flagsOf(data, ports), ...more]);
+export async function startUp(
+  data: string,
+  ports: Ports,
+  more: readonly string[] = [],
+  variables: Record<string, string> = {},
+): Promise<UpProcess> {
+  const running = command(process.execPath, ['cli/sluice.mjs', 'up', ...flagsOf(data, ports), ...more], variables);
   let gone = false;
   void running.ended.then(() => {
     gone = true;

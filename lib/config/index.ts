@@ -156,6 +156,10 @@ export const gatewayOptions = {
     'New connections a second of an IPv4 address or an IPv6 /64, with four seconds of them at once; further ones are refused; trustedProxies have no limit. 0: no limit.',
     { min: 0, max: 100_000 },
   ),
+  logPositions: option.bool(
+    false,
+    'Tell callers where the log has their batches (stream, shard, sequence). It shows every tenant how much all of them send.',
+  ),
   storeClientAddress: option.bool(false, "Store the client's IP address with each batch."),
   storeUserAgent: option.bool(false, "Store the client's user agent with each batch."),
   ...failpointOption,

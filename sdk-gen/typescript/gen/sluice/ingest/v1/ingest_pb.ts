@@ -226,7 +226,8 @@ export type BatchResult = Message<"sluice.ingest.v1.BatchResult"> & {
   rejections: Rejection[];
 
   /**
-   * Where the log has it; unset when nothing was accepted.
+   * On a stream of DURABILITY_COMMITTED: its place among the batches that this stream was answered as accepted, to be compared with
+   * Committed.up_to. Unset when nothing was accepted, and on other calls, unless the operator has positions of the log told.
    *
    * @generated from field: sluice.ingest.v1.LogPosition position = 5;
    */
@@ -289,13 +290,13 @@ export const RejectionSchema: GenMessage<Rejection> = /*@__PURE__*/
   messageDesc(file_sluice_ingest_v1_ingest, 6);
 
 /**
- * A place in the log.
+ * A place: of a batch on its stream, or in the log.
  *
  * @generated from message sluice.ingest.v1.LogPosition
  */
 export type LogPosition = Message<"sluice.ingest.v1.LogPosition"> & {
   /**
-   * JetStream stream name.
+   * JetStream stream name; empty where the place is not one in the log.
    *
    * @generated from field: string stream = 1;
    */
@@ -307,7 +308,7 @@ export type LogPosition = Message<"sluice.ingest.v1.LogPosition"> & {
   shard: number;
 
   /**
-   * JetStream sequence in that stream.
+   * Counts the accepted batches of this stream and shard from 1; in the log, the JetStream sequence.
    *
    * @generated from field: uint64 sequence = 3;
    */
