@@ -40,6 +40,10 @@ const envelope = (bytes: Buffer): Buffer => {
 };
 const fileName = Buffer.from('sluice/event/v1/event.proto');
 const question = envelope(Buffer.concat([Buffer.from([0x1a, fileName.length]), fileName]));
+/** Their answers are more than node's buffer for a stream takes (16 KiB). */
+const largestFile = Buffer.from('google/protobuf/descriptor.proto');
+const largeQuestion = envelope(Buffer.concat([Buffer.from([0x1a, largestFile.length]), largestFile]));
+const manyRefused = Buffer.concat(Array(99).fill(envelope(Buffer.from('{"unknown":1}'))));
 
 function kinds(authorization: string): Kind[] {
   const grpc = (path: string, type = 'application/grpc'): OutgoingHttpHeaders => ({
@@ -61,12 +65,14 @@ function kinds(authorization: string): Kind[] {
     { name: 'reflection', headers: reflection, body: question, reset: false, reads: true },
     { name: 'reflection, reset', headers: reflection, body: question, ...read },
     { name: 'reflection, unread', headers: reflection, body: question, ...unread },
+    { name: 'reflection, full', headers: reflection, body: Buffer.concat(Array(20).fill(largeQuestion)), ...unread },
     { name: 'Watch, reset', headers: watch, body: empty, ...read, ends: true },
     { name: 'Watch, unread', headers: watch, body: empty, ...unread, ends: true },
     { name: 'PublishStream, reset', headers: hot, body: empty, ...read },
     { name: 'PublishStream, unread', headers: hot, body: empty, ...unread },
     { name: 'PublishStream in JSON, reset', headers: library, body: envelope(Buffer.from('{}')), ...read },
     { name: 'PublishStream in JSON, unread', headers: library, body: envelope(Buffer.from('{}')), ...unread },
+    { name: 'PublishStream in JSON, full', headers: library, body: manyRefused, ...unread },
   ];
 }
 
@@ -83,6 +89,8 @@ async function call(session: ClientHttp2Session, { headers, body, reset, reads, 
   else stream.write(body);
   // The headers come although nothing of the answer is read.
   await new Promise((resolve) => stream.once(reads ? 'data' : 'response', resolve));
+  // Until the answers stand at the window.
+  if (body.length > 500) await pause(20);
   stream.close(constants.NGHTTP2_CANCEL);
   await closed;
 }

@@ -29,7 +29,8 @@ export const services: readonly Attack[] = [
   },
   {
     name: 'reflection-calls',
-    about: 'without a key, 20,000 reflection calls on one connection, at most 20 open',
+    about: 'without a key, where none is asked for, 20,000 reflection calls on one connection, at most 20 open',
+    settings: ['--reflection', 'open'],
     async run(field) {
       const headers = grpcHeaders(reflection, undefined);
       let [peer] = await openMany(field, 1);
@@ -37,6 +38,24 @@ export const services: readonly Attack[] = [
         if (peer.over) [peer] = await openMany(field, 1);
         await peer?.send(peer.request(headers, false), envelope(askForSymbol), true);
         while (peer !== undefined && peer.open >= 20 && !field.over && !peer.over) await field.pause(1);
+      }
+    },
+  },
+  {
+    name: 'reflection-questions',
+    about: 'without a key, where none is asked for, the same question 100,000 times on few reflection streams',
+    settings: ['--reflection', 'open'],
+    async run(field) {
+      const headers = grpcHeaders(reflection, undefined);
+      const questions = Buffer.concat(Array<Buffer>(100).fill(envelope(askForSymbol)));
+      let [peer] = await openMany(field, 1);
+      let stream: number | undefined;
+      for (let i = 0; i < field.scaled(1_000) && !field.over; i++) {
+        if (peer === undefined || peer.over) [peer] = await openMany(field, 1);
+        if (peer === undefined) return;
+        if (stream === undefined || i % 12 === 0) stream = peer.request(headers, false);
+        const sent = await Promise.race([peer.send(stream, questions, false), field.untilOver()]);
+        if (sent !== true) stream = undefined;
       }
     },
   },
