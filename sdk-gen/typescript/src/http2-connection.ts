@@ -16,10 +16,13 @@ import {
 import { connect as connectTcp, isIP, type Socket } from 'node:net';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import type { Clock } from './clock.js';
+import type { ClientTls } from './options.js';
 
 export interface Http2ConnectionOptions {
   /** `http:` or `https:`; a path is not used. */
   readonly url: string;
+  /** For `https:`. @default Node's authorities, and no certificate */
+  readonly tls?: ClientTls | undefined;
   readonly clock: Clock;
   /** A connection on which nothing came for so long is sent a PING, ms. */
   readonly pingIntervalMs: number;
@@ -49,7 +52,7 @@ const ignore = (): void => {};
 
 export function openHttp2Connection(options: Http2ConnectionOptions): Http2Connection {
   const url = new URL(options.url);
-  const socket = openSocket(url);
+  const socket = openSocket(url, options.tls);
   let session: ClientHttp2Session | undefined;
   let fault: Error | undefined;
   let answer: AnswerHeaders | undefined;
@@ -146,13 +149,14 @@ export function openHttp2Connection(options: Http2ConnectionOptions): Http2Conne
   };
 }
 
-function openSocket({ protocol, hostname, port }: URL): Socket {
+function openSocket({ protocol, hostname, port }: URL, tls: ClientTls | undefined): Socket {
   const host = hostname.replace(/^\[|\]$/g, '');
   if (protocol === 'http:') return connectTcp({ host, port: Number(port || 80) });
   return connectTls({
     host,
     port: Number(port || 443),
     ALPNProtocols: ['h2'],
+    ...tls,
     ...(isIP(host) === 0 ? { servername: host } : {}),
   });
 }

@@ -74,4 +74,4 @@ export { type ClientStats, type CloseReport, clientVersion, createClient, Sluice
 export type { EventRejection } from './delivery.js';
 export { type FailureCode, SluiceClientError } from './errors.js';
 export type { EventInit } from './event-init.js';
-export type { Rejected, SluiceClientOptions } from './options.js';
+export type { ClientTls, Rejected, SluiceClientOptions } from './options.js';

@@ -18,12 +18,15 @@ import type { Clock } from './clock.js';
 import type { Durability, Link, LinkEvents, Outgoing } from './delivery.js';
 import { codeName, SluiceClientError } from './errors.js';
 import { openHttp2Connection } from './http2-connection.js';
+import type { ClientTls } from './options.js';
 import { milliseconds, toClientError } from './stream-end.js';
 
 export interface IngestStreamOptions {
   readonly baseUrl: string;
   /** Goes into each request's `authorization` header, and nowhere else. */
   readonly key: string;
+  /** @default Node's authorities, and no certificate */
+  readonly tls?: ClientTls | undefined;
   readonly userAgent: string;
   /** What the stream is asked to tell. */
   readonly durability: Durability;
@@ -45,7 +48,7 @@ const method = { ...IngestService.method.publishStream, input: batchMessageView 
 
 /** Opens a stream. What it tells comes later, never during the call. */
 export function openIngestStream(options: IngestStreamOptions, events: LinkEvents): Link {
-  const { baseUrl, clock } = options;
+  const { baseUrl, clock, tls } = options;
   const outbox: Outgoing[] = [];
   const stop = new AbortController();
   let wake: (() => void) | undefined;
@@ -58,7 +61,7 @@ export function openIngestStream(options: IngestStreamOptions, events: LinkEvent
 
   /** The call itself may never say that it is over, as when a stream is reset without an error before it was answered. */
   const onOver = (): void => after(lastWordsMs, () => endWith(new ConnectError('The stream ended.', Code.Unavailable)));
-  const connection = openHttp2Connection({ url: baseUrl, clock, pingIntervalMs, pingTimeoutMs, onOver });
+  const connection = openHttp2Connection({ url: baseUrl, tls, clock, pingIntervalMs, pingTimeoutMs, onOver });
   const transport = createGrpcTransport({ baseUrl, sessionManager: connection, acceptCompression: [], readMaxBytes });
 
   /** Nothing more is sent or told. */

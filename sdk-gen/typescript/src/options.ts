@@ -1,4 +1,5 @@
 /** What a client can be told, and what it takes when it is not. */
+import { createSecureContext } from 'node:tls';
 import type { Event } from '../gen/sluice/event/v1/event_pb.js';
 import type { Clock } from './clock.js';
 import type { Durability, EventRejection } from './delivery.js';
@@ -17,11 +18,22 @@ export interface Rejected {
   readonly rejections: readonly (EventRejection & { readonly event: Event | undefined })[];
 }
 
+/** For an https:// address, as PEM. */
+export interface ClientTls {
+  /** Authorities that may have signed the gateway's certificate. @default those that Node knows */
+  readonly ca?: string | Buffer;
+  /** The client's certificate and its key, for a gateway that asks for one (`--tls-client-ca`); both or none. */
+  readonly cert?: string | Buffer;
+  readonly key?: string | Buffer;
+}
+
 export interface SluiceClientOptions {
   /** Address of the gateway, e.g. "http://127.0.0.1:7070" or "https://events.example.com". */
   baseUrl: string;
   /** The tenant's key, as `sluice tenant add` prints it. */
   key: string;
+  /** Whom to trust, and what to show, over TLS. @default Node's authorities, and no certificate */
+  tls?: ClientTls;
   /**
    * When an event counts as delivered, and is forgotten: `accepted`, when the log has it; `committed`, when the warehouse has
    * it, so that a log which loses its end costs nothing. See docs/client.md. @default 'accepted'
@@ -67,7 +79,10 @@ export interface SluiceClientOptions {
   random?: () => number;
 }
 
-export type ResolvedOptions = Required<Omit<SluiceClientOptions, 'onRejected' | 'onError' | 'clock' | 'random'>>;
+export interface ResolvedOptions
+  extends Required<Omit<SluiceClientOptions, 'onRejected' | 'onError' | 'clock' | 'random' | 'tls'>> {
+  readonly tls: ClientTls | undefined;
+}
 
 const KiB = 1024;
 
@@ -98,7 +113,7 @@ export function resolveClientOptions(options: SluiceClientOptions): ResolvedOpti
   if (durability !== 'accepted' && durability !== 'committed') {
     throw new TypeError("durability: give 'accepted' or 'committed'");
   }
-  const resolved: Record<string, unknown> = { baseUrl, key, durability };
+  const resolved: Record<string, unknown> = { baseUrl, key, durability, tls: checkedTls(options.tls, baseUrl) };
   for (const [name, { def, least, most }] of Object.entries(numbers)) {
     const value = options[name as keyof typeof numbers] ?? def;
     if (typeof value !== 'number' || !(value >= least && value <= most)) {
@@ -107,6 +122,21 @@ export function resolveClientOptions(options: SluiceClientOptions): ResolvedOpti
     resolved[name] = value;
   }
   return resolved as unknown as ResolvedOptions;
+}
+
+function checkedTls(tls: ClientTls | undefined, baseUrl: string): ClientTls | undefined {
+  if (tls === undefined) return undefined;
+  if (!baseUrl.startsWith('https:')) throw new TypeError('tls: the baseUrl has no TLS; begin it with "https://"');
+  const { ca, cert, key } = tls;
+  if ((cert === undefined) !== (key === undefined)) throw new TypeError('tls: give cert and key, or neither');
+  const used = { ...(ca === undefined ? {} : { ca }), ...(cert === undefined ? {} : { cert, key }) } as ClientTls;
+  try {
+    createSecureContext(used);
+  } catch (error) {
+    // Not the text of the key.
+    throw new TypeError(`tls: these are not PEM texts that fit each other (${(error as NodeJS.ErrnoException).code})`);
+  }
+  return used;
 }
 
 function parseUrl(text: string): string {

@@ -60,15 +60,20 @@ const unknownIssuers: ReadonlySet<unknown> = new Set([
   'UNABLE_TO_GET_ISSUER_CERT',
 ]);
 
+/** By OpenSSL's reason. */
+const tlsAdvice: Readonly<Record<string, string>> = {
+  'wrong version number': '; does it speak plain http?',
+  'tlsv13 alert certificate required': ': it asks clients for a certificate, which the option tls gives it',
+};
+
 /** In words: some errors of Node have no message of their own, and those of TLS have addresses in it. */
 function messageOf(error: Error & { code?: unknown; reason?: unknown }, baseUrl: string): string {
   if (unknownIssuers.has(error.code)) {
-    return `The certificate of ${baseUrl} is not trusted (${error.message}): name its authority in the variable NODE_EXTRA_CA_CERTS.`;
+    return `The certificate of ${baseUrl} is not trusted (${error.message}): give its authority by tls.ca, or in the variable NODE_EXTRA_CA_CERTS.`;
   }
   const [first] = error instanceof AggregateError ? error.errors : [];
   if (/:SSL routines:/.test(error.message) && typeof error.reason === 'string') {
-    const plain = error.reason === 'wrong version number' ? '; does it speak plain http?' : '';
-    return `TLS with ${baseUrl} failed: ${error.reason}${plain}`;
+    return `TLS with ${baseUrl} failed: ${error.reason}${tlsAdvice[error.reason] ?? ''}`;
   }
   return error.message || (first instanceof Error ? first.message : String(error));
 }
