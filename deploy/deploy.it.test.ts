@@ -88,6 +88,10 @@ test('only the gateway has ports on the host, and log and warehouse have no way 
   assert.equal(networks, { public: null, log: { internal: true }, warehouse: { internal: true } });
 });
 
+test('strangers cannot read the contract by reflection', () => {
+  assert.is(services.gateway?.environment?.SLUICE_REFLECTION, 'key');
+});
+
 /** Variables that compose.yaml cannot do without. */
 const needed = [...new Set([...read('compose.yaml').matchAll(/\$\{(\w+):\?/g)].map((match) => match[1] ?? ''))];
 
