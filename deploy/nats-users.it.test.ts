@@ -68,7 +68,7 @@ class Installation {
   }
 
   async startAll(): Promise<void> {
-    const { port } = await this.start(['deploy/testing/granted-clickhouse.ts', 'sluice', this.folder, 'spool'], []);
+    const { port } = await this.start(['deploy/testing/granted-clickhouse.ts', 'sluice', this.folder], []);
     this.clickhouseUrl = `http://127.0.0.1:${port}`;
     const quick = ['--metrics-port', '0'];
     const warehouse = ['--clickhouse-url', this.clickhouseUrl, '--block-delay', '50ms', '--replay-window', '0'];

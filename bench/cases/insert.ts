@@ -9,7 +9,8 @@ import { join } from 'node:path';
 import { Command } from 'commander';
 import { byTenant } from '../../workers/arrange.js';
 import { type Engine, openEngine } from '../../workers/embedded/engine.js';
-import { readFromFile, withSettings } from '../../workers/embedded/statement.js';
+import { spooled, spoolFile } from '../../workers/embedded/rights.js';
+import { readFromSpool, withSettings } from '../../workers/embedded/statement.js';
 import { createStatements, insertStatement, settingStatements, type TableTarget } from '../../workers/schema/index.js';
 import { median } from '../medians.js';
 import { positive } from '../options.js';
@@ -139,9 +140,9 @@ async function measure(engine: Engine, folder: string, options: InsertOptions): 
   for (let number = 0; number <= options.blocks; number++) {
     process.stderr.write(`insert: block ${number} of ${options.blocks}\n`);
     const messages = makeBlock(number, options);
-    const files = { came: join(folder, 'came.bin'), arranged: join(folder, 'arranged.bin') };
-    writeFileSync(files.came, Buffer.concat(messages));
-    writeFileSync(files.arranged, Buffer.concat(byTenant(messages)));
+    const bodies = { came: 1, arranged: 2 };
+    writeFileSync(spoolFile(folder, bodies.came), Buffer.concat(messages));
+    writeFileSync(spoolFile(folder, bodies.arranged), Buffer.concat(byTenant(messages)));
     for (let k = 0; k < tables.length; k++) {
       const { variant, target, inserts } = tables[(k + number) % tables.length] as (typeof tables)[number];
       const constants = {
@@ -158,15 +159,21 @@ async function measure(engine: Engine, folder: string, options: InsertOptions): 
       const { query, settings } = insertStatement(target, constants, variant.allColumns ? undefined : messages);
       const url = new URLSearchParams();
       for (const [name, value] of Object.entries(settings)) url.set(name, String(value));
-      const file = variant.asTheyCame ? files.came : files.arranged;
+      const body = variant.asTheyCame ? bodies.came : bodies.arranged;
       const before = cpuSeconds();
       const statement = variant.insert?.(query) ?? query;
-      await engine.run(withSettings(readFromFile(statement, file), url), {
-        format: 'TSV',
-        database: 'default',
-        parameters: {},
-        withData: true,
-      });
+      await engine.run(
+        withSettings(
+          readFromSpool(statement, (format, structure) => spooled(body, format, structure)),
+          url,
+        ),
+        {
+          format: 'TSV',
+          database: 'default',
+          parameters: {},
+          withData: true,
+        },
+      );
       if (number > 0) inserts.push(((cpuSeconds() - before) / options.rows) * 1e6);
     }
   }
@@ -237,7 +244,11 @@ export function insertCommand(): Command {
       mkdirSync(join(folder, 'store'));
       process.chdir(folder);
       try {
-        const engine = await openEngine(join(folder, 'store'), 4);
+        const engine = await openEngine(join(folder, 'store'), {
+          spoolFolder: folder,
+          rightsFolder: join(folder, 'rights'),
+          threads: 4,
+        });
         try {
           await measure(engine, folder, options);
         } finally {

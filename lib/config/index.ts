@@ -226,6 +226,10 @@ export const embeddedOptions = {
   clickhouseData: option.string('sluice-data/clickhouse', 'Folder of the data; one process at a time.', {
     needed: true,
   }),
+  clickhousePasswordFile: option.string(
+    '',
+    'File with the password that clients must show as the user `default`; empty: none, then every user of the machine may send statements.',
+  ),
   clickhouseMetricsPort: option.int(8124, 'Port of the Prometheus endpoint /metrics; 0 picks a free one.', {
     min: 0,
     max: 65535,

@@ -35,17 +35,22 @@ function started(child: ChildProcess): Promise<void> {
 /**
  * Runs `use` with a server, and ends the server whatever happens.
  * @param parent where its folder is made
+ * @param flags more of them
  */
 export async function withClickHouse<T>(
   use: (clickhouse: TestClickHouse) => Promise<T>,
   parent = tmpdir(),
+  flags: readonly string[] = [],
 ): Promise<T> {
   const port = await freePort();
   const folder = await mkdtemp(join(parent, 'sluice-clickhouse-'));
   const start = (): ChildProcess =>
     spawn(
       process.execPath,
-      ['--import', 'tsx', 'workers/embedded/main.ts', '--clickhouse-port', String(port), '--clickhouse-data', folder],
+      [
+        ...['--import', 'tsx', 'workers/embedded/main.ts'],
+        ...['--clickhouse-port', String(port), '--clickhouse-data', folder, ...flags],
+      ],
       { cwd: root, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] },
     );
   let child = start();

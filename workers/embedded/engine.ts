@@ -11,8 +11,7 @@ import type { Session } from 'chdb';
 import { threadPoolSize } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
 import { makeFolder } from '../../lib/make-folder.js';
-
-const nothing: EngineResult = { bytes: new Uint8Array(), rowsRead: 0, bytesRead: 0, elapsedSeconds: 0 };
+import { type ClientRights, spoolView, writeRights } from './rights.js';
 
 interface Slot {
   session: Session;
@@ -37,19 +36,25 @@ export interface EngineResult {
   readonly elapsedSeconds: number;
 }
 
+export interface RunOptions {
+  readonly format: string;
+  readonly database: string;
+  readonly parameters: Record<string, string>;
+  /** It stores data: it goes before others that wait. */
+  readonly withData: boolean;
+  /** ClickHouse's `readonly = 2`: it may change nothing but settings of its own. @default false */
+  readonly readOnly?: boolean;
+}
+
 export interface Engine {
   readonly version: string;
   /** @throws EngineError */
-  run(
-    statement: string,
-    options: {
-      readonly format: string;
-      readonly database: string;
-      readonly parameters: Record<string, string>;
-      /** It stores data: it goes before others that wait. */
-      readonly withData: boolean;
-    },
-  ): Promise<EngineResult>;
+  run(statement: string, options: RunOptions): Promise<EngineResult>;
+  /**
+   * One statement as the engine's parser writes it: on one line, without comments and data.
+   * @throws EngineError a text that is no statement, or more than one
+   */
+  normalized(statement: string, withData: boolean): Promise<string>;
   /** Refuses what comes now, waits for what is running, then closes the data folder. */
   close(): Promise<void>;
 }
@@ -58,6 +63,8 @@ export interface Engine {
 const sessionsFor = (threads: number): number => Math.min(8, Math.max(2, threads - 1));
 /** Statements that may wait for a session. */
 const maxWaiting = 256;
+/** … and for the one that may change nothing. */
+const maxReadersWaiting = 64;
 
 /** For two cores and little memory; a real server has its own configuration. */
 const engineArguments = [
@@ -106,17 +113,23 @@ function lockHolder(folder: string): string | undefined {
   }
 }
 
+export interface EngineOptions {
+  /** Where the bodies of statements lie (rights.ts). */
+  readonly spoolFolder: string;
+  /** Where the engine's configuration is written. */
+  readonly rightsFolder: string;
+  /** What statements may do. @default see rights.ts */
+  readonly client?: ClientRights;
+  /** Of libuv's pool. @default as set */
+  readonly threads?: number;
+}
+
 /**
  * Opens a data folder.
- * @param threads of libuv's pool
- * @param more arguments of the engine, after those of its own
  * @throws UsageError when the engine is not installed, or another process has the folder
  */
-export async function openEngine(
-  folder: string,
-  threads = threadPoolSize(),
-  more: readonly string[] = [],
-): Promise<Engine> {
+export async function openEngine(folder: string, options: EngineOptions): Promise<Engine> {
+  const { spoolFolder, rightsFolder, client, threads = threadPoolSize() } = options;
   const chdb = await import('chdb').catch((error: unknown) => {
     throw new UsageError(
       'The embedded ClickHouse (npm package chdb) cannot be loaded: run `npm ci` on Linux or macOS with glibc, or give a ' +
@@ -124,17 +137,34 @@ export async function openEngine(
     );
   });
   makeFolder(folder);
+  const rights = writeRights(rightsFolder, client);
   const holder = lockHolder(folder);
   if (holder !== undefined) throw inUse(folder, holder);
   const idle: Slot[] = [];
   const all = new Set<Session>();
   const open = (): Session => {
-    const session = new chdb.Session(folder, { connectionArgs: [...engineArguments, ...more] });
+    const session = new chdb.Session(folder, {
+      connectionArgs: [...engineArguments, `--config-file=${rights.during}`],
+    });
     all.add(session);
     return session;
   };
+  const openReader = (): Slot => {
+    const session = open();
+    // Unless its rights are that strict already: then it cannot be set.
+    if (session.query("SELECT getSetting('readonly')", 'TSV').trim() === '0') session.query('SET readonly = 2', 'TSV');
+    return { session, database: 'default' };
+  };
   const sessions = sessionsFor(threads);
+  let reader: Slot;
   try {
+    const maker = new chdb.Session(folder, { connectionArgs: [...engineArguments, `--config-file=${rights.before}`] });
+    try {
+      for (const statement of spoolView(spoolFolder)) maker.query(statement, 'TSV');
+    } finally {
+      maker.close();
+    }
+    reader = openReader();
     while (idle.length < sessions) idle.push({ session: open(), database: 'default' });
   } catch (error) {
     if (lockHolder(folder) !== undefined) throw inUse(folder, 'another process');
@@ -181,7 +211,7 @@ export async function openEngine(
       const answer = await slot.session.queryAsync('SELECT 1', { format: 'TSV' }).catch(() => undefined);
       if (answer?.text() === '1\n') return;
     }
-    const fresh = open();
+    const fresh = slot === reader ? openReader().session : open();
     all.delete(slot.session);
     slot.session.close();
     slot.session = fresh;
@@ -195,38 +225,83 @@ export async function openEngine(
     return new EngineError(code, message.replace(/^(?:Query failed: )?Code: \d+\. DB::Exception: /, ''));
   };
 
-  return {
-    version: (idle[0] as Slot).session.query('SELECT version()', 'TSV').trim(),
-    async run(statement, { format, database, parameters, withData }) {
-      // As on a server, they are over with their request: there is no session that they could last in.
-      if (/^\s*(?:USE|SET)\s/i.test(statement)) return nothing;
+  const runOn = async (
+    slot: Slot,
+    statement: string,
+    { format, database, parameters }: RunOptions,
+  ): Promise<EngineResult> => {
+    try {
+      if (slot.database !== database) {
+        await slot.session.queryAsync(`USE \`${database.replace(/[`\\]/g, '')}\``, { format: 'TSV' });
+        slot.database = database;
+      }
+      const result =
+        Object.keys(parameters).length === 0
+          ? await slot.session.queryAsync(statement, { format })
+          : await slot.session.queryBindAsync(statement, parameters, { format });
+      return {
+        bytes: result.bytes(),
+        rowsRead: result.rowsRead,
+        bytesRead: result.bytesRead,
+        elapsedSeconds: result.elapsed,
+      };
+    } catch (error) {
+      await clean(slot);
+      throw errorOf(error);
+    }
+  };
+
+  /** Statements that change nothing share a session, one after the other. */
+  let lastRead: Promise<unknown> = Promise.resolve();
+  let readers = 0;
+  const inTurn = async <T>(work: () => Promise<T>): Promise<T> => {
+    if (readers >= maxReadersWaiting)
+      throw new EngineError(202, 'Too many simultaneous queries by GET. (TOO_MANY_SIMULTANEOUS_QUERIES)');
+    readers++;
+    const mine = lastRead.then(work);
+    lastRead = mine.catch(() => undefined);
+    try {
+      return await mine;
+    } finally {
+      readers--;
+    }
+  };
+
+  const run = async (statement: string, options: RunOptions): Promise<EngineResult> => {
+    const { withData, readOnly = false } = options;
+    const work = async (): Promise<EngineResult> => {
       const slot = await place(withData);
       try {
-        if (slot.database !== database) {
-          await slot.session.queryAsync(`USE \`${database.replace(/[`\\]/g, '')}\``, { format: 'TSV' });
-          slot.database = database;
-        }
-        const result =
-          Object.keys(parameters).length === 0
-            ? await slot.session.queryAsync(statement, { format })
-            : await slot.session.queryBindAsync(statement, parameters, { format });
-        return {
-          bytes: result.bytes(),
-          rowsRead: result.rowsRead,
-          bytesRead: result.bytesRead,
-          elapsedSeconds: result.elapsed,
-        };
-      } catch (error) {
-        await clean(slot);
-        throw errorOf(error);
+        return await runOn(readOnly ? reader : slot, statement, options);
       } finally {
         giveBack(slot, withData);
       }
+    };
+    return readOnly ? inTurn(work) : work();
+  };
+
+  return {
+    version: (idle[0] as Slot).session.query('SELECT version()', 'TSV').trim(),
+    run,
+    async normalized(statement, withData) {
+      const { bytes } = await run('SELECT formatQuerySingleLine({statement:String})', {
+        format: 'TSVRaw',
+        database: 'default',
+        parameters: { statement },
+        withData,
+      }).catch((error: EngineError) => {
+        // The parser's words, without our question around them.
+        throw new EngineError(
+          error.clickhouseCode,
+          error.message.replace(/: In scope SELECT format[\s\S]*?(?= \(\w+\)$|$)/, ''),
+        );
+      });
+      return Buffer.from(bytes).toString().replace(/\n$/, '');
     },
     async close() {
       closing = true;
       // Closing a session under a running statement aborts the engine.
-      while (running > 0 || waiting.length > 0) await new Promise((resolve) => setTimeout(resolve, 10));
+      while (running > 0 || waiting.length > 0 || readers > 0) await new Promise((resolve) => setTimeout(resolve, 10));
       for (const session of all) session.close();
     },
   };

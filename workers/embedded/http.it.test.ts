@@ -127,7 +127,7 @@ test('a client that freezes while it sends keeps no query_id from others, and it
         const since = performance.now();
         const socket = connect(port, '127.0.0.1');
         socket.write(
-          `POST /?${new URLSearchParams(parameters)} HTTP/1.1\r\nhost: x\r\n${head}content-length: 1000\r\n\r\n`,
+          `POST /?${new URLSearchParams(parameters)} HTTP/1.1\r\nhost: 127.0.0.1\r\n${head}content-length: 1000\r\n\r\n`,
         );
         socket.write(sent);
         let text = '';
@@ -162,7 +162,7 @@ test('a body that comes slowly is taken whole; an answer that nobody reads ends 
     await post(url, { query: 'CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a' });
     const port = Number(new URL(url).port);
     const head = (parameters: Record<string, string>, length: number): string =>
-      `POST /?${new URLSearchParams(parameters)} HTTP/1.1\r\nhost: x\r\ncontent-length: ${length}\r\n\r\n`;
+      `POST /?${new URLSearchParams(parameters)} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: ${length}\r\n\r\n`;
     const slow = connect(port, '127.0.0.1');
     let answer = '';
     slow.on('data', (chunk) => {
@@ -196,7 +196,7 @@ test('what is not for the server is refused, and does not end it', async () => {
     const raw = (head: string): Promise<string> =>
       new Promise((resolve, reject) => {
         const socket = connect(port, '127.0.0.1', () =>
-          socket.write(`${head}\r\nhost: x\r\nconnection: close\r\n\r\n`),
+          socket.write(`${head}\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n`),
         );
         let text = '';
         socket.on('data', (chunk) => {

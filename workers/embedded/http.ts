@@ -3,16 +3,19 @@
  * /ping, statements with settings and parameters in the URL, data in the body, query_id, exception codes, summary header.
  */
 import { createWriteStream } from 'node:fs';
-import { rm } from 'node:fs/promises';
+import { rm, writeFile } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import { join } from 'node:path';
 import { type Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import { createGunzip, gzip } from 'node:zlib';
 import type { Log } from '../../lib/log.js';
-import { type Engine, EngineError } from './engine.js';
-import { parametersOf, readFromFile, withSettings } from './statement.js';
+import { type Engine, EngineError, type EngineResult } from './engine.js';
+import { type GuardOptions, type Refusal, refusePage, refuseStranger } from './guard.js';
+import { heldAnswers } from './held-answers.js';
+import { endsWithRequest, type InlineInsert, inlineInsert, refusal } from './refused.js';
+import { spooled, spoolFile } from './rights.js';
+import { inlineData, inlineInput, parametersOf, quoted, quotedName, readFromSpool, withSettings } from './statement.js';
 import { received } from './young-garbage.js';
 
 const compress = promisify(gzip);
@@ -22,6 +25,8 @@ export interface EmbeddedHttpOptions {
   /** Folder for the bodies of inserts, on the way into the engine. */
   readonly spoolFolder: string;
   readonly log: Log;
+  /** Address that it listens on, and the password that it asks for. */
+  readonly guard: GuardOptions;
   /** Most bytes of a body, after decompression. */
   readonly maxBodyBytes: number;
   /** A body of which nothing comes for so long, or an answer of which nothing is read, ends with its connection, ms. @default 4000 */
@@ -37,6 +42,29 @@ const maxStatementBytes = 16 * MiB;
 const roundsStill = 8;
 /** ClickHouse's number for that. */
 const stoodStill = 209;
+/** Connections at once; each may hold a URL. */
+const maxConnections = 256;
+/** The head of a request has to be there by then, ms. */
+const headWithinMs = 15_000;
+/** Answers that are not read yet, of all clients. */
+const maxHeldBytes = 512 * MiB;
+/** So much of a statement goes to the parser; more is data behind it. */
+const maxParsedChars = 256 * 1024;
+/** So long a refused body is read and dropped, so that its sender can read why. */
+const dropMs = 1_000;
+
+/** Where a body goes, and whether it did. */
+interface SpoolPlace {
+  readonly number: number;
+  readonly file: string;
+  used: boolean;
+}
+
+/** A new file, for its owner alone. */
+const spoolFlags = { flags: 'wx', flag: 'wx', mode: 0o600 } as const;
+
+/** Of a statement that is not run. */
+const nothing: EngineResult = { bytes: new Uint8Array(), rowsRead: 0, bytesRead: 0, elapsedSeconds: 0 };
 
 export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
   const { engine, log, standstillMs = 4_000 } = options;
@@ -45,7 +73,8 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
    * that freezes half-way keeps nobody from running the same statement.
    */
   const runningIds = new Set<string>();
-  let spooled = 0;
+  const held = heldAnswers(maxHeldBytes);
+  let spools = 0;
 
   /** The body, decompressed when it says so, and cut off at `limit`. */
   function bodyOf(request: IncomingMessage, limit: number): Readable {
@@ -106,6 +135,72 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
     return Buffer.concat(chunks).toString();
   }
 
+  /** The statement of a request, with its data in the spool when it has some. */
+  async function statementOf(request: IncomingMessage, inUrl: string, body: SpoolPlace): Promise<string> {
+    if (inUrl !== '' && /\binput\s*\(/.test(inUrl)) {
+      body.used = true;
+      // Room for several chunks, which then go to the file in one write.
+      await pipeline(
+        bodyOf(request, options.maxBodyBytes),
+        createWriteStream(body.file, { ...spoolFlags, highWaterMark: MiB }),
+      );
+      return inUrl;
+    }
+    const inBody = await textOf(request);
+    return inUrl !== '' && inBody !== '' ? `${inUrl}\n${inBody}` : inUrl + inBody;
+  }
+
+  /** What the engine is to run instead of a statement; undefined: nothing. @throws EngineError it is not run */
+  async function admitted(statement: string, database: string, body: SpoolPlace): Promise<string | undefined> {
+    const data = inlineData(statement);
+    const parsed = data === undefined ? statement : statement.slice(0, maxParsedChars);
+    const normalized = await engine.normalized(parsed, body.used);
+    if (endsWithRequest(normalized)) return undefined;
+    const why = refusal(normalized);
+    if (why !== undefined) throw new EngineError(497, `Not enough privileges: ${why}. (ACCESS_DENIED)`);
+    if (body.used) return readFromSpool(statement, (format, structure) => spooled(body.number, format, structure));
+    const store = async (bytes: string): Promise<void> => {
+      body.used = true;
+      await writeFile(body.file, bytes, spoolFlags);
+    };
+    const fromInput = inlineInput(statement);
+    if (/^INSERT\b.*\binput\(/s.test(normalized)) {
+      if (fromInput === undefined || (await engine.normalized(fromInput.statement, true)) !== normalized)
+        throw new EngineError(
+          62,
+          'Give an INSERT that reads input() in the URL, and its data in the body. (SYNTAX_ERROR)',
+        );
+      await store(fromInput.data);
+      return readFromSpool(fromInput.statement, (format, structure) => spooled(body.number, format, structure));
+    }
+    const insert = inlineInsert(normalized);
+    if (insert === undefined) return statement;
+    if (data === undefined)
+      throw new EngineError(
+        62,
+        'Where the data of the INSERT begins cannot be told: leave out comments. (SYNTAX_ERROR)',
+      );
+    await store(data);
+    return insertFromSpool(insert, database, body.number);
+  }
+
+  async function insertFromSpool(insert: InlineInsert, database: string, number: number): Promise<string> {
+    const { table, columns, settings, format } = insert;
+    const { bytes } = await engine.run(`DESCRIBE (SELECT ${columns ?? '*'} FROM ${table})`, {
+      format: 'JSONEachRow',
+      database,
+      parameters: {},
+      withData: true,
+    });
+    const described = Buffer.from(bytes).toString().trimEnd().split('\n');
+    const structure = described
+      .map((line) => JSON.parse(line) as { name: string; type: string })
+      .map(({ name, type }) => `${quotedName(name)} ${type}`)
+      .join(', ');
+    const into = columns === undefined ? table : `${table} (${columns})`;
+    return `INSERT INTO ${into}${settings} SELECT * FROM ${spooled(number, format, quoted(structure))}`;
+  }
+
   async function answer(
     request: IncomingMessage,
     response: ServerResponse,
@@ -122,61 +217,68 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
     };
     refuseRunning();
     let hasId = false;
-    const spool = join(options.spoolFolder, `${process.pid}-${spooled++}.bin`);
-    let hasSpool = false;
+    const number = spools++;
+    const body: SpoolPlace = { number, file: spoolFile(options.spoolFolder, number), used: false };
     try {
-      const inUrl = parameters.get('query') ?? '';
-      let statement: string;
-      if (inUrl !== '' && /\binput\s*\(/.test(inUrl)) {
-        hasSpool = true;
-        // Room for several chunks, which then go to the file in one write.
-        await pipeline(bodyOf(request, options.maxBodyBytes), createWriteStream(spool, { highWaterMark: MiB }));
-        statement = readFromFile(inUrl, spool);
-      } else {
-        const inBody = await textOf(request);
-        statement = inUrl !== '' && inBody !== '' ? `${inUrl}\n${inBody}` : inUrl + inBody;
-      }
+      const statement = await statementOf(request, parameters.get('query') ?? '', body);
       if (statement.trim() === '') throw new EngineError(62, 'Empty query. (SYNTAX_ERROR)');
+      held.admit();
       const written = /\bFORMAT\s+(\w+)\s*;?\s*$/i.exec(statement)?.[1];
       const format =
         written ?? parameters.get('default_format') ?? String(request.headers['x-clickhouse-format'] ?? 'TabSeparated');
+      const database = parameters.get('database') ?? String(request.headers['x-clickhouse-database'] ?? 'default');
       refuseRunning();
       hasId = queryId !== '';
       if (hasId) runningIds.add(queryId);
-      const result = await engine.run(withSettings(statement, parameters), {
-        format,
-        database: parameters.get('database') ?? String(request.headers['x-clickhouse-database'] ?? 'default'),
-        parameters: parametersOf(parameters),
-        withData: hasSpool,
-      });
-      response.setHeader('x-clickhouse-query-id', queryId);
-      response.setHeader('x-clickhouse-format', format);
-      response.setHeader(
-        'x-clickhouse-summary',
-        JSON.stringify({
-          read_rows: String(result.rowsRead),
-          read_bytes: String(result.bytesRead),
-          written_rows: '0',
-          written_bytes: '0',
-          total_rows_to_read: '0',
-          result_rows: '0',
-          result_bytes: String(result.bytes.length),
-          elapsed_ns: String(Math.round(result.elapsedSeconds * 1e9)),
-        }),
-      );
-      response.setHeader('content-type', 'text/plain; charset=UTF-8');
-      const wantsGzip =
-        parameters.get('enable_http_compression') === '1' &&
-        /\bgzip\b/.test(String(request.headers['accept-encoding'] ?? '')) &&
-        result.bytes.length > 1024;
-      if (wantsGzip) response.setHeader('content-encoding', 'gzip');
-      // Node ends the connection when nothing of the answer could be written for one to two of these times.
-      response.setTimeout(standstillMs / 2);
-      response.end(wantsGzip ? await compress(result.bytes, { level: 1 }) : result.bytes);
+      const toRun = await admitted(statement, database, body);
+      const result =
+        toRun === undefined
+          ? nothing
+          : await engine.run(withSettings(toRun, parameters), {
+              format,
+              database,
+              parameters: parametersOf(parameters),
+              withData: body.used,
+              readOnly: request.method === 'GET',
+            });
+      await send(request, response, parameters, { queryId, format, result });
     } finally {
       if (hasId) runningIds.delete(queryId);
-      if (hasSpool) await rm(spool, { force: true });
+      if (body.used) await rm(body.file, { force: true });
     }
+  }
+
+  async function send(
+    request: IncomingMessage,
+    response: ServerResponse,
+    parameters: URLSearchParams,
+    { queryId, format, result }: { queryId: string; format: string; result: EngineResult },
+  ): Promise<void> {
+    response.setHeader('x-clickhouse-query-id', queryId);
+    response.setHeader('x-clickhouse-format', format);
+    response.setHeader(
+      'x-clickhouse-summary',
+      JSON.stringify({
+        read_rows: String(result.rowsRead),
+        read_bytes: String(result.bytesRead),
+        written_rows: '0',
+        written_bytes: '0',
+        total_rows_to_read: '0',
+        result_rows: '0',
+        result_bytes: String(result.bytes.length),
+        elapsed_ns: String(Math.round(result.elapsedSeconds * 1e9)),
+      }),
+    );
+    response.setHeader('content-type', 'text/plain; charset=UTF-8');
+    const wantsGzip =
+      parameters.get('enable_http_compression') === '1' &&
+      /\bgzip\b/.test(String(request.headers['accept-encoding'] ?? '')) &&
+      result.bytes.length > 1024;
+    if (wantsGzip) response.setHeader('content-encoding', 'gzip');
+    // Node ends the connection when nothing of the answer could be written for one to two of these times.
+    response.setTimeout(standstillMs / 2);
+    held.hold(response, result.bytes.length);
+    response.end(wantsGzip ? await compress(result.bytes, { level: 1 }) : result.bytes);
   }
 
   function refuse(request: IncomingMessage, response: ServerResponse, error: unknown): void {
@@ -206,24 +308,42 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
     );
   }
 
-  return createServer({ maxHeaderSize: maxUrlBytes, keepAliveTimeout: 10_000 }, (request, response) => {
-    const target = request.url ?? '/';
-    const path = /^[^?]*/.exec(target)?.[0];
-    if (isForeign(request)) {
-      response.statusCode = 403;
-      response.end('Web pages may not use this server.\n');
-    } else if (path === '/ping') {
-      response.end('Ok.\n');
-    } else if (path !== '/' || (request.method !== 'POST' && request.method !== 'GET')) {
-      response.statusCode = 404;
-      response.end('There is no handle here: statements go to /, by GET or POST.\n');
-    } else {
-      const parameters = new URLSearchParams(target.slice(path.length));
-      answer(request, response, parameters).catch((error) => refuse(request, response, error));
-    }
-  });
-}
+  /** Answers without reading the body: nothing of a stranger is held. */
+  function turnAway(request: IncomingMessage, response: ServerResponse, { status, code, text }: Refusal): void {
+    response.statusCode = status;
+    response.setHeader('connection', 'close');
+    response.setHeader('content-type', 'text/plain; charset=UTF-8');
+    if (code !== undefined) response.setHeader('x-clickhouse-exception-code', String(code));
+    response.end(
+      code === undefined ? `${text}\n` : `Code: ${code}. DB::Exception: ${text} (version ${engine.version})\n`,
+    );
+    request.resume();
+    setTimeout(() => request.socket.destroy(), dropMs).unref();
+  }
 
-/** There is no password: a page in a browser on this machine must not be able to send statements. */
-const isForeign = ({ headers }: IncomingMessage): boolean =>
-  headers.origin !== undefined || !['none', 'same-origin', undefined].includes(headers['sec-fetch-site'] as string);
+  const server = createServer(
+    { maxHeaderSize: maxUrlBytes, keepAliveTimeout: 10_000, headersTimeout: headWithinMs },
+    (request, response) => {
+      const target = request.url ?? '/';
+      const path = /^[^?]*/.exec(target)?.[0] ?? '';
+      const page = refusePage(request, options.guard);
+      if (page !== undefined) {
+        turnAway(request, response, page);
+      } else if (path === '/ping') {
+        response.end('Ok.\n');
+      } else if (path !== '/' || (request.method !== 'POST' && request.method !== 'GET')) {
+        turnAway(request, response, {
+          status: 404,
+          text: 'There is no handle here: statements go to /, by GET or POST.',
+        });
+      } else {
+        const parameters = new URLSearchParams(target.slice(path.length));
+        const stranger = refuseStranger(request, parameters, options.guard);
+        if (stranger !== undefined) turnAway(request, response, stranger);
+        else answer(request, response, parameters).catch((error) => refuse(request, response, error));
+      }
+    },
+  );
+  server.maxConnections = maxConnections;
+  return server;
+}

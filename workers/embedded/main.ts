@@ -2,6 +2,10 @@
  * `sluice clickhouse`: the real ClickHouse engine in a process of its own, for laptops and tests.
  *
  *   http.ts        ClickHouse's HTTP interface, as far as Sluice uses it
+ *   guard.ts       who may send statements
+ *   refused.ts     statements that are not run
+ *   held-answers.ts  answers that are not read yet
+ *   rights.ts      what statements may do: the engine's users, and the view of the spool
  *   statement.ts   what happens to a statement on the way (data, settings, parameters)
  *   engine.ts      sessions on one data folder
  *   young-garbage.ts  what large bodies leave behind
@@ -10,11 +14,12 @@
 import { rmSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { join, resolve } from 'node:path';
-import { embeddedOptions, parseArgv, resolveOptions } from '../../lib/config/index.js';
+import { type EmbeddedConfig, embeddedOptions, parseArgv, resolveOptions } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
 import { createLog } from '../../lib/log.js';
 import { makeFolder } from '../../lib/make-folder.js';
 import { onParentGone } from '../../lib/parent-gone.js';
+import { readSecret } from '../../lib/secret-file.js';
 import { openEngine } from './engine.js';
 import { createEmbeddedHttp } from './http.js';
 
@@ -22,19 +27,31 @@ const maxBodyBytes = 1024 ** 3;
 /** How long a close waits for the statements that run. */
 const closeWithinMs = 10_000;
 
+/** Undefined: none is asked for. */
+const passwordOf = ({ clickhousePasswordFile: file }: EmbeddedConfig): string | undefined =>
+  file === '' ? undefined : readSecret(resolve(file), '--clickhouse-password-file');
+
 async function main(): Promise<void> {
   const config = resolveOptions(embeddedOptions, parseArgv(process.argv.slice(2), embeddedOptions));
   const log = createLog('clickhouse', config.logLevel);
+  const password = passwordOf(config);
+  if (password === undefined) log.warn('no password is asked for: every user of this machine may send statements');
   const folder = resolve(config.clickhouseData);
   // The engine writes a cache of format schemas to the folder that it runs in.
   makeFolder(folder);
   process.chdir(folder);
-  const engine = await openEngine(join(folder, 'store'));
   const spoolFolder = join(folder, 'spool');
+  const engine = await openEngine(join(folder, 'store'), { spoolFolder, rightsFolder: join(folder, 'rights') });
   // What a killed process left behind was never acknowledged to anybody.
   rmSync(spoolFolder, { recursive: true, force: true });
   makeFolder(spoolFolder);
-  const server = createEmbeddedHttp({ engine, spoolFolder, log, maxBodyBytes });
+  const server = createEmbeddedHttp({
+    engine,
+    spoolFolder,
+    guard: { host: config.host, password },
+    log,
+    maxBodyBytes,
+  });
 
   let answering = 0;
   server.on('request', (_request, response) => {

@@ -1,27 +1,29 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { parametersOf, readFromFile, withSettings } from './statement.js';
+import { inlineData, parametersOf, quotedName, readFromSpool, withSettings } from './statement.js';
 
 const url = (entries: Record<string, string>): URLSearchParams => new URLSearchParams(entries);
 
-test('an INSERT that reads input() reads the spooled file instead, and its FORMAT becomes the file’s', () => {
+const source = (format: string, structure: string): string => `spool(${format}, ${structure})`;
+
+test('an INSERT that reads input() reads the spool instead, and its FORMAT becomes that of the body', () => {
   assert.is(
-    readFromFile("INSERT INTO t (a) SELECT a FROM input('a String, b Int32') WHERE b = 1 FORMAT Protobuf", '/s/1.bin'),
-    "INSERT INTO t (a) SELECT a FROM file('/s/1.bin', 'Protobuf', 'a String, b Int32') WHERE b = 1",
+    readFromSpool("INSERT INTO t (a) SELECT a FROM input('a String, b Int32') WHERE b = 1 FORMAT Protobuf", source),
+    "INSERT INTO t (a) SELECT a FROM spool(Protobuf, 'a String, b Int32') WHERE b = 1",
   );
 });
 
-test('quotes, dollars and backslashes in structure and file name survive the rewriting', () => {
+test('quotes, dollars and backslashes in the structure survive the rewriting', () => {
   const structure = "'a Enum8(\\'x\\' = 1, \\'$&\\' = 2)'";
   assert.is(
-    readFromFile(`INSERT INTO t SELECT * FROM input(${structure}) format RowBinary ;\n`, "/it's/a\\b"),
-    `INSERT INTO t SELECT * FROM file('/it\\'s/a\\\\b', 'RowBinary', ${structure})`,
+    readFromSpool(`INSERT INTO t SELECT * FROM input(${structure}) format RowBinary ;\n`, source),
+    `INSERT INTO t SELECT * FROM spool(RowBinary, ${structure})`,
   );
 });
 
 test('data without input() or without FORMAT is refused with the reason', () => {
   for (const statement of ['INSERT INTO t FORMAT CSV', "INSERT INTO t SELECT a FROM input('a String')"]) {
-    assert.throws(() => readFromFile(statement, '/f'), /input\(…\) and end with FORMAT/);
+    assert.throws(() => readFromSpool(statement, source), /input\(…\) and end with FORMAT/);
   }
 });
 
@@ -49,17 +51,21 @@ test('a statement without settings stays as it is, and CREATE keeps its own', ()
   assert.is(withSettings(create, url({ max_threads: '1' })), create);
 });
 
-test('settings go before data that is in the statement itself', () => {
-  const one = url({ max_threads: '1' });
-  for (const [statement, expected] of [
-    ["INSERT INTO t VALUES (1, 'a')", "INSERT INTO t SETTINGS max_threads = 1 VALUES (1, 'a')"],
-    ['INSERT INTO t SETTINGS a = 2 VALUES (1)', 'INSERT INTO t SETTINGS a = 2, max_threads = 1 VALUES (1)'],
-    ['INSERT INTO t (a, b) FORMAT CSV\n1,"x"\n', 'INSERT INTO t (a, b) SETTINGS max_threads = 1 FORMAT CSV\n1,"x"\n'],
-    ["INSERT INTO t (a) SELECT 'VALUES' FROM b", "INSERT INTO t (a) SELECT 'VALUES' FROM b\nSETTINGS max_threads = 1"],
+test('data behind an INSERT begins after VALUES, or after the line of its FORMAT', () => {
+  for (const [statement, data] of [
+    ["INSERT INTO t VALUES (1, 'a')", " (1, 'a')"],
+    ['INSERT INTO t SETTINGS a = 2 VALUES (1)', ' (1)'],
+    ['INSERT INTO t (a, b) FORMAT CSV\n1,"x"\n\n2,"y"', '1,"x"\n\n2,"y"'],
+    ['INSERT INTO t FORMAT TSV  \n\tx', '\tx'],
+    ["INSERT INTO t (a) SELECT 'VALUES' FROM b", undefined],
+    ['SELECT 1 FORMAT CSV', undefined],
   ] as const) {
-    assert.is(withSettings(statement, one), expected);
+    assert.is(inlineData(statement), data, statement);
   }
-  assert.is(withSettings('SYSTEM FLUSH LOGS', one), 'SYSTEM FLUSH LOGS');
+});
+
+test('names are quoted', () => {
+  assert.is(quotedName('a`b\\c'), '`a\\`b\\\\c`');
 });
 
 test('a name that is no setting cannot smuggle in text', () => {

@@ -9,13 +9,18 @@ const httpOnly =
 /** `input('structure')`, with the structure as a quoted SQL string. */
 const inputFunction = /\binput\s*\(\s*('(?:[^'\\]|\\.|'')*')\s*\)/;
 
-const quote = (text: string): string => `'${text.replace(/\\/g, '\\\\').replace(/'/g, "\\'")}'`;
+/** As a text of SQL. */
+export const quoted = (text: string): string => `'${text.replace(/\\/g, '\\\\').replace(/'/g, "\\'")}'`;
+
+/** As a name of SQL. */
+export const quotedName = (name: string): string => `\`${name.replace(/[`\\]/g, '\\$&')}\``;
 
 /**
- * An INSERT … FROM input('structure') FORMAT F becomes … FROM file('spooled', 'F', 'structure'): the embedded engine
- * cannot take binary data inline (fact F4), but reads it from a file.
+ * An INSERT … FROM input('structure') FORMAT F reads the spool instead: the embedded engine cannot take binary data inline (fact F4),
+ * but reads it from a file.
+ * @param source the table that holds the body, of a format and a structure (as SQL)
  */
-export function readFromFile(statement: string, file: string): string {
+export function readFromSpool(statement: string, source: (format: string, structure: string) => string): string {
   const format = /\bFORMAT\s+(\w+)\s*;?\s*$/i.exec(statement);
   const structure = inputFunction.exec(statement)?.[1];
   if (format === null || structure === undefined) {
@@ -23,12 +28,25 @@ export function readFromFile(statement: string, file: string): string {
   }
   return statement
     .slice(0, format.index)
-    .replace(inputFunction, () => `file(${quote(file)}, ${quote(format[1] ?? '')}, ${structure})`)
+    .replace(inputFunction, () => source(format[1] ?? '', structure))
     .trimEnd();
 }
 
 /** `INSERT INTO t (…)` before the data in the statement itself. */
 const insertOfData = /^\s*INSERT\s+INTO\s+[^;'()]*?(?:\([^;']*?\)[^;'()]*?)?(?=(?:FORMAT\s+\w+|VALUES)\b)/i;
+
+/** The data behind an INSERT in its text; undefined: there is none, or its beginning cannot be told. */
+export function inlineData(statement: string): string | undefined {
+  const head = insertOfData.exec(statement)?.[0];
+  if (head === undefined) return undefined;
+  return statement.slice(head.length).replace(/^(?:VALUES|FORMAT\s+\w+[^\S\n]*\n?)/i, '');
+}
+
+/** The same of an INSERT that reads `input()`: its statement up to the FORMAT, and the data. */
+export function inlineInput(statement: string): { readonly statement: string; readonly data: string } | undefined {
+  const match = /^(.*?\binput\s*\(.*?\bFORMAT\s+\w+)[^\S\n]*\n?(.*)$/is.exec(statement);
+  return match === null ? undefined : { statement: match[1] ?? '', data: match[2] ?? '' };
+}
 
 /** Settings from the URL go to the end of the statement, as the engine has no other place that is per query. */
 export function withSettings(statement: string, url: URLSearchParams): string {
@@ -38,14 +56,7 @@ export function withSettings(statement: string, url: URLSearchParams): string {
   for (const [name, value] of url) {
     if (httpOnly.test(name)) continue;
     if (!/^\w+$/.test(name)) throw new Error(`"${name}" is not the name of a setting`);
-    settings.push(`${name} = ${/^-?\d+(?:\.\d+)?$/.test(value) ? value : quote(value)}`);
-  }
-  const data = insertOfData.exec(statement)?.[0];
-  if (data !== undefined) {
-    const join = /\bSETTINGS\b/i.test(data) ? ',' : ' SETTINGS';
-    return settings.length === 0
-      ? statement
-      : `${data.trimEnd()}${join} ${settings.join(', ')} ${statement.slice(data.length)}`;
+    settings.push(`${name} = ${/^-?\d+(?:\.\d+)?$/.test(value) ? value : quoted(value)}`);
   }
   const bare = statement.replace(/\s*;?\s*$/, '');
   if (settings.length === 0) return bare;

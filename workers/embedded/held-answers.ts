@@ -1,0 +1,45 @@
+/**
+ * Answers that clients have not read yet. The engine gives each as a whole, so a client that reads slowly holds it here: all of them
+ * together are bounded, and each has to be read within a time that goes by its size.
+ */
+import type { ServerResponse } from 'node:http';
+import { EngineError } from './engine.js';
+
+export interface HeldAnswers {
+  /** @throws EngineError there is no room for another answer now */
+  admit(): void;
+  /** Counts an answer until it is read or its connection ends, and ends the connection when that takes too long. */
+  hold(response: ServerResponse, bytes: number): void;
+  /** Held now. */
+  readonly bytes: number;
+}
+
+/** Time for any answer, ms, and the slowest pace of a large one, bytes a second. */
+const leastMs = 60_000;
+const slowest = 256 * 1024;
+
+/** @param maxBytes a statement is not run while more than this is held */
+export function heldAnswers(maxBytes: number, least = leastMs): HeldAnswers {
+  let held = 0;
+  return {
+    admit() {
+      if (held > maxBytes)
+        throw new EngineError(
+          202,
+          `Clients have not read ${held} bytes of answers: read them, or try again. (TOO_MANY_SIMULTANEOUS_QUERIES)`,
+        );
+    },
+    hold(response, bytes) {
+      held += bytes;
+      const overdue = setTimeout(() => response.destroy(), least + (bytes / slowest) * 1_000);
+      overdue.unref();
+      response.once('close', () => {
+        clearTimeout(overdue);
+        held -= bytes;
+      });
+    },
+    get bytes() {
+      return held;
+    },
+  };
+}
