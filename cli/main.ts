@@ -95,10 +95,17 @@ function role(program: Command, name: string, entry: Entry, description: string,
 function ofTheStack(command: Command, entry: Entry, table: OptionTable, description: string): void {
   withOptions(command.description(description), { data: stackOptions.data, ...table }).action(async () => {
     const { data, ...given } = command.opts<Record<string, string>>();
-    const found = addresses(
-      resolveOptions(stackOptions, { data, natsUrl: given.natsUrl, clickhouseUrl: given.clickhouseUrl }),
-    );
-    const flags = Object.entries({ ...given, natsUrl: found.nats, clickhouseUrl: found.clickhouse });
+    const known = Object.keys(stackOptions).map((name) => [name, name === 'data' ? data : given[name]]);
+    const config = resolveOptions(stackOptions, Object.fromEntries(known));
+    const found = addresses(config);
+    // What the environment gives stays there: flags show in `ps`.
+    const nats = { natsUrl: found.nats, natsCredentials: found.natsCredentials };
+    const clickhouse = { clickhouseUrl: found.clickhouse, clickhousePasswordFile: found.clickhousePasswordFile };
+    const flags = Object.entries({
+      ...given,
+      ...(config.natsUrl === '' ? nats : {}),
+      ...(config.clickhouseUrl === '' ? clickhouse : {}),
+    });
     process.exitCode = await run(entry, [
       ...flags.map(([name, value]) => `${flagOf(name)}=${String(value)}`),
       ...command.args,

@@ -7,7 +7,7 @@ import { createClient } from '@clickhouse/client';
 import { clickhouseTls } from '../lib/clickhouse-tls.js';
 import type { StackConfig } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
-import { clickhousePassword } from '../lib/secret-file.js';
+import { withoutCredentials } from '../lib/nats-login.js';
 import { print } from '../lib/terminal.js';
 import { addresses } from './stack-file.js';
 
@@ -24,11 +24,11 @@ async function show(answer: Readable): Promise<void> {
 export async function query(config: StackConfig, statement: string, format: string): Promise<void> {
   if (!/^\w+$/.test(format))
     throw new UsageError(`"${format}" is not a format; for example PrettyCompact, JSONEachRow, CSV.`);
-  const { clickhouse } = addresses(config);
+  const { clickhouse, clickhousePassword } = addresses(config);
   const client = createClient({
     url: clickhouse,
     username: config.clickhouseUser,
-    password: clickhousePassword(config),
+    password: clickhousePassword,
     ...clickhouseTls(clickhouse, config.clickhouseTlsCa),
     database: config.clickhouseDatabase,
     application: 'sluice query',
@@ -49,7 +49,7 @@ export async function query(config: StackConfig, statement: string, format: stri
     const { code, message } = error as { code?: string; message: string };
     throw new UsageError(
       code === 'ECONNREFUSED'
-        ? `No ClickHouse answers at ${clickhouse}: \`npm start\` runs one, --data or --clickhouse-url says where it is.`
+        ? `No ClickHouse answers at ${withoutCredentials(clickhouse)}: \`npm start\` runs one, --data or --clickhouse-url says where it is.`
         : `ClickHouse: ${message}`,
     );
   } finally {

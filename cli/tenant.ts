@@ -12,9 +12,9 @@ import { print } from '../lib/terminal.js';
 import { addresses } from './stack-file.js';
 
 async function withConnection(config: StackConfig, use: (nc: NatsConnection) => Promise<void>): Promise<void> {
-  const { nats } = addresses(config);
+  const { nats, natsCredentials } = addresses(config);
   const nc = await connectNats({
-    ...natsAt({ ...config, natsUrl: nats }),
+    ...natsAt({ ...config, natsUrl: nats, natsCredentials }),
     name: 'sluice tenant',
     log: silentLog,
     timeoutMs: 5_000,

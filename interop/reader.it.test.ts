@@ -48,7 +48,16 @@ test('the reader of docs/clients.md prints the events of a shard', async () => {
         assert.is(answer.status, 202);
       }
       const file = join(folder, 'reader.mts');
-      await writeFile(file, step.text.replace('127.0.0.1:4222', nats).replace('./sdk-gen', join(root, 'sdk-gen')));
+      // The server here asks for nothing, and takes what it is shown.
+      const credentials = join(folder, 'nats-credentials');
+      await writeFile(credentials, 'user:password\n');
+      const places = {
+        '127.0.0.1:4222': nats,
+        './sdk-gen': join(root, 'sdk-gen'),
+        'sluice-data/nats-credentials': credentials,
+      };
+      const text = Object.entries(places).reduce((all, [from, to]) => all.replace(from, to), step.text);
+      await writeFile(file, text);
       const said = await readUntil(file, 'read-');
       assert.match(said, /^\d+ demo read-\d+$/m);
     });

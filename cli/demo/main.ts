@@ -19,6 +19,7 @@ import { Command, InvalidArgumentError } from 'commander';
 import { resolveOptions, stackOptions } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
 import { parseWhole } from '../../lib/number-text.js';
+import { clickhousePassword } from '../../lib/secret-file.js';
 import { generatedSource } from './generate.js';
 import { journeySource } from './journeys.js';
 import { newRunName, runDemo } from './run.js';
@@ -101,7 +102,7 @@ async function demo(flags: Flags, signal: AbortSignal): Promise<boolean> {
       run,
       clickhouse: {
         user: settings.clickhouseUser,
-        password: settings.clickhousePassword,
+        password: stack.clickhousePassword ?? clickhousePassword(settings),
         database: settings.clickhouseDatabase,
       },
       out,

@@ -9,7 +9,8 @@ import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { UsageError } from '../../lib/errors.js';
 import { makeFolder } from '../../lib/make-folder.js';
-import { keyFileOf, runningStack } from '../stack-file.js';
+import { readSecret } from '../../lib/secret-file.js';
+import { keyFileOf, type RunningStack, runningStack } from '../stack-file.js';
 
 export interface StackAddress {
   /** http://host:port */
@@ -17,6 +18,8 @@ export interface StackAddress {
   readonly key: string;
   /** http://host:port */
   readonly clickhouse: string;
+  /** Of the local stack; undefined: the settings have it. */
+  readonly clickhousePassword?: string | undefined;
 }
 
 export interface Stack extends StackAddress {
@@ -72,7 +75,8 @@ async function givenStack({ url, key, clickhouseUrl, data, say }: StackOptions):
     throw new UsageError(`The gateway at ${gateway} is not ready (GET ${gateway}/readyz). Start it, or correct --url.`);
   }
   say(`Using the given stack: gateway ${gateway}, ClickHouse ${clickhouse}.`);
-  return { gateway, key: chosenKey, clickhouse, stop: async () => undefined };
+  const password = clickhouseUrl === undefined ? known?.clickhousePassword : undefined;
+  return { gateway, key: chosenKey, clickhouse, clickhousePassword: password, stop: async () => undefined };
 }
 
 /** Of the stack that runs on the folder, ready or not. */
@@ -81,8 +85,11 @@ async function readAddresses(data: string): Promise<StackAddress | undefined> {
   const key = await readFile(keyFileOf(data), 'utf8').catch(() => '');
   return stack === undefined || key.trim() === ''
     ? undefined
-    : { gateway: stack.gateway, clickhouse: stack.clickhouse, key: key.trim() };
+    : { gateway: stack.gateway, clickhouse: stack.clickhouse, key: key.trim(), clickhousePassword: passwordOf(stack) };
 }
+
+const passwordOf = ({ clickhousePasswordFile: file }: RunningStack): string | undefined =>
+  file === undefined ? undefined : readSecret(file, 'The data folder');
 
 /** A stack that runs may be restarting its gateway just now. */
 async function readyStack(data: string, withinMs: number, signal: AbortSignal): Promise<StackAddress | undefined> {

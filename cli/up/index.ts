@@ -9,7 +9,7 @@
  *   data-folder.ts   whether a folder may hold the data
  *   lock.ts          one supervisor per data folder
  */
-import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, readFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { flagOf, type UpConfig } from '../../lib/config/index.js';
@@ -18,11 +18,19 @@ import { reachable, urlHost } from '../../lib/host.js';
 import { silentLog } from '../../lib/log.js';
 import { makeFolder } from '../../lib/make-folder.js';
 import { connectNats } from '../../lib/nats.js';
+import { secretIn, writeSecret } from '../../lib/secret-file.js';
 import { addTenant, watchTenants } from '../../lib/tenants.js';
 import { shellWord } from '../../lib/terminal.js';
 import { ensureNatsServer } from '../nats-server.js';
 import { nodeArguments } from '../roles.js';
-import { keyFileOf, removeRunningStack, survivors, writeRunningStack } from '../stack-file.js';
+import {
+  clickhousePasswordOf,
+  keyFileOf,
+  natsCredentialsOf,
+  removeRunningStack,
+  survivors,
+  writeRunningStack,
+} from '../stack-file.js';
 import { type SupervisedChild, supervise } from './child.js';
 import { folderProblem } from './data-folder.js';
 import { lockFolder } from './lock.js';
@@ -30,6 +38,8 @@ import { natsGreets, writeNatsConfig } from './nats-config.js';
 import { portProblem } from './ports.js';
 
 const demoTenant = 'demo';
+/** Of the stack's nats-server. */
+const natsUser = 'sluice';
 const readyWithinMs = 60_000;
 
 /** Every port that the stack listens on, by the option that sets it. */
@@ -40,7 +50,9 @@ function portsOf(config: UpConfig): { readonly option: string; readonly port: nu
     { option: 'clickhousePort', port: config.clickhousePort, what: 'embedded ClickHouse' },
     { option: 'clickhouseMetricsPort', port: config.clickhouseMetricsPort, what: "embedded ClickHouse's metrics" },
     { option: 'natsPort', port: config.natsPort, what: 'nats-server' },
-    { option: 'natsMonitorPort', port: config.natsMonitorPort, what: "nats-server's monitoring" },
+    ...(config.natsMonitorPort === 0
+      ? []
+      : [{ option: 'natsMonitorPort', port: config.natsMonitorPort, what: "nats-server's monitoring" }]),
     ...Array.from({ length: config.workers }, (_, i) => ({
       option: 'workerMetricsPort',
       port: config.workerMetricsPort + i,
@@ -115,9 +127,11 @@ async function lastStackEnded(data: string, say: (line: string) => void): Promis
 /** The demo tenant's key: that of an earlier start if it is still valid, else a new one. */
 async function demoKey(nats: string, data: string): Promise<string> {
   const file = keyFileOf(data);
-  const nc = await connectNats({ servers: nats, name: 'sluice up', log: silentLog, timeoutMs: 10_000 });
+  const credentials = natsCredentialsOf(data);
+  const nc = await connectNats({ servers: nats, credentials, name: 'sluice up', log: silentLog, timeoutMs: 10_000 });
   try {
     if (existsSync(file)) {
+      chmodSync(file, 0o600);
       const key = readFileSync(file, 'utf8').trim();
       const directory = await watchTenants(nc, silentLog);
       try {
@@ -130,12 +144,21 @@ async function demoKey(nats: string, data: string): Promise<string> {
       }
     }
     const { key } = await addTenant(nc, { tenant: demoTenant, note: 'made by sluice up' });
-    writeFileSync(file, `${key}\n`, { mode: 0o600 });
-    chmodSync(file, 0o600);
+    writeSecret(file, `${key}\n`);
     return key;
   } finally {
     await nc.close();
   }
+}
+
+/** @throws UsageError the file was edited to something else */
+function loginOf(text: string, file: string): { readonly user: string; readonly password: string } {
+  const colon = text.indexOf(':');
+  if (colon < 1 || colon === text.length - 1)
+    throw new UsageError(
+      `${file} does not hold a line \`user:password\`: remove it, and the next start makes a new one.`,
+    );
+  return { user: text.slice(0, colon), password: text.slice(colon + 1) };
 }
 
 /** Runs the stack until it is asked to end. @returns the exit code */
@@ -147,6 +170,8 @@ export async function up(config: UpConfig): Promise<number> {
   const problem = folderProblem(config.data);
   if (problem !== undefined) throw new UsageError(problem);
   const natsServer = ensureNatsServer(say);
+  // Of all parts: what they write is for this user alone.
+  process.umask(0o077);
   const lock = lockFolder(data);
   const children: SupervisedChild[] = [];
   let finish: (code: number) => void = () => {};
@@ -176,6 +201,9 @@ export async function up(config: UpConfig): Promise<number> {
     const nats = `${at}:${config.natsPort}`;
     const clickhouse = `http://${at}:${config.clickhousePort}`;
     const gateway = `http://${at}:${config.port}`;
+    const [natsCredentials, clickhousePasswordFile] = [natsCredentialsOf(data), clickhousePasswordOf(data)];
+    const login = loginOf(secretIn(natsCredentials, `${natsUser}:`), natsCredentials);
+    secretIn(clickhousePasswordFile);
     let key = '';
     const describe = (): void => {
       if (key === '') return;
@@ -183,7 +211,9 @@ export async function up(config: UpConfig): Promise<number> {
         pid: process.pid,
         gateway,
         clickhouse,
+        clickhousePasswordFile,
         nats,
+        natsCredentials,
         metrics: {
           gateway: `http://${at}:${config.gatewayMetricsPort}/metrics`,
           clickhouse: `http://${at}:${config.clickhouseMetricsPort}/metrics`,
@@ -218,8 +248,7 @@ export async function up(config: UpConfig): Promise<number> {
     const common = ['--host', host, '--log-level', config.logLevel];
     const observed = [
       ...common,
-      '--nats-url',
-      nats,
+      ...['--nats-url', nats, '--nats-credentials', natsCredentials],
       '--trace-ratio',
       String(config.traceRatio),
       '--otlp-url',
@@ -231,7 +260,8 @@ export async function up(config: UpConfig): Promise<number> {
       folder: join(data, 'nats'),
       host,
       port: config.natsPort,
-      monitorPort: config.natsMonitorPort,
+      monitorPort: config.natsMonitorPort || undefined,
+      login,
     });
     const tether = fileURLToPath(new URL('./tether.mjs', import.meta.url));
     const first = [
@@ -245,6 +275,7 @@ export async function up(config: UpConfig): Promise<number> {
           ...common,
           ...['--clickhouse-port', String(config.clickhousePort), '--clickhouse-data', join(data, 'clickhouse')],
           ...['--clickhouse-metrics-port', String(config.clickhouseMetricsPort)],
+          ...['--clickhouse-password-file', clickhousePasswordFile],
         ]),
         { endWithinMs: 30_000 },
       ),
@@ -273,7 +304,16 @@ export async function up(config: UpConfig): Promise<number> {
     if (front !== undefined) return front;
     const late = await until(
       Array.from({ length: config.workers }, (_, i) => {
-        const own = ['--clickhouse-url', clickhouse, '--metrics-port', String(config.workerMetricsPort + i)];
+        const own = [
+          ...['--clickhouse-url', clickhouse, '--metrics-port', String(config.workerMetricsPort + i)],
+          // Whatever user and password the environment has: they are of another ClickHouse.
+          ...[
+            '--clickhouse-user=default',
+            '--clickhouse-password=',
+            '--clickhouse-password-file',
+            clickhousePasswordFile,
+          ],
+        ];
         return add(
           config.workers === 1 ? 'worker' : `worker-${i + 1}`,
           nodeArguments('worker', [...observed, ...own]),
@@ -315,6 +355,7 @@ function greeting(stack: {
     `{"eventId":"${id}","type":"EVENT_TYPE_PAGE","occurredAt":"${at}","page":{"url":"https://shop.example/"}}`;
   const dataFlag = data === 'sluice-data' ? '' : ` --data ${shellWord(data)}`;
   const keyFile = shellWord(keyFileOf(data));
+  const [passwordFile, credentials] = [shellWord(clickhousePasswordOf(data)), shellWord(natsCredentialsOf(data))];
   const host = urlHost(reachable(config.host));
   // To curl and to shells, brackets are a pattern.
   const globs = host.startsWith('[') ? '-g ' : '';
@@ -341,6 +382,11 @@ Send an event with curl:
 See it in ClickHouse a second later:
 
   npx sluice query${dataFlag} "SELECT event_id, type, page_url, received_at FROM events ORDER BY received_at DESC LIMIT 5"
+
+ClickHouse and NATS ask for secrets, which lie in the data folder. Other programs log in like this:
+
+  printf 'x-clickhouse-key: %s' "$(cat ${passwordFile})" | curl -s ${globs}-H @- ${shellWord(`http://${host}:${config.clickhousePort}/?query=SELECT+count()+FROM+sluice.events`)}
+  NATS_URL="nats://$(cat ${credentials})@${host}:${config.natsPort}" nats stream ls
 
 Ctrl-C ends everything.
 `;

@@ -4,7 +4,7 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { UsageError } from '../../lib/errors.js';
-import { makeFolder } from '../../lib/make-folder.js';
+import { makePrivateFolder } from '../../lib/make-folder.js';
 import { isAlive } from '../stack-file.js';
 
 /** A pid may have been given to another program since. */
@@ -30,8 +30,9 @@ export function lockFolder(data: string): FolderLock {
   const file = join(data, 'up.lock');
   let takenOver = false;
   try {
-    makeFolder(data);
+    makePrivateFolder(data);
   } catch (error) {
+    if (error instanceof UsageError) throw error;
     throw new UsageError(
       `The data folder ${data} cannot be made: ${(error as Error).message}. Give another by --data.`,
     );

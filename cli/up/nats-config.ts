@@ -1,16 +1,19 @@
 /**
  * nats-server of the local stack: its configuration and when it serves.
  */
-import { writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { urlHost } from '../../lib/host.js';
+import { writeSecret } from '../../lib/secret-file.js';
 
 export interface NatsConfigOptions {
   readonly folder: string;
   readonly host: string;
   readonly port: number;
-  readonly monitorPort: number;
+  /** Of the monitoring pages, which ask for no log-in; undefined: none. */
+  readonly monitorPort?: number | undefined;
+  /** What clients must log in with; undefined: anybody may. */
+  readonly login?: { readonly user: string; readonly password: string } | undefined;
   /** More lines of the file, and of its `jetstream` block. */
   readonly more?: readonly string[];
   readonly jetstream?: readonly string[];
@@ -21,14 +24,17 @@ const maxPayload = '9MB';
 
 /** @returns the file that was written */
 export function writeNatsConfig(options: NatsConfigOptions): string {
-  const { folder, host, port, monitorPort, more = [], jetstream = [] } = options;
+  const { folder, host, port, monitorPort, login, more = [], jetstream = [] } = options;
   const file = join(folder, 'nats.conf');
-  writeFileSync(
+  writeSecret(
     file,
     [
       '# Written at each start of `sluice up`.',
       `listen: ${JSON.stringify(`${urlHost(host)}:${port}`)}`,
-      `http: ${JSON.stringify(`${urlHost(host)}:${monitorPort}`)}`,
+      ...(monitorPort === undefined ? [] : [`http: ${JSON.stringify(`${urlHost(host)}:${monitorPort}`)}`]),
+      ...(login === undefined
+        ? []
+        : [`authorization { user: ${JSON.stringify(login.user)}, password: ${JSON.stringify(login.password)} }`]),
       `max_payload: ${maxPayload}`,
       'jetstream {',
       `  store_dir: ${JSON.stringify(folder)}`,

@@ -35,7 +35,9 @@ const has = (program: string): Promise<boolean> =>
 
 async function countOf(up: UpProcess, eventId: string): Promise<number> {
   const statement = `SELECT count() FROM sluice.events WHERE event_id = '${eventId}' FORMAT TSV`;
-  const answer = await fetch(`${up.stack().clickhouse}/?query=${encodeURIComponent(statement)}`).catch(() => undefined);
+  const headers = { 'x-clickhouse-key': readFileSync(join(up.data, 'clickhouse-password'), 'utf8').trim() };
+  const url = `${up.stack().clickhouse}/?query=${encodeURIComponent(statement)}`;
+  const answer = await fetch(url, { headers }).catch(() => undefined);
   return answer?.ok === true ? Number(await answer.text()) : -1;
 }
 

@@ -321,7 +321,11 @@ export const upOptions = {
   clickhousePort: option.int(8123, 'Port of the embedded ClickHouse (HTTP).', { min: 1, max: 65535 }),
   clickhouseMetricsPort: embeddedOptions.clickhouseMetricsPort,
   natsPort: option.int(4222, 'Port of nats-server.', { min: 1, max: 65535 }),
-  natsMonitorPort: option.int(8222, "Port of nats-server's monitoring pages.", { min: 1, max: 65535 }),
+  natsMonitorPort: option.int(
+    0,
+    "Port of nats-server's monitoring pages, which every user and every web page on this machine can read; 0: none.",
+    { min: 0, max: 65535 },
+  ),
 } satisfies OptionTable;
 
 /** Commands that look for a running stack: its folder, and addresses that win over what is found there. */

@@ -30,6 +30,7 @@ import {
   telemetryDisabled,
   workerOptions,
 } from '../config/index.js';
+import { isOwnHost } from '../own-host.js';
 import { probe } from './probes.js';
 import { observeProcess } from './process-metrics.js';
 
@@ -61,12 +62,23 @@ function settingsOf(role: Role): Record<string, unknown> | undefined {
   }
 }
 
+/** A request for figures is small, ms. */
+const readWithin = { headersTimeout: 10_000, requestTimeout: 10_000, keepAliveTimeout: 60_000 } as const;
+/** Of those who read figures. */
+const maxConnections = 64;
+
 async function start(role: Role, config: Record<string, unknown>): Promise<void> {
   const host = String(config.host);
   const port = Number(config[role.port]);
   // A server of our own: the exporter's takes port 0 for its default, and would keep the process from ending.
   const endpoint = new PrometheusExporter({ preventServerStart: true });
-  const server = createServer((request, response) => {
+  const server = createServer(readWithin, (request, response) => {
+    if (!isOwnHost(request.headers.host, host)) {
+      const names = `127.0.0.1, localhost, [::1] or ${host}`;
+      return response
+        .writeHead(403)
+        .end(`The name in the Host header is not one of this server: call it as ${names}.\n`);
+    }
     const path = (request.url ?? '').split('?', 1)[0] ?? '';
     if (path === '/metrics') return endpoint.getMetricsRequestHandler(request, response);
     const answer = probe(path);
@@ -85,6 +97,7 @@ async function start(role: Role, config: Record<string, unknown>): Promise<void>
     );
     process.exit(1);
   }
+  server.maxConnections = maxConnections;
   server.unref();
   if (port === 0) process.send?.({ metricsPort: (server.address() as AddressInfo).port });
   const url = String(config.otlpUrl ?? '');

@@ -191,6 +191,33 @@ test("the metrics port answers probes while the gateway's own port is full", asy
   });
 });
 
+test('metrics are for this machine: a page whose name points here gets none', async () => {
+  await withTenant(async (nats) => {
+    const port = await freePort();
+    await withRole('gateway/main.ts', ['--nats-url', nats.url, '--port', String(port)], async (gateway) => {
+      await until('it answers', 10_000, async () => (await fetch(gateway.metrics).catch(() => undefined))?.ok === true);
+      const { port: metricsPort } = new URL(gateway.metrics);
+      const answered = (host: string): Promise<[number, string]> =>
+        new Promise((resolve, reject) => {
+          const sent = request(
+            { host: '127.0.0.1', port: metricsPort, path: '/metrics', headers: { host } },
+            (answer) => {
+              let text = '';
+              answer.on('data', (chunk) => (text += String(chunk)));
+              answer.on('end', () => resolve([answer.statusCode ?? 0, text]));
+            },
+          );
+          sent.on('error', reject);
+          sent.end();
+        });
+      const [status, text] = await answered('evil.example');
+      assert.is(status, 403);
+      assert.match(text, /^The name in the Host header is not one of this server/);
+      for (const host of ['localhost', `[::1]:${metricsPort}`]) assert.is((await answered(host))[0], 200);
+    });
+  });
+});
+
 test('a busy metrics port is one line that names the flag, and exit code 1', async () => {
   const holder = createServer().listen(0, '127.0.0.1');
   await once(holder, 'listening');

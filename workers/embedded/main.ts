@@ -17,7 +17,7 @@ import { join, resolve } from 'node:path';
 import { type EmbeddedConfig, embeddedOptions, parseArgv, resolveOptions } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
 import { createLog } from '../../lib/log.js';
-import { makeFolder } from '../../lib/make-folder.js';
+import { makeFolder, makePrivateFolder } from '../../lib/make-folder.js';
 import { onParentGone } from '../../lib/parent-gone.js';
 import { readSecret } from '../../lib/secret-file.js';
 import { openEngine } from './engine.js';
@@ -38,7 +38,8 @@ async function main(): Promise<void> {
   if (password === undefined) log.warn('no password is asked for: every user of this machine may send statements');
   const folder = resolve(config.clickhouseData);
   // The engine writes a cache of format schemas to the folder that it runs in.
-  makeFolder(folder);
+  process.umask(0o077);
+  makePrivateFolder(folder);
   process.chdir(folder);
   const spoolFolder = join(folder, 'spool');
   const engine = await openEngine(join(folder, 'store'), { spoolFolder, rightsFolder: join(folder, 'rights') });
