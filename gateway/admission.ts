@@ -29,8 +29,8 @@ export interface Admission {
   /** Holds bytes until `release`. @throws SluiceError overloaded */
   take(tenant: string, bytes: number): void;
   release(tenant: string, bytes: number): void;
-  /** Resolves when `bytes` more fit. Rejects with the signal's reason. */
-  room(tenant: string, bytes: number, signal: AbortSignal): Promise<void>;
+  /** Resolves when `bytes` more fit; undefined: they do. Rejects with the signal's reason. */
+  room(tenant: string, bytes: number, signal: AbortSignal): Promise<void> | undefined;
   /** Held now. */
   readonly bytes: number;
 }
@@ -174,7 +174,7 @@ export function createAdmission(options: AdmissionOptions): Admission {
       const state = stateOf(tenant);
       if (waiting.size === 0 && fitsTenant(state, bytes) && fitsTotal(bytes)) {
         grant(state, bytes);
-        return Promise.resolve();
+        return undefined;
       }
       return new Promise((resolve, reject) => {
         const onAbort = (): void => {

@@ -8,25 +8,39 @@
  *   E1  The reset (RST_STREAM with NO_ERROR, RFC 9113 8.1) follows the answer in the same turn of the event loop. Half a second
  *       later is too late: by then the client has begun other calls. Never before the answer: nghttp2 would drop the rest of it.
  *   E2  What still comes of the request is read and dropped; nobody else gets it.
- *   E3  A stream is gone 500 ms after its answer, whether the client reads or not.
+ *   E3  A stream is gone 500 ms after such an answer, whether the client reads or not.
+ *   E4  A stream whose request has ended, and whose answer the client does not read, is gone 30 s after the answer.
  */
 import type { ServerHttp2Stream } from 'node:http2';
 import { cancelStream, resetStream } from './reset-stream.js';
 
 /** Between an answer and the end of its stream or connection, for the answer to arrive. */
 export const lastWordsMs = 500;
+/** How long a client may leave an answer unread (E4), or a stream of answers while it is due to read them. */
+export const unreadMs = 30_000;
 /** While the socket takes no more, for the end of the answer to be written. */
 const unwrittenMs = 10;
 
-/** To be called in the turn in which an answer is ended. Does nothing when the request has ended. */
+/** To be called in the turn in which an answer is ended. Only E4 is left to do when the request has ended. */
 export function resetWhenAnswered(stream: ServerHttp2Stream): void {
-  if (stream.closed || stream.destroyed || stream.readableEnded || stream.endAfterHeaders) return;
+  if (stream.closed || stream.destroyed) return;
+  if (stream.readableEnded || stream.endAfterHeaders) {
+    endWhenUnread(stream);
+    return;
+  }
   // Node's compatibility API stops the stream when its own buffer is full, and then nobody would read on (E2).
   stream.removeAllListeners('data');
   stream.resume();
   stream.once('finish', onFinish);
   stream.once('wantTrailers', onTrailers);
   setTimeout(cancelStream, lastWordsMs, stream).unref();
+}
+
+/** E4, for a stream that nothing else looks after. */
+export function endWhenUnread(stream: ServerHttp2Stream): void {
+  const timer = setTimeout(cancelStream, unreadMs, stream).unref();
+  // Else each stream that is over would be kept until then.
+  stream.once('close', () => clearTimeout(timer));
 }
 
 // Functions that all streams share: they are told which by `this` or by argument.

@@ -1,85 +1,124 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { createCallGate, type GatedCall } from './call-gate.js';
+import { type CallGate, createCallGate, type GatedCall } from './call-gate.js';
 
-/** A gate for two, with a clock by hand. */
-function scene() {
+interface TestCall extends GatedCall {
+  received: number | undefined;
+}
+
+/** A gate with a clock by hand: as a rule for four calls, three of a tenant. The first letter of a call is its tenant. */
+function scene(most = 4, mostOfTenant = 3) {
   const timers: { callback: () => void; at: number }[] = [];
   const entered: string[] = [];
-  const calls = new Map<string, GatedCall>();
+  const calls = new Map<string, TestCall>();
   let time = 0;
-  const gate = createCallGate({
-    most: 2,
-    holdMs: 1000,
+  const gate: CallGate = createCallGate({
+    most,
+    mostOfTenant,
+    holdMs: 2_000,
     now: () => time,
     schedule: (callback, ms) => timers.push({ callback, at: time + ms }),
   });
-  const call = (name: string): void => {
-    const one = { enter: () => void entered.push(name) };
-    calls.set(name, one);
-    gate.pass(one);
+  const of = (name: string): TestCall => calls.get(name) as TestCall;
+  return {
+    gate,
+    entered,
+    timers,
+    of,
+    call(...names: string[]): void {
+      for (const name of names) {
+        const call = { tenant: name[0] as string, received: 0, enter: () => void entered.push(name) };
+        calls.set(name, call);
+        gate.pass(call);
+      }
+    },
+    leave: (name: string) => gate.leave(of(name)),
+    advance(ms: number): void {
+      for (let rest = ms; rest > 0; rest -= 50) {
+        time += Math.min(rest, 50);
+        for (const timer of timers.splice(0)) {
+          if (timer.at <= time) timer.callback();
+          else timers.push(timer);
+        }
+      }
+    },
   };
-  const advance = (ms: number): void => {
-    time += ms;
-    for (const timer of timers.splice(0)) {
-      if (timer.at <= time) timer.callback();
-      else timers.push(timer);
-    }
-  };
-  return { gate, entered, call, advance, timers, leave: (name: string) => gate.leave(calls.get(name) as GatedCall) };
 }
 
-test('G1, G2: no more than the bound are inside, and the line moves up in order', () => {
+test('G1: no more than the bounds are inside, in all and of a tenant', () => {
   const { gate, entered, call, leave } = scene();
-  for (const name of ['a', 'b', 'c', 'd']) call(name);
-  assert.equal(entered, ['a', 'b']);
-  leave('b');
-  assert.equal(entered, ['a', 'b', 'c']);
-  leave('b');
-  assert.equal([gate.inside, gate.waiting], [2, 1], 'leaving twice counts once');
-  leave('a');
-  leave('c');
-  leave('d');
-  assert.equal(entered, ['a', 'b', 'c', 'd']);
+  call('a1', 'a2', 'a3', 'a4', 'b1', 'b2');
+  assert.equal(entered, ['a1', 'a2', 'a3', 'b1']);
+  leave('a2');
+  leave('a2');
+  assert.equal(entered.slice(4), ['a4'], 'leaving twice counts once');
+  for (const name of ['a1', 'a3', 'a4', 'b1', 'b2']) leave(name);
+  assert.equal(entered.slice(5), ['b2']);
   assert.equal([gate.inside, gate.waiting], [0, 0]);
 });
 
-test('G2: who goes away while waiting never enters', () => {
+test('G1: a tenant alone has more seats, and leaves enough for the next one', () => {
+  const { gate, entered, call, leave } = scene(6, 2);
+  call('a1', 'a2', 'a3', 'a4', 'a5', 'a6');
+  assert.equal(entered, ['a1', 'a2', 'a3', 'a4']);
+  call('b1', 'b2', 'b3', 'c1');
+  assert.equal(entered.slice(4), ['b1', 'b2']);
+  leave('a1');
+  leave('a2');
+  assert.equal(entered.slice(6), ['c1'], 'seats beyond its right are for those who have fewer');
+  for (const name of ['b1', 'b2', 'b3', 'c1']) leave(name);
+  assert.equal(entered.slice(7), ['b3', 'a5', 'a6']);
+  for (const name of ['a3', 'a4', 'a5', 'a6']) leave(name);
+  assert.equal([gate.inside, gate.waiting], [0, 0]);
+});
+
+test('G2: tenants are served in turn, whatever the length of their lines', () => {
+  const { entered, call, leave } = scene();
+  call('a1', 'a2', 'a3', 'b1', 'a4', 'a5', 'a6', 'b2', 'c1');
+  for (const name of ['a1', 'a2', 'a3', 'b1', 'a4']) leave(name);
+  assert.equal(entered.slice(4).sort(), ['a4', 'a5', 'a6', 'b2', 'c1']);
+  const place = (name: string): number => entered.indexOf(name);
+  assert.ok(place('b2') < place('a5') && place('c1') < place('a6'));
+});
+
+test('G2: a call that goes away while it waits never enters', () => {
   const { gate, entered, call, leave } = scene();
-  for (const name of ['a', 'b', 'c', 'd']) call(name);
-  leave('c');
-  leave('a');
-  assert.equal(entered, ['a', 'b', 'd']);
+  call('a1', 'a2', 'a3', 'a4', 'a5');
+  leave('a4');
+  leave('a1');
+  assert.equal(entered, ['a1', 'a2', 'a3', 'a5']);
   assert.is(gate.waiting, 0);
 });
 
-test('G1: slow callers do not keep the others out', () => {
-  const { gate, entered, call, advance, leave } = scene();
-  call('slow');
-  advance(600);
-  call('slower');
-  call('c');
-  call('d');
-  advance(399);
-  assert.equal(entered, ['slow', 'slower']);
-  advance(1);
-  assert.equal(entered, ['slow', 'slower', 'c']);
-  advance(599);
-  assert.equal(entered, ['slow', 'slower', 'c']);
-  advance(1);
-  assert.equal(entered, ['slow', 'slower', 'c', 'd']);
-  leave('slow');
+test('G3: a body that drips gives its seat up at once, one that flows keeps it, both for two seconds at the most', () => {
+  const { gate, entered, call, advance, of, leave } = scene();
+  call('a1', 'a2', 'a3', 'a4');
+  of('a1').received = 10;
+  of('a2').received = 300;
+  of('a3').received = undefined;
+  advance(250);
+  assert.equal(entered.slice(3), ['a4']);
+  call('a5');
+  of('a4').received = 100_000;
+  for (let tenths = 0; tenths < 17; tenths++) {
+    advance(100);
+    of('a2').received = (of('a2').received as number) + 200;
+    of('a4').received = (of('a4').received as number) + 200;
+  }
+  assert.equal(entered.slice(4), []);
+  advance(250);
+  assert.equal(entered.slice(4), ['a5']);
+  leave('a2');
   assert.is(gate.inside, 2, 'it has not counted for long');
 });
 
 test('no timer runs while nobody waits', () => {
   const { call, timers, advance, leave } = scene();
-  for (const name of ['a', 'b']) call(name);
+  call('a1', 'a2', 'a3');
   assert.is(timers.length, 0);
-  call('c');
-  call('d');
+  call('a4', 'a5');
   assert.is(timers.length, 1);
-  for (const name of ['a', 'b', 'c', 'd']) leave(name);
+  for (const name of ['a1', 'a2', 'a3', 'a4', 'a5']) leave(name);
   advance(1_000);
   assert.is(timers.length, 0);
 });

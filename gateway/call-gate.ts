@@ -1,16 +1,21 @@
 /**
- * How many single calls are read at the same time. The body of a call is held before the core can count it (admission counts
- * whole batches), so hundreds of callers at once would hold hundreds of bodies. Those past the bound wait unread: HTTP/2's
- * windows and TCP hold them back at the sender. Who calls is checked before: a refusal needs no seat. Streams are not concerned;
- * they read one message after another.
+ * How many single calls are read at the same time. Hundreds of bodies that grow side by side would all be half there when memory is
+ * used up (unfinished.ts); read in turn, each is soon whole. Calls past the bound wait unread: flow control holds them
+ * back at the sender. Who calls is checked before: a refusal needs no seat. Streams are not concerned; they read one
+ * message after another.
  *
- *   G1  At most `most` calls are inside, except for those that take longer than `holdMs`: a caller that drips its body must not
- *       keep the others out.
- *   G2  First come, first served; who goes away while waiting leaves the line.
+ *   G1  At most `most` calls are inside. A tenant has a right to `mostOfTenant` of them. It may take more while no other tenant waits and
+ *       `mostOfTenant` are left free, so that the next tenant enters at once. A call leaves with its answer.
+ *   G2  Tenants are served in turn, and the calls of one in their order. A call that goes away while it waits leaves the line.
+ *   G3  A call gives its seat up, and is read on without one, after `holdMs`; and while others wait, when its body brings less than
+ *       `slowBytes` in `slowMs`. A sender that drips must not keep the others out. Its bytes stay counted.
  *
- * A call costs two operations on a map, and no timer of its own: there is one for the oldest call inside, while others wait.
+ * A call costs a few operations on maps, and no timer of its own: there is one for all while calls wait.
  */
 export interface GatedCall {
+  readonly tenant: string;
+  /** Bytes of its body so far; undefined: all have come. */
+  readonly received: number | undefined;
   /** It may be read now. */
   enter(): void;
 }
@@ -26,6 +31,7 @@ export interface CallGate {
 
 export interface CallGateOptions {
   readonly most: number;
+  readonly mostOfTenant: number;
   readonly holdMs: number;
   /** Monotonic ms. */
   readonly now?: () => number;
@@ -33,61 +39,129 @@ export interface CallGateOptions {
   readonly schedule?: (callback: () => void, ms: number) => void;
 }
 
+/** 1 KiB a second. */
+const slowMs = 250;
+const slowBytes = 256;
+
+interface Tenant {
+  inside: number;
+  readonly line: Set<GatedCall>;
+}
+
+interface Seat {
+  readonly since: number;
+  /** When its body was looked at last, and what had come by then. */
+  lookedAt: number;
+  received: number;
+}
+
 export function createCallGate(options: CallGateOptions): CallGate {
-  const { most, holdMs } = options;
+  const { most, mostOfTenant, holdMs } = options;
   const now = options.now ?? (() => performance.now());
   const schedule = options.schedule ?? ((callback, ms) => void setTimeout(callback, ms).unref());
-  const line = new Set<GatedCall>();
-  /** With the time of entry: in this order they come due. */
-  const inside = new Map<GatedCall, number>();
+  /** With a call inside or in line, in the order in which they are served. */
+  const tenants = new Map<string, Tenant>();
+  const inside = new Map<GatedCall, Seat>();
+  let waiting = 0;
   let armed = false;
 
+  const sit = (call: GatedCall, tenant: Tenant): void => {
+    const at = now();
+    tenant.inside++;
+    inside.set(call, { since: at, lookedAt: at, received: 0 });
+    call.enter();
+  };
+
+  const forget = (name: string, { inside, line }: Tenant): void => {
+    if (inside === 0 && line.size === 0) tenants.delete(name);
+  };
+
+  const standUp = (call: GatedCall): boolean => {
+    if (!inside.delete(call)) return false;
+    const tenant = tenants.get(call.tenant) as Tenant;
+    tenant.inside--;
+    forget(call.tenant, tenant);
+    return true;
+  };
+
+  /** G1. */
+  const mayEnter = (tenant: Tenant): boolean => {
+    if (tenant.inside < mostOfTenant) return inside.size < most;
+    return inside.size < most - mostOfTenant && waiting === tenant.line.size;
+  };
+
+  /** One of each tenant at a time, until nobody who waits may enter (G2). */
   const admit = (): void => {
-    for (const call of line) {
-      if (inside.size >= most) return;
-      line.delete(call);
-      inside.set(call, now());
-      call.enter();
+    for (const [name, tenant] of tenants) {
+      if (waiting === 0 || inside.size >= most) return;
+      const [call] = tenant.line;
+      if (call === undefined || !mayEnter(tenant)) continue;
+      tenant.line.delete(call);
+      waiting--;
+      // To the end: a Map visits what is added during the walk, so the walk goes round.
+      tenants.delete(name);
+      tenants.set(name, tenant);
+      sit(call, tenant);
     }
   };
 
   const arm = (): void => {
-    const [oldest] = inside.values();
-    if (armed || line.size === 0 || oldest === undefined) return;
+    if (armed || waiting === 0) return;
     armed = true;
-    schedule(onTimer, Math.max(1, oldest + holdMs - now()));
+    schedule(onTimer, slowMs);
+  };
+
+  /** G3. */
+  const isOver = (call: GatedCall, seat: Seat, at: number): boolean => {
+    if (at >= seat.since + holdMs) return true;
+    const { received } = call;
+    if (received === undefined || at < seat.lookedAt + slowMs) return false;
+    const slow = received < seat.received + slowBytes;
+    seat.lookedAt = at;
+    seat.received = received;
+    return slow;
   };
 
   const onTimer = (): void => {
     armed = false;
     const at = now();
-    for (const [call, since] of inside) {
-      if (since + holdMs > at) break;
-      inside.delete(call);
-    }
+    for (const [call, seat] of inside) if (isOver(call, seat, at)) standUp(call);
     admit();
     arm();
   };
 
   return {
     pass(call) {
-      if (inside.size < most) {
-        inside.set(call, now());
-        call.enter();
-      } else {
-        line.add(call);
-        arm();
+      let tenant = tenants.get(call.tenant);
+      if (tenant === undefined) {
+        tenant = { inside: 0, line: new Set() };
+        tenants.set(call.tenant, tenant);
       }
+      if (tenant.line.size === 0 && mayEnter(tenant)) {
+        sit(call, tenant);
+        return;
+      }
+      tenant.line.add(call);
+      waiting++;
+      arm();
     },
     leave(call) {
-      if (inside.delete(call)) admit();
-      else line.delete(call);
+      if (standUp(call)) {
+        if (waiting > 0) admit();
+        return;
+      }
+      const tenant = tenants.get(call.tenant);
+      if (tenant === undefined || !tenant.line.delete(call)) return;
+      waiting--;
+      forget(call.tenant, tenant);
+      // It may have kept another tenant within its right (G1).
+      if (waiting > 0) admit();
     },
     get inside() {
       return inside.size;
     },
     get waiting() {
-      return line.size;
+      return waiting;
     },
   };
 }

@@ -7,7 +7,8 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import type { UniversalHandlerFn, UniversalServerRequest } from '@connectrpc/connect/protocol';
 import { SluiceError } from '../lib/errors.js';
-import type { CallGate } from './call-gate.js';
+import type { CallGate, GatedCall } from './call-gate.js';
+import type { RequestInput } from './request-input.js';
 import type { RpcRoute } from './routes.js';
 import { toConnectError } from './rpc-errors.js';
 import type { NodeRequest, NodeResponse } from './server.js';
@@ -121,19 +122,31 @@ function endAfter(timeout: number, late: (stop: Stop) => void, stop: Stop): () =
 
 /**
  * Lets a request through the gate, and at its deadline in any case, for its answer. The time that it has waited is taken off.
+ * @param input is not read while the request waits
  * @param handle is called once, or not at all when the caller has gone away
  */
-export function passInTime(gate: CallGate, request: NodeRequest, response: NodeResponse, handle: () => void): void {
+export function passInTime(
+  gate: CallGate,
+  request: NodeRequest,
+  response: NodeResponse,
+  input: RequestInput,
+  handle: () => void,
+): void {
   const { headers } = request;
   const timeout = timeoutOf((name) => headers[name] as string | undefined);
   const arrivedAt = performance.now();
   let timer: NodeJS.Timeout | undefined;
   let entered = false;
-  const call = {
+  const call: GatedCall = {
+    tenant: input.tenant,
+    get received() {
+      return input.received;
+    },
     enter(): void {
       if (entered) return;
       entered = true;
       clearTimeout(timer);
+      input.sit();
       roundTimeout(headers, performance.now() - arrivedAt);
       handle();
     },
@@ -143,7 +156,9 @@ export function passInTime(gate: CallGate, request: NodeRequest, response: NodeR
     gate.leave(call);
   });
   gate.pass(call);
-  if (entered || timeout === undefined) return;
+  if (entered) return;
+  input.standInLine();
+  if (timeout === undefined) return;
   timer = setTimeout(() => {
     gate.leave(call);
     call.enter();

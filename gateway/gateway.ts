@@ -25,11 +25,13 @@ import { createIngest } from './ingest.js';
 import { jsonLimitsOf } from './json-request.js';
 import { createJsonTurns } from './json-turns.js';
 import { watchKeys } from './key-watch.js';
+import { createMessageBuffers } from './message-buffers.js';
 import { createGatewayMetrics } from './metrics.js';
 import { mostConnections } from './open-files.js';
 import { pendingTenants } from './pending-tenants.js';
 import { createPublishBatch } from './publish-batch.js';
 import { reflectionRoutes } from './reflection.js';
+import { RequestInput } from './request-input.js';
 import { createRpcRoutes, maxJsonBytes } from './routes.js';
 import { createRpcAdapter } from './rpc-adapter.js';
 import { toConnectError } from './rpc-errors.js';
@@ -38,14 +40,21 @@ import { createStallWatch, watchStalls } from './stall.js';
 import { createStreamPlaces } from './stream-places.js';
 import { openTlsFiles } from './tls-files.js';
 import { createTracing } from './tracing.js';
+
 import { createClientAddress, createIsTrusted } from './trusted-proxies.js';
+import { createUnfinished } from './unfinished.js';
 
 /** Single calls that are read at the same time: far more than it takes to keep two cores busy. */
 const callsAtOnce = 96;
+const tenantCallsAtOnce = 24;
+/** Buffers for messages that came in parts, kept for the next ones. */
+const mostBufferBytes = 8 * 1024 ** 2;
 /** A call that takes longer does not count any more. */
 const slowCallMs = 2_000;
 
 const singleBatchPath = /^\/(?:sluice\.ingest\.v1\.IngestService\/Publish|v1\/events(?:\/batch)?)(?:\?|$)/;
+/** Messages come whenever their client likes. */
+const isStream = (url: string): boolean => /\/(?:PublishStream|ServerReflectionInfo)$/.test(url);
 const isSingleBatch = (url: string): boolean => singleBatchPath.test(url);
 
 export interface GatewayParts {
@@ -133,6 +142,16 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
   const streams = createStreamPlaces(config);
   const inflater = createInflater();
   const jsonTurns = createJsonTurns();
+  const unfinished = createUnfinished({
+    maxBytes: config.maxUnfinishedBytes,
+    maxTenantBytes: config.maxTenantUnfinishedBytes,
+    random: Math.random,
+    everyTick: (callback, ms) => {
+      const timer = setInterval(callback, ms).unref();
+      return () => clearInterval(timer);
+    },
+  });
+  const buffers = createMessageBuffers(mostBufferBytes);
   const routes = createRpcRoutes({
     ingest,
     tenants,
@@ -144,6 +163,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     facts,
     inflater,
     jsonTurns,
+    unfinished,
     more: (router) => {
       health.routes(router);
       if (config.reflection !== 'off') reflection(router);
@@ -157,14 +177,24 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     metrics,
     facts,
     maxBodyBytes,
+    buffers,
     limits: jsonLimitsOf(config),
     inflater,
     jsonTurns,
     log,
   });
-  const handle = createRpcAdapter(routes, http, log);
   const cors = createCors(config.corsOrigins);
-  const gate = createCallGate({ most: callsAtOnce, holdMs: slowCallMs });
+  const gate = createCallGate({ most: callsAtOnce, mostOfTenant: tenantCallsAtOnce, holdMs: slowCallMs });
+
+  const handle = createRpcAdapter({
+    routes,
+    fallback: http,
+    maxMessageBytes: maxBodyBytes,
+    buffers,
+    isRoomy: () => unfinished.roomy,
+    onRefused: metrics.failed,
+    log,
+  });
 
   const hot = config.hotPath
     ? createHotHandler({
@@ -176,16 +206,18 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
         metrics,
         facts,
         gate,
+        unfinished,
+        buffers,
         cors: cors.headers,
       })
     : undefined;
 
-  const isKnown = (authorization: string | undefined): boolean => {
+  /** Undefined: a stranger. */
+  const tenantOf = (authorization: string | undefined): string | undefined => {
     try {
-      tenants.lookup(authorization);
-      return true;
+      return tenants.lookup(authorization).tenant;
     } catch {
-      return false;
+      return undefined;
     }
   };
 
@@ -212,10 +244,17 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
         metrics.failed(fault.code);
         return answerError(response, fault);
       }
-      if (!isSingleBatch(request.url ?? '')) return handle(request, response, connection);
-      // Who is not known takes no seat: the refusal reads nothing.
-      if (!isKnown(request.headers.authorization)) return handle(request, response, connection);
-      passInTime(gate, request, response, () => handle(request, response, connection));
+      const tenant = tenantOf(request.headers.authorization);
+      const input = new RequestInput(request, response, {
+        unfinished,
+        tenant: tenant ?? '',
+        single: !isStream(request.url ?? ''),
+        onRefused: ({ code }) => metrics.failed(code),
+      });
+      // Strangers take no seat: the refusal reads nothing.
+      if (tenant === undefined || !isSingleBatch(request.url ?? ''))
+        return handle(request, response, connection, input);
+      passInTime(gate, request, response, input, () => handle(request, response, connection, input));
     },
     onStream: (stream, headers, connection, rawHeaders) => {
       const malformed = headerFault(rawHeaders);

@@ -19,6 +19,7 @@ import type { TenantDirectory } from '../lib/tenants.js';
 import type { Connection } from './connection.js';
 import { inviteBody } from './expect-continue.js';
 import type { Readiness } from './health.js';
+import { detached } from './held-bytes.js';
 import { type Inflater, newMeter } from './inflate.js';
 import {
   ignoresUnknownFields,
@@ -29,9 +30,11 @@ import {
 } from './json-request.js';
 import type { JsonTurns } from './json-turns.js';
 import { plainEncoding } from './media-types.js';
+import { GrowingMessage, type MessageBuffers } from './message-buffers.js';
 import type { GatewayMetrics } from './metrics.js';
 import { type PublishBatch, toBatchResult } from './publish-batch.js';
 import { type FactOptions, readFacts, wasResent } from './request-facts.js';
+import type { RequestInput } from './request-input.js';
 import type { RequestHandler } from './rpc-adapter.js';
 import { sentence, toHttpAnswer } from './rpc-errors.js';
 import type { NodeRequest, NodeResponse } from './server.js';
@@ -45,6 +48,7 @@ export interface HttpApiOptions {
   readonly facts: FactOptions;
   /** Most bytes of a body, packed or not. */
   readonly maxBodyBytes: number;
+  readonly buffers: MessageBuffers;
   readonly limits: Omit<JsonLimits, 'ignoreUnknownFields'>;
   readonly inflater: Pick<Inflater, 'inflate'>;
   readonly jsonTurns: JsonTurns;
@@ -72,12 +76,18 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
     }
   };
 
-  const ingest = async (request: NodeRequest, response: NodeResponse, connection: Connection, one: boolean) => {
+  const ingest = async (
+    request: NodeRequest,
+    response: NodeResponse,
+    connection: Connection,
+    input: RequestInput,
+    one: boolean,
+  ) => {
     // Before the body: strangers are not read.
     const caller = tenants.lookup(request.headers.authorization);
     const gone = new AbortController();
     response.once('close', () => gone.abort(new SluiceError('json_invalid', 'The caller went away.')));
-    const body = await readBody(request, response, options.maxBodyBytes);
+    const body = await readBody(request, response, input, options);
     const header = (name: string) => {
       const value = request.headers[name];
       return typeof value === 'string' ? value : undefined;
@@ -95,7 +105,10 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
       deadlineAt: undefined,
       name: one ? 'POST /v1/events' : 'POST /v1/events/batch',
     };
-    const result = await publish(call, { ...message, batchId }).then(toBatchResult, (error: unknown) => {
+    const published = publish(call, { ...message, batchId });
+    // Admission counts it now.
+    input.close();
+    const result = await published.then(toBatchResult, (error: unknown) => {
       throw new Answered(error as SluiceError);
     });
     // A batch says which of its events were refused; of a single event there is nothing left to say 202 to.
@@ -136,7 +149,7 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
     return false;
   };
 
-  return (request, response, connection) => {
+  return (request, response, connection, input) => {
     // A peer that resets the connection in the middle of a body is no news.
     request.on('error', () => {});
     response.on('error', () => {});
@@ -145,7 +158,7 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
       case '/v1/events':
       case '/v1/events/batch':
         if (!only(request, response, ['POST'])) return;
-        ingest(request, response, connection, path === '/v1/events').catch((reason: unknown) =>
+        ingest(request, response, connection, input, path === '/v1/events').catch((reason: unknown) =>
           refuse(response, reason),
         );
         return;
@@ -230,7 +243,12 @@ interface Body {
 }
 
 /** @throws SluiceError media_type | content_encoding | batch_too_large | json_invalid */
-async function readBody(request: NodeRequest, response: NodeResponse, most: number): Promise<Body> {
+async function readBody(
+  request: NodeRequest,
+  response: NodeResponse,
+  input: RequestInput,
+  { maxBodyBytes: most, buffers }: HttpApiOptions,
+): Promise<Body> {
   const type = request.headers['content-type'] ?? '';
   if (!/^application\/json\s*(;|$)/i.test(type)) {
     throw new SluiceError('media_type', `The content type is "${type.slice(0, 100)}".`);
@@ -241,18 +259,29 @@ async function readBody(request: NodeRequest, response: NodeResponse, most: numb
   }
   if (Number(request.headers['content-length'] ?? 0) > most) throw tooLarge(most);
   inviteBody(response);
-  const chunks: Buffer[] = [];
-  let size = 0;
+  return { bytes: await joined(input, most, buffers), packed: encoding === 'gzip' };
+}
+
+/** What comes, in one buffer that grows with it. @throws SluiceError batch_too_large | json_invalid, and what `next` throws */
+async function joined(input: RequestInput, most: number, buffers: MessageBuffers): Promise<Buffer> {
+  const body = new GrowingMessage(buffers, most, () => false);
+  let first: Buffer | undefined;
   try {
-    for await (const chunk of request as AsyncIterable<Buffer>) {
-      size += chunk.length;
-      if (size > most) throw tooLarge(most);
-      chunks.push(chunk);
+    for (let chunk = await input.next(); chunk !== undefined; chunk = await input.next()) {
+      if ((first?.length ?? body.filled) + chunk.length > most) throw tooLarge(most);
+      if (first === undefined && body.filled === 0) {
+        first = detached(chunk);
+        input.keep(first.length);
+        continue;
+      }
+      if (first !== undefined) body.append(first, 0, first.length);
+      first = undefined;
+      body.append(chunk, 0, chunk.length);
+      input.keep(body.held);
     }
   } catch (reason) {
     if (reason instanceof SluiceError) throw reason;
     throw new SluiceError('json_invalid', 'The body ended early.', { cause: reason });
   }
-  const bytes = chunks.length === 1 ? (chunks[0] as Buffer) : Buffer.concat(chunks);
-  return { bytes, packed: encoding === 'gzip' };
+  return first ?? body.take().bytes;
 }

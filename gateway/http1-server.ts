@@ -1,7 +1,7 @@
 /** Node's HTTP/1.1 server, which listens nowhere itself: sockets are handed to it. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { SluiceError } from '../lib/errors.js';
-import { lastWordsMs } from './answered-early.js';
+import { lastWordsMs, unreadMs } from './answered-early.js';
 import type { Connection } from './connection.js';
 import type { ConnectionTable } from './connection-table.js';
 import { expectsContinue } from './expect-continue.js';
@@ -75,6 +75,10 @@ export function createHttp1Server({ connections, onRequest, onPipelined }: Http1
   // Others may be ignored (RFC 9110, 10.1.1); node refuses them without a word.
   server.on('checkExpectation', serve);
   server.on('clientError', refuseUnreadable);
+  // Neither reads nor takes a byte: nothing is wrong, unless an answer waits for it.
+  server.setTimeout(unreadMs, (socket) => {
+    if (socket.writableLength > 0) socket.destroy();
+  });
   // A server that does not listen itself starts its timeout checks on this event only.
   server.emit('listening');
 

@@ -66,8 +66,11 @@ type Stream = ServerHttp2Stream & HeldStream;
 const mostHasty = 16;
 
 const maxStreamsPerConnection = 256;
-/** F9: the default of 64 KiB makes a batch of 1 MiB wait for 16 round trips. */
-const streamWindow = 1024 * 1024;
+/**
+ * A stream that is not read costs as much memory, and a client may open thousands (parked-input.ts). The price: a batch of 1 MiB
+ * waits for 16 round trips. Node gives the window of the connection back as bytes come, so that one bounds nothing.
+ */
+const streamWindow = 64 * 1024;
 const connectionWindow = 4 * 1024 * 1024;
 /**
  * nghttp2's own bound on resets ends a connection with 1,000 at once, as many as one read may hold, and by default with more than 33 a
@@ -214,7 +217,6 @@ function endWithLastByte(stream: ServerHttp2Stream): void {
 
 /** An answer that comes before the end of the request ends the stream, and not the connection. */
 function resetWhenAnsweredEarly(stream: ServerHttp2Stream, response: Http2ServerResponse): void {
-  if (stream.endAfterHeaders) return;
   const end = response.end.bind(response) as (...args: unknown[]) => Http2ServerResponse;
   response.end = (...args: unknown[]) => {
     resetWhenAnswered(stream);

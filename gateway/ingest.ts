@@ -96,7 +96,7 @@ export interface Ingest {
    * Resolves when `bytes` more of this tenant fit (streams wait here instead of being refused: flow control). They are
    * set aside until the next macrotask: publish at once. Rejects with the signal's reason.
    */
-  room(tenant: string, bytes: number, signal: AbortSignal): Promise<void>;
+  room(tenant: string, bytes: number, signal: AbortSignal): Promise<void> | undefined;
   /** Able to publish now: NATS connected, shards known, payload limit checked. */
   readonly ready: boolean;
   /** Why not, for /readyz. */

@@ -12,6 +12,9 @@
  *   rpc-adapter.ts    node requests ↔ the RPC library: media-types.ts spellings, grpc-web-text.ts base64, envelope-flags.ts
  *   call-timeout.ts   how long callers wait, and what they hear when their request is not whole by then
  *   call-gate.ts      how many single calls are read at once; held-bytes.ts memory for small pieces that wait
+ *   unfinished.ts     bounds bytes of requests that are not whole; unread-answers.ts of answers that are not read
+ *   request-input.ts  bodies on Node's request objects; parked-input.ts streams that are not read for now
+ *   whole-messages.ts messages for the RPC library; message-buffers.ts memory for those that come in parts
  *   hot/              binary Publish and PublishStream over HTTP/2, below the library: map in hot/handler.ts
  *   answered-early.ts answers before the end of their request; reset-stream.ts the one safe way to reset a stream
  *   stream-faults.ts  a connection outlives the faults of its streams

@@ -5,14 +5,17 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { silentLog } from '../lib/log.js';
+import { createMessageBuffers } from './message-buffers.js';
 import { openRoutes } from './open-routes.js';
 import { reflectionRoutes } from './reflection.js';
+import { RequestInput } from './request-input.js';
 import type { RpcRoute } from './routes.js';
 import { createRpcAdapter } from './rpc-adapter.js';
 import { listen } from './server.js';
 import { bareCall, envelopesOf, withSession } from './testing/bare-call.js';
 import { until } from './testing/ingest.js';
 import { withGateway } from './testing/running-gateway.js';
+import { createUnfinished } from './unfinished.js';
 
 const watchPath = '/grpc.health.v1.Health/Watch';
 const checkPath = '/grpc.health.v1.Health/Check';
@@ -187,13 +190,36 @@ test('a reflection stream ends when it is idle, and is reset when its answers ar
   reflectionRoutes([IngestService], { authorize: () => {}, idleMs: 300 })(
     openRoutes({ library: { acceptCompression: [] }, add, onRefused: () => {} }),
   );
+  const handle = createRpcAdapter({
+    routes,
+    fallback: (_request, response) => void response.end(),
+    maxMessageBytes: 64 * 1024,
+    buffers: createMessageBuffers(1024),
+    isRoomy: () => true,
+    onRefused: () => {},
+    log: silentLog,
+  });
+  const unfinished = createUnfinished({
+    maxBytes: 1024 ** 2,
+    maxTenantBytes: 1024 ** 2,
+    random: Math.random,
+    everyTick: () => () => {},
+  });
   const server = await listen({
     host: '127.0.0.1',
     port: 0,
     maxConnections: 10,
     maxConnectionAge: 60_000,
     grace: 1_000,
-    onRequest: createRpcAdapter(routes, (_request, response) => void response.end(), silentLog),
+    onRequest: (request, response, connection) => {
+      const input = new RequestInput(request, response, {
+        unfinished,
+        tenant: '',
+        single: false,
+        onRefused: () => {},
+      });
+      handle(request, response, connection, input);
+    },
     log: silentLog,
   });
   try {

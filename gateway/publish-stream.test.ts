@@ -76,7 +76,7 @@ function setting(maxUncommitted = 100): Setting {
         sentAt: undefined,
         durability,
       };
-      return stream.take(message);
+      return Promise.resolve(stream.take(message));
     },
     answers: () => {
       const all: string[] = [];
@@ -256,7 +256,7 @@ test('P1: failures of refused messages wait for a client that reads no answers',
     );
   }
   let taken = false;
-  const next = stream.take(allAtOnce(readStreamRequest(Buffer.from('no'), limits))).then(() => {
+  const next = Promise.resolve(stream.take(allAtOnce(readStreamRequest(Buffer.from('no'), limits)))).then(() => {
     taken = true;
   });
   await settle();

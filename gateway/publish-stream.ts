@@ -32,6 +32,7 @@ import type { Ingest, IngestResult } from './ingest.js';
 import { type BatchCall, type PublishBatch, toBatchResult } from './publish-batch.js';
 import { RefusedRow } from './refused-row.js';
 import { classify, duration, explain, sentence, toBatchFailure, toConnectError } from './rpc-errors.js';
+import type { UnfinishedBytes } from './unfinished.js';
 import type { BatchMessage } from './view.js';
 
 export interface StreamCallOptions {
@@ -59,14 +60,16 @@ export type Answer =
   | { readonly case: 'other'; readonly value: PublishStreamResponse['message'] };
 
 export interface StreamCall {
-  /** Publishes a batch as soon as there is room (P1). False: the stream is ending, read no more. */
-  take(message: BatchMessage): Promise<boolean>;
+  /** Publishes a batch, or promises to, as soon as there is room (P1). False: the stream is ending, read no more. */
+  take(message: BatchMessage): boolean | Promise<boolean>;
   /** The client is done; with a reason: its bytes are no message. */
   finish(reason?: { readonly thrown: unknown }): void;
   /** The client is gone, or its deadline has passed. */
   abort(reason: unknown): void;
   /** The next answer. It counts as handed to the transport. */
   next(): Answer | undefined;
+  /** What answers take that next() has not given yet, bytes, roughly. */
+  readonly unread: number;
   /** How to end, once next() has nothing more. Undefined: the stream goes on. */
   readonly end: 'ok' | ConnectError | undefined;
   /** To be called in the end, whatever the end is. */
@@ -75,7 +78,8 @@ export interface StreamCall {
 
 /** Most batches of one stream without an answer: bounds what small batches cost beyond their bytes. */
 const maxOpen = 1024;
-/** What an answer may weigh per rejection, roughly. */
+/** What an answer may weigh, and each rejection in it, roughly. */
+const answerBytes = 300;
 const rejectionBytes = 200;
 /** How long a stream whose client is done stays open for commits, ms. */
 const commitPatienceMs = 60_000;
@@ -91,6 +95,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
   const { tenant } = call.caller;
   let outbox: { answer: Answer; charge: number; open: number }[] = [];
   let taken = 0;
+  let rejections = 0;
   const stop = new AbortController();
   let held = 0;
   let open = 0;
@@ -162,6 +167,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
         publishing--;
         message.release?.();
         const more = result.rejections.length * rejectionBytes;
+        rejections += more;
         held += more;
         const { batchId, position } = result;
         const tellAccepted = (value: IngestResult): void => tell({ case: 'accepted', value }, bytes + more, 1);
@@ -207,6 +213,29 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
     wake();
   };
 
+  /** P1, P4. */
+  const mustWait = (bytes: number): boolean =>
+    (open > 0 && (held + bytes > maxBytesInFlight || open >= maxOpen)) ||
+    (follower !== undefined && follower.uncommitted + publishing >= options.maxUncommitted);
+
+  /** @param room in the gateway as a whole; undefined: it is to be asked for */
+  const takeLater = async (message: BatchMessage, room?: Promise<void>): Promise<boolean> => {
+    const bytes = message.batch.length;
+    while (reading && room === undefined && mustWait(bytes)) {
+      await new Promise<void>((resolve) => {
+        wakeReader = resolve;
+      });
+    }
+    try {
+      // Rejects only when the stream is ending.
+      if (reading) await (room ?? options.room(tenant, bytes, stop.signal));
+      else await room;
+    } catch {}
+    if (reading) start(message);
+    else message.release?.();
+    return reading;
+  };
+
   let cancelEnd: (() => void) | undefined;
   const unsubscribe = [
     connection.onEnding(({ reason, graceMs }) => {
@@ -223,7 +252,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
   ];
 
   return {
-    async take(message) {
+    take(message) {
       messages++;
       // A message may carry options alone.
       if (messages === 1 && message.durability === Durability.COMMITTED) {
@@ -235,21 +264,10 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
         return reading;
       }
       const bytes = message.batch.length;
-      while (
-        reading &&
-        ((open > 0 && (held + bytes > maxBytesInFlight || open >= maxOpen)) ||
-          (follower !== undefined && follower.uncommitted + publishing >= options.maxUncommitted))
-      ) {
-        await new Promise<void>((resolve) => {
-          wakeReader = resolve;
-        });
-      }
-      try {
-        // Rejects only when the stream is ending.
-        if (reading) await options.room(tenant, bytes, stop.signal);
-      } catch {}
-      if (reading) start(message);
-      else message.release?.();
+      if (!reading || mustWait(bytes)) return takeLater(message);
+      const room = options.room(tenant, bytes, stop.signal);
+      if (room !== undefined) return takeLater(message, room);
+      start(message);
       return reading;
     },
     finish(reason) {
@@ -270,8 +288,12 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
       }
       held -= charge;
       open -= opened;
+      if (answer.case === 'accepted') rejections -= answer.value.rejections.length * rejectionBytes;
       wakeReader?.();
       return answer;
+    },
+    get unread() {
+      return (outbox.length - taken) * answerBytes + rejections;
     },
     get end() {
       if (cut !== undefined) return cut;
@@ -294,13 +316,28 @@ export interface PublishStreamOptions extends Omit<StreamCallOptions, 'wake'> {
   /** Aborts when the client is gone or the deadline has passed. */
   readonly signal: AbortSignal;
   readonly limits: MessageInitShape<typeof LimitsSchema>;
+  /** Counts answers that the client does not read. */
+  readonly unfinished: UnfinishedBytes;
 }
 
 /** The call as the RPC library wants it. */
 export async function* publishStream(options: PublishStreamOptions): AsyncGenerator<PublishStreamResponse> {
   const { signal } = options;
+  /** Undefined: an answer is on its way to the transport. */
   let wakeWriter: (() => void) | undefined;
-  const stream = openStreamCall({ ...options, wake: () => wakeWriter?.() });
+  const stream = openStreamCall({
+    ...options,
+    wake: () => {
+      if (wakeWriter === undefined) unread.hold(stream.unread, 0);
+      else wakeWriter();
+    },
+  });
+  const unread = options.unfinished.open(options.call.caller.tenant, {
+    pause() {},
+    resume() {},
+    refuse: (reason) => stream.abort(reason),
+  });
+  unread.wait();
   const onAbort = (): void => stream.abort(signal.reason);
   signal.addEventListener('abort', onAbort, { once: true });
 
@@ -318,7 +355,9 @@ export async function* publishStream(options: PublishStreamOptions): AsyncGenera
       (thrown: unknown) => stream.finish({ thrown }),
     );
     for (;;) {
+      wakeWriter = undefined;
       for (let next = stream.next(); next !== undefined; next = stream.next()) yield toMessage(next);
+      unread.hold(0, 0);
       const { end } = stream;
       if (end === 'ok') return;
       if (end !== undefined) throw end;
@@ -328,6 +367,7 @@ export async function* publishStream(options: PublishStreamOptions): AsyncGenera
     }
   } finally {
     stream.close();
+    unread.close();
     signal.removeEventListener('abort', onAbort);
   }
 }

@@ -40,9 +40,11 @@ import type { Places } from './places.js';
 import { type BatchCall, type PublishBatch, toBatchResult } from './publish-batch.js';
 import { publishStream } from './publish-stream.js';
 import { type FactOptions, readFacts, wasResent } from './request-facts.js';
+import { admittedKey } from './request-input.js';
 import { classify } from './rpc-errors.js';
 import { createRpcStream } from './rpc-stream.js';
 import { createRpcUnary } from './rpc-unary.js';
+import type { UnfinishedBytes } from './unfinished.js';
 import { type BatchMessage, publishRequestView, publishStreamRequestView } from './view.js';
 
 export interface RouteOptions {
@@ -55,6 +57,7 @@ export interface RouteOptions {
   readonly batchStatus: AskBatchStatus;
   readonly metrics: Pick<GatewayMetrics, 'failed'>;
   readonly facts: FactOptions;
+  readonly unfinished: UnfinishedBytes;
   readonly inflater: Inflater;
   readonly jsonTurns: JsonTurns;
   /** Further services: health, reflection. */
@@ -123,11 +126,12 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
       authorize: lookup,
       onRefused: metrics.failed,
       handle: async (_placeholder, context) => {
-        const result = await publish(
+        const published = publish(
           callOf(context, 'sluice.ingest.v1.IngestService/Publish'),
           nextMessage(context.values),
         );
-        return create(PublishResponseSchema, { result: toBatchResult(result) });
+        context.values.get(admittedKey)();
+        return create(PublishResponseSchema, { result: toBatchResult(await published) });
       },
     });
 
@@ -156,6 +160,7 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
         room: ingest.room,
         commits: ingest.commits,
         onFailed: metrics.failed,
+        unfinished: options.unfinished,
       });
     }
     const method = { ...IngestService.method.publishStream, input: placeholderSchema };

@@ -6,41 +6,62 @@ import { Code, ConnectError, createContextValues } from '@connectrpc/connect';
 import type { UniversalServerRequest, UniversalServerResponse } from '@connectrpc/connect/protocol';
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from '@connectrpc/connect-node';
 import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { SluiceError } from '../lib/errors.js';
+import { type ErrorName, SluiceError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
+import { unreadMs } from './answered-early.js';
 import { roundTimeout } from './call-timeout.js';
 import { type Connection, connectionKey, exchangeKey } from './connection.js';
-import { checkFlags, knownFlags } from './envelope-flags.js';
+import { knownFlags } from './envelope-flags.js';
 import { inviteBody } from './expect-continue.js';
 import { fromText } from './grpc-web-text.js';
 import { normalizeNames, rpcTypes } from './media-types.js';
+import type { MessageBuffers } from './message-buffers.js';
+import { admittedKey, type RequestInput } from './request-input.js';
 import { cancelStream } from './reset-stream.js';
 import type { RpcRoute } from './routes.js';
-import { authenticate, plainGrpcMessage, toHttpAnswer } from './rpc-errors.js';
+import { authenticate, plainGrpcMessage, toConnectError, toHttpAnswer } from './rpc-errors.js';
 import type { NodeRequest, NodeResponse } from './server.js';
+import { wholeMessages } from './whole-messages.js';
 
-export type RequestHandler = (request: NodeRequest, response: NodeResponse, connection: Connection) => void;
+export type RequestHandler = (
+  request: NodeRequest,
+  response: NodeResponse,
+  connection: Connection,
+  input: RequestInput,
+) => void;
 
-/** @param routes handlers by path; other paths go to `fallback` */
-export function createRpcAdapter(
-  routes: ReadonlyMap<string, RpcRoute>,
-  fallback: RequestHandler,
-  log: Log,
-): RequestHandler {
-  return (request, response, connection) => {
+export interface RpcAdapterOptions {
+  /** Handlers by path. */
+  readonly routes: ReadonlyMap<string, RpcRoute>;
+  /** Of other paths. */
+  readonly fallback: RequestHandler;
+  /** Of any route, a message that it might take. */
+  readonly maxMessageBytes: number;
+  readonly buffers: MessageBuffers;
+  readonly isRoomy: () => boolean;
+  readonly onRefused: (name: ErrorName) => void;
+  readonly log: Log;
+}
+
+export function createRpcAdapter(options: RpcAdapterOptions): RequestHandler {
+  const { routes, fallback, log } = options;
+  return (request, response, connection, input) => {
     const url = request.url ?? '';
     const query = url.indexOf('?');
     const handler = routes.get(query < 0 ? url : url.slice(0, query));
-    if (handler === undefined) return fallback(request, response, connection);
+    if (handler === undefined) return fallback(request, response, connection, input);
     const run = async (): Promise<void> => {
       normalizeNames(request.headers);
       roundTimeout(request.headers);
       makeAuthorityPlain(request);
-      const values = createContextValues().set(connectionKey, connection);
+      const values = createContextValues()
+        .set(connectionKey, connection)
+        .set(admittedKey, () => input.close());
       const universal = universalRequestFromNodeRequest(request, response as never, undefined, values);
       values.set(exchangeKey, { closed: universal.signal, cancel: () => cancelExchange(response) });
-      const answer = await serve(handler, withBody(universal, response));
-      await universalResponseToNodeResponse(answer, response as never);
+      const asked = { ...universal, body: bodyOf(input, response) };
+      const answer = await serve(handler, asked, input, options);
+      await universalResponseToNodeResponse(inTime(answer, response, options), response as never);
     };
     run().catch((reason: unknown) => {
       // Callers go away at any time; that is no news.
@@ -65,28 +86,67 @@ function makeAuthorityPlain(request: NodeRequest): void {
   else request.headers.host = 'localhost';
 }
 
-/** The request, whose body is asked for when it is read, and whose envelopes are looked at. */
-function withBody(request: UniversalServerRequest, response: NodeResponse): UniversalServerRequest {
-  // Not by `yield*`: when reading ends early it would destroy the request, which the library takes for a client that went away, and
-  // the answers that are still to come would be lost. The request ends with its answer (answered-early.ts).
-  async function* body(): AsyncGenerator<Uint8Array> {
-    inviteBody(response);
-    const chunks = (request.body as AsyncIterable<Uint8Array>)[Symbol.asyncIterator]();
-    for (let next = await chunks.next(); next.done !== true; next = await chunks.next()) yield next.value;
+/** The body, which the client is asked for when it is read. */
+async function* bodyOf(input: RequestInput, response: NodeResponse): AsyncGenerator<Uint8Array> {
+  inviteBody(response);
+  for (;;) {
+    let chunk: Buffer | undefined;
+    try {
+      chunk = await input.next();
+    } catch (reason) {
+      throw reason instanceof SluiceError ? toConnectError(reason) : reason;
+    }
+    if (chunk === undefined) return;
+    yield chunk;
   }
-  return { ...request, body: body() };
 }
 
-async function serve(handler: RpcRoute, request: UniversalServerRequest): Promise<UniversalServerResponse> {
+async function serve(
+  handler: RpcRoute,
+  request: UniversalServerRequest,
+  input: RequestInput,
+  { maxMessageBytes, buffers, isRoomy }: RpcAdapterOptions,
+): Promise<UniversalServerResponse> {
   const text = fromText(request);
   const plain = text?.request ?? request;
-  const flags = knownFlags(plain.header.get('content-type') ?? '');
-  const body = plain.body as AsyncIterable<Uint8Array>;
-  // A single call has one message, and is refused for whatever its body holds beyond.
-  const streams = request.url.endsWith(`/${IngestService.method.publishStream.name}`);
-  const checked = flags === undefined ? plain : { ...plain, body: checkFlags(body, flags, streams) };
+  const body = wholeMessages(plain.body as AsyncIterable<Uint8Array>, {
+    known: knownFlags(plain.header.get('content-type') ?? ''),
+    // A single call has one message, and is refused for whatever its body holds beyond.
+    streams: request.url.endsWith(`/${IngestService.method.publishStream.name}`),
+    most: maxMessageBytes,
+    buffers,
+    isRoomy,
+    keep: (bytes) => input.keep(bytes),
+  });
+  const checked = { ...plain, body };
   const answer = readable(explained(await handler(checked), handler, request));
   return text === undefined ? answer : text.toText(answer);
+}
+
+/** The answer, which ends with its stream or connection when the client does not read on. */
+function inTime(
+  answer: UniversalServerResponse,
+  response: NodeResponse,
+  { onRefused }: RpcAdapterOptions,
+): UniversalServerResponse {
+  const { body } = answer;
+  if (body === undefined) return answer;
+  const end = (): void => {
+    onRefused('answers_unread');
+    cancelExchange(response);
+  };
+  async function* watched(): AsyncGenerator<Uint8Array> {
+    for await (const chunk of body as AsyncIterable<Uint8Array>) {
+      // The next one is asked for when the transport has room for it.
+      const timer = setTimeout(end, unreadMs).unref();
+      try {
+        yield chunk;
+      } finally {
+        clearTimeout(timer);
+      }
+    }
+  }
+  return { ...answer, body: watched() };
 }
 
 /** An answer of gRPC, whose trailers the library writes once its body has ended. */

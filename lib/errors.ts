@@ -114,6 +114,18 @@ const table = {
     retryable: true,
     fix: 'Send the same request again: its headers within 10 s, all of it within 60 s (a call that carries no batch: within 10 s).',
   },
+  body_silent: {
+    code: Code.DeadlineExceeded,
+    http: 408,
+    retryable: true,
+    fix: 'Send the whole request without pauses of 15 s: begin to send once all of it is there, or split the batch for a slow line.',
+  },
+  answers_unread: {
+    code: Code.Aborted,
+    http: 408,
+    retryable: true,
+    fix: 'Read the answers of the stream while you send; send the batches without an answer again with attempt + 1.',
+  },
   http_version: {
     code: Code.Unimplemented,
     http: 505,

@@ -1,9 +1,9 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { seededRandom } from '../../lib/testing/batches.js';
+import { createMessageBuffers } from '../message-buffers.js';
 import { envelope } from './answers.js';
 import { Envelopes } from './envelopes.js';
-import { createMessageBuffers } from './message-buffers.js';
 
 const MiB = 1024 ** 2;
 

@@ -1,14 +1,14 @@
 /**
  * Cuts length-prefixed messages (gRPC, gRPC-Web and Connect streams have the same five bytes in front) out of the chunks that
  * HTTP/2 delivers. A message that lies within one chunk is not copied, unless it would keep a much larger chunk alive; one that
- * spans chunks (75 kB come as five) is joined into a buffer that is used again (message-buffers.ts).
+ * spans chunks (75 kB come as five) is joined into a buffer that grows with it and is used again (message-buffers.ts).
  *
  * A class, because there is one per call: closures would be made anew, and wrapped by tsx, each time.
  */
 import { Code, ConnectError } from '@connectrpc/connect';
 import { reservedFlags } from '../envelope-flags.js';
-import { heldCopy } from '../held-bytes.js';
-import type { MessageBuffers } from './message-buffers.js';
+import { detached } from '../held-bytes.js';
+import { GrowingMessage, type MessageBuffers } from '../message-buffers.js';
 
 export interface Envelope {
   readonly flags: number;
@@ -18,31 +18,28 @@ export interface Envelope {
 }
 
 const headSize = 5;
-/** A message may keep memory of at most so many times its size alive; smaller ones are copied. */
-const mostKept = 2;
-
-/** The bytes, or a copy when they are a small part of what they would keep alive. */
-export function detached(bytes: Buffer): Buffer {
-  return bytes.length * mostKept < bytes.buffer.byteLength ? heldCopy(bytes) : bytes;
-}
-
 export class Envelopes {
   readonly #maxBytes: number;
   readonly #reserved: number;
   readonly #buffers: MessageBuffers;
+  readonly #isRoomy: () => boolean;
   #head: Buffer | undefined;
   #headFilled = 0;
   #flags = 0;
   #size = 0;
-  #body: Buffer | undefined;
-  #filled = 0;
+  /** Of a message that spans chunks, from its first byte on: a head alone costs nobody memory. */
+  #body: GrowingMessage | undefined;
   #chunk: Buffer | undefined;
   #at = 0;
   /** Chunks after the current one; there are none while the reader keeps up. */
   #waiting: Buffer[] | undefined;
 
-  /** @param reserved bits of the flags that have no meaning */
-  constructor(maxBytes: number, reserved: number, buffers: MessageBuffers) {
+  /**
+   * @param reserved bits of the flags that have no meaning
+   * @param isRoomy whether memory may be taken ahead of what comes
+   */
+  constructor(maxBytes: number, reserved: number, buffers: MessageBuffers, isRoomy: () => boolean = () => true) {
+    this.#isRoomy = isRoomy;
     this.#maxBytes = maxBytes;
     this.#reserved = reserved;
     this.#buffers = buffers;
@@ -72,20 +69,17 @@ export class Envelopes {
           this.#headFilled = 0;
           return { flags: this.#flags, bytes: detached(bytes), release: undefined };
         }
-        // Not before there is a byte to put in: a head alone costs nobody memory.
         if (left > 0) {
-          const body = this.#body ?? this.#buffers.take(size);
-          const part = Math.min(left, size - this.#filled);
-          chunk.copy(body, this.#filled, this.#at, this.#at + part);
+          this.#body ??= new GrowingMessage(this.#buffers, size, this.#isRoomy);
+          const body = this.#body;
+          const part = Math.min(left, size - body.filled);
+          body.append(chunk, this.#at, this.#at + part);
           this.#at += part;
-          this.#filled += part;
-          if (this.#filled === size) {
-            const buffers = this.#buffers;
+          if (body.filled === size) {
             this.#body = undefined;
             this.#headFilled = 0;
-            return { flags: this.#flags, bytes: body, release: () => buffers.give(body) };
+            return { flags: this.#flags, ...body.take() };
           }
-          this.#body = body;
         }
       }
       // Used up.
@@ -112,19 +106,35 @@ export class Envelopes {
     this.#headFilled = headSize;
     this.#flags = head[from] as number;
     this.#size = head.readUInt32BE(from + 1);
-    this.#filled = 0;
     if ((this.#flags & this.#reserved) !== 0) throw reservedFlags(this.#flags & this.#reserved);
     if (this.#size > this.#maxBytes) throw tooLarge(this.#size, this.#maxBytes);
   }
 
   /** The bytes so far end within a message. As the library counts: a head without a byte of its message passes for an end. */
   get incomplete(): boolean {
-    return this.#headFilled === headSize ? this.#filled > 0 : this.#headFilled > 0;
+    return this.#headFilled === headSize ? this.#body !== undefined : this.#headFilled > 0;
+  }
+
+  /** Memory that is held until more comes, or until the reader asks for the next message, bytes. */
+  get held(): number {
+    let bytes = this.#body?.held ?? 0;
+    if (this.#chunk !== undefined) bytes += this.#chunk.length - this.#at;
+    if (this.#waiting !== undefined) for (const chunk of this.#waiting) bytes += chunk.length;
+    return bytes;
+  }
+
+  /** For a reader that does not ask for a while: chunks that are left keep no larger ones alive. */
+  detach(): void {
+    if (this.#chunk !== undefined) {
+      this.#chunk = detached(this.#chunk.subarray(this.#at));
+      this.#at = 0;
+    }
+    if (this.#waiting !== undefined) this.#waiting = this.#waiting.map(detached);
   }
 
   /** Gives the memory of an unfinished message back. */
   close(): void {
-    if (this.#body !== undefined) this.#buffers.give(this.#body);
+    this.#body?.close();
     this.#body = undefined;
     this.#chunk = undefined;
     this.#waiting = undefined;

@@ -7,7 +7,7 @@
  *   handler.ts          which requests are taken, and what is known of their callers
  *   unary.ts            Publish; stream.ts PublishStream (its rules are in ../publish-stream.ts)
  *   protocols.ts        how answers begin and end in the three protocols
- *   envelopes.ts        messages out of chunks; message-buffers.ts the memory for those that span some
+ *   envelopes.ts        messages out of chunks; ../message-buffers.ts the memory for those that span some
  *   request.ts          the fields around the batch
  *   answers.ts          answers to bytes
  */
@@ -23,6 +23,7 @@ import type { Connection } from '../connection.js';
 import { createDeadlines } from '../deadlines.js';
 import type { Ingest } from '../ingest.js';
 import type { KeyWatch } from '../key-watch.js';
+import type { MessageBuffers } from '../message-buffers.js';
 import type { GatewayMetrics } from '../metrics.js';
 import type { Places } from '../places.js';
 import type { BatchCall, PublishBatch } from '../publish-batch.js';
@@ -30,7 +31,7 @@ import { type FactOptions, type RequestFacts, readFacts, wasResent } from '../re
 import { maxRequestBytes } from '../routes.js';
 import { classify } from '../rpc-errors.js';
 import type { ServedStream } from '../server.js';
-import { createMessageBuffers } from './message-buffers.js';
+import type { UnfinishedBytes } from '../unfinished.js';
 import { type AnswerOptions, begin, end, type Protocol, streamProtocols, unaryProtocols } from './protocols.js';
 import { encodeLimits, serveStream } from './stream.js';
 import { UnaryCall, type UnaryOptions } from './unary.js';
@@ -45,6 +46,8 @@ export interface HotOptions {
   readonly metrics: Pick<GatewayMetrics, 'failed'>;
   readonly facts: FactOptions;
   readonly gate: CallGate;
+  readonly unfinished: UnfinishedBytes;
+  readonly buffers: MessageBuffers;
   /** What answers to a browser's call carry. */
   readonly cors: (origin: string) => OutgoingHttpHeaders | undefined;
 }
@@ -58,18 +61,15 @@ export type HotHandler = (
 
 const publishPath = '/sluice.ingest.v1.IngestService/Publish';
 const publishStreamPath = '/sluice.ingest.v1.IngestService/PublishStream';
-/** Buffers for messages that came in parts, kept for the next ones. */
-const mostBufferBytes = 8 * 1024 ** 2;
 const mostAuthorities = 1_000;
-/** An unfinished call is answered so much after its deadline. */
+/** A call whose request is not whole is answered at most so much after its deadline. */
 const deadlineTickMs = 20;
 
 export function createHotHandler(options: HotOptions): HotHandler {
-  const { ingest, tenants, keys, streams, publish, metrics, gate } = options;
+  const { ingest, tenants, keys, streams, publish, metrics, gate, unfinished, buffers } = options;
   const { maxBatchBytes, maxStreamBytesInFlight, maxStreamUncommitted } = ingest.limits;
   const maxMessageBytes = maxRequestBytes(maxBatchBytes);
   const limits = encodeLimits(create(LimitsSchema, { ...ingest.limits, contract: contractRevision }));
-  const buffers = createMessageBuffers(mostBufferBytes);
   const deadlines = createDeadlines<UnaryCall>({
     tickMs: deadlineTickMs,
     now: Date.now,
@@ -77,7 +77,7 @@ export function createHotHandler(options: HotOptions): HotHandler {
       const timer = setTimeout(callback, ms).unref();
       return () => clearTimeout(timer);
     },
-    expired: (call) => call.late(),
+    expired: (call) => call.expired(),
   });
   const authorities = new Set<string>();
 
@@ -115,6 +115,7 @@ export function createHotHandler(options: HotOptions): HotHandler {
     publish,
     gate,
     deadlines,
+    unfinished,
     maxMessageBytes,
     buffers,
     onRefused: metrics.failed,
@@ -158,6 +159,8 @@ export function createHotHandler(options: HotOptions): HotHandler {
       onFailed: metrics.failed,
       maxMessageBytes,
       buffers,
+      unfinished,
+      onRefused: metrics.failed,
     });
     return () => {
       leave();

@@ -1,6 +1,7 @@
 /**
  * PublishStream on an HTTP/2 stream: chunks in, answers out. The rules of the call are those of publish-stream.ts; this shell
- * adds flow control: while a batch waits for room the stream is paused, and while the client does not read nothing is written.
+ * adds flow control: while a batch waits for room, or the gateway holds too many unfinished bytes, the stream is parked, and while the
+ * client does not read nothing is written.
  *
  * Answers that arise in one turn of the event loop, of all streams, are written together at its end: a JetStream ack often
  * settles many batches, and a write costs more than twenty answers do.
@@ -9,13 +10,18 @@ import type { ServerHttp2Stream } from 'node:http2';
 import { toBinary } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';
 import { type PublishStreamResponse, PublishStreamResponseSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import type { ErrorName } from '../../lib/errors.js';
 import { failpoint } from '../../lib/failpoint.js';
 import { resetWhenAnswered } from '../answered-early.js';
+import type { MessageBuffers } from '../message-buffers.js';
+import { ParkedInput } from '../parked-input.js';
 import { openStreamCall, type StreamCall, type StreamCallOptions } from '../publish-stream.js';
+import { cancelStream } from '../reset-stream.js';
+import type { UnfinishedBody, UnfinishedBytes } from '../unfinished.js';
+import { createUnreadWatch } from '../unread-answers.js';
 import { publishStreamRequestView } from '../view.js';
 import { encodeAnswers, envelope } from './answers.js';
 import { type Envelope, Envelopes } from './envelopes.js';
-import type { MessageBuffers } from './message-buffers.js';
 import { type AnswerOptions, begin, end, type Protocol } from './protocols.js';
 import { readRequest } from './request.js';
 
@@ -28,6 +34,9 @@ export interface HotStreamOptions extends Omit<StreamCallOptions, 'wake'> {
   readonly limits: Buffer;
   readonly maxMessageBytes: number;
   readonly buffers: MessageBuffers;
+  readonly unfinished: UnfinishedBytes;
+  /** An error that did not come from `publish` ends the stream. */
+  readonly onRefused: (name: ErrorName) => void;
 }
 
 /** The answer that every stream begins with, the same for all. */
@@ -54,79 +63,47 @@ function atEndOfTurn(flush: () => void): void {
 /** Returns what is to be called when the stream has closed. */
 export function serveStream(stream: ServerHttp2Stream, options: HotStreamOptions): () => void {
   const { protocol } = options;
-  const envelopes = new Envelopes(options.maxMessageBytes, protocol.reservedFlags, options.buffers);
   let flushing = false;
-  /** The transport's buffer is full. */
-  let full = false;
   let ended = false;
-  /** A batch waits for room, or is being handed over. */
-  let busy = false;
-  let requestEnded = false;
-  let stopped = false;
 
   const call: StreamCall = openStreamCall({
     ...options,
     wake: () => {
-      if (flushing || full || ended) return;
+      if (flushing || unread.full || ended) return;
       flushing = true;
       atEndOfTurn(flush);
     },
+  });
+  const input = createStreamInput(stream, options, call);
+  const unread = createUnreadWatch(options.unfinished, options.call.caller.tenant, (reason) => {
+    // It would not read an error either.
+    if (ended) return;
+    options.onRefused(reason.code);
+    ended = true;
+    call.abort(reason);
+    cancelStream(stream);
   });
 
   const flush = (): void => {
     flushing = false;
     if (ended || stream.destroyed) return;
-    while (!full) {
+    while (!unread.full) {
       const bytes = encodeAnswers(call.next);
       if (bytes.length === 0) break;
       failpoint('gateway.before-answer');
-      full = !stream.write(bytes);
+      if (!stream.write(bytes)) unread.blocked();
       failpoint('gateway.after-answer');
     }
-    if (full) return;
+    if (unread.full) {
+      unread.hold(call.unread + stream.writableLength);
+      return;
+    }
     const how = call.end;
     if (how === undefined) return;
     ended = true;
     resetWhenAnswered(stream);
     end(stream, protocol, undefined, how === 'ok' ? undefined : how);
     call.close();
-  };
-
-  /** Hands over what is there, one after another. */
-  const pump = async (first: Envelope): Promise<void> => {
-    busy = true;
-    try {
-      for (let next: Envelope | undefined = first; next !== undefined; next = envelopes.next()) {
-        const { flags, bytes, release } = next;
-        if ((flags & 1) === 1) {
-          release?.();
-          throw new ConnectError('received compressed envelope, but do not know how to decompress', Code.Internal);
-        }
-        if ((flags & protocol.skippedFlags) !== 0) {
-          release?.();
-          continue;
-        }
-        if (!(await call.take(readRequest(publishStreamRequestView, bytes, release)))) return stop();
-      }
-    } catch (thrown) {
-      return stop({ thrown });
-    }
-    busy = false;
-    if (requestEnded) finish();
-    else if (stream.isPaused()) stream.resume();
-  };
-
-  /** Nothing more is read; what still comes is thrown away once the answer has ended. */
-  const stop = (reason?: { thrown: unknown }): void => {
-    stopped = true;
-    stream.pause();
-    envelopes.close();
-    call.finish(reason);
-  };
-
-  const finish = (): void => {
-    if (!envelopes.incomplete) call.finish();
-    else stop({ thrown: new ConnectError('protocol error: incomplete envelope', Code.InvalidArgument) });
   };
 
   const deadline =
@@ -138,32 +115,152 @@ export function serveStream(stream: ServerHttp2Stream, options: HotStreamOptions
         );
 
   stream.on('drain', () => {
-    full = false;
+    unread.drained();
     flush();
   });
   begin(stream, protocol, options.answer);
-  full = !stream.write(options.limits);
-  stream.on('data', (chunk: Buffer) => {
-    if (stopped) return;
-    envelopes.push(chunk);
-    if (busy) return void stream.pause();
-    let next: Envelope | undefined;
-    try {
-      next = envelopes.next();
-    } catch (thrown) {
-      return stop({ thrown });
-    }
-    if (next !== undefined) void pump(next);
-  });
-  stream.on('end', () => {
-    requestEnded = true;
-    if (!busy && !stopped) finish();
-  });
+  if (!stream.write(options.limits)) unread.blocked();
   return () => {
     clearTimeout(deadline);
     ended = true;
-    stopped = true;
+    unread.close();
     call.close();
-    envelopes.close();
+    input.close();
   };
+}
+
+/**
+ * The request's half of a stream: chunks in, messages to the call, one after another. It is read while the call takes messages and
+ * the budget has room.
+ */
+function createStreamInput(stream: ServerHttp2Stream, options: HotStreamOptions, call: StreamCall): { close(): void } {
+  const { protocol, unfinished } = options;
+  const envelopes = new Envelopes(
+    options.maxMessageBytes,
+    protocol.reservedFlags,
+    options.buffers,
+    () => unfinished.roomy,
+  );
+  /** Bytes of the message that the call has not taken yet. */
+  let taking: number | undefined;
+  /** The budget has no room. */
+  let crowded = false;
+  let requestEnded = false;
+  let stopped = false;
+  let parked: ParkedInput | undefined;
+  let body: UnfinishedBody | undefined;
+
+  const count = (came: number): void => {
+    const bytes = envelopes.held + (taking ?? 0) + (parked?.bytes ?? 0);
+    if (bytes > 0 || body !== undefined) bodyOf().hold(bytes, came);
+  };
+
+  const bodyOf = (): UnfinishedBody => {
+    body ??= unfinished.open(options.call.caller.tenant, {
+      pause() {
+        crowded = true;
+        flow();
+      },
+      resume() {
+        crowded = false;
+        flow();
+      },
+      refuse(thrown) {
+        options.onRefused(thrown.code);
+        stop({ thrown });
+      },
+    });
+    return body;
+  };
+
+  const flow = (): void => {
+    const reads = (taking === undefined && !crowded) || stopped;
+    if (reads && parked !== undefined) {
+      const before = parked;
+      parked = undefined;
+      before.resume();
+    } else if (!reads && parked === undefined) {
+      parked = new ParkedInput(stream, stream, count);
+    }
+  };
+
+  /** Nothing more is read; what still comes is thrown away. */
+  const stop = (reason?: { thrown: unknown }): void => {
+    if (stopped) return;
+    close();
+    stream.resume();
+    call.finish(reason);
+  };
+
+  const close = (): void => {
+    stopped = true;
+    envelopes.close();
+    parked?.drop();
+    parked = undefined;
+    body?.close();
+  };
+
+  const finish = (): void => {
+    if (!envelopes.incomplete) call.finish();
+    else stop({ thrown: new ConnectError('protocol error: incomplete envelope', Code.InvalidArgument) });
+  };
+
+  /** The call has no room for the message: nothing is read until it has. */
+  const waitFor = async (taken: Promise<boolean>, bytes: number): Promise<void> => {
+    taking = bytes;
+    envelopes.detach();
+    flow();
+    bodyOf().wait();
+    count(0);
+    const goesOn = await taken;
+    taking = undefined;
+    if (stopped) return;
+    if (!goesOn) return stop();
+    pump();
+    if (taking !== undefined || stopped) return;
+    body?.go();
+    count(0);
+    flow();
+    if (requestEnded) finish();
+  };
+
+  /** Hands over what is there. */
+  const pump = (): void => {
+    try {
+      for (let next = envelopes.next(); next !== undefined; next = envelopes.next()) {
+        const taken = hand(next);
+        if (taken === true) continue;
+        if (taken === false) stop();
+        else void waitFor(taken, next.bytes.length);
+        return;
+      }
+    } catch (thrown) {
+      stop({ thrown });
+    }
+  };
+
+  const hand = ({ flags, bytes, release }: Envelope): boolean | Promise<boolean> => {
+    if ((flags & 1) === 1) {
+      release?.();
+      throw new ConnectError('received compressed envelope, but do not know how to decompress', Code.Internal);
+    }
+    if ((flags & protocol.skippedFlags) !== 0) {
+      release?.();
+      return true;
+    }
+    return call.take(readRequest(publishStreamRequestView, bytes, release));
+  };
+
+  stream.on('data', (chunk: Buffer) => {
+    if (stopped) return;
+    envelopes.push(chunk);
+    if (taking !== undefined) return;
+    pump();
+    if (taking === undefined && !stopped) count(chunk.length);
+  });
+  stream.on('end', () => {
+    requestEnded = true;
+    if (taking === undefined && !stopped) finish();
+  });
+  return { close };
 }

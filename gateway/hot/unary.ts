@@ -6,32 +6,38 @@
  */
 import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { Code, ConnectError } from '@connectrpc/connect';
-import type { ErrorName } from '../../lib/errors.js';
-import { resetWhenAnswered } from '../answered-early.js';
+import type { ErrorName, SluiceError } from '../../lib/errors.js';
+import type { Caller } from '../../lib/tenants.js';
+import { resetWhenAnswered, unreadMs } from '../answered-early.js';
 import type { CallGate, GatedCall } from '../call-gate.js';
 import { requestLate } from '../call-timeout.js';
 import type { Connection } from '../connection.js';
 import type { Deadlines } from '../deadlines.js';
+import { detached } from '../held-bytes.js';
 import type { IngestResult } from '../ingest.js';
+import { GrowingMessage, type MessageBuffers } from '../message-buffers.js';
+import { ParkedInput } from '../parked-input.js';
 import type { BatchCall, PublishBatch } from '../publish-batch.js';
+import { cancelStream } from '../reset-stream.js';
 import { classify } from '../rpc-errors.js';
+import { type BodyOwner, bodySilent, silentMs, type UnfinishedBody, type UnfinishedBytes } from '../unfinished.js';
 import { type BatchMessage, publishRequestView } from '../view.js';
 import { encodeResponse } from './answers.js';
-import { detached, type Envelope, Envelopes, tooLarge } from './envelopes.js';
-import type { MessageBuffers } from './message-buffers.js';
+import { type Envelope, Envelopes, tooLarge } from './envelopes.js';
 import { type AnswerOptions, answerUnary, begin, end, type Protocol, refuseUnary } from './protocols.js';
 import { readRequest } from './request.js';
 
 /** What all calls share. */
 export interface UnaryOptions {
   /** Throws when the caller is not known. Asked before anything is read. */
-  readonly authorize: (headers: IncomingHttpHeaders) => unknown;
+  readonly authorize: (headers: IncomingHttpHeaders) => Caller;
   /** Once all is read. Throws when the caller is known no more. */
   readonly call: (headers: IncomingHttpHeaders, connection: Connection, deadlineAt: number | undefined) => BatchCall;
   readonly publish: PublishBatch;
   readonly gate: CallGate;
-  /** Of calls whose request is not whole. */
+  /** When to look after a call again, from its headers to the end of its stream. */
   readonly deadlines: Deadlines<UnaryCall>;
+  readonly unfinished: UnfinishedBytes;
   readonly maxMessageBytes: number;
   readonly buffers: MessageBuffers;
   /** An error that did not come from `publish` was answered. */
@@ -50,17 +56,43 @@ function onEnd(this: CallStream): void {
 
 const noBytes = Buffer.alloc(0);
 
+/** Calls that got bytes in this turn of the event loop: most are whole at its end, and were never counted (U5). */
+let fresh: UnaryCall[] = [];
+
+function countAtEndOfTurn(call: UnaryCall): void {
+  if (fresh.push(call) > 1) return;
+  setImmediate(() => {
+    const all = fresh;
+    fresh = [];
+    for (const one of all) one.turnEnded();
+  });
+}
+
 /** A call from its headers on. To be told when its stream has closed. */
-export class UnaryCall implements GatedCall {
+export class UnaryCall implements GatedCall, BodyOwner {
+  tenant = '';
   /** The answer is on its way, or can no more be: what still comes is thrown away. */
   #done = false;
+  /** Has a seat, or had one. */
+  #entered = false;
+  /** The budget has no room for more of it. */
+  #crowded = false;
   #message: BatchMessage | undefined;
+  #messageBytes = 0;
   #envelopes: Envelopes | undefined;
-  #chunks: Buffer[] | undefined;
+  /** Without envelopes: a first chunk, or all chunks once there are more or a turn has ended. */
+  #first: Buffer | undefined;
+  #growing: GrowingMessage | undefined;
   #size = 0;
+  #noted = false;
+  #body: UnfinishedBody | undefined;
+  #parked: ParkedInput | undefined;
   #deadlineAt: number | undefined;
-  /** In `deadlines`, until the request is whole. */
-  #deadlineBucket: number | undefined;
+  /** Since when a byte is due, on the clock of Date.now(). */
+  #quietSince = 0;
+  /** In `deadlines`. */
+  #bucket: number | undefined;
+  #answered: 'no' | 'just' | 'unread' = 'no';
 
   /** @param timeout ms from `arrive` on */
   constructor(
@@ -77,7 +109,7 @@ export class UnaryCall implements GatedCall {
   arrive(): void {
     const { headers, options, timeout } = this;
     try {
-      options.authorize(headers);
+      this.tenant = options.authorize(headers).tenant;
       const length = headers['content-length'];
       if (!this.protocol.enveloped && length !== undefined && Number(length) > options.maxMessageBytes) {
         throw tooLarge(Number(length), options.maxMessageBytes);
@@ -87,44 +119,119 @@ export class UnaryCall implements GatedCall {
       return;
     }
     if (timeout === 0) {
-      this.late();
+      this.#fail(requestLate(), true, false);
       return;
     }
-    if (timeout !== undefined) {
-      this.#deadlineAt = Date.now() + timeout;
-      this.#deadlineBucket = options.deadlines.add(this, this.#deadlineAt);
-    }
+    const now = Date.now();
+    if (timeout !== undefined) this.#deadlineAt = now + timeout;
+    this.#quietSince = now;
+    this.#lookAgain(Math.min(this.#deadlineAt ?? Number.POSITIVE_INFINITY, now + silentMs));
     options.gate.pass(this);
+    this.#flow();
   }
 
   enter(): void {
     const { stream } = this;
+    this.#entered = true;
     (stream as CallStream)[callKey] = this;
     stream.on('data', onData);
     stream.on('end', onEnd);
+    if (this.#parked !== undefined) {
+      this.#quietSince = Date.now();
+      this.#body?.go();
+      this.#flow();
+    }
     // An empty request ends while the call waits, and nobody hears it.
     if (stream.readableEnded) this.end();
   }
 
-  data(chunk: Buffer): void {
-    if (this.#done) return;
-    const { maxMessageBytes } = this.options;
-    try {
-      if (this.protocol.enveloped) {
-        this.#envelope(chunk);
-        return;
-      }
-      this.#size += chunk.length;
-      if (this.#size > maxMessageBytes) throw tooLarge(undefined, maxMessageBytes);
-      if (this.#chunks === undefined) this.#chunks = [chunk];
-      else this.#chunks.push(chunk);
-    } catch (reason) {
-      this.#fail(reason, true);
+  get received(): number | undefined {
+    return this.#done ? undefined : this.#size;
+  }
+
+  pause(): void {
+    this.#crowded = true;
+    this.#flow();
+  }
+
+  resume(): void {
+    this.#crowded = false;
+    this.#flow();
+  }
+
+  refuse(error: SluiceError): void {
+    if (!this.#done) this.#fail(error, true);
+  }
+
+  /** Reads on, or parks what comes: without a seat, or without room. */
+  #flow(): void {
+    const reads = (this.#entered && !this.#crowded) || this.#done;
+    if (reads && this.#parked !== undefined) {
+      const parked = this.#parked;
+      this.#parked = undefined;
+      parked.resume();
+    } else if (!reads && this.#parked === undefined) {
+      this.#parked = new ParkedInput(this.stream, this.stream, (came) => this.#count(came));
     }
   }
 
+  /** Its bytes count as unfinished from now on. */
+  #count(came: number): void {
+    if (this.#done) return;
+    if (this.#body === undefined) {
+      this.#body = this.options.unfinished.open(this.tenant, this);
+      if (!this.#entered) this.#body.wait();
+    }
+    const parts = (this.#growing?.held ?? 0) + (this.#envelopes?.held ?? 0) + this.#messageBytes;
+    this.#body.hold(parts + (this.#parked?.bytes ?? 0), came);
+  }
+
+  /** What has come in this turn is not all. */
+  turnEnded(): void {
+    if (this.#done || this.#body !== undefined) return;
+    if (this.#first !== undefined) this.#grow(this.#first);
+    this.#first = undefined;
+    this.#count(this.#size);
+  }
+
+  #grow(chunk: Buffer): void {
+    const { buffers, maxMessageBytes, unfinished } = this.options;
+    this.#growing ??= new GrowingMessage(buffers, maxMessageBytes, () => unfinished.roomy);
+    this.#growing.append(chunk, 0, chunk.length);
+  }
+
+  data(chunk: Buffer): void {
+    if (this.#done) return;
+    try {
+      this.#size += chunk.length;
+      if (this.protocol.enveloped) this.#envelope(chunk);
+      else this.#part(chunk);
+    } catch (reason) {
+      this.#fail(reason, true);
+      return;
+    }
+    if (this.#body !== undefined) {
+      this.#count(chunk.length);
+    } else if (!this.#noted) {
+      this.#noted = true;
+      countAtEndOfTurn(this);
+    }
+  }
+
+  #part(chunk: Buffer): void {
+    const { maxMessageBytes } = this.options;
+    if (this.#size > maxMessageBytes) throw tooLarge(undefined, maxMessageBytes);
+    if (this.#size === chunk.length) {
+      this.#first = chunk;
+      return;
+    }
+    if (this.#first !== undefined) this.#grow(this.#first);
+    this.#first = undefined;
+    this.#grow(chunk);
+  }
+
   #envelope(chunk: Buffer): void {
-    const { maxMessageBytes, buffers } = this.options;
+    const { maxMessageBytes, buffers, unfinished } = this.options;
     if (this.#envelopes === undefined) {
       // The rule: one chunk, one message.
       const size = chunk.length - 5;
@@ -134,7 +241,7 @@ export class UnaryCall implements GatedCall {
         this.#take(flags, detached(chunk.subarray(5)), undefined);
         return;
       }
-      this.#envelopes = new Envelopes(maxMessageBytes, this.protocol.reservedFlags, buffers);
+      this.#envelopes = new Envelopes(maxMessageBytes, this.protocol.reservedFlags, buffers, () => unfinished.roomy);
     }
     const envelopes = this.#envelopes;
     envelopes.push(chunk);
@@ -159,14 +266,14 @@ export class UnaryCall implements GatedCall {
       throw new ConnectError('Publish takes one message.', Code.InvalidArgument);
     }
     this.#message = read;
+    this.#messageBytes = bytes.length;
   }
 
   end(): void {
     if (this.#done) return;
     try {
       if (!this.protocol.enveloped) {
-        this.#message = readBody(this.#chunks, this.#size, this.options.buffers);
-        this.#chunks = undefined;
+        this.#message = this.#wholeBody();
       } else if (this.#envelopes?.incomplete === true) {
         throw new ConnectError('protocol error: incomplete envelope', Code.InvalidArgument);
       } else if (this.#message === undefined) {
@@ -184,33 +291,56 @@ export class UnaryCall implements GatedCall {
       return;
     }
     this.#done = true;
-    this.#forgetDeadline();
     this.options.publish(call, this.#message as BatchMessage).then(
       (result) => this.#succeed(result),
       (reason: unknown) => this.#fail(reason, false),
     );
+    // Admission counts it now.
+    this.#body?.close();
   }
 
-  /** Its deadline has passed. */
-  late(): void {
-    this.#deadlineBucket = undefined;
-    if (!this.#done) this.#fail(requestLate(), true, false);
+  #wholeBody(): BatchMessage {
+    const first = this.#first;
+    this.#first = undefined;
+    if (first !== undefined) return readRequest(publishRequestView, detached(first), undefined);
+    const growing = this.#growing;
+    this.#growing = undefined;
+    if (growing === undefined) return readRequest(publishRequestView, noBytes, undefined);
+    const { bytes, release } = growing.take();
+    return readRequest(publishRequestView, bytes, release);
   }
 
-  #leave(): void {
-    this.options.gate.leave(this);
-    this.#forgetDeadline();
+  #lookAgain(at: number): void {
+    this.#bucket = this.options.deadlines.add(this, at);
   }
 
-  #forgetDeadline(): void {
-    if (this.#deadlineBucket === undefined) return;
-    this.options.deadlines.remove(this, this.#deadlineBucket);
-    this.#deadlineBucket = undefined;
+  /** It is time to look after the call: its deadline has passed, its request is silent, or its answer is not read. */
+  expired(): void {
+    this.#bucket = undefined;
+    const now = Date.now();
+    if (this.#answered === 'unread') {
+      this.options.onRefused('answers_unread');
+      cancelStream(this.stream);
+    } else if (this.#done) {
+      // The core looks after batches that wait for the log.
+      if (this.#answered === 'just') this.#answered = 'unread';
+      this.#lookAgain(now + unreadMs / 2);
+    } else if (this.#deadlineAt !== undefined && now >= this.#deadlineAt) {
+      this.#fail(requestLate(), true, false);
+    } else if (this.#entered && this.#body === undefined && now >= this.#quietSince + silentMs) {
+      this.#fail(bodySilent(), true);
+    } else {
+      this.#lookAgain(
+        Math.min(this.#deadlineAt ?? Number.POSITIVE_INFINITY, Math.max(now, this.#quietSince) + silentMs),
+      );
+    }
   }
 
   /** The stream is over; before its request was whole when nothing has been answered. */
   closed(): void {
-    this.#leave();
+    this.options.gate.leave(this);
+    if (this.#bucket !== undefined) this.options.deadlines.remove(this, this.#bucket);
+    this.#bucket = undefined;
     if (this.#done) return;
     this.#done = true;
     this.#release();
@@ -219,13 +349,18 @@ export class UnaryCall implements GatedCall {
   #release(): void {
     this.#message?.release?.();
     this.#message = undefined;
-    this.#chunks = undefined;
+    this.#first = undefined;
+    this.#growing?.close();
     this.#envelopes?.close();
+    this.#body?.close();
+    this.#parked?.drop();
+    this.#parked = undefined;
   }
 
   #succeed(result: IngestResult): void {
     this.#release();
-    this.#leave();
+    this.options.gate.leave(this);
+    this.#answered = 'just';
     const { stream, protocol, answer } = this;
     if (stream.destroyed || stream.closed) return;
     const body = encodeResponse(result, protocol.enveloped);
@@ -241,8 +376,9 @@ export class UnaryCall implements GatedCall {
   #fail(reason: unknown, whileReading: boolean, ours = whileReading): void {
     this.#done = true;
     this.#release();
-    this.#leave();
+    this.#answered = 'just';
     const { stream, protocol, answer, options } = this;
+    options.gate.leave(this);
     const { rpc, row } = classify(reason);
     if (whileReading && row !== undefined) options.onRefused(row.code);
     if (stream.destroyed || stream.closed) return;
@@ -254,14 +390,4 @@ export class UnaryCall implements GatedCall {
       refuseUnary(stream, answer, rpc, ours);
     }
   }
-}
-
-function readBody(chunks: readonly Buffer[] | undefined, size: number, buffers: MessageBuffers): BatchMessage {
-  const [first] = chunks ?? [];
-  if (chunks === undefined || first === undefined) return readRequest(publishRequestView, noBytes, undefined);
-  if (chunks.length === 1) return readRequest(publishRequestView, detached(first), undefined);
-  const joined = buffers.take(size);
-  let at = 0;
-  for (const chunk of chunks) at += chunk.copy(joined, at);
-  return readRequest(publishRequestView, joined, () => buffers.give(joined));
 }

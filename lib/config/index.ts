@@ -96,6 +96,12 @@ export const gatewayOptions = {
     max: 1_000_000,
   }),
   maxStreams: option.int(5_000, 'Most open PublishStream calls of all keys.', { min: 1, max: 1_000_000 }),
+  maxUnfinishedBytes: option.bytes(
+    24 * MiB,
+    'Most bytes of requests that are not whole yet, of all callers; past it the gateway pauses reading, past twice that it refuses.',
+    { min: MiB },
+  ),
+  maxTenantUnfinishedBytes: option.bytes(16 * MiB, 'The same for one tenant.', { min: MiB }),
   publishWindow: option.int(32, 'Most publishes to JetStream in flight per connection.', { min: 1, max: 1024 }),
   publishTimeout: option.ms(5_000, 'How long a publish waits for its ack before its outcome counts as unknown.', {
     min: 100,

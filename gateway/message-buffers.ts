@@ -1,0 +1,116 @@
+/**
+ * Buffers for messages that came in parts, used again: one made per message is memory outside the heap that drives the
+ * collector, as in payload-pool.ts. Kept by size class, and bounded in all.
+ */
+import { heldBuffer } from './held-bytes.js';
+
+export interface MessageBuffers {
+  /** Exactly `size` bytes of arbitrary content. */
+  take(size: number): Buffer;
+  /** Gives back what `take` gave; nobody may look at it any more. */
+  give(buffer: Buffer): void;
+}
+
+/** Held memory may not be much more than the bytes that admission counts: fine steps, and small messages exactly. */
+const classBytes = 4 * 1024;
+const smallestKept = 8 * 1024;
+/** Larger ones are made and forgotten. */
+const largestKept = 256 * 1024;
+
+/** @param mostBytes that are kept while nobody uses them */
+export function createMessageBuffers(mostBytes: number): MessageBuffers {
+  const free: Buffer[][] = Array.from({ length: largestKept / classBytes + 1 }, () => []);
+  let kept = 0;
+  return {
+    take(size) {
+      if (size < smallestKept) return heldBuffer(size);
+      if (size > largestKept) return Buffer.allocUnsafeSlow(size);
+      const index = Math.ceil(size / classBytes);
+      const slab = free[index]?.pop();
+      if (slab === undefined) return Buffer.allocUnsafeSlow(index * classBytes).subarray(0, size);
+      kept -= slab.length;
+      return slab.subarray(0, size);
+    },
+    give({ length, buffer }) {
+      const bytes = buffer.byteLength;
+      if (length < smallestKept || length > largestKept || kept + bytes > mostBytes) return;
+      kept += bytes;
+      free[bytes / classBytes]?.push(Buffer.from(buffer));
+    },
+  };
+}
+
+/** Taken at once while the gateway has room: what most messages that come in parts fit into. */
+const aheadBytes = 128 * 1024;
+/** While memory is short, by how much a buffer grows: bytes are copied more often. */
+const tightGrowth = 1.25;
+/** Else a message begins with so many times its first part. */
+const aheadFactor = 2;
+
+/**
+ * A message that comes in parts, in one buffer. The buffer grows with what has come: a size that is stated and does not come costs at
+ * most `aheadBytes`, and while memory is short, little more than its bytes.
+ */
+export class GrowingMessage {
+  #body: Buffer | undefined;
+  #filled = 0;
+
+  /**
+   * @param most bytes of the message: its size, or its limit
+   * @param isRoomy whether memory may be taken ahead
+   */
+  constructor(
+    private readonly buffers: MessageBuffers,
+    private readonly most: number,
+    private readonly isRoomy: () => boolean,
+  ) {}
+
+  get filled(): number {
+    return this.#filled;
+  }
+
+  /** Memory that it takes, bytes. */
+  get held(): number {
+    return this.#body?.length ?? 0;
+  }
+
+  /** Not beyond `most`. */
+  append(chunk: Buffer, from: number, to: number): void {
+    const needed = this.#filled + to - from;
+    let body = this.#body;
+    if (body === undefined || needed > body.length) {
+      const larger = this.buffers.take(Math.min(this.most, this.#sizeFor(needed, body?.length)));
+      if (body !== undefined) {
+        body.copy(larger, 0, 0, this.#filled);
+        this.buffers.give(body);
+      }
+      body = larger;
+      this.#body = body;
+    }
+    chunk.copy(body, this.#filled, from, to);
+    this.#filled = needed;
+  }
+
+  #sizeFor(needed: number, before: number | undefined): number {
+    const roomy = this.isRoomy();
+    if (before === undefined) return roomy ? Math.max(needed, aheadBytes) : needed * aheadFactor;
+    return Math.max(needed, Math.ceil(before * (roomy ? 2 : tightGrowth)));
+  }
+
+  /** All that has come. The memory is the caller's, who gives it back by `release`. */
+  take(): { readonly bytes: Buffer; readonly release: (() => void) | undefined } {
+    const body = this.#body ?? Buffer.alloc(0);
+    const { buffers } = this;
+    const bytes = body.subarray(0, this.#filled);
+    this.#body = undefined;
+    this.#filled = 0;
+    return { bytes, release: () => buffers.give(body) };
+  }
+
+  /** Gives the memory of a message that does not come whole back. */
+  close(): void {
+    if (this.#body !== undefined) this.buffers.give(this.#body);
+    this.#body = undefined;
+    this.#filled = 0;
+  }
+}

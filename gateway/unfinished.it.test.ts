@@ -1,0 +1,180 @@
+/**
+ * Requests that do not become whole, and answers that are not read, against a gateway of its own process: its memory stays bounded, and
+ * a good client beside them is served. On both paths.
+ */
+import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2 } from 'node:http2';
+import { connect, type Socket } from 'node:net';
+import { create, toBinary } from '@bufbuild/protobuf';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { makeBatch, seededRandom } from '../lib/testing/batches.js';
+import { envelopesOf } from './testing/bare-call.js';
+import { type GatewayProcess, withGatewayProcess } from './testing/gateway-process.js';
+import { until } from './testing/ingest.js';
+
+const MiB = 1024 ** 2;
+const service = '/sluice.ingest.v1.IngestService/';
+const wait = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+const enveloped = (bytes: Uint8Array, size = bytes.length): Buffer => {
+  const head = Buffer.alloc(5);
+  head.writeUInt32BE(size, 1);
+  return Buffer.concat([head, bytes]);
+};
+const small = toBinary(
+  PublishRequestSchema,
+  create(PublishRequestSchema, { batch: makeBatch(seededRandom(3), 3), attempt: 1 }),
+);
+const large = toBinary(
+  PublishRequestSchema,
+  create(PublishRequestSchema, { batch: makeBatch(seededRandom(4), 2_500), attempt: 1 }),
+);
+/** A message of 1 MiB without its last byte. */
+const unfinished = enveloped(Buffer.alloc(MiB - 1), MiB);
+
+interface Attackers {
+  /** Opens a call and sends, without its end. */
+  open(method: string, type: string, key: string, bytes: Uint8Array): ClientHttp2Stream;
+  socket(): Socket;
+}
+
+async function withAttackers(
+  gateway: GatewayProcess,
+  connections: number,
+  use: (attackers: Attackers) => Promise<void>,
+): Promise<void> {
+  const sessions = Array.from({ length: connections }, () =>
+    connectHttp2(gateway.url, { maxSessionMemory: 10_000 }).on('error', () => {}),
+  );
+  const sockets: Socket[] = [];
+  let opened = 0;
+  try {
+    // Their settings say how many streams they may open.
+    await Promise.all(sessions.map((session) => new Promise((resolve) => session.once('remoteSettings', resolve))));
+    await use({
+      open(method, type, key, bytes) {
+        const session = sessions[opened++ % connections] as ClientHttp2Session;
+        const stream = session.request({
+          ':method': 'POST',
+          ':path': `${service}${method}`,
+          'content-type': type,
+          authorization: `Bearer ${key}`,
+        });
+        stream.on('error', () => {});
+        stream.resume();
+        stream.write(bytes);
+        return stream;
+      },
+      socket() {
+        const socket = connect(gateway.port, '127.0.0.1').on('error', () => {});
+        sockets.push(socket);
+        return socket;
+      },
+    });
+  } finally {
+    for (const session of sessions) session.destroy();
+    for (const socket of sockets) socket.destroy();
+  }
+}
+
+/** 50 calls a second until `use` is over. Fails when one fails. Returns their P99, ms. */
+async function besideGoodClient(gateway: GatewayProcess, key: string, use: () => Promise<void>): Promise<number> {
+  const session = connectHttp2(gateway.url, { maxSessionMemory: 10_000 }).on('error', () => {});
+  const times: number[] = [];
+  const failures: string[] = [];
+  const call = (): void => {
+    const at = performance.now();
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': `${service}Publish`,
+      'content-type': 'application/proto',
+      authorization: `Bearer ${key}`,
+    });
+    stream.on('response', (headers) => {
+      times.push(performance.now() - at);
+      if (headers[':status'] !== 200) failures.push(String(headers[':status']));
+    });
+    stream.on('error', (error) => failures.push(error.message));
+    stream.resume();
+    stream.end(small);
+  };
+  const timer = setInterval(call, 20);
+  try {
+    await use();
+  } finally {
+    clearInterval(timer);
+    await wait(500);
+    session.destroy();
+  }
+  assert.equal(failures.slice(0, 3), []);
+  return times.sort((a, b) => a - b)[Math.floor(times.length * 0.99)] ?? Number.NaN;
+}
+
+for (const hotPath of [true, false]) {
+  const path = hotPath ? 'hot path' : 'library';
+  const flags = [`--hot-path=${hotPath}`];
+
+  test(`a thousand unfinished messages, and as many bodies, cost a bounded amount of memory (${path})`, async () => {
+    await withGatewayProcess(flags, ['acme', 'other'], async (gateway) => {
+      const [mine = '', theirs = ''] = gateway.keys;
+      await withAttackers(gateway, 10, async ({ open, socket }) => {
+        const p99 = await besideGoodClient(gateway, theirs, async () => {
+          for (let i = 0; i < 1_000; i++) open('PublishStream', 'application/grpc', mine, unfinished);
+          await wait(1_500);
+          for (let i = 0; i < 400; i++) {
+            open('Publish', 'application/grpc', mine, unfinished);
+            open('Publish', 'application/proto', mine, unfinished.subarray(5));
+          }
+          const body = Buffer.alloc(4.2 * MiB - 1, ' ');
+          for (let i = 0; i < 100; i++) {
+            const head = [
+              'POST /v1/events/batch HTTP/1.1',
+              'host: x',
+              'content-type: application/json',
+              `content-length: ${body.length + 1}`,
+              `authorization: Bearer ${mine}`,
+            ];
+            const one = socket();
+            one.write(`${head.join('\r\n')}\r\n\r\n`);
+            one.write(body);
+          }
+          await wait(3_000);
+        });
+        if (process.argv[2] !== undefined) console.log({ path, peak: gateway.peak, p99 });
+        assert.ok(gateway.peak < 256, `RSS ${gateway.peak.toFixed(0)} MiB`);
+      });
+    });
+  });
+
+  test(`200 streams with messages of 1 MiB lose nothing, and are only slower (${path})`, async () => {
+    await withGatewayProcess(flags, ['acme'], async (gateway) => {
+      const [key = ''] = gateway.keys;
+      await withAttackers(gateway, 4, async ({ open }) => {
+        const streams = Array.from({ length: 200 }, () => {
+          const stream = open('PublishStream', 'application/grpc', key, enveloped(large));
+          const one = { stream, body: Buffer.alloc(0), ended: false };
+          stream.on('data', (chunk: Buffer) => {
+            one.body = Buffer.concat([one.body, chunk]);
+          });
+          stream.on('end', () => {
+            one.ended = true;
+          });
+          stream.write(enveloped(large));
+          return one;
+        });
+        // The limits, then an answer for each batch.
+        await until(
+          'all are answered',
+          () => streams.every(({ body, ended }) => ended || envelopesOf(body).length >= 3),
+          25_000,
+        );
+        assert.is(streams.filter(({ ended }) => ended).length, 0, 'no stream has ended');
+        if (process.argv[2] !== undefined) console.log({ path, peak: gateway.peak });
+        assert.ok(gateway.peak < 256, `RSS ${gateway.peak.toFixed(0)} MiB`);
+      });
+    });
+  });
+}
+
+test.run();

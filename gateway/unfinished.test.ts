@@ -1,0 +1,227 @@
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import type { SluiceError } from '../lib/errors.js';
+import { integer, pick, seededRandom } from '../lib/testing/batches.js';
+import { createUnfinished, type UnfinishedBody, type UnfinishedBytes } from './unfinished.js';
+
+const KiB = 1024;
+
+interface TestBody {
+  readonly body: UnfinishedBody;
+  readonly name: string;
+  paused: boolean;
+  refusal: SluiceError | undefined;
+  held: number;
+  hold(bytes: number): void;
+}
+
+/** A budget of 1,000 KiB, 600 of a tenant, with a clock by hand. The first letter of a body is its tenant. */
+function scene() {
+  let tick: (() => void) | undefined;
+  const unfinished: UnfinishedBytes = createUnfinished({
+    maxBytes: 1_000 * KiB,
+    maxTenantBytes: 600 * KiB,
+    random: () => 0.5,
+    everyTick: (callback) => {
+      tick = callback;
+      return () => {
+        tick = undefined;
+      };
+    },
+  });
+  const open = (name: string): TestBody => {
+    const one: TestBody = {
+      name,
+      paused: false,
+      refusal: undefined,
+      held: 0,
+      body: unfinished.open(name[0] as string, {
+        pause: () => {
+          one.paused = true;
+        },
+        resume: () => {
+          one.paused = false;
+        },
+        refuse: (error) => {
+          one.refusal = error;
+          one.held = 0;
+        },
+      }),
+      hold(kib) {
+        const came = kib * KiB - one.held;
+        one.held = kib * KiB;
+        one.body.hold(kib * KiB, Math.max(came, 0));
+      },
+    };
+    return one;
+  };
+  return {
+    unfinished,
+    open,
+    seconds(count: number, each: () => void = () => {}) {
+      for (let i = 0; i < count; i++) {
+        each();
+        tick?.();
+      }
+    },
+    get ticking() {
+      return tick !== undefined;
+    },
+  };
+}
+
+test('U1: what is held is counted until it is handed over, and nothing is left behind', () => {
+  const { unfinished, open, seconds, ...more } = scene();
+  const [a, b] = [open('a1'), open('b1')];
+  a.hold(100);
+  b.hold(50);
+  a.hold(150);
+  assert.is(unfinished.bytes, 200 * KiB);
+  a.hold(0);
+  assert.is(a.body.phase, 'idle');
+  b.body.close();
+  b.body.close();
+  b.hold(70);
+  assert.is(unfinished.bytes, 0);
+  seconds(2);
+  assert.not(more.ticking, 'no timer runs for nothing');
+});
+
+test('U2: past the bound of a tenant its bodies are paused, but for the eldest, and others are not', () => {
+  const { open } = scene();
+  const bodies = ['a1', 'a2', 'a3'].map(open);
+  const [a1, a2, a3] = bodies as [TestBody, TestBody, TestBody];
+  const b = open('b1');
+  for (const body of bodies) body.hold(190);
+  a2.hold(250);
+  a3.hold(210);
+  a1.hold(300);
+  b.hold(300);
+  assert.equal(
+    [a1, a2, a3, b].map(({ paused }) => paused),
+    [false, true, true, false],
+  );
+  a1.hold(0);
+  assert.equal([a2.paused, a3.paused], [false, false], 'there is room again');
+});
+
+test('U2: past the bound in all, each tenant still has a body that goes on', () => {
+  const { open } = scene();
+  const all = ['a1', 'a2', 'b1', 'b2', 'c1', 'c2'].map(open);
+  for (const body of all) body.hold(160);
+  for (const body of all) body.hold(180);
+  const going = all.filter(({ paused }) => !paused).map(({ name }) => name);
+  assert.ok(['a1', 'b1', 'c1'].every((name) => going.includes(name)));
+  assert.ok(going.length < 6);
+});
+
+test('U2: a body that has the turn and does not become whole gives it to the next', () => {
+  const { open, seconds } = scene();
+  const [stalled, next, third] = ['a1', 'a2', 'a3'].map(open) as [TestBody, TestBody, TestBody];
+  stalled.hold(590);
+  next.hold(60);
+  third.hold(10);
+  assert.equal([stalled.paused, next.paused, third.paused], [false, true, true]);
+  seconds(2);
+  assert.equal([stalled.paused, next.paused, third.paused], [true, false, true]);
+  next.hold(0);
+  assert.equal([stalled.paused, next.paused, third.paused], [true, false, false], 'and then the one after it');
+});
+
+test('U3: past twice the bound of a tenant, what grows is refused with a time to come back, and the turn is spared', () => {
+  const { open, unfinished } = scene();
+  const bodies = Array.from({ length: 10 }, (_, i) => open(`a${i}`));
+  for (const body of bodies) body.hold(119);
+  bodies[5]?.hold(200);
+  assert.is(bodies[5]?.refusal?.code, 'overloaded');
+  assert.is(bodies[5]?.refusal?.retryAfterMs, 1_000);
+  for (const body of bodies.slice(6)) body.hold(150);
+  bodies[0]?.hold(400);
+  assert.is(bodies[0]?.refusal, undefined);
+  assert.ok(unfinished.refused.full >= 1);
+});
+
+test('U3: past twice the bound in all, the tenant that holds most gives way to the others', () => {
+  const { open } = scene();
+  const many = ['a', 'b'].flatMap((tenant) => Array.from({ length: 10 }, (_, i) => open(`${tenant}${i}`)));
+  for (const body of many) body.hold(98);
+  const small = [open('c0'), open('c1')] as const;
+  small[0].hold(50);
+  small[1].hold(30);
+  assert.equal([small[0].refusal, small[1].refusal], [undefined, undefined]);
+  assert.is(many.filter(({ refusal }) => refusal !== undefined).length, 1);
+});
+
+test('U4: a silent body is refused after 15 s, but not while the gateway does not read it', () => {
+  const { open, seconds } = scene();
+  const [silent, waiting, empty, slow] = ['a1', 'a2', 'a3', 'a4'].map(open) as [TestBody, TestBody, TestBody, TestBody];
+  silent.hold(1);
+  waiting.hold(1);
+  waiting.body.wait();
+  empty.body.expect();
+  slow.hold(1);
+  seconds(15, () => slow.body.hold(KiB, 1));
+  assert.is(silent.refusal, undefined);
+  seconds(1, () => slow.body.hold(KiB, 1));
+  assert.is(silent.refusal?.code, 'body_silent');
+  assert.is(empty.refusal?.code, 'body_silent');
+  assert.equal([waiting.refusal, slow.refusal], [undefined, undefined]);
+  waiting.body.go();
+  seconds(16, () => slow.body.hold(KiB, 1));
+  assert.is(waiting.refusal?.code, 'body_silent');
+});
+
+test('U4: a body that drips is refused once others wait for its room', () => {
+  const { open, seconds } = scene();
+  const [drip, other] = ['a1', 'a2'].map(open) as [TestBody, TestBody];
+  drip.hold(100);
+  drip.body.hold(590 * KiB, 0);
+  seconds(20, () => drip.body.hold(590 * KiB, 1));
+  assert.is(drip.refusal, undefined, 'it brought 100 KiB');
+  seconds(100, () => drip.body.hold(590 * KiB, 1));
+  assert.is(drip.refusal, undefined, 'nobody waits');
+  other.hold(60);
+  seconds(1);
+  assert.is(drip.refusal?.code, 'overloaded');
+  assert.not(other.paused);
+});
+
+test('a body that waits while it is paused is read again afterwards', () => {
+  const { open } = scene();
+  const [first, second] = ['a1', 'a2'].map(open) as [TestBody, TestBody];
+  first.hold(590);
+  second.hold(60);
+  assert.ok(second.paused);
+  second.body.wait();
+  assert.not(second.paused);
+  first.hold(0);
+  second.body.go();
+  assert.not(second.paused);
+});
+
+test('whatever happens, bytes are counted right, twice the bound holds, and all bodies become whole in the end', () => {
+  const random = seededRandom(7);
+  for (let round = 0; round < 30; round++) {
+    const { open, unfinished, seconds } = scene();
+    const names = ['a', 'b', 'c'];
+    let bodies = Array.from({ length: 60 }, (_, i) => ({
+      of: open(`${pick(random, names)}${i}`),
+      left: integer(random, 1, 200),
+    }));
+    for (let step = 0; step < 50_000 && bodies.length > 0; step++) {
+      if (random() < 0.02) seconds(1);
+      const one = pick(random, bodies);
+      if (one.of.paused && one.of.refusal === undefined) continue;
+      one.left -= 1;
+      one.of.body.hold((200 - one.left) * KiB, KiB);
+      if (one.left > 0 && one.of.refusal === undefined) continue;
+      one.of.body.close();
+      bodies = bodies.filter((other) => other !== one);
+      assert.ok(unfinished.bytes <= 2 * 1_000 * KiB + 3 * 200 * KiB, `${unfinished.bytes}`);
+    }
+    assert.is(bodies.length, 0, `round ${round}`);
+    assert.is(unfinished.bytes, 0);
+  }
+});
+
+test.run();
