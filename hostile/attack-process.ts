@@ -1,6 +1,6 @@
 /** One attack, in a process of its own, so that its event loop is not the good client's (see attacker.ts). */
 import { type Field, newCounts } from './attack.js';
-import type { AttackOrder, FromAttacker } from './attacker.js';
+import { type AttackOrder, type FromAttacker, mostSeconds } from './attacker.js';
 import { attackNamed } from './attacks/index.js';
 
 const say = (message: FromAttacker): Promise<void> =>
@@ -9,33 +9,49 @@ const say = (message: FromAttacker): Promise<void> =>
     else process.send(message, () => resolve());
   });
 
+const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
 const countsEveryMs = 500;
 /** For a script to wait for the last answers, once its time is over. */
-const lastWordsMs = 8_000;
+const lastWordsMs = 25_000;
 
-async function attack(order: AttackOrder): Promise<void> {
-  const found = attackNamed(order.attack);
-  const until = performance.now() + order.seconds * 1_000;
+/** How often a pause looks whether the time is over. */
+const tickMs = 50;
+
+function openField(order: AttackOrder): Field {
+  const since = performance.now();
   const counts = newCounts();
-  const left = (): number => Math.max(0, until - performance.now());
-  const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, Math.min(ms, left())));
+  const { seconds, atLeast = {} } = order;
+  const enough = (): boolean =>
+    counts.answered >= (atLeast.answered ?? 0) && counts.bytesOut >= (atLeast.bytesOut ?? 0);
   const field: Field = {
     target: order.target,
     keys: order.keys,
     counts,
     scaled: (full) => Math.max(1, Math.round(full * order.scale)),
     get over() {
-      return left() === 0;
+      const passed = (performance.now() - since) / 1_000;
+      return passed >= seconds && (enough() || passed >= mostSeconds);
     },
-    pause,
-    untilOver: () => pause(Number.POSITIVE_INFINITY),
+    async pause(ms) {
+      const until = performance.now() + ms;
+      do {
+        await sleep(Math.max(0, Math.min(tickMs, until - performance.now())));
+      } while (!field.over && performance.now() < until);
+    },
+    untilOver: () => field.pause(Number.POSITIVE_INFINITY),
   };
-  const timer = setInterval(() => void say({ type: 'counts', counts }), countsEveryMs);
+  return field;
+}
+
+async function attack(order: AttackOrder): Promise<void> {
+  const found = attackNamed(order.attack);
+  const field = openField(order);
+  const timer = setInterval(() => void say({ type: 'counts', counts: field.counts }), countsEveryMs);
   // The time is a bound also for a script that waits for an answer that never comes.
-  const late = new Promise((resolve) => setTimeout(resolve, order.seconds * 1_000 + lastWordsMs));
-  await Promise.race([found.run(field), late]);
+  await Promise.race([found.run(field), field.untilOver().then(() => sleep(lastWordsMs))]);
   clearInterval(timer);
-  await say({ type: 'done', counts });
+  await say({ type: 'done', counts: field.counts });
 }
 
 process.on('disconnect', () => process.exit(1));

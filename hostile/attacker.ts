@@ -9,6 +9,8 @@ export interface AttackOrder {
   readonly target: Target;
   readonly keys: readonly string[];
   readonly seconds: number;
+  /** The attack goes on for longer, up to {@link mostSeconds}, until it has counted so much: for a machine that is busy. @default nothing */
+  readonly atLeast?: Partial<Pick<Counts, 'answered' | 'bytesOut'>>;
   /** Above 0, at most 1. */
   readonly scale: number;
 }
@@ -21,8 +23,9 @@ export type FromAttacker =
   | { readonly type: 'failed'; readonly message: string };
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-/** Beyond its time, for the process to end by itself. */
-const graceMs = 15_000;
+/** Beyond its time, for the last answers and for the process to end by itself. */
+const graceMs = 40_000;
+export const mostSeconds = 40;
 
 export interface Attacker {
   /** Resolves with what the attack did, when it has ended and all its connections are closed. @throws Error when the script failed */
@@ -49,7 +52,7 @@ export async function startAttacker(order: AttackOrder): Promise<Attacker> {
   await Promise.race([ready, ended]);
   return {
     async go() {
-      const timer = setTimeout(() => child.kill('SIGKILL'), order.seconds * 1_000 + graceMs);
+      const timer = setTimeout(() => child.kill('SIGKILL'), Math.max(order.seconds, mostSeconds) * 1_000 + graceMs);
       if (child.connected) child.send('go');
       await ended;
       clearTimeout(timer);

@@ -18,7 +18,7 @@ const goodEveryMs = 20;
 const newcomerEvery = 25;
 const otherEveryMs = 100;
 const probeEveryMs = 1_000;
-const patienceMs = 10_000;
+const patienceMs = 20_000;
 const mostReasons = 6;
 const eventsOfCall = 20;
 

@@ -15,6 +15,7 @@ const quick: Omit<RunOptions, 'attacks'> = {
   processes: 1,
   tls: false,
   seconds: 3,
+  atLeast: { answered: 101 },
   scale: 0.02,
   calm: { warmUp: 0.5, alone: 0.5, after: 0.5 },
   say: () => {},
@@ -74,6 +75,7 @@ for (const [who, names] of Object.entries({ strangers: withoutKey, 'a customer':
 test('control: with room for 1 GiB of one customer, unfinished messages fill the memory, and the verdict says so', async () => {
   const row = await play(['unfinished-stream-messages'], {
     scale: 0.3,
+    atLeast: { bytesOut: 280 * 1024 ** 2 },
     flags: ['--max-bytes-in-flight', '1GiB', '--max-tenant-bytes-in-flight', '1GiB'],
   });
   assert.ok(

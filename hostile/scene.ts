@@ -7,7 +7,7 @@ import { type Role, startRole } from '../bench/roles.js';
 import { addTenant } from '../lib/tenants.js';
 import { type TestNats, withNats } from '../lib/testing/nats.js';
 import type { Attack, Counts } from './attack.js';
-import { startAttacker } from './attacker.js';
+import { type AttackOrder, startAttacker } from './attacker.js';
 import { type PhaseSeen, startBystanders } from './bystanders.js';
 import { watchProcesses } from './process-watch.js';
 
@@ -18,6 +18,8 @@ export interface SceneOptions {
   readonly tls: boolean;
   /** Most seconds of the attack. */
   readonly seconds: number;
+  /** As {@link AttackOrder} has it. */
+  readonly atLeast?: AttackOrder['atLeast'];
   /** Of the attack's counts: above 0, at most 1. */
   readonly scale: number;
   /** How long each phase without an attack takes, s. */
@@ -99,14 +101,17 @@ async function measure(
   attack: Attack,
   gateway: Role,
   ground: Ground,
-  { tls, seconds, scale, calm, say }: SceneOptions,
+  { tls, seconds, atLeast, scale, calm, say }: SceneOptions,
 ): Promise<Omit<Figures, 'died'>> {
   const { port } = gateway;
   const watch = watchProcesses(gateway);
   const bystanders = await startBystanders({ port, tls, goodKey: ground.goodKey, otherKey: ground.otherKey });
   const keys = ground.keys.slice(0, attack.keys ?? 0);
   const target = { port, tls, from: attackerAddress };
-  const attacker = await startAttacker({ attack: attack.name, target, keys, seconds, scale });
+  const attacker = await startAttacker({
+    ...{ attack: attack.name, target, keys, seconds, scale },
+    ...(atLeast === undefined ? {} : { atLeast }),
+  });
   try {
     await pause(calm.warmUp);
     await bystanders.next('alone');

@@ -4,7 +4,7 @@ import { H1Peer } from '../wire/h1.js';
 import { type H2Options, H2Peer } from '../wire/h2.js';
 
 /** How long a whole request waits for its answer. */
-const patienceMs = 5_000;
+const patienceMs = 20_000;
 /** Streams that the gateway takes on one connection. */
 export const streamsPerConnection = 256;
 
@@ -28,7 +28,7 @@ export async function openManyH1(field: Field, count: number, atOnce = 50): Prom
   return peers;
 }
 
-/** Waits for answers that are owed, also when the time is over, and counts those that have not come after 5 s. */
+/** Waits for answers that are owed, also when the time is over, and counts those that have not come after 20 s. */
 export async function settle(field: Field, peers: readonly (H1Peer | H2Peer)[]): Promise<void> {
   await Promise.all(peers.map((peer) => peer.untilAnswered(patienceMs)));
   field.counts.unanswered += peers.reduce((sum, peer) => sum + peer.unanswered, 0);
