@@ -44,11 +44,25 @@ const withoutKey = [
   'continuation-flood',
   'huge-header-lists',
   'pipelined-unread',
+  'health-watches',
+  'reflection-calls',
+  'readyz-flood',
   'endless-heads',
   'upgrades',
 ];
 const withKey = [
   'window-zero-customers',
+  'empty-calls-behind-seats',
+  'unfinished-stream-messages',
+  'unfinished-unary-bodies',
+  'unfinished-http1-bodies',
+  'slow-http1-bodies',
+  'slow-http2-bodies',
+  'tiny-chunks',
+  'unread-stream-answers',
+  'unread-unary-answers',
+  'many-streams',
+  'empty-messages',
   'ten-thousand-rejections',
   'json-packed-events',
   'json-many-keys',
@@ -76,7 +90,7 @@ test('control: with room for 1 GiB of one customer, unfinished messages fill the
   const row = await play(['unfinished-stream-messages'], {
     scale: 0.3,
     atLeast: { bytesOut: 280 * 1024 ** 2 },
-    flags: ['--max-bytes-in-flight', '1GiB', '--max-tenant-bytes-in-flight', '1GiB'],
+    flags: ['--max-unfinished-bytes', '1GiB', '--max-tenant-unfinished-bytes', '1GiB'],
   });
   assert.ok(
     row.broken.some((one) => one.includes('MiB of memory')),
