@@ -14,6 +14,7 @@ interface Part {
 const parts: readonly Part[] = [
   { name: 'hostile', entry: 'hostile', flags: ['--json'] },
   { name: 'hostile, TLS', entry: 'hostile', flags: ['--tls', '--json'] },
+  { name: 'fuzz', entry: 'hostile', flags: ['fuzz', '--requests', '1000000', '--seed', '1', '--json'] },
   { name: 'hostile, two processes', entry: 'hostile', flags: ['--processes', '2', '--json'] },
 ];
 

@@ -10,6 +10,7 @@
  *   bystanders.ts         the good client, another customer, a probe: bystander-process.ts
  *   process-watch.ts      memory, event-loop delay and CPU of the gateway
  *   wire/                 sockets, HTTP/2 frame by frame, HTTP/1.1 text, messages
+ *   fuzz/                 `npm run hostile -- fuzz`: mutated requests from a seed; map in fuzz/command.ts
  *   report.ts             the table, and the line of JSON
  */
 import { cpus, loadavg } from 'node:os';
@@ -19,6 +20,7 @@ import { parseWhole } from '../lib/number-text.js';
 import type { Attack } from './attack.js';
 import { attacks } from './attacks/index.js';
 import { common, type Judged } from './bounds.js';
+import { main as fuzz } from './fuzz/command.js';
 import { page, summary, told } from './report.js';
 import { run } from './run.js';
 
@@ -85,6 +87,8 @@ Columns: calls, connections or frames that were sent, those answered, and those 
 gateway process in MiB; the longest delay of an event loop; CPU seconds of the gateway during the attack; the good client's
 latencies in ms, its failed calls, and those of the other customer and the probe.
 
+npm run hostile -- fuzz --help: mutated requests from a seed, with verdicts of their own.
+
 Exit code 0: every attack was held within the bounds of hostile/bounds.ts. 1: one was not.
 `,
   );
@@ -124,7 +128,9 @@ async function main(): Promise<number> {
   return rows.every(({ broken }) => broken.length === 0) ? 0 : 1;
 }
 
-main()
+const [word, ...rest] = process.argv.slice(2);
+
+(word === 'fuzz' ? fuzz(rest) : main())
   .then((code) => {
     process.exitCode = code;
   })

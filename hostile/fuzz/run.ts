@@ -1,0 +1,311 @@
+/**
+ * One run of the fuzz: two gateways (one with the hot path, one where the library serves all), requests in turn, and the verdicts.
+ *
+ *   V1  No gateway dies. Every request has a status, a reset or, where its own bytes are to blame, the end of its connection, within
+ *       2 s after its end. A connection that carries good requests beside bad ones is not ended for the bad ones.
+ *   V2  Valid requests, one in 50, are accepted, and are in the log once. Nothing else is in the log under their ids.
+ *   V3  Memory comes back to within 30 MiB of the start, a minute after the end.
+ *   V4  A good client beside it loses no call.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { BinaryReader } from '@bufbuild/protobuf/wire';
+import { jetstream, jetstreamManager } from '@nats-io/jetstream';
+import { type Role, startRole } from '../../bench/roles.js';
+import { addTenant } from '../../lib/tenants.js';
+import { type TestNats, withNats } from '../../lib/testing/nats.js';
+import { type Bystanders, type PhaseSeen, startBystanders } from '../bystanders.js';
+import { watchProcesses } from '../process-watch.js';
+import { bearer } from '../wire/messages.js';
+import type { Target } from '../wire/sockets.js';
+import { acceptedBy, type Fate, type Outcome, shownAnswer } from './outcome.js';
+import { batchIdOf, type Plan, planOf } from './plan.js';
+import { sendBytes } from './send-bytes.js';
+import { FrameConnection } from './send-frames.js';
+import { NodeConnection } from './send-node.js';
+
+export interface FuzzOptions {
+  readonly seed: number;
+  /** The first request, from 0, and how many. */
+  readonly from: number;
+  readonly requests: number;
+  /** Seconds that memory has to come back; 0: it is not looked at. */
+  readonly memorySeconds: number;
+  readonly say: (line: string) => void;
+}
+
+export interface FuzzFigures {
+  readonly requests: number;
+  readonly seconds: number;
+  readonly fates: Readonly<Partial<Record<Fate, number>>>;
+  readonly valid: { readonly sent: number; readonly accepted: number; readonly stored: number };
+  /** MiB of each gateway: before, at most, at the end. */
+  readonly rss: readonly { readonly before: number; readonly most: number; readonly after: number }[];
+  /** Before and during. */
+  readonly good: { readonly alone: PhaseSeen['good']; readonly during: PhaseSeen['good'] };
+  /** In words, with the request's number where it is one. */
+  readonly failures: readonly string[];
+}
+
+const lanes = 48;
+const tenants = 4;
+const mostOpen = 8;
+/** Short lives, so that nothing of the limits on one connection is met. */
+const mostOfConnection = 60;
+const mostFailures = 50;
+const memoryMib = 30;
+const hangsMs = 60_000;
+
+interface Pool {
+  take(target: Target): Promise<FrameConnection | NodeConnection | undefined>;
+}
+
+/** Connections with few requests at a time. */
+function createPool<C extends FrameConnection | NodeConnection>(
+  open: (target: Target) => Promise<C | undefined>,
+): Pool {
+  let connections: C[] = [];
+  let opening: Promise<C | undefined> | undefined;
+  return {
+    async take(target) {
+      for (;;) {
+        for (const one of connections) if (one.open === 0 && (one.over || one.count >= mostOfConnection)) one.close();
+        connections = connections.filter((one) => !one.over && (one.count < mostOfConnection || one.open > 0));
+        const free = connections.find((one) => one.open < mostOpen && one.count < mostOfConnection);
+        if (free !== undefined) return free;
+        opening ??= open(target).finally(() => {
+          opening = undefined;
+        });
+        const opened = await opening;
+        if (opened === undefined) return undefined;
+        if (!connections.includes(opened)) connections.push(opened);
+      }
+    },
+  };
+}
+
+export async function fuzz(options: FuzzOptions): Promise<FuzzFigures> {
+  const folder = mkdtempSync(join(tmpdir(), 'sluice-fuzz-'));
+  try {
+    return await withNats(async (nats) => {
+      const roles: Role[] = [];
+      try {
+        for (const hotPath of ['true', 'false']) {
+          const flags = ['--nats-url', nats.url, '--port', '0', '--metrics-port', '0', '--log-level', 'warn'];
+          const more = ['--hot-path', hotPath];
+          roles.push(await startRole('gateway', roles.length, { folder, telemetry: true, flags: [...flags, ...more] }));
+        }
+        return await play(options, nats, roles);
+      } finally {
+        for (const role of roles) await role.close();
+      }
+    });
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+async function play(options: FuzzOptions, nats: TestNats, roles: readonly Role[]): Promise<FuzzFigures> {
+  const keyOf = async (tenant: string): Promise<string> => (await addTenant(nats.nc, { tenant })).key;
+  const keys: string[] = [];
+  for (let i = 0; i < tenants; i++) keys.push(await keyOf(`fuzz-${i}`));
+  const [goodKey, otherKey] = [await keyOf('good'), await keyOf('other')];
+  const book = new Book(options);
+  for (const { failure, name } of roles) failure.catch((error: Error) => book.fail(`${name} died: ${error.message}`));
+  const watches = roles.map(watchProcesses);
+  const { port } = roles[0] as Role;
+  const bystanders = await startBystanders({ port, tls: false, goodKey, otherKey });
+  try {
+    await pause(500);
+    const sender = createSender(roles, keys);
+    // Code is compiled and pools are filled before memory is looked at.
+    const warmUp = Math.min(2_000, options.requests);
+    await runLanes(options, options.from, warmUp, keys.length, sender, book);
+    await bystanders.next('alone');
+    await pause(options.memorySeconds > 0 ? 3_000 : 500);
+    const before = watches.map((watch) => watch.rss());
+    for (const watch of watches) await watch.reset();
+    const alone = await bystanders.next('attack');
+    const since = performance.now();
+    await runLanes(options, options.from + warmUp, options.requests - warmUp, keys.length, sender, book);
+    const seconds = (performance.now() - since) / 1_000;
+    const during = await bystanders.next('after');
+    if (during.good.errors > 0) book.fail(`V4: ${JSON.stringify(during.good)}`);
+    await book.checkLog(nats);
+    const after = await settleMemory(options, watches, before, book);
+    const rss = watches.map((watch, i) => ({ before: before[i]!, most: watch.peakRss(), after: after[i]! }));
+    await bystanders.next(undefined);
+    return { ...book.figures(), seconds, rss, good: { alone: alone.good, during: during.good } };
+  } finally {
+    (bystanders as Bystanders).close();
+    for (const watch of watches) watch.close();
+  }
+}
+
+async function runLanes(
+  { seed, say }: FuzzOptions,
+  from: number,
+  count: number,
+  keys: number,
+  sender: (plan: Plan) => Promise<Outcome>,
+  book: Book,
+): Promise<void> {
+  let next = from;
+  const until = from + count;
+  const lane = async (): Promise<void> => {
+    while (next < until && !book.full) {
+      const index = next++;
+      if (index % 10_000 === 0 && index > from) say(`${index - from} of ${count} …`);
+      const plan = planOf(seed, index, keys);
+      book.note(plan, await sender(plan));
+    }
+  };
+  await Promise.all(Array.from({ length: lanes }, lane));
+}
+
+/** Connections come from many addresses, as those of many clients do. */
+function createSender(roles: readonly Role[], keys: readonly string[]): (plan: Plan) => Promise<Outcome> {
+  let connection = 0;
+  const pools = roles.map(({ port }) => {
+    const probe = (): Promise<void> => ask(port);
+    return {
+      probe,
+      frames: createPool((target) => FrameConnection.open(target, probe)),
+      node: createPool((target) => NodeConnection.open(target, probe)),
+    };
+  });
+  const attempt = async (plan: Plan): Promise<Outcome> => {
+    const which = plan.library ? 1 : 0;
+    const { port } = roles[which] as Role;
+    const { probe, ...pool } = pools[which] as (typeof pools)[number];
+    connection++;
+    const from = `127.20.${(connection >> 7) & 127}.${1 + (connection & 127)}`;
+    const target = { port, tls: false, from };
+    const authorization = bearer(keys[plan.key] as string);
+    if (plan.transport === 'http1' || plan.transport === 'bytes') return sendBytes(plan, target, authorization, probe);
+    const open = await pool[plan.transport].take(target);
+    return open === undefined ? { fate: 'not taken' } : open.send(plan, authorization);
+  };
+  return async (plan) => {
+    const outcome = await attempt(plan);
+    // Nobody has looked at it: a client sends it again.
+    return outcome.fate === 'not taken' && plan.valid !== undefined ? attempt(plan) : outcome;
+  };
+}
+
+/** Resolves when the gateway has answered, or hangs for a minute. */
+async function ask(port: number): Promise<void> {
+  const until = performance.now() + hangsMs;
+  while (performance.now() < until) {
+    const signal = AbortSignal.timeout(hangsMs);
+    const answer = await fetch(`http://127.0.0.1:${port}/healthz`, { signal }).catch(() => undefined);
+    if (answer?.status === 200) return;
+    await pause(200);
+  }
+}
+
+/** What became of all requests. */
+class Book {
+  private readonly fates: Partial<Record<Fate, number>> = {};
+  private readonly failures: string[] = [];
+  private readonly accepted = new Set<string>();
+  private sent = 0;
+  private valid = 0;
+  private stored = 0;
+
+  constructor(private readonly options: FuzzOptions) {}
+
+  get full(): boolean {
+    return this.failures.length >= mostFailures;
+  }
+
+  fail(words: string): void {
+    if (!this.full) this.failures.push(words);
+  }
+
+  note(plan: Plan, { fate, answer }: Outcome): void {
+    this.sent++;
+    this.fates[fate] = (this.fates[fate] ?? 0) + 1;
+    const shared = plan.transport === 'frames' || plan.transport === 'node';
+    const wrong = fate === 'silent' || fate === 'unended' || (fate === 'ended' && shared);
+    if (wrong) this.failed(plan, `V1: ${fate}, ${shownAnswer(answer)}`);
+    if (plan.valid === undefined) return;
+    this.valid++;
+    const { batchId, events } = plan.valid;
+    if (answer !== undefined && acceptedBy(plan, answer) === events) this.accepted.add(batchId);
+    else if (!wrong) this.failed(plan, `V2: ${fate}, ${shownAnswer(answer)}`);
+  }
+
+  private failed({ index, transport, library, name, request }: Plan, words: string): void {
+    const { seed } = this.options;
+    const how = `${transport}${library ? ', library' : ''}, ${name}, ${request.method} ${request.path}`;
+    this.fail(`${words} (${how}): npm run hostile -- fuzz --seed ${seed} --from ${index} --requests 1`);
+  }
+
+  /** V2 */
+  async checkLog(nats: TestNats): Promise<void> {
+    const prefix = batchIdOf(this.options.seed, 0).slice(0, -1);
+    const counts = new Map<string, number>();
+    for await (const id of storedIds(nats)) if (id.startsWith(prefix)) counts.set(id, (counts.get(id) ?? 0) + 1);
+    this.stored = counts.size;
+    for (const id of this.accepted) {
+      const count = counts.get(id) ?? 0;
+      if (count !== 1) this.fail(`V2: ${id} was accepted, and is in the log ${count} times`);
+    }
+    for (const id of counts.keys())
+      if (!this.accepted.has(id)) this.fail(`V2: ${id} is in the log, and was not accepted`);
+  }
+
+  figures(): Pick<FuzzFigures, 'requests' | 'fates' | 'valid' | 'failures'> {
+    const { sent, fates, failures } = this;
+    return {
+      requests: sent,
+      fates,
+      valid: { sent: this.valid, accepted: this.accepted.size, stored: this.stored },
+      failures,
+    };
+  }
+}
+
+/** Batch ids of the whole log; events are skipped. */
+async function* storedIds(nats: TestNats): AsyncGenerator<string> {
+  const jsm = await jetstreamManager(nats.nc);
+  for await (const { config, state } of jsm.streams.list()) {
+    if (!config.name.startsWith('EV_') || state.messages === 0) continue;
+    const consumer = await jetstream(nats.nc).consumers.get(config.name);
+    for await (const message of await consumer.consume({ max_bytes: 8 * 1024 * 1024 })) {
+      const reader = new BinaryReader(message.data);
+      while (reader.pos < reader.len) {
+        const end = reader.uint32() + reader.pos;
+        while (reader.pos < end) {
+          const [field, wireType] = reader.tag();
+          if (field === 3) yield reader.string();
+          else reader.skip(wireType, field);
+        }
+      }
+      if (message.info.pending === 0) break;
+    }
+  }
+}
+
+/** V3. @returns MiB of each gateway at the end */
+async function settleMemory(
+  { memorySeconds }: FuzzOptions,
+  watches: readonly ReturnType<typeof watchProcesses>[],
+  before: readonly number[],
+  book: Book,
+): Promise<number[]> {
+  const now = (): number[] => watches.map((watch) => watch.rss());
+  const isBack = (): boolean => now().every((rss, i) => rss <= (before[i] as number) + memoryMib);
+  const until = performance.now() + memorySeconds * 1_000;
+  while (!isBack() && performance.now() < until) await pause(1_000);
+  if (memorySeconds > 0 && !isBack()) {
+    book.fail(
+      `V3: ${now().map(Math.round).join(' and ')} MiB at the end, ${before.map(Math.round).join(' and ')} before`,
+    );
+  }
+  return now();
+}
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));

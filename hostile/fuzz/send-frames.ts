@@ -1,0 +1,217 @@
+/** Sends requests over HTTP/2 frame by frame, several at a time on one connection, and sees what becomes of each. */
+import type { Socket } from 'node:net';
+import { FrameCutter, flag, frame, frameType, preface } from '../../bench/h2-frames.js';
+import { HeaderBlockReader } from '../../bench/h2-header-blocks.js';
+import { integer } from '../../lib/testing/batches.js';
+import { headerBlock, resetFrame, setting, settingsFrame, windowUpdate } from '../wire/h2.js';
+import { dial, opened, type Target } from '../wire/sockets.js';
+import { mayStayOpen, type Outcome, type Probe, whenSilent } from './outcome.js';
+import type { Plan } from './plan.js';
+
+const largestFrame = 16_384;
+/** For the gateway's first frame, on a busy machine. */
+const openWithinMs = 10_000;
+const largeWindow = 2 ** 30;
+
+interface Stream {
+  readonly settle: (outcome: Outcome) => void;
+  window: number;
+  status: string;
+  grpcStatus: string | undefined;
+  readonly chunks: Buffer[];
+}
+
+export class FrameConnection {
+  /** No more requests are to be begun here. */
+  over = false;
+  /** Requests so far. */
+  count = 0;
+  private readonly streams = new Map<number, Stream>();
+  private readonly cutter = new FrameCutter();
+  private readonly blocks = new HeaderBlockReader();
+  private nextStream = 1;
+  private window = 65_535;
+  private streamWindow = 65_535;
+  private ready = false;
+  private wake: (() => void)[] = [];
+
+  private constructor(
+    private readonly socket: Socket,
+    private readonly probe: Probe,
+  ) {}
+
+  /** Undefined: the connection was not taken. */
+  static async open(target: Target, probe: Probe): Promise<FrameConnection | undefined> {
+    const socket = dial(target, 'h2');
+    const connection = new FrameConnection(socket, probe);
+    socket.on('data', (chunk: Buffer) => {
+      try {
+        connection.cutter.push(chunk, (...parts) => connection.take(...parts));
+      } catch {
+        socket.destroy();
+      }
+    });
+    socket.once('close', () => connection.end());
+    if (!(await opened(socket))) return undefined;
+    socket.write(
+      Buffer.concat([preface, settingsFrame({ [setting.window]: largeWindow }), windowUpdate(0, largeWindow - 65_535)]),
+    );
+    const until = performance.now() + openWithinMs;
+    while (!connection.ready && !connection.over && performance.now() < until) await connection.change();
+    if (connection.ready && !connection.over) return connection;
+    socket.destroy();
+    return undefined;
+  }
+
+  get open(): number {
+    return this.streams.size;
+  }
+
+  close(): void {
+    this.socket.destroy();
+  }
+
+  /** Sends the request of a plan, at a pace and in pieces that its generator draws. */
+  async send(plan: Plan, authorization: string): Promise<Outcome> {
+    const { random, request } = plan;
+    this.count++;
+    const id = this.nextStream;
+    this.nextStream += 2;
+    let settle: Stream['settle'] = () => {};
+    const settled = new Promise<Outcome>((resolve) => {
+      settle = resolve;
+    });
+    const stream: Stream = { settle, window: this.streamWindow, status: '', grpcStatus: undefined, chunks: [] };
+    this.streams.set(id, stream);
+    const block = headerBlock([
+      [':method', request.method],
+      [':scheme', 'http'],
+      [':authority', 'gateway.example'],
+      [':path', request.path],
+      ['authorization', authorization],
+      ...request.headers,
+    ]);
+    const bodiless = request.body.length === 0;
+    this.socket.write(frame(frameType.headers, flag.endHeaders | (bodiless ? flag.endStream : 0), id, block));
+    const resetAt = plan.valid === undefined && random() < 0.03 ? integer(random, 0, request.body.length) : undefined;
+    if (!bodiless && !(await this.body(id, stream, plan, resetAt))) return settled;
+    if (resetAt !== undefined && !bodiless) {
+      this.streams.delete(id);
+      this.socket.write(resetFrame(id));
+      return { fate: 'given up' };
+    }
+    return this.inTime(id, stream, settled, request.path);
+  }
+
+  /** Sends the body up to `resetAt`. False: the stream is over. */
+  private async body(id: number, stream: Stream, plan: Plan, resetAt: number | undefined): Promise<boolean> {
+    const { random, request } = plan;
+    const bytes = request.body;
+    const piece = random() < 0.2 ? integer(random, 1, 64) : largestFrame;
+    const slow = random() < 0.1 ? integer(random, 1, bytes.length) : -1;
+    const end = resetAt ?? bytes.length;
+    let at = 0;
+    do {
+      const room = Math.min(bytes.length > 4_096 ? largestFrame : piece, end - at, this.window, stream.window);
+      if (room <= 0 && at < end) {
+        await this.change();
+        if (this.over || !this.streams.has(id)) return false;
+        continue;
+      }
+      if (slow >= at && slow < at + room) await new Promise((resolve) => setTimeout(resolve, 30));
+      stream.window -= room;
+      this.window -= room;
+      const last = at + room === bytes.length;
+      this.socket.write(frame(frameType.data, last ? flag.endStream : 0, id, bytes.subarray(at, at + room)));
+      at += room;
+      if (!this.streams.has(id)) return false;
+    } while (at < end);
+    return true;
+  }
+
+  private async inTime(id: number, stream: Stream, settled: Promise<Outcome>, path: string): Promise<Outcome> {
+    let cancel = (): void => {};
+    const late = new Promise<Outcome>((resolve) => {
+      cancel = whenSilent(this.probe, () => {
+        const fate = stream.status === '' ? 'silent' : mayStayOpen(path) ? 'answered' : 'unended';
+        resolve({ fate, answer: this.answerOf(stream) });
+      });
+    });
+    const outcome = await Promise.race([settled, late]);
+    cancel();
+    if (this.streams.delete(id)) this.socket.write(resetFrame(id));
+    return outcome;
+  }
+
+  private answerOf({ status, grpcStatus, chunks }: Stream): Outcome['answer'] {
+    return { status, grpcStatus, body: Buffer.concat(chunks) };
+  }
+
+  private change(): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, 50);
+      this.wake.push(() => {
+        clearTimeout(timer);
+        resolve();
+      });
+    });
+  }
+
+  private end(): void {
+    this.over = true;
+    for (const stream of this.streams.values()) stream.settle({ fate: stream.status === '' ? 'ended' : 'unended' });
+    this.streams.clear();
+    this.wakeAll();
+  }
+
+  private wakeAll(): void {
+    for (const one of this.wake.splice(0)) one();
+  }
+
+  private take(type: number, flags: number, id: number, payload: Buffer): void {
+    const stream = this.streams.get(id);
+    if (type === frameType.settings && (flags & flag.ack) === 0) this.takeSettings(payload);
+    else if (type === frameType.ping && (flags & flag.ack) === 0) {
+      this.socket.write(frame(frameType.ping, flag.ack, 0, payload));
+    } else if (type === frameType.windowUpdate) {
+      const by = payload.readUInt32BE(0);
+      if (id === 0) this.window += by;
+      else if (stream !== undefined) stream.window += by;
+    } else if (type === frameType.goaway) this.takeGoaway(payload.readUInt32BE(0));
+    else if (type === frameType.headers) {
+      this.blocks.read(payload, (name, value) => {
+        if (stream === undefined) return;
+        if (name === ':status' && !value.startsWith('1')) stream.status = value;
+        if (name === 'grpc-status') stream.grpcStatus = value;
+      });
+    } else if (type === frameType.data && stream !== undefined) stream.chunks.push(Buffer.from(payload));
+    else if (type === frameType.reset && stream !== undefined) {
+      this.settle(id, stream, stream.status === '' ? 'reset' : 'answered');
+    }
+    const ends = (type === frameType.headers || type === frameType.data) && (flags & flag.endStream) !== 0;
+    if (ends && stream !== undefined) this.settle(id, stream, 'answered');
+    if (this.wake.length > 0) this.wakeAll();
+  }
+
+  private settle(id: number, stream: Stream, fate: Outcome['fate']): void {
+    this.streams.delete(id);
+    stream.settle({ fate, answer: this.answerOf(stream) });
+  }
+
+  private takeSettings(payload: Buffer): void {
+    for (let at = 0; at + 6 <= payload.length; at += 6) {
+      if (payload.readUInt16BE(at) !== setting.window) continue;
+      const value = payload.readUInt32BE(at + 2);
+      for (const one of this.streams.values()) one.window += value - this.streamWindow;
+      this.streamWindow = value;
+    }
+    this.ready = true;
+    this.socket.write(frame(frameType.settings, flag.ack, 0));
+  }
+
+  /** Streams beyond the last were not looked at. */
+  private takeGoaway(last: number): void {
+    this.over = true;
+    for (const [id, stream] of this.streams) if (id > last) this.settle(id, stream, 'not taken');
+  }
+}

@@ -1,0 +1,90 @@
+/** Sends requests by node:http2, several at a time on one session. */
+import { type ClientHttp2Session, connect, constants, type OutgoingHttpHeaders } from 'node:http2';
+import type { Target } from '../wire/sockets.js';
+import { mayStayOpen, type Outcome, type Probe, whenSilent } from './outcome.js';
+import type { Plan } from './plan.js';
+
+export class NodeConnection {
+  count = 0;
+  open = 0;
+  over = false;
+
+  private constructor(
+    private readonly session: ClientHttp2Session,
+    private readonly probe: Probe,
+  ) {}
+
+  static open({ port, from }: Target, probe: Probe): Promise<NodeConnection | undefined> {
+    const session = connect(`http://127.0.0.1:${port}`, { localAddress: from } as object);
+    const connection = new NodeConnection(session, probe);
+    session.on('error', () => {});
+    session.on('goaway', () => {
+      connection.over = true;
+    });
+    return new Promise((resolve) => {
+      session.once('connect', () => resolve(connection));
+      session.once('close', () => {
+        connection.over = true;
+        resolve(undefined);
+      });
+    });
+  }
+
+  close(): void {
+    this.session.destroy();
+  }
+
+  send({ random, request, valid }: Plan, authorization: string): Promise<Outcome> {
+    this.count++;
+    const headers: Record<string, string | string[]> = {
+      ':method': request.method,
+      ':path': request.path,
+      authorization,
+    };
+    for (const [name, value] of request.headers) {
+      const known = headers[name];
+      headers[name] = known === undefined ? value : [known, value].flat();
+    }
+    let stream: ReturnType<ClientHttp2Session['request']>;
+    try {
+      stream = this.session.request(headers as OutgoingHttpHeaders, { endStream: request.body.length === 0 });
+    } catch {
+      return Promise.resolve({ fate: 'unsendable' });
+    }
+    this.open++;
+    return new Promise((resolve) => {
+      let status = '';
+      let grpcStatus: string | undefined;
+      const chunks: Buffer[] = [];
+      let cancel = (): void => {};
+      let settled = false;
+      const settle = (fate: Outcome['fate']): void => {
+        if (settled) return;
+        settled = true;
+        this.open--;
+        cancel();
+        if (!stream.closed) stream.close(constants.NGHTTP2_CANCEL);
+        resolve({ fate, answer: { status, grpcStatus, body: Buffer.concat(chunks) } });
+      };
+      const late = (): void => settle(status === '' ? 'silent' : mayStayOpen(request.path) ? 'answered' : 'unended');
+      stream.on('response', (all) => {
+        status = String(all[':status']);
+        grpcStatus = all['grpc-status'] as string | undefined;
+      });
+      stream.on('trailers', (all) => {
+        grpcStatus = all['grpc-status'] as string | undefined;
+      });
+      stream.on('data', (chunk: Buffer) => chunks.push(chunk));
+      stream.on('end', () => {
+        if (status !== '') settle('answered');
+      });
+      stream.on('error', () => {});
+      stream.on('close', () => settle(status !== '' ? 'answered' : this.session.closed ? 'ended' : 'reset'));
+      const cut = valid === undefined && random() < 0.03;
+      cancel = whenSilent(this.probe, late);
+      if (request.body.length === 0) return;
+      if (!cut) return void stream.end(request.body);
+      stream.write(request.body.subarray(0, request.body.length >> 1), () => settle('given up'));
+    });
+  }
+}
