@@ -135,10 +135,17 @@ function inTime(
     onRefused('answers_unread');
     cancelExchange(response);
   };
+  let timer: NodeJS.Timeout | undefined;
+  let closed = false;
+  // A write to a stream that is reset may never settle. Then the generator below stands still, and its timer would hold the call.
+  response.once('close', () => {
+    closed = true;
+    clearTimeout(timer);
+  });
   async function* watched(): AsyncGenerator<Uint8Array> {
     for await (const chunk of body as AsyncIterable<Uint8Array>) {
       // The next one is asked for when the transport has room for it.
-      const timer = setTimeout(end, unreadMs).unref();
+      if (!closed) timer = setTimeout(end, unreadMs).unref();
       try {
         yield chunk;
       } finally {
