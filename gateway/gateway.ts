@@ -189,7 +189,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
   const handle = createRpcAdapter({
     routes,
     fallback: http,
-    maxMessageBytes: maxBodyBytes,
+    maxBatchBytes: config.maxBatchBytes,
     buffers,
     isRoomy: () => unfinished.roomy,
     onRefused: metrics.failed,

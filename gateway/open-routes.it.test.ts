@@ -193,7 +193,7 @@ test('a reflection stream ends when it is idle, and is reset when its answers ar
   const handle = createRpcAdapter({
     routes,
     fallback: (_request, response) => void response.end(),
-    maxMessageBytes: 64 * 1024,
+    maxBatchBytes: 64 * 1024,
     buffers: createMessageBuffers(1024),
     isRoomy: () => true,
     onRefused: () => {},

@@ -18,7 +18,7 @@ import { normalizeNames, rpcTypes } from './media-types.js';
 import type { MessageBuffers } from './message-buffers.js';
 import { admittedKey, type RequestInput } from './request-input.js';
 import { cancelStream } from './reset-stream.js';
-import type { RpcRoute } from './routes.js';
+import { maxJsonBytes, maxRequestBytes, type RpcRoute } from './routes.js';
 import { authenticate, plainGrpcMessage, toConnectError, toHttpAnswer } from './rpc-errors.js';
 import type { NodeRequest, NodeResponse } from './server.js';
 import { wholeMessages } from './whole-messages.js';
@@ -35,8 +35,8 @@ export interface RpcAdapterOptions {
   readonly routes: ReadonlyMap<string, RpcRoute>;
   /** Of other paths. */
   readonly fallback: RequestHandler;
-  /** Of any route, a message that it might take. */
-  readonly maxMessageBytes: number;
+  /** As the setting says. */
+  readonly maxBatchBytes: number;
   readonly buffers: MessageBuffers;
   readonly isRoomy: () => boolean;
   readonly onRefused: (name: ErrorName) => void;
@@ -105,20 +105,26 @@ async function serve(
   handler: RpcRoute,
   request: UniversalServerRequest,
   input: RequestInput,
-  { maxMessageBytes, buffers, isRoomy }: RpcAdapterOptions,
+  { maxBatchBytes, buffers, isRoomy }: RpcAdapterOptions,
 ): Promise<UniversalServerResponse> {
   const text = fromText(request);
   const plain = text?.request ?? request;
+  const type = plain.header.get('content-type') ?? '';
+  const known = knownFlags(type);
+  const most = (/[/+]json\b/i.test(type) ? maxJsonBytes : maxRequestBytes)(maxBatchBytes);
+  const header = new Headers(plain.header);
+  // The library would take memory for it at once. Node holds the body to it.
+  if (known === undefined && Number(header.get('content-length') ?? 0) <= most) header.delete('content-length');
   const body = wholeMessages(plain.body as AsyncIterable<Uint8Array>, {
-    known: knownFlags(plain.header.get('content-type') ?? ''),
+    known,
     // A single call has one message, and is refused for whatever its body holds beyond.
     streams: request.url.endsWith(`/${IngestService.method.publishStream.name}`),
-    most: maxMessageBytes,
+    most,
     buffers,
     isRoomy,
     keep: (bytes) => input.keep(bytes),
   });
-  const checked = { ...plain, body };
+  const checked = { ...plain, header, body };
   const answer = readable(explained(await handler(checked), handler, request));
   return text === undefined ? answer : text.toText(answer);
 }

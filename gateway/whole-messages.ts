@@ -1,7 +1,7 @@
 /**
- * What the RPC library gets of a request: messages that are whole. The library joins each chunk to all before it, so that a message in
- * frames of one byte would cost the square of its size, and what it gathers nobody counts. Here parts gather in one
- * buffer, which is counted. Flags of envelopes are checked on the way.
+ * What the RPC library gets of a request: messages that are whole. By itself it takes memory of the stated size when it has the head of a
+ * message, keeps each chunk, adds up all of them whenever one comes, and nobody counts that. Here parts gather in one buffer, which
+ * grows with them and is counted. Flags of envelopes are checked on the way.
  */
 import { reservedFlags } from './envelope-flags.js';
 import { detached } from './held-bytes.js';
@@ -12,7 +12,7 @@ export interface MessageOptions {
   readonly known: number | undefined;
   /** A call with many messages: each is passed on by itself, since the library forgets those before one that is too large. */
   readonly streams: boolean;
-  /** Most bytes of a message. The head of a larger one is passed on, for the library to refuse. */
+  /** Most bytes of a message. A larger one is passed on as it comes: the library refuses it by its head. */
   readonly most: number;
   readonly buffers: MessageBuffers;
   readonly isRoomy: () => boolean;
@@ -53,20 +53,19 @@ async function* messages(
   { streams, most, buffers, isRoomy, keep }: MessageOptions,
   known: number,
 ): AsyncGenerator<Uint8Array> {
-  /** Of the head that is being read. */
+  const head = Buffer.alloc(headSize);
   let headFilled = 0;
-  let unknown = 0;
-  let size = 0;
   /** Due of the message whose head is read. */
   let left = 0;
-  /** Its bytes, when it is not whole in the chunk of its head. */
+  /** Gathers it, when it is not whole in the chunk in which its head began. */
   let message: GrowingMessage | undefined;
   /** The library keeps the messages of a single call until its end. */
   let passed = 0;
   try {
     for await (const chunk of chunks as AsyncIterable<Buffer>) {
-      /** What is passed on of this chunk. */
+      /** What is neither passed on nor gathered begins here, and so does a head. */
       let from = 0;
+      let headAt = -1;
       for (let at = 0; at < chunk.length; ) {
         if (left > 0) {
           const part = Math.min(left, chunk.length - at);
@@ -76,29 +75,29 @@ async function* messages(
             message.append(chunk, at - part, at);
             from = at;
             if (left > 0) continue;
-            const { bytes } = message.take();
+            const { bytes, release } = message.take();
             message = undefined;
             if (!streams) passed += bytes.length;
             keep(streams ? bytes.length : passed);
+            yield Buffer.from(head);
             yield bytes;
+            // The library has a copy.
+            release?.();
           }
         } else {
-          const byte = chunk[at++] as number;
-          if (headFilled === 0) {
-            unknown = byte & ~known;
-            size = 0;
-          } else {
-            size = size * 256 + byte;
-          }
-          if (++headFilled < headSize) continue;
-          if (unknown !== 0) throw reservedFlags(unknown);
+          if (headFilled === 0) headAt = at;
+          head[headFilled++] = chunk[at++] as number;
+          if (headFilled < headSize) continue;
           headFilled = 0;
-          left = size;
-          // The rest comes later. The head goes ahead: the library refuses some sizes by it.
-          if (size <= most && size > chunk.length - at) {
-            message = new GrowingMessage(buffers, size, isRoomy);
-            yield chunk.subarray(from, at);
+          const unknown = (head[0] as number) & ~known;
+          if (unknown !== 0) throw reservedFlags(unknown);
+          left = head.readUInt32BE(1);
+          const fits = left <= chunk.length - at || left > most;
+          if (headAt < 0 || !fits) {
+            if (headAt > from) yield chunk.subarray(from, headAt);
             from = at;
+            if (left > 0 && left <= most) message = new GrowingMessage(buffers, left, isRoomy);
+            else yield Buffer.from(head);
           }
         }
         if (left > 0 || !streams || from === at) continue;
@@ -106,14 +105,18 @@ async function* messages(
         yield detached(chunk.subarray(from, at));
         from = at;
       }
-      if (from < chunk.length) {
-        if (!streams) passed += chunk.length - from;
-        yield detached(chunk.subarray(from));
+      // A part of a head is here already.
+      const end = headFilled === 0 ? chunk.length : Math.max(headAt, 0);
+      if (from < end) {
+        if (!streams) passed += end - from;
+        yield detached(chunk.subarray(from, end));
       }
       keep(passed + (message?.held ?? 0));
     }
-    // The library says what is wrong with a message that ends early.
+    // The library says what is wrong with a message that ends early, or with its head.
+    if (message !== undefined) yield Buffer.from(head);
     if (message !== undefined && message.filled > 0) yield message.take().bytes;
+    if (headFilled > 0) yield head.subarray(0, headFilled);
   } finally {
     message?.close();
   }
