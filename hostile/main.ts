@@ -14,7 +14,7 @@
  *   report.ts             the table, and the line of JSON
  */
 import { cpus, loadavg } from 'node:os';
-import { Command, InvalidArgumentError } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { UsageError } from '../lib/errors.js';
 import { parseWhole } from '../lib/number-text.js';
 import type { Attack } from './attack.js';
@@ -68,13 +68,19 @@ const program = new Command('npm run hostile --')
     'Attacks a real gateway on 127.0.0.1 with bounded scripts, each from a process of its own, while a good client makes 50 calls a\n' +
       'second, another customer 10, and a probe asks for /readyz. Prints what each attack cost, and a verdict against stated bounds.',
   )
-  .option('--only <attacks>', 'only these, by what their names begin with: json,idle-connections', chosenAttacks, [
-    ...attacks,
-  ])
+  .addOption(
+    new Option('--only <attacks>', 'only these, by what their names begin with: json,idle-connections')
+      .argParser(chosenAttacks)
+      .default([...attacks], 'all'),
+  )
   .option('--seconds <s>', 'most seconds of each attack', whole(600), 10)
   .option('--processes <n>', 'gateway processes behind the port', whole(16), 1)
   .option('--tls', 'the gateway serves TLS')
-  .option('--set <name=value>', 'another setting of the gateway; can be given again', setting, [])
+  .addOption(
+    new Option('--set <name=value>', 'another setting of the gateway; can be given again')
+      .argParser(setting)
+      .default([], 'none'),
+  )
   .option('--json', 'end with one line of JSON')
   .showHelpAfterError('(add --help for the options)')
   .addHelpText(
