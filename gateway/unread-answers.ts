@@ -17,11 +17,15 @@ export interface UnreadWatch {
   close(): void;
 }
 
-/** @param end is called once: the client has not read for too long, or there is no room for what it leaves unread */
+/**
+ * @param end is called once: the client has not read for too long, or there is no room for what it leaves unread
+ * @param afterMs how long a client may make no room
+ */
 export function createUnreadWatch(
   unfinished: UnfinishedBytes,
   tenant: string,
   end: (reason: SluiceError) => void,
+  afterMs = unreadMs,
 ): UnreadWatch {
   let full = false;
   /** Of `performance.now()`. */
@@ -34,7 +38,7 @@ export function createUnreadWatch(
     timer = setTimeout(() => {
       timer = undefined;
       if (!full) return;
-      const left = since + unreadMs - performance.now();
+      const left = since + afterMs - performance.now();
       if (left > 0) return arm(left);
       close();
       end(unread());
@@ -52,7 +56,7 @@ export function createUnreadWatch(
     blocked() {
       full = true;
       since = performance.now();
-      if (timer === undefined) arm(unreadMs);
+      if (timer === undefined) arm(afterMs);
     },
     drained() {
       full = false;
