@@ -105,13 +105,13 @@ async function measure(
 ): Promise<Omit<Figures, 'died'>> {
   const { port } = gateway;
   const watch = watchProcesses(gateway);
-  const bystanders = await startBystanders({ port, tls, goodKey: ground.goodKey, otherKey: ground.otherKey });
   const keys = ground.keys.slice(0, attack.keys ?? 0);
   const target = { port, tls, from: attackerAddress };
-  const attacker = await startAttacker({
-    ...{ attack: attack.name, target, keys, seconds, scale },
-    ...(atLeast === undefined ? {} : { atLeast }),
-  });
+  const order = { attack: attack.name, target, keys, seconds, scale, ...(atLeast === undefined ? {} : { atLeast }) };
+  const [bystanders, attacker] = await Promise.all([
+    startBystanders({ port, tls, goodKey: ground.goodKey, otherKey: ground.otherKey }),
+    startAttacker(order),
+  ]);
   try {
     await pause(calm.warmUp);
     await bystanders.next('alone');
