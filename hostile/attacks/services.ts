@@ -57,6 +57,7 @@ export const services: readonly Attack[] = [
         const sent = await Promise.race([peer.send(stream, questions, false), field.untilOver()]);
         if (sent !== true) stream = undefined;
       }
+      await field.untilOver();
     },
   },
   {
