@@ -1,9 +1,9 @@
-import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { makeFolder } from './make-folder.js';
+import { makeFolder, makePrivateFolder } from './make-folder.js';
 
 test('a folder is made with those above it, and what was made is told', () => {
   const base = mkdtempSync(join(tmpdir(), 'sluice-folder-'));
@@ -15,6 +15,27 @@ test('a folder is made with those above it, and what was made is told', () => {
     writeFileSync(join(base, 'file'), '');
     for (const path of ['file', 'file/below']) assert.throws(() => makeFolder(join(base, path)), /ENOTDIR/);
   } finally {
+    rmSync(base, { recursive: true });
+  }
+});
+
+test('a private folder is its owner’s alone, whatever the umask, and one that was open is closed', () => {
+  const base = mkdtempSync(join(tmpdir(), 'sluice-folder-'));
+  const before = process.umask(0);
+  try {
+    const folder = join(base, 'private');
+    for (const umask of [0, 0o777]) {
+      process.umask(umask);
+      makePrivateFolder(folder);
+      assert.is(statSync(folder).mode & 0o777, 0o700);
+      rmdirSync(folder);
+    }
+    process.umask(0);
+    mkdirSync(folder, 0o777);
+    makePrivateFolder(folder);
+    assert.is(statSync(folder).mode & 0o777, 0o700);
+  } finally {
+    process.umask(before);
     rmSync(base, { recursive: true });
   }
 });
