@@ -6,7 +6,7 @@
  *   T2  When an address or the gateway has all that it may have, the idlest connection makes room. One with an open call never does.
  *       When all have one, the newcomer is refused.
  *   T3  A connection without a call ends at a time that does not depend on what the peer sends meanwhile.
- *   T4  A peer that resets its calls before they are answered, floods, or sends bytes that do nothing, loses its connection, and its address
+ *   T4  A peer that resets its calls before they are answered, sends too many ahead, floods, or sends bytes that do nothing, loses its connection, and its address
  *       new ones, and at last all (A3).
  *   T5  All other ends are gentle: handlers are told, HTTP/2 peers get GOAWAY, calls are answered; what remains after the grace is cut.
  */
@@ -143,6 +143,11 @@ export class ConnectionTable {
     if (held.address !== undefined) held.address.forwards = true;
   }
 
+  /** The peer has sent far more requests ahead than it may (T4). */
+  sentAhead(held: HeldConnection): void {
+    this.#punish(held, 'pipelining');
+  }
+
   /** Node has ended its HTTP/2 session for a flood of frames (T4). */
   flooded(held: HeldConnection): void {
     this.#remove(held);
@@ -177,7 +182,7 @@ export class ConnectionTable {
 
   #enter(raw: Socket, entry: AddressEntry | undefined): HeldConnection {
     const { maxConnectionAge, grace } = this.#options;
-    const held = new HeldConnection(raw, entry, now());
+    const held = new HeldConnection(raw, entry, now(), this.#onTinyPieces);
     this.#table.add(held);
     if (entry !== undefined) {
       this.#addresses.opened(entry);
@@ -237,11 +242,14 @@ export class ConnectionTable {
     return undefined;
   }
 
+  readonly #onTinyPieces = (held: HeldConnection): void => this.#punish(held, 'useless_bytes');
+
   #sweep(): void {
     const time = now();
     for (const held of this.#table) {
       if (held.phase !== 'serving') continue;
       const { payload, calls } = held;
+      held.tinyPieces = 0;
       const useful =
         held.address === undefined || held.useless.look({ bytes: held.socket.bytesRead, payload, calls }, time);
       if (!useful) this.#punish(held, 'useless_bytes');

@@ -456,7 +456,7 @@ test('requests sent ahead over HTTP/1.1 have a bound: those within it are answer
   const waiting: NodeResponse[] = [];
   const onRequest: FrontServerOptions['onRequest'] = (_request, response) => void waiting.push(response);
   await withServer({ onRequest }, async (server, seen) => {
-    const peer = await dial(server.port, '127.0.0.2', get('/').repeat(500));
+    const peer = await dial(server.port, '127.0.0.2', get('/').repeat(100));
     await until('the bound is reached', () => seen.ended.length > 0);
     assert.is(waiting.length, 64);
     for (const [i, response] of waiting.entries()) (response as import('node:http').ServerResponse).end(`answer ${i}.`);
@@ -467,6 +467,37 @@ test('requests sent ahead over HTTP/1.1 have a bound: those within it are answer
     assert.match(text, /HTTP\/1\.1 429 /);
     assert.match(text, 'overloaded');
     assert.equal(seen.ended, ['pipelining']);
+  });
+});
+
+test('a peer that sends far more ahead loses its connection at once', async () => {
+  await withServer({}, async ({ port }, seen) => {
+    const peer = await dial(port, '127.0.0.2', get('/held').repeat(2_000));
+    await until('closed', peer.closed);
+    assert.equal(seen.ended, ['pipelining', 'pipelining']);
+  });
+});
+
+test('requests sent ahead end with their connection, also those whose turn to be answered had not come', async () => {
+  await withServer({}, async (server) => {
+    const peer = await dial(server.port, '127.0.0.2', get('/held').repeat(10));
+    await until('all are open', () => server.requests === 10);
+    peer.socket.destroy();
+    await until('all are over', () => server.requests === 0);
+  });
+});
+
+test('a million pieces of a body, of one byte each, end the connection before they take memory or time', async () => {
+  await withServer({}, async ({ port }, seen) => {
+    const http1 = await dial(port, '127.0.0.2', 'POST /held HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n');
+    http1.socket.write('1\r\nx\r\n'.repeat(1_000_000));
+    const http2 = await dial(port, '127.0.0.3', Buffer.concat([hello, frame(frameType.headers, 4, 1, post)]));
+    const piece = frame(frameType.data, 0, 1, Buffer.from('x'));
+    http2.socket.write(Buffer.concat(Array<Buffer>(1_000_000).fill(piece)));
+    const before = process.memoryUsage().heapUsed;
+    await until('both closed', () => http1.closed() && http2.closed());
+    assert.ok(process.memoryUsage().heapUsed - before < 100e6);
+    assert.equal(seen.ended, ['useless_bytes', 'useless_bytes']);
   });
 });
 

@@ -33,20 +33,28 @@ export class HeldConnection {
   open = 0;
   /** Calls so far. */
   calls = 0;
+  /** Requests of HTTP/1.1 that were sent ahead and are not served. */
+  ignored = 0;
   /** Of the last ones in a row, those that were over in the turn of the event loop in which they began. */
   hasty = 0;
   /** Bytes of their bodies that have arrived. */
   payload = 0;
+  /** Pieces of them below `tinyPiece`, since the table has looked last. */
+  tinyPieces = 0;
   /** When the last call ended, or the connection began. Monotonic, ms. */
   idleSince: number;
   readonly resets: ResetBudget;
   readonly useless: UselessBytes;
 
-  /** @param address of a peer that is limited, else undefined */
+  /**
+   * @param address of a peer that is limited, else undefined
+   * @param onTinyPieces called when the peer has sent too many; the connection is gone then
+   */
   constructor(
     readonly raw: Socket,
     readonly address: AddressEntry | undefined,
     now: number,
+    readonly onTinyPieces: (held: HeldConnection) => void,
   ) {
     this.socket = raw;
     this.control = createConnection(raw.remoteAddress);
@@ -63,6 +71,14 @@ export class HeldConnection {
 }
 
 /**
+ * A DATA frame or chunk of fewer bytes costs a hundred times its bytes. One turn of the event loop may bring a million of them, and the
+ * table looks between turns only.
+ */
+const tinyPiece = 16;
+/** Between two looks of the table. */
+const mostTinyPieces = 10_000;
+
+/**
  * Takes the place of `push` on a request's stream, and counts what arrives of its body. One function for all streams: it runs once
  * for each DATA frame or chunk, and costs an addition.
  */
@@ -75,6 +91,14 @@ export function countPayload(stream: Readable & OnHeldConnection, held: HeldConn
 
 function pushCounted(this: Readable & OnHeldConnection, chunk: unknown, encoding?: BufferEncoding): boolean {
   const held = this[heldKey];
-  if (held !== undefined && chunk != null) held.payload += (chunk as Uint8Array).length;
+  if (held !== undefined && chunk != null) {
+    const { length } = chunk as Uint8Array;
+    held.payload += length;
+    if (length < tinyPiece && ++held.tinyPieces > mostTinyPieces) {
+      // False: Node reads no more.
+      held.onTinyPieces(held);
+      return false;
+    }
+  }
   return Readable.prototype.push.call(this, chunk, encoding);
 }

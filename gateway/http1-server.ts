@@ -8,10 +8,10 @@ import { expectsContinue } from './expect-continue.js';
 import { maxHeaderBytes } from './header-limits.js';
 import { countPayload, type HeldConnection, heldKey, type OnHeldConnection } from './held-connection.js';
 import { answerError } from './http-api.js';
-import { owe, refuseUnreadable } from './unreadable-http1.js';
+import { closeOwed, owe, refuseUnreadable } from './unreadable-http1.js';
 
 export interface Http1Options {
-  readonly connections: Pick<ConnectionTable, 'begin' | 'finish' | 'forwards'>;
+  readonly connections: Pick<ConnectionTable, 'begin' | 'finish' | 'forwards' | 'sentAhead'>;
   readonly onRequest: (request: IncomingMessage, response: ServerResponse, connection: Connection) => void;
   /** A peer has sent too many requests ahead, and its connection ends. */
   readonly onPipelined: () => void;
@@ -28,6 +28,10 @@ const requestTimeout = 60_000;
 const keepAliveTimeout = 75_000;
 /** Requests of one connection that have no complete answer: clients that send ahead at all send a few. */
 const mostPipelined = 64;
+/** Further ones that came before the answer that refuses them, and are not served. No client does that by mistake. */
+const mostIgnored = 64;
+/** ms for the answers to those that were taken, before the connection is cut. */
+const lastAnswersMs = 10_000;
 
 export function createHttp1Server({ connections, onRequest, onPipelined }: Http1Options): Http1Server {
   const server: Server = createServer({
@@ -49,7 +53,10 @@ export function createHttp1Server({ connections, onRequest, onPipelined }: Http1
     const held = (request.socket as OnHeldConnection)[heldKey];
     if (held === undefined || held.phase === 'gone') return void request.socket.destroy();
     // The connection ends behind the answer to the first one too many: those after it were not taken.
-    if (held.open > mostPipelined) return;
+    if (held.open > mostPipelined) {
+      if (++held.ignored > mostIgnored) connections.sentAhead(held);
+      return;
+    }
     if (held.calls === 0 && isForwarded(request.headers)) connections.forwards(held);
     request.url = originForm(request.url ?? '');
     owe(response, request.socket);
@@ -61,6 +68,7 @@ export function createHttp1Server({ connections, onRequest, onPipelined }: Http1
     if (held.open > mostPipelined) {
       onPipelined();
       refusePipelined(request, response);
+      setTimeout(() => held.raw.destroy(), lastAnswersMs).unref();
       return;
     }
     if (held.control.ending !== undefined) response.shouldKeepAlive = false;
@@ -85,6 +93,8 @@ export function createHttp1Server({ connections, onRequest, onPipelined }: Http1
   return {
     serve(held) {
       (held.socket as OnHeldConnection)[heldKey] = held;
+      // After node has told the answer that is on the socket.
+      held.socket.once('close', () => setImmediate(closeOwed, held.socket));
       server.emit('connection', held.socket);
     },
     closeIdleConnections: () => server.closeIdleConnections(),

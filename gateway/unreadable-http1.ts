@@ -24,6 +24,17 @@ export function owe(response: ServerResponse, socket: Http1Socket): void {
 }
 
 /**
+ * Ends the answers that a closed connection still owed. Node ends the first one; those behind it are not on the socket yet, and would never
+ * hear of its end, with all that waits for theirs.
+ */
+export function closeOwed(socket: Http1Socket): void {
+  for (const response of [...(socket[owedKey] ?? [])]) {
+    response.destroy();
+    response.emit('close');
+  }
+}
+
+/**
  * Answers bytes that are no HTTP request, and ends the connection. Requests before them that came whole are answered first: they may
  * be stored already, and the peer would take this answer for theirs.
  */
