@@ -37,6 +37,8 @@ export class HeldConnection {
   ignored = 0;
   /** Of the last ones in a row, those that were over in the turn of the event loop in which they began. */
   hasty = 0;
+  /** Of the calls, those whose headers did not end them. */
+  bodies = 0;
   /** Bytes of their bodies that have arrived. */
   payload = 0;
   /** Pieces of them below `tinyPiece`, since the table has looked last. */

@@ -72,7 +72,7 @@ export function createHttp1Server({ connections, onRequest, onPipelined }: Http1
       return;
     }
     if (held.control.ending !== undefined) response.shouldKeepAlive = false;
-    if (hasBody(request)) closeWhenAnsweredEarly(request, response);
+    if (hasBody(request)) closeWhenAnsweredEarly(request, response, held);
     onRequest(request, response, held.control);
   };
   server.on('request', serve);
@@ -128,12 +128,14 @@ const hasBody = ({ headers }: IncomingMessage): boolean =>
  * the connection again, so it has to end. It ends gently, because closing a socket with unread bytes resets it, and the
  * reset may overtake the answer.
  */
-function closeWhenAnsweredEarly(request: IncomingMessage, response: ServerResponse): void {
+function closeWhenAnsweredEarly(request: IncomingMessage, response: ServerResponse, held: HeldConnection): void {
   const writeHead = response.writeHead.bind(response) as (...args: unknown[]) => ServerResponse;
   response.writeHead = (...args: unknown[]) => {
     const { socket } = response;
     if (!request.complete && socket !== null) {
       response.shouldKeepAlive = false;
+      // What still comes of the body is dropped, and is no abuse.
+      if (held.phase === 'serving') held.phase = 'ending';
       socket.destroySoon = () => {
         socket.end();
         setTimeout(() => socket.destroy(), lastWordsMs).unref();

@@ -132,6 +132,7 @@ export function createHttp2Server({
     }
     if (held.calls === 0 && isForwarded(headers)) connections.forwards(held);
     connections.begin(held);
+    if (!stream.endAfterHeaders) held.bodies++;
     if (!turning) {
       turning = true;
       setImmediate(nextTurn);
