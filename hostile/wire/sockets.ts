@@ -16,6 +16,8 @@ const host = '127.0.0.1';
 export function dialPlain({ port, from }: Target): Socket {
   const socket = connectPlain({ host, port, localAddress: from, noDelay: true });
   socket.on('error', () => {});
+  // Streams of a connection wait on one socket.
+  socket.setMaxListeners(0);
   return socket;
 }
 
@@ -25,6 +27,7 @@ export function dial(target: Target, protocol: 'h2' | 'http/1.1'): Socket {
   // Certificates of a run are signed by themselves.
   const socket = connectTls({ socket: dialPlain(target), ALPNProtocols: [protocol], rejectUnauthorized: false });
   socket.on('error', () => {});
+  socket.setMaxListeners(0);
   return socket;
 }
 
