@@ -115,7 +115,8 @@ export class FrameConnection {
       const room = Math.min(bytes.length > 4_096 ? largestFrame : piece, end - at, this.window, stream.window);
       if (room <= 0 && at < end) {
         await this.change();
-        if (this.over || !this.streams.has(id)) return false;
+        // After GOAWAY too: what is under way is to be served.
+        if (!this.streams.has(id)) return false;
         continue;
       }
       if (slow >= at && slow < at + room) await new Promise((resolve) => setTimeout(resolve, 30));
