@@ -10,7 +10,7 @@ import type { Plan } from './plan.js';
  *   not taken  the connection was refused, or the gateway asked for no more calls before it looked at this one
  *   given up   the sender reset it in the middle
  *   unsendable the sender's own library refused to send it
- *   silent     nothing for 2 s after its end, and a later request was answered: a fault
+ *   silent     nothing for 2 s after its end, and later requests were answered: a fault
  *   unended    an answer began and did not end in that time: a fault
  */
 export type Fate = 'answered' | 'reset' | 'ended' | 'not taken' | 'given up' | 'unsendable' | 'silent' | 'unended';
@@ -29,23 +29,29 @@ export interface Answer {
 
 /** Whole requests are to be answered within this time after their end, ms. */
 export const answerWithinMs = 2_000;
-const lastChanceMs = 300;
+/** After that, for a gateway that has little of a busy machine: so many later requests are answered, one after another. */
+const lastChances = 5;
+const lastChanceMs = 1_000;
 
 /** Resolves when the gateway has answered a simple request on a connection of its own. */
 export type Probe = () => Promise<void>;
 
 /**
- * Calls back when the time is over, and the gateway has answered a request that came after it: on a busy machine the gateway may have had
- * no time for either. @returns what ends that
+ * Calls back when the time is over, and the gateway has answered several requests that came after it: on a busy machine the gateway may
+ * have had no time for any. @returns what ends that
  */
 export function whenSilent(probe: Probe, onSilent: () => void): () => void {
-  let timer = setTimeout(() => {
-    void probe().then(() => {
-      timer = setTimeout(onSilent, lastChanceMs);
-      if (ended) clearTimeout(timer);
-    });
-  }, answerWithinMs);
   let ended = false;
+  let timer: NodeJS.Timeout | undefined;
+  const wait = (chances: number, ms: number): void => {
+    timer = setTimeout(() => {
+      if (chances === 0) return onSilent();
+      void probe().then(() => {
+        if (!ended) wait(chances - 1, lastChanceMs);
+      });
+    }, ms);
+  };
+  wait(lastChances, answerWithinMs);
   return () => {
     ended = true;
     clearTimeout(timer);

@@ -15,10 +15,10 @@ test('the same seed sends the same requests, whichever is sent first', () => {
   assert.not.equal(planOf(3, 0, 4).request, planOf(4, 0, 4).request);
 });
 
-test('3,000 mutated requests get an answer each, and valid ones between them are in the log once', async () => {
-  const figures = await fuzz({ seed: 7, from: 0, requests: 3_000, memorySeconds: 0, say: () => {} });
+test('2,000 mutated requests get an answer each, and valid ones between them are in the log once', async () => {
+  const figures = await fuzz({ seed: 7, from: 0, requests: 2_000, memorySeconds: 0, say: () => {} });
   assert.equal(figures.failures, [], page(figures));
-  assert.equal([figures.valid.sent, figures.valid.accepted, figures.valid.stored], [60, 60, 60]);
+  assert.equal([figures.valid.sent, figures.valid.accepted, figures.valid.stored], [40, 40, 40]);
 });
 
 test.run();
