@@ -12,6 +12,7 @@
  *   E4  A stream whose request has ended, and whose answer the client does not read, is gone 30 s after the answer.
  */
 import type { ServerHttp2Stream } from 'node:http2';
+import { countCutShort, type OnHeldConnection } from './held-connection.js';
 import { cancelStream, resetStream } from './reset-stream.js';
 
 /** Between an answer and the end of its stream or connection, for the answer to arrive. */
@@ -28,6 +29,7 @@ export function resetWhenAnswered(stream: ServerHttp2Stream): void {
     endWhenUnread(stream);
     return;
   }
+  countCutShort(stream as OnHeldConnection);
   // Node's compatibility API stops the stream when its own buffer is full, and then nobody would read on (E2).
   stream.removeAllListeners('data');
   stream.resume();

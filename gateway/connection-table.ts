@@ -248,10 +248,11 @@ export class ConnectionTable {
     const time = now();
     for (const held of this.#table) {
       if (held.phase !== 'serving') continue;
-      const { payload, calls, bodies } = held;
+      const { payload, calls, cutShort } = held;
       held.tinyPieces = 0;
       const useful =
-        held.address === undefined || held.useless.look({ bytes: held.socket.bytesRead, payload, calls, bodies }, time);
+        held.address === undefined ||
+        held.useless.look({ bytes: held.socket.bytesRead, payload, calls, cutShort }, time);
       if (!useful) this.#punish(held, 'useless_bytes');
       else if (held.open === 0) this.#endIdle(held, time - held.idleSince);
     }

@@ -10,8 +10,11 @@ import { UselessBytes } from './useless-bytes.js';
 /** On requests and streams: the connection that they came on. */
 export const heldKey = Symbol('held');
 
+const cutShortKey = Symbol('cutShort');
+
 export interface OnHeldConnection {
   [heldKey]?: HeldConnection;
+  [cutShortKey]?: true;
 }
 
 /**
@@ -37,9 +40,9 @@ export class HeldConnection {
   ignored = 0;
   /** Of the last ones in a row, those that were over in the turn of the event loop in which they began. */
   hasty = 0;
-  /** Of the calls, those whose headers did not end them. */
-  bodies = 0;
-  /** Bytes of their bodies that have arrived. */
+  /** Of the calls, those that have ended before their body. */
+  cutShort = 0;
+  /** Bytes of bodies that have arrived. */
   payload = 0;
   /** Pieces of them below `tinyPiece`, since the table has looked last. */
   tinyPieces = 0;
@@ -70,6 +73,14 @@ export class HeldConnection {
     if ((this.calls === 0) !== (other.calls === 0)) return this.calls === 0;
     return this.idleSince < other.idleSince;
   }
+}
+
+/** The call of this stream is over, and its body is not: the rest is dropped where the connection does not see it. Twice does no harm. */
+export function countCutShort(stream: OnHeldConnection): void {
+  const held = stream[heldKey];
+  if (held === undefined || stream[cutShortKey]) return;
+  stream[cutShortKey] = true;
+  held.cutShort++;
 }
 
 /**

@@ -15,7 +15,7 @@ import type { Connection } from './connection.js';
 import type { ConnectionTable } from './connection-table.js';
 import { expectsContinue } from './expect-continue.js';
 import { hardHeaderListBytes, maxHeaders } from './header-limits.js';
-import { countPayload, type HeldConnection, heldKey, type OnHeldConnection } from './held-connection.js';
+import { countCutShort, countPayload, type HeldConnection, heldKey, type OnHeldConnection } from './held-connection.js';
 import { isForwarded } from './http1-server.js';
 import { keepThroughStreamFaults } from './stream-faults.js';
 
@@ -132,7 +132,6 @@ export function createHttp2Server({
     }
     if (held.calls === 0 && isForwarded(headers)) connections.forwards(held);
     connections.begin(held);
-    if (!stream.endAfterHeaders) held.bodies++;
     if (!turning) {
       turning = true;
       setImmediate(nextTurn);
@@ -149,6 +148,7 @@ export function createHttp2Server({
   const serve = (held: HeldConnection, stream: Stream, headers: IncomingHttpHeaders, more: unknown[]): void => {
     if (stream.closed || stream.destroyed) {
       stream.on('error', ignore);
+      if (!stream.endAfterHeaders) held.cutShort++;
       connections.finish(held, held.session?.destroyed === true, stream[beganKey]);
       return;
     }
@@ -163,6 +163,7 @@ export function createHttp2Server({
     const held = this[heldKey];
     if (held === undefined) return;
     this[servedKey]?.closed();
+    if (!this.readableEnded && !this.endAfterHeaders) countCutShort(this);
     // Node may put the end of a stream off to the next turn.
     held.hasty = turn - (this[turnKey] ?? 0) <= 1 ? held.hasty + 1 : 0;
     // 'finish' is not for sure (F9), and with the session all of its streams end, whoever ended it.

@@ -3,14 +3,17 @@
  * streams that are closed, messages and chunks of a byte, chunk extensions, empty lines. Node shows none of these. It shows how many bytes came in all, and
  * we see what arrived of calls. The rest is framing, or useless. Pure: the clock is the caller's.
  *
- * Forgiven are: as many bytes as have arrived of bodies, the largest headers of each call, what a client may have sent of a body before it
- * hears that its call is refused (nghttp2 drops that unseen), and `backPerSecond`. What is beyond that adds up, and `most` is the end.
+ * Forgiven are: as many bytes as have arrived of bodies, the largest headers of each call, and `backPerSecond`. Beyond these a client may
+ * have sent of a body before it hears that its call is over, and nghttp2 drops that unseen. So each call that ends before its body
+ * forgives a window, then or later. What is left adds up, and `most` is the end.
  */
 import { maxHeaderBytes } from './header-limits.js';
 
 const most = 1024 * 1024;
 /** The window of a stream. */
-const mostDropped = 1024 * 1024;
+const mostDropped = 64 * 1024;
+/** The windows of all streams that a connection may have. */
+const mostForgiven = 256 * mostDropped;
 const backPerSecond = 64 * 1024;
 
 /** Totals of a connection so far. */
@@ -20,8 +23,8 @@ export interface Received {
   /** Bytes of bodies that reached a call. */
   readonly payload: number;
   readonly calls: number;
-  /** Of the calls, those whose headers did not end them. */
-  readonly bodies: number;
+  /** Of the calls, those that have ended before their body. */
+  readonly cutShort: number;
 }
 
 export class UselessBytes {
@@ -29,7 +32,9 @@ export class UselessBytes {
   #bytes = 0;
   #payload = 0;
   #calls = 0;
-  #bodies = 0;
+  #cutShort = 0;
+  /** Bytes that may still come of calls that were cut short. */
+  #forgiven = 0;
   #at: number;
 
   /** @param now monotonic, ms */
@@ -38,16 +43,19 @@ export class UselessBytes {
   }
 
   /** @returns false when the peer has sent too many */
-  look({ bytes, payload, calls, bodies }: Received, now: number): boolean {
+  look({ bytes, payload, calls, cutShort }: Received, now: number): boolean {
+    this.#forgiven = Math.min(mostForgiven, this.#forgiven + (cutShort - this.#cutShort) * mostDropped);
+    this.#cutShort = cutShort;
     if (bytes === this.#bytes) return true;
-    const dropped = (bodies - this.#bodies) * mostDropped;
-    const useful = 2 * (payload - this.#payload) + (calls - this.#calls) * maxHeaderBytes + dropped;
+    const useful = 2 * (payload - this.#payload) + (calls - this.#calls) * maxHeaderBytes;
     const back = ((now - this.#at) / 1_000) * backPerSecond;
-    this.#level = Math.max(0, this.#level + bytes - this.#bytes - useful - back);
+    const level = Math.max(0, this.#level + bytes - this.#bytes - useful - back);
+    const dropped = Math.min(level, this.#forgiven);
+    this.#forgiven -= dropped;
+    this.#level = level - dropped;
     this.#bytes = bytes;
     this.#payload = payload;
     this.#calls = calls;
-    this.#bodies = bodies;
     this.#at = now;
     return this.#level <= most;
   }
