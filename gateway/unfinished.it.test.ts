@@ -11,6 +11,7 @@ import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { envelopesOf } from './testing/bare-call.js';
 import { type GatewayProcess, withGatewayProcess } from './testing/gateway-process.js';
+import { besideGoodClient } from './testing/good-client.js';
 import { until } from './testing/ingest.js';
 
 const MiB = 1024 ** 2;
@@ -22,10 +23,6 @@ const enveloped = (bytes: Uint8Array, size = bytes.length): Buffer => {
   head.writeUInt32BE(size, 1);
   return Buffer.concat([head, bytes]);
 };
-const small = toBinary(
-  PublishRequestSchema,
-  create(PublishRequestSchema, { batch: makeBatch(seededRandom(3), 3), attempt: 1 }),
-);
 const large = toBinary(
   PublishRequestSchema,
   create(PublishRequestSchema, { batch: makeBatch(seededRandom(4), 2_500), attempt: 1 }),
@@ -37,18 +34,35 @@ interface Attackers {
   /** Opens a call and sends, without its end. */
   open(method: string, type: string, key: string, bytes: Uint8Array): ClientHttp2Stream;
   socket(): Socket;
+  /** Connections that the gateway has taken, and HTTP/2 sessions of these that it has not ended. */
+  readonly taken: number;
+  readonly sessions: number;
+  /** Calls of which the gateway has sent the head of its answer. */
+  readonly answered: number;
 }
+
+/** Each ten connections come from an address of their own, which no bystander has: limits by address must not end the attack. */
+const addressOf = (n: number): string => `127.0.0.${100 + Math.floor(n / 10)}`;
 
 async function withAttackers(
   gateway: GatewayProcess,
   connections: number,
   use: (attackers: Attackers) => Promise<void>,
 ): Promise<void> {
-  const sessions = Array.from({ length: connections }, () =>
-    connectHttp2(gateway.url, { maxSessionMemory: 10_000 }).on('error', () => {}),
-  );
   const sockets: Socket[] = [];
+  let taken = 0;
+  const dial = (): Socket => {
+    const localAddress = addressOf(sockets.length);
+    const socket = connect({ port: gateway.port, host: '127.0.0.1', localAddress }).on('error', () => {});
+    socket.once('connect', () => taken++);
+    sockets.push(socket);
+    return socket;
+  };
+  const sessions = Array.from({ length: connections }, () =>
+    connectHttp2(gateway.url, { maxSessionMemory: 10_000, createConnection: dial }).on('error', () => {}),
+  );
   let opened = 0;
+  let answered = 0;
   try {
     // Their settings say how many streams they may open.
     await Promise.all(sessions.map((session) => new Promise((resolve) => session.once('remoteSettings', resolve))));
@@ -62,14 +76,20 @@ async function withAttackers(
           authorization: `Bearer ${key}`,
         });
         stream.on('error', () => {});
+        stream.once('response', () => answered++);
         stream.resume();
         stream.write(bytes);
         return stream;
       },
-      socket() {
-        const socket = connect(gateway.port, '127.0.0.1').on('error', () => {});
-        sockets.push(socket);
-        return socket;
+      socket: dial,
+      get taken() {
+        return taken;
+      },
+      get sessions() {
+        return sessions.filter(({ destroyed, closed }) => !destroyed && !closed).length;
+      },
+      get answered() {
+        return answered;
       },
     });
   } finally {
@@ -78,50 +98,19 @@ async function withAttackers(
   }
 }
 
-/** 50 calls a second until `use` is over. Fails when one fails. Returns their P99, ms. */
-async function besideGoodClient(gateway: GatewayProcess, key: string, use: () => Promise<void>): Promise<number> {
-  const session = connectHttp2(gateway.url, { maxSessionMemory: 10_000 }).on('error', () => {});
-  const times: number[] = [];
-  const failures: string[] = [];
-  const call = (): void => {
-    const at = performance.now();
-    const stream = session.request({
-      ':method': 'POST',
-      ':path': `${service}Publish`,
-      'content-type': 'application/proto',
-      authorization: `Bearer ${key}`,
-    });
-    stream.on('response', (headers) => {
-      times.push(performance.now() - at);
-      if (headers[':status'] !== 200) failures.push(String(headers[':status']));
-    });
-    stream.on('error', (error) => failures.push(error.message));
-    stream.resume();
-    stream.end(small);
-  };
-  const timer = setInterval(call, 20);
-  try {
-    await use();
-  } finally {
-    clearInterval(timer);
-    await wait(500);
-    session.destroy();
-  }
-  assert.equal(failures.slice(0, 3), []);
-  return times.sort((a, b) => a - b)[Math.floor(times.length * 0.99)] ?? Number.NaN;
-}
-
 for (const hotPath of [true, false]) {
   const path = hotPath ? 'hot path' : 'library';
   const flags = [`--hot-path=${hotPath}`];
 
   test(`a thousand unfinished messages, and as many bodies, cost a bounded amount of memory (${path})`, async () => {
-    await withGatewayProcess(flags, ['acme', 'other'], async (gateway) => {
-      const [mine = '', theirs = ''] = gateway.keys;
-      await withAttackers(gateway, 10, async ({ open, socket }) => {
-        const p99 = await besideGoodClient(gateway, theirs, async () => {
+    await withGatewayProcess(flags, ['acme', 'good'], async (gateway) => {
+      const [mine = '', good = ''] = gateway.keys;
+      await withAttackers(gateway, 10, async (attackers) => {
+        const { open, socket } = attackers;
+        const seen = await besideGoodClient(gateway.port, good, async () => {
           for (let i = 0; i < 1_000; i++) open('PublishStream', 'application/grpc', mine, unfinished);
-          await wait(1_500);
+          await until('the streams have begun', () => attackers.answered >= 1_000, 20_000);
+          await wait(1_000);
           for (let i = 0; i < 400; i++) {
             open('Publish', 'application/grpc', mine, unfinished);
             open('Publish', 'application/proto', mine, unfinished.subarray(5));
@@ -140,9 +129,19 @@ for (const hotPath of [true, false]) {
             one.write(body);
           }
           await wait(3_000);
+          // The attack has taken place: no limit on connections has cut it short.
+          assert.is(attackers.taken, 110);
+          assert.is(attackers.sessions, 10, 'refusals of the gateway are no abuse of the peer');
         });
-        if (process.argv[2] !== undefined) console.log({ path, peak: gateway.peak, p99 });
-        assert.ok(gateway.peak < 256, `RSS ${gateway.peak.toFixed(0)} MiB`);
+        if (process.argv[2] !== undefined)
+          console.log({ path, peak: gateway.peak, answered: attackers.answered, ...seen });
+        // The library copies each message: dead copies wait for the collector.
+        assert.ok(gateway.peak < (hotPath ? 280 : 400), `RSS ${gateway.peak.toFixed(0)} MiB`);
+        assert.equal(seen.failures, []);
+        assert.is(seen.unanswered, 0);
+        assert.ok(seen.calls >= 50, `${seen.calls} calls`);
+        // Of a machine that may be busy.
+        assert.ok(seen.p99 < 8_000, `P99 ${seen.p99} ms`);
       });
     });
   });
