@@ -253,6 +253,7 @@ test('no user may do what only another one needs', async () => {
         ...['DELETE', 'UPDATE', 'CREATE', 'SNAPSHOT', 'MSG.DELETE'].map((verb) => stream(verb, 'EV_0')),
         ...[stream('PURGE', 'DEAD'), stream('PURGE', 'KV_sluice_tenants'), stream('PURGE', 'KV_sluice_settings')],
         ...[stream('MSG.GET', 'KV_sluice_tenants'), '$JS.API.CONSUMER.CREATE.KV_sluice_tenants.x'],
+        '$JS.API.CONSUMER.CREATE.KV_sluice_tenants',
         ...['ev.0.acme', makesKeys, '$KV.sluice_settings.shards', '_INBOX_gateway.x', '_INBOX_admin.x'],
       ],
       reader: [
