@@ -1,4 +1,7 @@
 /** The command line: help, settings, and what is said of mistakes. */
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { allOptions, flagOf, variableOf } from '../lib/config/index.js';
@@ -32,6 +35,27 @@ test('every command has help, which ends with 0', async () => {
         assert.match(out, /usage/i, name.join(' '));
       }),
     );
+  }
+});
+
+test('compiled code is kept only in a folder that no other user can write to', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'sluice-cache-'));
+  const cache = join(folder, `tsx-${process.geteuid?.()}`);
+  const help = async (): Promise<number> => {
+    const { code, err } = await sluice(['--help'], { TMPDIR: folder });
+    assert.is(code, 0, err);
+    return readdirSync(cache).length;
+  };
+  try {
+    assert.ok((await help()) > 0);
+    assert.is(statSync(cache).mode & 0o777, 0o700);
+    // As another user would have made it, to put a program in.
+    rmSync(cache, { recursive: true });
+    mkdirSync(cache);
+    chmodSync(cache, 0o777);
+    assert.is(await help(), 0, 'neither read nor written');
+  } finally {
+    rmSync(folder, { recursive: true });
   }
 });
 

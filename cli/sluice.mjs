@@ -4,7 +4,8 @@
  * they are missing or not those of package-lock.json, and goes on in TypeScript (main.ts). Plain JavaScript, no packages.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -37,6 +38,28 @@ function packagesAreThere() {
   }
 }
 
+/**
+ * Makes the folder in which tsx keeps what it has compiled, and runs it the next time. Its name in the folder for temporary files can be
+ * guessed, so that another user of this machine may have made it before, with a program of theirs in it.
+ * @returns whether this user alone can write to the folder
+ */
+function compilerCacheIsOwn() {
+  const user = process.geteuid?.();
+  if (user === undefined) return true; // Windows: each user has a folder for temporary files.
+  const folder = join(tmpdir(), `tsx-${user}`);
+  try {
+    mkdirSync(folder, { mode: 0o700 });
+  } catch {
+    // It is there, or cannot be made: what follows tells.
+  }
+  try {
+    const found = lstatSync(folder);
+    return found.isDirectory() && found.uid === user && (found.mode & 0o022) === 0;
+  } catch {
+    return false;
+  }
+}
+
 if (!packagesAreThere()) {
   process.stderr.write('Installing the packages of package-lock.json (npm ci) …\n');
   const result = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {
@@ -53,6 +76,8 @@ if (!packagesAreThere()) {
   }
 }
 
+// Before tsx is loaded, which reads the variable then. The parts that a command starts inherit it.
+if (!compilerCacheIsOwn()) process.env.TSX_DISABLE_CACHE = '1';
 const { register } = await import('tsx/esm/api');
 register();
 await import('../lib/closed-pipes.ts');
