@@ -95,6 +95,20 @@ test('strangers cannot read the contract by reflection', () => {
 /** Variables that compose.yaml cannot do without. */
 const needed = [...new Set([...read('compose.yaml').matchAll(/\$\{(\w+):\?/g)].map((match) => match[1] ?? ''))];
 
+test('tls.sh says that openssl is missing', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'sluice-no-openssl-'));
+  try {
+    const { status, stderr } = spawnSync('/bin/sh', [join(root, 'deploy/tls.sh'), join(folder, 'tls')], {
+      encoding: 'utf8',
+      env: { PATH: folder },
+    });
+    assert.is(status, 1);
+    assert.match(stderr, /^openssl is missing/);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
 test('secrets.sh fills in what is needed, and changes nothing that is set', () => {
   const folder = mkdtempSync(join(tmpdir(), 'sluice-secrets-'));
   try {

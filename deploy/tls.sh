@@ -6,6 +6,7 @@
 #
 # The folder is closed to others on this host (0700). The files of each part lie in a folder of its own, readable for the user in the container.
 set -eu
+command -v openssl > /dev/null || { echo "openssl is missing: install it, and run this again" >&2; exit 1; }
 folder=${1:-"$(dirname "$0")/tls"}
 days=${2:-90}
 mkdir -p "$folder"

@@ -55,7 +55,7 @@ export function refusePage(request: IncomingMessage, { host }: GuardOptions): Re
   if (!isOwnHost(request.headers.host, host)) {
     return {
       status: 403,
-      text: `The name in the Host header is not one of this server: call it as 127.0.0.1, localhost, [::1] or ${host}.`,
+      text: `The name in the Host header is not one of this server: call it as ${[...new Set(['127.0.0.1', 'localhost', '[::1]', host])].join(', ')}.`,
     };
   }
   return isFromPage(request) ? { status: 403, text: 'Web pages may not use this server.' } : undefined;

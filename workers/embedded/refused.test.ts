@@ -8,6 +8,11 @@ test('files, disks and the folders of engines are refused by name; texts and nam
     "INSERT INTO t FROM INFILE 'x' FORMAT CSV",
     "SELECT file('x')",
     "SELECT * FROM values('a String DEFAULT file(''x'')', 1)",
+    "SELECT arrayMap(file, ['x'])",
+    "SELECT arrayMap((file) AS `f`, ['x'])",
+    "SELECT arrayMap(file AS f, ['x'])",
+    "SELECT arrayMap({f:Identifier}, ['x'])",
+    'SELECT * APPLY file FROM t',
     "ATTACH TABLE t FROM '/x/' (`a` String) ENGINE = MergeTree ORDER BY a",
     "CREATE TABLE t (`a` String) ENGINE = EmbeddedRocksDB(0, 'x') PRIMARY KEY a",
     "CREATE TABLE t (`a` String) ENGINE = MergeTree ORDER BY a SETTINGS disk = disk(type = local, path = 'x')",
@@ -17,7 +22,9 @@ test('files, disks and the folders of engines are refused by name; texts and nam
   for (const statement of [
     "SELECT 'INTO OUTFILE it\\'s FROM INFILE'",
     'SELECT `a INTO OUTFILE \\` b` FROM t',
-    "SELECT file, profile('x') FROM t",
+    "SELECT file, profile('x'), count(file), concat(t.file, 'x') FROM t",
+    'INSERT INTO t (file, b) FORMAT CSV',
+    "SELECT 'arrayMap(file, x)' FROM t",
     'ATTACH TABLE t',
     "SELECT * FROM t WHERE a = 'ENGINE = FileLog disk(x)'",
   ]) {

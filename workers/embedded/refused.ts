@@ -12,6 +12,13 @@ const quotes = /'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`/gs;
 /** What of a statement is SQL: quoted texts and names are empty. */
 const bare = (normalized: string): string => normalized.replace(quotes, (text) => `${text[0]}${text[0]}`);
 
+/**
+ * file() by its name alone, which higher-order functions and APPLY take for a function, with brackets and an alias; or a parameter in that
+ * place, which may hold its name. A column of that name goes there with its table: `t.file`.
+ */
+const named = '(?:file|\\{\\w+:Identifier\\})(?: AS (?:\\w+|``))?';
+const fileAsArgument = new RegExp(`\\w\\((?:${named}|\\(+${named}\\)+(?: AS (?:\\w+|\`\`))?),|\\bAPPLY \\(?file\\b`);
+
 /** `SET` and `USE` end with their request: there is no session that they could last in. */
 export const endsWithRequest = (normalized: string): boolean => /^(?:SET|USE)\b/i.test(normalized);
 
@@ -22,6 +29,8 @@ export function refusal(normalized: string): string | undefined {
   // Also within a text: the structure of a table is one, and may have defaults.
   if (/\bfile\s*\(/.test(normalized))
     return 'the function file() is off; give a text that holds its name as a parameter';
+  if (fileAsArgument.test(sql))
+    return 'the function file() is off, also by its name; a column of that name needs its table in front of it';
   if (/^ATTACH\b.* FROM ''/.test(sql)) return 'ATTACH … FROM is off';
   if (/\bdisk\(/.test(sql)) return 'disk() is off';
   const engine = /\bENGINE = (EmbeddedRocksDB|Executable|ExecutablePool|FileLog)\b/.exec(sql)?.[1];

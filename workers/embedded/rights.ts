@@ -54,9 +54,18 @@ export interface ClientRights {
 
 /** Values are literals: as expressions they could call what statements may not. */
 const literals = ['input_format_values_interpret_expressions', 'input_format_values_deduce_templates_of_expressions'];
-const literalsOnly =
+
+/** Settings that name a file to read or write, an address to ask, or a text to run as a statement. They stay empty. */
+const ways = [
+  'format_template_row',
+  'format_template_resultset',
+  'input_format_record_errors_file_path',
+  'format_avro_schema_registry_url',
+  'allow_experimental_eval_table_function',
+];
+const fixed =
   literals.map((name) => `<${name}>0</${name}>`).join('') +
-  `<constraints>${literals.map((name) => `<${name}><const/></${name}>`).join('')}</constraints>`;
+  `<constraints>${[...literals, ...ways].map((name) => `<${name}><const/></${name}>`).join('')}</constraints>`;
 
 const users = (profile: string, ...list: readonly string[]): string =>
   `<clickhouse><profiles><default>${profile}</default></profiles><quotas><default></default></quotas>` +
@@ -96,7 +105,7 @@ export function writeRights(folder: string, client: ClientRights = { grants: rig
     before: config('before.xml', write('before-users.xml', users('', maker, mayRead))),
     during: config(
       'during.xml',
-      write('during-users.xml', users(`${literalsOnly}${client.profile ?? ''}`, statements, mayRead)),
+      write('during-users.xml', users(`${fixed}${client.profile ?? ''}`, statements, mayRead)),
       client.server,
     ),
   };
