@@ -74,7 +74,7 @@ async function start(role: Role, config: Record<string, unknown>): Promise<void>
   const endpoint = new PrometheusExporter({ preventServerStart: true });
   const server = createServer(readWithin, (request, response) => {
     if (!isOwnHost(request.headers.host, host)) {
-      const names = `127.0.0.1, localhost, [::1] or ${host}`;
+      const names = [...new Set(['127.0.0.1', 'localhost', '[::1]', host])].join(', ');
       return response
         .writeHead(403)
         .end(`The name in the Host header is not one of this server: call it as ${names}.\n`);
