@@ -6,8 +6,8 @@
  *   T2  When an address or the gateway has all that it may have, the idlest connection makes room. One with an open call never does.
  *       When all have one, the newcomer is refused.
  *   T3  A connection without a call ends at a time that does not depend on what the peer sends meanwhile.
- *   T4  A peer that resets its calls before they are answered, sends too many ahead, floods, or sends bytes that do nothing, loses its connection, and its address
- *       new ones, and at last all (A3).
+ *   T4  A peer loses its connection, and its address new ones, and at last all (A3), when it resets its calls before they are answered,
+ *       makes calls that are refused, sends too many ahead, floods, or sends bytes that do nothing.
  *   T5  All other ends are gentle: handlers are told, HTTP/2 peers get GOAWAY, calls are answered; what remains after the grace is cut.
  */
 import { constants } from 'node:http2';
@@ -16,7 +16,7 @@ import type { Log } from '../lib/log.js';
 import { createSparseLog, type SparseLog } from '../lib/sparse-log.js';
 import { type AddressEntry, type AddressLimits, createAddressLimits } from './address-limits.js';
 import { lastWordsMs } from './answered-early.js';
-import { HeldConnection } from './held-connection.js';
+import { HeldConnection, type SeenAbuse } from './held-connection.js';
 
 /** Why a newcomer was not taken. */
 export type RefusedConnection = 'address_full' | 'address_rate' | 'full';
@@ -26,6 +26,7 @@ export type EndedConnection =
   | 'unused'
   | 'made_room'
   | 'resets'
+  | 'refusals'
   | 'useless_bytes'
   | 'flood'
   | 'address_in_debt'
@@ -182,7 +183,7 @@ export class ConnectionTable {
 
   #enter(raw: Socket, entry: AddressEntry | undefined): HeldConnection {
     const { maxConnectionAge, grace } = this.#options;
-    const held = new HeldConnection(raw, entry, now(), this.#onTinyPieces);
+    const held = new HeldConnection(raw, entry, now(), this.#onAbuse);
     this.#table.add(held);
     if (entry !== undefined) {
       this.#addresses.opened(entry);
@@ -242,7 +243,7 @@ export class ConnectionTable {
     return undefined;
   }
 
-  readonly #onTinyPieces = (held: HeldConnection): void => this.#punish(held, 'useless_bytes');
+  readonly #onAbuse = (held: HeldConnection, why: SeenAbuse): void => this.#punish(held, why);
 
   #sweep(): void {
     const time = now();

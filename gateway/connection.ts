@@ -18,13 +18,26 @@ export interface Connection {
   readonly ending: Ending | undefined;
   /** Calls back once, at once when it is ending already. Returns the un-subscriber. */
   onEnding(listener: (ending: Ending) => void): () => void;
+  /** A call shows a valid key. */
+  known(): void;
+  /**
+   * A call is about to be refused: it shows no valid key, there is no place for it, or nothing at its path.
+   * @returns false when there were too many, and the connection ends (connection-table.ts, T4)
+   */
+  refused(): boolean;
 }
+
+/** Counts the calls of a connection by whether they are refused. */
+export type RefusalCount = Pick<Connection, 'known' | 'refused'>;
 
 export interface ConnectionControl extends Connection {
   end(ending: Ending): void;
 }
 
-export function createConnection(remoteAddress: string | undefined): ConnectionControl {
+const uncounted: RefusalCount = { known() {}, refused: () => true };
+
+/** @param count @default refusals are not counted */
+export function createConnection(remoteAddress: string | undefined, count = uncounted): ConnectionControl {
   const listeners = new Set<(ending: Ending) => void>();
   let ending: Ending | undefined;
   return {
@@ -47,6 +60,8 @@ export function createConnection(remoteAddress: string | undefined): ConnectionC
       for (const listener of listeners) listener(why);
       listeners.clear();
     },
+    known: () => count.known(),
+    refused: () => count.refused(),
   };
 }
 

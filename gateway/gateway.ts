@@ -5,21 +5,23 @@ import type { NatsConnection } from '@nats-io/transport-node';
 import { Health } from '#gen/grpc/health/v1/health_pb.js';
 import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import type { GatewayConfig } from '../lib/config/index.js';
+import { SluiceError } from '../lib/errors.js';
 import { failpoint } from '../lib/failpoint.js';
 import type { Log } from '../lib/log.js';
-import { watchTenants } from '../lib/tenants.js';
+import { isStrangers, watchTenants } from '../lib/tenants.js';
 import { resetWhenAnswered } from './answered-early.js';
 import { createBatchStatus } from './batch-status.js';
 import { createCallGate } from './call-gate.js';
 import { passInTime } from './call-timeout.js';
 import { followHints } from './committed-hints.js';
+import type { Connection } from './connection.js';
 import { createCors } from './cors.js';
 import { headerFault } from './header-limits.js';
 import { createHealth, type Readiness } from './health.js';
 import { createHedger } from './hedge.js';
 import { createHotHandler } from './hot/handler.js';
 import { refuseCall } from './hot/protocols.js';
-import { answerError, createHttpApi } from './http-api.js';
+import { answerError, createHttpApi, openPaths } from './http-api.js';
 import { createInflater } from './inflate.js';
 import { createIngest } from './ingest.js';
 import { jsonLimitsOf } from './json-request.js';
@@ -35,7 +37,7 @@ import { RequestInput } from './request-input.js';
 import { createRpcRoutes, maxJsonBytes } from './routes.js';
 import { createRpcAdapter } from './rpc-adapter.js';
 import { toConnectError } from './rpc-errors.js';
-import { listen } from './server.js';
+import { listen, type NodeRequest, type NodeResponse } from './server.js';
 import { createStallWatch, watchStalls } from './stall.js';
 import { createStreamPlaces } from './stream-places.js';
 import { openTlsFiles } from './tls-files.js';
@@ -55,6 +57,12 @@ const slowCallMs = 2_000;
 const singleBatchPath = /^\/(?:sluice\.ingest\.v1\.IngestService\/Publish|v1\/events(?:\/batch)?)(?:\?|$)/;
 /** Messages come whenever their client likes. */
 const isStream = (url: string): boolean => /\/(?:PublishStream|ServerReflectionInfo)$/.test(url);
+const tooManyRefused = (): SluiceError =>
+  new SluiceError(
+    'too_many_refusals',
+    'Too many requests on this connection had no valid key, or nothing at their path: the connection ends.',
+    { retryAfterMs: 5_000 },
+  );
 const isSingleBatch = (url: string): boolean => singleBatchPath.test(url);
 
 export interface GatewayParts {
@@ -137,7 +145,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
   });
   const health = createHealth(readiness, [IngestService.typeName]);
   const reflection = reflectionRoutes([IngestService, Health], {
-    authorize: (header) => config.reflection === 'open' || tenants.lookup(header.get('authorization')),
+    authorize: config.reflection === 'open' ? undefined : (header) => tenants.lookup(header.get('authorization')),
   });
   const streams = createStreamPlaces(config);
   const inflater = createInflater();
@@ -212,11 +220,28 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
       })
     : undefined;
 
-  /** Undefined: a stranger. */
-  const tenantOf = (authorization: string | undefined): string | undefined => {
+  const refuse = (response: NodeResponse, error: SluiceError): void => {
+    metrics.failed(error.code);
+    answerError(response, error);
+  };
+
+  /** Whether a call without a key is refused, or there is nothing at its path. */
+  const asksForKey = (url: string): boolean => {
+    const path = url.split('?', 1)[0] ?? '';
+    return !openPaths.has(path) && routes.get(path)?.open !== true;
+  };
+
+  /**
+   * Who calls on Node's request objects. `tenant` undefined: a stranger, or the keys have not been read.
+   * @throws SluiceError too_many_refusals: strangers have made too many calls on this connection, and it ends
+   */
+  const admitCaller = ({ headers, url = '' }: NodeRequest, connection: Connection): string | undefined => {
     try {
-      return tenants.lookup(authorization).tenant;
-    } catch {
+      const { tenant } = tenants.lookup(headers.authorization);
+      connection.known();
+      return tenant;
+    } catch (reason) {
+      if (isStrangers(reason) && asksForKey(url) && !connection.refused()) throw tooManyRefused();
       return undefined;
     }
   };
@@ -241,10 +266,15 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
       if (cors.answer(request, response)) return;
       const fault = headerFault(request.rawHeaders);
       if (fault !== undefined) {
-        metrics.failed(fault.code);
-        return answerError(response, fault);
+        connection.refused();
+        return refuse(response, fault);
       }
-      const tenant = tenantOf(request.headers.authorization);
+      let tenant: string | undefined;
+      try {
+        tenant = admitCaller(request, connection);
+      } catch (reason) {
+        return refuse(response, reason as SluiceError);
+      }
       const input = new RequestInput(request, response, {
         unfinished,
         tenant: tenant ?? '',
@@ -264,6 +294,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
       if (fault === undefined) return undefined;
       stream.on('error', () => {});
       if (!refuseCall(stream, headers['content-type'], toConnectError(fault))) return undefined;
+      connection.refused();
       resetWhenAnswered(stream);
       metrics.failed(fault.code);
       return { closed: () => {} };

@@ -3,7 +3,8 @@ import type { ServerHttp2Session } from 'node:http2';
 import type { Socket } from 'node:net';
 import { Readable } from 'node:stream';
 import type { AddressEntry } from './address-limits.js';
-import { type ConnectionControl, createConnection } from './connection.js';
+import { CallBudget } from './call-budget.js';
+import { type ConnectionControl, createConnection, type RefusalCount } from './connection.js';
 import { ResetBudget } from './reset-budget.js';
 import { UselessBytes } from './useless-bytes.js';
 
@@ -25,7 +26,13 @@ export interface OnHeldConnection {
  */
 export type ConnectionPhase = 'opening' | 'serving' | 'ending' | 'gone';
 
-export class HeldConnection {
+/** As many as an HTTP/2 connection may have open (http2-server.ts): when a key is revoked, all of them may be refused at once. */
+const mostRefusals = 256;
+
+/** What is seen while calls are served, and not by the table. */
+export type SeenAbuse = 'useless_bytes' | 'refusals';
+
+export class HeldConnection implements RefusalCount {
   phase: ConnectionPhase = 'opening';
   readonly control: ConnectionControl;
   /** The socket that HTTP is read from: the TCP socket, until TLS stands. */
@@ -49,23 +56,36 @@ export class HeldConnection {
   /** When the last call ended, or the connection began. Monotonic, ms. */
   idleSince: number;
   readonly resets: ResetBudget;
+  readonly refusals: CallBudget;
   readonly useless: UselessBytes;
 
   /**
    * @param address of a peer that is limited, else undefined
-   * @param onTinyPieces called when the peer has sent too many; the connection is gone then
+   * @param onAbuse the peer has gone too far; the connection is gone then
    */
   constructor(
     readonly raw: Socket,
     readonly address: AddressEntry | undefined,
     now: number,
-    readonly onTinyPieces: (held: HeldConnection) => void,
+    readonly onAbuse: (held: HeldConnection, why: SeenAbuse) => void,
   ) {
     this.socket = raw;
-    this.control = createConnection(raw.remoteAddress);
+    this.control = createConnection(raw.remoteAddress, this);
     this.idleSince = now;
     this.resets = new ResetBudget(now);
+    this.refusals = new CallBudget(mostRefusals, now);
     this.useless = new UselessBytes(now);
+  }
+
+  known(): void {
+    this.refusals.giveBack();
+  }
+
+  refused(): boolean {
+    // A trusted proxy speaks for many: the guesses of one of its clients must not end the calls of the others.
+    if (this.address === undefined || this.refusals.take(performance.now())) return true;
+    this.onAbuse(this, 'refusals');
+    return false;
   }
 
   /** Makes room for others more readily than the other one: first who has never called, then who has not for the longest time. */
@@ -109,7 +129,7 @@ function pushCounted(this: Readable & OnHeldConnection, chunk: unknown, encoding
     held.payload += length;
     if (length < tinyPiece && ++held.tinyPieces > mostTinyPieces) {
       // False: Node reads no more.
-      held.onTinyPieces(held);
+      held.onAbuse(held, 'useless_bytes');
       return false;
     }
   }

@@ -55,6 +55,9 @@ export interface HttpApiOptions {
   readonly log: Log;
 }
 
+/** Paths that ask for no key. */
+export const openPaths: ReadonlySet<string> = new Set(['/healthz', '/readyz', '*']);
+
 export function createHttpApi(options: HttpApiOptions): RequestHandler {
   const { tenants, publish, readiness, metrics } = options;
   const log = createSparseLog(options.log);

@@ -6,7 +6,8 @@
  *       that its client does not finish, so health checks are answered whatever others do.
  *   K3  Calls that stay open (Watch, reflection) take a place of their connection, and one in all, before their request is read.
  *       Past either limit they are refused.
- *   K4  Where there is no place, a call is refused before the RPC library makes anything of it (`refusal`): that costs a tenth.
+ *   K4  Where there is no place, a call is refused before the RPC library makes anything of it (`refusal`): that costs a tenth. A connection
+ *       that goes on with such calls ends (call-budget.ts).
  */
 import {
   create,
@@ -40,11 +41,11 @@ export interface OpenRoutes {
     places: Places<Connection>,
     handle: (request: MessageShape<I>, context: HandlerContext) => AsyncIterable<MessageShape<O>>,
   ): void;
-  /** @param authorize throws when the caller may not call after all */
+  /** @param authorize throws when the caller may not call after all; undefined: anybody may */
   bidiStream<I extends DescMessage, O extends DescMessage>(
     method: DescMethodBiDiStreaming<I, O>,
     places: Places<Connection>,
-    authorize: (header: Headers) => unknown,
+    authorize: ((header: Headers) => unknown) | undefined,
     handle: (requests: AsyncIterable<MessageShape<I>>, context: HandlerContext) => AsyncIterable<MessageShape<O>>,
   ): void;
 }
@@ -54,7 +55,7 @@ export interface OpenRouteOptions {
   readonly add: (
     method: DescMethodUnary | DescMethodServerStreaming | DescMethodBiDiStreaming,
     handler: RpcRoute,
-    refusal: RpcRoute['refusal'],
+    more: Pick<RpcRoute, 'refusal' | 'open'>,
   ) => void;
   readonly onRefused: (name: ErrorName) => void;
 }
@@ -95,7 +96,7 @@ export function openRoutes({ library, add, onRefused }: OpenRouteOptions): OpenR
   ): AsyncGenerator<T> {
     try {
       authorize(requestHeader);
-      whenClosed(values.get(exchangeKey), places.take(values.get(connectionKey)));
+      whenClosed(values.get(exchangeKey), takePlace(places, values));
     } catch (reason) {
       const { row } = classify(reason);
       if (row !== undefined) onRefused(row.code);
@@ -113,7 +114,7 @@ export function openRoutes({ library, add, onRefused }: OpenRouteOptions): OpenR
         onRefused,
         handle: async (message) => create(method.output, answer(message as never)),
       });
-      add(method, wholeInTime(handler, onLate), short.refusal);
+      add(method, wholeInTime(handler, onLate), { refusal: short.refusal, open: true });
     },
     serverStream(method, places, answer) {
       async function* answers(requests: AsyncIterable<unknown>, context: HandlerContext) {
@@ -124,30 +125,42 @@ export function openRoutes({ library, add, onRefused }: OpenRouteOptions): OpenR
         library: small,
         handle: (requests, context) => counted(context, places, anybody, () => answers(requests, context)),
       });
-      add(method, wholeInTime(handler, onLate), places.refusal);
+      add(method, wholeInTime(handler, onLate), { refusal: places.refusal, open: true });
     },
     bidiStream(method, places, authorize, answer) {
       const handler = createRpcStream({
         method,
         library: small,
-        handle: (requests, context) => counted(context, places, authorize, () => answer(requests as never, context)),
+        handle: (requests, context) =>
+          counted(context, places, authorize ?? anybody, () => answer(requests as never, context)),
       });
-      add(method, handler, places.refusal);
+      add(method, handler, { refusal: places.refusal, open: authorize === undefined });
     },
   };
 }
 
 const anybody = (): void => {};
 
+/** @throws SluiceError too_many_calls, which counts against the connection */
+function takePlace(places: Places<Connection>, values: ContextValues): () => void {
+  const connection = values.get(connectionKey);
+  try {
+    return places.take(connection);
+  } catch (reason) {
+    connection.refused();
+    throw reason;
+  }
+}
+
 /** K2. `admit` throws a SluiceError when the connection has too many of them. */
-function shortCalls(): { admit(values: ContextValues): void; refusal: RpcRoute['refusal'] } {
+function shortCalls(): { admit(values: ContextValues): void; refusal: Places<Connection>['refusal'] } {
   const places = placesForOpen('health calls', Number.POSITIVE_INFINITY, mostShortOfConnection);
   const open = new Set<Exchange>();
   return {
     refusal: places.refusal,
     admit(values) {
       const exchange = values.get(exchangeKey);
-      const leave = places.take(values.get(connectionKey));
+      const leave = takePlace(places, values);
       const [oldest] = open;
       if (open.size >= mostShort && oldest !== undefined) {
         open.delete(oldest);

@@ -39,8 +39,8 @@ interface Index {
 }
 
 export interface ReflectionOptions {
-  /** Throws when the caller may not ask. */
-  readonly authorize: (header: Headers) => unknown;
+  /** Throws when the caller may not ask. Undefined: anybody may. */
+  readonly authorize: ((header: Headers) => unknown) | undefined;
   /** A stream without a question for so long, or whose client does not read, ends, ms. @default 30 s */
   readonly idleMs?: number;
 }

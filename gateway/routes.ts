@@ -69,6 +69,8 @@ export type RpcRoute = UniversalHandlerFn &
   Pick<UniversalHandler, 'allowedMethods'> & {
     /** Why a call on this connection would be refused, whatever it says: to be asked before anything is made for it. */
     readonly refusal?: (connection: Connection) => SluiceError | undefined;
+    /** It asks for no key. */
+    readonly open?: boolean;
   };
 
 /** What a request has beyond its batch: ids, time, envelope. */
@@ -219,11 +221,11 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
   const add = (
     { parent, name }: { parent: { typeName: string }; name: string },
     handler: RpcRoute,
-    refusal?: RpcRoute['refusal'],
+    more: Pick<RpcRoute, 'refusal' | 'open'> = {},
   ): void => {
     // PublishStream answers what it has read before it ends at its deadline.
     const served = name === IngestService.method.publishStream.name ? handler : answeredAtDeadline(handler, onLate);
-    routes.set(`/${parent.typeName}/${name}`, refusal === undefined ? served : Object.assign(served, { refusal }));
+    routes.set(`/${parent.typeName}/${name}`, Object.assign(served, more));
   };
   const { method } = IngestService;
   add(

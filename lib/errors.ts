@@ -160,7 +160,7 @@ const table = {
     code: Code.ResourceExhausted,
     http: 429,
     retryable: true,
-    fix: 'Correct what the failures of the batches name. Batches that were not answered go out again on another stream, after the wait of RetryInfo.',
+    fix: 'Correct what the refusals name. Batches that were not answered go out again on another stream or connection, after the wait of RetryInfo (or Retry-After).',
   },
   log_full: {
     code: Code.ResourceExhausted,

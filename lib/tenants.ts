@@ -48,6 +48,10 @@ export interface TenantDirectory {
   close(): Promise<void>;
 }
 
+/** Why `lookup` failed: the caller has no valid key, and not: the gateway does not know yet. */
+export const isStrangers = (reason: unknown): boolean =>
+  reason instanceof SluiceError && (reason.code === 'key_missing' || reason.code === 'key_unknown');
+
 const keyPattern = /^slk_([0-9a-f]{12})_[0-9A-Za-z_-]{32}$/;
 const header = /^Bearer +(\S+) *$/i;
 /** A header longer than this is refused unread. */

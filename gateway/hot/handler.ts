@@ -15,7 +15,7 @@ import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from
 import { create } from '@bufbuild/protobuf';
 import { LimitsSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { contractRevision } from '../../lib/contract/index.js';
-import type { Caller, TenantDirectory } from '../../lib/tenants.js';
+import { type Caller, isStrangers, type TenantDirectory } from '../../lib/tenants.js';
 import { resetWhenAnswered } from '../answered-early.js';
 import type { CallGate } from '../call-gate.js';
 import { farthestTimeout } from '../call-timeout.js';
@@ -92,6 +92,17 @@ export function createHotHandler(options: HotOptions): HotHandler {
   };
 
   const lookup = (headers: IncomingHttpHeaders): Caller => tenants.lookup(headers.authorization);
+  /** The refusal that is one too many is answered, too; calls behind it are not begun. */
+  const authorize = (headers: IncomingHttpHeaders, connection: Connection): Caller => {
+    try {
+      const caller = lookup(headers);
+      connection.known();
+      return caller;
+    } catch (reason) {
+      if (isStrangers(reason)) connection.refused();
+      throw reason;
+    }
+  };
 
   const callOf = (
     headers: IncomingHttpHeaders,
@@ -109,7 +120,7 @@ export function createHotHandler(options: HotOptions): HotHandler {
   });
 
   const unary: UnaryOptions = {
-    authorize: lookup,
+    authorize,
     call: (headers, connection, deadlineAt) =>
       callOf(headers, lookup(headers), connection, deadlineAt, publishPath.slice(1)),
     publish,
@@ -132,7 +143,7 @@ export function createHotHandler(options: HotOptions): HotHandler {
     let caller: Caller;
     let leave: () => void;
     try {
-      caller = lookup(headers);
+      caller = authorize(headers, connection);
       leave = streams.take(caller.keyId);
     } catch (reason) {
       const { rpc, row } = classify(reason);

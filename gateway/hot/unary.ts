@@ -30,7 +30,7 @@ import { readRequest } from './request.js';
 /** What all calls share. */
 export interface UnaryOptions {
   /** Throws when the caller is not known. Asked before anything is read. */
-  readonly authorize: (headers: IncomingHttpHeaders) => Caller;
+  readonly authorize: (headers: IncomingHttpHeaders, connection: Connection) => Caller;
   /** Once all is read. Throws when the caller is known no more. */
   readonly call: (headers: IncomingHttpHeaders, connection: Connection, deadlineAt: number | undefined) => BatchCall;
   readonly publish: PublishBatch;
@@ -109,7 +109,7 @@ export class UnaryCall implements GatedCall, BodyOwner {
   arrive(): void {
     const { headers, options, timeout } = this;
     try {
-      this.tenant = options.authorize(headers).tenant;
+      this.tenant = options.authorize(headers, this.connection).tenant;
       const length = headers['content-length'];
       if (!this.protocol.enveloped && length !== undefined && Number(length) > options.maxMessageBytes) {
         throw tooLarge(Number(length), options.maxMessageBytes);
