@@ -10,10 +10,11 @@
 import { EmptySchema } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError, type ContextValues, createContextKey, createContextValues } from '@connectrpc/connect';
 import type { UniversalHandlerFn, UniversalServerRequest } from '@connectrpc/connect/protocol';
-import { encodeEnvelope, pipe, readAllBytes, transformSplitEnvelope } from '@connectrpc/connect/protocol';
+import { encodeEnvelope } from '@connectrpc/connect/protocol';
 import { type ErrorName, SluiceError } from '../lib/errors.js';
 import { type Inflater, newMeter } from './inflate.js';
 import { toConnectError } from './rpc-errors.js';
+import { onePiece, type Piece, splitEnvelopes } from './split-envelopes.js';
 
 /** The request message as the library reads it. */
 export const placeholderSchema = EmptySchema;
@@ -35,8 +36,11 @@ export function nextMessage<T>(values: ContextValues): T {
 
 export interface BesideOptions {
   readonly encoding: keyof typeof placeholders;
-  /** What stands in line for a message. What it throws ends the request, as bytes do that the library cannot read. */
-  readonly read: (bytes: Uint8Array, request: UniversalServerRequest) => unknown;
+  /**
+   * What stands in line for a message. What it throws ends the request, as bytes do that the library cannot read.
+   * @param release of binary messages: to be called when `bytes` are needed no more. Others are read once, and their bytes given back then.
+   */
+  readonly read: (bytes: Uint8Array, request: UniversalServerRequest, release: Piece['release']) => unknown;
   /** Of a message, as it comes and inflated. */
   readonly readMaxBytes: number;
   readonly inflater: Pick<Inflater, 'inflate'>;
@@ -64,20 +68,25 @@ export function besideLibrary<H extends UniversalHandlerFn>(handler: H, options:
     const readable = named === 'gzip' || named === null || named === '' || named === 'identity';
     if (!isByteStream(body) || !readable) return handler(request);
     const line: unknown[] = [];
-    const read = (bytes: Uint8Array): unknown => options.read(bytes, request);
+    const read = (bytes: Uint8Array): unknown => options.read(bytes, request, undefined);
     const unpacked = named === 'gzip' ? inflation(request, options) : undefined;
     const reading: Reading = {
       body,
       readMaxBytes,
       placeholder,
-      async take(bytes, packed) {
+      async take({ bytes, release }, packed) {
         if (packed && unpacked === undefined) {
           throw new ConnectError('received compressed envelope, but do not know how to decompress', Code.Internal);
         }
+        const plain = !packed || bytes.length === 0;
+        const keeps = plain && options.encoding === 'binary';
         try {
-          line.push(await (packed && bytes.length > 0 ? unpacked?.(bytes, read) : read(bytes)));
+          if (keeps) line.push(options.read(bytes, request, release));
+          else line.push(await (plain ? read(bytes) : unpacked?.(bytes, read)));
         } catch (reason) {
           throw told(reason, options);
+        } finally {
+          if (!keeps) release?.();
         }
       },
     };
@@ -121,7 +130,7 @@ interface Reading {
   readonly readMaxBytes: number;
   readonly placeholder: Uint8Array;
   /** Puts a message in line. */
-  readonly take: (bytes: Uint8Array, packed: boolean) => Promise<void>;
+  readonly take: (message: Piece, packed: boolean) => Promise<void>;
 }
 
 async function* wholeBody(
@@ -129,17 +138,19 @@ async function* wholeBody(
   contentLength: string | null,
   packed: boolean,
 ): AsyncGenerator<Uint8Array> {
-  await take(await readAllBytes(body, readMaxBytes, contentLength), packed);
+  await take(await onePiece(body, readMaxBytes, contentLength), packed);
   yield placeholder;
 }
 
 async function* envelopes({ body, take, readMaxBytes, placeholder }: Reading, end: number): AsyncGenerator<Uint8Array> {
-  for await (const { flags, data } of pipe(body, transformSplitEnvelope(readMaxBytes))) {
+  for await (const message of splitEnvelopes(body, readMaxBytes)) {
+    const { flags, bytes, release } = message;
     if ((flags & end) !== 0) {
-      yield encodeEnvelope(flags, data);
+      yield encodeEnvelope(flags, bytes);
+      release?.();
       continue;
     }
-    await take(data, (flags & compressedFlag) !== 0);
+    await take(message, (flags & compressedFlag) !== 0);
     yield encodeEnvelope(flags & ~compressedFlag, placeholder);
   }
 }

@@ -20,6 +20,7 @@
  *   stream-faults.ts  a connection outlives the faults of its streams
  *   routes.ts         handlers by path; view.ts reads requests without decoding events
  *   beside-library.ts takes messages past the RPC library; json-request.ts reads those in JSON, json-turns.ts long ones in turn
+ *   split-envelopes.ts messages of a body, not copied
  *   inflate.ts        bounds gzip; turns.ts work of which little is done at once
  *   rpc-unary.ts      calls of one message, rpc-stream.ts calls with many, with errors of ours in every protocol
  *   publish-stream.ts PublishStream; publish-batch.ts one batch into the core

@@ -128,12 +128,14 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
       authorize: lookup,
       onRefused: metrics.failed,
       handle: async (_placeholder, context) => {
-        const published = publish(
-          callOf(context, 'sluice.ingest.v1.IngestService/Publish'),
-          nextMessage(context.values),
-        );
-        context.values.get(admittedKey)();
-        return create(PublishResponseSchema, { result: toBatchResult(await published) });
+        const message = nextMessage<BatchMessage>(context.values);
+        try {
+          const published = publish(callOf(context, 'sluice.ingest.v1.IngestService/Publish'), message);
+          context.values.get(admittedKey)();
+          return create(PublishResponseSchema, { result: toBatchResult(await published) });
+        } finally {
+          message.release?.();
+        }
       },
     });
 
@@ -214,7 +216,11 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
     );
   };
   const besideBinary = (handler: RpcRoute, view: DescMessage): RpcRoute =>
-    beside(handler, { encoding: 'binary', read: (bytes) => readRequest(view, asBuffer(bytes), undefined) }, binary);
+    beside(
+      handler,
+      { encoding: 'binary', read: (bytes, _request, release) => readRequest(view, asBuffer(bytes), release) },
+      binary,
+    );
   const routes = new Map<string, RpcRoute>();
   const onLate = (): void => metrics.failed('deadline');
   const onSlow = (): void => metrics.failed('request_timeout');

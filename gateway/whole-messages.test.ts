@@ -2,6 +2,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { integer, seededRandom } from '../lib/testing/batches.js';
 import { createMessageBuffers } from './message-buffers.js';
+import { splitEnvelopes } from './split-envelopes.js';
 import { type MessageOptions, wholeMessages } from './whole-messages.js';
 
 const options = (more: Partial<MessageOptions> = {}): MessageOptions & { kept: number[] } => {
@@ -99,16 +100,49 @@ test('what is kept is the memory that is taken, and a stated size takes none', a
   assert.ok(Math.max(...one.kept) <= 200, `${Math.max(...one.kept)}`);
 });
 
-test('a body without envelopes comes in few pieces, however small its chunks are', async () => {
-  const one = options({ known: undefined });
+test('a body without envelopes comes in one piece, however small its chunks are', async () => {
+  const one = options({ known: undefined, most: 200_000 });
   const body = Buffer.alloc(150_000, 7);
   const pieces = await passed(
     cut(body, () => 1),
     one,
   );
-  assert.ok(Buffer.concat(pieces).equals(body));
-  assert.is(pieces.length, 3);
-  assert.is(one.kept.at(-1), 150_000);
+  assert.is(pieces.length, 1);
+  assert.ok(pieces[0]?.equals(body));
+  assert.ok((one.kept.at(-1) ?? 0) < 200_001);
+});
+
+test('a body without envelopes that is too long is passed on as it comes', async () => {
+  const body = Buffer.alloc(150_000, 7);
+  const pieces = await passed(
+    cut(body, () => 30_000),
+    options({ known: undefined }),
+  );
+  assert.equal(
+    pieces.map(({ length }) => length),
+    [90_000, 30_000, 30_000],
+  );
+});
+
+test('a message that its reader takes over keeps its bytes until they are given back', async () => {
+  const one = options();
+  const all = Buffer.concat([1, 2, 3].map((fill) => enveloped(50_000, fill)));
+  const taken: { bytes: Uint8Array; release: (() => void) | undefined }[] = [];
+  for await (const { bytes, release } of splitEnvelopes(
+    wholeMessages(
+      cut(all, () => 20_000),
+      one,
+    ),
+    100_000,
+  ))
+    taken.push({ bytes, release });
+  assert.equal(
+    taken.map(({ bytes }) => bytes[49_999]),
+    [1, 2, 3],
+  );
+  const memory = taken[0]?.bytes.buffer;
+  taken[0]?.release?.();
+  assert.ok(one.buffers.take(50_000).buffer === memory, 'and is used again then');
 });
 
 test.run();

@@ -22,28 +22,58 @@ export interface MessageOptions {
 
 /** @throws SluiceError request_malformed, when all before the odd envelope is passed on */
 export function wholeMessages(chunks: AsyncIterable<Uint8Array>, options: MessageOptions): AsyncGenerator<Uint8Array> {
-  return options.known === undefined ? pieces(chunks, options) : messages(chunks, options, options.known);
+  return options.known === undefined ? whole(chunks, options) : messages(chunks, options, options.known);
 }
 
-/** Of a body without envelopes the library keeps a list of pieces: smaller ones are joined up to `pieceBytes`. */
-const smallBytes = 4 * 1024;
-const pieceBytes = 64 * 1024;
+/** Messages that are passed on in memory that is used again: what gives it back. */
+const owned = new WeakMap<Uint8Array, () => void>();
 
-async function* pieces(
+/**
+ * Makes the caller the owner of a message that it has got as a chunk. Without that its memory is used again as soon as the next chunk is
+ * asked for.
+ * @returns what gives the memory back; undefined: it is not used again
+ */
+export function takeOver(chunk: Uint8Array): (() => void) | undefined {
+  const release = owned.get(chunk);
+  owned.delete(chunk);
+  return release;
+}
+
+async function* lent(message: GrowingMessage): AsyncGenerator<Uint8Array> {
+  const { bytes, release } = message.take();
+  if (release !== undefined) owned.set(bytes, release);
+  yield bytes;
+  // The reader has a copy.
+  takeOver(bytes)?.();
+}
+
+/** A body of this size that comes in parts may be long. */
+const longBytes = 64 * 1024;
+
+/** A body without envelopes is one message. */
+async function* whole(
   chunks: AsyncIterable<Uint8Array>,
-  { buffers, keep }: MessageOptions,
+  { most, buffers, isRoomy, keep }: MessageOptions,
 ): AsyncGenerator<Uint8Array> {
-  let passed = 0;
-  const joined = new GrowingMessage(buffers, pieceBytes, () => false);
-  for await (const chunk of chunks as AsyncIterable<Buffer>) {
-    const small = chunk.length < smallBytes;
-    passed += chunk.length;
-    keep(passed);
-    if (joined.filled > 0 && (!small || joined.filled + chunk.length > pieceBytes)) yield joined.take().bytes;
-    if (small) joined.append(chunk, 0, chunk.length);
-    else yield detached(chunk);
+  let came = 0;
+  const message = new GrowingMessage(buffers, most, () => came > longBytes && isRoomy());
+  try {
+    for await (const chunk of chunks as AsyncIterable<Buffer>) {
+      came += chunk.length;
+      if (came <= most) {
+        message.append(chunk, 0, chunk.length);
+        keep(message.held);
+        continue;
+      }
+      // The library refuses it by what it has counted.
+      if (message.filled > 0) yield message.take().bytes;
+      keep(came);
+      yield detached(chunk);
+    }
+    if (message.filled > 0) yield* lent(message);
+  } finally {
+    message.close();
   }
-  if (joined.filled > 0) yield joined.take().bytes;
 }
 
 const headSize = 5;
@@ -75,14 +105,12 @@ async function* messages(
             message.append(chunk, at - part, at);
             from = at;
             if (left > 0) continue;
-            const { bytes, release } = message.take();
-            message = undefined;
-            if (!streams) passed += bytes.length;
-            keep(streams ? bytes.length : passed);
+            const { filled } = message;
+            if (!streams) passed += filled;
+            keep(streams ? filled : passed);
             yield Buffer.from(head);
-            yield bytes;
-            // The library has a copy.
-            release?.();
+            yield* lent(message);
+            message = undefined;
           }
         } else {
           if (headFilled === 0) headAt = at;
