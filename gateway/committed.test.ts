@@ -10,9 +10,9 @@ function setting() {
   const watch = createCommitWatch((trouble) => troubles.push(trouble));
   watch.seen(0, 'g0');
   watch.seen(1, 'g1');
-  const stream = () => {
+  const stream = (tenant = 'acme') => {
     const heard: string[] = [];
-    const follower = watch.follow({
+    const follower = watch.follow(tenant, {
       committed: ({ shard, place }) => heard.push(`${shard} to ${place}`),
       doubted: (ids) => heard.push(`doubted ${ids.join(' ')}`),
     });
@@ -180,7 +180,7 @@ test('a stream that is closed hears nothing, counts for nothing, and may close w
   one.accept('b', 11);
   assert.is(watch.uncommitted, 0);
   other.accept('c', 12);
-  const late = watch.follow({ committed: () => late.close(), doubted: () => {} });
+  const late = watch.follow('acme', { committed: () => late.close(), doubted: () => {} });
   late.accepted('d', { stream: 'EV_0', shard: 0, sequence: 1n }, told);
   watch.hint(0, 'g0', 12);
   assert.equal(one.heard, []);
@@ -215,16 +215,34 @@ test('W6: what a stream is told depends on its own batches alone, and covers eac
   assert.is(one.follower.uncommitted, 0);
 });
 
-test('W5: in all, there is a most', () => {
+test('W5: a tenant has a share of what there may be in all, and a stream without a batch gets on', () => {
   const { watch, stream } = setting();
-  const one = stream();
-  for (let i = 1; i <= 262_144; i++) {
-    assert.not(watch.full);
-    one.accept('x', i);
+  const share = 65_536;
+  const streams = ['a', 'b', 'c', 'd'].map((tenant) => stream(tenant));
+  const [first] = streams;
+  const second = stream('a');
+  assert.ok(first);
+  for (let i = 1; i <= share; i++) {
+    assert.is(first.follower.full, undefined);
+    first.accept('x', i);
   }
-  assert.ok(watch.full);
-  watch.hint(0, 'g0', 1);
-  assert.not(watch.full);
+  assert.equal(first.follower.full, { of: 'tenant', most: share });
+  assert.is(second.follower.full, undefined, 'one without any gets on');
+  second.accept('x', share);
+  assert.equal(second.follower.full, { of: 'tenant', most: share });
+  second.follower.close();
+  for (const { accept, follower } of streams.slice(1)) {
+    for (let i = 1; i <= share; i++) {
+      assert.is(follower.full, undefined, 'others have their own');
+      accept('x', i, 1);
+    }
+  }
+  const fifth = stream('e');
+  fifth.accept('x', 1, 1);
+  assert.equal(fifth.follower.full, { of: 'all', most: 262_144 });
+  watch.hint(0, 'g0', share);
+  assert.is(fifth.follower.full, undefined);
+  assert.is(first.follower.full, undefined);
 });
 
 test('what is no word of a worker is not read', () => {

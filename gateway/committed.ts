@@ -15,8 +15,8 @@
  *       message of that sequence: then it does not count as accepted, whatever the durability (ingest.ts, I6). Or the stream is
  *       another one, made anew by another gateway: so it is looked at.
  *   W4  A watermark is told on a stream after every acceptance that it covers, and covers none that is told after it.
- *   W5  Memory is bounded: in batches per stream, past which the stream is not read (P1), and in all, past which a stream
- *       that has some is answered "overloaded".
+ *   W5  Memory is bounded: in batches per stream, past which the stream is not read (P1), and per tenant and in all, past which a
+ *       stream that has some is answered "overloaded". So one tenant cannot take all places.
  *   W6  A client is told no sequence of the log, which would show each tenant how much all of them send. Batches that a stream was answered
  *       as accepted are counted from 1 for each shard: that is their place, and a watermark tells the highest place below which
  *       all are committed.
@@ -27,6 +27,8 @@ import type { LogPosition } from '#gen/sluice/ingest/v1/ingest_pb.js';
 export const maxStreamUncommitted = 8_192;
 /** Most of all streams of a gateway: some 100 bytes each. */
 const maxUncommitted = 262_144;
+/** Of these, most of one tenant. */
+const maxTenantUncommitted = 65_536;
 
 export type Position = Pick<LogPosition, 'stream' | 'shard' | 'sequence'>;
 
@@ -52,6 +54,8 @@ export interface CommitFollower {
   accepted(batchId: string, position: HistoricPosition, tell: (place: number) => void): void;
   /** Batches accepted and neither committed nor doubted. */
   readonly uncommitted: number;
+  /** How many batches there may be where this stream can have no more (W5), and of whom. Undefined: it can have more. */
+  readonly full: { readonly of: 'tenant' | 'all'; readonly most: number } | undefined;
   close(): void;
 }
 
@@ -61,7 +65,8 @@ export type CommitTrouble =
   | { readonly kind: 'backwards'; readonly shard: number; readonly sequence: number; readonly after: number };
 
 export interface CommitWatch {
-  follow(events: CommitEvents): CommitFollower;
+  /** @param tenant whose stream it is */
+  follow(tenant: string, events: CommitEvents): CommitFollower;
   /** The stream of the shard, as it was seen just now. */
   seen(shard: number, generation: string): void;
   /** Of one shard, or of all, nobody knows whether the log still has what it acknowledged (W2). */
@@ -80,8 +85,6 @@ export interface CommitWatch {
   acked(shard: number, sequence: number, ackedBefore: number, committedBefore: number): boolean;
   /** Told when a log went backwards (W3). Perhaps its stream was made anew by somebody else: look, and say what was {@link seen}. */
   onBackwards: (shard: number) => void;
-  /** There is no room for more in all (W5). */
-  readonly full: boolean;
   readonly uncommitted: number;
   /** Batches so far. */
   readonly counts: { readonly committed: number; readonly doubted: number };
@@ -110,6 +113,8 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
   const followers = new Set<Follower>();
   const counts = { committed: 0, doubted: 0 };
   let uncommitted = 0;
+  /** Of tenants that have some. */
+  const ofTenants = new Map<string, number>();
 
   const at = (shard: number): Shard => {
     let state = shards[shard];
@@ -121,12 +126,22 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
   };
 
   class Follower implements CommitFollower {
+    readonly #tenant: string;
     readonly #events: CommitEvents;
     readonly #waiting = new Map<number, Waiting>();
     uncommitted = 0;
 
-    constructor(events: CommitEvents) {
+    constructor(tenant: string, events: CommitEvents) {
+      this.#tenant = tenant;
       this.#events = events;
+    }
+
+    get full(): CommitFollower['full'] {
+      // One without any gets on.
+      if (this.uncommitted === 0) return undefined;
+      if ((ofTenants.get(this.#tenant) ?? 0) >= maxTenantUncommitted)
+        return { of: 'tenant', most: maxTenantUncommitted };
+      return uncommitted >= maxUncommitted ? { of: 'all', most: maxUncommitted } : undefined;
     }
 
     #of(shard: number): Waiting {
@@ -162,8 +177,7 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
         batchIds.splice(index, 0, batchId);
         places.splice(index, 0, waiting.given);
       }
-      this.uncommitted++;
-      uncommitted++;
+      this.#count(1);
       this.advance(shard, at(shard).committed);
     }
 
@@ -177,7 +191,7 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
       waiting.batchIds = waiting.batchIds.slice(done);
       waiting.places = waiting.places.slice(done);
       counts.committed += done;
-      this.#leave(done);
+      this.#count(-done);
       this.#tellCommitted(shard, waiting);
     }
 
@@ -202,7 +216,7 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
       }
       if (batchIds.length === 0) return 0;
       counts.doubted += batchIds.length;
-      this.#leave(batchIds.length);
+      this.#count(-batchIds.length);
       this.#events.doubted(batchIds);
       // A batch in doubt may have kept one behind it from being told.
       for (const [of, waiting] of this.#waiting) this.#tellCommitted(of, waiting);
@@ -210,12 +224,15 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
     }
 
     close(): void {
-      if (followers.delete(this)) this.#leave(this.uncommitted);
+      if (followers.delete(this)) this.#count(-this.uncommitted);
     }
 
-    #leave(batches: number): void {
-      this.uncommitted -= batches;
-      uncommitted -= batches;
+    #count(more: number): void {
+      this.uncommitted += more;
+      uncommitted += more;
+      const left = (ofTenants.get(this.#tenant) ?? 0) + more;
+      if (left > 0) ofTenants.set(this.#tenant, left);
+      else ofTenants.delete(this.#tenant);
     }
   }
 
@@ -233,8 +250,8 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
 
   const watch: CommitWatch = {
     onBackwards: () => {},
-    follow(events) {
-      const follower = new Follower(events);
+    follow(tenant, events) {
+      const follower = new Follower(tenant, events);
       followers.add(follower);
       return follower;
     },
@@ -269,9 +286,6 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
       }
       if (sequence > state.acked) state.acked = sequence;
       return true;
-    },
-    get full() {
-      return uncommitted >= maxUncommitted;
     },
     get uncommitted() {
       return uncommitted;

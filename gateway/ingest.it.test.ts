@@ -34,7 +34,7 @@ test('I6: what the log puts where the warehouse has something already is not acc
     await withIngest(nats, { shards: 1 }, async ({ ingest }) => {
       const { commits } = ingest;
       const doubted: string[] = [];
-      const stream = commits.follow({ committed: () => {}, doubted: (ids) => doubted.push(...ids) });
+      const stream = commits.follow('acme', { committed: () => {}, doubted: (ids) => doubted.push(...ids) });
       const jsm = await jetstreamManager(nats.nc);
       const generation = generationOf(await jsm.streams.info(shardStream(0)));
       const first = await ingest.publish(ingestInput('b-1'));

@@ -45,8 +45,8 @@ export interface StreamCallOptions {
   readonly maxUncommitted: number;
   readonly publish: PublishBatch;
   readonly room: Ingest['room'];
-  readonly commits: Pick<CommitWatch, 'follow' | 'full'>;
-  /** The stream ends with an error that is no batch's. */
+  readonly commits: Pick<CommitWatch, 'follow'>;
+  /** An error that does not come from `publish`: of a batch that was refused before, or the end of the stream. */
   readonly onFailed: (name: ErrorName) => void;
   /** There is something to write, or to end. */
   readonly wake: () => void;
@@ -143,9 +143,10 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
   const outcomeOf = (message: BatchMessage): Promise<IngestResult> => {
     const { refusal, batchId } = message;
     if (refusal !== undefined) return Promise.reject(batchId === '' ? placed(refusal, messages) : refusal);
-    // More batches than the gateway can remember of all streams; one without any gets on (W5).
-    const full = follower !== undefined && options.commits.full && follower.uncommitted > 0;
-    return full ? Promise.reject(tooManyUncommitted()) : publish(called, message);
+    const full = follower?.full;
+    if (full === undefined) return publish(called, message);
+    options.onFailed('overloaded');
+    return Promise.reject(tooManyUncommitted(full));
   };
 
   /** P5. @param why of the last one */
@@ -191,7 +192,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
 
   /** P4. */
   const follow = (): CommitFollower =>
-    options.commits.follow({
+    options.commits.follow(tenant, {
       committed({ shard, place }) {
         const upTo = { shard, sequence: BigInt(place) };
         const { message } = create(PublishStreamResponseSchema, { message: { case: 'committed', value: { upTo } } });
@@ -392,8 +393,13 @@ const isEmpty = ({ batch, batchId, findings, refusal }: BatchMessage): boolean =
 /** What the client is told in place of the log's own position (W6). */
 const placeOf = ({ shard }: Position, place: number): Position => ({ stream: '', shard, sequence: BigInt(place) });
 
-const tooManyUncommitted = (): SluiceError =>
-  new SluiceError('overloaded', 'Too many batches wait for the warehouse to have them.', { retryAfterMs: 2_000 });
+/** W5. */
+const tooManyUncommitted = ({ of, most }: NonNullable<CommitFollower['full']>): SluiceError =>
+  new SluiceError(
+    'overloaded',
+    `The gateway has accepted ${most} batches ${of === 'tenant' ? 'of this tenant' : 'of all callers'} on COMMITTED streams that ClickHouse does not have yet, and takes no more until it has: send the batch again then.`,
+    { retryAfterMs: 2_000 },
+  );
 
 const tooManyRefusals = (last: string): SluiceError =>
   new SluiceError('too_many_refusals', `The last 100 batches of this stream were refused, the last one so: ${last}`, {
