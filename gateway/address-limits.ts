@@ -5,10 +5,12 @@
  *   A2  A new connection takes a token. Tokens come back at `newPerSecond`, up to `burstSeconds` of them.
  *   A3  A connection that ends for abuse costs the tokens of two seconds, the next one of four, then eight: its address cannot go on with
  *       fresh ones. An address in debt gets no new connection, and loses those that it has; the debt is at most `mostDebtSeconds`.
- *   A4  An address is forgotten when it has no connection and all of its tokens. Beyond `mostAbsent` addresses without a
+ *   A4  Calls that are refused count for the address, too: else it makes as many as one connection may on each of many.
+ *   A5  An address is forgotten when it has no connection and all of its tokens. Beyond `mostAbsent` addresses without a
  *       connection the oldest is forgotten, so the table has at most one entry for each connection, and so many more.
  */
 import { isIPv4 } from 'node:net';
+import { CallBudget } from './call-budget.js';
 
 export interface AddressLimitsOptions {
   /** 0: no limit. */
@@ -31,6 +33,8 @@ export interface AddressEntry {
   offences: number;
   /** It has sent headers of a proxy. */
   forwards: boolean;
+  /** A4. Undefined: no limit. */
+  readonly refusals: CallBudget | undefined;
 }
 
 export interface AddressLimits {
@@ -46,13 +50,15 @@ export interface AddressLimits {
   closed(entry: AddressEntry): void;
   /** A3. True: it is in debt. */
   punish(entry: AddressEntry): boolean;
-  /** A4; to be called now and then. */
+  /** A5; to be called now and then. */
   sweep(): void;
 }
 
 export const burstSeconds = 4;
 export const mostDebtSeconds = 30;
 const mostAbsent = 16_384;
+/** Of calls by all of its connections. They cost a few hundred ms of CPU at once, and 30 ms a second. */
+const refusalsOfAddress = { most: 1_000, backPerSecond: 100 };
 
 export function createAddressLimits({ connections, newPerSecond, now }: AddressLimitsOptions): AddressLimits {
   const entries = new Map<string, AddressEntry>();
@@ -86,7 +92,8 @@ export function createAddressLimits({ connections, newPerSecond, now }: AddressL
       const network = networkOf(address);
       let entry = entries.get(network);
       if (entry !== undefined) return entry;
-      entry = { network, connections: 0, tokens: most, at: now(), offences: 0, forwards: false };
+      const refusals = newPerSecond === 0 ? undefined : new CallBudget(refusalsOfAddress, now());
+      entry = { network, connections: 0, tokens: most, at: now(), offences: 0, forwards: false, refusals };
       entries.set(network, entry);
       leave(entry);
       return entry;

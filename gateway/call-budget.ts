@@ -1,17 +1,22 @@
 /**
- * How many calls of a kind a connection may make that bring nothing: `most` at once. `backPerSecond` of them come back with time, and
- * one with each useful call. Pure: the clock is the caller's.
+ * How many calls of a kind a connection or an address may make that bring nothing: `most` at once. `backPerSecond` of them come back
+ * with time, and one with each useful call. Pure: the clock is the caller's.
  */
-const backPerSecond = 10;
+export interface CallBudgetOptions {
+  readonly most: number;
+  readonly backPerSecond: number;
+}
 
 export class CallBudget {
   readonly #most: number;
+  readonly #backPerSecond: number;
   #left: number;
   #at: number;
 
   /** @param now monotonic, ms */
-  constructor(most: number, now: number) {
+  constructor({ most, backPerSecond }: CallBudgetOptions, now: number) {
     this.#most = most;
+    this.#backPerSecond = backPerSecond;
     this.#left = most;
     this.#at = now;
   }
@@ -23,7 +28,7 @@ export class CallBudget {
 
   /** @returns false when none is left */
   take(now: number): boolean {
-    this.#left = Math.min(this.#most, this.#left + ((now - this.#at) / 1_000) * backPerSecond);
+    this.#left = Math.min(this.#most, this.#left + ((now - this.#at) / 1_000) * this.#backPerSecond);
     this.#at = now;
     return --this.#left >= 0;
   }

@@ -27,7 +27,7 @@ export interface OnHeldConnection {
 export type ConnectionPhase = 'opening' | 'serving' | 'ending' | 'gone';
 
 /** As many as an HTTP/2 connection may have open (http2-server.ts): when a key is revoked, all of them may be refused at once. */
-const mostRefusals = 256;
+const refusalsOfConnection = { most: 256, backPerSecond: 10 };
 
 /** What is seen while calls are served, and not by the table. */
 export type SeenAbuse = 'useless_bytes' | 'refusals';
@@ -73,17 +73,20 @@ export class HeldConnection implements RefusalCount {
     this.control = createConnection(raw.remoteAddress, this);
     this.idleSince = now;
     this.resets = new ResetBudget(now);
-    this.refusals = new CallBudget(mostRefusals, now);
+    this.refusals = new CallBudget(refusalsOfConnection, now);
     this.useless = new UselessBytes(now);
   }
 
   known(): void {
     this.refusals.giveBack();
+    this.address?.refusals?.giveBack();
   }
 
   refused(): boolean {
     // A trusted proxy speaks for many: the guesses of one of its clients must not end the calls of the others.
-    if (this.address === undefined || this.refusals.take(performance.now())) return true;
+    if (this.address === undefined) return true;
+    const time = performance.now();
+    if (this.refusals.take(time) && this.address.refusals?.take(time) !== false) return true;
     this.onAbuse(this, 'refusals');
     return false;
   }

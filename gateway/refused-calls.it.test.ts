@@ -9,7 +9,7 @@ import { makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { bareCall, withSession } from './testing/bare-call.js';
 import { until } from './testing/ingest.js';
 import { frame, framesOf, frameType, header, preface } from './testing/raw-http2.js';
-import { onBothPaths } from './testing/running-gateway.js';
+import { onBothPaths, withGateway } from './testing/running-gateway.js';
 
 const ingest = '/sluice.ingest.v1.IngestService/';
 const empty = Buffer.alloc(5);
@@ -179,6 +179,16 @@ onBothPaths(test, 'on HTTP/1.1 256 refusals are answered, then 429, and the conn
     assert.equal(new Set(all.slice(0, -1)), new Set(['401']));
     assert.is(all.at(-1), '429');
     assert.match(text, 'too_many_refusals');
+  });
+});
+
+test('an address has a limit for refused calls, too, so that many connections do not help', async () => {
+  await withGateway({}, async ({ port }) => {
+    const guess = (n: number) => grpc(`${ingest}Publish`, wrong(n)) as Record<string, string>;
+    // Each of them stays within what a connection may.
+    const ends = await Promise.allSettled(Array.from({ length: 8 }, () => flood(port, 200, guess)));
+    const calmed = ends.filter((end) => end.status === 'fulfilled');
+    assert.ok(calmed.length >= 4, `${calmed.length} of 8 have ended`);
   });
 });
 

@@ -7,7 +7,7 @@
  */
 import { CallBudget } from './call-budget.js';
 
-const most = 100;
+const allowed = { most: 100, backPerSecond: 10 };
 /** Less than a call lives that we cancel ourselves, because its refusal is not read (answered-early.ts, E3). */
 const youngMs = 400;
 
@@ -16,7 +16,7 @@ export class ResetBudget {
 
   /** @param now monotonic, ms */
   constructor(now: number) {
-    this.#budget = new CallBudget(most, now);
+    this.#budget = new CallBudget(allowed, now);
   }
 
   answered(): void {
