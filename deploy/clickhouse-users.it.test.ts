@@ -122,6 +122,10 @@ test('an analyst reads, within limits that no statement lifts', async () => {
     for (const setting of [
       'max_memory_usage = 8000000000',
       'max_threads = 64',
+      // No limit at all.
+      'max_execution_time = 0',
+      'max_memory_usage = 0',
+      'max_concurrent_queries_for_user = 0',
       'max_execution_time = 3600',
       'readonly = 0',
     ]) {
