@@ -12,11 +12,24 @@ import { UselessBytes } from './useless-bytes.js';
 export const heldKey = Symbol('held');
 
 const cutShortKey = Symbol('cutShort');
+const takenOverKey = Symbol('takenOver');
 
 export interface OnHeldConnection {
   [heldKey]?: HeldConnection;
   [cutShortKey]?: true;
+  [takenOverKey]?: true;
 }
+
+/**
+ * The request is whole, and admission has counted it: from now on its answer depends on the log alone. A client that gives up such a
+ * call, because the log is slow, has not taken it back too early (reset-budget.ts).
+ */
+export function takeOver(stream: Readable & OnHeldConnection): void {
+  stream[takenOverKey] = true;
+}
+
+/** @see takeOver */
+export const isTakenOver = (stream: OnHeldConnection): boolean => stream[takenOverKey] === true;
 
 /**
  *   opening   TCP is there; the TLS handshake or the first bytes are not

@@ -109,8 +109,7 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
       name: one ? 'POST /v1/events' : 'POST /v1/events/batch',
     };
     const published = publish(call, { ...message, batchId });
-    // Admission counts it now.
-    input.close();
+    input.admitted();
     const result = await published.then(toBatchResult, (error: unknown) => {
       throw new Answered(error as SluiceError);
     });

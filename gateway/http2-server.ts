@@ -15,7 +15,14 @@ import type { Connection } from './connection.js';
 import type { ConnectionTable } from './connection-table.js';
 import { expectsContinue } from './expect-continue.js';
 import { hardHeaderListBytes, maxHeaders } from './header-limits.js';
-import { countCutShort, countPayload, type HeldConnection, heldKey, type OnHeldConnection } from './held-connection.js';
+import {
+  countCutShort,
+  countPayload,
+  type HeldConnection,
+  heldKey,
+  isTakenOver,
+  type OnHeldConnection,
+} from './held-connection.js';
 import { isForwarded } from './http1-server.js';
 import { keepThroughStreamFaults } from './stream-faults.js';
 
@@ -168,7 +175,7 @@ export function createHttp2Server({
     held.hasty = turn - (this[turnKey] ?? 0) <= 1 ? held.hasty + 1 : 0;
     // 'finish' is not for sure (F9), and with the session all of its streams end, whoever ended it.
     const whole = this.rstCode === constants.NGHTTP2_NO_ERROR ? !this.aborted : this.writableFinished;
-    const answered = (this.headersSent && whole) || held.session?.destroyed === true;
+    const answered = (this.headersSent && whole) || held.session?.destroyed === true || isTakenOver(this);
     connections.finish(held, answered, this[beganKey]);
   }
 

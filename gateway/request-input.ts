@@ -11,6 +11,7 @@ import type { Readable } from 'node:stream';
 import { createContextKey } from '@connectrpc/connect';
 import type { SluiceError } from '../lib/errors.js';
 import { detached } from './held-bytes.js';
+import { takeOver } from './held-connection.js';
 import { ParkedInput } from './parked-input.js';
 import type { NodeRequest, NodeResponse } from './server.js';
 import type { BodyOwner, UnfinishedBody, UnfinishedBytes } from './unfinished.js';
@@ -105,6 +106,12 @@ export class RequestInput implements BodyOwner {
     if (bytes === this.#kept) return;
     this.#kept = bytes;
     this.#count(0);
+  }
+
+  /** The request is whole, and its batch is with admission, which counts it now. */
+  admitted(): void {
+    takeOver(this.#stream);
+    this.close();
   }
 
   close(): void {

@@ -4,6 +4,9 @@
  * A call that lives for `youngMs` was given up, at its deadline or by its user, and costs nothing here. One that is taken back sooner
  * costs one of the budget (call-budget.ts), and each call that is answered gives one back: a proxy that hedges, or whose users close
  * pages, answers far more calls than it takes back. An attack does not wait for answers.
+ *
+ * A call that waits for the log counts as answered (`takeOver` in held-connection.ts). Its batch costs what an answered one does, and is
+ * counted by admission. While the log stands still, clients with short deadlines take back all of their calls, and have done no wrong.
  */
 import { CallBudget } from './call-budget.js';
 

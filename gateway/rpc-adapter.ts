@@ -56,7 +56,7 @@ export function createRpcAdapter(options: RpcAdapterOptions): RequestHandler {
       makeAuthorityPlain(request);
       const values = createContextValues()
         .set(connectionKey, connection)
-        .set(admittedKey, () => input.close());
+        .set(admittedKey, () => input.admitted());
       const universal = universalRequestFromNodeRequest(request, response as never, undefined, values);
       values.set(exchangeKey, { closed: universal.signal, cancel: () => cancelExchange(response) });
       const asked = { ...universal, body: bodyOf(input, response) };

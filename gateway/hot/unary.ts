@@ -14,6 +14,7 @@ import { requestLate } from '../call-timeout.js';
 import type { Connection } from '../connection.js';
 import type { Deadlines } from '../deadlines.js';
 import { detached } from '../held-bytes.js';
+import { takeOver } from '../held-connection.js';
 import type { IngestResult } from '../ingest.js';
 import { GrowingMessage, type MessageBuffers } from '../message-buffers.js';
 import { ParkedInput } from '../parked-input.js';
@@ -291,6 +292,7 @@ export class UnaryCall implements GatedCall, BodyOwner {
       return;
     }
     this.#done = true;
+    takeOver(this.stream);
     this.options.publish(call, this.#message as BatchMessage).then(
       (result) => this.#succeed(result),
       (reason: unknown) => this.#fail(reason, false),
