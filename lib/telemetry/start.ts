@@ -4,6 +4,7 @@
  * has started stay without effect (fact F10). It reads the role's own command line.
  *
  *   start.ts             the SDK
+ *   shared-figures.ts    collects figures for all who ask at the same time
  *   probes.ts            /healthz and /readyz beside /metrics
  *   flush.ts             the last spans, which a role sends when it has drained; metrics can be read until it ends
  *   process-metrics.ts   garbage collection, event loop, memory, CPU
@@ -12,11 +13,11 @@
  * nothing is started.
  */
 import cluster from 'node:cluster';
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { createServer, type RequestListener } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
 import { sep } from 'node:path';
-import { metrics } from '@opentelemetry/api';
-import { PrometheusExporter } from '@opentelemetry/exporter-prometheus';
+import { diag, metrics } from '@opentelemetry/api';
+import { PrometheusExporter, PrometheusSerializer } from '@opentelemetry/exporter-prometheus';
 import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto';
 import { resourceFromAttributes } from '@opentelemetry/resources';
 import { NodeSDK, tracing } from '@opentelemetry/sdk-node';
@@ -33,6 +34,7 @@ import {
 import { isOwnHost } from '../own-host.js';
 import { probe } from './probes.js';
 import { observeProcess } from './process-metrics.js';
+import { shareFigures } from './shared-figures.js';
 
 interface Role {
   readonly name: string;
@@ -65,14 +67,44 @@ function settingsOf(role: Role): Record<string, unknown> | undefined {
 /** A request for figures is small, ms. */
 const readWithin = { headersTimeout: 10_000, requestTimeout: 10_000, keepAliveTimeout: 60_000 } as const;
 /** Of those who read figures. */
-const maxConnections = 64;
+const maxConnections = 32;
+/** Between two collections of figures. */
+const apartMs = 50;
+
+/** Of all metrics, as Prometheus reads them. */
+async function collectText(endpoint: PrometheusExporter, serializer: PrometheusSerializer): Promise<string> {
+  const { resourceMetrics, errors } = await endpoint.collect();
+  if (errors.length > 0) diag.error('metrics could not be collected', ...errors);
+  return serializer.serialize(resourceMetrics);
+}
+
+/**
+ * Who asks again before the answer is there loses the connection: no scraper and no probe pipelines, and each answer of those that are
+ * not read would be held.
+ */
+function oneByOne(serve: RequestListener): RequestListener {
+  const busy = new WeakSet<Socket>();
+  return (request, response) => {
+    const { socket } = request;
+    if (socket.destroyed) return;
+    if (busy.has(socket)) {
+      socket.destroy();
+      return;
+    }
+    busy.add(socket);
+    response.once('close', () => busy.delete(socket));
+    serve(request, response);
+  };
+}
 
 async function start(role: Role, config: Record<string, unknown>): Promise<void> {
   const host = String(config.host);
   const port = Number(config[role.port]);
   // A server of our own: the exporter's takes port 0 for its default, and would keep the process from ending.
   const endpoint = new PrometheusExporter({ preventServerStart: true });
-  const server = createServer(readWithin, (request, response) => {
+  const serializer = new PrometheusSerializer();
+  const figures = shareFigures({ apartMs, collect: () => collectText(endpoint, serializer) });
+  const serve: RequestListener = (request, response) => {
     if (!isOwnHost(request.headers.host, host)) {
       const names = [...new Set(['127.0.0.1', 'localhost', '[::1]', host])].join(', ');
       return response
@@ -80,12 +112,16 @@ async function start(role: Role, config: Record<string, unknown>): Promise<void>
         .end(`The name in the Host header is not one of this server: call it as ${names}.\n`);
     }
     const path = (request.url ?? '').split('?', 1)[0] ?? '';
-    if (path === '/metrics') return endpoint.getMetricsRequestHandler(request, response);
+    if (path === '/metrics') {
+      const fail = (error: Error) => response.writeHead(500).end(`# The figures cannot be had: ${error.message}\n`);
+      return figures().then((text) => response.writeHead(200, { 'content-type': 'text/plain' }).end(text), fail);
+    }
     const answer = probe(path);
     if (answer === undefined) return response.writeHead(404).end('Metrics are at /metrics.\n');
     const { status, body } = answer;
     response.writeHead(status, { 'content-type': 'application/json' }).end(`${JSON.stringify(body)}\n`);
-  });
+  };
+  const server = createServer(readWithin, oneByOne(serve));
   try {
     // Exclusive: of several gateway processes each has its own, also where they take any free port.
     await new Promise<void>((resolve, reject) =>

@@ -1,8 +1,8 @@
 /** What gateway and worker tell of themselves, as processes: metrics, traces, and both until the end. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer, request } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { Agent, createServer, type IncomingMessage, request } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -347,6 +347,45 @@ test('a collector that never answers does not hold up the end, and metrics can b
       silent.closeAllConnections();
       silent.close();
     }
+  });
+});
+
+test('figures that are asked for ahead and not read cost their connection, and little memory', async () => {
+  await withTenant(async (nats) => {
+    const flags = ['--nats-url', nats.url, '--port', '0'];
+    await withRole('gateway/main.ts', flags, async (gateway) => {
+      const before = sum(await scrape(gateway.metrics), 'sluice_process_memory_bytes', 'kind="rss"');
+      const port = Number(new URL(gateway.metrics).port);
+      const ahead = 'GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n'.repeat(5_000);
+      const ends = Array.from({ length: 16 }, async () => {
+        const socket = connect(port, '127.0.0.1');
+        socket.on('error', () => {}).pause();
+        socket.write(ahead);
+        await new Promise((resolve) => setTimeout(resolve, 100));
+        await new Promise((resolve) => socket.once('close', resolve).resume());
+      });
+      await Promise.all(ends);
+      const after = sum(await scrape(gateway.metrics), 'sluice_process_memory_bytes', 'kind="rss"');
+      assert.ok(after - before < 100 * 1024 ** 2, `from ${before} to ${after}`);
+    });
+  });
+});
+
+test('who scrapes on one connection again and again keeps it', async () => {
+  await withTenant(async (nats) => {
+    await withRole('gateway/main.ts', ['--nats-url', nats.url, '--port', '0'], async ({ metrics }) => {
+      const agent = new Agent({ keepAlive: true, maxSockets: 1 });
+      const ports = new Set<number | undefined>();
+      for (let i = 0; i < 20; i++) {
+        const asked = request(metrics, { agent }).end();
+        const [answer] = (await once(asked, 'response')) as [IncomingMessage];
+        assert.is(answer.statusCode, 200);
+        ports.add(answer.socket.localPort);
+        await once(answer.resume(), 'end');
+      }
+      agent.destroy();
+      assert.is(ports.size, 1);
+    });
   });
 });
 
