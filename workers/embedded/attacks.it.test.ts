@@ -178,6 +178,8 @@ test('statements read and write no files, reach no network, and run no programs'
       `SELECT * APPLY(file) FROM (SELECT ${path(secret)} AS a)`,
       `CREATE TABLE f (a String, b Array(String) DEFAULT arrayMap(file, [a])) ENGINE = MergeTree ORDER BY a`,
       `SELECT * FROM eval(concat('SELECT fi', 'le(''${secret}'')')) SETTINGS allow_experimental_eval_table_function = 1`,
+      `SELECT 1 SETTINGS additional_result_filter = 'throwIf("fi\\\\x6ce"(\\'${secret}\\') != \\'\\')'`,
+      `SELECT 1 FROM system.one SETTINGS additional_table_filters = {'system.one':'1'}`,
       `SELECT 1 AS a FORMAT Template SETTINGS format_template_row = ${path(secret)}`,
       `SELECT 1 AS a FORMAT Template SETTINGS format_template_resultset = ${path(secret)}`,
       `SELECT * FROM format(CSV, 'a Int8', 'x\n1\n') SETTINGS input_format_allow_errors_num = 9, errors_output_format = 'CSV', input_format_record_errors_file_path = ${path(out)}`,

@@ -62,6 +62,8 @@ const ways = [
   'input_format_record_errors_file_path',
   'format_avro_schema_registry_url',
   'allow_experimental_eval_table_function',
+  'additional_result_filter',
+  'additional_table_filters',
 ];
 const fixed =
   literals.map((name) => `<${name}>0</${name}>`).join('') +
