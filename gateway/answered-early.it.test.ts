@@ -1,7 +1,8 @@
 import { execFile } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import type { ServerResponse } from 'node:http';
 import type { ClientHttp2Session, OutgoingHttpHeaders } from 'node:http2';
-import { connect as connectHttp2 } from 'node:http2';
+import { connect as connectHttp2, constants } from 'node:http2';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,9 +11,11 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { silentLog } from '../lib/log.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { buildGo } from '../lib/testing/build-go.js';
 import { GoMissing } from '../lib/testing/go-missing.js';
+import { listen } from './server.js';
 import { bareCall, withSession } from './testing/bare-call.js';
 import { until } from './testing/ingest.js';
 import { onBothPaths, type RunningGateway } from './testing/running-gateway.js';
@@ -159,6 +162,37 @@ onBothPaths(test, 'a refused call on HTTP/1.1 ends its connection, and leaves no
     );
     await until('no connection is left', () => gateway.connections === 0 && gateway.requests === 0, 1_000);
   });
+});
+
+test('a refusal reaches its client also when the gateway stands still for longer than the stream has to end', async () => {
+  const server = await listen({
+    host: '127.0.0.1',
+    port: 0,
+    maxConnections: 10,
+    maxConnectionAge: 60_000,
+    grace: 100,
+    onRequest: (_request, response) => {
+      // Timers that are due come before what such a callback has put off.
+      setImmediate(() => {
+        (response as ServerResponse).writeHead(401).end('no');
+        const until = performance.now() + 150;
+        while (performance.now() < until);
+      });
+    },
+    log: silentLog,
+  });
+  try {
+    await withSession(`http://127.0.0.1:${server.port}`, async (session) => {
+      const refused = { headers: { ':path': '/' }, pieces: [part], open: true };
+      // All in one turn, which takes 750 ms.
+      const answers = await Promise.all(Array.from({ length: 5 }, () => bareCall(session, refused)));
+      for (const { headers, body, code } of answers) {
+        assert.equal([headers[':status'], String(body), code], [401, 'no', constants.NGHTTP2_NO_ERROR]);
+      }
+    });
+  } finally {
+    await server.drain('end of the test', 100);
+  }
 });
 
 interface GoResult {
