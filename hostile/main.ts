@@ -106,11 +106,9 @@ const interruption = (): Promise<never> =>
       process.once(signal, () => reject(new UsageError(`interrupted by ${signal}`)));
   });
 
-async function main(): Promise<number> {
+async function main(interrupted: Promise<never>): Promise<number> {
   const flags = program.parse().opts<Flags>();
   const say = (line: string): void => void process.stderr.write(`${line}\n`);
-  const interrupted = interruption();
-  interrupted.catch(() => undefined);
   const rows = await run({
     attacks: [...new Set(flags.only)],
     judged: Object.keys(common) as Judged[],
@@ -135,8 +133,10 @@ async function main(): Promise<number> {
 }
 
 const [word, ...rest] = process.argv.slice(2);
+const interrupted = interruption();
+interrupted.catch(() => undefined);
 
-(word === 'fuzz' ? fuzz(rest) : main())
+(word === 'fuzz' ? fuzz(rest, interrupted) : main(interrupted))
   .then((code) => {
     process.exitCode = code;
   })

@@ -6,7 +6,7 @@
  *   plan.ts         what each request of a seed is
  *   corpus.ts       valid requests of every kind; mutate.ts what is done to them
  *   send-frames.ts  HTTP/2 frame by frame; send-node.ts by node:http2; send-bytes.ts HTTP/1.1 and broken frames
- *   outcome.ts      what became of a request
+ *   outcome.ts      what became of a request; loop-log.ts how long event loops stood still
  */
 import { Command, InvalidArgumentError } from 'commander';
 import { parseWhole } from '../../lib/number-text.js';
@@ -23,11 +23,12 @@ const whole =
   };
 
 export const page = (figures: FuzzFigures): string => {
-  const { requests, seconds, fates, valid, rss, good, failures } = figures;
+  const { requests, seconds, fates, late, valid, rss, good, failures } = figures;
   const counts = Object.entries(fates).map(([fate, count]) => `${count.toLocaleString('en')} ${fate}`);
   const ms = (value: number | null): string => (value === null ? '–' : `${Math.round(value)} ms`);
   return [
     `${requests.toLocaleString('en')} requests in ${Math.round(seconds)} s: ${counts.join(', ')}.`,
+    `${late.requests} answers came after more than 2 s, the last after ${Math.round(late.longestMs)} ms.`,
     `${valid.sent} valid requests, ${valid.accepted} accepted, ${valid.stored} in the log.`,
     ...rss.map(
       ({ before, most, after }, i) =>
@@ -48,11 +49,12 @@ const program = new Command('npm run hostile -- fuzz')
   .option('--json', 'end with one line of JSON')
   .showHelpAfterError('(add --help for the options)');
 
-export async function main(args: readonly string[]): Promise<number> {
+/** @param interrupted rejects when the run is to end early */
+export async function main(args: readonly string[], interrupted: Promise<never>): Promise<number> {
   const flags = program
     .parse(args, { from: 'user' })
     .opts<{ requests: number; seed: number; from: number; memorySeconds: number; json?: boolean }>();
-  const figures = await fuzz({ ...flags, say: (line) => void process.stderr.write(`${line}\n`) });
+  const figures = await fuzz({ ...flags, interrupted, say: (line) => void process.stderr.write(`${line}\n`) });
   process.stdout.write(`${page(figures)}\n`);
   if (flags.json === true) process.stdout.write(`${JSON.stringify({ fuzz: figures })}\n`);
   return figures.failures.length === 0 ? 0 : 1;

@@ -10,7 +10,7 @@ import type { Plan } from './plan.js';
  *   not taken  the connection was refused, or the gateway asked for no more calls before it looked at this one
  *   given up   the sender reset it in the middle
  *   unsendable the sender's own library refused to send it
- *   silent     nothing for 2 s after its end, and later requests were answered: a fault
+ *   silent     nothing for a minute after its end: a fault
  *   unended    an answer began and did not end in that time: a fault
  */
 export type Fate = 'answered' | 'reset' | 'ended' | 'not taken' | 'given up' | 'unsendable' | 'silent' | 'unended';
@@ -19,6 +19,8 @@ export interface Outcome {
   readonly fate: Fate;
   /** Of the answer, when its status and body are known. */
   readonly answer?: Answer | undefined;
+  /** ms from the request's end to what became of it; undefined: its end was not sent. */
+  readonly waitedMs?: number | undefined;
 }
 
 export interface Answer {
@@ -29,33 +31,43 @@ export interface Answer {
 
 /** Whole requests are to be answered within this time after their end, ms. */
 export const answerWithinMs = 2_000;
-/** After that, for a gateway that has little of a busy machine: so many later requests are answered, one after another. */
-const lastChances = 5;
-const lastChanceMs = 1_000;
+/** A request without an answer by then never gets one, ms: no time-out of the gateway is longer. */
+export const neverMs = 60_000;
 
-/** Resolves when the gateway has answered a simple request on a connection of its own. */
-export type Probe = () => Promise<void>;
+/** The wait for the answer to one request. */
+export class Wait {
+  private since = performance.now();
+  private late: NodeJS.Timeout | undefined;
+  private never: NodeJS.Timeout | undefined;
 
-/**
- * Calls back when the time is over, and the gateway has answered several requests that came after it: on a busy machine the gateway may
- * have had no time for any. @returns what ends that
- */
-export function whenSilent(probe: Probe, onSilent: () => void): () => void {
-  let ended = false;
-  let timer: NodeJS.Timeout | undefined;
-  const wait = (chances: number, ms: number): void => {
-    timer = setTimeout(() => {
-      if (chances === 0) return onSilent();
-      void probe().then(() => {
-        if (!ended) wait(chances - 1, lastChanceMs);
-      });
-    }, ms);
-  };
-  wait(lastChances, answerWithinMs);
-  return () => {
-    ended = true;
-    clearTimeout(timer);
-  };
+  /**
+   * @param onLate called after {@link answerWithinMs}
+   * @param onNever called after {@link neverMs}
+   */
+  constructor(
+    private readonly onLate: () => void,
+    private readonly onNever: () => void,
+  ) {
+    this.begin();
+  }
+
+  /** The request's end is sent now. */
+  begin(): void {
+    this.cancel();
+    this.since = performance.now();
+    this.late = setTimeout(this.onLate, answerWithinMs);
+    this.never = setTimeout(this.onNever, neverMs);
+  }
+
+  cancel(): void {
+    clearTimeout(this.late);
+    clearTimeout(this.never);
+  }
+
+  /** Since the request's end. */
+  get ms(): number {
+    return performance.now() - this.since;
+  }
 }
 
 /** Whether an answer to this path may stay open after the request's end. */

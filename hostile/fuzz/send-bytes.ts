@@ -5,7 +5,7 @@ import { integer } from '../../lib/testing/batches.js';
 import { headerBlock, settingsFrame } from '../wire/h2.js';
 import { dial, opened, type Target } from '../wire/sockets.js';
 import { mutatedBytes } from './mutate.js';
-import { type Outcome, type Probe, whenSilent } from './outcome.js';
+import { type Outcome, Wait } from './outcome.js';
 import type { Plan } from './plan.js';
 
 /** What is broken may wait for more: the sender ends its side so long after the last byte, ms. */
@@ -96,32 +96,31 @@ function hasGoaway(bytes: Buffer): boolean {
   return false;
 }
 
-export async function sendBytes(plan: Plan, target: Target, authorization: string, probe: Probe): Promise<Outcome> {
+export async function sendBytes(plan: Plan, target: Target, authorization: string): Promise<Outcome> {
   const socket = dial(target, plan.transport === 'http1' ? 'http/1.1' : 'h2');
   const { bytes, whole } =
     plan.transport === 'http1' ? textOf(plan, authorization) : { bytes: framesOf(plan, authorization), whole: false };
   if (!(await opened(socket))) return { fate: 'not taken' };
   try {
-    return await exchange(socket, bytes, plan, { whole, probe });
+    return await exchange(socket, bytes, plan, whole);
   } finally {
     socket.destroy();
   }
 }
 
-function exchange(
-  socket: Socket,
-  bytes: Buffer,
-  { transport, random }: Plan,
-  { whole, probe }: { readonly whole: boolean; readonly probe: Probe },
-): Promise<Outcome> {
+function exchange(socket: Socket, bytes: Buffer, { transport, random }: Plan, whole: boolean): Promise<Outcome> {
   return new Promise((resolve) => {
     let text = '';
     const timers: NodeJS.Timeout[] = [];
     const settle = (fate: Outcome['fate'], answer?: Outcome['answer']): void => {
       for (const timer of timers) clearTimeout(timer);
-      cancel();
-      resolve({ fate, answer });
+      wait.cancel();
+      resolve({ fate, answer, waitedMs: wait.ms });
     };
+    const wait = new Wait(
+      () => {},
+      () => settle('silent', answerIn(text)),
+    );
     socket.on('data', (chunk: Buffer) => {
       text += chunk.toString('latin1');
       const answer = transport === 'http1' ? answerIn(text) : undefined;
@@ -129,11 +128,11 @@ function exchange(
       else if (transport === 'bytes' && hasGoaway(Buffer.from(text, 'latin1'))) settle('ended');
     });
     socket.once('close', () => settle(text === '' ? 'ended' : 'answered', answerIn(text)));
-    const cancel = whenSilent(probe, () => settle('silent', answerIn(text)));
     const half = random() < 0.1 ? integer(random, 0, bytes.length) : 0;
     socket.write(bytes.subarray(0, half));
     const rest = (): void => {
       socket.write(bytes.subarray(half));
+      wait.begin();
       if (!whole) timers.push(setTimeout(() => socket.end(), patienceMs));
     };
     if (half > 0) timers.push(setTimeout(rest, 20));

@@ -5,7 +5,7 @@ import { HeaderBlockReader } from '../../bench/h2-header-blocks.js';
 import { integer } from '../../lib/testing/batches.js';
 import { headerBlock, resetFrame, setting, settingsFrame, windowUpdate } from '../wire/h2.js';
 import { dial, opened, type Target } from '../wire/sockets.js';
-import { mayStayOpen, type Outcome, type Probe, whenSilent } from './outcome.js';
+import { mayStayOpen, neverMs, type Outcome, Wait } from './outcome.js';
 import type { Plan } from './plan.js';
 
 const largestFrame = 16_384;
@@ -35,15 +35,12 @@ export class FrameConnection {
   private ready = false;
   private wake: (() => void)[] = [];
 
-  private constructor(
-    private readonly socket: Socket,
-    private readonly probe: Probe,
-  ) {}
+  private constructor(private readonly socket: Socket) {}
 
   /** Undefined: the connection was not taken. */
-  static async open(target: Target, probe: Probe): Promise<FrameConnection | undefined> {
+  static async open(target: Target): Promise<FrameConnection | undefined> {
     const socket = dial(target, 'h2');
-    const connection = new FrameConnection(socket, probe);
+    const connection = new FrameConnection(socket);
     socket.on('data', (chunk: Buffer) => {
       try {
         connection.cutter.push(chunk, (...parts) => connection.take(...parts));
@@ -111,14 +108,20 @@ export class FrameConnection {
     const slow = random() < 0.1 ? integer(random, 1, bytes.length) : -1;
     const end = resetAt ?? bytes.length;
     let at = 0;
+    let until = performance.now() + neverMs;
     do {
       const room = Math.min(bytes.length > 4_096 ? largestFrame : piece, end - at, this.window, stream.window);
       if (room <= 0 && at < end) {
         await this.change();
         // After GOAWAY too: what is under way is to be served.
         if (!this.streams.has(id)) return false;
+        if (performance.now() > until) {
+          this.settle(id, stream, 'silent');
+          return false;
+        }
         continue;
       }
+      until = performance.now() + neverMs;
       if (slow >= at && slow < at + room) await new Promise((resolve) => setTimeout(resolve, 30));
       stream.window -= room;
       this.window -= room;
@@ -131,17 +134,21 @@ export class FrameConnection {
   }
 
   private async inTime(id: number, stream: Stream, settled: Promise<Outcome>, path: string): Promise<Outcome> {
-    let cancel = (): void => {};
-    const late = new Promise<Outcome>((resolve) => {
-      cancel = whenSilent(this.probe, () => {
-        const fate = stream.status === '' ? 'silent' : mayStayOpen(path) ? 'answered' : 'unended';
-        resolve({ fate, answer: this.answerOf(stream) });
-      });
+    let give: (fate: Outcome['fate']) => void = () => {};
+    const given = new Promise<Outcome>((resolve) => {
+      give = (fate) => resolve({ fate, answer: this.answerOf(stream) });
     });
-    const outcome = await Promise.race([settled, late]);
-    cancel();
+    const wait = new Wait(
+      () => {
+        if (stream.status !== '' && mayStayOpen(path)) give('answered');
+      },
+      () => give(stream.status === '' ? 'silent' : 'unended'),
+    );
+    const outcome = await Promise.race([settled, given]);
+    wait.cancel();
+    const waitedMs = wait.ms;
     if (this.streams.delete(id)) this.socket.write(resetFrame(id));
-    return outcome;
+    return { ...outcome, waitedMs };
   }
 
   private answerOf({ status, grpcStatus, chunks }: Stream): Outcome['answer'] {

@@ -1,7 +1,7 @@
 /** Sends requests by node:http2, several at a time on one session. */
 import { type ClientHttp2Session, connect, constants, type OutgoingHttpHeaders } from 'node:http2';
 import type { Target } from '../wire/sockets.js';
-import { mayStayOpen, type Outcome, type Probe, whenSilent } from './outcome.js';
+import { mayStayOpen, type Outcome, Wait } from './outcome.js';
 import type { Plan } from './plan.js';
 
 export class NodeConnection {
@@ -9,14 +9,11 @@ export class NodeConnection {
   open = 0;
   over = false;
 
-  private constructor(
-    private readonly session: ClientHttp2Session,
-    private readonly probe: Probe,
-  ) {}
+  private constructor(private readonly session: ClientHttp2Session) {}
 
-  static open({ port, from }: Target, probe: Probe): Promise<NodeConnection | undefined> {
+  static open({ port, from }: Target): Promise<NodeConnection | undefined> {
     const session = connect(`http://127.0.0.1:${port}`, { localAddress: from } as object);
-    const connection = new NodeConnection(session, probe);
+    const connection = new NodeConnection(session);
     session.on('error', () => {});
     session.on('goaway', () => {
       connection.over = true;
@@ -56,17 +53,21 @@ export class NodeConnection {
       let status = '';
       let grpcStatus: string | undefined;
       const chunks: Buffer[] = [];
-      let cancel = (): void => {};
       let settled = false;
       const settle = (fate: Outcome['fate']): void => {
         if (settled) return;
         settled = true;
         this.open--;
-        cancel();
+        wait.cancel();
         if (!stream.closed) stream.close(constants.NGHTTP2_CANCEL);
-        resolve({ fate, answer: { status, grpcStatus, body: Buffer.concat(chunks) } });
+        resolve({ fate, answer: { status, grpcStatus, body: Buffer.concat(chunks) }, waitedMs: wait.ms });
       };
-      const late = (): void => settle(status === '' ? 'silent' : mayStayOpen(request.path) ? 'answered' : 'unended');
+      const wait = new Wait(
+        () => {
+          if (status !== '' && mayStayOpen(request.path)) settle('answered');
+        },
+        () => settle(status === '' ? 'silent' : 'unended'),
+      );
       stream.on('response', (all) => {
         status = String(all[':status']);
         grpcStatus = all['grpc-status'] as string | undefined;
@@ -81,7 +82,9 @@ export class NodeConnection {
       stream.on('error', () => {});
       stream.on('close', () => settle(status !== '' ? 'answered' : this.session.closed ? 'ended' : 'reset'));
       const cut = valid === undefined && random() < 0.03;
-      cancel = whenSilent(this.probe, late);
+      stream.once('finish', () => {
+        if (!settled) wait.begin();
+      });
       if (request.body.length === 0) return;
       if (!cut) return void stream.end(request.body);
       stream.write(request.body.subarray(0, request.body.length >> 1), () => settle('given up'));
