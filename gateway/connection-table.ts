@@ -61,6 +61,8 @@ const idlestAtOnce = 64;
  */
 const mostOpen = 512;
 const now = (): number => performance.now();
+/** Of sessions that nghttp2 has ended (ended-session.ts). */
+const nodeTellsOfEnds = Number(process.versions.node.split('.')[0]) >= 22;
 
 export class ConnectionTable {
   readonly #options: ConnectionTableOptions;
@@ -255,6 +257,7 @@ export class ConnectionTable {
         held.address === undefined ||
         held.useless.look({ bytes: held.socket.bytesRead, payload, calls, cutShort }, time);
       if (!useful) this.#punish(held, 'useless_bytes');
+      else if (held.open === 0 && hasEndedSession(held, time)) cut(held);
       else if (held.open === 0) this.#endIdle(held, time - held.idleSince);
     }
     this.#addresses.sweep();
@@ -329,6 +332,10 @@ function endWithCalm(held: HeldConnection): void {
   if (session?.destroyed === false) session.destroy(null as never, constants.NGHTTP2_ENHANCE_YOUR_CALM);
   setTimeout(cut, session === undefined ? 0 : lastWordsMs, held).unref();
 }
+
+/** nghttp2 has ended its session, and sent GOAWAY: nothing can be read or sent there any more. */
+const hasEndedSession = ({ session, socket, endedSession }: HeldConnection, now: number): boolean =>
+  !nodeTellsOfEnds && session?.destroyed === false && endedSession.look(session, () => socket.bytesRead, now);
 
 /** Ends a connection without a call: GOAWAY on HTTP/2, else the end of the stream of bytes. */
 function letGo(held: HeldConnection): void {

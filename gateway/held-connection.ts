@@ -5,6 +5,7 @@ import { Readable } from 'node:stream';
 import type { AddressEntry } from './address-limits.js';
 import { CallBudget } from './call-budget.js';
 import { type ConnectionControl, createConnection, type RefusalCount } from './connection.js';
+import { EndedSession } from './ended-session.js';
 import { ResetBudget } from './reset-budget.js';
 import { UselessBytes } from './useless-bytes.js';
 
@@ -71,6 +72,7 @@ export class HeldConnection implements RefusalCount {
   readonly resets: ResetBudget;
   readonly refusals: CallBudget;
   readonly useless: UselessBytes;
+  readonly endedSession = new EndedSession();
 
   /**
    * @param address of a peer that is limited, else undefined

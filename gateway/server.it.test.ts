@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { connect as connectHttp2 } from 'node:http2';
 import { request as httpsRequest } from 'node:https';
@@ -102,6 +103,25 @@ test('a broken frame, or a peer that is gone without a word, does not keep its c
     await open(server.port, preface);
     await until('connected', () => server.connections === 2);
     await until('let go', () => server.connections === 0, 3_000);
+  });
+});
+
+test('a connection whose frames are broken is gone within 5 s, and one that is idle stays', async () => {
+  await withServer({}, async (server) => {
+    const idle = connectHttp2(`http://127.0.0.1:${server.port}`);
+    idle.on('error', () => {});
+    await once(idle, 'connect');
+    const settings = Buffer.from('000000040000000000', 'hex');
+    // DATA on stream 0, and a header block that nobody can read.
+    for (const broken of ['00000100000000000078', '000004010500000001ffffffff']) {
+      const socket = await open(server.port, Buffer.concat([preface, settings, Buffer.from(broken, 'hex')]));
+      socket.resume();
+    }
+    await until('connected', () => server.connections === 3);
+    await until('let go', () => server.connections === 1, 5_000);
+    await new Promise((resolve) => setTimeout(resolve, 1_500));
+    assert.is(server.connections, 1);
+    idle.destroy();
   });
 });
 

@@ -7,7 +7,7 @@
  *       handshake, headers, a whole HTTP/1.1 request, an idle connection, a silent HTTP/2 peer).
  *
  *   listener.ts           TCP and TLS; sniff-protocol.ts which HTTP a client without TLS speaks
- *   connection-table.ts   which connections there are, and when they end (T1 to T5); held-connection.ts one of them
+ *   connection-table.ts   which connections there are, and when they end (T1 to T5); held-connection.ts one of them; ended-session.ts broken sessions
  *   address-limits.ts     connections of an address (A1 to A5); reset-budget.ts calls taken back, call-budget.ts refused ones; useless-bytes.ts frames without effect
  *   http1-server.ts       requests of HTTP/1.1; http2-server.ts requests and streams of HTTP/2
  */

@@ -19,7 +19,7 @@ export interface Outcome {
   readonly fate: Fate;
   /** Of the answer, when its status and body are known. */
   readonly answer?: Answer | undefined;
-  /** ms from the request's end to what became of it; undefined: its end was not sent. */
+  /** ms from the request's end to what became of it; undefined: its end was not sent. 0: its answer stays open. */
   readonly waitedMs?: number | undefined;
 }
 

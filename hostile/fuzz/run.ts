@@ -21,7 +21,7 @@ import { type ProcessWatch, watchProcesses } from '../process-watch.js';
 import { bearer } from '../wire/messages.js';
 import type { Target } from '../wire/sockets.js';
 import { type LoopLog, startLoopLog } from './loop-log.js';
-import { acceptedBy, answerWithinMs, type Fate, mayStayOpen, type Outcome, shownAnswer } from './outcome.js';
+import { acceptedBy, answerWithinMs, type Fate, type Outcome, shownAnswer } from './outcome.js';
 import { batchIdOf, type Plan, planOf } from './plan.js';
 import { sendBytes } from './send-bytes.js';
 import { FrameConnection } from './send-frames.js';
@@ -261,7 +261,7 @@ class Book {
     const shared = plan.transport === 'frames' || plan.transport === 'node';
     const wrong = fate === 'silent' || fate === 'unended' || (fate === 'ended' && shared);
     if (wrong) this.failed(plan, `V1: ${fate}, ${shownAnswer(answer)}`);
-    else if (waitedMs > answerWithinMs && !mayStayOpen(plan.request.path)) {
+    else if (waitedMs > answerWithinMs) {
       this.late.push({ plan, at: performance.now(), outcome });
     }
     if (plan.valid === undefined) return;

@@ -134,13 +134,13 @@ export class FrameConnection {
   }
 
   private async inTime(id: number, stream: Stream, settled: Promise<Outcome>, path: string): Promise<Outcome> {
-    let give: (fate: Outcome['fate']) => void = () => {};
+    let give: (fate: Outcome['fate'], open?: boolean) => void = () => {};
     const given = new Promise<Outcome>((resolve) => {
-      give = (fate) => resolve({ fate, answer: this.answerOf(stream) });
+      give = (fate, isOpen) => resolve({ fate, answer: this.answerOf(stream), ...(isOpen ? { waitedMs: 0 } : {}) });
     });
     const wait = new Wait(
       () => {
-        if (stream.status !== '' && mayStayOpen(path)) give('answered');
+        if (stream.status !== '' && mayStayOpen(path)) give('answered', true);
       },
       () => give(stream.status === '' ? 'silent' : 'unended'),
     );
@@ -148,7 +148,7 @@ export class FrameConnection {
     wait.cancel();
     const waitedMs = wait.ms;
     if (this.streams.delete(id)) this.socket.write(resetFrame(id));
-    return { ...outcome, waitedMs };
+    return { waitedMs, ...outcome };
   }
 
   private answerOf({ status, grpcStatus, chunks }: Stream): Outcome['answer'] {

@@ -54,17 +54,17 @@ export class NodeConnection {
       let grpcStatus: string | undefined;
       const chunks: Buffer[] = [];
       let settled = false;
-      const settle = (fate: Outcome['fate']): void => {
+      const settle = (fate: Outcome['fate'], waitedMs = wait.ms): void => {
         if (settled) return;
         settled = true;
         this.open--;
         wait.cancel();
         if (!stream.closed) stream.close(constants.NGHTTP2_CANCEL);
-        resolve({ fate, answer: { status, grpcStatus, body: Buffer.concat(chunks) }, waitedMs: wait.ms });
+        resolve({ fate, answer: { status, grpcStatus, body: Buffer.concat(chunks) }, waitedMs });
       };
       const wait = new Wait(
         () => {
-          if (status !== '' && mayStayOpen(request.path)) settle('answered');
+          if (status !== '' && mayStayOpen(request.path)) settle('answered', 0);
         },
         () => settle(status === '' ? 'silent' : 'unended'),
       );
