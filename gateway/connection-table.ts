@@ -250,6 +250,10 @@ export class ConnectionTable {
   #sweep(): void {
     const time = now();
     for (const held of this.#table) {
+      if (hasEndedSession(held, time)) {
+        cut(held);
+        continue;
+      }
       if (held.phase !== 'serving') continue;
       const { payload, calls, cutShort } = held;
       held.tinyPieces = 0;
@@ -257,7 +261,6 @@ export class ConnectionTable {
         held.address === undefined ||
         held.useless.look({ bytes: held.socket.bytesRead, payload, calls, cutShort }, time);
       if (!useful) this.#punish(held, 'useless_bytes');
-      else if (held.open === 0 && hasEndedSession(held, time)) cut(held);
       else if (held.open === 0) this.#endIdle(held, time - held.idleSince);
     }
     this.#addresses.sweep();
@@ -334,8 +337,24 @@ function endWithCalm(held: HeldConnection): void {
 }
 
 /** nghttp2 has ended its session, and sent GOAWAY: nothing can be read or sent there any more. */
-const hasEndedSession = ({ session, socket, endedSession }: HeldConnection, now: number): boolean =>
-  !nodeTellsOfEnds && session?.destroyed === false && endedSession.look(session, () => socket.bytesRead, now);
+const hasEndedSession = (held: HeldConnection, now: number): boolean =>
+  !nodeTellsOfEnds &&
+  held.session?.destroyed === false &&
+  held.endedSession.look(
+    held.session,
+    () => held.socket.bytesRead,
+    () => unsentBytes(held),
+    now,
+  );
+
+/**
+ * What waits in the process for the peer to read. HTTP/2 writes below Node's sockets, whose own counts do not have it. Of TLS it is not
+ * known: answers of open calls may wait.
+ */
+function unsentBytes({ raw, socket, open }: HeldConnection): number {
+  if (socket !== raw) return open;
+  return (raw as unknown as { _handle?: { writeQueueSize?: number } })._handle?.writeQueueSize ?? 0;
+}
 
 /** Ends a connection without a call: GOAWAY on HTTP/2, else the end of the stream of bytes. */
 function letGo(held: HeldConnection): void {

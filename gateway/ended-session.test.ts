@@ -9,8 +9,15 @@ function createPeer() {
     bytes: 100,
     pings: 0,
     queue: 0,
+    unsent: 0,
     answer: undefined as ((error: Error | null) => void) | undefined,
-    look: (now: number) => ended.look(session, () => peer.bytes, now),
+    look: (now: number) =>
+      ended.look(
+        session,
+        () => peer.bytes,
+        () => peer.unsent,
+        now,
+      ),
     /** The PING goes out, and its answer comes. */
     pong() {
       peer.queue = 0;
@@ -61,6 +68,16 @@ test('a peer that answers is asked again only after it has sent something else, 
     if (peer.queue > 0) peer.pong();
   }
   assert.ok(peer.pings >= 4 && peer.pings <= 5, String(peer.pings));
+});
+
+test('a PING that waits behind what the peer does not read proves nothing', () => {
+  const peer = createPeer();
+  peer.look(0);
+  peer.look(1_000);
+  peer.unsent = 1;
+  assert.not(peer.look(30_000));
+  peer.unsent = 0;
+  assert.ok(peer.look(30_250));
 });
 
 test('bytes that come show that the session lives, whatever its queue holds', () => {

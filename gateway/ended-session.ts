@@ -12,7 +12,7 @@
 const quietMs = 1_000;
 /** Between two questions to a connection that sends now and then, ms. */
 const askEveryMs = 5_000;
-/** ms that a PING has to leave the queue. A peer that reads nothing holds it there too: it gets this time. */
+/** ms that a PING has to leave the queue. */
 const leavesWithinMs = 2_000;
 
 /** What is needed of a ServerHttp2Session. */
@@ -30,12 +30,13 @@ export class EndedSession {
   #phase: 'unknown' | 'asked' | 'lives' = 'unknown';
 
   /**
-   * To be called now and then while the connection has no open call.
+   * To be called now and then.
    * @param bytesRead of the connection so far; asked again when the answer comes
+   * @param unsent bytes that the peer has not taken: they keep a PING back, too
    * @param now monotonic, ms
    * @returns true when nghttp2 has ended the session
    */
-  look(session: Askable, bytesRead: () => number, now: number): boolean {
+  look(session: Askable, bytesRead: () => number, unsent: () => number, now: number): boolean {
     const bytes = bytesRead();
     if (bytes !== this.#bytes) {
       this.#bytes = bytes;
@@ -44,7 +45,8 @@ export class EndedSession {
       return false;
     }
     if (this.#phase === 'asked') {
-      return now - this.#askedAt >= leavesWithinMs && (session.state.outboundQueueSize ?? 0) > 0;
+      if (now - this.#askedAt < leavesWithinMs) return false;
+      return (session.state.outboundQueueSize ?? 0) > 0 && unsent() === 0;
     }
     if (this.#phase === 'unknown' && now - this.#since >= quietMs && now - this.#askedAt >= askEveryMs) {
       this.#phase = 'asked';

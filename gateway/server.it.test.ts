@@ -12,7 +12,7 @@ import { UsageError } from '../lib/errors.js';
 import { silentLog } from '../lib/log.js';
 import { type FrontServer, type FrontServerOptions, listen } from './server.js';
 import { until } from './testing/ingest.js';
-import { frame, header, preface } from './testing/raw-http2.js';
+import { frame, frameType, header, preface } from './testing/raw-http2.js';
 
 async function withServer(
   changes: Partial<FrontServerOptions>,
@@ -107,18 +107,31 @@ test('a broken frame, or a peer that is gone without a word, does not keep its c
 });
 
 test('a connection whose frames are broken is gone within 5 s, and one that is idle stays', async () => {
-  await withServer({}, async (server) => {
+  const onRequest: FrontServerOptions['onRequest'] = (request, response) => {
+    request.on('error', () => {});
+    setTimeout(() => (response as import('node:http').ServerResponse).end('late'), 50);
+  };
+  await withServer({ onRequest }, async (server) => {
     const idle = connectHttp2(`http://127.0.0.1:${server.port}`);
     idle.on('error', () => {});
     await once(idle, 'connect');
     const settings = Buffer.from('000000040000000000', 'hex');
-    // DATA on stream 0, and a header block that nobody can read.
-    for (const broken of ['00000100000000000078', '000004010500000001ffffffff']) {
-      const socket = await open(server.port, Buffer.concat([preface, settings, Buffer.from(broken, 'hex')]));
+    const call = frame(
+      frameType.headers,
+      5,
+      1,
+      Buffer.concat([header(':method', 'GET'), header(':scheme', 'http'), header(':path', '/x')]),
+    );
+    const onStream0 = frame(frameType.data, 0, 0, Buffer.from('x'));
+    const unreadable = frame(frameType.headers, 5, 1, Buffer.from('ffffffff', 'hex'));
+    // The answer to the call cannot be sent any more.
+    for (const broken of [onStream0, unreadable, Buffer.concat([call, onStream0])]) {
+      const socket = await open(server.port, Buffer.concat([preface, settings, broken]));
       socket.resume();
     }
-    await until('connected', () => server.connections === 3);
+    await until('connected', () => server.connections === 4);
     await until('let go', () => server.connections === 1, 5_000);
+    assert.is(server.requests, 0);
     await new Promise((resolve) => setTimeout(resolve, 1_500));
     assert.is(server.connections, 1);
     idle.destroy();

@@ -74,6 +74,7 @@ export async function startBystanders(settings: BystanderSettings): Promise<Byst
   await begun;
   return {
     async next(phase) {
+      if (ended) throw new Error('the process of the good client was ended');
       const seen = answer('seen');
       send({ type: 'next', phase });
       return (await seen).seen;
