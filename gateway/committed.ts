@@ -15,8 +15,8 @@
  *       message of that sequence: then it does not count as accepted, whatever the durability (ingest.ts, I6). Or the stream is
  *       another one, made anew by another gateway: so it is looked at.
  *   W4  A watermark is told on a stream after every acceptance that it covers, and covers none that is told after it.
- *   W5  Memory is bounded: in batches per stream, past which the stream is not read (P1), and per tenant and in all, past which a
- *       stream that has some is answered "overloaded". So one tenant cannot take all places.
+ *   W5  Memory is bounded: in batches per stream, per tenant and in all. Past a bound a stream that has some is not read (P4), until
+ *       more of its own are committed or in doubt; a stream without any gets on. One tenant cannot take all places.
  *   W6  A client is told no sequence of the log, which would show each tenant how much all of them send. Batches that a stream was answered
  *       as accepted are counted from 1 for each shard: that is their place, and a watermark tells the highest place below which
  *       all are committed.
@@ -54,8 +54,8 @@ export interface CommitFollower {
   accepted(batchId: string, position: HistoricPosition, tell: (place: number) => void): void;
   /** Batches accepted and neither committed nor doubted. */
   readonly uncommitted: number;
-  /** How many batches there may be where this stream can have no more (W5), and of whom. Undefined: it can have more. */
-  readonly full: { readonly of: 'tenant' | 'all'; readonly most: number } | undefined;
+  /** It has some, and its tenant or the gateway can have no more (W5). It hears of it when it has fewer. */
+  readonly full: boolean;
   close(): void;
 }
 
@@ -136,12 +136,9 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
       this.#events = events;
     }
 
-    get full(): CommitFollower['full'] {
-      // One without any gets on.
-      if (this.uncommitted === 0) return undefined;
-      if ((ofTenants.get(this.#tenant) ?? 0) >= maxTenantUncommitted)
-        return { of: 'tenant', most: maxTenantUncommitted };
-      return uncommitted >= maxUncommitted ? { of: 'all', most: maxUncommitted } : undefined;
+    get full(): boolean {
+      if (this.uncommitted === 0) return false;
+      return uncommitted >= maxUncommitted || (ofTenants.get(this.#tenant) ?? 0) >= maxTenantUncommitted;
     }
 
     #of(shard: number): Waiting {

@@ -167,6 +167,28 @@ test('W2: accepted batches in doubt are answered once more, as failed and to be 
   stream.close();
 });
 
+test('P4: with too many batches of its tenant not committed a stream is not read, until its own are', async () => {
+  const { stream, commits, send } = setting(100_000);
+  const other = commits.follow('acme', { committed: () => {}, doubted: () => {} });
+  for (let i = 1; i <= 65_536; i++) {
+    other.accepted('x', { stream: 'EV_0', shard: 0, sequence: BigInt(10 + i) }, () => {});
+  }
+  assert.ok(await send('a1', 1, Durability.COMMITTED), 'it has none');
+  await settle();
+  let taken = false;
+  const second = send('a2', 2).then((reading) => {
+    taken = true;
+    return reading;
+  });
+  await settle();
+  assert.not(taken);
+  commits.hint(0, 'g', 1);
+  assert.ok(await second);
+  stream.close();
+  other.close();
+  assert.is(commits.uncommitted, 0);
+});
+
 test('P4: with too many batches not committed the stream is not read, until some are, or it ends', async () => {
   const { stream, commits, send, answers } = setting(3);
   for (let i = 1; i <= 3; i++) await send(`a${i}`, i, Durability.COMMITTED);

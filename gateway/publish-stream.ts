@@ -10,7 +10,7 @@
  *       message, or P5. But for a revoked key and a passed deadline, everything that was read is answered first.
  *   P3  Nothing is read before the caller is known (see routes.ts and hot/stream.ts).
  *   P4  A stream whose first message asks for durability COMMITTED hears how far the warehouse is (committed.ts), seldom
- *       and never per batch. It is not read while too many of its batches are not committed, and once the client is done
+ *       and never per batch. It is not read while too many of its batches are not committed, or of its tenant's (W5), and once the client is done
  *       it stays open until they are, or for a while: what has no Committed at the end is for the client to send again.
  *       A batch that comes to be in doubt is answered a second time, as failed. Other streams pay nothing for it.
  *   P5  After 100 batches in a row of which nothing was stored through their own fault, the stream ends: a refusal costs the gateway as
@@ -46,7 +46,7 @@ export interface StreamCallOptions {
   readonly publish: PublishBatch;
   readonly room: Ingest['room'];
   readonly commits: Pick<CommitWatch, 'follow'>;
-  /** An error that does not come from `publish`: of a batch that was refused before, or the end of the stream. */
+  /** The stream ends with an error that is no batch's. */
   readonly onFailed: (name: ErrorName) => void;
   /** There is something to write, or to end. */
   readonly wake: () => void;
@@ -143,10 +143,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
   const outcomeOf = (message: BatchMessage): Promise<IngestResult> => {
     const { refusal, batchId } = message;
     if (refusal !== undefined) return Promise.reject(batchId === '' ? placed(refusal, messages) : refusal);
-    const full = follower?.full;
-    if (full === undefined) return publish(called, message);
-    options.onFailed('overloaded');
-    return Promise.reject(tooManyUncommitted(full));
+    return publish(called, message);
   };
 
   /** P5. @param why of the last one */
@@ -217,7 +214,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
   /** P1, P4. */
   const mustWait = (bytes: number): boolean =>
     (open > 0 && (held + bytes > maxBytesInFlight || open >= maxOpen)) ||
-    (follower !== undefined && follower.uncommitted + publishing >= options.maxUncommitted);
+    (follower !== undefined && (follower.full || follower.uncommitted + publishing >= options.maxUncommitted));
 
   /** @param room in the gateway as a whole; undefined: it is to be asked for */
   const takeLater = async (message: BatchMessage, room?: Promise<void>): Promise<boolean> => {
@@ -392,14 +389,6 @@ const isEmpty = ({ batch, batchId, findings, refusal }: BatchMessage): boolean =
 
 /** What the client is told in place of the log's own position (W6). */
 const placeOf = ({ shard }: Position, place: number): Position => ({ stream: '', shard, sequence: BigInt(place) });
-
-/** W5. */
-const tooManyUncommitted = ({ of, most }: NonNullable<CommitFollower['full']>): SluiceError =>
-  new SluiceError(
-    'overloaded',
-    `The gateway has accepted ${most} batches ${of === 'tenant' ? 'of this tenant' : 'of all callers'} on COMMITTED streams that ClickHouse does not have yet, and takes no more until it has: send the batch again then.`,
-    { retryAfterMs: 2_000 },
-  );
 
 const tooManyRefusals = (last: string): SluiceError =>
   new SluiceError('too_many_refusals', `The last 100 batches of this stream were refused, the last one so: ${last}`, {
