@@ -422,6 +422,25 @@ test('frames without effect end the connection', async () => {
   });
 });
 
+test('floods that Node and nghttp2 end themselves are charged to the address, too', async () => {
+  await withServer({ newConnectionsPerAddress: 4, silenceTimeout: 500 }, async ({ port }, seen) => {
+    const open = Buffer.concat([hello, frame(frameType.headers, 4, 1, post)]);
+    const kinds = [
+      frame(frameType.ping, 0, 0, Buffer.alloc(8)),
+      frame(frameType.settings, 0, 0),
+      frame(frameType.data, 0, 1),
+    ];
+    for (const [i, piece] of kinds.entries()) {
+      const from = `127.0.0.${10 + i}`;
+      seen.ended.length = 0;
+      const other = await called(port, from);
+      for (let n = 0; n < 2; n++) assert.ok(await poured(await dial(port, from, open), many(piece), mostPoured), from);
+      await until('the address lost its other connection', other.closed);
+      assert.equal(seen.ended, ['flood', 'flood', 'address_in_debt'], from);
+    }
+  });
+});
+
 test('on HTTP/1.1 empty lines, chunks of a byte and their extensions end the connection', async () => {
   await withServer({}, async ({ port }) => {
     const body = 'POST /held HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n';
