@@ -15,8 +15,10 @@ test('documents, package.json and the image name the same versions of Node', () 
   const engines = `^${oldest}.0.0 || ^${middle}.0.0 || >=${newest}.0.0`;
   assert.is(JSON.parse(read('package.json')).engines.node, engines);
   assert.is(JSON.parse(read('package-lock.json')).packages[''].engines.node, engines);
-  const images = [...read('deploy/Dockerfile').matchAll(/^FROM node:(\d+)\./gm)].map((match) => Number(match[1]));
-  assert.equal(images, [newest, newest]);
+  for (const file of ['deploy/Dockerfile', 'compose.yaml']) {
+    const images = [...read(file).matchAll(/NODE_IMAGE(?:=|.*:-)node:(\d+)\.\d/g)].map((match) => Number(match[1]));
+    assert.equal(images, [newest], file);
+  }
 });
 
 test('the running version needs no package', () => {

@@ -52,10 +52,10 @@ const bufCurl = (name: string, protocol: string): Tool => ({
   name,
   about: `buf curl --protocol ${protocol}`,
   find: () => join(root, 'node_modules', '.bin', 'buf'),
-  words: ({ address }, key, method) => [
+  words: ({ address, key: valid }, key, method) => [
     ...['curl', '--protocol', protocol, '--http2-prior-knowledge', '-H', `authorization: Bearer ${key}`, '-d', '@-'],
-    // The same headers for reflection, which may ask for the key.
-    ...['--reflect-header', '*'],
+    // Reflection asks for a key, too, and is not what a call with a wrong one is about.
+    ...['--reflect-header', `authorization: Bearer ${valid}`],
     `http://${address}/${service}/${method}`,
   ],
   error({ err }) {
@@ -69,8 +69,9 @@ const tools: readonly Tool[] = [
     name: 'grpcurl',
     about: 'grpcurl',
     find: () => need('grpcurl', 'go install github.com/fullstorydev/grpcurl/cmd/grpcurl@latest'),
-    words: ({ address }, key, method) => [
-      ...['-plaintext', '-H', `authorization: Bearer ${key}`, '-d', '@', address],
+    words: ({ address, key: valid }, key, method) => [
+      ...['-plaintext', '-rpc-header', `authorization: Bearer ${key}`],
+      ...['-reflect-header', `authorization: Bearer ${valid}`, '-d', '@', address],
       `${service}/${method}`,
     ],
     error: ({ err }) => ({
