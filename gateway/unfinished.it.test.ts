@@ -146,11 +146,11 @@ for (const hotPath of [true, false]) {
     });
   });
 
-  test(`of 200 streams with large messages most are only slower, and the others may try again (${path})`, async () => {
+  test(`a hundred streams with large messages lose nothing, and are only slower (${path})`, async () => {
     await withGatewayProcess(flags, ['acme'], async (gateway) => {
       const [key = ''] = gateway.keys;
       await withAttackers(gateway, 4, async ({ open }) => {
-        const streams = Array.from({ length: 200 }, () => {
+        const streams = Array.from({ length: 100 }, () => {
           const stream = open('PublishStream', 'application/grpc', key, enveloped(large));
           const one = { stream, body: Buffer.alloc(0), ended: false, why: '' };
           stream.on('trailers', (trailers) => {
@@ -171,14 +171,9 @@ for (const hotPath of [true, false]) {
           () => streams.every(({ body, ended }) => ended || envelopesOf(body).length >= 3),
           25_000,
         );
-        // Where all of them come at once the last are refused (U3), which a client may try again; RESOURCE_EXHAUSTED is 8.
+        // About 250 at once may hear `overloaded` (U3): a window for each, and what the tenant may hold.
         const ended = streams.filter((one) => one.ended).map(({ why }) => why);
-        assert.equal(
-          ended.filter((why) => !/^8 The gateway holds \d+ bytes of requests that are not whole/.test(why)),
-          [],
-          'streams end for overload alone',
-        );
-        assert.ok(ended.length <= 50, `${ended.length} streams have ended`);
+        assert.equal(ended, [], 'no stream has ended');
         if (process.argv[2] !== undefined) console.log({ path, peak: gateway.peak });
         // The library makes many objects of each call.
         assert.ok(gateway.peak < (hotPath ? 256 : 380), `RSS ${gateway.peak.toFixed(0)} MiB`);
