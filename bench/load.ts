@@ -5,7 +5,7 @@
  *   pace.ts          when to send (open and closed loop)
  *   payload.ts       what is sent: encoded once, patched in place
  *   generator.ts     the core: in flight, retries, latencies
- *   sender.ts        the seam to a way of sending: send-grpc.ts (streams), send-unary.ts (with h2-frames.ts and
+ *   sender.ts        the seam to a way of sending: send-grpc.ts (streams), send-unary.ts (with lib/testing/h2-frames.ts and
  *                    h2-header-blocks.ts), send-log.ts, compare/send-http.ts; grpc-answers.ts and unary-methods.ts read what
  *                    comes back
  *   latency.ts       histograms

@@ -36,7 +36,7 @@ export interface Role {
   readonly pid: number;
   /** As told when ready; 0 when the role listens on none. */
   readonly port: number;
-  /** Of its /metrics, one a process, where they were told: port 0, and telemetry. */
+  /** Ports of /metrics, one for each process. Empty unless the role was started with port 0 and with telemetry. */
   readonly metricsPorts: readonly number[];
   /** Rejects when the process ends on its own; never resolves. */
   readonly failure: Promise<never>;

@@ -1,6 +1,6 @@
 /**
  * Sends batches as unary calls, gRPC or Connect, from many independent clients with one call in flight each: client n is
- * slot n of the generator, on connection n modulo the number of connections. Over plain sockets (h2-frames.ts), so that a
+ * slot n of the generator, on connection n modulo the number of connections. Over plain sockets (lib/testing/h2-frames.ts), so that a
  * call costs this process little.
  *
  * An answer is "accepted" only when its message says so, as the method reads it (unary-methods.ts), and with gRPC only when
@@ -8,7 +8,16 @@
  * that the key or the method is not known ends the run; so does it when nothing is accepted for long.
  */
 import { connect, type Socket } from 'node:net';
-import { FrameCutter, flag, frame, frameHead, frameType, preface, putHead, requestHeaders } from './h2-frames.js';
+import {
+  FrameCutter,
+  flag,
+  frame,
+  frameHead,
+  frameType,
+  preface,
+  putHead,
+  requestHeaders,
+} from '../lib/testing/h2-frames.js';
 import { HeaderBlockReader } from './h2-header-blocks.js';
 import type { Sender, SenderEvents, Slot } from './sender.js';
 import type { Accepted, Sent, UnaryMethod } from './unary-methods.js';

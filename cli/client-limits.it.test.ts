@@ -8,7 +8,7 @@ import { withNats } from '../lib/testing/nats.js';
 import { EventType, SluiceClient, type SluiceClientError } from '../sdk-gen/typescript/src/index.js';
 import { nodeArguments, root } from './roles.js';
 
-/** A gateway as a process of its own, and a key for it. */
+/** Starts `sluice gateway` as a separate process, and makes a tenant with a key. */
 async function withGateway(
   flags: readonly string[],
   use: (gateway: { readonly baseUrl: string; readonly key: string }) => Promise<void>,

@@ -16,7 +16,7 @@ import { makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { buildGo } from '../lib/testing/build-go.js';
 import { GoMissing } from '../lib/testing/go-missing.js';
 import { listen } from './server.js';
-import { bareCall, withSession } from './testing/bare-call.js';
+import { bareCall, enveloped, withSession } from './testing/bare-call.js';
 import { until } from './testing/ingest.js';
 import { onBothPaths, type RunningGateway } from './testing/running-gateway.js';
 
@@ -25,12 +25,6 @@ const request = toBinary(
   PublishRequestSchema,
   create(PublishRequestSchema, { batch: makeBatch(seededRandom(3), 3), attempt: 1 }),
 );
-
-const enveloped = (bytes: Uint8Array, size = bytes.length): Buffer => {
-  const head = Buffer.alloc(5);
-  head.writeUInt32BE(size, 1);
-  return Buffer.concat([head, bytes]);
-};
 
 /** More than Node's compatibility API holds of a request. */
 const part = Buffer.alloc(70_000);

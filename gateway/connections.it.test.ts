@@ -8,6 +8,7 @@ import { silentLog } from '../lib/log.js';
 import { makeCertificate } from '../lib/testing/certificate.js';
 import { type FrontServer, type FrontServerOptions, listen, type NodeResponse } from './server.js';
 import { until } from './testing/ingest.js';
+import { listening } from './testing/listening.js';
 import { frame, framesOf, frameType, header, preface, word } from './testing/raw-http2.js';
 
 interface Seen {
@@ -27,11 +28,7 @@ async function withServer(
     warn: (fields: Record<string, unknown>, message: string) => seen.warnings.push({ message, fields }),
   });
   const server = await listen({
-    host: '127.0.0.1',
-    port: 0,
-    maxConnections: 100,
-    maxConnectionAge: 600_000,
-    grace: 500,
+    ...listening,
     onRequest: (request, response) => {
       request.resume();
       request.on('error', () => {});
@@ -257,7 +254,7 @@ const hello = Buffer.concat([preface, frame(frameType.settings, 0, 0)]);
 const cancel = (stream: number): Buffer => frame(frameType.reset, 0, stream, word(constants.NGHTTP2_CANCEL));
 const goAwayCodes = (peer: Peer): number[] =>
   framesOf(peer.bytes())
-    .filter(({ type }) => type === frameType.goAway)
+    .filter(({ type }) => type === frameType.goaway)
     .map(({ payload }) => payload.readUInt32BE(4));
 
 /** Calls and their resets, in one piece. */

@@ -23,7 +23,7 @@
  *   split-envelopes.ts messages of a body, not copied
  *   inflate.ts        bounds gzip; turns.ts work of which little is done at once
  *   rpc-unary.ts      calls of one message, rpc-stream.ts calls with many, with errors of ours in every protocol
- *   publish-stream.ts PublishStream; publish-batch.ts one batch into the core
+ *   publish-stream.ts PublishStream; refused-row.ts counts its refused batches in a row; publish-batch.ts one batch into the core
  *   batch-status.ts   GetBatchStatus: asks a worker
  *   http-api.ts       POST /v1/events and /v1/events/batch, /healthz, /readyz
  *   health.ts         grpc.health.v1; reflection.ts grpc.reflection v1 and v1alpha; open-routes.ts bounds of calls without a key

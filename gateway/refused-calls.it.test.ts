@@ -60,7 +60,7 @@ async function flood(port: number, count: number, headers: (n: number) => Readon
   const frames = framesOf(Buffer.concat(chunks));
   return {
     answered: new Set(frames.filter(({ type }) => type === frameType.headers).map(({ stream }) => stream)).size,
-    goAway: frames.filter(({ type }) => type === frameType.goAway).map(({ payload }) => payload.readUInt32BE(4)),
+    goAway: frames.filter(({ type }) => type === frameType.goaway).map(({ payload }) => payload.readUInt32BE(4)),
   };
 }
 

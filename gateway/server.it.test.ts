@@ -12,6 +12,7 @@ import { UsageError } from '../lib/errors.js';
 import { silentLog } from '../lib/log.js';
 import { type FrontServer, type FrontServerOptions, listen } from './server.js';
 import { until } from './testing/ingest.js';
+import { listening } from './testing/listening.js';
 import { frame, frameType, header, preface } from './testing/raw-http2.js';
 
 async function withServer(
@@ -19,11 +20,7 @@ async function withServer(
   use: (server: FrontServer) => Promise<void>,
 ): Promise<void> {
   const server = await listen({
-    host: '127.0.0.1',
-    port: 0,
-    maxConnections: 100,
-    maxConnectionAge: 600_000,
-    grace: 500,
+    ...listening,
     onRequest: (request, response) => {
       request.resume();
       request.on('error', () => {});

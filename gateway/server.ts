@@ -9,6 +9,7 @@
  *   listener.ts           TCP and TLS; sniff-protocol.ts which HTTP a client without TLS speaks
  *   connection-table.ts   which connections there are, and when they end (T1 to T5); held-connection.ts one of them; ended-session.ts broken sessions
  *   address-limits.ts     connections of an address (A1 to A5); reset-budget.ts calls taken back, call-budget.ts refused ones; useless-bytes.ts frames without effect
+ *   open-files.ts         how many connections the operating system allows
  *   http1-server.ts       requests of HTTP/1.1; http2-server.ts requests and streams of HTTP/2
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';

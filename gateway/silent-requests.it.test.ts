@@ -6,6 +6,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
+import { enveloped } from './testing/bare-call.js';
 import { until } from './testing/ingest.js';
 import { type RunningGateway, withGateway } from './testing/running-gateway.js';
 
@@ -14,11 +15,6 @@ const message = toBinary(
   PublishRequestSchema,
   create(PublishRequestSchema, { batch: makeBatch(seededRandom(3), 3), attempt: 1 }),
 );
-const enveloped = (bytes: Uint8Array, size = bytes.length): Buffer => {
-  const head = Buffer.alloc(5);
-  head.writeUInt32BE(size, 1);
-  return Buffer.concat([head, bytes]);
-};
 
 async function sendAndFallSilent({ gateway, url, port, headers }: RunningGateway): Promise<void> {
   const session = connectHttp2(url).on('error', () => {});

@@ -9,7 +9,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
-import { envelopesOf } from './testing/bare-call.js';
+import { enveloped, envelopesOf } from './testing/bare-call.js';
 import { type GatewayProcess, withGatewayProcess } from './testing/gateway-process.js';
 import { besideGoodClient } from './testing/good-client.js';
 import { until } from './testing/ingest.js';
@@ -18,11 +18,6 @@ const MiB = 1024 ** 2;
 const service = '/sluice.ingest.v1.IngestService/';
 const wait = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-const enveloped = (bytes: Uint8Array, size = bytes.length): Buffer => {
-  const head = Buffer.alloc(5);
-  head.writeUInt32BE(size, 1);
-  return Buffer.concat([head, bytes]);
-};
 const large = toBinary(
   PublishRequestSchema,
   create(PublishRequestSchema, { batch: makeBatch(seededRandom(4), 2_500), attempt: 1 }),

@@ -1,7 +1,5 @@
 /** TLS between a process and the real nats-server. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+
 import type { NatsConnection } from '@nats-io/transport-node';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -12,16 +10,10 @@ import type { NatsTlsFiles } from './nats-tls.js';
 import { makeAuthority, type TestCertificate } from './testing/certificate.js';
 import { currentNats } from './testing/current-nats.js';
 import { withNats } from './testing/nats.js';
+import { testFiles } from './testing/test-files.js';
 
 const authority = makeAuthority();
-const folder = mkdtempSync(join(tmpdir(), 'sluice-nats-tls-'));
-test.after(() => rmSync(folder, { recursive: true, force: true }));
-
-const file = (name: string, text: string): string => {
-  const path = join(folder, name);
-  writeFileSync(path, text);
-  return path;
-};
+const file = testFiles('sluice-nats-tls-');
 const ca = file('ca.pem', authority.ca);
 const filesOf = (name: string, { cert, key }: TestCertificate): { cert: string; key: string } => ({
   cert: file(`${name}.pem`, cert),
@@ -124,9 +116,9 @@ test('files that cannot be used are refused with the flag that names them', asyn
   const bad = file('bad.pem', 'no certificate');
   for (const [tls, reason] of [
     [{ ...none, ca: bad }, /--nats-tls-ca: .* holds no certificate/],
-    [{ ...none, ca: join(folder, 'missing') }, /--nats-tls-ca: .* cannot be read/],
+    [{ ...none, ca: '/nowhere/missing.pem' }, /--nats-tls-ca: .* cannot be read/],
     [{ ...none, cert: client.cert }, /--nats-tls-cert and --nats-tls-key go together/],
-    [{ ...none, cert: client.cert, key: join(folder, 'missing') }, /--nats-tls-key: .* cannot be read/],
+    [{ ...none, cert: client.cert, key: '/nowhere/missing.pem' }, /--nats-tls-key: .* cannot be read/],
   ] as const) {
     await refusedWith('127.0.0.1:1', tls, reason);
   }

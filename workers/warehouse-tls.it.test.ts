@@ -2,10 +2,8 @@
  * ClickHouse over https://: the embedded server behind a TLS proxy, as it has no TLS of its own. A real server's `https_port` was not at
  * hand; what is tested is the client's side.
  */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+
 import { type AddressInfo, connect } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { createServer } from 'node:tls';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -14,19 +12,13 @@ import { UsageError } from '../lib/errors.js';
 import { silentLog } from '../lib/log.js';
 import { makeAuthority, type TestCertificate } from '../lib/testing/certificate.js';
 import { withClickHouse } from '../lib/testing/clickhouse.js';
+import { testFiles } from '../lib/testing/test-files.js';
 import { eventsTable } from './connect.js';
 import { prepareTable } from './prepare-table.js';
 import { connectWarehouse, type Warehouse } from './warehouse.js';
 
 const authority = makeAuthority();
-const folder = mkdtempSync(join(tmpdir(), 'sluice-clickhouse-tls-'));
-test.after(() => rmSync(folder, { recursive: true, force: true }));
-
-const file = (name: string, text: string): string => {
-  const path = join(folder, name);
-  writeFileSync(path, text);
-  return path;
-};
+const file = testFiles('sluice-clickhouse-tls-');
 const ca = file('ca.pem', authority.ca);
 
 /** Runs `use` with the address of a proxy that shows this certificate. */
@@ -88,7 +80,7 @@ test('the table is made and asked over TLS; whom the CA does not vouch for is re
 test('a CA for an address without TLS, and a file that is none, are refused', () => {
   for (const [url, file, reason] of [
     ['http://127.0.0.1:1', ca, /--clickhouse-url has no TLS/],
-    ['https://127.0.0.1:1', join(folder, 'missing'), /--clickhouse-tls-ca: .*ENOENT/],
+    ['https://127.0.0.1:1', '/nowhere/missing.pem', /--clickhouse-tls-ca: .*ENOENT/],
   ] as const) {
     try {
       warehouseAt(url, file);

@@ -27,6 +27,13 @@ export interface BareAnswer {
   readonly code: number;
 }
 
+/** A message in its envelope, plain. @param size that its head states */
+export function enveloped(bytes: Uint8Array, size = bytes.length): Buffer {
+  const head = Buffer.alloc(5);
+  head.writeUInt32BE(size, 1);
+  return Buffer.concat([head, bytes]);
+}
+
 /** Cuts bytes into envelopes: [flags, content]. What is left over is one more, with flags -1. */
 export function envelopesOf(body: Buffer): [number, Buffer][] {
   const all: [number, Buffer][] = [];

@@ -1,6 +1,6 @@
 /** Connections: many, idle, half open, cut and opened again. */
 import type { Socket } from 'node:net';
-import { flag, frame, frameType, preface } from '../../bench/h2-frames.js';
+import { flag, frame, frameType, preface } from '../../lib/testing/h2-frames.js';
 import type { Attack, Field } from '../attack.js';
 import { H2Peer, headerBlock, resetFrame, settingsFrame } from '../wire/h2.js';
 import { plainHeaders } from '../wire/messages.js';

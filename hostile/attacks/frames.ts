@@ -1,5 +1,5 @@
 /** HTTP/2 frames without effect, by the million. */
-import { flag, frame, frameType } from '../../bench/h2-frames.js';
+import { flag, frame, frameType } from '../../lib/testing/h2-frames.js';
 import type { Attack, Field } from '../attack.js';
 import { headerBlock, setting, settingsFrame, windowUpdate } from '../wire/h2.js';
 import { plainHeaders } from '../wire/messages.js';

@@ -1,7 +1,7 @@
 /** Sends bytes on a connection of their own: requests in HTTP/1.1, and HTTP/2 whose frames are broken too. */
 import type { Socket } from 'node:net';
-import { flag, frame, frameHead, frameType, preface } from '../../bench/h2-frames.js';
 import { integer } from '../../lib/testing/batches.js';
+import { flag, frame, frameHead, frameType, preface } from '../../lib/testing/h2-frames.js';
 import { headerBlock, settingsFrame } from '../wire/h2.js';
 import { dial, opened, type Target } from '../wire/sockets.js';
 import { mutatedBytes } from './mutate.js';
