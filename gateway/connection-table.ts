@@ -17,6 +17,7 @@ import { createSparseLog, type SparseLog } from '../lib/sparse-log.js';
 import { type AddressEntry, type AddressLimits, createAddressLimits } from './address-limits.js';
 import { lastWordsMs } from './answered-early.js';
 import { HeldConnection, type SeenAbuse } from './held-connection.js';
+import { type StreamWindows, wideWindow } from './stream-windows.js';
 
 /** Why a newcomer was not taken. */
 export type RefusedConnection = 'address_full' | 'address_rate' | 'full';
@@ -47,6 +48,7 @@ export interface ConnectionTableOptions {
   readonly idleTimeout: number;
   /** T3, ms until the first call. */
   readonly firstCallTimeout: number;
+  readonly windows: StreamWindows;
   readonly onRefused: (why: RefusedConnection) => void;
   readonly onEnded: (why: EndedConnection) => void;
   readonly log: Log;
@@ -123,6 +125,7 @@ export class ConnectionTable {
     this.#calls++;
     held.calls++;
     if (++held.open > mostOpen) this.#punish(held, 'resets');
+    else if (held.window.size === wideWindow) this.#options.windows.changed(held);
   }
 
   /**
@@ -132,6 +135,7 @@ export class ConnectionTable {
    */
   finish(held: HeldConnection, answered: boolean, beganAt = 0): void {
     if (--held.open === 0) held.idleSince = now();
+    if (held.window.size === wideWindow) this.#options.windows.changed(held);
     if (answered) {
       held.resets.answered();
     } else if (held.address !== undefined) {
@@ -209,6 +213,7 @@ export class ConnectionTable {
   #remove(held: HeldConnection): void {
     if (!this.#table.delete(held)) return;
     held.phase = 'gone';
+    this.#options.windows.gone(held);
     const { address } = held;
     if (address === undefined) return;
     this.#addresses.closed(address);
@@ -255,11 +260,12 @@ export class ConnectionTable {
         continue;
       }
       if (held.phase !== 'serving') continue;
-      const { payload, calls, cutShort } = held;
+      this.#options.windows.look(held, time);
+      const { payload, calls, cutShort, window } = held;
       held.tinyPieces = 0;
       const useful =
         held.address === undefined ||
-        held.useless.look({ bytes: held.socket.bytesRead, payload, calls, cutShort }, time);
+        held.useless.look({ bytes: held.socket.bytesRead, payload, calls, cutShort, window: window.largest }, time);
       if (!useful) this.#punish(held, 'useless_bytes');
       else if (held.open === 0) this.#endIdle(held, time - held.idleSince);
     }

@@ -40,11 +40,12 @@ import { toConnectError } from './rpc-errors.js';
 import { listen, type NodeRequest, type NodeResponse } from './server.js';
 import { createStallWatch, watchStalls } from './stall.js';
 import { createStreamPlaces } from './stream-places.js';
+import { StreamWindows } from './stream-windows.js';
 import { openTlsFiles } from './tls-files.js';
 import { createTracing } from './tracing.js';
 
 import { createClientAddress, createIsTrusted } from './trusted-proxies.js';
-import { createUnfinished } from './unfinished.js';
+import { createUnfinished, type UnfinishedBytes } from './unfinished.js';
 
 /** Single calls that are read at the same time: far more than it takes to keep two cores busy. */
 const callsAtOnce = 96;
@@ -150,7 +151,12 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
   const streams = createStreamPlaces(config);
   const inflater = createInflater();
   const jsonTurns = createJsonTurns();
-  const unfinished = createUnfinished({
+  const windows = new StreamWindows({
+    maxBytes: config.maxUnfinishedBytes / 4,
+    isCrowded: () => unfinished.crowded,
+  });
+  const unfinished: UnfinishedBytes = createUnfinished({
+    beyondNarrow: () => windows.bytes,
     maxBytes: config.maxUnfinishedBytes,
     maxTenantBytes: config.maxTenantUnfinishedBytes,
     random: Math.random,
@@ -262,6 +268,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     onEndedConnection: metrics.connectionEnded,
     maxConnectionAge: config.maxConnectionAge,
     grace: config.drainGrace,
+    windows,
     onRequest: (request, response, connection) => {
       if (cors.answer(request, response)) return;
       const fault = headerFault(request.rawHeaders);

@@ -7,6 +7,7 @@ import { CallBudget } from './call-budget.js';
 import { type ConnectionControl, createConnection, type RefusalCount } from './connection.js';
 import { EndedSession } from './ended-session.js';
 import { ResetBudget } from './reset-budget.js';
+import { ConnectionWindow } from './stream-windows.js';
 import { UselessBytes } from './useless-bytes.js';
 
 /** On requests and streams: the connection that they came on. */
@@ -72,6 +73,8 @@ export class HeldConnection implements RefusalCount {
   readonly resets: ResetBudget;
   readonly refusals: CallBudget;
   readonly useless: UselessBytes;
+  /** Of its streams. */
+  readonly window: ConnectionWindow;
   readonly endedSession = new EndedSession();
 
   /**
@@ -90,9 +93,11 @@ export class HeldConnection implements RefusalCount {
     this.resets = new ResetBudget(now);
     this.refusals = new CallBudget(refusalsOfConnection, now);
     this.useless = new UselessBytes(now);
+    this.window = new ConnectionWindow(now);
   }
 
   known(): void {
+    this.window.known = true;
     this.refusals.giveBack();
     this.address?.refusals?.giveBack();
   }

@@ -25,6 +25,7 @@ import {
 } from './held-connection.js';
 import { isForwarded } from './http1-server.js';
 import { keepThroughStreamFaults } from './stream-faults.js';
+import { narrowWindow } from './stream-windows.js';
 
 /** Who serves a bare stream. */
 export interface ServedStream {
@@ -73,11 +74,7 @@ type Stream = ServerHttp2Stream & HeldStream;
 const mostHasty = 16;
 
 const maxStreamsPerConnection = 256;
-/**
- * A stream that is not read costs as much memory, and a client may open thousands (parked-input.ts). The price: a batch of 1 MiB
- * waits for 16 round trips. Node gives the window of the connection back as bytes come, so that one bounds nothing.
- */
-const streamWindow = 64 * 1024;
+/** Node gives it back as bytes come, so it bounds nothing. What a stream may have under way does (stream-windows.ts). */
 const connectionWindow = 4 * 1024 * 1024;
 /**
  * nghttp2's own bound on resets ends a connection with 1,000 at once, as many as one read may hold, and by default with more than 33 a
@@ -102,7 +99,7 @@ export function createHttp2Server({
   const server: NodeHttp2Server = createServer({
     settings: {
       maxConcurrentStreams: maxStreamsPerConnection,
-      initialWindowSize: streamWindow,
+      initialWindowSize: narrowWindow,
       maxHeaderListSize: hardHeaderListBytes,
     },
     maxHeaderListPairs: 2 * maxHeaders,

@@ -202,6 +202,7 @@ test('a reflection stream ends when it is idle, and is reset when its answers ar
   const unfinished = createUnfinished({
     maxBytes: 1024 ** 2,
     maxTenantBytes: 1024 ** 2,
+    beyondNarrow: () => 0,
     random: Math.random,
     everyTick: () => () => {},
   });

@@ -7,10 +7,9 @@
  */
 import { Readable } from 'node:stream';
 import { heldKey, type OnHeldConnection } from './held-connection.js';
+import { wideWindow } from './stream-windows.js';
 
 const smallest = 1024;
-/** Of a stream: seldom does more come. */
-const windowBytes = 64 * 1024;
 
 const parkedKey = Symbol('parked');
 type ParkedStream = Readable & OnHeldConnection & { [parkedKey]?: ParkedInput };
@@ -77,7 +76,7 @@ export class ParkedInput {
   #gather(chunk: Uint8Array): void {
     const needed = this.#filled + chunk.length;
     if (this.#gathered === undefined || needed > this.#gathered.length) {
-      const more = Buffer.allocUnsafeSlow(Math.max(smallest, needed, Math.min(2 * this.#filled, windowBytes)));
+      const more = Buffer.allocUnsafeSlow(Math.max(smallest, needed, Math.min(2 * this.#filled, wideWindow)));
       this.#gathered?.copy(more, 0, 0, this.#filled);
       this.#gathered = more;
     }

@@ -9,6 +9,7 @@
  *   listener.ts           TCP and TLS; sniff-protocol.ts which HTTP a client without TLS speaks
  *   connection-table.ts   which connections there are, and when they end (T1 to T5); held-connection.ts one of them; ended-session.ts broken sessions
  *   address-limits.ts     connections of an address (A1 to A5); reset-budget.ts calls taken back, call-budget.ts refused ones; useless-bytes.ts frames without effect
+ *   stream-windows.ts     how much a stream may have under way (W1 to W3)
  *   open-files.ts         how many connections the operating system allows
  *   http1-server.ts       requests of HTTP/1.1; http2-server.ts requests and streams of HTTP/2
  */
@@ -21,6 +22,7 @@ import { ConnectionTable, type EndedConnection, type RefusedConnection } from '.
 import { createHttp1Server } from './http1-server.js';
 import { createHttp2Server, type Http2Options } from './http2-server.js';
 import { createListener, type ListenerOptions } from './listener.js';
+import { StreamWindows } from './stream-windows.js';
 
 export type { ServedStream } from './http2-server.js';
 export type NodeRequest = IncomingMessage | Http2ServerRequest;
@@ -48,6 +50,8 @@ export interface FrontServerOptions extends ListenerOptions {
   readonly idleTimeout?: number;
   /** ms that a connection is kept without a first call. @default 30 s */
   readonly firstCallTimeout?: number;
+  /** @default narrow ones */
+  readonly windows?: StreamWindows;
   readonly onRequest: (request: NodeRequest, response: NodeResponse, connection: Connection) => void;
   /** May serve an HTTP/2 request on its bare stream. What it leaves alone (undefined) becomes a request. @default none */
   readonly onStream?: Http2Options['onStream'];
@@ -80,6 +84,7 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
     isTrusted: options.isTrusted ?? (() => false),
     idleTimeout: options.idleTimeout ?? idleTimeout,
     firstCallTimeout: options.firstCallTimeout ?? firstCallTimeout,
+    windows: options.windows ?? new StreamWindows({ maxBytes: 0, isCrowded: () => false }),
     onRefused: options.onRefusedConnection ?? (() => {}),
     onEnded: options.onEndedConnection ?? (() => {}),
   });

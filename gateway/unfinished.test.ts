@@ -21,6 +21,7 @@ function scene() {
   const unfinished: UnfinishedBytes = createUnfinished({
     maxBytes: 1_000 * KiB,
     maxTenantBytes: 600 * KiB,
+    beyondNarrow: () => 0,
     random: () => 0.5,
     everyTick: (callback) => {
       tick = callback;

@@ -15,6 +15,7 @@
  * Pure: the clock is a tick that somebody else gives.
  */
 import { SluiceError } from '../lib/errors.js';
+import { narrowWindow } from './stream-windows.js';
 
 /** Whose bytes they are. The budget calls back within `hold`, and later. */
 export interface BodyOwner {
@@ -56,6 +57,8 @@ export interface UnfinishedBytes {
   open(tenant: string, owner: BodyOwner): UnfinishedBody;
   /** Held in all. */
   readonly bytes: number;
+  /** Bodies are paused, for want of room. */
+  readonly crowded: boolean;
   /** Less than a quarter of the bound is used: memory may be taken ahead. */
   readonly roomy: boolean;
   /** Refused so far. */
@@ -66,6 +69,8 @@ export interface UnfinishedOptions {
   /** Most bytes before bodies are paused; twice that before they are refused. */
   readonly maxBytes: number;
   readonly maxTenantBytes: number;
+  /** What bodies that are read may have under way, beyond a narrow window each (stream-windows.ts), bytes. */
+  readonly beyondNarrow: () => number;
   /** In [0, 1). */
   readonly random: () => number;
   /** Calls back every `tickMs`. Returns what ends that. */
@@ -77,8 +82,6 @@ export const silentMs = 15_000;
 export const slowBytes = 1024;
 const turnMs = 2_000;
 const tickMs = 1_000;
-/** What comes of a body after it is paused: the flow-control window of a stream. */
-const windowBytes = 64 * 1024;
 const retryAfterMs = 1_000;
 
 interface Tenant {
@@ -222,7 +225,7 @@ const firstOf = (bodies: ReadonlySet<Body>): Body | undefined => {
 const hasTurn = (body: Body): boolean => firstOf(body.tenant.line) === body;
 
 export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
-  const { maxBytes, maxTenantBytes, random, everyTick } = options;
+  const { maxBytes, maxTenantBytes, beyondNarrow, random, everyTick } = options;
   const tenants = new Map<string, Tenant>();
   const refused = { full: 0, silent: 0, slow: 0 };
   let endTicks: (() => void) | undefined;
@@ -242,8 +245,8 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
 
   /** With what may be under way to the bodies that are read, and `more` (U2). */
   const crowded = (tenant: Tenant, more = 0): boolean =>
-    budget.total + budget.reading * windowBytes + more > maxBytes ||
-    tenant.held + tenant.reading * windowBytes + more > maxTenantBytes;
+    budget.total + budget.reading * narrowWindow + beyondNarrow() + more > maxBytes ||
+    tenant.held + tenant.reading * narrowWindow + more > maxTenantBytes;
   const pause = (body: Body): void => {
     if (body.phase !== 'reading' || hasTurn(body) || !crowded(body.tenant)) return;
     body.enter('paused');
@@ -277,7 +280,7 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
       served = false;
       for (const tenant of tenants.values()) {
         if (budget.paused === 0) return;
-        if (crowded(tenant, windowBytes)) continue;
+        if (crowded(tenant, narrowWindow)) continue;
         for (const body of tenant.line) {
           if (body.phase !== 'paused') continue;
           resume(body);
@@ -351,6 +354,9 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
     open: (tenant, owner) => new Body(budget, tenant, owner),
     get bytes() {
       return budget.total;
+    },
+    get crowded() {
+      return budget.paused > 0;
     },
     get roomy() {
       return budget.total * 4 < maxBytes;

@@ -10,6 +10,7 @@ function scene() {
   const unfinished = createUnfinished({
     maxBytes: 1_000,
     maxTenantBytes: 1_000,
+    beyondNarrow: () => 0,
     random: () => 0.5,
     everyTick: () => () => {},
   });

@@ -3,13 +3,19 @@ import * as assert from 'uvu/assert';
 import { UselessBytes } from './useless-bytes.js';
 
 const MiB = 1024 ** 2;
+const window = 64 * 1024;
 
 /** Looks once a second at a peer that sends so much each second. True: it was kept for a minute. */
 function kept(perSecond: { bytes: number; payload: number; calls: number; cutShort: number }): boolean {
   const useless = new UselessBytes(0);
   for (let s = 1; s <= 60; s++) {
     const { bytes, payload, calls, cutShort } = perSecond;
-    if (!useless.look({ bytes: s * bytes, payload: s * payload, calls: s * calls, cutShort: s * cutShort }, s * 1_000))
+    if (
+      !useless.look(
+        { bytes: s * bytes, payload: s * payload, calls: s * calls, cutShort: s * cutShort, window },
+        s * 1_000,
+      )
+    )
       return false;
   }
   return true;
@@ -44,8 +50,7 @@ test('bodies that are refused and dropped unseen do not end the connection', () 
 
 test('streams that are refused long after their beginning, with their windows under way, do not end the connection', () => {
   const useless = new UselessBytes(0);
-  const window = 64 * 1024;
-  const opened = { bytes: 250 * window, payload: 250 * window, calls: 250, cutShort: 0 };
+  const opened = { bytes: 250 * window, payload: 250 * window, calls: 250, cutShort: 0, window };
   assert.ok(useless.look(opened, 1_000));
   const refused = { ...opened, cutShort: 250 };
   assert.ok(useless.look(refused, 60_000));

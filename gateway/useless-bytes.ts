@@ -8,12 +8,11 @@
  * forgives a window, then or later. What is left adds up, and `most` is the end.
  */
 import { maxHeaderBytes } from './header-limits.js';
+import { narrowWindow } from './stream-windows.js';
 
 const most = 1024 * 1024;
-/** The window of a stream. */
-const mostDropped = 64 * 1024;
-/** The windows of all streams that a connection may have. */
-const mostForgiven = 256 * mostDropped;
+/** The narrow windows of all streams that a connection may have. */
+const mostForgiven = 256 * narrowWindow;
 const backPerSecond = 64 * 1024;
 
 /** Totals of a connection so far. */
@@ -25,6 +24,8 @@ export interface Received {
   readonly calls: number;
   /** Of the calls, those that have ended before their body. */
   readonly cutShort: number;
+  /** The largest that a stream has had, bytes. */
+  readonly window: number;
 }
 
 export class UselessBytes {
@@ -43,8 +44,8 @@ export class UselessBytes {
   }
 
   /** @returns false when the peer has sent too many */
-  look({ bytes, payload, calls, cutShort }: Received, now: number): boolean {
-    this.#forgiven = Math.min(mostForgiven, this.#forgiven + (cutShort - this.#cutShort) * mostDropped);
+  look({ bytes, payload, calls, cutShort, window }: Received, now: number): boolean {
+    this.#forgiven = Math.min(mostForgiven, this.#forgiven + (cutShort - this.#cutShort) * window);
     this.#cutShort = cutShort;
     if (bytes === this.#bytes) return true;
     const useful = 2 * (payload - this.#payload) + (calls - this.#calls) * maxHeaderBytes;
