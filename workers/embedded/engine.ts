@@ -55,6 +55,11 @@ export interface Engine {
    * @throws EngineError a text that is no statement, or more than one
    */
   normalized(statement: string, withData: boolean): Promise<string>;
+  /**
+   * The tree of a statement that {@link normalized} has written: EXPLAIN AST as TSV.
+   * @throws EngineError
+   */
+  tree(normalized: string, parameters: Record<string, string>, withData: boolean): Promise<string>;
   /** Refuses what comes now, waits for what is running, then closes the data folder. */
   close(): Promise<void>;
 }
@@ -295,6 +300,15 @@ export async function openEngine(folder: string, options: EngineOptions): Promis
           error.clickhouseCode,
           error.message.replace(/: In scope SELECT format[\s\S]*?(?= \(\w+\)$|$)/, ''),
         );
+      });
+      return Buffer.from(bytes).toString().replace(/\n$/, '');
+    },
+    async tree(normalized, parameters, withData) {
+      const { bytes } = await run(`EXPLAIN AST ${normalized}`, {
+        format: 'TSV',
+        database: 'default',
+        parameters,
+        withData,
       });
       return Buffer.from(bytes).toString().replace(/\n$/, '');
     },

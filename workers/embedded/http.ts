@@ -10,11 +10,12 @@ import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import { createGunzip, gzip } from 'node:zlib';
 import type { Log } from '../../lib/log.js';
+import { mayHaveStructure, structureRefusal } from './column-texts.js';
 import { type Engine, EngineError, type EngineResult } from './engine.js';
 import { type GuardOptions, type Refusal, refusePage, refuseStranger } from './guard.js';
 import { heldAnswers } from './held-answers.js';
-import { endsWithRequest, type InlineInsert, inlineInsert, refusal } from './refused.js';
-import { spooled, spoolFile } from './rights.js';
+import { endsWithRequest, type InlineInsert, inlineInsert, onlyReads, refusal } from './refused.js';
+import { spoolDatabase, spooled, spoolFile } from './rights.js';
 import { inlineData, inlineInput, parametersOf, quoted, quotedName, readFromSpool, withSettings } from './statement.js';
 import { received } from './young-garbage.js';
 
@@ -58,6 +59,14 @@ interface SpoolPlace {
   readonly number: number;
   readonly file: string;
   used: boolean;
+}
+
+/** What a request says beside its statement. */
+interface Asked {
+  readonly database: string;
+  readonly parameters: Record<string, string>;
+  /** It came by GET. */
+  readonly readOnly: boolean;
 }
 
 /** A new file, for its owner alone. */
@@ -151,12 +160,19 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
   }
 
   /** What the engine is to run instead of a statement; undefined: nothing. @throws EngineError it is not run */
-  async function admitted(statement: string, database: string, body: SpoolPlace): Promise<string | undefined> {
+  async function admitted(statement: string, asked: Asked, body: SpoolPlace): Promise<string | undefined> {
+    const { database, parameters, readOnly } = asked;
     const data = inlineData(statement);
     const parsed = data === undefined ? statement : statement.slice(0, maxParsedChars);
     const normalized = await engine.normalized(parsed, body.used);
     if (endsWithRequest(normalized)) return undefined;
-    const why = refusal(normalized);
+    if (readOnly && !onlyReads(normalized)) {
+      throw new EngineError(164, 'GET only reads: Cannot execute query in readonly mode. Use POST. (READONLY)');
+    }
+    const why =
+      database === spoolDatabase
+        ? `${spoolDatabase} is the server's own database`
+        : await refusalOf(normalized, parameters, body);
     if (why !== undefined) throw new EngineError(497, `Not enough privileges: ${why}. (ACCESS_DENIED)`);
     if (body.used) return readFromSpool(statement, (format, structure) => spooled(body.number, format, structure));
     const store = async (bytes: string): Promise<void> => {
@@ -182,6 +198,16 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
       );
     await store(data);
     return insertFromSpool(insert, database, body.number);
+  }
+
+  async function refusalOf(
+    normalized: string,
+    parameters: Asked['parameters'],
+    { used }: SpoolPlace,
+  ): Promise<string | undefined> {
+    const why = refusal(normalized);
+    if (why !== undefined || !mayHaveStructure(normalized)) return why;
+    return structureRefusal(normalized, await engine.tree(normalized, parameters, used));
   }
 
   async function insertFromSpool(insert: InlineInsert, database: string, number: number): Promise<string> {
@@ -230,16 +256,15 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
       refuseRunning();
       hasId = queryId !== '';
       if (hasId) runningIds.add(queryId);
-      const toRun = await admitted(statement, database, body);
+      const asked = { database, parameters: parametersOf(parameters), readOnly: request.method === 'GET' };
+      const toRun = await admitted(statement, asked, body);
       const result =
         toRun === undefined
           ? nothing
           : await engine.run(withSettings(toRun, parameters), {
+              ...asked,
               format,
-              database,
-              parameters: parametersOf(parameters),
               withData: body.used,
-              readOnly: request.method === 'GET',
             });
       await send(request, response, parameters, { queryId, format, result });
     } finally {

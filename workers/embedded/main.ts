@@ -4,6 +4,7 @@
  *   http.ts        ClickHouse's HTTP interface, as far as Sluice uses it
  *   guard.ts       who may send statements
  *   refused.ts     statements that are not run
+ *   column-texts.ts  table functions whose structure hides a statement
  *   held-answers.ts  answers that are not read yet
  *   rights.ts      what statements may do: the engine's users, and the view of the spool
  *   statement.ts   what happens to a statement on the way (data, settings, parameters)

@@ -9,6 +9,10 @@
 /** Quoted texts and names. */
 const quotes = /'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`/gs;
 
+/** A statement with its texts empty: what is left are names, quoted ones too. */
+export const withoutTexts = (normalized: string): string =>
+  normalized.replace(quotes, (text) => (text.startsWith("'") ? "''" : text));
+
 /** What of a statement is SQL: quoted texts and names are empty. */
 const bare = (normalized: string): string => normalized.replace(quotes, (text) => `${text[0]}${text[0]}`);
 
@@ -22,6 +26,10 @@ const fileAsArgument = new RegExp(`\\w\\((?:${named}|\\(+${named}\\)+(?: AS (?:\
 /** `SET` and `USE` end with their request: there is no session that they could last in. */
 export const endsWithRequest = (normalized: string): boolean => /^(?:SET|USE)\b/i.test(normalized);
 
+/** Whether a statement is one of those that only read. KILL ends the statements of others, and `readonly` lets it. */
+export const onlyReads = (normalized: string): boolean =>
+  /^\(*(?:SELECT|WITH|SHOW|DESCRIBE|EXPLAIN|EXISTS|CHECK)\b/.test(normalized);
+
 /** Why a statement is not run; undefined: it is. */
 export function refusal(normalized: string): string | undefined {
   const sql = bare(normalized);
@@ -32,6 +40,8 @@ export function refusal(normalized: string): string | undefined {
   if (fileAsArgument.test(sql))
     return 'the function file() is off, also by its name; a column of that name needs its table in front of it';
   if (/^ATTACH\b.* FROM ''/.test(sql)) return 'ATTACH … FROM is off';
+  // Its view reads files with the rights of another user.
+  if (/\b_spool\b/.test(withoutTexts(normalized))) return "_spool is the server's own database";
   if (/\bdisk\(/.test(sql)) return 'disk() is off';
   const engine = /\bENGINE = (EmbeddedRocksDB|Executable|ExecutablePool|FileLog)\b/.exec(sql)?.[1];
   return engine === undefined ? undefined : `the table engine ${engine} is off`;

@@ -13,7 +13,7 @@ import { join, resolve } from 'node:path';
 import { quoted } from './statement.js';
 
 /** The view of the spool. */
-const database = '_spool';
+export const spoolDatabase = '_spool';
 const definer = 'spool';
 
 const rights = [
@@ -64,10 +64,15 @@ const ways = [
   'allow_experimental_eval_table_function',
   'additional_result_filter',
   'additional_table_filters',
+  'parallel_replicas_custom_key',
 ];
+/** A schema of Protobuf or Cap'n Proto is given as a text, not as a file or as the answer to a statement. */
+const schemaSource = 'format_schema_source';
+
 const fixed =
   literals.map((name) => `<${name}>0</${name}>`).join('') +
-  `<constraints>${[...literals, ...ways].map((name) => `<${name}><const/></${name}>`).join('')}</constraints>`;
+  `<${schemaSource}>string</${schemaSource}>` +
+  `<constraints>${[...literals, ...ways, schemaSource].map((name) => `<${name}><const/></${name}>`).join('')}</constraints>`;
 
 const users = (profile: string, ...list: readonly string[]): string =>
   `<clickhouse><profiles><default>${profile}</default></profiles><quotas><default></default></quotas>` +
@@ -99,8 +104,8 @@ export function writeRights(folder: string, client: ClientRights = { grants: rig
   const mayRead = user(definer, ['GRANT READ ON FILE', 'GRANT CREATE TEMPORARY TABLE ON *.*']);
   const statements = user('default', [
     ...client.grants.map((right) => `GRANT ${right}`),
-    `REVOKE ALL ON ${database}.*`,
-    `GRANT SELECT ON ${database}.*`,
+    `REVOKE ALL ON ${spoolDatabase}.*`,
+    `GRANT SELECT ON ${spoolDatabase}.*`,
   ]);
   const maker = user('default', [], '<access_management>1</access_management>');
   return {
@@ -118,11 +123,11 @@ export const spoolFile = (folder: string, number: number): string => join(folder
 
 /** Statements that make the view. */
 export const spoolView = (folder: string): string[] => [
-  `CREATE DATABASE IF NOT EXISTS ${database}`,
-  `CREATE OR REPLACE VIEW ${database}.body DEFINER = ${definer} SQL SECURITY DEFINER AS ` +
+  `CREATE DATABASE IF NOT EXISTS ${spoolDatabase}`,
+  `CREATE OR REPLACE VIEW ${spoolDatabase}.body DEFINER = ${definer} SQL SECURITY DEFINER AS ` +
     `SELECT * FROM file(concat(${quoted(`${resolve(folder)}/`)}, toString({n:UInt64}), '.bin'), {format:String}, {structure:String})`,
 ];
 
 /** The body of that number, as a table. */
 export const spooled = (number: number, format: string, structure: string): string =>
-  `${database}.body(n = ${number}, format = ${quoted(format)}, structure = ${structure})`;
+  `${spoolDatabase}.body(n = ${number}, format = ${quoted(format)}, structure = ${structure})`;
