@@ -29,7 +29,7 @@ test('what is told is what is collected', async () => {
   metrics.sent(70_000);
   metrics.published('stored', 3);
   metrics.published('timeout', 0);
-  metrics.observe({ bytesInFlight: () => 42, openStreams: () => 1 });
+  metrics.observe({ bytesInFlight: () => 42, unfinishedBytes: () => 7, openStreams: () => 1 });
   metrics.observe({ openStreams: () => 3, keyCache: () => ({ hits: 9, misses: 1 }) });
 
   const { resourceMetrics, errors } = await reader.collect();
@@ -61,6 +61,7 @@ test('what is told is what is collected', async () => {
     'sluice_gateway_rejected_events_total{REQUIRED}': 2,
     'sluice_gateway_rejected_events_total{UTF8}': 1,
     'sluice_gateway_rejected_events_total{WIRE}': 1,
+    'sluice_gateway_unfinished_bytes{}': 7,
   });
 });
 

@@ -16,6 +16,8 @@ import type { TlsRefusal } from './listener.js';
 export interface GatewayGauges {
   /** Bytes held until the log has them. */
   readonly bytesInFlight: () => number;
+  /** Bytes of requests that are not whole, and of answers that are not read. */
+  readonly unfinishedBytes: () => number;
   /** Publishes to JetStream that have no answer yet. */
   readonly publishesInFlight: () => number;
   /** Messages that wait for the publish window. */
@@ -171,6 +173,9 @@ export function createGatewayMetrics(): GatewayMetrics {
     advice: { explicitBucketBoundaries: [0.5, 1, 2, 4, 8, 16, 32, 64, 125, 250, 500, 1_000, 2_500, 5_000] },
   });
   gauge('sluice_gateway_in_flight_bytes', 'Bytes held until the log has them.', () => gauges.bytesInFlight?.());
+  gauge('sluice_gateway_unfinished_bytes', 'Bytes of requests that are not whole, and of unread answers.', () =>
+    gauges.unfinishedBytes?.(),
+  );
   gauge('sluice_gateway_publishes_in_flight', 'Used part of the publish window.', () => gauges.publishesInFlight?.());
   gauge('sluice_gateway_publishes_queued', 'Messages waiting for the publish window.', () =>
     gauges.publishesQueued?.(),
