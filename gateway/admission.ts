@@ -31,6 +31,8 @@ export interface Admission {
   release(tenant: string, bytes: number): void;
   /** Resolves when `bytes` more fit; undefined: they do. Rejects with the signal's reason. */
   room(tenant: string, bytes: number, signal: AbortSignal): Promise<void> | undefined;
+  /** A whole batch of this tenant waits for room. */
+  isFull(tenant: string): boolean;
   /** Held now. */
   readonly bytes: number;
 }
@@ -198,6 +200,7 @@ export function createAdmission(options: AdmissionOptions): Admission {
         serve();
       });
     },
+    isFull: (tenant) => waiting.has(tenant),
     get bytes() {
       return held;
     },

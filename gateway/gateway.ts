@@ -159,12 +159,14 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     beyondNarrow: () => windows.bytes,
     maxBytes: config.maxUnfinishedBytes,
     maxTenantBytes: config.maxTenantUnfinishedBytes,
+    isFull: ingest.isFull,
     random: Math.random,
     everyTick: (callback, ms) => {
       const timer = setInterval(callback, ms).unref();
       return () => clearInterval(timer);
     },
   });
+  metrics.observe({ unfinishedBytes: () => unfinished.bytes });
   const buffers = createMessageBuffers(mostBufferBytes);
   const routes = createRpcRoutes({
     ingest,

@@ -97,6 +97,8 @@ export interface Ingest {
    * set aside until the next macrotask: publish at once. Rejects with the signal's reason.
    */
   room(tenant: string, bytes: number, signal: AbortSignal): Promise<void> | undefined;
+  /** A batch of this tenant waits for `room`. */
+  isFull(tenant: string): boolean;
   /** Able to publish now: NATS connected, shards known, payload limit checked. */
   readonly ready: boolean;
   /** Why not, for /readyz. */
@@ -490,6 +492,7 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
     },
     commits,
     room: (tenant, bytes, signal) => admission.room(tenant, bytes + batchOverheadBytes, signal),
+    isFull: admission.isFull,
     get ready() {
       return connection.ready && !draining;
     },

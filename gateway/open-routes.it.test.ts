@@ -203,6 +203,7 @@ test('a reflection stream ends when it is idle, and is reset when its answers ar
     maxBytes: 1024 ** 2,
     maxTenantBytes: 1024 ** 2,
     beyondNarrow: () => 0,
+    isFull: () => false,
     random: Math.random,
     everyTick: () => () => {},
   });

@@ -18,10 +18,12 @@ interface TestBody {
 /** A budget of 1,000 KiB, 600 of a tenant, with a clock by hand. The first letter of a body is its tenant. */
 function scene() {
   let tick: (() => void) | undefined;
+  const full = new Set<string>();
   const unfinished: UnfinishedBytes = createUnfinished({
     maxBytes: 1_000 * KiB,
     maxTenantBytes: 600 * KiB,
     beyondNarrow: () => 0,
+    isFull: (tenant) => full.has(tenant),
     random: () => 0.5,
     everyTick: (callback) => {
       tick = callback;
@@ -59,6 +61,8 @@ function scene() {
   return {
     unfinished,
     open,
+    /** Tenants of which a whole batch waits for room in admission. */
+    full,
     seconds(count: number, each: () => void = () => {}) {
       for (let i = 0; i < count; i++) {
         each();
@@ -127,6 +131,52 @@ test('U2: a body that has the turn and does not become whole gives it to the nex
   assert.equal([stalled.paused, next.paused, third.paused], [true, false, true]);
   next.hold(0);
   assert.equal([stalled.paused, next.paused, third.paused], [true, false, false], 'and then the one after it');
+});
+
+test('U2: while whole batches wait for room in admission, no body has the turn', () => {
+  const { open, full, seconds } = scene();
+  const [whole, next, third] = ['a1', 'a2', 'a3'].map(open) as [TestBody, TestBody, TestBody];
+  whole.hold(500);
+  full.add('a');
+  whole.body.wait();
+  next.hold(60);
+  third.hold(60);
+  assert.equal([next.paused, third.paused], [true, true]);
+  seconds(10);
+  assert.equal([next.paused, third.paused], [true, true], 'a message that becomes whole would only be held longer');
+  full.delete('a');
+  whole.body.close();
+  assert.equal([next.paused, third.paused], [false, false]);
+});
+
+test('U2: what may still come of paused bodies counts', () => {
+  const { open } = scene();
+  const bodies = Array.from({ length: 12 }, (_, i) => open(`a${i}`));
+  for (const body of bodies) body.hold(10);
+  // The ninth makes 90 KiB, and a window of 64 KiB for each.
+  assert.is(bodies.filter(({ paused }) => paused).length, 4);
+  for (const body of bodies) if (body.paused) body.hold(10 + 64);
+  const held = (): number => bodies.reduce((sum, body) => sum + body.held, 0) / KiB;
+  // Those that are read bring as much as they may.
+  for (let more = 1; more <= 64; more++) for (const body of bodies) if (!body.paused) body.hold(10 + more);
+  assert.ok(held() <= 4 * 74 + 600, `${held()} KiB`);
+});
+
+test('U3: a body that has the turn is refused, too, when those that wait for other reasons hold the whole bound', () => {
+  const { open } = scene();
+  for (const tenant of ['a', 'b']) {
+    for (let i = 0; i < 4; i++) {
+      const waiting = open(`${tenant}${i}`);
+      waiting.hold(tenant === 'a' ? 140 : 160);
+      waiting.body.wait();
+    }
+  }
+  const [spared, refused] = [open('a9'), open('b9')];
+  spared.hold(650);
+  assert.is(spared.refusal, undefined, 'the others hold 560 of 600, and it 650');
+  spared.body.close();
+  refused.hold(650);
+  assert.is(refused.refusal?.code, 'overloaded', 'the others hold 640 of 600');
 });
 
 test('U3: past twice the bound of a tenant, what grows is refused with a time to come back, and the turn is spared', () => {

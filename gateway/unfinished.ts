@@ -3,11 +3,13 @@
  * bounded in all and per tenant, as admission.ts bounds whole batches. Answers that a client does not read count here, too.
  *
  *   U1  A body counts the memory that it takes, as bytes come, until its batch is with admission. What a header states counts nothing.
- *   U2  Where what is held and what may be under way pass a bound, a body that grows is paused: flow control holds its sender back. One body of each tenant always goes on: the
+ *   U2  Where what is held and what may be under way pass a bound, a body that grows is paused: flow control holds its sender back. One body of each tenant goes on: the
  *       eldest has the turn, and gives it to the next after `turnMs`. So something becomes whole and makes room, also when
- *       another sender stalls. When there is room again, bodies go on in their order, tenants in turn.
+ *       another sender stalls. When there is room again, bodies go on in their order, tenants in turn. While a whole batch of the tenant waits
+ *       for room in admission, nothing makes room by becoming whole, and the turn waits, too. What comes of a body after it is paused counts as under way.
  *   U3  Past twice a bound, a body that grows is refused. When the total is the
- *       bound and another tenant holds more, the newest body of that tenant is refused instead. The turn spares a body.
+ *       bound and another tenant holds more, the newest body of that tenant is refused instead. The turn spares a body, unless bodies that
+ *       the gateway does not read (`waiting`) hold the whole bound of their tenant.
  *   U4  A body of which no byte comes for `silentMs` is refused, and so is one that brings less than `slowBytes` a second while others wait.
  *       The clock stands while the gateway itself does not read the body.
  *   U5  Messages that come in one piece, the rule, never meet any of this.
@@ -71,6 +73,8 @@ export interface UnfinishedOptions {
   readonly maxTenantBytes: number;
   /** What bodies that are read may have under way, beyond a narrow window each (stream-windows.ts), bytes. */
   readonly beyondNarrow: () => number;
+  /** A whole batch of this tenant waits for room in admission. */
+  readonly isFull: (tenant: string) => boolean;
   /** In [0, 1). */
   readonly random: () => number;
   /** Calls back every `tickMs`. Returns what ends that. */
@@ -91,8 +95,10 @@ interface Tenant {
   readonly line: Set<Body>;
   /** Bodies that hold something, in order of age. */
   readonly bodies: Set<Body>;
-  /** How many of `line` are read. */
-  reading: number;
+  /** What may come of those in `line` that are read, and of those that are paused. */
+  due: number;
+  /** What bodies in the phase `waiting` hold. */
+  waiting: number;
 }
 
 interface Budget {
@@ -101,7 +107,7 @@ interface Budget {
   shrunk(): void;
   total: number;
   paused: number;
-  reading: number;
+  due: number;
 }
 
 class Body implements UnfinishedBody {
@@ -112,6 +118,8 @@ class Body implements UnfinishedBody {
   readMs = 0;
   silentMs = 0;
   turnMs = 0;
+  /** What may be under way: a window while it is read, and what is left of it once it is paused. */
+  due = 0;
   tenant: Tenant;
   #expected = false;
 
@@ -128,6 +136,7 @@ class Body implements UnfinishedBody {
     if (came > 0) {
       this.came += came;
       this.silentMs = 0;
+      if (this.phase === 'paused') this.#expectBytes(Math.max(0, this.due - came));
     }
     const more = this.#count(bytes);
     if (this.phase === 'idle' && (bytes > 0 || this.#expected)) this.enter('reading');
@@ -173,9 +182,10 @@ class Body implements UnfinishedBody {
     if (this.held === 0) this.tenant = budget.tenantOf(this.name);
     const { tenant } = this;
     if (this.phase === 'paused') budget.paused--;
-    else if (this.phase === 'reading') this.#countReading(-1);
+    else if (this.phase === 'waiting') tenant.waiting -= this.held;
     if (phase === 'paused') budget.paused++;
-    else if (phase === 'reading') this.#countReading(1);
+    else if (phase === 'waiting') tenant.waiting += this.held;
+    if (phase !== 'paused') this.#expectBytes(phase === 'reading' ? narrowWindow : 0);
     this.phase = phase;
     this.silentMs = 0;
     if (phase === 'reading' || phase === 'paused') {
@@ -187,9 +197,10 @@ class Body implements UnfinishedBody {
     }
   }
 
-  #countReading(one: 1 | -1): void {
-    this.tenant.reading += one;
-    this.budget.reading += one;
+  #expectBytes(due: number): void {
+    this.tenant.due += due - this.due;
+    this.budget.due += due - this.due;
+    this.due = due;
   }
 
   /** The message is whole: the next one begins from nothing. */
@@ -212,6 +223,7 @@ class Body implements UnfinishedBody {
     const more = bytes - held;
     this.held = bytes;
     this.tenant.held += more;
+    if (this.phase === 'waiting') this.tenant.waiting += more;
     budget.total += more;
     return more;
   }
@@ -225,7 +237,7 @@ const firstOf = (bodies: ReadonlySet<Body>): Body | undefined => {
 const hasTurn = (body: Body): boolean => firstOf(body.tenant.line) === body;
 
 export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
-  const { maxBytes, maxTenantBytes, beyondNarrow, random, everyTick } = options;
+  const { maxBytes, maxTenantBytes, beyondNarrow, isFull, random, everyTick } = options;
   const tenants = new Map<string, Tenant>();
   const refused = { full: 0, silent: 0, slow: 0 };
   let endTicks: (() => void) | undefined;
@@ -243,12 +255,12 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
       { retryAfterMs: Math.round(retryAfterMs * (0.5 + random())) },
     );
 
-  /** With what may be under way to the bodies that are read, and `more` (U2). */
+  /** With what may be under way, and `more` (U2). */
   const crowded = (tenant: Tenant, more = 0): boolean =>
-    budget.total + budget.reading * narrowWindow + beyondNarrow() + more > maxBytes ||
-    tenant.held + tenant.reading * narrowWindow + more > maxTenantBytes;
+    budget.total + budget.due + beyondNarrow() + more > maxBytes || tenant.held + tenant.due + more > maxTenantBytes;
   const pause = (body: Body): void => {
-    if (body.phase !== 'reading' || hasTurn(body) || !crowded(body.tenant)) return;
+    if (body.phase !== 'reading' || !crowded(body.tenant)) return;
+    if (hasTurn(body) && !isFull(body.tenant.name)) return;
     body.enter('paused');
     body.owner.pause();
   };
@@ -257,13 +269,15 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
     body.owner.resume();
   };
 
+  const isSpared = (body: Body): boolean => hasTurn(body) && body.tenant.waiting <= maxTenantBytes;
+
   /** U3: who gives way for a body that has grown. Undefined: nobody has to. */
   const victimOf = (body: Body): Body | undefined => {
-    if (body.tenant.held > 2 * maxTenantBytes) return hasTurn(body) ? undefined : body;
+    if (body.tenant.held > 2 * maxTenantBytes) return isSpared(body) ? undefined : body;
     if (budget.total <= 2 * maxBytes) return undefined;
     let largest = body.tenant;
     for (const tenant of tenants.values()) if (tenant.held > largest.held) largest = tenant;
-    if (largest === body.tenant) return hasTurn(body) ? undefined : body;
+    if (largest === body.tenant) return isSpared(body) ? undefined : body;
     let newest: Body | undefined;
     for (const other of largest.bodies) if (!hasTurn(other)) newest = other;
     return newest;
@@ -274,15 +288,15 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
     let served = false;
     for (const tenant of tenants.values()) {
       const body = firstOf(tenant.line);
-      if (body?.phase === 'paused') resume(body);
+      if (body?.phase === 'paused' && !isFull(tenant.name)) resume(body);
     }
     do {
       served = false;
       for (const tenant of tenants.values()) {
         if (budget.paused === 0) return;
-        if (crowded(tenant, narrowWindow)) continue;
         for (const body of tenant.line) {
           if (body.phase !== 'paused') continue;
+          if (crowded(tenant, narrowWindow - body.due)) break;
           resume(body);
           served = true;
           break;
@@ -294,11 +308,11 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
   const budget: Budget = {
     total: 0,
     paused: 0,
-    reading: 0,
+    due: 0,
     tenantOf(name) {
       let tenant = tenants.get(name);
       if (tenant === undefined) {
-        tenant = { name, held: 0, line: new Set(), bodies: new Set(), reading: 0 };
+        tenant = { name, held: 0, line: new Set(), bodies: new Set(), due: 0, waiting: 0 };
         tenants.set(name, tenant);
       }
       endTicks ??= everyTick(onTick, tickMs);
@@ -329,7 +343,7 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
 
   const passTurn = (tenant: Tenant): void => {
     const body = firstOf(tenant.line);
-    if (body === undefined || tenant.line.size < 2) return;
+    if (body === undefined || tenant.line.size < 2 || isFull(tenant.name)) return;
     body.turnMs += tickMs;
     if (body.turnMs < turnMs || budget.paused === 0) return;
     tenant.line.delete(body);

@@ -11,6 +11,7 @@ function scene() {
     maxBytes: 1_000,
     maxTenantBytes: 1_000,
     beyondNarrow: () => 0,
+    isFull: () => false,
     random: () => 0.5,
     everyTick: () => () => {},
   });

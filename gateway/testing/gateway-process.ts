@@ -1,7 +1,7 @@
 /**
  * A gateway as a process of its own, as it runs in production, with a key for each tenant and the memory that it takes.
  */
-import { fork } from 'node:child_process';
+import { type ChildProcess, fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { nodeFlags } from '../../lib/config/index.js';
@@ -15,6 +15,8 @@ export interface GatewayProcess {
   readonly url: string;
   /** Of the tenants, in order. */
   readonly keys: readonly string[];
+  /** Its nats-server: for SIGSTOP and SIGCONT. */
+  readonly nats: ChildProcess;
   /** Resident memory now, MiB. */
   rss(): number;
   /** The most that it was, looked at every 50 ms, MiB. */
@@ -49,6 +51,7 @@ export async function withGatewayProcess(
         port,
         url: `http://127.0.0.1:${port}`,
         keys,
+        nats: nats.process(),
         rss,
         get peak() {
           return peak;
