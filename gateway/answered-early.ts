@@ -7,13 +7,15 @@
  *
  *   E1  The reset (RST_STREAM with NO_ERROR, RFC 9113 8.1) follows the answer in the same turn of the event loop. Half a second
  *       later is too late: by then the client has begun other calls. Never before the answer: nghttp2 would drop the rest of it.
+ *       Where it does no harm, it waits for clients that lose the answer by it (late-reset.ts, E5 and E6).
  *   E2  What still comes of the request is read and dropped; nobody else gets it.
  *   E3  A stream is gone 500 ms after such an answer, whether the client reads or not.
  *   E4  A stream whose request has ended, and whose answer the client does not read, is gone 30 s after the answer.
  */
 import type { ServerHttp2Stream } from 'node:http2';
 import { countCutShort, type OnHeldConnection } from './held-connection.js';
-import { cancelStream, resetStream } from './reset-stream.js';
+import { resetLate } from './late-reset.js';
+import { cancelStream } from './reset-stream.js';
 
 /** Between an answer and the end of its stream or connection, for the answer to arrive. */
 export const lastWordsMs = 500;
@@ -62,11 +64,11 @@ function onFinish(this: ServerHttp2Stream): void {
 
 /** Node submits the trailers in an immediate that is set by another listener, before or after this one. */
 function onTrailers(this: ServerHttp2Stream): void {
-  process.nextTick(setImmediate, resetStream, this);
+  process.nextTick(setImmediate, resetLate, this);
 }
 
 function resetWhenEnded(stream: ServerHttp2Stream): void {
   if (stream.closed || stream.destroyed) return;
-  if (stream.state.localClose === 1) resetStream(stream);
+  if (stream.state.localClose === 1) resetLate(stream);
   else setTimeout(resetWhenEnded, unwrittenMs, stream).unref();
 }

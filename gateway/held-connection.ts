@@ -1,5 +1,5 @@
 /** One connection as the listener holds it, from TCP's accept to its end. */
-import type { ServerHttp2Session } from 'node:http2';
+import type { ServerHttp2Session, ServerHttp2Stream } from 'node:http2';
 import type { Socket } from 'node:net';
 import { Readable } from 'node:stream';
 import type { AddressEntry } from './address-limits.js';
@@ -64,6 +64,8 @@ export class HeldConnection implements RefusalCount {
   hasty = 0;
   /** Of the calls, those that have ended before their body. */
   cutShort = 0;
+  /** Of the calls, those that have been answered early, and are not reset yet (late-reset.ts). */
+  lateResets: Set<ServerHttp2Stream> | undefined;
   /** Bytes of bodies that have arrived. */
   payload = 0;
   /** Pieces of them below `tinyPiece`, since the table has looked last. */

@@ -24,6 +24,7 @@ import {
   type OnHeldConnection,
 } from './held-connection.js';
 import { isForwarded } from './http1-server.js';
+import { resetLateOnes } from './late-reset.js';
 import { keepThroughStreamFaults } from './stream-faults.js';
 import { narrowWindow } from './stream-windows.js';
 
@@ -136,6 +137,7 @@ export function createHttp2Server({
     }
     if (held.calls === 0 && isForwarded(headers)) connections.forwards(held);
     connections.begin(held);
+    resetLateOnes(held);
     if (!turning) {
       turning = true;
       setImmediate(nextTurn);

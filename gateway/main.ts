@@ -16,7 +16,7 @@
  *   request-input.ts  bodies on Node's request objects; parked-input.ts streams that are not read for now
  *   whole-messages.ts messages for the RPC library; message-buffers.ts memory for those that come in parts
  *   hot/              binary Publish and PublishStream over HTTP/2, below the library: map in hot/handler.ts
- *   answered-early.ts answers before the end of their request; reset-stream.ts the one safe way to reset a stream
+ *   answered-early.ts answers before the end of their request; late-reset.ts resets that wait; reset-stream.ts the one safe way
  *   stream-faults.ts  a connection outlives the faults of its streams
  *   routes.ts         handlers by path; view.ts reads requests without decoding events
  *   beside-library.ts takes messages past the RPC library; json-request.ts reads those in JSON, json-turns.ts long ones in turn

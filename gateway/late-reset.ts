@@ -1,0 +1,58 @@
+/**
+ * Puts off the reset that follows an early answer. curl 7.88 (Debian 12) reports a stream error, and shows no status, when the reset
+ * lies right behind the answer while it still sends its body. Given a moment, it reads the answer and ends the stream itself.
+ *
+ *   E5  The reset waits for 100 ms, or until the client has ended or reset the stream. What comes meanwhile is dropped, and counts as payload of the
+ *       connection. After 1 MiB of it the stream is not read any more: flow control holds the client back.
+ *   E6  It does not wait for gRPC (E1), nor on a connection with more than 32 open calls, these streams included. When one call more
+ *       begins, all resets that wait are sent. So places that a client counts as free are free, unless it begins more than 200
+ *       calls in the same moment.
+ */
+import type { ServerHttp2Stream } from 'node:http2';
+import { type HeldConnection, heldKey, type OnHeldConnection } from './held-connection.js';
+import { resetStream } from './reset-stream.js';
+
+const lateMs = 100;
+const mostCalls = 32;
+const mostDropped = 1024 * 1024;
+
+const droppedKey = Symbol('dropped');
+type LateStream = ServerHttp2Stream & OnHeldConnection & { [droppedKey]?: number };
+
+/** To be called when the answer of a stream is with nghttp2, and its request is not over. */
+export function resetLate(stream: LateStream): void {
+  if (stream.closed || stream.destroyed) return;
+  const held = stream[heldKey];
+  if (held === undefined || held.open > mostCalls || isGrpc(stream)) {
+    resetStream(stream);
+    return;
+  }
+  stream[droppedKey] = 0;
+  stream.on('data', onDropped);
+  held.lateResets ??= new Set();
+  held.lateResets.add(stream);
+  stream.once('close', onClose);
+  setTimeout(resetStream, lateMs, stream).unref();
+}
+
+/** A call has begun on this connection (E6). */
+export function resetLateOnes({ open, lateResets }: Pick<HeldConnection, 'open' | 'lateResets'>): void {
+  if (lateResets === undefined || lateResets.size === 0 || open <= mostCalls) return;
+  for (const stream of lateResets) resetStream(stream);
+  lateResets.clear();
+}
+
+const isGrpc = ({ sentHeaders }: ServerHttp2Stream): boolean =>
+  String(sentHeaders?.['content-type'] ?? '').startsWith('application/grpc');
+
+// Functions that all streams share: they are told which by `this`.
+
+function onDropped(this: LateStream, chunk: Buffer): void {
+  const dropped = (this[droppedKey] ?? 0) + chunk.length;
+  this[droppedKey] = dropped;
+  if (dropped >= mostDropped) this.pause();
+}
+
+function onClose(this: LateStream): void {
+  this[heldKey]?.lateResets?.delete(this);
+}
