@@ -265,7 +265,7 @@ export class ConnectionTable {
       held.tinyPieces = 0;
       const useful =
         held.address === undefined ||
-        held.useless.look({ bytes: held.socket.bytesRead, payload, calls, cutShort, window: window.largest }, time);
+        held.useless.look({ bytes: held.bytesRead, payload, calls, cutShort, window: window.largest }, time);
       if (!useful) this.#punish(held, 'useless_bytes');
       else if (held.open === 0) this.#endIdle(held, time - held.idleSince);
     }

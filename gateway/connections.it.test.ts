@@ -503,6 +503,31 @@ test('requests sent ahead end with their connection, also those whose turn to be
   });
 });
 
+test('over TLS, records that carry nothing end the connection, and small requests do not', async () => {
+  const { cert, key } = makeCertificate();
+  await withServer({ tls: { cert, key } }, async ({ port }, seen) => {
+    const dialled = async (localAddress: string, protocol: string): Promise<Peer> => {
+      const socket = connect({ port, host: '127.0.0.1', localAddress });
+      const tls = connectTls({ socket, ca: cert, host: '127.0.0.1', ALPNProtocols: [protocol] });
+      const peer = watched(tls);
+      await new Promise((resolve) => tls.once('secureConnect', resolve));
+      return peer;
+    };
+    // Each write is a record. Its 22 bytes are seen by TLS alone, as those of a KeyUpdate are.
+    const sent = (peer: Peer, bytes: Buffer): Promise<unknown> =>
+      new Promise((resolve) => peer.socket.write(bytes, resolve));
+    const honest = await dialled('127.0.0.3', 'http/1.1');
+    const hostile = await dialled('127.0.0.2', 'h2');
+    await sent(hostile, Buffer.concat([hello, frame(0xfa, 0, 0, Buffer.alloc(16_000)).subarray(0, 9)]));
+    for (let i = 0; i < 12_000 && !hostile.closed(); i++) await sent(hostile, Buffer.alloc(1));
+    await until('the hostile one is closed', hostile.closed);
+    for (let i = 0; i < 300; i++) await sent(honest, Buffer.from(get('/')));
+    await until('all are answered', () => textOf(honest).split('to /').length === 301);
+    assert.not(honest.closed());
+    assert.equal(seen.ended, ['useless_bytes']);
+  });
+});
+
 test('a million pieces of a body, of one byte each, end the connection before they take memory or time', async () => {
   await withServer({}, async ({ port }, seen) => {
     const http1 = await dial(port, '127.0.0.2', 'POST /held HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n');

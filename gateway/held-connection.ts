@@ -8,7 +8,7 @@ import { type ConnectionControl, createConnection, type RefusalCount } from './c
 import { EndedSession } from './ended-session.js';
 import { ResetBudget } from './reset-budget.js';
 import { ConnectionWindow } from './stream-windows.js';
-import { UselessBytes } from './useless-bytes.js';
+import { tlsBytes, UselessBytes } from './useless-bytes.js';
 
 /** On requests and streams: the connection that they came on. */
 export const heldKey = Symbol('held');
@@ -96,6 +96,12 @@ export class HeldConnection implements RefusalCount {
     this.refusals = new CallBudget(refusalsOfConnection, now);
     this.useless = new UselessBytes(now);
     this.window = new ConnectionWindow(now);
+  }
+
+  /** Bytes that the peer has sent; over TLS also those that carry nothing. */
+  get bytesRead(): number {
+    const { raw, socket } = this;
+    return raw === socket ? raw.bytesRead : tlsBytes(raw.bytesRead, socket.bytesRead);
   }
 
   known(): void {

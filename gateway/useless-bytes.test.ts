@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { UselessBytes } from './useless-bytes.js';
+import { tlsBytes, UselessBytes } from './useless-bytes.js';
 
 const MiB = 1024 ** 2;
 const window = 64 * 1024;
@@ -38,6 +38,16 @@ test('pings and window updates of an honest peer are forgiven', () => {
 test('frames without effect end the connection', () => {
   assert.not(kept({ bytes: 10 * MiB, payload: 0, calls: 0, cutShort: 0 }));
   assert.not(kept({ bytes: 128 * 1024, payload: 0, calls: 0, cutShort: 0 }), 'slowly, too');
+});
+
+test('over TLS, records of an honest peer count once, and those that carry nothing many times', () => {
+  const record = 22;
+  const overTls = (records: number, each: number): number =>
+    tlsBytes(4_000 + records * (record + each), records * each);
+  assert.is(overTls(0, 0), 4_000);
+  assert.is(overTls(100_000, 13), 4_000 + 100_000 * 35);
+  assert.ok(overTls(5_000, 1) > 1_000_000);
+  assert.ok(tlsBytes(4_000 + 5_000 * 27, 0) > 1_000_000, 'KeyUpdates');
 });
 
 test('bodies in frames of one byte end the connection', () => {
