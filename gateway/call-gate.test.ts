@@ -16,6 +16,7 @@ function scene(most = 4, mostOfTenant = 3) {
     most,
     mostOfTenant,
     holdMs: 2_000,
+    mostSkippedBytes: 1_000,
     now: () => time,
     schedule: (callback, ms) => timers.push({ callback, at: time + ms }),
   });
@@ -121,6 +122,19 @@ test('no timer runs while nobody waits', () => {
   for (const name of ['a1', 'a2', 'a3', 'a4', 'a5']) leave(name);
   advance(1_000);
   assert.is(timers.length, 0);
+});
+
+test('G4: whole calls need no seat, up to so many bytes', () => {
+  const { gate, call, entered } = scene();
+  assert.is(gate.skip(600), true);
+  assert.is(gate.skip(500), false);
+  assert.is(gate.skip(400), true);
+  assert.is(gate.skip(1), false);
+  gate.skipped(600);
+  assert.is(gate.skip(600), true);
+  // They take no seat from others.
+  call('a1', 'a2', 'a3', 'b1');
+  assert.equal(entered, ['a1', 'a2', 'a3', 'b1']);
 });
 
 test.run();

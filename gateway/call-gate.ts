@@ -9,8 +9,10 @@
  *   G2  Tenants are served in turn, and the calls of one in their order. A call that goes away while it waits leaves the line.
  *   G3  A call gives its seat up, and is read on without one, after `holdMs`; and while others wait, when its body brings less than
  *       `slowBytes` in `slowMs`. A sender that drips must not keep the others out. Its bytes stay counted.
+ *   G4  A call whose request is whole before it has a seat needs none, while all calls without one have at most `mostSkippedBytes`. Admission
+ *       counts them. Past that, whole calls wait for a seat, too: waiting in line is better for a burst than `overloaded`.
  *
- * A call costs a few operations on maps, and no timer of its own: there is one for all while calls wait.
+ * A call with a seat costs a few operations on maps, and no timer of its own: there is one for all while calls wait.
  */
 export interface GatedCall {
   readonly tenant: string;
@@ -25,6 +27,10 @@ export interface CallGate {
   pass(call: GatedCall): void;
   /** The call is over, or has gone away. Twice does no harm. */
   leave(call: GatedCall): void;
+  /** G4. @returns false: the call of so many bytes has to `pass` */
+  skip(bytes: number): boolean;
+  /** A call that needed no seat is over. To be called once. */
+  skipped(bytes: number): void;
   readonly inside: number;
   readonly waiting: number;
 }
@@ -33,6 +39,7 @@ export interface CallGateOptions {
   readonly most: number;
   readonly mostOfTenant: number;
   readonly holdMs: number;
+  readonly mostSkippedBytes: number;
   /** Monotonic ms. */
   readonly now?: () => number;
   /** As setTimeout. */
@@ -56,13 +63,14 @@ interface Seat {
 }
 
 export function createCallGate(options: CallGateOptions): CallGate {
-  const { most, mostOfTenant, holdMs } = options;
+  const { most, mostOfTenant, holdMs, mostSkippedBytes } = options;
   const now = options.now ?? (() => performance.now());
   const schedule = options.schedule ?? ((callback, ms) => void setTimeout(callback, ms).unref());
   /** With a call inside or in line, in the order in which they are served. */
   const tenants = new Map<string, Tenant>();
   const inside = new Map<GatedCall, Seat>();
   let waiting = 0;
+  let skippedBytes = 0;
   let armed = false;
 
   const sit = (call: GatedCall, tenant: Tenant): void => {
@@ -156,6 +164,14 @@ export function createCallGate(options: CallGateOptions): CallGate {
       forget(call.tenant, tenant);
       // It may have kept another tenant within its right (G1).
       if (waiting > 0) admit();
+    },
+    skip(bytes) {
+      if (skippedBytes + bytes > mostSkippedBytes) return false;
+      skippedBytes += bytes;
+      return true;
+    },
+    skipped(bytes) {
+      skippedBytes -= bytes;
     },
     get inside() {
       return inside.size;

@@ -50,6 +50,8 @@ import { createUnfinished, type UnfinishedBytes } from './unfinished.js';
 /** Single calls that are read at the same time: far more than it takes to keep two cores busy. */
 const callsAtOnce = 96;
 const tenantCallsAtOnce = 24;
+/** Of whole calls that need no seat: a quarter of what admission holds for one tenant by default. */
+const mostSeatlessBytes = 4 * 1024 ** 2;
 /** Buffers for messages that came in parts, kept for the next ones. */
 const mostBufferBytes = 8 * 1024 ** 2;
 /** A call that takes longer does not count any more. */
@@ -200,7 +202,12 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     log,
   });
   const cors = createCors(config.corsOrigins);
-  const gate = createCallGate({ most: callsAtOnce, mostOfTenant: tenantCallsAtOnce, holdMs: slowCallMs });
+  const gate = createCallGate({
+    most: callsAtOnce,
+    mostOfTenant: tenantCallsAtOnce,
+    holdMs: slowCallMs,
+    mostSkippedBytes: mostSeatlessBytes,
+  });
 
   const handle = createRpcAdapter({
     routes,

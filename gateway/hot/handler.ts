@@ -9,7 +9,7 @@
  *   protocols.ts        how answers begin and end in the three protocols
  *   envelopes.ts        messages out of chunks; ../message-buffers.ts the memory for those that span some
  *   request.ts          the fields around the batch
- *   answers.ts          answers to bytes
+ *   answers.ts          answers to bytes; last-write.ts how the last of them are written
  */
 import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { create } from '@bufbuild/protobuf';

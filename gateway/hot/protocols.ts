@@ -16,6 +16,7 @@ import { trailerFlag, trailerSerialize } from '@connectrpc/connect/protocol-grpc
 import { connectTimeout, grpcTimeout } from '../call-timeout.js';
 import { authenticate, plainGrpcMessage } from '../rpc-errors.js';
 import { envelope } from './answers.js';
+import { endWithBytes } from './last-write.js';
 
 /** As in routes.ts. */
 export const jsonOptions = { ignoreUnknownFields: false, alwaysEmitImplicit: true };
@@ -167,7 +168,7 @@ export function end(
     return;
   }
   const last = protocol.last(error) as Buffer;
-  stream.end(body === undefined ? last : Buffer.concat([body, last]));
+  endWithBytes(stream, body === undefined ? last : Buffer.concat([body, last]));
 }
 
 /** Refuses a call in envelopes before it is served. @returns whether it was one */
@@ -187,7 +188,7 @@ export function answerUnary(stream: ServerHttp2Stream, { cors }: AnswerOptions, 
     'content-length': String(body.length),
     ...cors,
   });
-  stream.end(body);
+  endWithBytes(stream, body);
 }
 
 /** @param ours the error arose while the request was read, and not in its handler: the library tells details in another style */
@@ -207,5 +208,5 @@ export function refuseUnary(
     'content-length': String(body.length),
     ...cors,
   });
-  stream.end(Buffer.from(body.buffer, body.byteOffset, body.length));
+  endWithBytes(stream, Buffer.from(body.buffer, body.byteOffset, body.length));
 }

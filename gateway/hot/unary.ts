@@ -3,6 +3,9 @@
  *
  * One object for each call, and listeners that all streams share and that find it by a symbol: of what a call costs, half is
  * node's HTTP/2, and closures, listeners and timers of our own were most of the rest (docs/performance.md).
+ *
+ * Nearly all calls are whole in the turn of the event loop in which they begin, and their stream closes soon after their answer. So a call
+ * is read at once. What is not whole when the turn ends takes a seat or waits for one, and its bytes and its silence count from then on.
  */
 import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { Code, ConnectError } from '@connectrpc/connect';
@@ -57,16 +60,20 @@ function onEnd(this: CallStream): void {
 
 const noBytes = Buffer.alloc(0);
 
-/** Calls that got bytes in this turn of the event loop: most are whole at its end, and were never counted (U5). */
-let fresh: UnaryCall[] = [];
+/** The end of most streams follows their answer within so many turns of the event loop. */
+const turnsToClose = 2;
 
-function countAtEndOfTurn(call: UnaryCall): void {
-  if (fresh.push(call) > 1) return;
-  setImmediate(() => {
-    const all = fresh;
-    fresh = [];
-    for (const one of all) one.turnEnded();
-  });
+/** To look at when this turn of the event loop is over: calls that have begun in it, got bytes, or were answered. */
+let thisTurn: UnaryCall[] = [];
+
+function lookAtEndOfTurn(call: UnaryCall): void {
+  if (thisTurn.push(call) === 1) setImmediate(endTurn);
+}
+
+function endTurn(): void {
+  const calls = thisTurn;
+  thisTurn = [];
+  for (const call of calls) call.turnEnded();
 }
 
 /** A call from its headers on. To be told when its stream has closed. */
@@ -74,8 +81,16 @@ export class UnaryCall implements GatedCall, BodyOwner {
   tenant = '';
   /** The answer is on its way, or can no more be: what still comes is thrown away. */
   #done = false;
-  /** Has a seat, or had one. */
-  #entered = false;
+  /**
+   *   none      it needs none, or none yet
+   *   waiting   in the gate's line
+   *   taken     it has one, or had one
+   */
+  #seat: 'none' | 'waiting' | 'taken' = 'none';
+  /** Bytes of a request that needs no seat, while the core has it (G4). */
+  #seatless = 0;
+  /** The request is whole, and waits for a seat. */
+  #whole = false;
   /** The budget has no room for more of it. */
   #crowded = false;
   #message: BatchMessage | undefined;
@@ -85,7 +100,8 @@ export class UnaryCall implements GatedCall, BodyOwner {
   #first: Buffer | undefined;
   #growing: GrowingMessage | undefined;
   #size = 0;
-  #noted = false;
+  /** To be looked at when this turn is over. */
+  #listed = false;
   #body: UnfinishedBody | undefined;
   #parked: ParkedInput | undefined;
   #deadlineAt: number | undefined;
@@ -94,6 +110,8 @@ export class UnaryCall implements GatedCall, BodyOwner {
   /** In `deadlines`. */
   #bucket: number | undefined;
   #answered: 'no' | 'just' | 'unread' = 'no';
+  /** Since the answer, up to `turnsToClose`. */
+  #turns = 0;
 
   /** @param timeout ms from `arrive` on */
   constructor(
@@ -123,31 +141,29 @@ export class UnaryCall implements GatedCall, BodyOwner {
       this.#fail(requestLate(), true, false);
       return;
     }
-    const now = Date.now();
-    if (timeout !== undefined) this.#deadlineAt = now + timeout;
-    this.#quietSince = now;
-    this.#lookAgain(Math.min(this.#deadlineAt ?? Number.POSITIVE_INFINITY, now + silentMs));
-    options.gate.pass(this);
-    this.#flow();
-  }
-
-  enter(): void {
+    if (timeout !== undefined) this.#deadlineAt = Date.now() + timeout;
+    this.#look();
     const { stream } = this;
-    this.#entered = true;
     (stream as CallStream)[callKey] = this;
     stream.on('data', onData);
     stream.on('end', onEnd);
-    if (this.#parked !== undefined) {
+    // Node ends an empty request that has to wait before anybody listens.
+    if (stream.readableEnded) this.end();
+  }
+
+  enter(): void {
+    this.#seat = 'taken';
+    if (this.#whole) {
+      this.#publish();
+    } else if (this.#parked !== undefined) {
       this.#quietSince = Date.now();
       this.#body?.go();
       this.#flow();
     }
-    // An empty request ends while the call waits, and nobody hears it.
-    if (stream.readableEnded) this.end();
   }
 
   get received(): number | undefined {
-    return this.#done ? undefined : this.#size;
+    return this.#done || this.#whole ? undefined : this.#size;
   }
 
   pause(): void {
@@ -166,7 +182,7 @@ export class UnaryCall implements GatedCall, BodyOwner {
 
   /** Reads on, or parks what comes: without a seat, or without room. */
   #flow(): void {
-    const reads = (this.#entered && !this.#crowded) || this.#done;
+    const reads = (this.#seat === 'taken' && !this.#crowded) || this.#done || this.#whole;
     if (reads && this.#parked !== undefined) {
       const parked = this.#parked;
       this.#parked = undefined;
@@ -181,18 +197,52 @@ export class UnaryCall implements GatedCall, BodyOwner {
     if (this.#done) return;
     if (this.#body === undefined) {
       this.#body = this.options.unfinished.open(this.tenant, this);
-      if (!this.#entered) this.#body.wait();
+      if (this.#seat !== 'taken') this.#body.wait();
     }
     const parts = (this.#growing?.held ?? 0) + (this.#envelopes?.held ?? 0) + this.#messageBytes;
     this.#body.hold(parts + (this.#parked?.bytes ?? 0), came);
   }
 
-  /** What has come in this turn is not all. */
+  #look(): void {
+    if (this.#listed) return;
+    this.#listed = true;
+    lookAtEndOfTurn(this);
+  }
+
+  /** Of the event loop: what is not over by now is looked after. */
   turnEnded(): void {
-    if (this.#done || this.#body !== undefined) return;
-    if (this.#first !== undefined) this.#grow(this.#first);
-    this.#first = undefined;
-    this.#count(this.#size);
+    this.#listed = false;
+    if (this.#answered !== 'no') this.#awaitClose();
+    else if (!this.#done) this.#awaitBody();
+  }
+
+  /** What has come is not all, or waits for a seat. */
+  #awaitBody(): void {
+    if (this.#bucket === undefined) {
+      const now = Date.now();
+      this.#quietSince = now;
+      this.#lookAgain(Math.min(this.#deadlineAt ?? Number.POSITIVE_INFINITY, now + silentMs));
+    }
+    if (this.#seat === 'none') this.#takeSeat();
+    if (this.#done) return;
+    if (this.#body === undefined && this.#size > 0) {
+      if (this.#first !== undefined) this.#grow(this.#first);
+      this.#first = undefined;
+      this.#count(this.#size);
+    }
+    this.#flow();
+  }
+
+  #takeSeat(): void {
+    this.#seat = 'waiting';
+    this.options.gate.pass(this);
+  }
+
+  #leaveSeat(): void {
+    const { gate } = this.options;
+    if (this.#seat !== 'none') gate.leave(this);
+    else if (this.#seatless > 0) gate.skipped(this.#seatless);
+    this.#seatless = 0;
   }
 
   #grow(chunk: Buffer): void {
@@ -213,9 +263,8 @@ export class UnaryCall implements GatedCall, BodyOwner {
     }
     if (this.#body !== undefined) {
       this.#count(chunk.length);
-    } else if (!this.#noted) {
-      this.#noted = true;
-      countAtEndOfTurn(this);
+    } else {
+      this.#look();
     }
   }
 
@@ -275,6 +324,7 @@ export class UnaryCall implements GatedCall, BodyOwner {
     try {
       if (!this.protocol.enveloped) {
         this.#message = this.#wholeBody();
+        this.#messageBytes = this.#size;
       } else if (this.#envelopes?.incomplete === true) {
         throw new ConnectError('protocol error: incomplete envelope', Code.InvalidArgument);
       } else if (this.#message === undefined) {
@@ -284,6 +334,16 @@ export class UnaryCall implements GatedCall, BodyOwner {
       this.#fail(reason, true);
       return;
     }
+    if (this.#seat === 'none' && this.options.gate.skip(this.#size)) this.#seatless = this.#size;
+    if (this.#seat === 'taken' || this.#seatless > 0) {
+      this.#publish();
+      return;
+    }
+    this.#whole = true;
+    if (this.#seat === 'none') this.#takeSeat();
+  }
+
+  #publish(): void {
     let call: BatchCall;
     try {
       call = this.options.call(this.headers, this.connection, this.#deadlineAt);
@@ -329,7 +389,7 @@ export class UnaryCall implements GatedCall, BodyOwner {
       this.#lookAgain(now + unreadMs / 2);
     } else if (this.#deadlineAt !== undefined && now >= this.#deadlineAt) {
       this.#fail(requestLate(), true, false);
-    } else if (this.#entered && this.#body === undefined && now >= this.#quietSince + silentMs) {
+    } else if (this.#seat === 'taken' && this.#body === undefined && now >= this.#quietSince + silentMs) {
       this.#fail(bodySilent(), true);
     } else {
       this.#lookAgain(
@@ -338,9 +398,16 @@ export class UnaryCall implements GatedCall, BodyOwner {
     }
   }
 
+  /** The stream is over, or the answer is not read (E4). */
+  #awaitClose(): void {
+    if (this.stream.destroyed || this.#bucket !== undefined) return;
+    if (++this.#turns < turnsToClose) this.#look();
+    else this.#lookAgain(Date.now() + unreadMs / 2);
+  }
+
   /** The stream is over; before its request was whole when nothing has been answered. */
   closed(): void {
-    this.options.gate.leave(this);
+    if (this.#seat !== 'none') this.options.gate.leave(this);
     if (this.#bucket !== undefined) this.options.deadlines.remove(this, this.#bucket);
     this.#bucket = undefined;
     if (this.#done) return;
@@ -361,8 +428,9 @@ export class UnaryCall implements GatedCall, BodyOwner {
 
   #succeed(result: IngestResult): void {
     this.#release();
-    this.options.gate.leave(this);
+    this.#leaveSeat();
     this.#answered = 'just';
+    this.#look();
     const { stream, protocol, answer } = this;
     if (stream.destroyed || stream.closed) return;
     const body = encodeResponse(result, protocol.enveloped);
@@ -378,9 +446,9 @@ export class UnaryCall implements GatedCall, BodyOwner {
   #fail(reason: unknown, whileReading: boolean, ours = whileReading): void {
     this.#done = true;
     this.#release();
+    this.#leaveSeat();
     this.#answered = 'just';
     const { stream, protocol, answer, options } = this;
-    options.gate.leave(this);
     const { rpc, row } = classify(reason);
     if (whileReading && row !== undefined) options.onRefused(row.code);
     if (stream.destroyed || stream.closed) return;
