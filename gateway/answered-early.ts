@@ -11,16 +11,26 @@
  *   E2  What still comes of the request is read and dropped; nobody else gets it.
  *   E3  A stream is gone 500 ms after such an answer, whether the client reads or not.
  *   E4  A stream whose request has ended, and whose answer the client does not read, is gone 30 s after the answer.
+ *   E7  Where a connection has more calls open than may wait for their reset (E6), nothing is read of it from such an answer to the end of its stream,
+ *       for about 50 ms at most. Node hands the answer to the socket when the reset is asked for, and the reset a turn later. In between
+ *       comes a read, which may bring the next call. A client that resets the stream itself, in front of its next call, would be too early as
+ *       well: Node forgets a stream after the read.
  */
 import type { ServerHttp2Stream } from 'node:http2';
-import { countCutShort, type OnHeldConnection } from './held-connection.js';
-import { resetLate } from './late-reset.js';
+import { countCutShort, heldKey, type OnHeldConnection } from './held-connection.js';
+import { mostCalls, resetLate } from './late-reset.js';
 import { cancelStream } from './reset-stream.js';
 
 /** Between an answer and the end of its stream or connection, for the answer to arrive. */
 export const lastWordsMs = 500;
 /** How long a client may leave an answer unread (E4), or a stream of answers while it is due to read them. */
 export const unreadMs = 30_000;
+/**
+ * E7. An answer and its reset take two or three turns of the event loop, unless the client does not read. Each pause is a turn at least,
+ * however long that takes: one with 256 answers takes 50 ms on a busy machine.
+ */
+const pauseMs = 10;
+const mostPauses = 5;
 /** While the socket takes no more, for the end of the answer to be written. */
 const unwrittenMs = 10;
 
@@ -32,12 +42,30 @@ export function resetWhenAnswered(stream: ServerHttp2Stream): void {
     return;
   }
   countCutShort(stream as OnHeldConnection);
+  stopReadingUntilClosed(stream);
   // Node's compatibility API stops the stream when its own buffer is full, and then nobody would read on (E2).
   stream.removeAllListeners('data');
   stream.resume();
   stream.once('finish', onFinish);
   stream.once('wantTrailers', onTrailers);
   setTimeout(waitOn, lastWordsMs / 2, stream).unref();
+}
+
+/** E7. */
+function stopReadingUntilClosed(stream: ServerHttp2Stream & OnHeldConnection): void {
+  const held = stream[heldKey];
+  if (held === undefined || held.open <= mostCalls) return;
+  let pauses = 0;
+  const goOn = (): void => {
+    clearTimeout(timer);
+    held.goOnReading(stream);
+  };
+  const timer = setTimeout(() => {
+    if (++pauses < mostPauses) timer.refresh();
+    else goOn();
+  }, pauseMs);
+  held.stopReading(stream);
+  stream.once('close', goOn);
 }
 
 /** E4, for a stream that nothing else looks after. */

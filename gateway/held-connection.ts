@@ -78,6 +78,8 @@ export class HeldConnection implements RefusalCount {
   /** Of its streams. */
   readonly window: ConnectionWindow;
   readonly endedSession = new EndedSession();
+  /** Streams between their early answer and its reset (answered-early.ts, E7). */
+  readonly #answering = new Set<Readable>();
 
   /**
    * @param address of a peer that is limited, else undefined
@@ -119,12 +121,30 @@ export class HeldConnection implements RefusalCount {
     return false;
   }
 
+  /**
+   * Node reads no more of the connection, until this has been taken back for each such stream. Frames that were read before are still served.
+   * There is no public way: Node's session reads from the socket's handle.
+   */
+  stopReading(stream: Readable): void {
+    this.#answering.add(stream);
+    if (this.#answering.size === 1) handleOf(this.socket)?.readStop?.();
+  }
+
+  /** @see stopReading */
+  goOnReading(stream: Readable): void {
+    if (this.#answering.delete(stream) && this.#answering.size === 0) handleOf(this.socket)?.readStart?.();
+  }
+
   /** Makes room for others more readily than the other one: first who has never called, then who has not for the longest time. */
   yieldsBefore(other: HeldConnection): boolean {
     if ((this.calls === 0) !== (other.calls === 0)) return this.calls === 0;
     return this.idleSince < other.idleSince;
   }
 }
+
+/** Null when the socket is closed. */
+const handleOf = (socket: Socket) =>
+  (socket as unknown as { readonly _handle?: { readStop?(): void; readStart?(): void } | null })._handle;
 
 /** The call of this stream is over, and its body is not: the rest is dropped where the connection does not see it. Twice does no harm. */
 export function countCutShort(stream: OnHeldConnection): void {

@@ -13,7 +13,8 @@ import { type HeldConnection, heldKey, type OnHeldConnection } from './held-conn
 import { resetStream } from './reset-stream.js';
 
 const lateMs = 100;
-const mostCalls = 32;
+/** Of a connection whose resets may wait. */
+export const mostCalls = 32;
 const mostDropped = 1024 * 1024;
 
 const droppedKey = Symbol('dropped');
