@@ -4,7 +4,8 @@
  *   A1  An IPv4 address counts for itself, also when it is mapped into IPv6. IPv6 counts by /64, the least that a host is given.
  *   A2  A new connection takes a token. Tokens come back at `newPerSecond`, up to `burstSeconds` of them.
  *   A3  A connection that ends for abuse costs the tokens of two seconds, the next one of four, then eight: its address cannot go on with
- *       fresh ones. An address in debt gets no new connection, and loses those that it has; the debt is at most `mostDebtSeconds`.
+ *       fresh ones. An address in debt gets no new connection, and loses those that it has, unless its offence are refused calls and they have shown a
+ *       valid key lately; the debt is at most `mostDebtSeconds`.
  *   A4  Calls that are refused count for the address, too: else it makes as many as one connection may on each of many.
  *   A5  An address is forgotten when it has no connection and all of its tokens. Beyond `mostAbsent` addresses without a
  *       connection the oldest is forgotten, so the table has at most one entry for each connection, and so many more.

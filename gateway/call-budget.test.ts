@@ -8,6 +8,13 @@ test('a hundred may be taken at once, and not one more', () => {
   assert.not(budget.take(0));
 });
 
+test('what is refused costs nothing: a budget that is empty fills up while more is asked for', () => {
+  const budget = new CallBudget({ most: 100, backPerSecond: 10 }, 0);
+  for (let i = 0; i < 10_000; i++) budget.take(0);
+  assert.not(budget.take(100, 2));
+  assert.ok(budget.take(100));
+});
+
 test('with time ten come back a second, and never more than a hundred', () => {
   const budget = new CallBudget({ most: 100, backPerSecond: 10 }, 0);
   for (let i = 0; i < 100; i++) budget.take(0);

@@ -26,10 +26,15 @@ export class CallBudget {
     if (this.#left < this.#most) this.#left++;
   }
 
-  /** @returns false when none is left */
-  take(now: number): boolean {
+  /**
+   * Takes `cost` of the budget, or nothing.
+   * @returns false when so many are not left
+   */
+  take(now: number, cost = 1): boolean {
     this.#left = Math.min(this.#most, this.#left + ((now - this.#at) / 1_000) * this.#backPerSecond);
     this.#at = now;
-    return --this.#left >= 0;
+    if (this.#left < cost) return false;
+    this.#left -= cost;
+    return true;
   }
 }

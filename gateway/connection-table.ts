@@ -7,7 +7,8 @@
  *       When all have one, the newcomer is refused.
  *   T3  A connection without a call ends at a time that does not depend on what the peer sends meanwhile.
  *   T4  A peer loses its connection, and its address new ones, and at last all (A3), when it resets its calls before they are answered,
- *       makes calls that are refused, sends too many ahead, floods, or sends bytes that do nothing.
+ *       makes calls that are refused, sends too many ahead, floods, or sends bytes that do nothing. Refused calls of others do not end a
+ *       connection that has shown a valid key in the last minute.
  *   T5  All other ends are gentle: handlers are told, HTTP/2 peers get GOAWAY, calls are answered; what remains after the grace is cut.
  */
 import { constants } from 'node:http2';
@@ -283,10 +284,12 @@ export class ConnectionTable {
 
   /**
    * A3. At once and without a word, so that what waits in their sockets is not even read: a thousand calls and their resets fit into one
-   * read, and cost 50 ms.
+   * read, and cost 50 ms. Refused calls cost less, and are counted by connection: where others have made too many, those of good standing stay.
    */
-  #cutAll(address: AddressEntry): void {
+  #cutAll(address: AddressEntry, why: EndedConnection): void {
+    const time = now();
     for (const held of this.#byAddress.get(address) ?? []) {
+      if (why === 'refusals' && held.isInGoodStanding(time)) continue;
       this.#options.onEnded('address_in_debt');
       this.#remove(held);
       held.raw.destroy();
@@ -304,7 +307,7 @@ export class ConnectionTable {
   #blame({ address }: HeldConnection, why: EndedConnection): void {
     this.#options.onEnded(why);
     this.#log.warn({ address: address?.network, why }, 'connection ended: its peer abuses it');
-    if (address !== undefined && this.#addresses.punish(address)) this.#cutAll(address);
+    if (address !== undefined && this.#addresses.punish(address)) this.#cutAll(address, why);
   }
 }
 
@@ -389,11 +392,13 @@ function warnOfRefusal(
     return;
   }
   const { network, forwards } = entry ?? {};
+  const limit = why === 'address_full' ? { maxConnectionsPerAddress } : { newConnectionsPerAddress };
+  // A balancer of TCP connections sends no headers. An attacker must not be trusted for a line that sounds like advice.
   log.warn(
-    { address: network, ...(why === 'address_full' ? { maxConnectionsPerAddress } : { newConnectionsPerAddress }) },
+    { address: network, ...limit },
     forwards === true
       ? 'connection refused: its address, which sends headers of a proxy, is at its limit. If it is your proxy, name it with --trusted-proxies'
-      : 'connection refused: its address is at its limit',
+      : 'connection refused: its address is at its limit. Only if it is a proxy or load balancer of yours, name it with --trusted-proxies',
   );
 }
 

@@ -162,16 +162,18 @@ test('an address has its new connections at a rate, and those at trusted address
   );
 });
 
-test('a refusal names the setting for proxies when the address sends what proxies send, and there is one line a second', async () => {
+test('a refusal names the setting for proxies, says whether the address sends what proxies send, and there is one line a second', async () => {
   await withServer({ newConnectionsPerAddress: 1 }, async ({ port }, seen) => {
     await called(port, '127.0.0.2', 'x-forwarded-for: 203.0.113.9\r\n');
     for (let i = 0; i < 30; i++) await dial(port);
-    const proxied = seen.warnings.filter(({ message }) => message.includes('--trusted-proxies'));
+    const proxied = seen.warnings.filter(({ message }) => message.includes('sends headers of a proxy'));
     assert.is(proxied.length, 1);
     assert.is(proxied[0]?.fields.address, '127.0.0.2');
     for (let i = 0; i < 30; i++) await dial(port, '127.0.0.3');
     assert.is(seen.warnings.length, 2);
-    assert.not.match(seen.warnings[1]?.message ?? '', '--trusted-proxies');
+    // A balancer of TCP connections sends no headers, and an address that is no proxy must not be named.
+    assert.match(seen.warnings[1]?.message ?? '', 'Only if it is a proxy or load balancer of yours');
+    assert.is(seen.warnings[1]?.fields.newConnectionsPerAddress, 1);
   });
 });
 

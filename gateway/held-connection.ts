@@ -43,6 +43,13 @@ export type ConnectionPhase = 'opening' | 'serving' | 'ending' | 'gone';
 
 /** As many as an HTTP/2 connection may have open (http2-server.ts): when a key is revoked, all of them may be refused at once. */
 const refusalsOfConnection = { most: 256, backPerSecond: 10 };
+/**
+ * What a refusal costs a connection of good standing while its address has none left: others behind the same address have used them up.
+ * With a key an attacker gets 16 more of each connection, and one each 1.6 s.
+ */
+const sharedRefusalCost = 16;
+/** For how long a call with a valid key gives its connection good standing, ms. */
+const goodStandingMs = 60_000;
 
 /** What is seen while calls are served, and not by the table. */
 export type SeenAbuse = 'useless_bytes' | 'refusals';
@@ -79,7 +86,9 @@ export class HeldConnection implements RefusalCount {
   readonly window: ConnectionWindow;
   readonly endedSession = new EndedSession();
   /** Streams between their early answer and its reset (answered-early.ts, E7). */
-  readonly #answering = new Set<Readable>();
+  #answering: Set<Readable> | undefined;
+  /** Monotonic, ms. */
+  #knownAt = Number.NEGATIVE_INFINITY;
 
   /**
    * @param address of a peer that is limited, else undefined
@@ -106,7 +115,13 @@ export class HeldConnection implements RefusalCount {
     return raw === socket ? raw.bytesRead : tlsBytes(raw.bytesRead, socket.bytesRead);
   }
 
+  /** It has shown a valid key lately. */
+  isInGoodStanding(now: number): boolean {
+    return now - this.#knownAt < goodStandingMs;
+  }
+
   known(): void {
+    this.#knownAt = performance.now();
     this.window.known = true;
     this.refusals.giveBack();
     this.address?.refusals?.giveBack();
@@ -116,7 +131,10 @@ export class HeldConnection implements RefusalCount {
     // A trusted proxy speaks for many: the guesses of one of its clients must not end the calls of the others.
     if (this.address === undefined) return true;
     const time = performance.now();
-    if (this.refusals.take(time) && this.address.refusals?.take(time) !== false) return true;
+    const left = this.address.refusals?.take(time) !== false;
+    if (left || this.isInGoodStanding(time)) {
+      if (this.refusals.take(time, left ? 1 : sharedRefusalCost)) return true;
+    }
     this.onAbuse(this, 'refusals');
     return false;
   }
@@ -126,13 +144,14 @@ export class HeldConnection implements RefusalCount {
    * There is no public way: Node's session reads from the socket's handle.
    */
   stopReading(stream: Readable): void {
+    this.#answering ??= new Set();
     this.#answering.add(stream);
     if (this.#answering.size === 1) handleOf(this.socket)?.readStop?.();
   }
 
   /** @see stopReading */
   goOnReading(stream: Readable): void {
-    if (this.#answering.delete(stream) && this.#answering.size === 0) handleOf(this.socket)?.readStart?.();
+    if (this.#answering?.delete(stream) && this.#answering.size === 0) handleOf(this.socket)?.readStart?.();
   }
 
   /** Makes room for others more readily than the other one: first who has never called, then who has not for the longest time. */

@@ -182,6 +182,54 @@ onBothPaths(test, 'on HTTP/1.1 256 refusals are answered, then 429, and the conn
   });
 });
 
+/** Calls with a wrong key, on connection after connection, until `over`. */
+async function hammer(url: string, n: number, over: () => boolean): Promise<void> {
+  while (!over()) {
+    await withSession(url, async (session) => {
+      while (!over() && !session.destroyed && !session.closed) {
+        await bareCall(session, { headers: grpc(`${ingest}GetLimits`, wrong(n)), pieces: [empty] }, 1_000).catch(
+          () => {},
+        );
+      }
+    });
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+onBothPaths(
+  test,
+  'where many clients of one address have a wrong key, those with a valid one keep their connections',
+  async (withGateway) => {
+    await withGateway({}, async ({ url, headers }) => {
+      const limits = { headers: grpc(`${ingest}GetLimits`, headers.authorization), pieces: [empty] };
+      const status = async (session: ClientHttp2Session): Promise<string> =>
+        String((await bareCall(session, limits)).trailers['grpc-status']);
+      await withSession(url, async (first) => {
+        await withSession(url, async (second) => {
+          assert.equal([await status(first), await status(second)], ['0', '0']);
+          const end = Date.now() + 3_000;
+          const over = (): boolean => Date.now() > end;
+          const hammers = Promise.all(Array.from({ length: 150 }, (_, n) => hammer(url, n, over)));
+          for (let calls = 0; !over(); calls++) {
+            assert.is(await status(first), '0', `call ${calls}`);
+            await new Promise((resolve) => setTimeout(resolve, 20));
+          }
+          await hammers;
+          assert.is(await status(second), '0', 'a connection that was idle meanwhile');
+          // A wrong key of its own costs it more, and it has no more than others.
+          let refusals = 0;
+          const since = Date.now();
+          while (!first.closed && !first.destroyed && refusals < 1_000) {
+            await refusedCall(first, refusals++);
+          }
+          const most = 256 + ((Date.now() - since) / 1_000) * 10 + 10;
+          assert.ok(refusals <= most, `${refusals} refused calls, and at most ${most}`);
+        });
+      });
+    });
+  },
+);
+
 test('an address has a limit for refused calls, too, so that many connections do not help', async () => {
   await withGateway({}, async ({ port }) => {
     const guess = (n: number) => grpc(`${ingest}Publish`, wrong(n)) as Record<string, string>;
