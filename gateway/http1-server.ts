@@ -1,5 +1,6 @@
 /** Node's HTTP/1.1 server, which listens nowhere itself: sockets are handed to it. */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
 import { SluiceError } from '../lib/errors.js';
 import { lastWordsMs, unreadMs } from './answered-early.js';
 import type { Connection } from './connection.js';
@@ -8,11 +9,14 @@ import { expectsContinue } from './expect-continue.js';
 import { maxHeaderBytes } from './header-limits.js';
 import { countPayload, type HeldConnection, heldKey, type OnHeldConnection } from './held-connection.js';
 import { answerError } from './http-api.js';
-import { closeOwed, owe, refuseUnreadable } from './unreadable-http1.js';
+import { goesOn, noteBegin } from './late-request.js';
+import { closeOwed, incompleteOn, owe, refuseUnreadable } from './unreadable-http1.js';
 
 export interface Http1Options {
   readonly connections: Pick<ConnectionTable, 'begin' | 'finish' | 'forwards' | 'sentAhead'>;
   readonly onRequest: (request: IncomingMessage, response: ServerResponse, connection: Connection) => void;
+  /** ms for a whole request; one whose body flows may take longer (late-request.ts). */
+  readonly requestTimeout: number;
   /** A peer has sent too many requests ahead, and its connection ends. */
   readonly onPipelined: () => void;
 }
@@ -24,7 +28,6 @@ export interface Http1Server {
 }
 
 const headersTimeout = 10_000;
-const requestTimeout = 60_000;
 const keepAliveTimeout = 75_000;
 /** Requests of one connection that have no complete answer: clients that send ahead at all send a few. */
 const mostPipelined = 64;
@@ -33,13 +36,13 @@ const mostIgnored = 64;
 /** ms for the answers to those that were taken, before the connection is cut. */
 const lastAnswersMs = 10_000;
 
-export function createHttp1Server({ connections, onRequest, onPipelined }: Http1Options): Http1Server {
+export function createHttp1Server({ connections, onRequest, requestTimeout, onPipelined }: Http1Options): Http1Server {
   const server: Server = createServer({
-    headersTimeout,
+    headersTimeout: Math.min(headersTimeout, requestTimeout),
     requestTimeout,
     keepAliveTimeout,
     maxHeaderSize: maxHeaderBytes,
-    connectionsCheckingInterval: 2_000,
+    connectionsCheckingInterval: Math.min(2_000, requestTimeout / 4),
   });
   server.maxRequestsPerSocket = 0;
   // All are passed on, within the bytes: by default node drops those past 2,000 without a word.
@@ -61,6 +64,7 @@ export function createHttp1Server({ connections, onRequest, onPipelined }: Http1
     request.url = originForm(request.url ?? '');
     owe(response, request.socket);
     connections.begin(held);
+    noteBegin(request, held);
     countPayload(request, held);
     response[heldKey] = held;
     // 'finish' is not for sure, 'close' is (F9).
@@ -82,7 +86,12 @@ export function createHttp1Server({ connections, onRequest, onPipelined }: Http1
   });
   // Others may be ignored (RFC 9110, 10.1.1); node refuses them without a word.
   server.on('checkExpectation', serve);
-  server.on('clientError', refuseUnreadable);
+  server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex & OnHeldConnection) => {
+    const refuse = (): void => refuseUnreadable(error, socket);
+    const held = socket[heldKey];
+    const late = error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? incompleteOn(socket) : undefined;
+    if (late === undefined || held === undefined || !goesOn(late, held, requestTimeout, refuse)) refuse();
+  });
   // Neither reads nor takes a byte: nothing is wrong, unless an answer waits for it.
   server.setTimeout(unreadMs, (socket) => {
     if (socket.writableLength > 0) socket.destroy();

@@ -11,7 +11,7 @@
  *   address-limits.ts     connections of an address (A1 to A5); reset-budget.ts calls taken back, call-budget.ts refused ones; useless-bytes.ts frames without effect
  *   stream-windows.ts     how much a stream may have under way (W1 to W3)
  *   open-files.ts         how many connections the operating system allows
- *   http1-server.ts       requests of HTTP/1.1; http2-server.ts requests and streams of HTTP/2
+ *   http1-server.ts       requests of HTTP/1.1, late-request.ts slow ones; http2-server.ts requests and streams of HTTP/2
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
@@ -50,6 +50,8 @@ export interface FrontServerOptions extends ListenerOptions {
   readonly idleTimeout?: number;
   /** ms that a connection is kept without a first call. @default 30 s */
   readonly firstCallTimeout?: number;
+  /** ms for a whole request over HTTP/1.1; one whose body flows may take longer (late-request.ts). @default 60 s */
+  readonly requestTimeout?: number;
   /** @default narrow ones */
   readonly windows?: StreamWindows;
   readonly onRequest: (request: NodeRequest, response: NodeResponse, connection: Connection) => void;
@@ -73,6 +75,7 @@ export interface FrontServer {
 const silenceTimeout = 30_000;
 const idleTimeout = 5 * 60_000;
 const firstCallTimeout = 30_000;
+const requestTimeout = 60_000;
 
 /** Starts to listen. @throws UsageError when the port or the certificate cannot be used */
 export async function listen(options: FrontServerOptions): Promise<FrontServer> {
@@ -91,6 +94,7 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
   const http1 = createHttp1Server({
     connections,
     onRequest,
+    requestTimeout: options.requestTimeout ?? requestTimeout,
     onPipelined: () => options.onEndedConnection?.('pipelining'),
   });
   const http2 = createHttp2Server({

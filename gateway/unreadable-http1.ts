@@ -1,5 +1,5 @@
 /** Bytes on an HTTP/1.1 connection that are no request: what is answered, and when. */
-import { type ServerResponse, STATUS_CODES } from 'node:http';
+import { type IncomingMessage, type ServerResponse, STATUS_CODES } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { SluiceError } from '../lib/errors.js';
@@ -21,6 +21,12 @@ export function owe(response: ServerResponse, socket: Http1Socket): void {
   socket[owedKey] ??= new Set();
   const owed = socket[owedKey].add(response);
   response.once('close', () => owed.delete(response));
+}
+
+/** The request on this socket whose body still comes. */
+export function incompleteOn(socket: Duplex & Pick<Http1Socket, typeof owedKey>): IncomingMessage | undefined {
+  for (const { req } of socket[owedKey] ?? []) if (!req.complete) return req;
+  return undefined;
 }
 
 /**

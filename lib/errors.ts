@@ -112,7 +112,7 @@ const table = {
     code: Code.DeadlineExceeded,
     http: 408,
     retryable: true,
-    fix: 'Send the same request again: its headers within 10 s, all of it within 60 s (a call that carries no batch: within 10 s). On a slow line send smaller batches.',
+    fix: 'Send the same request again: its headers within 10 s, and at least 60 KiB of it in each minute until it is whole (a call that carries no batch: all within 10 s). On a slow line send smaller batches.',
   },
   body_silent: {
     code: Code.DeadlineExceeded,

@@ -1,0 +1,34 @@
+/**
+ * Requests over HTTP/1.1 that are not whole in time. Node reports such a request once, and would end it: also a large one on a slow line, such as 4 MiB
+ * from a phone. So one whose body flows goes on: each further period must bring `slowBytes` for each second (unfinished.ts, U4). A period in
+ * which the gateway does not read the body does not count. That no byte comes at all is seen earlier.
+ */
+import type { IncomingMessage } from 'node:http';
+import type { HeldConnection } from './held-connection.js';
+import { slowBytes } from './unfinished.js';
+
+const payloadKey = Symbol('payload');
+type LateRequest = IncomingMessage & { [payloadKey]?: number };
+
+/** To be called with each request: what the connection had brought of bodies before it. */
+export function noteBegin(request: LateRequest, { payload }: HeldConnection): void {
+  request[payloadKey] = payload;
+}
+
+/**
+ * Whether a request that Node has reported goes on. It is looked at again after each period.
+ * @param periodMs that has passed since its begin
+ * @param refuse is called when it is too slow later
+ */
+export function goesOn(request: LateRequest, held: HeldConnection, periodMs: number, refuse: () => void): boolean {
+  const { payload } = held;
+  const came = payload - (request[payloadKey] ?? payload);
+  if (!request.isPaused() && came * 1_000 < slowBytes * periodMs) return false;
+  request[payloadKey] = payload;
+  const timer = setTimeout(() => {
+    if (!request.complete && !request.destroyed && !goesOn(request, held, periodMs, refuse)) refuse();
+  }, periodMs);
+  timer.unref();
+  request.once('close', () => clearTimeout(timer));
+  return true;
+}
