@@ -16,11 +16,13 @@ import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { silentLog } from '../lib/log.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { buildGo } from '../lib/testing/build-go.js';
+import { makeCertificate } from '../lib/testing/certificate.js';
 import { GoMissing } from '../lib/testing/go-missing.js';
 import { listen } from './server.js';
 import { bareCall, enveloped, withSession } from './testing/bare-call.js';
 import type { SeenEagerly } from './testing/eager-client-process.js';
 import { until } from './testing/ingest.js';
+import { listening } from './testing/listening.js';
 import { onBothPaths, type RunningGateway } from './testing/running-gateway.js';
 
 const publishPath = '/sluice.ingest.v1.IngestService/Publish';
@@ -220,6 +222,20 @@ onBothPaths(
     });
   },
 );
+
+test('so it does over TLS', async () => {
+  const server = await listen({
+    ...listening,
+    tls: makeCertificate(),
+    onRequest: (_request, response) => void (response as ServerResponse).writeHead(401).end('no'),
+    log: silentLog,
+  });
+  try {
+    assert.equal(await seenEagerly(server.port, 900, 'tls'), { answered: 900, faults: [] });
+  } finally {
+    await server.drain('end of the test', 100);
+  }
+});
 
 interface GoResult {
   readonly connections: number;

@@ -1,10 +1,11 @@
 /**
  * A client that begins its next call as soon as it has read the end of an answer, as okhttp and grpc-go do, and holds all of its connection's
- * places. In a process of its own, so that it reacts while the gateway's event loop is busy. Arguments: port, calls, and `resets` when it
- * resets a call whose answer came before the end of its request, as grpc-go does.
+ * places. In a process of its own, so that it reacts while the gateway's event loop is busy. Arguments: port, calls, and words:
+ * `resets` when it resets a call whose answer came before the end of its request, as grpc-go does, and `tls`.
  */
 import { once } from 'node:events';
 import { connect } from 'node:net';
+import { connect as connectTls } from 'node:tls';
 import { FrameCutter, flag } from '../../lib/testing/h2-frames.js';
 import { frame, frameType, header, preface, word } from './raw-http2.js';
 
@@ -16,7 +17,7 @@ export interface SeenEagerly {
 }
 
 const places = 256;
-const [, , port = '', calls = '', resets = ''] = process.argv;
+const [, , port = '', calls = '', ...words] = process.argv;
 const head = Buffer.concat(
   Object.entries({
     ':method': 'POST',
@@ -27,7 +28,10 @@ const head = Buffer.concat(
     authorization: 'Bearer wrong',
   }).map(([name, value]) => header(name, value)),
 );
-const socket = connect(Number(port), '127.0.0.1');
+const to = { port: Number(port), host: '127.0.0.1' };
+const socket = words.includes('tls')
+  ? connectTls({ ...to, ALPNProtocols: ['h2'], rejectUnauthorized: false })
+  : connect(to);
 const cutter = new FrameCutter();
 const faults: string[] = [];
 let begun = 0;
@@ -46,7 +50,7 @@ function answerTo(type: number, flags: number, stream: number, payload: Buffer):
   if (type === frameType.reset && payload.readUInt32BE(0) !== 0) faults.push(`reset ${payload.readUInt32BE(0)}`);
   else if (!ends || (type !== frameType.headers && type !== frameType.data)) return [];
   else answered++;
-  const reset = resets === 'resets' ? [frame(frameType.reset, 0, stream, word(0))] : [];
+  const reset = words.includes('resets') ? [frame(frameType.reset, 0, stream, word(0))] : [];
   return begun < Number(calls) ? [...reset, begin()] : reset;
 }
 
