@@ -58,7 +58,7 @@ test('images are pinned to a version', () => {
   ].filter((image) => image !== 'sluice:local');
   assert.equal(
     [...read('deploy/Dockerfile').matchAll(/^FROM (\S+)/gm)].map((match) => match[1]?.replace(/[${}]/g, '')),
-    ['NODE_IMAGE', 'NODE_IMAGE', 'scratch'],
+    ['NODE_IMAGE', 'NODE_IMAGE', 'NODE_IMAGE', 'scratch'],
   );
   assert.is(images.length, 3);
   for (const image of images) assert.match(image, /:\d+\.\d+\.\d+/);
@@ -136,6 +136,57 @@ test('secrets.sh fills in what is needed, and changes nothing that is set', () =
     const theirs = run();
     assert.is(theirs.CLICKHOUSE_PASSWORD, 'mine');
     assert.is(theirs.CLICKHOUSE_SLUICE_SHA256, sha256('mine'));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test('secrets.sh refuses a password that compose or an address would read in its own way', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'sluice-passwords-'));
+  try {
+    const file = join(folder, 'compose.env');
+    const run = (line: string): string => {
+      writeFileSync(file, `${line}\n`);
+      const { status, stderr } = spawnSync('sh', [join(root, 'deploy/secrets.sh'), file], { encoding: 'utf8' });
+      assert.is(readFileSync(file, 'utf8').startsWith(line) || status === 0, true, 'a refused file stays as it is');
+      return status === 0 ? '' : stderr;
+    };
+    for (const bad of ['a$HOME', `'quoted'`, '"quoted"', 'a #b', 'a b', 'a@b', 'a/b', 'a%20b', 'ä', 'a\\b']) {
+      for (const name of ['NATS_GATEWAY_PASSWORD', 'CLICKHOUSE_PASSWORD']) {
+        assert.match(run(`${name}=${bad}`), new RegExp(`^${name} in .* has a character other than letters`), bad);
+      }
+    }
+    assert.match(run('NATS_ADMIN_PASSWORD=1e5'), /^NATS_ADMIN_PASSWORD in .* begins with no letter/);
+    assert.is(run('NATS_ADMIN_PASSWORD=A-b_c.d~9'), '');
+    assert.is(run('CLICKHOUSE_PASSWORD=9-a'), '');
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test('secrets.sh makes the mounted files of a clone under umask 077 readable for the containers', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'sluice-umask-'));
+  try {
+    const mounted = Object.values(services)
+      .flatMap(({ volumes = [] }) => volumes)
+      .map((volume) => /^\.\/deploy\/([^:]+)/.exec(volume)?.[1])
+      .filter((name) => name !== undefined);
+    assert.ok(mounted.length >= 4);
+    for (const name of [...mounted, 'secrets.sh', 'compose.env.example']) {
+      writeFileSync(join(folder, name), read(`deploy/${name}`), { mode: 0o600 });
+    }
+    const { status, stderr } = spawnSync('sh', [join(folder, 'secrets.sh')], { encoding: 'utf8' });
+    assert.is(status, 0, stderr);
+    for (const name of mounted) assert.is(statSync(join(folder, name)).mode & 0o777, 0o644, name);
+    assert.is(statSync(join(folder, 'compose.env')).mode & 0o777, 0o600);
+    assert.match(read('deploy/Dockerfile'), /^RUN chmod -R a\+rX \/app$/m);
+    assert.equal(
+      [...read('deploy/Dockerfile').matchAll(/^FROM scratch[\s\S]*/gm)].flatMap(
+        ([last]) => last.match(/^COPY (?!--from).*/gm) ?? [],
+      ),
+      [],
+      'what is copied from the clone passes chmod',
+    );
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
