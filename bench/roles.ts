@@ -29,6 +29,8 @@ export interface RoleOptions {
   readonly telemetry: boolean;
   /** Folder for a CPU profile; undefined: none. */
   readonly profile?: string | undefined;
+  /** Modules that are loaded before the role, as paths from the root. @default none */
+  readonly preload?: readonly string[];
 }
 
 export interface Role {
@@ -59,6 +61,7 @@ export async function startRole(role: RoleName, index: number, options: RoleOpti
       '--import',
       'tsx',
       ...(options.telemetry ? ['--import', './lib/telemetry/start.ts'] : []),
+      ...(options.preload ?? []).flatMap((path) => ['--import', `./${path}`]),
       ...profileArguments(options.profile, name),
     ],
     stdio: ['ignore', log, log, 'ipc'],

@@ -6,6 +6,7 @@
  *   plan.ts         what each request of a seed is
  *   corpus.ts       valid requests of every kind; mutate.ts what is done to them
  *   send-frames.ts  HTTP/2 frame by frame; send-node.ts by node:http2; send-bytes.ts HTTP/1.1 and broken frames
+ *   collect.ts      a collection in a gateway, before its memory is looked at
  *   outcome.ts      what became of a request; loop-log.ts how long event loops stood still
  */
 import { Command, InvalidArgumentError } from 'commander';

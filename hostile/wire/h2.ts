@@ -4,7 +4,7 @@
  */
 import type { Socket } from 'node:net';
 import { HeaderBlockReader } from '../../bench/h2-header-blocks.js';
-import { FrameCutter, flag, frame, frameType, literal, preface } from '../../lib/testing/h2-frames.js';
+import { FrameCutter, flag, frame, frameType, literalText, preface } from '../../lib/testing/h2-frames.js';
 import type { Counts } from '../attack.js';
 import { dial, opened, type Target, written } from './sockets.js';
 
@@ -32,7 +32,7 @@ const defaultWindow = 65_535;
 
 /** A header block that changes no table: any number of them may be sent, on any connection. */
 export const headerBlock = (headers: Headers): Buffer =>
-  Buffer.from(headers.flatMap(([name, value]) => [0, ...literal(name), ...literal(value)]));
+  Buffer.from(headers.map(([name, value]) => `\0${literalText(name)}${literalText(value)}`).join(''), 'latin1');
 
 export const settingsFrame = (settings: Readonly<Record<number, number>>): Buffer => {
   const entries = Object.entries(settings);

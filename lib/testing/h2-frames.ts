@@ -109,17 +109,14 @@ export function requestHeaders(headers: readonly (readonly [string, string])[]):
   return { first: Buffer.from(first), later: Buffer.from(later) };
 }
 
-/** Text in a header block, with its length before it, without Huffman coding. */
-export function literal(text: string): number[] {
-  const bytes = Buffer.from(text, 'latin1');
-  const length: number[] = [];
-  if (bytes.length < 127) {
-    length.push(bytes.length);
-  } else {
-    length.push(127);
-    let rest = bytes.length - 127;
-    for (; rest > 127; rest >>>= 7) length.push((rest & 127) | 128);
-    length.push(rest);
-  }
-  return [...length, ...bytes];
+/** Text in a header block, with its length before it, without Huffman coding: bytes as the characters of latin1. */
+export function literalText(text: string): string {
+  if (text.length < 127) return String.fromCharCode(text.length) + text;
+  const length = [127];
+  let rest = text.length - 127;
+  for (; rest > 127; rest >>>= 7) length.push((rest & 127) | 128);
+  return String.fromCharCode(...length, rest) + text;
 }
+
+/** The same as bytes. */
+export const literal = (text: string): Buffer => Buffer.from(literalText(text), 'latin1');
