@@ -21,7 +21,7 @@ import { createHealth, type Readiness } from './health.js';
 import { createHedger } from './hedge.js';
 import { createHotHandler } from './hot/handler.js';
 import { refuseCall } from './hot/protocols.js';
-import { answerError, createHttpApi, openPaths } from './http-api.js';
+import { answerError, createHttpApi } from './http-api.js';
 import { createInflater } from './inflate.js';
 import { createIngest } from './ingest.js';
 import { jsonLimitsOf } from './json-request.js';
@@ -63,7 +63,7 @@ const isStream = (url: string): boolean => /\/(?:PublishStream|ServerReflectionI
 const tooManyRefused = (): SluiceError =>
   new SluiceError(
     'too_many_refusals',
-    'Too many requests on this connection had no valid key, or nothing at their path: the connection ends.',
+    'Too many requests on this connection had no valid key, had nothing at their path, or were probes: the connection ends.',
     { retryAfterMs: 5_000 },
   );
 const isSingleBatch = (url: string): boolean => singleBatchPath.test(url);
@@ -240,11 +240,11 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     answerError(response, error);
   };
 
-  /** Whether a call without a key is refused, or there is nothing at its path. */
-  const asksForKey = (url: string): boolean => {
-    const path = url.split('?', 1)[0] ?? '';
-    return !openPaths.has(path) && routes.get(path)?.open !== true;
-  };
+  /**
+   * Whether a call without a key brings nothing: it is refused, there is nothing at its path, or it is a probe. Each probe costs 0.1 ms,
+   * and a balancer asks a few times a second. Open RPCs have bounds of their own (open-routes.ts).
+   */
+  const bringsNothing = (url: string): boolean => routes.get(url.split('?', 1)[0] ?? '')?.open !== true;
 
   /**
    * Who calls on Node's request objects. `tenant` undefined: a stranger, or the keys have not been read.
@@ -256,7 +256,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
       connection.known();
       return tenant;
     } catch (reason) {
-      if (isStrangers(reason) && asksForKey(url) && !connection.refused()) throw tooManyRefused();
+      if (isStrangers(reason) && bringsNothing(url) && !connection.refused()) throw tooManyRefused();
       return undefined;
     }
   };

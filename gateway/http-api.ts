@@ -55,9 +55,6 @@ export interface HttpApiOptions {
   readonly log: Log;
 }
 
-/** Paths that ask for no key. */
-export const openPaths: ReadonlySet<string> = new Set(['/healthz', '/readyz', '*']);
-
 export function createHttpApi(options: HttpApiOptions): RequestHandler {
   const { tenants, publish, readiness, metrics } = options;
   const log = createSparseLog(options.log);
