@@ -16,6 +16,7 @@ import { passInTime } from './call-timeout.js';
 import { followHints } from './committed-hints.js';
 import type { Connection } from './connection.js';
 import { createCors } from './cors.js';
+import { startEarlyCollection } from './early-collection.js';
 import { headerFault } from './header-limits.js';
 import { createHealth, type Readiness } from './health.js';
 import { createHedger } from './hedge.js';
@@ -99,6 +100,10 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     log.warn({ ms: Math.round(ms) }, 'the gateway stood still: batches on connections of before are checked (L5)');
   });
   const endWatch = watchStalls(stalls);
+  let earlyCollections = 0;
+  const endCollections = startEarlyCollection(() => {
+    earlyCollections++;
+  });
   const hedger =
     config.hedgeDelay === 0 || hedgeNats === undefined
       ? undefined
@@ -121,7 +126,12 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
   );
   const tenants = pendingTenants({ open: async () => watchTenants(await nats, log, config.replicas), log });
   const keys = watchKeys(tenants);
-  metrics.observe({ keyCache: () => tenants.stats(), openStreams: () => keys.size, stalls: () => stallCount });
+  metrics.observe({
+    keyCache: () => tenants.stats(),
+    openStreams: () => keys.size,
+    stalls: () => stallCount,
+    earlyCollections: () => earlyCollections,
+  });
 
   const readiness: Readiness = {
     get ready() {
@@ -339,6 +349,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
       if (draining) return;
       draining = true;
       endWatch();
+      endCollections();
       tls?.close();
       const until = Date.now() + config.drainGrace;
       const served = server.drain('This gateway is going away.', config.drainGrace);

@@ -34,7 +34,7 @@
  *   committed-hints.ts  what workers say of the warehouse; committed.ts is in ingest.ts's map
  *   key-watch.ts      revoked keys; pending-tenants.ts keys before NATS is there
  *   tracing.ts        spans
- *   stall.ts          standing still is noticed
+ *   stall.ts          standing still is noticed; early-collection.ts collects garbage early while memory is short
  *   ingest.ts         the core; its own map is at its head
  */
 

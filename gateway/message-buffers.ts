@@ -14,8 +14,19 @@ export interface MessageBuffers {
 /** Held memory may not be much more than the bytes that admission counts: fine steps, and small messages exactly. */
 const classBytes = 4 * 1024;
 const smallestKept = 8 * 1024;
-/** Larger ones are made and forgotten. */
-const largestKept = 256 * 1024;
+/** Larger ones come in coarser steps, an eighth of their size at most: else few would fit the next message. */
+const largestFine = 256 * 1024;
+const coarseBytes = 32 * 1024;
+/**
+ * A message of 1 MiB and what belongs to it fits. Larger ones, of JSON, are made and forgotten. A message that grows while memory is short
+ * leaves three times its size behind, and V8 starts a collection only when 64 MiB of such memory wait for one.
+ */
+const largestKept = 1152 * 1024;
+
+const slabSize = (size: number): number => {
+  const step = size > largestFine ? coarseBytes : classBytes;
+  return Math.ceil(size / step) * step;
+};
 
 /** @param mostBytes that are kept while nobody uses them */
 export function createMessageBuffers(mostBytes: number): MessageBuffers {
@@ -25,19 +36,33 @@ export function createMessageBuffers(mostBytes: number): MessageBuffers {
     take(size) {
       if (size < smallestKept) return heldBuffer(size);
       if (size > largestKept) return Buffer.allocUnsafeSlow(size);
-      const index = Math.ceil(size / classBytes);
-      const slab = free[index]?.pop();
-      if (slab === undefined) return Buffer.allocUnsafeSlow(index * classBytes).subarray(0, size);
+      const bytes = slabSize(size);
+      const slab = free[bytes / classBytes]?.pop();
+      if (slab === undefined) return Buffer.allocUnsafeSlow(bytes).subarray(0, size);
       kept -= slab.length;
       return slab.subarray(0, size);
     },
     give({ length, buffer }) {
       const bytes = buffer.byteLength;
-      if (length < smallestKept || length > largestKept || kept + bytes > mostBytes) return;
+      if (length < smallestKept) return;
+      if (length > largestKept || kept + bytes > mostBytes) {
+        letGo(buffer as ArrayBuffer);
+        return;
+      }
       kept += bytes;
       free[bytes / classBytes]?.push(Buffer.from(buffer));
     },
   };
+}
+
+/**
+ * Takes the memory from a buffer that is used no more, while something may still refer to it: a generator keeps its last message until it gets
+ * the next one, and each open call through the RPC library is a row of generators. Node 20 has no `transfer`; a clone there takes the memory with it, and
+ * the young generation soon collects that.
+ */
+function letGo(buffer: ArrayBuffer & { transfer?: (size: number) => ArrayBuffer }): void {
+  if (buffer.transfer !== undefined) buffer.transfer(0);
+  else structuredClone(buffer, { transfer: [buffer] });
 }
 
 /** Taken at once while the gateway has room: what most messages that come in parts fit into. */

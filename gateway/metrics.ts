@@ -28,6 +28,8 @@ export interface GatewayGauges {
   readonly connections: () => number;
   /** Times that the gateway stood still. */
   readonly stalls: () => number;
+  /** Times that garbage was collected early (early-collection.ts). */
+  readonly earlyCollections: () => number;
   /** Batches of streams of durability COMMITTED: accepted and not committed; and so far, what became of them. */
   readonly uncommitted: () => number;
   readonly commits: () => { readonly committed: number; readonly doubted: number };
@@ -142,6 +144,14 @@ export function createGatewayMetrics(): GatewayMetrics {
     .addCallback((result) => {
       const stalls = gauges.stalls?.();
       if (stalls !== undefined) result.observe(stalls);
+    });
+  meter
+    .createObservableCounter('sluice_gateway_early_collections_total', {
+      description: 'Times that garbage was collected before V8 would have, because memory was short.',
+    })
+    .addCallback((result) => {
+      const collections = gauges.earlyCollections?.();
+      if (collections !== undefined) result.observe(collections);
     });
   const reloads = meter.createObservableCounter('sluice_gateway_tls_reloads_total', {
     description: 'Changes of the TLS files: loaded, or refused because they do not fit.',

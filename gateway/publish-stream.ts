@@ -79,7 +79,7 @@ export interface StreamCall {
 /** Most batches of one stream without an answer: bounds what small batches cost beyond their bytes. */
 const maxOpen = 1024;
 /** What an answer may weigh, and each rejection in it, roughly. */
-const answerBytes = 300;
+const answerBytes = 600;
 const rejectionBytes = 200;
 /** How long a stream whose client is done stays open for commits, ms. */
 const commitPatienceMs = 60_000;

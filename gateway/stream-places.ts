@@ -12,12 +12,12 @@ type OfKey = Pick<Places<string>, 'take'>;
 export interface StreamPlaces {
   /** On the hot path: about 11 kB of memory for an idle stream. */
   readonly hot: OfKey;
-  /** Through the RPC library: about 75 kB. So these are a quarter of all, at most. */
+  /** Through the RPC library: about 75 kB. So these are a twentieth of all, at most. */
   readonly library: OfKey;
 }
 
 /** Of all streams, the part that the RPC library may serve. */
-const libraryShare = 4;
+const libraryShare = 20;
 /** When another stream may find a place, ms: half of it to one and a half. */
 const retryMs = 4_000;
 
@@ -44,7 +44,7 @@ export function createStreamPlaces({
     mostOfOne: share,
     refuse: () =>
       refusal(
-        `The gateway has as many open streams as it takes in JSON or another form than plain Protobuf over HTTP/2 (a quarter of maxStreams).`,
+        `The gateway has as many open streams as it takes in JSON or another form than plain Protobuf over HTTP/2 (a twentieth of maxStreams).`,
       ),
   });
   return {

@@ -130,8 +130,7 @@ for (const hotPath of [true, false]) {
         });
         if (process.argv[2] !== undefined)
           console.log({ path, peak: gateway.peak, answered: attackers.answered, ...seen });
-        // The library makes many objects of each call.
-        assert.ok(gateway.peak < (hotPath ? 280 : 400), `RSS ${gateway.peak.toFixed(0)} MiB`);
+        assert.ok(gateway.peak < (hotPath ? 248 : 256), `RSS ${gateway.peak.toFixed(0)} MiB`);
         assert.equal(seen.failures, []);
         assert.is(seen.unanswered, 0);
         assert.ok(seen.calls >= 50, `${seen.calls} calls`);
@@ -172,8 +171,7 @@ for (const hotPath of [true, false]) {
         const ended = streams.filter((one) => one.ended).map(({ why }) => why);
         assert.equal(ended, [], 'no stream has ended');
         if (process.argv[2] !== undefined) console.log({ path, peak: gateway.peak });
-        // The library makes many objects of each call.
-        assert.ok(gateway.peak < (hotPath ? 256 : 380), `RSS ${gateway.peak.toFixed(0)} MiB`);
+        assert.ok(gateway.peak < (hotPath ? 230 : 256), `RSS ${gateway.peak.toFixed(0)} MiB`);
       });
     });
   });

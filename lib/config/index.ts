@@ -371,11 +371,13 @@ export const allOptions: Readonly<Record<string, OptionTable>> = {
 /**
  * Flags for node, by role. The gateway's young generation is kept small: with V8's own choice (16 MiB a half) it holds more dead
  * request buffers, which cost 25 MiB at full load and bring nothing (1.49M against 1.46M events/s, within the noise).
+ * `--expose-gc` lets it collect earlier than V8 does while memory is short (gateway/early-collection.ts). `--heap-growing-percent=25` does the same all
+ * the time, and doubles the gateway's CPU (0.35 against 0.73 CPU-s per million events).
  * The worker's garbage is small too, since messages lie in memory of their own: 2 MiB a half is 12 MiB less at rest and 30 MiB
  * less at full load, for the same CPU.
  */
 export const nodeFlags: Readonly<Record<'gateway' | 'worker' | 'clickhouse', readonly string[]>> = {
-  gateway: ['--max-semi-space-size=4'],
+  gateway: ['--max-semi-space-size=4', '--expose-gc'],
   worker: ['--max-semi-space-size=2'],
   clickhouse: [],
 };

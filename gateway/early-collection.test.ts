@@ -1,0 +1,58 @@
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { createEarlyCollection, shortBytes, wasteBytes } from './early-collection.js';
+
+/** A process of which `live` bytes are in use, and what is above them is garbage. A collection takes `takesMs`. */
+function scene({ takesMs = 0 } = {}) {
+  const state = { now: 0, rss: shortBytes, live: 1_000, garbage: 0, collections: 0 };
+  const look = createEarlyCollection({
+    memory: () => ({ rss: state.rss, heapUsed: state.live, external: state.garbage }),
+    collect: () => {
+      state.garbage = 0;
+      state.collections++;
+      state.now += takesMs;
+    },
+    now: () => state.now,
+  });
+  return { state, look };
+}
+
+test('C1: while memory is not short, V8 decides alone', () => {
+  const { state, look } = scene();
+  state.rss = shortBytes - 1;
+  assert.not(look());
+  state.garbage = 10 * wasteBytes;
+  assert.not(look());
+  state.rss = shortBytes;
+  assert.ok(look());
+});
+
+test('C2: a collection follows so much new memory since the least that was in use', () => {
+  const { state, look } = scene();
+  state.garbage = wasteBytes;
+  assert.not(look(), 'all that is known may be in use');
+  // V8 has collected itself.
+  state.garbage = 0;
+  assert.not(look());
+  state.garbage = wasteBytes - 1;
+  assert.not(look());
+  state.garbage = wasteBytes;
+  assert.ok(look());
+  // What is in use is no reason to collect again and again.
+  state.live += wasteBytes;
+  assert.ok(look());
+  for (let i = 0; i < 10; i++) assert.not(look());
+  assert.is(state.collections, 2);
+});
+
+test('C3: at most a third of the time goes into collections', () => {
+  const { state, look } = scene({ takesMs: 50 });
+  look();
+  for (; state.now < 10_000; state.now++) {
+    state.garbage = 2 * wasteBytes;
+    look();
+  }
+  assert.ok(state.collections > 50 && state.collections <= 10_000 / 150 + 1, `${state.collections} collections`);
+});
+
+test.run();
