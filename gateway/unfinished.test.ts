@@ -275,4 +275,88 @@ test('whatever happens, bytes are counted right, twice the bound holds, and all 
   }
 });
 
+test('U6: a paused body that drips is heard and refused, and one that is whole is heard and stays', () => {
+  const { open, seconds, unfinished } = scene();
+  const first = open('a1');
+  first.hold(590);
+  const drips = Array.from({ length: 100 }, (_, i) => open(`a${i + 2}`));
+  for (const one of drips) one.hold(1);
+  // All of it has come, and the sender waits for the answer.
+  const [whole, full] = [open('a200'), open('a201')];
+  whole.hold(1);
+  full.hold(1);
+  assert.ok([...drips, whole, full].every(({ paused }) => paused));
+  full.hold(40);
+  let second = 0;
+  const pass = (): void => {
+    second++;
+    first.body.hold(590 * KiB, 4 * KiB);
+    for (const one of drips) if (one.refusal === undefined && second % 5 === 0) one.body.hold(one.held, 1);
+    if (!whole.paused && whole.held > 0) whole.hold(0);
+    if (!full.paused && full.held > 0) full.body.hold(full.held, 2 * KiB);
+  };
+  seconds(14, pass);
+  assert.is(unfinished.refused.slow, 0);
+  seconds(12, pass);
+  assert.equal([drips.filter(({ refusal }) => refusal !== undefined).length > 60, first.refusal], [true, undefined]);
+  seconds(20, pass);
+  const left = drips.filter(({ refusal }) => refusal === undefined);
+  assert.ok(
+    left.length < 10 && left.every(({ paused }) => !paused),
+    'all that drip are gone, or there is room for them',
+  );
+  assert.equal([whole.refusal, full.refusal], [undefined, undefined]);
+  assert.is(whole.held, 0, 'what was whole has been handed over');
+});
+
+test('U6: slow phones are not refused, whatever others do', () => {
+  const random = seededRandom(11);
+  for (let round = 0; round < 10; round++) {
+    const { open, seconds, unfinished } = scene();
+    // 1.5 to 4 KiB a second, with gaps of up to 5 s, and as much as a window allows while they are paused.
+    const phones = Array.from({ length: 6 }, (_, i) => ({
+      of: open(`${'ab'[i % 2]}${i}`),
+      rate: integer(random, 1536, 4096),
+      gap: 0,
+      owed: 0,
+      parked: 0,
+      left: integer(random, 60, 120) * KiB,
+    }));
+    const drips = Array.from({ length: 30 }, (_, i) => open(`${'ab'[i % 2]}${i + 10}`));
+    for (const drip of drips) drip.hold(integer(random, 18, 36));
+    for (const { of } of phones) of.hold(1);
+    let second = 0;
+    seconds(400, () => {
+      second++;
+      for (const drip of drips) if (drip.refusal === undefined && second % 5 === 0) drip.body.hold(drip.held, 1);
+      for (const phone of phones) {
+        const { of } = phone;
+        if (phone.left <= 0 || of.refusal !== undefined) continue;
+        phone.owed += phone.rate;
+        if (phone.gap > 0 ? --phone.gap > 0 : random() < 0.1) {
+          if (phone.gap === 0) phone.gap = integer(random, 1, 5);
+          continue;
+        }
+        if (!of.paused) phone.parked = 0;
+        const bytes = Math.min(phone.owed, phone.left, of.paused ? 64 * KiB - phone.parked : phone.owed);
+        phone.owed -= bytes;
+        phone.left -= bytes;
+        if (of.paused) phone.parked += bytes;
+        of.held += bytes;
+        of.body.hold(of.held, bytes);
+        if (phone.left <= 0 && !of.paused) of.hold(0);
+      }
+      for (const phone of phones) if (phone.left <= 0 && !phone.of.paused && phone.of.held > 0) phone.of.hold(0);
+    });
+    assert.equal(
+      phones.map(({ of, left }) => [of.refusal?.code, left <= 0, of.held]),
+      phones.map(() => [undefined, true, 0]),
+      `round ${round}`,
+    );
+    assert.not(unfinished.crowded, `round ${round}: what drips keeps no room that others wait for`);
+    for (const drip of drips) drip.body.close();
+    assert.is(unfinished.bytes, 0, `round ${round}`);
+  }
+});
+
 test.run();

@@ -13,6 +13,9 @@
  *   U4  A body of which no byte comes for `silentMs` is refused, and so is one that brings less than `slowBytes` a second while others wait.
  *       The clock stands while the gateway itself does not read the body.
  *   U5  Messages that come in one piece, the rule, never meet any of this.
+ *   U6  A paused body has an end, too. When less than `slowBytes` a second has come for `silentMs`, and less than half a window since it is paused, so that its sender might send, it is
+ *       heard: read for `hearingMs`, whatever room there is. It may turn out to be whole. Else it brings `slowBytes` a second in that time, or is
+ *       refused. At most `mostHeard` bodies are heard at once. The silence of U4 is added up over all the times that a body is read.
  *
  * Pure: the clock is a tick that somebody else gives.
  */
@@ -85,6 +88,9 @@ export const silentMs = 15_000;
 /** Bytes a second. */
 export const slowBytes = 1024;
 const turnMs = 2_000;
+const hearingMs = 2_000;
+/** Of all tenants. Each may bring a window. */
+const mostHeard = 32;
 const tickMs = 1_000;
 const retryAfterMs = 1_000;
 
@@ -108,6 +114,8 @@ interface Budget {
   total: number;
   paused: number;
   due: number;
+  /** Bodies that are heard (U6). */
+  heard: number;
 }
 
 class Body implements UnfinishedBody {
@@ -118,6 +126,12 @@ class Body implements UnfinishedBody {
   readMs = 0;
   silentMs = 0;
   turnMs = 0;
+  /** How long it has been read or paused since `markCame` bytes had come, ms (U6). */
+  markMs = 0;
+  markCame = 0;
+  heardMs = 0;
+  /** While it is heard: what has to come until the end of that, as `came` counts (U6). */
+  heardUntil: number | undefined;
   /** What may be under way: a window while it is read, and what is left of it once it is paused. */
   due = 0;
   tenant: Tenant;
@@ -187,14 +201,27 @@ class Body implements UnfinishedBody {
     else if (phase === 'waiting') tenant.waiting += this.held;
     if (phase !== 'paused') this.#expectBytes(phase === 'reading' ? narrowWindow : 0);
     this.phase = phase;
-    this.silentMs = 0;
+    if (phase !== 'reading') this.endHearing();
     if (phase === 'reading' || phase === 'paused') {
       // A set keeps the place of what it has.
       tenant.line.add(this);
     } else {
       tenant.line.delete(this);
       this.turnMs = 0;
+      this.silentMs = 0;
+      this.mark();
     }
+  }
+
+  mark(): void {
+    this.markMs = 0;
+    this.markCame = this.came;
+  }
+
+  endHearing(): void {
+    if (this.heardUntil === undefined) return;
+    this.heardUntil = undefined;
+    this.budget.heard--;
   }
 
   #expectBytes(due: number): void {
@@ -259,7 +286,7 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
   const crowded = (tenant: Tenant, more = 0): boolean =>
     budget.total + budget.due + beyondNarrow() + more > maxBytes || tenant.held + tenant.due + more > maxTenantBytes;
   const pause = (body: Body): void => {
-    if (body.phase !== 'reading' || !crowded(body.tenant)) return;
+    if (body.phase !== 'reading' || body.heardUntil !== undefined || !crowded(body.tenant)) return;
     if (hasTurn(body) && !isFull(body.tenant.name)) return;
     body.enter('paused');
     body.owner.pause();
@@ -309,6 +336,7 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
     total: 0,
     paused: 0,
     due: 0,
+    heard: 0,
     tenantOf(name) {
       let tenant = tenants.get(name);
       if (tenant === undefined) {
@@ -332,10 +360,44 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
     },
   };
 
+  /** U6: a paused body grows older. */
+  const agePaused = (body: Body): void => {
+    if (isFull(body.tenant.name)) return;
+    body.markMs += tickMs;
+    if (body.markMs < silentMs) return;
+    const came = narrowWindow - body.due;
+    if (came * 2 >= narrowWindow) return;
+    if ((body.came - body.markCame) * 1_000 >= body.markMs * slowBytes) {
+      body.mark();
+      return;
+    }
+    if (budget.heard >= mostHeard) return;
+    budget.heard++;
+    body.heardMs = 0;
+    // What came while it was paused comes once more when it is read.
+    body.heardUntil = body.came + came + (hearingMs * slowBytes) / 1_000;
+    resume(body);
+  };
+
+  /** U6: a body that is heard grows older. */
+  const judge = (body: Body, until: number): void => {
+    body.heardMs += tickMs;
+    if (body.heardMs < hearingMs) return;
+    if (body.came < until) {
+      refuse(body, 'slow', full());
+      return;
+    }
+    body.endHearing();
+    body.mark();
+    pause(body);
+  };
+
   const age = (body: Body): void => {
     body.readMs += tickMs;
+    body.markMs += tickMs;
     body.silentMs += tickMs;
     if (body.silentMs > silentMs) refuse(body, 'silent', bodySilent());
+    else if (body.heardUntil !== undefined) judge(body, body.heardUntil);
     else if (body.readMs >= silentMs && budget.paused > 0 && body.came * 1_000 < body.readMs * slowBytes) {
       refuse(body, 'slow', full());
     }
@@ -354,7 +416,10 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
 
   function onTick(): void {
     for (const tenant of tenants.values()) {
-      for (const body of tenant.line) if (body.phase === 'reading') age(body);
+      for (const body of tenant.line) {
+        if (body.phase === 'reading') age(body);
+        else agePaused(body);
+      }
       passTurn(tenant);
       if (tenant.held === 0 && tenant.line.size === 0 && tenant.bodies.size === 0) tenants.delete(tenant.name);
     }

@@ -58,6 +58,8 @@ export const exceptions: Readonly<Record<string, Exception>> = {
   'unfinished-stream-messages': flood,
   'unfinished-unary-bodies': flood,
   'unfinished-library-streams': flood,
+  'dripping-streams': flood,
+  'one-byte-bodies': flood,
   'unfinished-http1-bodies': flood,
   'unread-stream-answers': flood,
   'unread-unary-answers': flood,

@@ -88,6 +88,42 @@ export const bodies: readonly Attack[] = [
       ),
   },
   {
+    name: 'dripping-streams',
+    about: 'with a valid key, 1,000 streams with 24 KiB of a message of 1 MiB, and a byte more every 5 s',
+    keys: 1,
+    async run(field) {
+      const count = field.scaled(1_000);
+      const peers = await openMany(field, Math.ceil(count / 250));
+      const open: [peer: (typeof peers)[number], stream: number][] = [];
+      for (let i = 0; i < count && !field.over; i++) {
+        const peer = peers[i % peers.length];
+        if (peer === undefined || peer.over) continue;
+        const stream = peer.request(grpcHeaders(`${service}PublishStream`, field.keys[0]), false);
+        open.push([peer, stream]);
+        await Promise.race([peer.send(stream, unfinished.subarray(0, 24 * 1024), false), field.untilOver()]);
+      }
+      while (!field.over) {
+        await field.pause(5_000);
+        for (const [peer, stream] of open) if (!peer.over) void peer.send(stream, Buffer.from([0]), false);
+      }
+    },
+  },
+  {
+    name: 'one-byte-bodies',
+    about: 'with a valid key, 4,000 JSON calls over HTTP/2 with the first byte of a body, which take the RPC library',
+    keys: 1,
+    run: (field) =>
+      holdUnfinished(
+        field,
+        field.scaled(4_000),
+        plainHeaders('POST', `${service}Publish`, [
+          ['content-type', 'application/json'],
+          ['authorization', bearer(field.keys[0] ?? '')],
+        ]),
+        Buffer.from('{'),
+      ),
+  },
+  {
     name: 'unfinished-http1-bodies',
     about: 'with a valid key, 200 JSON bodies of 4.2 MiB over HTTP/1.1 of which the last byte never comes',
     keys: 1,
