@@ -177,4 +177,17 @@ for (const hotPath of [true, false]) {
   });
 }
 
+test('calls through the library count their objects, also when they bring a byte each', async () => {
+  // Twice 2 MiB is room for 85 calls of 48 KiB.
+  await withGatewayProcess([`--max-tenant-unfinished-bytes=${2 * MiB}`], ['acme'], async (gateway) => {
+    const [key = ''] = gateway.keys;
+    await withAttackers(gateway, 2, async (attackers) => {
+      for (let i = 0; i < 200; i++) attackers.open('Publish', 'application/json', key, Buffer.from('{'));
+      // None of them ends: what is answered is refused, long before its silence of 15 s is over.
+      await until('the others are refused', () => attackers.answered >= 100, 12_000);
+      assert.ok(attackers.answered < 150, `${attackers.answered} refused`);
+    });
+  });
+});
+
 test.run();

@@ -95,7 +95,11 @@ export const gatewayOptions = {
     min: 1,
     max: 1_000_000,
   }),
-  maxStreams: option.int(5_000, 'Most open PublishStream calls of all keys.', { min: 1, max: 1_000_000 }),
+  maxStreams: option.int(
+    5_000,
+    'Most open PublishStream calls of all keys; a twentieth of them may take another form than plain Protobuf over HTTP/2 (JSON, gzip).',
+    { min: 1, max: 1_000_000 },
+  ),
   maxUnfinishedBytes: option.bytes(
     24 * MiB,
     'Most bytes of requests that are not whole yet, of all callers; past it the gateway pauses reading, past twice that it refuses.',
