@@ -57,13 +57,15 @@ export interface Http2Server {
 
 const servedKey = Symbol('served');
 const beganKey = Symbol('began');
-const turnKey = Symbol('turn');
+/** A turn of the event loop. One object for all of its streams, which would else need a number each. */
+interface Turn {
+  readonly number: number;
+  /** When its first stream began. Monotonic, ms. */
+  readonly at: number;
+}
 interface HeldStream extends OnHeldConnection {
   [servedKey]?: ServedStream;
-  /** Monotonic, ms. */
-  [beganKey]?: number;
-  /** Of the event loop. */
-  [turnKey]?: number;
+  [beganKey]?: Turn;
 }
 type Stream = ServerHttp2Stream & HeldStream;
 
@@ -120,11 +122,16 @@ export function createHttp2Server({
     watchSilence(session, silenceTimeout);
   });
 
-  let turn = 0;
-  let turning = false;
-  const nextTurn = (): void => {
-    turn++;
-    turning = false;
+  /** That are over, of those in which streams began. */
+  let turns = 0;
+  let turn: Turn | undefined;
+  const endTurn = (): void => {
+    turns++;
+    turn = undefined;
+  };
+  const beginTurn = (): Turn => {
+    setImmediate(endTurn);
+    return { number: turns, at: performance.now() };
   };
 
   // One listener for all sessions: a stream that is closed already knows its session no more.
@@ -138,12 +145,8 @@ export function createHttp2Server({
     if (held.calls === 0 && isForwarded(headers)) connections.forwards(held);
     connections.begin(held);
     resetLateOnes(held);
-    if (!turning) {
-      turning = true;
-      setImmediate(nextTurn);
-    }
-    stream[beganKey] = performance.now();
-    stream[turnKey] = turn;
+    turn ??= beginTurn();
+    stream[beganKey] = turn;
     if (held.hasty < mostHasty) {
       serve(held, stream, headers, more);
     } else {
@@ -155,7 +158,7 @@ export function createHttp2Server({
     if (stream.closed || stream.destroyed) {
       stream.on('error', ignore);
       if (!stream.endAfterHeaders) held.cutShort++;
-      connections.finish(held, held.session?.destroyed === true, stream[beganKey]);
+      connections.finish(held, held.session?.destroyed === true, stream[beganKey]?.at);
       return;
     }
     countPayload(stream, held);
@@ -170,12 +173,13 @@ export function createHttp2Server({
     if (held === undefined) return;
     this[servedKey]?.closed();
     if (!this.readableEnded && !this.endAfterHeaders) countCutShort(this);
+    const began = this[beganKey];
     // Node may put the end of a stream off to the next turn.
-    held.hasty = turn - (this[turnKey] ?? 0) <= 1 ? held.hasty + 1 : 0;
+    held.hasty = turns - (began?.number ?? 0) <= 1 ? held.hasty + 1 : 0;
     // 'finish' is not for sure (F9), and with the session all of its streams end, whoever ended it.
     const whole = this.rstCode === constants.NGHTTP2_NO_ERROR ? !this.aborted : this.writableFinished;
     const answered = (this.headersSent && whole) || held.session?.destroyed === true || isTakenOver(this);
-    connections.finish(held, answered, this[beganKey]);
+    connections.finish(held, answered, began?.at);
   }
 
   // Makes requests of streams, and nothing else: node does it for all streams of a server that has this listener.
