@@ -197,10 +197,14 @@ async function runLanes(
 ): Promise<void> {
   let next = from;
   const until = from + count;
+  const since = performance.now();
   const lane = async (): Promise<void> => {
     while (next < until && !book.over) {
       const index = next++;
-      if (index % 10_000 === 0 && index > from) say(`${index - from} of ${count} …`);
+      if (index % 10_000 === 0 && index > from) {
+        const rate = ((index - from) / (performance.now() - since)) * 1_000;
+        say(`${index - from} of ${count}, ${Math.round(rate)} a second …`);
+      }
       const plan = planOf(seed, index, keys);
       book.note(plan, await sender.send(plan));
     }
