@@ -12,6 +12,8 @@ export interface Ending {
 
 export interface Connection {
   readonly remoteAddress: string | undefined;
+  /** The address or network whose limits it has (address-limits.ts); undefined: it has none, as a trusted proxy. */
+  readonly network: string | undefined;
   /** On the monotonic clock (performance.now), ms. */
   readonly openedAt: number;
   /** Set once, and then for good. */
@@ -28,13 +30,13 @@ export interface Connection {
 }
 
 /** Counts the calls of a connection by whether they are refused. */
-export type RefusalCount = Pick<Connection, 'known' | 'refused'>;
+export type RefusalCount = Pick<Connection, 'known' | 'refused' | 'network'>;
 
 export interface ConnectionControl extends Connection {
   end(ending: Ending): void;
 }
 
-const uncounted: RefusalCount = { known() {}, refused: () => true };
+const uncounted: RefusalCount = { known() {}, refused: () => true, network: undefined };
 
 /** @param count @default refusals are not counted */
 export function createConnection(remoteAddress: string | undefined, count = uncounted): ConnectionControl {
@@ -42,6 +44,9 @@ export function createConnection(remoteAddress: string | undefined, count = unco
   let ending: Ending | undefined;
   return {
     remoteAddress,
+    get network() {
+      return count.network;
+    },
     openedAt: performance.now(),
     get ending() {
       return ending;

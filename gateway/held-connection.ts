@@ -109,6 +109,10 @@ export class HeldConnection implements RefusalCount {
     this.window = new ConnectionWindow(now);
   }
 
+  get network(): string | undefined {
+    return this.address?.network;
+  }
+
   /** Bytes that the peer has sent; over TLS also those that carry nothing. */
   get bytesRead(): number {
     const { raw, socket } = this;

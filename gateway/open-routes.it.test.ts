@@ -1,5 +1,6 @@
 /** Calls without a key: what one connection, and all of them, may hold. */
 import { type ClientHttp2Session, connect, constants } from 'node:http2';
+import { connect as connectTcp } from 'node:net';
 import { Code } from '@connectrpc/connect';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -82,6 +83,34 @@ test('a connection has four open Watch calls: another is refused, until one ends
         await until('another connection has its own', () => elsewhere.body.length > 0);
       });
     });
+  });
+});
+
+test('one address has a quarter of all places for Watch calls, so it shuts out no other', async () => {
+  await withGateway({}, async ({ url }) => {
+    const { port } = new URL(url);
+    const from = (localAddress: string) =>
+      connect(url, { createConnection: () => connectTcp({ port: Number(port), host: '127.0.0.1', localAddress }) });
+    const hostile = Array.from({ length: 63 }, () => from('127.0.0.2'));
+    const honest = from('127.0.0.3');
+    try {
+      const held = hostile.flatMap((session) => Array.from({ length: 4 }, () => open(session, watchPath, empty)));
+      await until('all are answered', () => held.every(({ body, closed }) => closed || body.length > 0));
+      const refused = held.filter(({ closed }) => closed);
+      assert.is(refused.length, 2);
+      assert.match(refused[0]?.message ?? '', /address of this connection has 250 open Watch calls/);
+      const watch = open(honest, watchPath, empty);
+      await until('another address has its own', () => watch.body.length > 0);
+      hostile[0]?.destroy();
+      const last = hostile.at(-1) as ClientHttp2Session;
+      let next = open(last, watchPath, empty);
+      await until('its places are free again', () => {
+        if (next.closed) next = open(last, watchPath, empty);
+        return next.body.length > 0;
+      });
+    } finally {
+      for (const session of [...hostile, honest]) session.destroy();
+    }
   });
 });
 

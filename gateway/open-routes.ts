@@ -4,8 +4,8 @@
  *   K1  A call of one message is whole within 10 s (call-timeout.ts).
  *   K2  Short calls (Check, List) are bounded per connection. In all they are bounded, too: the oldest is reset for a new one. It is one
  *       that its client does not finish, so health checks are answered whatever others do.
- *   K3  Calls that stay open (Watch, reflection) take a place of their connection, and one in all, before their request is read.
- *       Past either limit they are refused.
+ *   K3  Calls that stay open (Watch, reflection) take a place of their connection, of its address and one in all, before their request
+ *       is read. Past any limit they are refused.
  *   K4  Where there is no place, a call is refused before the RPC library makes anything of it (`refusal`): that costs a tenth. A connection
  *       that goes on with such calls ends (call-budget.ts).
  */
@@ -67,20 +67,49 @@ const mostShort = 1_000;
 /** When a place will do again, ms: half of it to one and a half. */
 const retryMs = 2_000;
 
+/** One address has at most a quarter of all places, so that it alone shuts out nobody. */
+const addressShare = 4;
+
 /** Places for open calls of a kind. @param what in the plural, as the error names them */
-export const placesForOpen = (what: string, most: number, mostOfConnection: number): Places<Connection> =>
-  createPlaces({
+export function placesForOpen(what: string, most: number, mostOfConnection: number): Places<Connection> {
+  const refused = (why: string): SluiceError =>
+    new SluiceError('too_many_calls', why, { retryAfterMs: Math.round(retryMs * (0.5 + Math.random())) });
+  const places = createPlaces<Connection>({
     most,
     mostOfOne: mostOfConnection,
     refuse: (full) =>
-      new SluiceError(
-        'too_many_calls',
+      refused(
         full === 'owner'
           ? `This connection has ${mostOfConnection} open ${what}, and may have no more.`
           : `The gateway has ${most} open ${what}, and takes no more.`,
-        { retryAfterMs: Math.round(retryMs * (0.5 + Math.random())) },
       ),
   });
+  const mostOfAddress = Math.floor(most / addressShare);
+  const ofAddress = createPlaces<string>({
+    most: Number.POSITIVE_INFINITY,
+    mostOfOne: mostOfAddress,
+    refuse: () => refused(`The address of this connection has ${mostOfAddress} open ${what}, and may have no more.`),
+  });
+  const refusal = (connection: Connection): SluiceError | undefined =>
+    places.refusal(connection) ??
+    (connection.network === undefined ? undefined : ofAddress.refusal(connection.network));
+  return {
+    refusal,
+    take(connection) {
+      const why = refusal(connection);
+      if (why !== undefined) throw why;
+      const leave = places.take(connection);
+      const leaveAddress = connection.network === undefined ? undefined : ofAddress.take(connection.network);
+      return () => {
+        leave();
+        leaveAddress?.();
+      };
+    },
+    get taken() {
+      return places.taken;
+    },
+  };
+}
 
 export function openRoutes({ library, add, onRefused }: OpenRouteOptions): OpenRoutes {
   const small = { ...library, readMaxBytes: maxRequestBytes };
