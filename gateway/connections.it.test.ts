@@ -212,6 +212,23 @@ test('with TLS, connections count before their handshake, and are refused before
   );
 });
 
+test('a TLS handshake that does not end in time ends its connection, also when bytes of it come', async () => {
+  const { cert, key } = makeCertificate();
+  await withServer({ tls: { cert, key }, handshakeTimeout: 400 }, async (server) => {
+    const [silent, half, slow] = [await dial(server.port), await dial(server.port), await dial(server.port)];
+    const hello = Buffer.from([22, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, ...Array<number>(400).fill(1)]);
+    half.socket.write(hello);
+    let sent = 0;
+    const dripping = setInterval(() => slow.socket.write(hello.subarray(sent++, sent)), 20);
+    try {
+      await until('all are closed', () => [silent, half, slow].every((peer) => peer.closed()));
+      assert.is(server.connections, 0);
+    } finally {
+      clearInterval(dripping);
+    }
+  });
+});
+
 test('pings and empty lines do not keep a connection: without a call it ends, and without a first one sooner', async () => {
   await withServer({ firstCallTimeout: 600, idleTimeout: 1_200 }, async (server, seen) => {
     const [unused, idle] = [

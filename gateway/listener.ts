@@ -30,6 +30,8 @@ export interface ListenerOptions {
   readonly tls?: (TlsMaterial & Partial<TlsChanges>) | undefined;
   /** A handshake failed. @default nobody is told */
   readonly onRefused?: ((reason: TlsRefusal) => void) | undefined;
+  /** ms for a TLS handshake. @default 10 s */
+  readonly handshakeTimeout?: number;
   readonly log: Log;
 }
 
@@ -45,7 +47,6 @@ export interface TlsChanges {
  */
 export type TlsRefusal = 'no_certificate' | 'bad_certificate' | 'handshake';
 
-/** ms for a TLS handshake. */
 const handshakeTimeout = 10_000;
 
 const contextOptions = ({ cert, key, clientCa }: TlsMaterial): SecureContextOptions => ({
@@ -81,11 +82,11 @@ export function createListener(options: ListenerOptions, { admit, ready }: Conne
 
 /** Begins the handshake on connections that it is given. */
 function createHandshakes(
-  { log, onRefused }: ListenerOptions,
+  { log, onRefused, handshakeTimeout: handshakeMs = handshakeTimeout }: ListenerOptions,
   tls: TlsMaterial & Partial<TlsChanges>,
   ready: ConnectionStages['ready'],
 ): (held: HeldConnection) => void {
-  const server = createTlsServer(tls);
+  const server = createTlsServer(tls, handshakeMs);
   // It draws new keys for session tickets: what an authority vouched for that is gone is not taken up again.
   tls.onChange?.((material) => server.setSecureContext(contextOptions(material)));
   // Node does not say which connection a TLS socket lies on; address and port of the peer do.
@@ -101,6 +102,8 @@ function createHandshakes(
     const reason = refusalOf(error, socket);
     onRefused?.(reason);
     log.debug({ reason, error: error.message, certificate: socket.authorizationError }, 'TLS handshake failed');
+    // Node ends the connection after every other error, and leaves this one to us.
+    if (isLate(error)) socket.destroy();
   });
   return (held) => {
     const { raw } = held;
@@ -116,14 +119,14 @@ function createHandshakes(
 const peerOf = ({ remoteAddress, remotePort }: Socket): string => `${remoteAddress} ${remotePort}`;
 
 /** It listens nowhere itself. */
-function createTlsServer(tls: TlsMaterial): TlsServer {
+function createTlsServer(tls: TlsMaterial, handshakeMs: number): TlsServer {
   try {
     return createTls({
       ...contextOptions(tls),
       requestCert: tls.clientCa !== undefined,
       rejectUnauthorized: tls.clientCa !== undefined,
       ALPNProtocols: ['h2', 'http/1.1'],
-      handshakeTimeout,
+      handshakeTimeout: handshakeMs,
     });
   } catch (error) {
     throw new UsageError(
@@ -131,6 +134,8 @@ function createTlsServer(tls: TlsMaterial): TlsServer {
     );
   }
 }
+
+const isLate = ({ code }: NodeJS.ErrnoException): boolean => code === 'ERR_TLS_HANDSHAKE_TIMEOUT';
 
 function refusalOf(error: NodeJS.ErrnoException, socket: TLSSocket): TlsRefusal {
   if (error.code === 'ERR_SSL_PEER_DID_NOT_RETURN_A_CERTIFICATE') return 'no_certificate';
