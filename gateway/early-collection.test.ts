@@ -1,12 +1,13 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { createEarlyCollection, shortBytes, wasteBytes } from './early-collection.js';
+import { crampedBytes, createEarlyCollection, shortBytes, wasteBytes } from './early-collection.js';
 
 /** A process of which `live` bytes are in use, and what is above them is garbage. A collection takes `takesMs`. */
 function scene({ takesMs = 0 } = {}) {
-  const state = { now: 0, rss: shortBytes, live: 1_000, garbage: 0, collections: 0 };
+  const state = { now: 0, holdsMuch: true, rss: shortBytes, live: 1_000, garbage: 0, collections: 0 };
   const look = createEarlyCollection({
     memory: () => ({ rss: state.rss, heapUsed: state.live, external: state.garbage }),
+    holdsMuch: () => state.holdsMuch,
     collect: () => {
       state.garbage = 0;
       state.collections++;
@@ -24,6 +25,13 @@ test('C1: while memory is not short, V8 decides alone', () => {
   state.garbage = 10 * wasteBytes;
   assert.not(look());
   state.rss = shortBytes;
+  state.holdsMuch = false;
+  assert.not(look(), 'ordinary traffic at the highest rate');
+  state.holdsMuch = true;
+  assert.ok(look());
+  state.holdsMuch = false;
+  state.rss = crampedBytes;
+  state.garbage = 10 * wasteBytes;
   assert.ok(look());
 });
 

@@ -2,7 +2,8 @@
  * Collects garbage earlier than V8 does, while memory is short. V8 starts when 64 MiB of buffers wait for it, or about as much heap as is
  * in use. A gateway that holds all that its limits allow has no room for so much beside it.
  *
- *   C1  Below `shortBytes` of resident memory V8 decides alone: ordinary traffic pays nothing.
+ *   C1  Below `shortBytes` of resident memory V8 decides alone, and while the gateway holds few unfinished bytes below `crampedBytes`. So
+ *       ordinary traffic pays nothing, also at the highest rate, where V8 settles at 170 to 230 MiB.
  *   C2  A collection is due when `wasteBytes` more are in use than at the least since the last one.
  *   C3  After a collection of n ms, none is due for 2 n ms: at most a third of the time goes into it.
  *
@@ -14,6 +15,8 @@ const MiB = 1024 ** 2;
 
 export interface EarlyCollectionOptions {
   readonly memory: () => Pick<NodeJS.MemoryUsage, 'rss' | 'heapUsed' | 'external'>;
+  /** The gateway holds so much that what comes next may need the room of the garbage. */
+  readonly holdsMuch: () => boolean;
   /** Collects all garbage, and returns when that is done. */
   readonly collect: () => void;
   /** Monotonic, ms. */
@@ -21,14 +24,15 @@ export interface EarlyCollectionOptions {
 }
 
 /** The figures of C1 and C2. A full collection takes 20 to 50 ms of a heap of 25 to 50 MiB. */
-export const shortBytes = 168 * MiB;
+export const shortBytes = 144 * MiB;
+export const crampedBytes = 240 * MiB;
 export const wasteBytes = 12 * MiB;
 const restFactor = 2;
 /** New buffers of an attack are 60 MiB in 100 ms. */
 const lookEveryMs = 25;
 
 /** @returns to be called often; tells whether it has collected */
-export function createEarlyCollection({ memory, collect, now }: EarlyCollectionOptions): () => boolean {
+export function createEarlyCollection({ memory, holdsMuch, collect, now }: EarlyCollectionOptions): () => boolean {
   let least = Number.POSITIVE_INFINITY;
   let restsUntil = 0;
   return () => {
@@ -36,7 +40,8 @@ export function createEarlyCollection({ memory, collect, now }: EarlyCollectionO
     const used = heapUsed + external;
     least = Math.min(least, used);
     const from = now();
-    if (rss < shortBytes || used < least + wasteBytes || from < restsUntil) return false;
+    const short = rss >= (holdsMuch() ? shortBytes : crampedBytes);
+    if (!short || used < least + wasteBytes || from < restsUntil) return false;
     collect();
     const until = now();
     restsUntil = until + restFactor * (until - from);
@@ -51,11 +56,15 @@ export function createEarlyCollection({ memory, collect, now }: EarlyCollectionO
  * @param onCollected after each collection
  * @returns what ends that
  */
-export function startEarlyCollection(onCollected: () => void): () => void {
+export function startEarlyCollection(
+  holdsMuch: EarlyCollectionOptions['holdsMuch'],
+  onCollected: () => void,
+): () => void {
   const { gc } = globalThis;
   if (gc === undefined) return () => {};
   const look = createEarlyCollection({
     memory: process.memoryUsage,
+    holdsMuch,
     collect: () => void gc(),
     now: () => performance.now(),
   });

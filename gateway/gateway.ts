@@ -101,9 +101,12 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
   });
   const endWatch = watchStalls(stalls);
   let earlyCollections = 0;
-  const endCollections = startEarlyCollection(() => {
-    earlyCollections++;
-  });
+  const endCollections = startEarlyCollection(
+    () => unfinished.crowded || !unfinished.roomy,
+    () => {
+      earlyCollections++;
+    },
+  );
   const hedger =
     config.hedgeDelay === 0 || hedgeNats === undefined
       ? undefined
