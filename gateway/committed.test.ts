@@ -217,7 +217,7 @@ test('W6: what a stream is told depends on its own batches alone, and covers eac
 
 test('W5: a tenant has a share of what there may be in all, and a stream without a batch gets on', () => {
   const { watch, stream } = setting();
-  const share = 65_536;
+  const share = 32_768;
   const streams = ['a', 'b', 'c', 'd'].map((tenant) => stream(tenant));
   const [first] = streams;
   const second = stream('a');

@@ -26,9 +26,9 @@ import type { LogPosition } from '#gen/sluice/ingest/v1/ingest_pb.js';
 /** Most batches of one stream that are sent and not committed; clients are told (Limits). */
 export const maxStreamUncommitted = 8_192;
 /** Most of all streams of a gateway: some 100 bytes each. */
-const maxUncommitted = 262_144;
+const maxUncommitted = 131_072;
 /** Of these, most of one tenant. */
-const maxTenantUncommitted = 65_536;
+const maxTenantUncommitted = 32_768;
 
 export type Position = Pick<LogPosition, 'stream' | 'shard' | 'sequence'>;
 

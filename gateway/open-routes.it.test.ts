@@ -140,12 +140,18 @@ test('a thousand health checks that nobody finishes keep out no other: the oldes
     for (const session of sessions) session.on('error', () => {});
     try {
       const calls: ReturnType<typeof open>[] = [];
+      const began: number[] = [];
       for (const session of sessions) {
-        for (let i = 0; i < 32; i++) calls.push(open(session, checkPath, Buffer.from([0]), { end: false }));
+        for (let i = 0; i < 32; i++) {
+          calls.push(open(session, checkPath, Buffer.from([0]), { end: false }));
+          began.push(performance.now());
+        }
         await new Promise((resolve) => session.ping(resolve));
       }
       await until('the oldest are reset', () => calls.filter(({ closed }) => closed).length >= 24);
-      assert.ok(calls.slice(100).every(({ closed }) => !closed));
+      // A call that is not whole after 10 s ends for that reason (K1).
+      const young = performance.now() - 9_000;
+      assert.ok(calls.every(({ closed }, i) => i < 100 || !closed || (began[i] ?? 0) < young));
       await withSession(url, async (session) => {
         const check = open(session, checkPath, empty);
         await until('it is answered', () => check.closed);

@@ -127,7 +127,9 @@ test('all become narrow while bodies are paused for want of room', () => {
   assert.equal(one.sent, [wideWindow, narrowWindow]);
   assert.is(windows.bytes, 0);
   crowd(false);
-  pass(250, bringing);
+  pass(8_000, bringing);
+  assert.is(one.sent.length, 2, 'it does not go to and fro');
+  pass(2_000, bringing);
   assert.equal(one.sent, [wideWindow, narrowWindow, wideWindow]);
 });
 

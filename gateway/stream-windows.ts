@@ -6,7 +6,7 @@
  *   W2  It becomes wide when it has shown a valid key, has few calls open, and brings as much as a narrow window may hold back. What
  *       calls on wide connections may send beyond narrow windows is bounded in all.
  *   W3  It is narrow again when it has many calls, or brings little for `quietMs`, or when bodies are paused because the gateway holds
- *       too many unfinished bytes (unfinished.ts, U2).
+ *       too many unfinished bytes (unfinished.ts, U2). Then it stays so for `quietMs`, however its calls come and go.
  *
  * HTTP/2 changes the windows of all streams of a connection at once, by SETTINGS, when the peer has acknowledged them. What a peer sends
  * that does not is bounded by U3.
@@ -52,6 +52,7 @@ export class ConnectionWindow {
   payload = 0;
   lookedAt: number;
   busyAt = Number.NEGATIVE_INFINITY;
+  staysNarrowUntil = Number.NEGATIVE_INFINITY;
 
   /** @param now monotonic, ms */
   constructor(now: number) {
@@ -96,7 +97,7 @@ export class StreamWindows {
     const crowded = this.options.isCrowded();
     if (window.size === wideWindow) {
       if (crowded || open > mostCalls || now - window.busyAt > quietMs) this.#narrow(connection);
-    } else if (busy && !crowded && window.known && open <= mostCalls && this.#calls + open <= this.#mostCalls) {
+    } else if (busy && !crowded && now >= window.staysNarrowUntil && this.#mayWiden(connection)) {
       this.#widen(connection);
     }
   }
@@ -104,6 +105,10 @@ export class StreamWindows {
   /** The connection has ended. */
   gone({ window }: WindowedConnection): void {
     this.#count(window, 0);
+  }
+
+  #mayWiden({ window, open }: WindowedConnection): boolean {
+    return window.known && open <= mostCalls && this.#calls + open <= this.#mostCalls;
   }
 
   #widen(connection: WindowedConnection): void {
@@ -114,7 +119,9 @@ export class StreamWindows {
   }
 
   #narrow(connection: WindowedConnection): void {
-    if (this.#set(connection, narrowWindow)) this.#count(connection.window, 0);
+    const { window } = connection;
+    window.staysNarrowUntil = window.lookedAt + quietMs;
+    if (this.#set(connection, narrowWindow)) this.#count(window, 0);
   }
 
   /** False: the peer has not acknowledged the last settings yet. */
