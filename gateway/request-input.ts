@@ -18,7 +18,8 @@ import type { BodyOwner, UnfinishedBody, UnfinishedBytes } from './unfinished.js
 
 /**
  * What a single call costs while its body is read, beside its bytes: the objects of Node, the RPC library and this gateway. PublishStream
- * calls have places instead (stream-places.ts).
+ * calls have places instead (stream-places.ts), and so have calls without a key (open-routes.ts): counted here, strangers could keep out
+ * each other's health checks.
  */
 const callBytes = 48 * 1024;
 
@@ -205,7 +206,8 @@ export class RequestInput implements BodyOwner {
   }
 
   #objects(): number {
-    return this.options.single && this.#phase !== 'unread' ? callBytes : 0;
+    const { single, tenant } = this.options;
+    return single && tenant !== '' && this.#phase !== 'unread' ? callBytes : 0;
   }
 
   #count(came: number): void {
