@@ -61,6 +61,14 @@ test('C3: at most a third of the time goes into collections', () => {
     look();
   }
   assert.ok(state.collections > 50 && state.collections <= 10_000 / 150 + 1, `${state.collections} collections`);
+
+  // Many connections hold as much.
+  Object.assign(state, { now: 20_000, rss: crampedBytes, holdsMuch: false, collections: 0 });
+  for (; state.now < 40_000; state.now++) {
+    state.garbage = 2 * wasteBytes;
+    look();
+  }
+  assert.ok(state.collections >= 7 && state.collections <= 20_000 / 2_550 + 1, `${state.collections} collections`);
 });
 
 test.run();

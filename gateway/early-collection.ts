@@ -5,7 +5,8 @@
  *   C1  Below `shortBytes` of resident memory V8 decides alone, and while the gateway holds few unfinished bytes below `crampedBytes`. So
  *       ordinary traffic pays nothing, also at the highest rate, where V8 settles at 170 to 230 MiB.
  *   C2  A collection is due when `wasteBytes` more are in use than at the least since the last one.
- *   C3  After a collection of n ms, none is due for 2 n ms: at most a third of the time goes into it.
+ *   C3  After a collection of n ms, none is due for 2 n ms: at most a third of the time goes into it. While the gateway holds few unfinished
+ *       bytes it is 50 n ms: ten thousand connections take as much memory, and no collection gives that back.
  *
  * Pure, but for `startEarlyCollection`.
  */
@@ -28,23 +29,27 @@ export const shortBytes = 144 * MiB;
 export const crampedBytes = 240 * MiB;
 export const wasteBytes = 12 * MiB;
 const restFactor = 2;
+const longRestFactor = 50;
 /** New buffers of an attack are 60 MiB in 100 ms. */
 const lookEveryMs = 25;
 
 /** @returns to be called often; tells whether it has collected */
 export function createEarlyCollection({ memory, holdsMuch, collect, now }: EarlyCollectionOptions): () => boolean {
   let least = Number.POSITIVE_INFINITY;
-  let restsUntil = 0;
+  let collectedAt = Number.NEGATIVE_INFINITY;
+  let tookMs = 0;
   return () => {
     const { rss, heapUsed, external } = memory();
     const used = heapUsed + external;
     least = Math.min(least, used);
     const from = now();
-    const short = rss >= (holdsMuch() ? shortBytes : crampedBytes);
+    const much = holdsMuch();
+    const short = rss >= (much ? shortBytes : crampedBytes);
+    const restsUntil = collectedAt + (much ? restFactor : longRestFactor) * tookMs;
     if (!short || used < least + wasteBytes || from < restsUntil) return false;
     collect();
-    const until = now();
-    restsUntil = until + restFactor * (until - from);
+    collectedAt = now();
+    tookMs = collectedAt - from;
     const after = memory();
     least = after.heapUsed + after.external;
     return true;
