@@ -9,6 +9,7 @@ import {
   type ServerHttp2Session,
   type ServerHttp2Stream,
 } from 'node:http2';
+import type { Socket } from 'node:net';
 import type { Log } from '../lib/log.js';
 import { lastWordsMs, resetWhenAnswered } from './answered-early.js';
 import type { Connection } from './connection.js';
@@ -76,6 +77,8 @@ type Stream = ServerHttp2Stream & HeldStream;
  */
 const mostHasty = 16;
 
+/** In the time after which a silent peer is asked whether it lives. */
+const silenceLooks = 4;
 const maxStreamsPerConnection = 256;
 /** Node gives it back as bytes come, so it bounds nothing. What a stream may have under way does (stream-windows.ts). */
 const connectionWindow = 4 * 1024 * 1024;
@@ -119,7 +122,7 @@ export function createHttp2Server({
     session.on('stream', onNewStream as () => void);
     keepThroughStreamFaults(session, () => log.debug('an HTTP/2 stream broke the protocol, and was reset'));
     session.setLocalWindowSize(connectionWindow);
-    watchSilence(session, silenceTimeout);
+    watchSilence(session, held.socket, silenceTimeout);
   });
 
   /** That are over, of those in which streams began. */
@@ -238,20 +241,35 @@ function resetWhenAnsweredEarly(stream: ServerHttp2Stream, response: Http2Server
 
 /**
  * Lets go of peers that do not answer: gone without a word, or refused by nghttp2 for a broken frame, after which node reads no
- * more and would not see even the end of the connection.
+ * more and would not see even the end of the connection. The timer is our own: that of `session.setTimeout` outlives a session that is
+ * destroyed, and keeps it in memory until it is due.
  */
-function watchSilence(session: ServerHttp2Session, silence: number): void {
-  session.setTimeout(silence, () => {
-    const dead = setTimeout(() => session.destroy(), silence / 3);
-    dead.unref();
-    const sent = session.ping((error) => {
-      clearTimeout(dead);
-      // Not within the session's own callback.
-      if (error !== null) setImmediate(() => session.destroy());
-    });
-    if (!sent) {
-      clearTimeout(dead);
-      session.destroy();
+function watchSilence(session: ServerHttp2Session, socket: Socket, silence: number): void {
+  let read = socket.bytesRead;
+  let quiet = 0;
+  const looking = setInterval(() => {
+    const { bytesRead } = socket;
+    quiet = bytesRead === read ? quiet + 1 : 0;
+    read = bytesRead;
+    if (quiet >= silenceLooks) {
+      quiet = 0;
+      askWhetherAlive(session, silence / 3);
     }
+  }, silence / silenceLooks);
+  looking.unref();
+  session.once('close', () => clearInterval(looking));
+}
+
+function askWhetherAlive(session: ServerHttp2Session, patienceMs: number): void {
+  const dead = setTimeout(() => session.destroy(), patienceMs);
+  dead.unref();
+  const sent = session.ping((error) => {
+    clearTimeout(dead);
+    // Not within the session's own callback.
+    if (error !== null) setImmediate(() => session.destroy());
   });
+  if (!sent) {
+    clearTimeout(dead);
+    session.destroy();
+  }
 }
