@@ -12,7 +12,7 @@
  *   G4  A call whose request is whole before it has a seat needs none, while all calls without one have at most `mostSkippedBytes`. Admission
  *       counts them. Past that, whole calls wait for a seat, too: waiting in line is better for a burst than `overloaded`.
  *
- * A call with a seat costs a few operations on maps, and no timer of its own: there is one for all while calls wait.
+ * A call with a seat costs a few operations on maps. It needs no timer: while calls wait, one timer serves all of them.
  */
 export interface GatedCall {
   readonly tenant: string;

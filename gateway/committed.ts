@@ -15,8 +15,9 @@
  *       message of that sequence: then it does not count as accepted, whatever the durability (ingest.ts, I6). Or the stream is
  *       another one, made anew by another gateway: so it is looked at.
  *   W4  A watermark is told on a stream after every acceptance that it covers, and covers none that is told after it.
- *   W5  Memory is bounded: in batches per stream, per tenant and in all. Past a bound a stream that has some is not read (P4), until
- *       more of its own are committed or in doubt; a stream without any gets on. One tenant cannot take all places.
+ *   W5  Memory is bounded: in batches per stream, per tenant and in all. Past a bound the gateway does not read a stream that has
+ *       uncommitted batches (P4), until some of these are committed or in doubt. It goes on reading a stream that has none. One tenant
+ *       cannot take all places.
  *   W6  A client is told no sequence of the log, which would show each tenant how much all of them send. Batches that a stream was answered
  *       as accepted are counted from 1 for each shard: that is their place, and a watermark tells the highest place below which
  *       all are committed.

@@ -1,6 +1,6 @@
 /** How many connections there may be, and when they have to go: real sockets, from several addresses of this machine. */
 import { type ClientHttp2Session, connect as connectHttp2, constants } from 'node:http2';
-import { connect, type Socket } from 'node:net';
+import { connect } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -10,6 +10,7 @@ import { type FrontServer, type FrontServerOptions, listen, type NodeResponse } 
 import { until } from './testing/ingest.js';
 import { listening } from './testing/listening.js';
 import { frame, framesOf, frameType, header, preface, word } from './testing/raw-http2.js';
+import { type WatchedPeer, watched } from './testing/watched-peer.js';
 
 interface Seen {
   readonly refused: string[];
@@ -50,26 +51,8 @@ async function withServer(
   }
 }
 
-interface Peer {
-  readonly socket: Socket;
-  /** All that has come. */
-  readonly bytes: () => Buffer;
-  readonly closed: () => boolean;
-}
-
-function watched(socket: Socket): Peer {
-  const chunks: Buffer[] = [];
-  socket.on('error', () => {});
-  socket.on('data', (chunk: Buffer) => chunks.push(chunk));
-  let closed = false;
-  socket.on('close', () => {
-    closed = true;
-  });
-  return { socket, bytes: () => Buffer.concat(chunks), closed: () => closed };
-}
-
 /** Resolves when the socket is open, or was refused. */
-async function dial(port: number, from = '127.0.0.2', bytes: Buffer | string = ''): Promise<Peer> {
+async function dial(port: number, from = '127.0.0.2', bytes: Buffer | string = ''): Promise<WatchedPeer> {
   const socket = connect({ port, host: '127.0.0.1', localAddress: from });
   const peer = watched(socket);
   await new Promise((resolve) => socket.once('connect', resolve).once('close', resolve));
@@ -78,17 +61,16 @@ async function dial(port: number, from = '127.0.0.2', bytes: Buffer | string = '
 }
 
 const get = (path: string, more = ''): string => `GET ${path} HTTP/1.1\r\nhost: x\r\n${more}\r\n`;
-const textOf = (peer: Peer): string => peer.bytes().toString('latin1');
 
 /** A peer that has had an answer. */
-async function called(port: number, from?: string, more = ''): Promise<Peer> {
+async function called(port: number, from?: string, more = ''): Promise<WatchedPeer> {
   const peer = await dial(port, from, get('/', more));
-  await until('answered or closed', () => textOf(peer).includes('to /') || peer.closed());
+  await until('answered or closed', () => peer.text().includes('to /') || peer.closed());
   return peer;
 }
 
 /** A peer whose call is open. */
-async function holding(server: FrontServer, from?: string): Promise<Peer> {
+async function holding(server: FrontServer, from?: string): Promise<WatchedPeer> {
   const before = server.requests;
   const peer = await dial(server.port, from, get('/held'));
   await until('the call is open', () => server.requests === before + 1);
@@ -102,7 +84,7 @@ test('when an address has all of its connections, its idlest makes room, and oth
     const held = await holding(server);
     const third = await called(server.port);
     first.socket.write(get('/again'));
-    await until('answered again', () => textOf(first).includes('to /again'));
+    await until('answered again', () => first.text().includes('to /again'));
     const fourth = await called(server.port);
     await until('the idlest went', third.closed);
     assert.equal(
@@ -127,7 +109,7 @@ test('where all connections of an address have open calls, the newcomer is refus
     assert.ok(refused.closed());
     assert.equal(seen.refused, ['address_full']);
     assert.not(held.some((peer) => peer.closed()));
-    assert.match(textOf(await called(server.port, '127.0.0.3')), 'to /');
+    assert.match((await called(server.port, '127.0.0.3')).text(), 'to /');
   });
 });
 
@@ -156,8 +138,8 @@ test('an address has its new connections at a rate, and those at trusted address
       await until('some are refused', () => seen.refused.length >= 20);
       assert.ok(newcomers.filter(({ closed }) => !closed()).length >= 2);
       assert.equal([...new Set(seen.refused)], ['address_rate']);
-      assert.match(textOf(await called(port, '127.0.0.3')), 'to /');
-      await until('an answer', async () => textOf(await called(port)).includes('to /'));
+      assert.match((await called(port, '127.0.0.3')).text(), 'to /');
+      await until('an answer', async () => (await called(port)).text().includes('to /'));
     },
   );
 });
@@ -197,7 +179,7 @@ test('with TLS, connections count before their handshake, and are refused before
           });
           const peer = watched(socket);
           socket.once('secureConnect', () => socket.write(get('/')));
-          socket.on('data', () => textOf(peer).includes('to /') && resolve(textOf(peer)));
+          socket.on('data', () => peer.text().includes('to /') && resolve(peer.text()));
           socket.on('close', () => resolve(undefined));
         });
       assert.match((await whole()) ?? '', 'to /');
@@ -271,7 +253,7 @@ const post = Buffer.concat([
 ]);
 const hello = Buffer.concat([preface, frame(frameType.settings, 0, 0)]);
 const cancel = (stream: number): Buffer => frame(frameType.reset, 0, stream, word(constants.NGHTTP2_CANCEL));
-const goAwayCodes = (peer: Peer): number[] =>
+const goAwayCodes = (peer: WatchedPeer): number[] =>
   framesOf(peer.bytes())
     .filter(({ type }) => type === frameType.goaway)
     .map(({ payload }) => payload.readUInt32BE(4));
@@ -401,7 +383,7 @@ test('a peer that goes away with all of its calls open did no harm', async () =>
 });
 
 /** Writes the same bytes until the connection is closed. False: it was kept although `most` bytes were taken. */
-async function poured(peer: Peer, piece: Buffer, most: number): Promise<boolean> {
+async function poured(peer: WatchedPeer, piece: Buffer, most: number): Promise<boolean> {
   const until = Date.now() + 8_000;
   for (let sent = 0; sent < most && Date.now() < until; sent += piece.length) {
     if (peer.closed()) return true;
@@ -496,7 +478,7 @@ test('requests sent ahead over HTTP/1.1 have a bound: those within it are answer
     assert.is(waiting.length, 64);
     for (const [i, response] of waiting.entries()) (response as import('node:http').ServerResponse).end(`answer ${i}.`);
     await until('closed', peer.closed);
-    const text = textOf(peer);
+    const text = peer.text();
     for (let i = 0; i < 64; i++) assert.match(text, `answer ${i}.`);
     assert.is(text.match(/HTTP\/1\.1 /g)?.length, 65);
     assert.match(text, /HTTP\/1\.1 429 /);
@@ -525,7 +507,7 @@ test('requests sent ahead end with their connection, also those whose turn to be
 test('over TLS, records that carry nothing end the connection, and small requests do not', async () => {
   const { cert, key } = makeCertificate();
   await withServer({ tls: { cert, key } }, async ({ port }, seen) => {
-    const dialled = async (localAddress: string, protocol: string): Promise<Peer> => {
+    const dialled = async (localAddress: string, protocol: string): Promise<WatchedPeer> => {
       const socket = connect({ port, host: '127.0.0.1', localAddress });
       const tls = connectTls({ socket, ca: cert, host: '127.0.0.1', ALPNProtocols: [protocol] });
       const peer = watched(tls);
@@ -533,7 +515,7 @@ test('over TLS, records that carry nothing end the connection, and small request
       return peer;
     };
     // Each write is a record. Its 22 bytes are seen by TLS alone, as those of a KeyUpdate are.
-    const sent = (peer: Peer, bytes: Buffer): Promise<unknown> =>
+    const sent = (peer: WatchedPeer, bytes: Buffer): Promise<unknown> =>
       new Promise((resolve) => peer.socket.write(bytes, resolve));
     const honest = await dialled('127.0.0.3', 'http/1.1');
     const hostile = await dialled('127.0.0.2', 'h2');
@@ -541,7 +523,7 @@ test('over TLS, records that carry nothing end the connection, and small request
     for (let i = 0; i < 12_000 && !hostile.closed(); i++) await sent(hostile, Buffer.alloc(1));
     await until('the hostile one is closed', hostile.closed);
     for (let i = 0; i < 300; i++) await sent(honest, Buffer.from(get('/')));
-    await until('all are answered', () => textOf(honest).split('to /').length === 301);
+    await until('all are answered', () => honest.text().split('to /').length === 301);
     assert.not(honest.closed());
     assert.equal(seen.ended, ['useless_bytes']);
   });

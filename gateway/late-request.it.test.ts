@@ -7,6 +7,7 @@ import { silentLog } from '../lib/log.js';
 import { listen, type NodeRequest, type NodeResponse } from './server.js';
 import { until } from './testing/ingest.js';
 import { listening } from './testing/listening.js';
+import { watched } from './testing/watched-peer.js';
 
 /** Reads the body, and says how many bytes it had. */
 function count(request: NodeRequest, response: NodeResponse): void {
@@ -23,25 +24,17 @@ function count(request: NodeRequest, response: NodeResponse): void {
 async function sendSlowly(port: number, parts: readonly number[]): Promise<{ text: string; ms: number }> {
   const socket = connect(port, '127.0.0.1');
   const since = performance.now();
-  let text = '';
-  let closed = false;
-  socket.on('error', () => {});
-  socket.on('data', (chunk) => {
-    text += String(chunk);
-  });
-  socket.on('close', () => {
-    closed = true;
-  });
+  const { text, closed } = watched(socket);
   const size = parts.reduce((sum, part) => sum + part, 0);
   socket.write(`POST / HTTP/1.1\r\nhost: x\r\ncontent-length: ${size}\r\n\r\n`);
   for (const part of parts) {
     await new Promise((resolve) => setTimeout(resolve, 100));
-    if (closed || text !== '') break;
+    if (closed() || text() !== '') break;
     socket.write(Buffer.alloc(part));
   }
-  await until('an answer', () => text !== '' || closed);
+  await until('an answer', () => text() !== '' || closed());
   socket.destroy();
-  return { text, ms: performance.now() - since };
+  return { text: text(), ms: performance.now() - since };
 }
 
 test('a body that flows may take longer than a request has, and one that drips may not', async () => {

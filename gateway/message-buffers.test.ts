@@ -22,7 +22,7 @@ test('a buffer is used again for a message of about its size, up to 1 MiB and a 
   }
 });
 
-test('what is not kept is memory no more, whoever still refers to it', () => {
+test('what is not kept gives its memory back, also while something refers to it', () => {
   const buffers = createMessageBuffers(500 * KiB);
   const [kept, beyond, huge] = [400 * KiB, 400 * KiB, 4 * KiB * KiB].map((size) => buffers.take(size)) as [
     Buffer,

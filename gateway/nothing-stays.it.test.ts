@@ -1,10 +1,12 @@
-/** Memory of calls that are over, measured on connections that stay. */
+/** Memory of calls that are over, measured on connections that stay, and of connections that are over. */
 import { type ClientHttp2Session, connect, constants, type OutgoingHttpHeaders } from 'node:http2';
+import { connect as connectTcp } from 'node:net';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { until } from './testing/ingest.js';
+import { frame, frameType, preface } from './testing/raw-http2.js';
 import { type RunningGateway, withGateway } from './testing/running-gateway.js';
 
 setFlagsFromString('--expose-gc');
@@ -117,6 +119,37 @@ test('nothing stays of a call that is over, on a connection that stays', async (
       const bytes = await kept(running, kind, 65);
       // Sockets, metrics and node's own books move by about 1 kB a call; one listener or promise that stays holds tens of them.
       assert.ok(bytes < 4_000, `${kind.name}: ${Math.round(bytes)} bytes stay of each call`);
+    }
+  });
+});
+
+/** Ends of HTTP/2 connections: a peer that goes away, and one whose frames are broken before. */
+const ends: readonly [name: string, last: Buffer][] = [
+  ['gone', Buffer.alloc(0)],
+  ['broken', frame(frameType.data, 0, 0, Buffer.from('x'))],
+];
+
+test('nothing stays of a connection that is over', async () => {
+  await withGateway({ newConnectionsPerAddress: 0 }, async ({ gateway, port }) => {
+    const connectAndLeave = async (last: Buffer): Promise<void> => {
+      const socket = connectTcp(port, '127.0.0.1').on('error', () => {});
+      socket.write(Buffer.concat([preface, frame(frameType.settings, 0, 0)]));
+      await new Promise((resolve) => socket.once('data', resolve));
+      socket.end(last);
+      await new Promise((resolve) => setImmediate(resolve));
+      socket.destroy();
+    };
+    const several = async (last: Buffer, count: number): Promise<number> => {
+      for (let i = 0; i < count; i++) await connectAndLeave(last);
+      await until('no connection is left', () => gateway.connections === 0, 10_000);
+      // The gateway lets go of a session's socket half a second later.
+      await pause(700);
+      return heapBytes();
+    };
+    for (const [name, last] of ends) {
+      const before = await several(last, 100);
+      const bytes = ((await several(last, 200)) - before) / 200;
+      assert.ok(bytes < 2_500, `${name}: ${Math.round(bytes)} bytes stay of each connection`);
     }
   });
 });

@@ -67,7 +67,7 @@ const mostShort = 1_000;
 /** When a place will do again, ms: half of it to one and a half. */
 const retryMs = 2_000;
 
-/** One address has at most a quarter of all places, so that it alone shuts out nobody. */
+/** One address has at most a quarter of all places, so that it cannot shut out the others. */
 const addressShare = 4;
 
 /** Places for open calls of a kind. @param what in the plural, as the error names them */

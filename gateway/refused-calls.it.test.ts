@@ -10,6 +10,7 @@ import { bareCall, withSession } from './testing/bare-call.js';
 import { until } from './testing/ingest.js';
 import { frame, framesOf, frameType, header, preface } from './testing/raw-http2.js';
 import { onBothPaths, withGateway } from './testing/running-gateway.js';
+import { watched } from './testing/watched-peer.js';
 
 const ingest = '/sluice.ingest.v1.IngestService/';
 const empty = Buffer.alloc(5);
@@ -166,26 +167,18 @@ onBothPaths(
 onBothPaths(test, 'on HTTP/1.1 256 refusals are answered, then 429, and the connection ends', async (withGateway) => {
   await withGateway({}, async ({ port }) => {
     const socket = connect(port, '127.0.0.1');
-    let text = '';
-    let closed = false;
-    socket.on('error', () => {});
-    socket.on('data', (chunk) => {
-      text += String(chunk);
-    });
-    socket.on('close', () => {
-      closed = true;
-    });
-    const statuses = (): string[] => [...text.matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status as string);
-    for (let n = 0; n < 500 && !closed; n++) {
+    const { text, closed } = watched(socket);
+    const statuses = (): string[] => [...text().matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status as string);
+    for (let n = 0; n < 500 && !closed(); n++) {
       socket.write('POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer wrong\r\ncontent-length: 0\r\n\r\n');
-      await until('answered', () => statuses().length > n || closed);
+      await until('answered', () => statuses().length > n || closed());
     }
-    await until('closed', () => closed);
+    await until('closed', closed);
     const all = statuses();
     assert.ok(all.length > 256 && all.length < 350, String(all.length));
     assert.equal(new Set(all.slice(0, -1)), new Set(['401']));
     assert.is(all.at(-1), '429');
-    assert.match(text, 'too_many_refusals');
+    assert.match(text(), 'too_many_refusals');
   });
 });
 

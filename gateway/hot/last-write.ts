@@ -16,7 +16,7 @@ function writeLast(this: ServerHttp2Stream, chunk: unknown, encoding: BufferEnco
   });
 }
 
-/** Ends a stream. Nobody may wait for what is written from now on: use 'close', not a callback of `end`. */
+/** Ends a stream. Do not wait for what is written from now on by a callback of `end`: use 'close'. */
 export function endWithBytes(stream: ServerHttp2Stream, bytes: Buffer | undefined): void {
   if (bytes !== undefined) stream._write = writeLast;
   stream.end(bytes);

@@ -11,7 +11,7 @@ test('who asks while a collection is due shares it, and gets no figures from bef
   assert.is(await figures(), '3');
 });
 
-test('a collection that fails does so for those that shared it, and for nobody later', async () => {
+test('a collection that fails does so for those that shared it, and not for later ones', async () => {
   let collected = 0;
   const figures = shareFigures({
     apartMs: 5,
