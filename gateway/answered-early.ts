@@ -10,7 +10,7 @@
  *       Where it does no harm, it waits for clients that lose the answer by it (late-reset.ts, E5 and E6).
  *   E2  What still comes of the request is read and dropped; nobody else gets it.
  *   E3  A stream is gone 500 ms after such an answer, whether the client reads or not.
- *   E4  A stream whose request has ended, and whose answer the client does not read, is gone 30 s after the answer.
+ *   E4  A stream whose request has ended is left to unread-calls.ts.
  *   E7  Where a connection has more calls open than may wait for their reset (E6), nothing is read of it from such an answer to the end of its stream,
  *       for about 50 ms at most. Node hands the answer to the socket when the reset is asked for, and the reset a turn later. In between
  *       comes a read, which may bring the next call. A client that resets the stream itself, in front of its next call, would be too early as
@@ -20,11 +20,10 @@ import type { ServerHttp2Stream } from 'node:http2';
 import { countCutShort, heldKey, type OnHeldConnection } from './held-connection.js';
 import { mostCalls, resetLate } from './late-reset.js';
 import { cancelStream } from './reset-stream.js';
+import { endWhenUnread } from './unread-calls.js';
 
 /** Between an answer and the end of its stream or connection, for the answer to arrive. */
 export const lastWordsMs = 500;
-/** How long a client may leave an answer unread (E4), or a stream of answers while it is due to read them. */
-export const unreadMs = 30_000;
 /**
  * E7. An answer and its reset take two or three turns of the event loop, unless the client does not read. Each pause is a turn at least,
  * however long that takes: one with 256 answers takes 50 ms on a busy machine.
@@ -66,13 +65,6 @@ function stopReadingUntilClosed(stream: ServerHttp2Stream & OnHeldConnection): v
   }, pauseMs);
   held.stopReading(stream);
   stream.once('close', goOn);
-}
-
-/** E4, for a stream that nothing else looks after. */
-export function endWhenUnread(stream: ServerHttp2Stream): void {
-  const timer = setTimeout(cancelStream, unreadMs, stream).unref();
-  // Else each stream that is over would be kept until then.
-  stream.once('close', () => clearTimeout(timer));
 }
 
 // Functions that all streams share: they are told which by `this` or by argument.

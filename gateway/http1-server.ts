@@ -2,7 +2,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { SluiceError } from '../lib/errors.js';
-import { lastWordsMs, unreadMs } from './answered-early.js';
+import { lastWordsMs } from './answered-early.js';
 import type { Connection } from './connection.js';
 import type { ConnectionTable } from './connection-table.js';
 import { expectsContinue } from './expect-continue.js';
@@ -10,6 +10,7 @@ import { maxHeaderBytes } from './header-limits.js';
 import { countPayload, type HeldConnection, heldKey, type OnHeldConnection } from './held-connection.js';
 import { answerError } from './http-api.js';
 import { goesOn, noteBegin } from './late-request.js';
+import { unreadMs } from './unread-calls.js';
 import { closeOwed, incompleteOn, owe, refuseUnreadable } from './unreadable-http1.js';
 
 export interface Http1Options {

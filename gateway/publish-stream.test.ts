@@ -22,7 +22,7 @@ interface Setting {
   drain(graceMs: number): void;
 }
 
-function setting(maxUncommitted = 100): Setting {
+function setting(maxUncommitted = 100, isFull = false): Setting {
   const commits = createCommitWatch(() => {});
   commits.seen(0, 'g');
   const timers = new Set<{ at: number; run: () => void }>();
@@ -58,6 +58,7 @@ function setting(maxUncommitted = 100): Setting {
     commits,
     onFailed: () => {},
     wake: () => {},
+    isFull: () => isFull,
     schedule: (run, ms) => {
       const timer = { at: now + ms, run };
       timers.add(timer);
@@ -102,6 +103,25 @@ function setting(maxUncommitted = 100): Setting {
 
 /** Lets what was acknowledged be told. */
 const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+test('P1: while the transport takes nothing, no more is read from 64 answers on', async () => {
+  for (const isFull of [false, true]) {
+    const { stream, send, answers } = setting(100, isFull);
+    for (let i = 0; i < 64; i++) await send(`a${i}`, 1 + i);
+    await settle();
+    let taken = false;
+    const sending = send('b', 100).then(() => {
+      taken = true;
+    });
+    await settle();
+    assert.is(taken, !isFull);
+    assert.is(answers().length, isFull ? 64 : 65);
+    await sending;
+    await settle();
+    assert.is(answers().length, isFull ? 1 : 0);
+    stream.close();
+  }
+});
 
 test('P4: a stream that did not ask hears nothing of the warehouse, and does not stay open for it', async () => {
   for (const durability of [undefined, Durability.UNSPECIFIED, Durability.ACCEPTED]) {

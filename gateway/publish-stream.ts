@@ -3,7 +3,7 @@
  * the generator below, which the RPC library drives, and hot/stream.ts, which drives an HTTP/2 stream itself.
  *
  *   P1  Held bytes are bounded per stream. A batch counts from the moment it is read until its answer is handed to the
- *       transport, so a client that reads no answers is no longer read from. Past the bound, and while the gateway as a
+ *       transport, so a client that reads no answers is no longer read from, at the latest after 64 of them. Past the bound, and while the gateway as a
  *       whole has no room, nothing is read: flow control does the rest.
  *   P2  A failed batch is an answer, also one whose JSON was refused while it was read. The stream ends for five reasons:
  *       the client is done, the connection ends, the key is revoked or the deadline has passed, the client's bytes are no
@@ -50,6 +50,8 @@ export interface StreamCallOptions {
   readonly onFailed: (name: ErrorName) => void;
   /** There is something to write, or to end. */
   readonly wake: () => void;
+  /** The transport takes no more answers for now. */
+  readonly isFull: () => boolean;
   /** Timers. @default those of the system */
   readonly schedule?: GatewayClock['schedule'];
 }
@@ -78,6 +80,8 @@ export interface StreamCall {
 
 /** Most batches of one stream without an answer: bounds what small batches cost beyond their bytes. */
 const maxOpen = 1024;
+/** Of these, most that are answered while the transport takes nothing. */
+const maxUnread = 64;
 /** What an answer may weigh, and each rejection in it, roughly. */
 const answerBytes = 600;
 const rejectionBytes = 200;
@@ -91,7 +95,7 @@ const doubtRetryMs = 500;
 const refusedRetryMs = 1_000;
 
 export function openStreamCall(options: StreamCallOptions): StreamCall {
-  const { call, connection, publish, wake, maxBytesInFlight, schedule = systemClock.schedule } = options;
+  const { call, connection, publish, wake, isFull, maxBytesInFlight, schedule = systemClock.schedule } = options;
   const { tenant } = call.caller;
   let outbox: { answer: Answer; charge: number; open: number }[] = [];
   let taken = 0;
@@ -214,6 +218,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
   /** P1, P4. */
   const mustWait = (bytes: number): boolean =>
     (open > 0 && (held + bytes > maxBytesInFlight || open >= maxOpen)) ||
+    (outbox.length - taken >= maxUnread && isFull()) ||
     (follower !== undefined && (follower.full || follower.uncommitted + publishing >= options.maxUncommitted));
 
   /** @param room in the gateway as a whole; undefined: it is to be asked for */
@@ -309,7 +314,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
   };
 }
 
-export interface PublishStreamOptions extends Omit<StreamCallOptions, 'wake'> {
+export interface PublishStreamOptions extends Omit<StreamCallOptions, 'wake' | 'isFull'> {
   readonly requests: AsyncIterable<BatchMessage>;
   /** Aborts when the client is gone or the deadline has passed. */
   readonly signal: AbortSignal;
@@ -329,6 +334,7 @@ export async function* publishStream(options: PublishStreamOptions): AsyncGenera
       if (wakeWriter === undefined) unread.hold(stream.unread, 0);
       else wakeWriter();
     },
+    isFull: () => wakeWriter === undefined,
   });
   const unread = options.unfinished.open(options.call.caller.tenant, {
     pause() {},

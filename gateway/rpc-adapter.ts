@@ -8,7 +8,6 @@ import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from
 import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { type ErrorName, SluiceError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
-import { unreadMs } from './answered-early.js';
 import { roundTimeout } from './call-timeout.js';
 import { type Connection, connectionKey, exchangeKey } from './connection.js';
 import { knownFlags } from './envelope-flags.js';
@@ -21,6 +20,7 @@ import { cancelStream } from './reset-stream.js';
 import { maxJsonBytes, maxRequestBytes, type RpcRoute } from './routes.js';
 import { authenticate, plainGrpcMessage, toConnectError, toHttpAnswer } from './rpc-errors.js';
 import type { NodeRequest, NodeResponse } from './server.js';
+import { unreadMs } from './unread-calls.js';
 import { wholeMessages } from './whole-messages.js';
 
 export type RequestHandler = (

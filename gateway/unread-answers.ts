@@ -3,8 +3,8 @@
  * requests do (unfinished.ts), and a stream that makes no room for 30 s ends. Its unread answers would keep its batches open for ever.
  */
 import { SluiceError } from '../lib/errors.js';
-import { unreadMs } from './answered-early.js';
 import type { UnfinishedBody, UnfinishedBytes } from './unfinished.js';
+import { unreadMs } from './unread-calls.js';
 
 export interface UnreadWatch {
   /** The transport takes no more. */

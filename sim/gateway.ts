@@ -182,6 +182,7 @@ export function startGateway(
         flushing = true;
         process.deliver(0, flush);
       },
+      isFull: () => false,
     });
     const close = (): void => {
       if (ended) return;

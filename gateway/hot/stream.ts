@@ -25,7 +25,7 @@ import { type Envelope, Envelopes } from './envelopes.js';
 import { type AnswerOptions, begin, end, type Protocol } from './protocols.js';
 import { readRequest } from './request.js';
 
-export interface HotStreamOptions extends Omit<StreamCallOptions, 'wake'> {
+export interface HotStreamOptions extends Omit<StreamCallOptions, 'wake' | 'isFull'> {
   readonly protocol: Protocol;
   readonly answer: AnswerOptions;
   /** ms from now. */
@@ -73,6 +73,7 @@ export function serveStream(stream: ServerHttp2Stream, options: HotStreamOptions
       flushing = true;
       atEndOfTurn(flush);
     },
+    isFull: () => unread.full,
   });
   const input = createStreamInput(stream, options, call);
   const unread = createUnreadWatch(options.unfinished, options.call.caller.tenant, (reason) => {

@@ -11,7 +11,7 @@ import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { Code, ConnectError } from '@connectrpc/connect';
 import type { ErrorName, SluiceError } from '../../lib/errors.js';
 import type { Caller } from '../../lib/tenants.js';
-import { resetWhenAnswered, unreadMs } from '../answered-early.js';
+import { resetWhenAnswered } from '../answered-early.js';
 import type { CallGate, GatedCall } from '../call-gate.js';
 import { requestLate } from '../call-timeout.js';
 import type { Connection } from '../connection.js';
@@ -22,9 +22,9 @@ import type { IngestResult } from '../ingest.js';
 import { GrowingMessage, type MessageBuffers } from '../message-buffers.js';
 import { ParkedInput } from '../parked-input.js';
 import type { BatchCall, PublishBatch } from '../publish-batch.js';
-import { cancelStream } from '../reset-stream.js';
 import { classify } from '../rpc-errors.js';
 import { type BodyOwner, bodySilent, silentMs, type UnfinishedBody, type UnfinishedBytes } from '../unfinished.js';
+import { endWhenUnread } from '../unread-calls.js';
 import { type BatchMessage, publishRequestView } from '../view.js';
 import { encodeResponse } from './answers.js';
 import { type Envelope, Envelopes, tooLarge } from './envelopes.js';
@@ -39,7 +39,7 @@ export interface UnaryOptions {
   readonly call: (headers: IncomingHttpHeaders, connection: Connection, deadlineAt: number | undefined) => BatchCall;
   readonly publish: PublishBatch;
   readonly gate: CallGate;
-  /** When to look after a call again, from its headers to the end of its stream. */
+  /** When to look after a call again, until its request is whole. */
   readonly deadlines: Deadlines<UnaryCall>;
   readonly unfinished: UnfinishedBytes;
   readonly maxMessageBytes: number;
@@ -109,7 +109,7 @@ export class UnaryCall implements GatedCall, BodyOwner {
   #quietSince = 0;
   /** In `deadlines`. */
   #bucket: number | undefined;
-  #answered: 'no' | 'just' | 'unread' = 'no';
+  #answered = false;
   /** Since the answer, up to `turnsToClose`. */
   #turns = 0;
 
@@ -212,7 +212,7 @@ export class UnaryCall implements GatedCall, BodyOwner {
   /** Of the event loop: what is not over by now is looked after. */
   turnEnded(): void {
     this.#listed = false;
-    if (this.#answered !== 'no') this.#awaitClose();
+    if (this.#answered) this.#awaitClose();
     else if (!this.#done) this.#awaitBody();
   }
 
@@ -376,18 +376,13 @@ export class UnaryCall implements GatedCall, BodyOwner {
     this.#bucket = this.options.deadlines.add(this, at);
   }
 
-  /** It is time to look after the call: its deadline has passed, its request is silent, or its answer is not read. */
+  /** It is time to look after the call: its deadline has passed, or its request is silent. */
   expired(): void {
     this.#bucket = undefined;
     const now = Date.now();
-    if (this.#answered === 'unread') {
-      this.options.onRefused('answers_unread');
-      cancelStream(this.stream);
-    } else if (this.#done) {
-      // The core looks after batches that wait for the log.
-      if (this.#answered === 'just') this.#answered = 'unread';
-      this.#lookAgain(now + unreadMs / 2);
-    } else if (this.#deadlineAt !== undefined && now >= this.#deadlineAt) {
+    // The core looks after batches that wait for the log.
+    if (this.#done) return;
+    if (this.#deadlineAt !== undefined && now >= this.#deadlineAt) {
       this.#fail(requestLate(), true, false);
     } else if (this.#seat === 'taken' && this.#body === undefined && now >= this.#quietSince + silentMs) {
       this.#fail(bodySilent(), true);
@@ -398,11 +393,11 @@ export class UnaryCall implements GatedCall, BodyOwner {
     }
   }
 
-  /** The stream is over, or the answer is not read (E4). */
+  /** The stream is over, or the client does not read the answer (unread-calls.ts). */
   #awaitClose(): void {
-    if (this.stream.destroyed || this.#bucket !== undefined) return;
+    if (this.stream.destroyed) return;
     if (++this.#turns < turnsToClose) this.#look();
-    else this.#lookAgain(Date.now() + unreadMs / 2);
+    else endWhenUnread(this.stream, () => this.options.onRefused('answers_unread'));
   }
 
   /** The stream is over; before its request was whole when nothing has been answered. */
@@ -429,7 +424,7 @@ export class UnaryCall implements GatedCall, BodyOwner {
   #succeed(result: IngestResult): void {
     this.#release();
     this.#leaveSeat();
-    this.#answered = 'just';
+    this.#answered = true;
     this.#look();
     const { stream, protocol, answer } = this;
     if (stream.destroyed || stream.closed) return;
@@ -447,7 +442,7 @@ export class UnaryCall implements GatedCall, BodyOwner {
     this.#done = true;
     this.#release();
     this.#leaveSeat();
-    this.#answered = 'just';
+    this.#answered = true;
     const { stream, protocol, answer, options } = this;
     const { rpc, row } = classify(reason);
     if (whileReading && row !== undefined) options.onRefused(row.code);
