@@ -1,7 +1,8 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { integer, pick, seededRandom } from '../lib/testing/batches.js';
-import { createCoalescer, type FlushReason, type Group } from './coalesce.js';
+import { createCoalescer, type Group } from './coalesce.js';
+import type { FlushReason } from './metrics.js';
 
 interface Item {
   readonly id: number;

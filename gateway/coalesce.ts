@@ -11,7 +11,7 @@
  * window makes messages bigger instead of more numerous. Pure: clock and timer are injected.
  */
 
-export type FlushReason = 'idle' | 'size' | 'delay' | 'large' | 'drain';
+import type { FlushReason } from './metrics.js';
 
 /** Items that travel together. `sealed` is set by whoever puts it on the wire; from then on nothing joins. */
 export interface Group<T> {

@@ -18,21 +18,8 @@ import { createSparseLog, type SparseLog } from '../lib/sparse-log.js';
 import { type AddressEntry, type AddressLimits, createAddressLimits } from './address-limits.js';
 import { lastWordsMs } from './answered-early.js';
 import { HeldConnection, type SeenAbuse } from './held-connection.js';
+import type { EndedConnection, RefusedConnection } from './metrics.js';
 import { type StreamWindows, wideWindow } from './stream-windows.js';
-
-/** Why a newcomer was not taken. */
-export type RefusedConnection = 'address_full' | 'address_rate' | 'full';
-/** Why the gateway ended a connection that was neither old nor drained. */
-export type EndedConnection =
-  | 'idle'
-  | 'unused'
-  | 'made_room'
-  | 'resets'
-  | 'refusals'
-  | 'useless_bytes'
-  | 'flood'
-  | 'address_in_debt'
-  | 'pipelining';
 
 export interface ConnectionTableOptions {
   readonly maxConnections: number;

@@ -9,7 +9,7 @@
  * The batch id may also come as `idempotency-key`; a body with another one is refused. Answers to POST are 202 with the BatchResult as JSON; errors are
  * {"error": {code, message, fix, …}} with the table's HTTP status.
  */
-import { type JsonValue, toJson } from '@bufbuild/protobuf';
+import { toJson } from '@bufbuild/protobuf';
 import { BatchResultSchema, RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { batchIdPattern } from '../lib/batch-status.js';
 import { SluiceError } from '../lib/errors.js';
@@ -20,6 +20,7 @@ import type { Connection } from './connection.js';
 import { inviteBody } from './expect-continue.js';
 import type { Readiness } from './health.js';
 import { detached } from './held-bytes.js';
+import { answerError, sendJson } from './http-answers.js';
 import { type Inflater, newMeter } from './inflate.js';
 import {
   ignoresUnknownFields,
@@ -36,7 +37,7 @@ import { type PublishBatch, toBatchResult } from './publish-batch.js';
 import { type FactOptions, readFacts, wasResent } from './request-facts.js';
 import type { RequestInput } from './request-input.js';
 import type { RequestHandler } from './rpc-adapter.js';
-import { sentence, toHttpAnswer } from './rpc-errors.js';
+import { sentence } from './rpc-errors.js';
 import type { NodeRequest, NodeResponse } from './server.js';
 import type { BatchMessage } from './view.js';
 
@@ -119,7 +120,7 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
         rejection: `REJECTION_CODE_${RejectionCode[code] ?? code}`,
       });
     }
-    send(response, 202, {}, toJson(BatchResultSchema, result, { alwaysEmitImplicit: true }));
+    sendJson(response, 202, {}, toJson(BatchResultSchema, result, { alwaysEmitImplicit: true }));
   };
 
   const refuse = (response: NodeResponse, reason: unknown): void => {
@@ -162,12 +163,12 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
         );
         return;
       case '/healthz':
-        if (only(request, response, ['GET', 'HEAD'])) send(response, 200, {}, { status: 'alive' });
+        if (only(request, response, ['GET', 'HEAD'])) sendJson(response, 200, {}, { status: 'alive' });
         return;
       case '/readyz':
         if (!only(request, response, ['GET', 'HEAD'])) return;
-        if (readiness.ready) send(response, 200, {}, { status: 'ready' });
-        else send(response, 503, {}, { status: 'not ready', reason: readiness.reason ?? 'starting' });
+        if (readiness.ready) sendJson(response, 200, {}, { status: 'ready' });
+        else sendJson(response, 503, {}, { status: 'not ready', reason: readiness.reason ?? 'starting' });
         return;
       case '*':
         // What the server as a whole can do (RFC 9110, 9.3.7).
@@ -187,25 +188,6 @@ class Answered extends Error {
   constructor(readonly error: SluiceError) {
     super(error.message);
   }
-}
-
-/** Answers a request that is no RPC. */
-export function answerError(response: NodeResponse, error: SluiceError): void {
-  const { status, headers, body } = toHttpAnswer(error);
-  // RFC 7694: which encodings would do.
-  const accepted = error.code === 'content_encoding' ? { 'accept-encoding': 'gzip, identity' } : {};
-  send(response, status, { ...headers, ...accepted }, body);
-}
-
-function send(response: NodeResponse, status: number, headers: Record<string, string>, body: JsonValue | object): void {
-  if (response.headersSent || response.destroyed) return;
-  const bytes = Buffer.from(`${JSON.stringify(body)}\n`);
-  response.writeHead(status, {
-    ...headers,
-    'content-type': 'application/json',
-    'content-length': String(bytes.length),
-  });
-  response.end(bytes);
 }
 
 const tooLarge = (most: number): SluiceError =>

@@ -8,7 +8,7 @@ import type { ConnectionTable } from './connection-table.js';
 import { expectsContinue } from './expect-continue.js';
 import { maxHeaderBytes } from './header-limits.js';
 import { countPayload, type HeldConnection, heldKey, type OnHeldConnection } from './held-connection.js';
-import { answerError } from './http-api.js';
+import { answerError } from './http-answers.js';
 import { goesOn, noteBegin } from './late-request.js';
 import { unreadMs } from './unread-calls.js';
 import { closeOwed, incompleteOn, owe, refuseUnreadable } from './unreadable-http1.js';

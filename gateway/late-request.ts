@@ -1,11 +1,13 @@
 /**
  * Requests over HTTP/1.1 that are not whole in time. Node reports such a request once, and would end it: also a large one on a slow line, such as 4 MiB
- * from a phone. So one whose body flows goes on: each further period must bring `slowBytes` for each second (unfinished.ts, U4). A period in
+ * from a phone. So one whose body flows goes on: each further period must bring `slowBytes` for each second. A period in
  * which the gateway does not read the body does not count. That no byte comes at all is seen earlier.
  */
 import type { IncomingMessage } from 'node:http';
 import type { HeldConnection } from './held-connection.js';
-import { slowBytes } from './unfinished.js';
+
+/** What a body has to bring in a second, where it keeps others waiting. */
+export const slowBytes = 1024;
 
 const payloadKey = Symbol('payload');
 type LateRequest = IncomingMessage & { [payloadKey]?: number };

@@ -14,6 +14,7 @@ import {
 import { UsageError } from '../lib/errors.js';
 import type { Log } from '../lib/log.js';
 import type { HeldConnection } from './held-connection.js';
+import type { TlsRefusal } from './metrics.js';
 import { sniffProtocol } from './sniff-protocol.js';
 
 /** PEM texts. */
@@ -39,13 +40,6 @@ export interface ListenerOptions {
 export interface TlsChanges {
   onChange(listener: (material: TlsMaterial) => void): void;
 }
-
-/**
- * - `no_certificate`: the client has to show a certificate, and has none
- * - `bad_certificate`: its certificate is not one that the client CA signed, or is not valid now
- * - `handshake`: all else: no TLS, a version or protocol that is not spoken here, a peer that left or was slow
- */
-export type TlsRefusal = 'no_certificate' | 'bad_certificate' | 'handshake';
 
 const handshakeTimeout = 10_000;
 

@@ -8,9 +8,30 @@
 import { metrics } from '@opentelemetry/api';
 import { type Rejection, RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import type { ErrorName } from '../lib/errors.js';
-import type { FlushReason } from './coalesce.js';
-import type { EndedConnection, RefusedConnection } from './connection-table.js';
-import type { TlsRefusal } from './listener.js';
+
+// Values of labels.
+
+/** Why a message went to the log. */
+export type FlushReason = 'idle' | 'size' | 'delay' | 'large' | 'drain';
+/** Why a newcomer was not taken. */
+export type RefusedConnection = 'address_full' | 'address_rate' | 'full';
+/** Why the gateway ended a connection that was neither old nor drained. */
+export type EndedConnection =
+  | 'idle'
+  | 'unused'
+  | 'made_room'
+  | 'resets'
+  | 'refusals'
+  | 'useless_bytes'
+  | 'flood'
+  | 'address_in_debt'
+  | 'pipelining';
+/**
+ * - `no_certificate`: the client has to show a certificate, and has none
+ * - `bad_certificate`: its certificate is not one that the client CA signed, or is not valid now
+ * - `handshake`: all else: no TLS, a version or protocol that is not spoken here, a peer that left or was slow
+ */
+export type TlsRefusal = 'no_certificate' | 'bad_certificate' | 'handshake';
 
 /** What can be looked at, at any time. Each is told by whoever knows. */
 export interface GatewayGauges {

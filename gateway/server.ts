@@ -18,10 +18,11 @@ import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
 import { UsageError } from '../lib/errors.js';
 import { lastWordsMs } from './answered-early.js';
 import type { Connection } from './connection.js';
-import { ConnectionTable, type EndedConnection, type RefusedConnection } from './connection-table.js';
+import { ConnectionTable } from './connection-table.js';
 import { createHttp1Server } from './http1-server.js';
 import { createHttp2Server, type Http2Options } from './http2-server.js';
 import { createListener, type ListenerOptions } from './listener.js';
+import type { EndedConnection, RefusedConnection } from './metrics.js';
 import { StreamWindows } from './stream-windows.js';
 
 export type { ServedStream } from './http2-server.js';

@@ -8,7 +8,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Log } from '../lib/log.js';
 import { makeAuthority, type TestAuthority, type TestCertificate } from '../lib/testing/certificate.js';
-import type { TlsRefusal } from './listener.js';
+import type { TlsRefusal } from './metrics.js';
 import { type FrontServer, listen } from './server.js';
 import { until } from './testing/ingest.js';
 import { openTlsFiles, type TlsFiles, type TlsFilesOptions } from './tls-files.js';

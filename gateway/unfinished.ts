@@ -20,6 +20,7 @@
  * Pure: the clock is a tick that somebody else gives.
  */
 import { SluiceError } from '../lib/errors.js';
+import { slowBytes } from './late-request.js';
 import { narrowWindow } from './stream-windows.js';
 
 /** Whose bytes they are. The budget calls back within `hold`, and later. */
@@ -85,8 +86,6 @@ export interface UnfinishedOptions {
 }
 
 export const silentMs = 15_000;
-/** Bytes a second. */
-export const slowBytes = 1024;
 const turnMs = 2_000;
 const hearingMs = 2_000;
 /** Of all tenants. Each may bring a window. */

@@ -6,7 +6,7 @@
  * the end of the stream. To the loader that would look like a stream that went backwards (L8), to an erasure like one that
  * holds nothing more. A leader answers only when it has everything that was ever acknowledged.
  */
-import type { JetStreamManager, StreamInfo } from '@nats-io/jetstream';
+import { JetStreamApiError, type JetStreamManager, type StreamInfo } from '@nats-io/jetstream';
 
 /** @throws Error while the stream has no leader, or cannot be reached; JetStreamApiError 10059 when there is no such stream */
 export async function streamInfo(jsm: Pick<JetStreamManager, 'streams'>, stream: string): Promise<StreamInfo> {
@@ -20,3 +20,6 @@ function isLeadersWord({ cluster }: StreamInfo): boolean {
   if (cluster?.leader === undefined) return cluster?.replicas === undefined;
   return cluster.leader !== '' && cluster.replicas?.some(({ name }) => name === cluster.leader) !== true;
 }
+
+/** JetStream says that there is no such stream. */
+export const isStreamMissing = (error: unknown): boolean => error instanceof JetStreamApiError && error.code === 10059;

@@ -93,3 +93,6 @@ function offsetSeconds(bytes: Uint8Array, p: number, to: number): number | undef
   if (!(hours <= 23 && minutes <= 59)) return undefined;
   return (sign === 0x2b ? 1 : -1) * (hours * 3_600 + minutes * 60);
 }
+
+/** The day in UTC, as `2026-11-21`. */
+export const utcDay = (timeMs: number): string => new Date(timeMs).toISOString().slice(0, 10);

@@ -2,9 +2,12 @@
  * A worker: the real protocol of the loader (workers/loader.ts, block.ts, retries.ts, trim.ts) for every shard, on a simulated
  * process, log and sink. What workers/loader-shard.ts binds to NATS and the warehouse is bound to the simulated ones here.
  */
-import { type Block, type BlockLimits, type LogMessage, startBlock, utcDay } from '../workers/block.js';
+
+import { utcDay } from '../lib/timestamp.js';
+import { type Block, type BlockLimits, startBlock } from '../workers/block.js';
 import { blockSizer } from '../workers/block-size.js';
 import { type Ending, loadShard, type ShardIo } from '../workers/loader.js';
+import type { LogMessage } from '../workers/log-message.js';
 import { type Dead, partRefused, partUnframed, placeOf, withoutPlaces } from '../workers/poison.js';
 import { controlBatch } from '../workers/rescan.js';
 import { retryGuard, type StoredCopies, suspectMs } from '../workers/retries.js';

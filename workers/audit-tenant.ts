@@ -8,11 +8,10 @@
  *   V4 No event of a batch has two rows, unless the client itself put one event_id twice into a copy.
  */
 import { generationOf } from '../lib/log-streams.js';
-import { streamInfo } from '../lib/stream-info.js';
+import { isStreamMissing, streamInfo } from '../lib/stream-info.js';
 import { shardStream } from '../lib/subjects.js';
 import { type AuditOptions, emptyLedger, type Fault, type Ledger, mostFaults } from './audit.js';
 import { compareCopies, copiesIn, excused, type LoadedCopy, mostEvents, someOf } from './compared-copies.js';
-import { isStreamMissing } from './fetch.js';
 import { keyOf } from './frames.js';
 import { mostNames, type StoredRows } from './ledger-sink.js';
 import { scanLog } from './log-scan.js';

@@ -4,7 +4,8 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
-import { type BlockLimits, contentOf, type LogMessage, maxLinks, mostSpanMs, startBlock } from './block.js';
+import { type BlockLimits, contentOf, maxLinks, mostSpanMs, startBlock } from './block.js';
+import type { LogMessage } from './log-message.js';
 
 const limits: BlockLimits = { rows: 100, bytes: 1_000_000, delayMs: 1_000 };
 const noon = Date.parse('2026-03-01T12:00:00Z');

@@ -5,18 +5,8 @@
  * it first and the events last, so the scan of a batch ends at the first event (~0.2 µs a batch, whatever its size).
  */
 
-import type { Slab } from './slabs.js';
-
-/** A message of a shard's stream. */
-export interface LogMessage {
-  /** Stream sequence. Stays far below 2^53. */
-  readonly sequence: number;
-  /** JetStream's timestamp, ms since the epoch. */
-  readonly timeMs: number;
-  readonly data: Uint8Array;
-  /** The memory that the data are a window on, which is used again once the message is let go. */
-  readonly slab?: Slab | undefined;
-}
+import { utcDay } from '../lib/timestamp.js';
+import type { LogMessage } from './log-message.js';
 
 /** Why a block was cut where it ends. */
 export type FlushReason = 'rows' | 'bytes' | 'delay' | 'drain';
@@ -95,9 +85,6 @@ const newContent = (): Content => ({
   unframed: false,
   unknownFields: false,
 });
-
-/** `2026-11-21`. */
-export const utcDay = (timeMs: number): string => new Date(timeMs).toISOString().slice(0, 10);
 
 /**
  * Adds up what a payload holds. Bytes that are not StoredBatches count as one row: they must not pass for an empty

@@ -5,9 +5,8 @@
 import { DeliverPolicy, type JetStreamManager, jetstream } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { deadLetterOf, type DeadLetter as Letter } from '../lib/dead-letters.js';
-import { streamInfo } from '../lib/stream-info.js';
+import { isStreamMissing, streamInfo } from '../lib/stream-info.js';
 import { deadStream } from '../lib/subjects.js';
-import { isStreamMissing } from './fetch.js';
 import { keyOf } from './frames.js';
 
 /** A batch, or a whole message, that was set aside. */

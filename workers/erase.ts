@@ -13,11 +13,12 @@ import type { Log } from '../lib/log.js';
 import { generationOf } from '../lib/log-streams.js';
 import { streamInfo } from '../lib/stream-info.js';
 import { shardStream, tenantIdPattern } from '../lib/subjects.js';
-import { type LastBlock, tableName, warehouseSink } from './loader-sink.js';
+import { type LastBlock, warehouseSink } from './loader-sink.js';
 import { hasLostItsEnd } from './log-end.js';
 import { failedMutations, mutationText } from './prepare-table.js';
 import { quote } from './schema/columns.js';
 import type { TableTarget } from './schema/index.js';
+import { tableName } from './schema/index.js';
 import type { Warehouse } from './warehouse.js';
 
 export interface EraseOptions {

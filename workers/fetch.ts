@@ -9,18 +9,18 @@
  * Consumers are throw-away (memory, no acks): the warehouse alone knows what is loaded, and on some servers acks do not
  * survive a kill (fact F8).
  */
-import { AckPolicy, DeliverPolicy, JetStreamApiError, type JetStreamManager } from '@nats-io/jetstream';
+import { AckPolicy, DeliverPolicy, type JetStreamManager } from '@nats-io/jetstream';
 import { type NatsConnection, nanos } from '@nats-io/nats-core';
 import type { Log } from '../lib/log.js';
 import { generationOf } from '../lib/log-streams.js';
 import { newInbox } from '../lib/nats.js';
-import { streamInfo } from '../lib/stream-info.js';
+import { isStreamMissing, streamInfo } from '../lib/stream-info.js';
 import { leaderSubject } from '../lib/subjects.js';
-import type { LogMessage } from './block.js';
 import { type Delivery, type Feed, openFeed } from './feed.js';
 import type { ByteBudget } from './fetch-budget.js';
 import { areGone } from './log-gap.js';
 import { logLink } from './log-link.js';
+import type { LogMessage } from './log-message.js';
 import type { SlabPool } from './slabs.js';
 
 const MiB = 1024 ** 2;
@@ -33,8 +33,6 @@ const heartbeatMs = 1_000;
 const tickMs = 500;
 /** Ticks without a sign of life before the consumer counts as lost. Ticks, not time: a busy event loop is no silence. */
 const silentTicks = 6;
-
-export const isStreamMissing = (error: unknown): boolean => error instanceof JetStreamApiError && error.code === 10059;
 
 export interface StreamReader {
   /** The next message is the first after `hi`, of this generation of the stream. Keeps what is already at hand. */

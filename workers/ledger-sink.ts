@@ -3,9 +3,8 @@
  * pages, so that memory is bounded however long the history is.
  */
 import { type Fingerprint, fingerprintFacts, fingerprintFrom } from './fingerprint.js';
-import { tableName } from './loader-sink.js';
 import { quote } from './schema/columns.js';
-import { readingSettings, type TableTarget } from './schema/index.js';
+import { readingSettings, type TableTarget, tableName } from './schema/index.js';
 import { type EventPlace, type EventsOfBatch, eventCounts, eventPlaces } from './stored-events.js';
 import type { Warehouse } from './warehouse.js';
 

@@ -11,10 +11,12 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { integer, pick, type Random, seededRandom } from '../lib/testing/batches.js';
-import { type LogMessage, startBlock, utcDay } from './block.js';
+import { utcDay } from '../lib/timestamp.js';
+import { startBlock } from './block.js';
 import { fingerprintOfIds, noEvents } from './fingerprint.js';
 import { batchIdIn, eachFrame, eventIdIn, eventsIn } from './frames.js';
 import { type InsertFailure, loadShard, type ShardIo } from './loader.js';
+import type { LogMessage } from './log-message.js';
 import { type Identity, retryGuard, suspectMs } from './retries.js';
 
 /** What is left out of the protocol. */

@@ -10,16 +10,18 @@ import type { Log } from '../lib/log.js';
 import { generationOf } from '../lib/log-streams.js';
 import { streamInfo } from '../lib/stream-info.js';
 import { shardStream } from '../lib/subjects.js';
-import { type Block, type BlockLimits, type FlushReason, type LogMessage, startBlock, utcDay } from './block.js';
+import { utcDay } from '../lib/timestamp.js';
+import { type Block, type BlockLimits, type FlushReason, startBlock } from './block.js';
 import { blockSizer } from './block-size.js';
 import { scanDead } from './dead-scan.js';
 import { readStream } from './fetch.js';
 import type { ByteBudget } from './fetch-budget.js';
 import { type LoaderEvent, loadShard, type Place, type ShardIo, type ShardState } from './loader.js';
+import type { LoaderMetrics } from './loader-metrics.js';
 import type { Sink } from './loader-sink.js';
 import { isReplaced } from './log-end.js';
 import { logLink } from './log-link.js';
-import type { WorkerMetrics } from './metrics.js';
+import type { LogMessage } from './log-message.js';
 import { type Dead, partRefused, partRescanned, partUnframed, placeOf, withoutPlaces } from './poison.js';
 import { controlBatch, currentContract } from './rescan.js';
 import { retryGuard, suspectMs } from './retries.js';
@@ -39,7 +41,7 @@ export interface ShardLoaderOptions {
   readonly deadLetters: DeadLetters;
   /** How long loaded messages stay in the stream, ms. */
   readonly replayMs: number;
-  readonly metrics: WorkerMetrics;
+  readonly metrics: LoaderMetrics;
   readonly log: Log;
   /** The key of the settings bucket by which an operator accepts a stream that was made anew. */
   readonly accepted: (shard: number, generation: string) => Promise<boolean>;

@@ -16,6 +16,7 @@ import {
   insertStatement,
   readingSettings,
   type TableTarget,
+  tableName,
   tombstoneStatement,
   trialStatement,
 } from './schema/index.js';
@@ -54,9 +55,6 @@ export interface Sink extends StoredCopies {
   /** Calls back when the warehouse answers again, after it has not. Returns the un-subscriber. */
   onRecovered(listener: () => void): () => void;
 }
-
-/** `database.table`, quoted. */
-export const tableName = (target: TableTarget): string => `\`${target.database}\`.\`${target.table}\``;
 
 function* chunksOf(batches: readonly Identity[]): Generator<readonly Identity[]> {
   for (let at = 0; at < batches.length; at += mostAsked) yield batches.slice(at, at + mostAsked);

@@ -3,7 +3,12 @@
  * warehouse's position that are in no block: whoever trusts that position would pass over them, or remove them.
  */
 import type { JetStreamManager, StreamInfo } from '@nats-io/jetstream';
-import type { LastBlock } from './loader-sink.js';
+
+/** The last message of a stream that ClickHouse has: sequence, and time in ms; 0: unknown. */
+export interface LastLoaded {
+  readonly hi: number;
+  readonly hiAtMs: number;
+}
 
 /**
  * The stream has another message of the sequence `last.hi` than the one that was loaded.
@@ -12,7 +17,7 @@ import type { LastBlock } from './loader-sink.js';
 export async function isReplaced(
   jsm: Pick<JetStreamManager, 'streams'>,
   { config, state }: Pick<StreamInfo, 'config' | 'state'>,
-  last: Pick<LastBlock, 'hi' | 'hiAtMs'>,
+  last: LastLoaded,
 ): Promise<boolean> {
   if (last.hiAtMs === 0 || last.hi < state.first_seq || last.hi > state.last_seq) return false;
   const message = await jsm.streams.getMessage(config.name, { seq: last.hi });

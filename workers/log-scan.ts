@@ -5,9 +5,9 @@
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import type { Log } from '../lib/log.js';
-import type { LogMessage } from './block.js';
 import { readStream } from './fetch.js';
 import { byteBudget } from './fetch-budget.js';
+import type { LogMessage } from './log-message.js';
 import { slabPool } from './slabs.js';
 
 const MiB = 1024 ** 2;

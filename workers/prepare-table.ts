@@ -3,7 +3,6 @@
  * (schema/compatible.ts), logs each change, and changes nothing else. Many workers may do this at once, of several versions.
  */
 import type { Log } from '../lib/log.js';
-import { tableName } from './loader-sink.js';
 import {
   type ColumnInfo,
   createStatements,
@@ -13,6 +12,7 @@ import {
   migrations,
   settingStatements,
   type TableTarget,
+  tableName,
 } from './schema/index.js';
 import { type Warehouse, WarehouseError, type WarehouseErrorKind } from './warehouse.js';
 

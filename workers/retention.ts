@@ -4,12 +4,10 @@
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { Log } from '../lib/log.js';
 import { generationOf } from '../lib/log-streams.js';
-import { streamInfo } from '../lib/stream-info.js';
+import { isStreamMissing, streamInfo } from '../lib/stream-info.js';
 import { shardStream } from '../lib/subjects.js';
-import { utcDay } from './block.js';
-import { isStreamMissing } from './fetch.js';
-import { tableName } from './loader-sink.js';
-import { partitionKey, type TableTarget } from './schema/index.js';
+import { utcDay } from '../lib/timestamp.js';
+import { partitionKey, type TableTarget, tableName } from './schema/index.js';
 import type { Warehouse } from './warehouse.js';
 
 /** The last message of one shard and stream generation that is stored in one day. */

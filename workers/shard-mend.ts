@@ -19,7 +19,7 @@ import type { Log } from '../lib/log.js';
 import { ensureStream, generationOf } from '../lib/log-streams.js';
 import { markRetried } from '../lib/retried-copy.js';
 import type { ShardSetting } from '../lib/shard-setting.js';
-import { streamInfo } from '../lib/stream-info.js';
+import { isStreamMissing, streamInfo } from '../lib/stream-info.js';
 import {
   batchSubject,
   keptStream,
@@ -29,7 +29,6 @@ import {
   shardSubjects,
   tenantIdPattern,
 } from '../lib/subjects.js';
-import { isStreamMissing } from './fetch.js';
 import { eachFrame, tenantIn } from './frames.js';
 import type { LedgerSink } from './ledger-sink.js';
 import type { ShardState } from './loader.js';

@@ -4,8 +4,18 @@
  */
 import type { Msg, NatsConnection } from '@nats-io/nats-core';
 import { shardWaitsSubject } from '../lib/subjects.js';
-import type { ShardStatus } from './shard-states.js';
 import type { Wait } from './standstill.js';
+
+/** How far a shard is, of all that is known of it. */
+export interface ShardProgress {
+  readonly shard: number;
+  /** Messages that are not loaded. */
+  readonly lag: number;
+  /** Why workers do not load it; undefined when they may. */
+  readonly stopped: string | undefined;
+  /** Why ClickHouse does not say how far it is. */
+  readonly unknown?: string | undefined;
+}
 
 export interface LoadedShard {
   readonly shard: number;
@@ -64,10 +74,7 @@ export async function askShardWaits(nc: NatsConnection): Promise<WorkersAnswers>
 }
 
 /** Why a shard waits, as one sentence; undefined when it moves or has nothing to load. */
-export function waitOf(
-  { shard, lag, stopped, unknown }: Pick<ShardStatus, 'shard' | 'lag' | 'stopped' | 'unknown'>,
-  workers: WorkersAnswers,
-): string | undefined {
+export function waitOf({ shard, lag, stopped, unknown }: ShardProgress, workers: WorkersAnswers): string | undefined {
   const loaded = workers.loaded.get(shard);
   if (loaded?.wait !== undefined) return standingText(loaded.wait, stopped === undefined && unknown === undefined);
   if (loaded !== undefined || lag === 0) return undefined;

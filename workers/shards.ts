@@ -33,7 +33,7 @@ import {
   type ShardSetting,
   shardsKey,
 } from '../lib/shard-setting.js';
-import { streamInfo } from '../lib/stream-info.js';
+import { isStreamMissing, streamInfo } from '../lib/stream-info.js';
 import {
   committedSubjects,
   parkedSubject,
@@ -42,7 +42,6 @@ import {
   shardSubjects,
   workersBucket,
 } from '../lib/subjects.js';
-import { isStreamMissing } from './fetch.js';
 import { acceptKey } from './loader-shard.js';
 import type { Sink } from './loader-sink.js';
 import { type ShardLook, shardStatus } from './shard-states.js';

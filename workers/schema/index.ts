@@ -26,6 +26,9 @@ export interface TableTarget {
   readonly asksInsertSelect?: boolean;
 }
 
+/** `database.table`, quoted. */
+export const tableName = (target: TableTarget): string => `\`${target.database}\`.\`${target.table}\``;
+
 /** A row of system.columns. */
 export interface ColumnInfo {
   readonly name: string;

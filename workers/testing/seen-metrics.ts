@@ -1,7 +1,7 @@
 /**
  * Instruments that remember what they were told, for tests of the loader.
  */
-import type { WorkerMetrics } from '../metrics.js';
+import type { LoaderMetrics } from '../loader-metrics.js';
 
 export interface SeenMetrics {
   stopped: boolean;
@@ -19,7 +19,7 @@ export interface SeenMetrics {
   gaps: number;
 }
 
-export function seeingMetrics(): { readonly seen: SeenMetrics; readonly metrics: WorkerMetrics } {
+export function seeingMetrics(): { readonly seen: SeenMetrics; readonly metrics: LoaderMetrics } {
   const seen: SeenMetrics = {
     stopped: false,
     stuck: false,
@@ -33,7 +33,7 @@ export function seeingMetrics(): { readonly seen: SeenMetrics; readonly metrics:
     gaps: 0,
   };
   const nothing = (): void => undefined;
-  const metrics: WorkerMetrics = {
+  const metrics: LoaderMetrics = {
     inserted: nothing,
     insertFailed: nothing,
     settled: () => {
