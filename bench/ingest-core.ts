@@ -6,7 +6,7 @@
  *                                          [--window 32] [--coalesce-bytes 131072]
  */
 import { parseArgs } from 'node:util';
-import { createIngest } from '../gateway/ingest.js';
+import { createIngest } from '../gateway/ingest/ingest.js';
 import { createGatewayMetrics } from '../gateway/metrics.js';
 import { gatewayOptions } from '../lib/config/index.js';
 import { contractRevision } from '../lib/contract/index.js';

@@ -64,7 +64,7 @@ export const controls = {
     faults: ['half-open:gateway-nats'],
     patches: [
       {
-        file: 'gateway/publish.js',
+        file: 'gateway/log/publisher.js',
         find: 'metrics.sent(payload.length);',
         // A position that nobody has heard of yet: one below the watermark would be refused.
         put: "metrics.sent(payload.length); { const { settle } = message; message.settle = () => {}; settle({ stream: 'EV_' + message.subject.split('.')[1], sequence: 2n ** 50n }); }",

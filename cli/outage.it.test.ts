@@ -181,7 +181,7 @@ test('while ClickHouse is away the gateway acknowledges until the log is full, t
         withScene(nats, clickhouse, { natsUrl: line.url, hedgeDelay: 50, shardMaxBytes: 2 * MiB }, async (scene) => {
           await scene.deliver('before');
           await scene.assertExact();
-          // Second tries (gateway/hedge.ts): both copies of a message come late, and are in the log.
+          // Second tries (gateway/log/hedge.ts): both copies of a message come late, and are in the log.
           line.hold();
           const twice = ['twice-1', 'twice-2', 'twice-3'].map((id) => scene.send(id));
           await sleep(500);

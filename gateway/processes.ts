@@ -13,7 +13,7 @@
 import cluster, { type Worker } from 'node:cluster';
 import type { Log } from '../lib/log.js';
 import { onParentGone } from '../lib/parent-gone.js';
-import { createStallWatch, watchStalls } from './stall.js';
+import { createStallWatch, watchStalls } from './ingest/stall.js';
 
 export interface ProcessesOptions {
   readonly count: number;

@@ -4,7 +4,7 @@
 
 /**
  * Makes a copy of a message a retry: where a batch says attempt 1, it says 2 from now on, in place. Others stay as they are.
- * @param message stored batches as the gateway wrote them (gateway/stored-batch.ts): tenant and batch id, then the attempt
+ * @param message stored batches as the gateway wrote them (gateway/ingest/stored-batch.ts): tenant and batch id, then the attempt
  */
 export function markRetried(message: Uint8Array): void {
   let at = 0;

@@ -4,7 +4,7 @@
  */
 import { EventType } from '#gen/sluice/event/v1/event_pb.js';
 import { type BatchFailure, type Committed, Durability } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import type { IngestResult } from '../gateway/ingest.js';
+import type { IngestResult } from '../gateway/ingest/ingest.js';
 import { createBatcher } from '../sdk-gen/typescript/src/batcher.js';
 import {
   createDelivery,

@@ -1,14 +1,15 @@
 /**
- * A gateway: the real ingest core and the real rules of a stream (gateway/ingest.ts with all below it, publish-stream.ts), on a
+ * A gateway: the real ingest core and the real rules of a stream (gateway/ingest/ingest.ts with all below it, publish-stream.ts), on a
  * simulated process, network and log.
  */
-import { createCommitWatch } from '../gateway/committed.js';
-import { createConnection } from '../gateway/connection.js';
-import { createIngestCore, type IngestOptions } from '../gateway/ingest.js';
+
+import { type Answer, openStreamCall } from '../gateway/api/publish-stream.js';
+import type { BatchMessage } from '../gateway/api/view.js';
+import { createCommitWatch } from '../gateway/ingest/committed.js';
+import { createIngestCore, type IngestOptions } from '../gateway/ingest/ingest.js';
+import { createStallWatch } from '../gateway/ingest/stall.js';
+import { createConnection } from '../gateway/listener/connection.js';
 import type { GatewayMetrics } from '../gateway/metrics.js';
-import { type Answer, openStreamCall } from '../gateway/publish-stream.js';
-import { createStallWatch } from '../gateway/stall.js';
-import type { BatchMessage } from '../gateway/view.js';
 import { silentLog } from '../lib/log.js';
 import { startHedger } from './hedger.js';
 import type { SimulatedLog } from './log.js';

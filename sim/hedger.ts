@@ -1,6 +1,6 @@
-/** A gateway's second line to the log, for messages that wait too long (gateway/hedge.ts, H1 to H3): the line is simulated. */
-import type { Hedger } from '../gateway/hedge.js';
-import type { LogWire } from '../gateway/log-wire.js';
+/** A gateway's second line to the log, for messages that wait too long (gateway/log/hedge.ts, H1 to H3): the line is simulated. */
+import type { Hedger } from '../gateway/log/hedge.js';
+import type { LogWire } from '../gateway/log/log-wire.js';
 import { markRetried } from '../lib/retried-copy.js';
 import type { SimulatedLog } from './log.js';
 import type { Process } from './process.js';

@@ -3,7 +3,7 @@
  * written, and keeps that over a restart (as nats-server does when it is killed); what the disk has is another matter, which
  * a power loss shows: {@link SimulatedLog.rewind}.
  */
-import type { OpenLogWire } from '../gateway/log-wire.js';
+import type { OpenLogWire } from '../gateway/log/log-wire.js';
 import type { Process } from './process.js';
 import type { World } from './world.js';
 

@@ -2,7 +2,7 @@
  * What can be left out of the protocol. Each of these is a plausible design, and each must be noticed, or the simulator proves
  * nothing. They weaken what surrounds the cores, never the cores.
  */
-import type { OpenLogWire } from '../gateway/log-wire.js';
+import type { OpenLogWire } from '../gateway/log/log-wire.js';
 import type { ShardIo } from '../workers/loader.js';
 import type { StoredCopies } from '../workers/retries.js';
 import type { Plan } from './plan.js';

@@ -107,7 +107,7 @@ export async function bareCall(session: ClientHttp2Session, call: BareCall, ms =
   clearTimeout(timer);
   if (stream.errored?.message === 'no answer') throw new Error(`no answer to ${JSON.stringify(call.headers)}`);
   const answer = { headers, body: Buffer.concat(chunks), trailers, code: stream.rstCode ?? 0 };
-  // The request may not be out yet: a code other than 0 is sent at once (gateway/reset-stream.ts says why).
+  // The request may not be out yet: a code other than 0 is sent at once (gateway/listener/reset-stream.ts says why).
   if (!stream.destroyed) stream.close(constants.NGHTTP2_CANCEL);
   return answer;
 }

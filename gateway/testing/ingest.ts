@@ -11,7 +11,13 @@ import { silentLog } from '../../lib/log.js';
 import { connectNats } from '../../lib/nats.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
 import type { TestNats } from '../../lib/testing/nats.js';
-import { createIngest, type Ingest, type IngestInput, type IngestOptions, type IngestResult } from '../ingest.js';
+import {
+  createIngest,
+  type Ingest,
+  type IngestInput,
+  type IngestOptions,
+  type IngestResult,
+} from '../ingest/ingest.js';
 import { createGatewayMetrics, type GatewayGauges, type PublishEnd } from '../metrics.js';
 
 export const MiB = 1024 ** 2;

@@ -4,7 +4,7 @@
  */
 import { connect, createServer, type ServerHttp2Stream } from 'node:http2';
 import type { AddressInfo } from 'node:net';
-import { resetStream } from '../reset-stream.js';
+import { resetStream } from '../listener/reset-stream.js';
 
 const large = Buffer.alloc(200_000, 1);
 const none = (): void => {};

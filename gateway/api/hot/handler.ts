@@ -1,0 +1,256 @@
+/**
+ * The hot path of the RPCs: binary `Publish` and `PublishStream` over HTTP/2, served on node's bare streams below the RPC
+ * library, in gRPC, gRPC-Web and Connect. Everything else, and every request that is in the least unusual (another codec,
+ * compression, a query, an authority that is none), is left to the library, whose answers are the
+ * measure: compare.it.test.ts sends the same to both and compares all of it. The setting `hotPath` turns this off.
+ *
+ *   handler.ts          which requests are taken, and what is known of their callers
+ *   unary.ts            Publish; stream.ts PublishStream (its rules are in ../publish-stream.ts)
+ *   protocols.ts        how answers begin and end in the three protocols
+ *   envelopes.ts        messages out of chunks; ../message-buffers.ts the memory for those that span some
+ *   request.ts          the fields around the batch
+ *   answers.ts          answers to bytes; last-write.ts how the last of them are written
+ */
+import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
+import { create } from '@bufbuild/protobuf';
+import { LimitsSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { contractRevision } from '../../../lib/contract/index.js';
+import { type Caller, isStrangers, type TenantDirectory } from '../../../lib/tenants.js';
+import type { KeyWatch } from '../../auth/key-watch.js';
+import { classify } from '../../errors/rpc-errors.js';
+import type { CallGate } from '../../held/call-gate.js';
+import type { MessageBuffers } from '../../held/message-buffers.js';
+import type { Places } from '../../held/places.js';
+import type { UnfinishedBytes } from '../../held/unfinished.js';
+import { createDeadlines } from '../../ingest/deadlines.js';
+import type { Ingest } from '../../ingest/ingest.js';
+import { resetWhenAnswered } from '../../listener/answered-early.js';
+import type { Connection } from '../../listener/connection.js';
+import type { ServedStream } from '../../listener/server.js';
+import type { GatewayMetrics } from '../../metrics.js';
+import { farthestTimeout } from '../call-timeout.js';
+import type { BatchCall, PublishBatch } from '../publish-batch.js';
+import { type FactOptions, type RequestFacts, readFacts, wasResent } from '../request-facts.js';
+import { maxRequestBytes } from '../routes.js';
+import { type AnswerOptions, begin, end, type Protocol, streamProtocols, unaryProtocols } from './protocols.js';
+import { encodeLimits, serveStream } from './stream.js';
+import { UnaryCall, type UnaryOptions } from './unary.js';
+
+export interface HotOptions {
+  readonly ingest: Pick<Ingest, 'limits' | 'room' | 'commits'>;
+  readonly tenants: Pick<TenantDirectory, 'lookup'>;
+  readonly keys: KeyWatch;
+  /** Of PublishStream calls, by key id. */
+  readonly streams: Pick<Places<string>, 'take'>;
+  readonly publish: PublishBatch;
+  readonly metrics: Pick<GatewayMetrics, 'failed'>;
+  readonly facts: FactOptions;
+  readonly gate: CallGate;
+  readonly unfinished: UnfinishedBytes;
+  readonly buffers: MessageBuffers;
+  /** What answers to a browser's call carry. */
+  readonly cors: (origin: string) => OutgoingHttpHeaders | undefined;
+}
+
+/** Serves the stream, or leaves it alone: undefined. */
+export type HotHandler = (
+  stream: ServerHttp2Stream,
+  headers: IncomingHttpHeaders,
+  connection: Connection,
+) => ServedStream | undefined;
+
+const publishPath = '/sluice.ingest.v1.IngestService/Publish';
+const publishStreamPath = '/sluice.ingest.v1.IngestService/PublishStream';
+const mostAuthorities = 1_000;
+/** A call whose request is not whole is answered at most so much after its deadline. */
+const deadlineTickMs = 20;
+
+export function createHotHandler(options: HotOptions): HotHandler {
+  const { ingest, tenants, keys, streams, publish, metrics, gate, unfinished, buffers } = options;
+  const { maxBatchBytes, maxStreamBytesInFlight, maxStreamUncommitted } = ingest.limits;
+  const maxMessageBytes = maxRequestBytes(maxBatchBytes);
+  const limits = encodeLimits(create(LimitsSchema, { ...ingest.limits, contract: contractRevision }));
+  const deadlines = createDeadlines<UnaryCall>({
+    tickMs: deadlineTickMs,
+    now: Date.now,
+    schedule: (callback, ms) => {
+      const timer = setTimeout(callback, ms).unref();
+      return () => clearTimeout(timer);
+    },
+    expired: (call) => call.expired(),
+  });
+  const authorities = new Set<string>();
+
+  /** The library makes a URL of it, and fails on one that is none. */
+  const isAuthority = (authority: string | undefined): boolean => {
+    if (authority === undefined) return false;
+    if (authorities.has(authority)) return true;
+    if (!URL.canParse(`http://${authority}/`)) return false;
+    if (authorities.size >= mostAuthorities) authorities.clear();
+    authorities.add(authority);
+    return true;
+  };
+
+  const lookup = (headers: IncomingHttpHeaders): Caller => tenants.lookup(headers.authorization);
+  /** The refusal that is one too many is answered, too; calls behind it are not begun. */
+  const authorize = (headers: IncomingHttpHeaders, connection: Connection): Caller => {
+    try {
+      const caller = lookup(headers);
+      connection.known();
+      return caller;
+    } catch (reason) {
+      if (isStrangers(reason)) connection.refused();
+      throw reason;
+    }
+  };
+
+  const callOf = (
+    headers: IncomingHttpHeaders,
+    caller: Caller,
+    connection: Connection,
+    deadlineAt: number | undefined,
+    name: string,
+  ): BatchCall => ({
+    caller,
+    facts: factsOf(headers, connection.remoteAddress, options.facts),
+    openedAt: connection.openedAt,
+    resent: wasResent((name) => textOf(headers[name])),
+    deadlineAt,
+    name,
+  });
+
+  const unary: UnaryOptions = {
+    authorize,
+    call: (headers, connection, deadlineAt) =>
+      callOf(headers, lookup(headers), connection, deadlineAt, publishPath.slice(1)),
+    publish,
+    gate,
+    deadlines,
+    unfinished,
+    maxMessageBytes,
+    buffers,
+    onRefused: metrics.failed,
+  };
+
+  const streaming = (
+    stream: ServerHttp2Stream,
+    headers: IncomingHttpHeaders,
+    connection: Connection,
+    protocol: Protocol,
+    timeout: number | undefined,
+    answer: AnswerOptions,
+  ): (() => void) => {
+    let caller: Caller;
+    let leave: () => void;
+    try {
+      caller = authorize(headers, connection);
+      leave = streams.take(caller.keyId);
+    } catch (reason) {
+      const { rpc, row } = classify(reason);
+      if (row !== undefined) metrics.failed(row.code);
+      resetWhenAnswered(stream);
+      begin(stream, protocol, answer);
+      end(stream, protocol, undefined, rpc);
+      return ignore;
+    }
+    const deadlineAt = timeout === undefined ? undefined : Date.now() + timeout;
+    const closed = serveStream(stream, {
+      protocol,
+      answer,
+      timeout,
+      limits,
+      call: callOf(headers, caller, connection, deadlineAt, publishStreamPath.slice(1)),
+      connection,
+      onRevoked: (listener) => keys.onRevoked(caller.keyId, listener),
+      maxBytesInFlight: maxStreamBytesInFlight,
+      maxUncommitted: maxStreamUncommitted,
+      publish,
+      room: ingest.room,
+      commits: ingest.commits,
+      onFailed: metrics.failed,
+      maxMessageBytes,
+      buffers,
+      unfinished,
+      onRefused: metrics.failed,
+    });
+    return () => {
+      leave();
+      closed();
+    };
+  };
+
+  return (stream, headers, connection) => {
+    const path = headers[':path'];
+    const single = path === publishPath;
+    if (!single && path !== publishStreamPath) return undefined;
+    if (headers[':method'] !== 'POST' || headers.expect !== undefined) return undefined;
+    const protocol = (single ? unaryProtocols : streamProtocols)[headers['content-type'] ?? ''];
+    if (protocol === undefined || !isAuthority(headers[':authority'])) return undefined;
+    const encoding = headers[protocol.encoding];
+    if (encoding !== undefined && encoding !== 'identity') return undefined;
+    if (!isTrimmed(headers.authorization) || !isTrimmed(headers['user-agent'])) return undefined;
+    let timeout: number | undefined;
+    const wait = headers[protocol.timeout];
+    if (wait !== undefined) {
+      timeout = typeof wait === 'string' ? protocol.timeoutOf(wait) : undefined;
+      if (timeout === undefined || (timeout === 0 && !single) || timeout > farthestTimeout) return undefined;
+    }
+    const accepted = protocol.acceptEncoding === undefined ? undefined : headers[protocol.acceptEncoding];
+    const { origin } = headers;
+    const answer: AnswerOptions =
+      accepted === undefined && origin === undefined
+        ? plainAnswer
+        : { gzip: knowsGzip(accepted), cors: origin === undefined ? undefined : options.cors(origin) };
+
+    // Resets are everyday life; 'close' follows.
+    stream.on('error', ignore);
+    if (!single) return { closed: streaming(stream, headers, connection, protocol, timeout, answer) };
+    const call = new UnaryCall(stream, headers, connection, protocol, timeout, answer, unary);
+    call.arrive();
+    return call;
+  };
+}
+
+const plainAnswer: AnswerOptions = { gzip: false, cors: undefined };
+
+function ignore(): void {}
+
+const knowsGzip = (accepted: string | readonly string[] | undefined): boolean =>
+  typeof accepted === 'string' && accepted.split(',').some((name) => name.trim() === 'gzip');
+
+/** The library's headers lose the white space around a value. */
+const isTrimmed = (value: string | undefined): boolean =>
+  value === undefined || value === '' || (value.charCodeAt(0) > 32 && value.charCodeAt(value.length - 1) > 32);
+
+const textOf = (value: string | readonly string[] | undefined): string | undefined =>
+  typeof value === 'string' ? value : undefined;
+
+const noFacts: RequestFacts = {
+  traceparent: undefined,
+  client: undefined,
+  userAgent: undefined,
+  clientAddress: undefined,
+};
+/** Facts that hang on the user agent alone: most calls have no other. */
+const byUserAgent = new Map<string, RequestFacts>();
+const mostUserAgents = 1_000;
+
+function factsOf(headers: IncomingHttpHeaders, remoteAddress: string | undefined, options: FactOptions): RequestFacts {
+  const agent = headers['user-agent'];
+  if (
+    options.storeClientAddress ||
+    options.storeUserAgent ||
+    headers.traceparent !== undefined ||
+    headers['x-user-agent'] !== undefined
+  ) {
+    return readFacts((name) => textOf(headers[name]), remoteAddress, options);
+  }
+  if (agent === undefined) return noFacts;
+  let facts = byUserAgent.get(agent);
+  if (facts === undefined) {
+    facts = readFacts((name) => (name === 'user-agent' ? agent : undefined), undefined, options);
+    if (byUserAgent.size >= mostUserAgents) byUserAgent.clear();
+    byUserAgent.set(agent, facts);
+  }
+  return facts;
+}

@@ -1,0 +1,392 @@
+/**
+ * All connections: how many there may be, and when each has to go. It knows sockets and sessions, and nothing of requests but their number.
+ *
+ *   T1  A connection counts from TCP's accept on, before any work for TLS or HTTP is done: for its address (address-limits.ts) and in
+ *       all. Peers at trusted addresses, which speak for many others, count in all only.
+ *   T2  When an address or the gateway has all that it may have, the idlest connection makes room. One with an open call never does.
+ *       When all have one, the newcomer is refused.
+ *   T3  A connection without a call ends at a time that does not depend on what the peer sends meanwhile.
+ *   T4  A peer loses its connection, and its address new ones, and at last all (A3), when it resets its calls before they are answered,
+ *       makes calls that are refused, sends too many ahead, floods, or sends bytes that do nothing. Refused calls of others do not end a
+ *       connection that has shown a valid key in the last minute.
+ *   T5  All other ends are gentle: handlers are told, HTTP/2 peers get GOAWAY, calls are answered; what remains after the grace is cut.
+ */
+import { constants } from 'node:http2';
+import type { Socket } from 'node:net';
+import type { Log } from '../../lib/log.js';
+import { createSparseLog, type SparseLog } from '../../lib/sparse-log.js';
+import type { EndedConnection, RefusedConnection } from '../metrics.js';
+import { type AddressEntry, type AddressLimits, createAddressLimits } from './address-limits.js';
+import { lastWordsMs } from './answered-early.js';
+import { HeldConnection, type SeenAbuse } from './held-connection.js';
+import { type StreamWindows, wideWindow } from './stream-windows.js';
+
+export interface ConnectionTableOptions {
+  readonly maxConnections: number;
+  /** 0: no limit. */
+  readonly maxConnectionsPerAddress: number;
+  /** Per second; 0: no limit. */
+  readonly newConnectionsPerAddress: number;
+  readonly isTrusted: (address: string) => boolean;
+  /** ms, ±10 %. */
+  readonly maxConnectionAge: number;
+  /** ms that calls in flight get when a connection has reached its age. */
+  readonly grace: number;
+  /** T3, ms without a call, after at least one. */
+  readonly idleTimeout: number;
+  /** T3, ms until the first call. */
+  readonly firstCallTimeout: number;
+  readonly windows: StreamWindows;
+  readonly onRefused: (why: RefusedConnection) => void;
+  readonly onEnded: (why: EndedConnection) => void;
+  readonly log: Log;
+}
+
+const sweepMs = 250;
+/** How many of the idlest one look through the table finds. */
+const idlestAtOnce = 64;
+/**
+ * Open calls of a connection. HTTP/2 and HTTP/1.1 allow fewer (http2-server.ts, http1-server.ts); more are there only when calls that
+ * their peer has reset are still being put away.
+ */
+const mostOpen = 512;
+const now = (): number => performance.now();
+/** Of sessions that nghttp2 has ended (ended-session.ts). */
+const nodeTellsOfEnds = Number(process.versions.node.split('.')[0]) >= 22;
+
+export class ConnectionTable {
+  readonly #options: ConnectionTableOptions;
+  readonly #addresses: AddressLimits;
+  readonly #log: SparseLog;
+  readonly #table = new Set<HeldConnection>();
+  readonly #byAddress = new Map<AddressEntry, Set<HeldConnection>>();
+  /** Found in one look through the table; the very idlest last. */
+  #idlest: HeldConnection[] = [];
+  #calls = 0;
+  #onQuiet: (() => void) | undefined;
+  readonly #sweeping: NodeJS.Timeout;
+
+  constructor(options: ConnectionTableOptions) {
+    this.#options = options;
+    this.#log = createSparseLog(options.log);
+    this.#addresses = createAddressLimits({
+      connections: options.maxConnectionsPerAddress,
+      newPerSecond: options.newConnectionsPerAddress,
+      now,
+    });
+    this.#sweeping = setInterval(() => this.#sweep(), sweepMs);
+    this.#sweeping.unref();
+  }
+
+  get size(): number {
+    return this.#table.size;
+  }
+
+  /** Calls that have no complete answer yet, of all connections. */
+  get calls(): number {
+    return this.#calls;
+  }
+
+  /** T1 and T2. Undefined: it was refused, and is closed. */
+  admit(raw: Socket): HeldConnection | undefined {
+    // Resets are everyday life; users of the socket hear of them by listeners of their own.
+    raw.on('error', ignore);
+    const { remoteAddress } = raw;
+    // It is gone already.
+    if (remoteAddress === undefined) return void raw.destroy();
+    const addresses = this.#addresses;
+    const entry = this.#options.isTrusted(remoteAddress) ? undefined : addresses.of(remoteAddress);
+    if (entry !== undefined) {
+      if (!addresses.takeToken(entry)) return this.#refuse(raw, 'address_rate', entry);
+      if (addresses.isFull(entry) && !this.#makeRoom(findIdlest(this.#byAddress.get(entry) ?? [], 1).pop())) {
+        return this.#refuse(raw, 'address_full', entry);
+      }
+    }
+    if (this.size >= this.#options.maxConnections && !this.#makeRoom(this.#nextIdlest())) {
+      return this.#refuse(raw, 'full', entry);
+    }
+    return this.#enter(raw, entry);
+  }
+
+  /** A call begins. */
+  begin(held: HeldConnection): void {
+    this.#calls++;
+    held.calls++;
+    if (++held.open > mostOpen) this.#punish(held, 'resets');
+    else if (held.window.size === wideWindow) this.#options.windows.changed(held);
+  }
+
+  /**
+   * A call has ended.
+   * @param answered else its peer reset it before
+   * @param beganAt monotonic, ms; needed when it was not answered
+   */
+  finish(held: HeldConnection, answered: boolean, beganAt = 0): void {
+    if (--held.open === 0) held.idleSince = now();
+    if (held.window.size === wideWindow) this.#options.windows.changed(held);
+    if (answered) {
+      held.resets.answered();
+    } else if (held.address !== undefined) {
+      const time = now();
+      if (!held.resets.reset(time - beganAt, time)) this.#punish(held, 'resets');
+    }
+    if (--this.#calls === 0) this.#onQuiet?.();
+  }
+
+  /** The peer has sent headers that proxies send. */
+  forwards(held: HeldConnection): void {
+    if (held.address !== undefined) held.address.forwards = true;
+  }
+
+  /** The peer has sent far more requests ahead than it may (T4). */
+  sentAhead(held: HeldConnection): void {
+    this.#punish(held, 'pipelining');
+  }
+
+  /** Node has ended its HTTP/2 session for a flood of frames (T4). */
+  flooded(held: HeldConnection): void {
+    this.#remove(held);
+    this.#blame(held, 'flood');
+  }
+
+  /** T5. */
+  endAll(reason: string, graceMs: number): void {
+    for (const held of this.#table) endGently(held, reason, graceMs);
+  }
+
+  /** Resolves when no call is open, or after `ms`. */
+  async quiet(ms: number): Promise<void> {
+    if (this.#calls === 0) return;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#onQuiet = () => {
+        clearTimeout(timer);
+        // The last answer may still be on its way to the socket.
+        setImmediate(resolve);
+      };
+    });
+  }
+
+  /** Cuts what is left after `ms`. */
+  async close(ms: number): Promise<void> {
+    clearInterval(this.#sweeping);
+    const until = now() + ms;
+    while (this.size > 0 && now() < until) await new Promise((resolve) => setTimeout(resolve, 10));
+    for (const held of this.#table) cut(held);
+  }
+
+  #enter(raw: Socket, entry: AddressEntry | undefined): HeldConnection {
+    const { maxConnectionAge, grace } = this.#options;
+    const held = new HeldConnection(raw, entry, now(), this.#onAbuse);
+    this.#table.add(held);
+    if (entry !== undefined) {
+      this.#addresses.opened(entry);
+      const others = this.#byAddress.get(entry);
+      if (others === undefined) this.#byAddress.set(entry, new Set([held]));
+      else others.add(held);
+    }
+    const age = setTimeout(
+      () => endGently(held, 'This connection has reached its greatest age.', grace),
+      maxConnectionAge * (0.9 + Math.random() * 0.2),
+    );
+    age.unref();
+    raw.once('close', () => {
+      clearTimeout(age);
+      this.#remove(held);
+      // Handlers of streams that are still busy hear it from their own abort signal; others need not know.
+    });
+    return held;
+  }
+
+  #remove(held: HeldConnection): void {
+    if (!this.#table.delete(held)) return;
+    held.phase = 'gone';
+    this.#options.windows.gone(held);
+    const { address } = held;
+    if (address === undefined) return;
+    this.#addresses.closed(address);
+    const others = this.#byAddress.get(address);
+    others?.delete(held);
+    if (others?.size === 0) this.#byAddress.delete(address);
+  }
+
+  #refuse(raw: Socket, why: RefusedConnection, entry: AddressEntry | undefined): undefined {
+    this.#options.onRefused(why);
+    // A reset leaves no state behind, neither here nor in the kernel.
+    raw.resetAndDestroy();
+    warnOfRefusal(this.#log, this.#options, why, entry);
+    return undefined;
+  }
+
+  /** T2. */
+  #makeRoom(held: HeldConnection | undefined): boolean {
+    if (held === undefined) return false;
+    this.#remove(held);
+    this.#options.onEnded('made_room');
+    letGo(held);
+    return true;
+  }
+
+  /** T2, in all. One look through the table serves many newcomers, as long as those that it found stay idle. */
+  #nextIdlest(): HeldConnection | undefined {
+    for (let look = 0; look < 2; look++) {
+      for (let held = this.#idlest.pop(); held !== undefined; held = this.#idlest.pop()) {
+        if (held.open === 0 && held.phase !== 'gone') return held;
+      }
+      this.#idlest = findIdlest(this.#table, idlestAtOnce);
+    }
+    return undefined;
+  }
+
+  readonly #onAbuse = (held: HeldConnection, why: SeenAbuse): void => this.#punish(held, why);
+
+  #sweep(): void {
+    const time = now();
+    for (const held of this.#table) {
+      if (hasEndedSession(held, time)) {
+        cut(held);
+        continue;
+      }
+      if (held.phase !== 'serving') continue;
+      this.#options.windows.look(held, time);
+      const { payload, calls, cutShort, window } = held;
+      held.tinyPieces = 0;
+      const useful =
+        held.address === undefined ||
+        held.useless.look({ bytes: held.bytesRead, payload, calls, cutShort, window: window.largest }, time);
+      if (!useful) this.#punish(held, 'useless_bytes');
+      else if (held.open === 0) this.#endIdle(held, time - held.idleSince);
+    }
+    this.#addresses.sweep();
+  }
+
+  /** T3. What is still opening has time-outs of its own, which are shorter. */
+  #endIdle(held: HeldConnection, idleMs: number): void {
+    const { firstCallTimeout, idleTimeout, onEnded } = this.#options;
+    if (idleMs < (held.calls === 0 ? firstCallTimeout : idleTimeout)) return;
+    onEnded(held.calls === 0 ? 'unused' : 'idle');
+    held.phase = 'ending';
+    letGo(held);
+  }
+
+  /**
+   * A3. At once and without a word, so that what waits in their sockets is not even read: a thousand calls and their resets fit into one
+   * read, and cost 50 ms. Refused calls cost less, and are counted by connection: where others have made too many, those of good standing stay.
+   */
+  #cutAll(address: AddressEntry, why: EndedConnection): void {
+    const time = now();
+    for (const held of this.#byAddress.get(address) ?? []) {
+      if (why === 'refusals' && held.isInGoodStanding(time)) continue;
+      this.#options.onEnded('address_in_debt');
+      this.#remove(held);
+      held.raw.destroy();
+    }
+  }
+
+  /** T4. Not within a callback of the session: Node then puts it off, and nghttp2 may spin meanwhile (reset-stream.ts). */
+  #punish(held: HeldConnection, why: EndedConnection): void {
+    if (held.phase === 'gone') return;
+    this.#remove(held);
+    this.#blame(held, why);
+    setImmediate(endWithCalm, held);
+  }
+
+  #blame({ address }: HeldConnection, why: EndedConnection): void {
+    this.#options.onEnded(why);
+    this.#log.warn({ address: address?.network, why }, 'connection ended: its peer abuses it');
+    if (address !== undefined && this.#addresses.punish(address)) this.#cutAll(address, why);
+  }
+}
+
+/** The idlest of these that have no open call, the very idlest last. */
+function findIdlest(connections: Iterable<HeldConnection>, most: number): HeldConnection[] {
+  const found: HeldConnection[] = [];
+  for (const held of connections) {
+    if (held.open > 0) continue;
+    const first = found[0];
+    if (found.length === most && first !== undefined && !held.yieldsBefore(first)) continue;
+    let at = found.length;
+    while (at > 0 && (found[at - 1] as HeldConnection).yieldsBefore(held)) at--;
+    found.splice(at, 0, held);
+    if (found.length > most) found.shift();
+  }
+  return found;
+}
+
+/** T5. */
+function endGently(held: HeldConnection, reason: string, graceMs: number): void {
+  if (held.control.ending !== undefined || held.phase === 'gone') return;
+  held.phase = 'ending';
+  held.control.end({ reason, graceMs });
+  const { session, socket } = held;
+  // GOAWAY; the session closes itself after its last stream.
+  if (session !== undefined) session.close();
+  else if (socket.bytesRead === 0) socket.destroy();
+  setTimeout(cut, graceMs + lastWordsMs, held).unref();
+}
+
+/** T4. */
+function endWithCalm(held: HeldConnection): void {
+  const { session } = held;
+  if (session?.destroyed === false) session.destroy(null as never, constants.NGHTTP2_ENHANCE_YOUR_CALM);
+  setTimeout(cut, session === undefined ? 0 : lastWordsMs, held).unref();
+}
+
+/** nghttp2 has ended its session, and sent GOAWAY: nothing can be read or sent there any more. */
+const hasEndedSession = (held: HeldConnection, now: number): boolean =>
+  !nodeTellsOfEnds &&
+  held.session?.destroyed === false &&
+  held.endedSession.look(
+    held.session,
+    () => held.socket.bytesRead,
+    () => unsentBytes(held),
+    now,
+  );
+
+/**
+ * What waits in the process for the peer to read. HTTP/2 writes below Node's sockets, whose own counts do not have it. Of TLS it is not
+ * known: answers of open calls may wait.
+ */
+function unsentBytes({ raw, socket, open }: HeldConnection): number {
+  if (socket !== raw) return open;
+  return (raw as unknown as { _handle?: { writeQueueSize?: number } })._handle?.writeQueueSize ?? 0;
+}
+
+/** Ends a connection without a call: GOAWAY on HTTP/2, else the end of the stream of bytes. */
+function letGo(held: HeldConnection): void {
+  const { session, socket, raw } = held;
+  if (held.control.ending === undefined) held.control.end({ reason: 'This connection was idle.', graceMs: 0 });
+  if (session !== undefined) session.close();
+  else if (held.calls === 0) raw.destroy();
+  else socket.end();
+  setTimeout(cut, lastWordsMs, held).unref();
+}
+
+function cut({ session, socket, raw }: HeldConnection): void {
+  if (session !== undefined && !session.destroyed) session.destroy();
+  socket.destroy();
+  raw.destroy();
+}
+
+function warnOfRefusal(
+  log: SparseLog,
+  { maxConnections, maxConnectionsPerAddress, newConnectionsPerAddress }: ConnectionTableOptions,
+  why: RefusedConnection,
+  entry: AddressEntry | undefined,
+): void {
+  if (why === 'full') {
+    log.warn({ maxConnections }, 'connection refused: all connections have open calls');
+    return;
+  }
+  const { network, forwards } = entry ?? {};
+  const limit = why === 'address_full' ? { maxConnectionsPerAddress } : { newConnectionsPerAddress };
+  // A balancer of TCP connections sends no headers. An attacker must not be trusted for a line that sounds like advice.
+  log.warn(
+    { address: network, ...limit },
+    forwards === true
+      ? 'connection refused: its address, which sends headers of a proxy, is at its limit. If it is your proxy, name it with --trusted-proxies'
+      : 'connection refused: its address is at its limit. Only if it is a proxy or load balancer of yours, name it with --trusted-proxies',
+  );
+}
+
+function ignore(): void {}

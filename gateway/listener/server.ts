@@ -1,0 +1,151 @@
+/**
+ * The listener: one port for HTTP/1.1 and HTTP/2, in the clear or with TLS.
+ *
+ *   S1  Without TLS the first bytes tell the protocol; they are put back, and the socket goes to an HTTP/2 or HTTP/1.1
+ *       server that listens nowhere itself. With TLS, ALPN tells.
+ *   S2  Everything a peer can hold is bounded: connections, streams, header bytes, window bytes, and time (first bytes,
+ *       handshake, headers, a whole HTTP/1.1 request, an idle connection, a silent HTTP/2 peer).
+ *
+ *   listener.ts           TCP and TLS; sniff-protocol.ts which HTTP a client without TLS speaks
+ *   connection-table.ts   which connections there are, and when they end (T1 to T5); held-connection.ts one of them; ended-session.ts broken sessions
+ *   address-limits.ts     connections of an address (A1 to A5); reset-budget.ts calls taken back, call-budget.ts refused ones; useless-bytes.ts frames without effect
+ *   stream-windows.ts     how much a stream may have under way (W1 to W3)
+ *   open-files.ts         how many connections the operating system allows
+ *   http1-server.ts       requests of HTTP/1.1, late-request.ts slow ones; http2-server.ts requests and streams of HTTP/2
+ */
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
+import { UsageError } from '../../lib/errors.js';
+import type { EndedConnection, RefusedConnection } from '../metrics.js';
+import { lastWordsMs } from './answered-early.js';
+import type { Connection } from './connection.js';
+import { ConnectionTable } from './connection-table.js';
+import { createHttp1Server } from './http1-server.js';
+import { createHttp2Server, type Http2Options } from './http2-server.js';
+import { createListener, type ListenerOptions } from './listener.js';
+import { StreamWindows } from './stream-windows.js';
+
+export type { ServedStream } from './http2-server.js';
+export type NodeRequest = IncomingMessage | Http2ServerRequest;
+export type NodeResponse = ServerResponse | Http2ServerResponse;
+
+export interface FrontServerOptions extends ListenerOptions {
+  readonly host: string;
+  /** 0: any free port. */
+  readonly port: number;
+  /** Beyond them the idlest makes room. */
+  readonly maxConnections: number;
+  /** The same for each address that is not trusted; 0: no limit. @default 0 */
+  readonly maxConnectionsPerAddress?: number;
+  /** A second, for each address that is not trusted; 0: no limit. @default 0 */
+  readonly newConnectionsPerAddress?: number;
+  /** Addresses that speak for many clients. @default none */
+  readonly isTrusted?: (address: string) => boolean;
+  /** ms, ±10 %. */
+  readonly maxConnectionAge: number;
+  /** ms that requests in flight get when a connection has reached its age. */
+  readonly grace: number;
+  /** ms without a byte after which an HTTP/2 peer is asked whether it lives. @default 30 s */
+  readonly silenceTimeout?: number;
+  /** ms that a connection is kept after its last call, whatever its peer sends. @default 5 min */
+  readonly idleTimeout?: number;
+  /** ms that a connection is kept without a first call. @default 30 s */
+  readonly firstCallTimeout?: number;
+  /** ms for a whole request over HTTP/1.1; one whose body flows may take longer (late-request.ts). @default 60 s */
+  readonly requestTimeout?: number;
+  /** @default narrow ones */
+  readonly windows?: StreamWindows;
+  readonly onRequest: (request: NodeRequest, response: NodeResponse, connection: Connection) => void;
+  /** May serve an HTTP/2 request on its bare stream. What it leaves alone (undefined) becomes a request. @default none */
+  readonly onStream?: Http2Options['onStream'];
+  /** @default none */
+  readonly onRefusedConnection?: (why: RefusedConnection) => void;
+  /** @default none */
+  readonly onEndedConnection?: (why: EndedConnection) => void;
+}
+
+export interface FrontServer {
+  readonly port: number;
+  readonly connections: number;
+  /** Requests that have no complete answer yet. */
+  readonly requests: number;
+  /** Stops listening, ends connections (T5), and resolves when all are gone: at the latest a moment after graceMs. */
+  drain(reason: string, graceMs: number): Promise<void>;
+}
+
+const silenceTimeout = 30_000;
+const idleTimeout = 5 * 60_000;
+const firstCallTimeout = 30_000;
+const requestTimeout = 60_000;
+
+/** Starts to listen. @throws UsageError when the port or the certificate cannot be used */
+export async function listen(options: FrontServerOptions): Promise<FrontServer> {
+  const { log, onRequest, onStream } = options;
+  const connections = new ConnectionTable({
+    ...options,
+    maxConnectionsPerAddress: options.maxConnectionsPerAddress ?? 0,
+    newConnectionsPerAddress: options.newConnectionsPerAddress ?? 0,
+    isTrusted: options.isTrusted ?? (() => false),
+    idleTimeout: options.idleTimeout ?? idleTimeout,
+    firstCallTimeout: options.firstCallTimeout ?? firstCallTimeout,
+    windows: options.windows ?? new StreamWindows({ maxBytes: 0, isCrowded: () => false }),
+    onRefused: options.onRefusedConnection ?? (() => {}),
+    onEnded: options.onEndedConnection ?? (() => {}),
+  });
+  const http1 = createHttp1Server({
+    connections,
+    onRequest,
+    requestTimeout: options.requestTimeout ?? requestTimeout,
+    onPipelined: () => options.onEndedConnection?.('pipelining'),
+  });
+  const http2 = createHttp2Server({
+    connections,
+    onRequest,
+    onStream,
+    silenceTimeout: options.silenceTimeout ?? silenceTimeout,
+    log,
+  });
+  const server = createListener(options, {
+    admit: (raw) => connections.admit(raw),
+    ready(held, protocol) {
+      if (held.phase === 'gone') return void held.socket.destroy();
+      if (held.phase === 'opening') held.phase = 'serving';
+      (protocol === 'h2' ? http2 : http1).serve(held);
+    },
+  });
+
+  const port = await new Promise<number>((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) => reject(cannotListen(options, error)));
+    server.listen(options.port, options.host, () => {
+      const address = server.address();
+      resolve(typeof address === 'object' && address !== null ? address.port : options.port);
+    });
+  });
+
+  return {
+    port,
+    get connections() {
+      return connections.size;
+    },
+    get requests() {
+      return connections.calls;
+    },
+    async drain(reason, graceMs) {
+      server.close();
+      connections.endAll(reason, graceMs);
+      http1.closeIdleConnections();
+      await connections.quiet(graceMs + lastWordsMs);
+      http1.closeIdleConnections();
+      await connections.close(lastWordsMs);
+      http1.close();
+    },
+  };
+}
+
+function cannotListen({ host, port }: FrontServerOptions, { code, message }: NodeJS.ErrnoException): UsageError {
+  return new UsageError(
+    code === 'EADDRINUSE'
+      ? `Port ${port} on ${host} is in use: end the program that has it, or choose another with --port.`
+      : `Cannot listen on ${host}:${port} (${code ?? message}): choose others with --host and --port.`,
+  );
+}

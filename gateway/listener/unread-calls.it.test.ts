@@ -1,0 +1,73 @@
+/** Calls over HTTP/2 whose answers nobody reads: how many the gateway keeps, and whose. */
+import { type ClientHttp2Session, type ClientHttp2Stream, connect } from 'node:http2';
+import { test } from 'uvu';
+import * as assert from 'uvu/assert';
+import { silentLog } from '../../lib/log.js';
+import { until } from '../testing/ingest.js';
+import { listening } from '../testing/listening.js';
+import { listen, type NodeRequest, type NodeResponse } from './server.js';
+import { mostUnread } from './unread-calls.js';
+
+/** Answers once the request has ended. */
+function answer(request: NodeRequest, response: NodeResponse): void {
+  request.on('end', () => (response as { end(text: string): void }).end('An answer that nobody reads.'));
+  request.resume();
+}
+
+interface UnreadPeer {
+  readonly session: ClientHttp2Session;
+  readonly streams: readonly ClientHttp2Stream[];
+  readonly answered: () => number;
+  /** Streams that are over. */
+  readonly reset: () => number;
+}
+
+/** Makes `count` calls, whose answers it has no window for. */
+function callUnread(port: number, count: number): UnreadPeer {
+  const session = connect(`http://127.0.0.1:${port}`, { settings: { initialWindowSize: 0 } });
+  session.on('error', () => {});
+  let answered = 0;
+  let reset = 0;
+  const streams = Array.from({ length: count }, () => {
+    const stream = session.request({ ':path': '/' });
+    stream.on('error', () => {});
+    stream.on('response', () => answered++);
+    stream.on('close', () => reset++);
+    stream.resume();
+    return stream;
+  });
+  return { session, streams, answered: () => answered, reset: () => reset };
+}
+
+const sum = (peers: readonly UnreadPeer[], count: 'answered' | 'reset'): number =>
+  peers.reduce((total, peer) => total + peer[count](), 0);
+
+test('of calls that nobody reads, the gateway keeps so many, and those of modest connections first', async () => {
+  const server = await listen({ ...listening, onRequest: answer, log: silentLog });
+  const peers: UnreadPeer[] = [];
+  try {
+    const modest = callUnread(server.port, 20);
+    peers.push(modest);
+    await until('answers to the modest client', () => modest.answered() === 20);
+    const each = 250;
+    const greedy = Array.from({ length: Math.ceil(mostUnread / each) + 1 }, () => callUnread(server.port, each));
+    peers.push(...greedy);
+    const calls = 20 + greedy.length * each;
+    await until('all answers', () => sum(peers, 'answered') === calls, 20_000);
+    await until('resets', () => sum(greedy, 'reset') >= calls - mostUnread, 20_000);
+    assert.is(sum(peers, 'reset'), calls - mostUnread);
+    assert.is(modest.reset(), 0);
+    // They are read after all.
+    modest.session.settings({ initialWindowSize: 65_535 });
+    await until('the end of the modest calls', () => modest.reset() === 20);
+    assert.equal(
+      modest.streams.map((stream) => stream.rstCode),
+      Array(20).fill(0),
+    );
+  } finally {
+    for (const { session } of peers) session.destroy();
+    await server.drain('end of the test', 100);
+  }
+});
+
+test.run();
