@@ -1,5 +1,5 @@
 /**
- * What it costs the loader to find out which batches of a block are stored already (workers/retries.ts), with the real engine: a block of
+ * What it costs the loader to find out which batches of a block are stored already (workers/loader/dedup.ts), with the real engine: a block of
  * first sends, of batches whose clients do not number their sends, of retries, and of batch ids that are used again for other events.
  *
  *   node --import tsx bench/retry-look-up.ts [--stored 1000000] [--batch 500] [--rounds 7]
@@ -11,13 +11,13 @@ import { clickhouseClientOptions, resolveOptions } from '../lib/config/index.js'
 import { silentLog } from '../lib/log.js';
 import { seededRandom } from '../lib/testing/batches.js';
 import { withClickHouse } from '../lib/testing/clickhouse.js';
-import { type Block, startBlock } from '../workers/block.js';
-import { eventsTable } from '../workers/connect.js';
-import { warehouseSink } from '../workers/loader-sink.js';
-import { prepareTable } from '../workers/prepare-table.js';
-import { retryGuard } from '../workers/retries.js';
+import { connectWarehouse } from '../workers/clickhouse/client.js';
+import { eventsTable } from '../workers/clickhouse/connect.js';
+import { prepareTable } from '../workers/clickhouse/prepare-table.js';
+import { type Block, startBlock } from '../workers/loader/block.js';
+import { warehouseSink } from '../workers/loader/block-store.js';
+import { retryGuard } from '../workers/loader/dedup.js';
 import { storedPayload } from '../workers/testing/payloads.js';
-import { connectWarehouse } from '../workers/warehouse.js';
 
 const { values } = parseArgs({
   options: {

@@ -28,7 +28,7 @@ export const controls = {
     faults: ['stop:worker'],
     patches: [
       {
-        file: 'workers/schema/index.js',
+        file: 'workers/clickhouse/schema/index.js',
         find: 'block}) = 0`',
         put: 'block}) >= 0`',
       },
@@ -40,7 +40,7 @@ export const controls = {
     faults: ['drop-replies:client-gateway', 'cut:client-gateway'],
     patches: [
       {
-        file: 'workers/loader-shard.js',
+        file: 'workers/loader/shard.js',
         find: 'await retries.plan(framed.block)',
         put: 'framed.block',
       },
@@ -52,7 +52,7 @@ export const controls = {
     faults: ['kill:client'],
     patches: [
       {
-        file: 'workers/retries.js',
+        file: 'workers/loader/dedup.js',
         find: 'isSameFingerprint(known, print)',
         put: 'print.events <= known.events',
       },

@@ -11,9 +11,9 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { clickhouseClientOptions, resolveOptions, testEnvironment } from '../lib/config/index.js';
 import { silentLog } from '../lib/log.js';
-import { eventsTable } from '../workers/connect.js';
-import { failedMutations, prepareTable } from '../workers/prepare-table.js';
-import { connectWarehouse, type Warehouse } from '../workers/warehouse.js';
+import { connectWarehouse, type Warehouse } from '../workers/clickhouse/client.js';
+import { eventsTable } from '../workers/clickhouse/connect.js';
+import { failedMutations, prepareTable } from '../workers/clickhouse/prepare-table.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 

@@ -243,7 +243,7 @@ test('what the roles and commands load is in the image, and none needs a package
   const commands = Object.values(services).flatMap((service) => service.command ?? []);
   const roles = commands.filter((word) => word.endsWith('.ts'));
   assert.equal(roles, ['gateway/main.ts', 'workers/main.ts']);
-  const files = loadedBy([...roles, 'lib/telemetry/start.ts', 'cli/main.ts', 'workers/erase-main.ts']);
+  const files = loadedBy([...roles, 'lib/telemetry/start.ts', 'cli/main.ts', 'workers/ledger/erase-main.ts']);
   assert.ok(files.size > 60, `only ${files.size} files: does the pattern still match?`);
   const missing = [...files].filter((file) => !copied.some((source) => file.startsWith(`${source}/`)));
   assert.equal(missing, []);

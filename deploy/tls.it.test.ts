@@ -1,6 +1,6 @@
 /**
  * TLS between the parts as deploy/tls.sh, deploy/nats-tls.conf and deploy/compose.tls.yaml set it up, with the real nats-server. ClickHouse's
- * side is not run: workers/warehouse-tls.it.test.ts tests the client.
+ * side is not run: workers/clickhouse/tls.it.test.ts tests the client.
  */
 import { spawnSync } from 'node:child_process';
 import { X509Certificate } from 'node:crypto';

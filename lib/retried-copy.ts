@@ -1,5 +1,5 @@
 /**
- * Copies of messages of the log. A copy must say that it is a retry: then the loader stores it once (workers/retries.ts).
+ * Copies of messages of the log. A copy must say that it is a retry: then the loader stores it once (workers/loader/dedup.ts).
  */
 
 /**

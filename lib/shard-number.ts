@@ -3,7 +3,7 @@
  *
  * The first gateway writes it, because a batch's shard is computed from it: a retry must land where the first send went
  * (docs/architecture.md). Later gateways read it and ignore their own option. `sluice shards` alone changes it, and drains first
- * (workers/shards.ts). A number that somebody edited by hand is refused by gateways and workers alike: a gateway that took it
+ * (workers/ledger/shards.ts). A number that somebody edited by hand is refused by gateways and workers alike: a gateway that took it
  * up would acknowledge events into streams that no worker loads.
  */
 import { JetStreamApiError, type JetStreamManager, jetstreamManager, type StreamInfo } from '@nats-io/jetstream';

@@ -1,7 +1,7 @@
 /**
  * The setting that says how many shards there are: the key `shards` of the settings bucket, as text.
  *
- * Each change of the number (workers/shards.ts), and each one that was given up, begins a new epoch. Streams listen to subjects
+ * Each change of the number (workers/ledger/shards.ts), and each one that was given up, begins a new epoch. Streams listen to subjects
  * of the present epoch only, so a gateway that computes shards from an older number cannot put a batch anywhere.
  *
  * Sluice writes JSON with a check over number and epoch. A number that somebody edits by hand does not have it. Older versions

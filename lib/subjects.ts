@@ -14,7 +14,7 @@ export const inboxPrefix = (user: NatsUser): string => `_INBOX_${user}`;
 /** The stream of one shard. */
 export const shardStream = (shard: number): string => `EV_${shard}`;
 
-/** Where `sluice shards mend` keeps what it is about to publish again, of a shard's stream (workers/shard-mend.ts). */
+/** Where `sluice shards mend` keeps what it is about to publish again, of a shard's stream (workers/ledger/shard-mend.ts). */
 export const keptStream = (shard: number): string => `KEPT_${shard}`;
 export const keptSubject = (shard: number, tenant: string): string => `kept.${shard}.${tenant}`;
 
@@ -70,7 +70,7 @@ export const committedSubject = (shard: number): string => `sluice.committed.${s
 /** The same of all shards. */
 export const committedSubjects = 'sluice.committed.*';
 
-/** Where `sluice shards` asks all workers which shards they load, and which of them stand still (workers/shard-waits.ts). */
+/** Where `sluice shards` asks all workers which shards they load, and which of them stand still (workers/loader/shard-waits.ts). */
 export const shardWaitsSubject = 'sluice.shards.waits';
 
 /** Where JetStream says that a stream has another leader; the stream's name comes last. */

@@ -1,5 +1,5 @@
 /** The simulated dead letters: what is put there is kept, though who put it may not hear so, and puts it again. */
-import type { Dead } from '../workers/poison.js';
+import type { Dead } from '../workers/loader/dead-letters.js';
 import type { Process } from './process.js';
 import { storedBatches } from './stored.js';
 import type { World } from './world.js';

@@ -1,8 +1,8 @@
 /**
- * Reads a stream for a worker, as workers/fetch.ts does: ahead, in order, from any position. What it has at hand it keeps,
+ * Reads a stream for a worker, as workers/reader/pull-reader.ts does: ahead, in order, from any position. What it has at hand it keeps,
  * whatever becomes of the server; what it finds out when it asks again is that a stream is another one, or has lost its end.
  */
-import type { LogMessage } from '../workers/log-message.js';
+import type { LogMessage } from '../workers/reader/log-message.js';
 import type { SimulatedLog, StoredMessage } from './log.js';
 import type { Process } from './process.js';
 import type { World } from './world.js';

@@ -3,8 +3,8 @@
  * nothing. They weaken what surrounds the cores, never the cores.
  */
 import type { OpenLogWire } from '../gateway/log/log-wire.js';
-import type { ShardIo } from '../workers/loader.js';
-import type { StoredCopies } from '../workers/retries.js';
+import type { StoredCopies } from '../workers/loader/dedup.js';
+import type { ShardIo } from '../workers/loader/loader.js';
 import type { Plan } from './plan.js';
 import type { SinkWeakness } from './sink.js';
 import type { World } from './world.js';

@@ -1,17 +1,17 @@
 /**
- * A worker: the real protocol of the loader (workers/loader.ts, block.ts, retries.ts, trim.ts) for every shard, on a simulated
- * process, log and sink. What workers/loader-shard.ts binds to NATS and the warehouse is bound to the simulated ones here.
+ * A worker: the real protocol of the loader (workers/loader/loader.ts, block.ts, retries.ts, trim.ts) for every shard, on a simulated
+ * process, log and sink. What workers/loader/shard.ts binds to NATS and the warehouse is bound to the simulated ones here.
  */
 
 import { utcDay } from '../lib/timestamp.js';
-import { type Block, type BlockLimits, startBlock } from '../workers/block.js';
-import { blockSizer } from '../workers/block-size.js';
-import { type Ending, loadShard, type ShardIo } from '../workers/loader.js';
-import type { LogMessage } from '../workers/log-message.js';
-import { type Dead, partRefused, partUnframed, placeOf, withoutPlaces } from '../workers/poison.js';
-import { controlBatch } from '../workers/rescan.js';
-import { retryGuard, type StoredCopies, suspectMs } from '../workers/retries.js';
-import { trimLedger } from '../workers/trim.js';
+import { type Block, type BlockLimits, startBlock } from '../workers/loader/block.js';
+import { blockSizer } from '../workers/loader/block-size.js';
+import { type Dead, partRefused, partUnframed, placeOf, withoutPlaces } from '../workers/loader/dead-letters.js';
+import { retryGuard, type StoredCopies, suspectMs } from '../workers/loader/dedup.js';
+import { type Ending, loadShard, type ShardIo } from '../workers/loader/loader.js';
+import { controlBatch } from '../workers/loader/rescan.js';
+import { trimLedger } from '../workers/loader/trim.js';
+import type { LogMessage } from '../workers/reader/log-message.js';
 import type { DeadLetters } from './dead-letters.js';
 import type { SimulatedLog } from './log.js';
 import { createProcess, type Process } from './process.js';

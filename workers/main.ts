@@ -6,27 +6,27 @@
  *   end-command.ts     how the commands end
  *   connect.ts         NATS, warehouse and table, reached with patience; prepare-table.ts brings the table up to the contract
  *   assignment.ts      which worker loads which shard
- *   loader-pool.ts     the loaders of the shards that are this worker's
+ *   pool.ts     the loaders of the shards that are this worker's
  *   loader.ts          the protocol of one shard, pure; L1–L8 are told there
- *   loader-shard.ts    the protocol bound to stream, warehouse, clock, metrics
- *   loader-sink.ts     what the protocol asks of the warehouse; stale-statement.ts ends an INSERT that keeps a block's name,
+ *   shard.ts    the protocol bound to stream, warehouse, clock, metrics
+ *   block-store.ts     what the protocol asks of the warehouse; stale-statement.ts ends an INSERT that keeps a block's name,
  *                      mend-table.ts brings the table up to the contract when a column was dropped
- *   block.ts           which messages make up a block; arrange.ts: in which order they are sent
- *   retries.ts         which batches were sent again, and which of their events are stored already (L5)
+ *   block.ts           which messages make up a block; sort-by-tenant.ts: in which order they are sent
+ *   dedup.ts         which batches were sent again, and which of their events are stored already (L5)
  *   fingerprint.ts     tells whether two copies of a batch hold the same events; stored-events.ts: single events in the warehouse
- *   poison.ts          what of a block cannot be stored (L6); rescan.ts is the contract's part of it
+ *   dead-letters.ts          what of a block cannot be stored (L6); rescan.ts is the contract's part of it
  *   frames.ts          the batches inside a message, for these two
- *   fetch.ts           reading a stream, ahead, within bounds (fetch-budget.ts)
- *   log-gap.ts         messages that are missing from it; log-end.ts: whether it lost its end (L8)
- *   log-link.ts        requests to JetStream, given up when the connection is
- *   feed.ts            how its messages get here; slabs.ts is the memory that they lie in
+ *   pull-reader.ts           reading a stream, ahead, within bounds (budget.ts)
+ *   gap.ts         messages that are missing from it; end.ts: whether it lost its end (L8)
+ *   link.ts        requests to JetStream, given up when the connection is
+ *   nats-socket.ts            how its messages get here; buffer-pool.ts is the memory that they lie in
  *   trim.ts            what may leave a stream
  *   retention.ts       what may leave the warehouse by age
  *   erase.ts           what must leave it for a user's sake
  *   audit-main.ts      `sluice audit`: audit.ts the ledger by block, audit-tenant.ts by batch of one tenant; compared-copies.ts
  *                      compares copies with rows, event by event
  *   where-main.ts      `sluice where`: where.ts finds an event or a batch, copy-fates.ts what became of each copy's events
- *                      both: ledger-sink.ts what the warehouse says, log-scan.ts and dead-scan.ts what the streams hold
+ *                      both: ledger-store.ts what the warehouse says, log-scan.ts and dead-scan.ts what the streams hold
  *                      (stored-frames.ts its batches), progress-line.ts how far they are
  *   shards-main.ts     `sluice shards`: shards.ts changes their number, shard-states.ts shows them, shard-mend.ts saves what a
  *                      stream holds that may not be loaded, shards-rebuild.ts writes a lost number again,
@@ -34,7 +34,7 @@
  *   standstill.ts      whether a shard moves; block-size.ts how large its blocks are
  *   batch-status.ts    answers gateways that ask what became of a batch
  *   metrics.ts         instruments and spans
- *   warehouse.ts       the client of ClickHouse; warehouse-error.ts sorts its errors, circuit.ts spares it when it is in trouble
+ *   client.ts       the client of ClickHouse; errors.ts sorts its errors, circuit.ts spares it when it is in trouble
  *   schema/            table, migrations and INSERT from the descriptors
  *   embedded/          `sluice clickhouse`, the engine on a laptop
  */
@@ -55,21 +55,21 @@ import { onParentGone } from '../lib/parent-gone.js';
 import { followShards } from '../lib/shard-number.js';
 import { committedSubject, settingsBucket } from '../lib/subjects.js';
 import { flushTelemetry } from '../lib/telemetry/flush.js';
-import { type Assignment, joinWorkers } from './assignment.js';
-import { serveBatchStatus } from './batch-status.js';
-import { knownShards, openWarehouse, patiently } from './connect.js';
-import { byteBudget } from './fetch-budget.js';
-import { ledgerSink } from './ledger-sink.js';
-import { type LoaderPool, loaderPool } from './loader-pool.js';
-import { acceptKey, startShardLoader } from './loader-shard.js';
-import { warehouseSink } from './loader-sink.js';
-import { tableMender } from './mend-table.js';
+import { knownShards, openWarehouse, patiently } from './clickhouse/connect.js';
+import { tableMender } from './clickhouse/mend-table.js';
+import { prepareTable } from './clickhouse/prepare-table.js';
+import { dropOldDays } from './clickhouse/retention.js';
+import { checkReceiveTimeout, staleStatements } from './clickhouse/stale-statement.js';
+import { serveBatchStatus } from './ledger/batch-status.js';
+import { ledgerSink } from './ledger/ledger-store.js';
+import { type Assignment, joinWorkers } from './loader/assignment.js';
+import { warehouseSink } from './loader/block-store.js';
+import { type LoaderPool, loaderPool } from './loader/pool.js';
+import { acceptKey, startShardLoader } from './loader/shard.js';
+import { serveShardWaits } from './loader/shard-waits.js';
 import { waitingMetric, workerMetrics } from './metrics.js';
-import { prepareTable } from './prepare-table.js';
-import { dropOldDays } from './retention.js';
-import { serveShardWaits } from './shard-waits.js';
-import { slabPool } from './slabs.js';
-import { checkReceiveTimeout, staleStatements } from './stale-statement.js';
+import { byteBudget } from './reader/budget.js';
+import { slabPool } from './reader/buffer-pool.js';
 
 /** How long a drain may take: the block in flight, and the one that was gathered. */
 const drainMs = 8_000;

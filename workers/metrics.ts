@@ -3,9 +3,9 @@
  * made earlier stay silent (fact F10).
  */
 import { type Attributes, type Context, metrics, propagation, ROOT_CONTEXT, SpanKind, trace } from '@opentelemetry/api';
-import type { CircuitStats } from './circuit.js';
-import type { WaitsFor } from './connect.js';
-import type { LoaderMetrics } from './loader-metrics.js';
+import type { CircuitStats } from './clickhouse/circuit.js';
+import type { WaitsFor } from './clickhouse/connect.js';
+import type { LoaderMetrics } from './loader/loader-metrics.js';
 
 export interface WorkerGauges {
   /** Bytes of messages held in memory. */

@@ -7,11 +7,16 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Command } from 'commander';
-import { byTenant } from '../../workers/arrange.js';
+import {
+  createStatements,
+  insertStatement,
+  settingStatements,
+  type TableTarget,
+} from '../../workers/clickhouse/schema/index.js';
 import { type Engine, openEngine } from '../../workers/embedded/engine.js';
 import { spooled, spoolFile } from '../../workers/embedded/rights.js';
 import { readFromSpool, withSettings } from '../../workers/embedded/statement.js';
-import { createStatements, insertStatement, settingStatements, type TableTarget } from '../../workers/schema/index.js';
+import { byTenant } from '../../workers/loader/sort-by-tenant.js';
 import { median } from '../medians.js';
 import { positive } from '../options.js';
 import { patch, prepare } from '../payload.js';

@@ -11,10 +11,10 @@ import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.
 import { silentLog } from '../../lib/log.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
-import { eventsTable } from '../../workers/connect.js';
-import { prepareTable } from '../../workers/prepare-table.js';
-import { insertStatement } from '../../workers/schema/index.js';
-import { connectWarehouse, type Warehouse } from '../../workers/warehouse.js';
+import { connectWarehouse, type Warehouse } from '../../workers/clickhouse/client.js';
+import { eventsTable } from '../../workers/clickhouse/connect.js';
+import { prepareTable } from '../../workers/clickhouse/prepare-table.js';
+import { insertStatement } from '../../workers/clickhouse/schema/index.js';
 import { cpuSeconds } from '../cpu.js';
 import { positive } from '../options.js';
 import { loadProto } from '../peers/protobufjs-contract.js';

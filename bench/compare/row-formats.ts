@@ -4,7 +4,7 @@
  * growing buffer, no object per row but the decoded message (and, for JSON, the row).
  */
 import { eventRules, type FieldNode, type MessageNode } from '../../lib/contract/index.js';
-import { batchColumns, blockColumns, columnsOf, enumLabel } from '../../workers/schema/columns.js';
+import { batchColumns, blockColumns, columnsOf, enumLabel } from '../../workers/clickhouse/schema/columns.js';
 
 /** A decoded event, fields in camelCase, absent messages null or undefined. */
 export type Decoded = Readonly<Record<string, unknown>>;

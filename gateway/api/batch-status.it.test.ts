@@ -1,6 +1,6 @@
 /**
  * GetBatchStatus through a real gateway and a real nats-server: every protocol, the caller's own tenant, and what is said when
- * no worker answers. The worker's half is in workers/ledger.it.test.ts.
+ * no worker answers. The worker's half is in workers/ledger/ledger.it.test.ts.
  */
 import { Code, ConnectError, createClient } from '@connectrpc/connect';
 import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from '@connectrpc/connect-node';

@@ -1,7 +1,7 @@
 /**
  * Instruments that remember what they were told, for tests of the loader.
  */
-import type { LoaderMetrics } from '../loader-metrics.js';
+import type { LoaderMetrics } from '../loader/loader-metrics.js';
 
 export interface SeenMetrics {
   stopped: boolean;

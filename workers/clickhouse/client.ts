@@ -1,0 +1,243 @@
+/**
+ * The only way to the warehouse: @clickhouse/client over HTTP, with a bounded pool, errors sorted by what a caller can do
+ * about them (errors.ts), and a circuit breaker (circuit.ts). The same for the embedded engine and for a real server.
+ */
+import { Readable } from 'node:stream';
+import { type ClickHouseClient, createClient } from '@clickhouse/client';
+import { clickhouseTls } from '../../lib/clickhouse-tls.js';
+import type { ClickHouseClientConfig } from '../../lib/config/index.js';
+import { failpoint, isArmed } from '../../lib/failpoint.js';
+import type { Log } from '../../lib/log.js';
+import { clickhousePassword } from '../../lib/secret-file.js';
+import { type CircuitStats, createCircuit } from './circuit.js';
+import { sorted, WarehouseError } from './errors.js';
+import type { InsertStatement } from './schema/index.js';
+
+export { WarehouseError, type WarehouseErrorKind } from './errors.js';
+
+/** Figures of the pool, for metrics. */
+export interface PoolStats extends Record<string, number> {
+  /** Most connections. */
+  size: number;
+  /** Statements under way. */
+  active: number;
+  /** Statements that wait for a connection. */
+  waiting: number;
+  /** Seconds waited by all statements so far. */
+  waited_seconds: number;
+  /** Statements that gave up waiting. */
+  wait_timeouts: number;
+  /** As set: how long a statement may wait, how long an idle connection is kept, whether answers are compressed (1). */
+  wait_limit_seconds: number;
+  keep_alive_seconds: number;
+  compression: number;
+}
+
+/** So much of a body lies ready for its socket. */
+const pushBytes = 1024 ** 2;
+
+export interface Warehouse {
+  /** Rows of a SELECT without FORMAT, as objects; `{name:Type}` placeholders are bound on the server. @throws WarehouseError */
+  rows<T>(
+    query: string,
+    parameters?: Record<string, unknown>,
+    settings?: Readonly<Record<string, string | number>>,
+  ): Promise<T[]>;
+  /** A statement without an answer. @throws WarehouseError */
+  command(
+    query: string,
+    options?: { readonly settings?: Readonly<Record<string, string | number>>; readonly queryId?: string },
+  ): Promise<void>;
+  /** Runs an insert statement; the body is the concatenation of the payloads, which are not copied. @throws WarehouseError */
+  insertBlock(statement: InsertStatement, queryId: string, body: readonly Uint8Array[]): Promise<void>;
+  /** Whether it answers. */
+  ping(): Promise<boolean>;
+  stats(): PoolStats;
+  /**
+   * The breakers, by what goes through them. Two, because a server whose disk is full answers every question and takes no
+   * block: in one count the answers would hide that. Commands are rare and pass by.
+   */
+  circuits(): Readonly<Record<'reads' | 'inserts', CircuitStats>>;
+  /** Calls back when the warehouse answers again, after it has not. Returns the un-subscriber. */
+  onRecovered(listener: () => void): () => void;
+  close(): Promise<void>;
+}
+
+/** What is sent has left this process by then, ms. */
+const sentAfterMs = 100;
+
+/** In two halves, with the failpoint in between. Copies the bytes: only for a process that has this failpoint. */
+async function* halves(parts: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
+  const bytes = Buffer.concat(parts);
+  yield bytes.subarray(0, bytes.length >> 1);
+  await new Promise((resolve) => setTimeout(resolve, sentAfterMs));
+  failpoint('loader.half-sent');
+  yield bytes.subarray(bytes.length >> 1);
+}
+
+/** The parts one after the other, many at a time. */
+function streamOf(parts: readonly Uint8Array[]): Readable {
+  if (isArmed('loader.half-sent')) return Readable.from(halves(parts), { objectMode: false });
+  let next = 0;
+  return new Readable({
+    highWaterMark: pushBytes,
+    read() {
+      while (next < parts.length) if (!this.push(parts[next++])) return;
+      this.push(null);
+    },
+  });
+}
+
+/** Connects when first used; nothing is sent before. */
+export function connectWarehouse(config: ClickHouseClientConfig, log: Log): Warehouse {
+  const client: ClickHouseClient = createClient({
+    url: config.clickhouseUrl,
+    username: config.clickhouseUser,
+    password: clickhousePassword(config),
+    ...clickhouseTls(config.clickhouseUrl, config.clickhouseTlsCa),
+    application: 'sluice',
+    max_open_connections: config.clickhousePoolSize,
+    request_timeout: config.clickhouseTimeout,
+    // Blocks are bytes that ClickHouse reads faster than Node can compress them; answers are text.
+    compression: { response: config.clickhouseCompression, request: false },
+    keep_alive: { enabled: config.clickhouseKeepAlive > 0, idle_socket_ttl: Math.max(1, config.clickhouseKeepAlive) },
+    // What goes wrong is thrown to the caller, who logs it once.
+    log: { level: 127 },
+  });
+
+  const stats: PoolStats = {
+    size: config.clickhousePoolSize,
+    active: 0,
+    waiting: 0,
+    waited_seconds: 0,
+    wait_timeouts: 0,
+    wait_limit_seconds: config.clickhousePoolWait / 1000,
+    keep_alive_seconds: config.clickhouseKeepAlive / 1000,
+    compression: config.clickhouseCompression ? 1 : 0,
+  };
+  const queue: (() => void)[] = [];
+
+  async function place(): Promise<void> {
+    if (stats.active < stats.size) {
+      stats.active++;
+      return;
+    }
+    const since = performance.now();
+    stats.waiting++;
+    try {
+      await new Promise<void>((resolve, reject) => {
+        const go = (): void => {
+          clearTimeout(timer);
+          resolve();
+        };
+        const timer = setTimeout(() => {
+          queue.splice(queue.indexOf(go), 1);
+          stats.wait_timeouts++;
+          reject(
+            new WarehouseError(
+              'transient',
+              'no connection to ClickHouse became free; see --clickhouse-pool-size',
+              undefined,
+              undefined,
+              true,
+            ),
+          );
+        }, config.clickhousePoolWait);
+        queue.push(go);
+      });
+    } finally {
+      stats.waiting--;
+      stats.waited_seconds += (performance.now() - since) / 1000;
+    }
+  }
+
+  async function pooled<T>(work: () => Promise<T>): Promise<T> {
+    await place();
+    try {
+      return await work();
+    } catch (error) {
+      throw sorted(error);
+    } finally {
+      // The place goes to the next in line, or becomes free.
+      const next = queue.shift();
+      if (next === undefined) stats.active--;
+      else next();
+    }
+  }
+
+  const ask = <T>(
+    query: string,
+    parameters: Record<string, unknown>,
+    settings: Readonly<Record<string, string | number>>,
+  ): Promise<T[]> =>
+    pooled(async () => {
+      const result = await client.query({
+        query,
+        query_params: parameters,
+        format: 'JSONEachRow',
+        clickhouse_settings: { ...settings },
+      });
+      failpoint('loader.half-read');
+      return await result.json<T>();
+    });
+  const recovered = new Set<() => void>();
+  const reads = createCircuit({
+    name: 'reads',
+    log,
+    probe: () => ask('SELECT 1', {}, {}),
+    onClosed() {
+      for (const listener of recovered) listener();
+    },
+  });
+  const inserts = createCircuit({ name: 'inserts', log });
+
+  return {
+    rows: <T>(
+      query: string,
+      parameters: Record<string, unknown> = {},
+      settings: Readonly<Record<string, string | number>> = {},
+    ) => reads.run(() => ask<T>(query, parameters, settings)),
+    command: (query, options = {}) =>
+      pooled(async () => {
+        await client.command({
+          query,
+          clickhouse_settings: { ...options.settings },
+          ...(options.queryId === undefined ? {} : { query_id: options.queryId }),
+        });
+      }),
+    insertBlock: (statement, queryId, body) =>
+      inserts.run(() =>
+        pooled(async () => {
+          const { stream } = await client.exec({
+            query: statement.query,
+            clickhouse_settings: { ...statement.settings },
+            query_id: queryId,
+            values: streamOf(body),
+            // Its length is known: no chunk of HTTP around each payload.
+            http_headers: { 'Content-Length': String(body.reduce((sum, bytes) => sum + bytes.length, 0)) },
+          });
+          // Nothing is in it, but its end is the end of the INSERT.
+          for await (const _chunk of stream) void _chunk;
+        }),
+      ),
+    async ping() {
+      try {
+        return (await client.ping()).success;
+      } catch (error) {
+        log.debug({ error: String(error) }, 'the warehouse does not answer');
+        return false;
+      }
+    },
+    stats: () => ({ ...stats }),
+    circuits: () => ({ reads: reads.stats(), inserts: inserts.stats() }),
+    onRecovered(listener) {
+      recovered.add(listener);
+      return () => void recovered.delete(listener);
+    },
+    close() {
+      reads.close();
+      inserts.close();
+      return client.close();
+    },
+  };
+}

@@ -1,0 +1,55 @@
+/**
+ * Brings the events table up to the contract again when a statement fails because the table lacks a column: somebody dropped one that
+ * is used. A table that is gone altogether is not made again under running workers: it may have been renamed or detached for a while,
+ * and a new one in its place would be loaded from the log as if nothing had been stored.
+ */
+import type { Log } from '../../lib/log.js';
+import { WarehouseError } from './client.js';
+
+export interface TableMender {
+  /** Resolves when the table was looked at, if the error calls for that. Never rejects. */
+  mend(error: unknown): Promise<void>;
+}
+
+export interface MenderOptions {
+  /** Creates what is missing; harmless when nothing is. */
+  readonly prepare: () => Promise<void>;
+  readonly log: Log;
+  /** Monotonic, ms. @default performance.now */
+  readonly now?: () => number;
+}
+
+/** NOT_FOUND_COLUMN_IN_BLOCK, NO_SUCH_COLUMN_IN_TABLE, UNKNOWN_IDENTIFIER, THERE_IS_NO_COLUMN. */
+const lacksColumn: ReadonlySet<number | undefined> = new Set([10, 16, 47, 8]);
+/** What did not help is not tried again at once, ms. */
+const restMs = 5_000;
+
+export function tableMender({ prepare, log, now = () => performance.now() }: MenderOptions): TableMender {
+  let running: Promise<void> | undefined;
+  let restUntil = Number.NEGATIVE_INFINITY;
+
+  async function run(error: WarehouseError): Promise<void> {
+    log.warn(
+      { error: error.message },
+      'the events table lacks a column that is used: it is brought up to the contract',
+    );
+    try {
+      await prepare();
+      log.info('the events table has what the contract needs');
+    } catch (failure) {
+      log.error({ error: String(failure) }, 'the events table cannot be brought up to the contract');
+    } finally {
+      running = undefined;
+      restUntil = now() + restMs;
+    }
+  }
+
+  return {
+    async mend(error) {
+      if (!(error instanceof WarehouseError) || !lacksColumn.has(error.clickhouseCode)) return;
+      // All shards meet it at the same time.
+      if (running === undefined && now() >= restUntil) running = run(error);
+      await running;
+    },
+  };
+}

@@ -1,0 +1,129 @@
+/**
+ * Answers gateways that ask what became of a batch. Questions that wait are looked up together, so that many of them cost the
+ * warehouse little more than one.
+ *
+ *   S1 At most {@link mostWaiting} questions wait; those beyond are answered `busy` at once.
+ *   S2 One look-up runs at a time, for at most {@link mostTogether} batches.
+ *   S3 The dead letters are read only for batches without rows, and only the newest {@link mostLetters}.
+ *   S4 Who has waited longer than the gateway does is not looked up any more.
+ */
+import type { JetStreamManager } from '@nats-io/jetstream';
+import type { Msg, NatsConnection } from '@nats-io/nats-core';
+import {
+  type BatchAnswer,
+  type BatchQuestion,
+  type BatchRefusal,
+  decodeQuestion,
+  encodeAnswer,
+} from '../../lib/batch-status.js';
+import type { Log } from '../../lib/log.js';
+import { batchStatusQueue, batchStatusSubject } from '../../lib/subjects.js';
+import { scanDead } from '../loader/dead-scan.js';
+import { keyOf } from '../loader/frames.js';
+import type { LedgerSink } from './ledger-store.js';
+
+export interface BatchStatusOptions {
+  readonly nc: NatsConnection;
+  readonly jsm: JetStreamManager;
+  readonly sink: Pick<LedgerSink, 'totalsOf'>;
+  readonly log: Log;
+}
+
+const mostWaiting = 2_000;
+const mostTogether = 200;
+const mostLetters = 10_000;
+const patienceMs = 5_000;
+
+/** Looks these batches up. Rejects when the warehouse or the log cannot be reached. */
+export async function batchStatuses(
+  { nc, jsm, sink }: Omit<BatchStatusOptions, 'log'>,
+  questions: readonly BatchQuestion[],
+): Promise<ReadonlyMap<string, BatchAnswer>> {
+  const answers = new Map<string, BatchAnswer>();
+  for (const { tenant, batchId, rows, receivedAtMs } of await sink.totalsOf(questions)) {
+    answers.set(keyOf(tenant, batchId), { state: 'stored', stored: rows, dead: 0, reason: '', receivedAtMs });
+  }
+  const missing = questions.filter(({ tenant, batchId }) => !answers.has(keyOf(tenant, batchId)));
+  for (const tenant of new Set(missing.map((question) => question.tenant))) {
+    const ids = new Set(missing.filter((question) => question.tenant === tenant).map(({ batchId }) => batchId));
+    await scanDead({
+      nc,
+      jsm,
+      tenant,
+      newest: mostLetters,
+      most: mostLetters,
+      onLetter({ batchId, reason, events: dead }) {
+        // A letter that is there twice, and copies that were sent again, are the same events.
+        if (!ids.has(batchId)) return;
+        answers.set(keyOf(tenant, batchId), {
+          state: 'dead-lettered',
+          stored: 0,
+          dead,
+          reason,
+          receivedAtMs: undefined,
+        });
+      },
+    });
+  }
+  const nowhere: BatchAnswer = { state: 'not stored', stored: 0, dead: 0, reason: '', receivedAtMs: undefined };
+  return new Map(
+    questions.map(({ tenant, batchId }) => {
+      const key = keyOf(tenant, batchId);
+      return [key, answers.get(key) ?? nowhere];
+    }),
+  );
+}
+
+/** Answers until closed. */
+export function serveBatchStatus(options: BatchStatusOptions): { close(): Promise<void> } {
+  const { nc, log } = options;
+  let waiting: { readonly msg: Msg; readonly question: BatchQuestion; readonly sinceMs: number }[] = [];
+  let looking: Promise<void> | undefined;
+
+  const answer = (msg: Msg, content: BatchAnswer | BatchRefusal): void => {
+    if (!nc.isClosed()) msg.respond(encodeAnswer(content));
+  };
+
+  async function look(): Promise<void> {
+    while (waiting.length > 0) {
+      const some = waiting.slice(0, mostTogether);
+      waiting = waiting.slice(mostTogether);
+      const now = performance.now();
+      const asked = some.filter(({ sinceMs }) => now - sinceMs < patienceMs); // S4
+      if (asked.length === 0) continue;
+      try {
+        const found = await batchStatuses(
+          options,
+          asked.map(({ question }) => question),
+        );
+        for (const { msg, question } of asked) {
+          answer(msg, found.get(keyOf(question.tenant, question.batchId)) ?? 'unavailable');
+        }
+      } catch (error) {
+        log.warn({ error: String(error), questions: asked.length }, 'cannot tell what became of batches');
+        for (const { msg } of asked) answer(msg, 'unavailable');
+      }
+    }
+  }
+
+  const subscription = nc.subscribe(batchStatusSubject, {
+    queue: batchStatusQueue,
+    callback(error, msg) {
+      if (error !== null) return;
+      const question = decodeQuestion(msg.string());
+      if (question === undefined) return answer(msg, 'unavailable');
+      if (waiting.length >= mostWaiting) return answer(msg, 'busy'); // S1
+      waiting.push({ msg, question, sinceMs: performance.now() });
+      looking ??= look().finally(() => {
+        looking = undefined;
+      });
+    },
+  });
+
+  return {
+    async close() {
+      subscription.unsubscribe();
+      await looking;
+    },
+  };
+}

@@ -1,0 +1,194 @@
+/**
+ * Who loads which shard. Each worker says every second in a KV bucket that it lives; all of them sort the live ones by
+ * name and take shard i where i mod n is their own place. Nobody elects anybody, and no lock is held.
+ *
+ * A worker that falls silent is forgotten after {@link expiryMs}. A process that dies is noticed sooner: each asks the next one by name, a
+ * few times a second, and the server answers at once when nobody listens there any more. Its entry is then removed for all.
+ *
+ * Views differ for a moment when a worker comes or goes, and then two load the same shard. That is harmless: the
+ * warehouse stores each block once (L2), so this file is about not wasting work, never about correctness.
+ */
+import type { KV } from '@nats-io/kv';
+import { type NatsConnection, RequestError } from '@nats-io/nats-core';
+import { openBucket } from '../../lib/buckets.js';
+import type { Log } from '../../lib/log.js';
+import { workerAliveSubject, workersBucket } from '../../lib/subjects.js';
+
+export const heartbeatMs = 1_000;
+/** A worker that was not heard for so long is gone. */
+export const expiryMs = 3_000;
+const askMs = 250;
+
+/** The workers heard within {@link expiryMs}, sorted; forgets the others. */
+export function liveWorkers(heard: Map<string, number>, nowMs: number): string[] {
+  for (const [worker, at] of heard) {
+    if (nowMs - at > expiryMs) heard.delete(worker);
+  }
+  return [...heard.keys()].sort();
+}
+
+/** Whom a worker asks whether it is there: the next by name, the first after the last. Undefined when it is alone, or not among them. */
+export function neighbourOf(worker: string, live: readonly string[]): string | undefined {
+  const index = live.indexOf(worker);
+  return index < 0 || live.length < 2 ? undefined : live[(index + 1) % live.length];
+}
+
+/** The shards of one of the live workers; none when it is not among them. */
+export function shardsOf(worker: string, live: readonly string[], shards: number): number[] {
+  const index = live.indexOf(worker);
+  if (index < 0) return [];
+  return Array.from({ length: shards }, (_, shard) => shard).filter((shard) => shard % live.length === index);
+}
+
+export interface Assignment {
+  /** Position among the live workers, and how many there are. */
+  readonly view: { readonly index: number; readonly workers: number };
+  /** From now on so many shards, by a change that began this epoch: the others are told at once. */
+  resize(shards: number, epoch: number): void;
+  /** Says good-bye, so that the others need not wait for the expiry. */
+  leave(): Promise<void>;
+}
+
+export interface AssignmentOptions {
+  readonly nc: NatsConnection;
+  /** Name of this worker: letters, digits, - and _. */
+  readonly worker: string;
+  readonly shards: number;
+  /** Of the number of shards; said with each sign of life (workers/ledger/shards.ts). @default 1 */
+  readonly epoch?: number;
+  readonly replicas: number;
+  /** Called at once, and whenever the shards of this worker change. */
+  readonly onChange: (shards: readonly number[]) => void;
+  readonly log: Log;
+}
+
+/** Joins the live workers. Rejects when the bucket cannot be reached at first; later losses are sat out. */
+export async function joinWorkers(options: AssignmentOptions): Promise<Assignment> {
+  const { nc, worker, log } = options;
+  let { shards, epoch = 1 } = options;
+  const open = (): Promise<KV> =>
+    openBucket(nc, workersBucket, {
+      replicas: options.replicas,
+      onFewer: (name, has, error) =>
+        log.warn({ bucket: name, has, error: String(error) }, 'the bucket has fewer replicas'),
+      ttl: expiryMs,
+      history: 1,
+      storage: 'memory',
+    });
+  const bucket = await open();
+  const heard = new Map<string, number>();
+  let own: readonly number[] | undefined;
+  let view = { index: 0, workers: 1 };
+  let left = false;
+  let watching: { stop(): void } | undefined;
+  let watchedAt = 0;
+  /** Until then the others have not had the time to be heard. */
+  let settledAt = 0;
+
+  async function watch(): Promise<void> {
+    watching?.stop();
+    watchedAt = Date.now();
+    const entries = await bucket.watch();
+    watching = entries;
+    void (async () => {
+      for await (const entry of entries) {
+        if (entry.operation === 'PUT') {
+          // Back after a silence: the others get the time that the living have to be heard.
+          if (entry.key === worker && own !== undefined && !heard.has(worker)) settledAt = Date.now() + expiryMs;
+          heard.set(entry.key, Date.now());
+        } else heard.delete(entry.key);
+        if (!heard.has(worker)) continue;
+        review();
+      }
+    })().catch((error: unknown) => log.warn({ error: String(error) }, 'watching the workers ended'));
+  }
+
+  function review(): void {
+    if (left) return;
+    const live = liveWorkers(heard, Date.now());
+    // Cut off from NATS, nobody is heard, not even this worker: keep what it has, for it cannot load anything anyway.
+    if (!live.includes(worker)) return;
+    if (own !== undefined && Date.now() < settledAt) return;
+    view = { index: live.indexOf(worker), workers: live.length };
+    const next = shardsOf(worker, live, shards);
+    if (own !== undefined && next.length === own.length && next.every((shard, i) => shard === own?.[i])) return;
+    own = next;
+    log.info({ shards: next, ...view }, 'shards assigned');
+    options.onChange(next);
+  }
+
+  async function beat(): Promise<void> {
+    try {
+      await bucket.put(worker, String(epoch));
+    } catch (error) {
+      if (!left) log.debug({ error: String(error) }, 'cannot say that this worker lives');
+      // A nats-server forgets a bucket without disk when it restarts; so does a cluster when all of its nodes do.
+      if (!left && error instanceof Error && error.name === 'JetStreamNotEnabled') await open().catch(() => undefined);
+    }
+  }
+
+  /** Asks the neighbour; resolves when it answered, is forgotten, or it is not known. */
+  async function ask(): Promise<void> {
+    const neighbour = neighbourOf(worker, liveWorkers(heard, Date.now()));
+    if (left || neighbour === undefined || nc.isClosed()) return;
+    try {
+      await nc.request(workerAliveSubject(neighbour), undefined, { timeout: heartbeatMs });
+    } catch (error) {
+      // One that is only slow, or cut off from this side, is left to the expiry. One that was reconnecting comes back with its next beat.
+      if (left || !(error instanceof RequestError) || !error.isNoResponders()) return;
+      log.info({ gone: neighbour }, 'a worker is not there any more');
+      heard.delete(neighbour);
+      review();
+      await bucket.delete(neighbour);
+    }
+  }
+
+  const answering = nc.subscribe(workerAliveSubject(worker), {
+    callback: (_error, message) => {
+      message.respond();
+    },
+  });
+  await watch();
+  await beat();
+  let asking = false;
+  const askTimer = setInterval(() => {
+    if (asking) return;
+    asking = true;
+    ask()
+      .catch((error: unknown) => log.debug({ error: String(error) }, 'cannot remove a worker that is gone'))
+      .finally(() => {
+        asking = false;
+      });
+  }, askMs);
+  let beating: Promise<void> = Promise.resolve();
+  const timer = setInterval(() => {
+    beating = beat();
+    review();
+    // Its own heartbeats are not seen: the watch was lost with a server. Not more often than the expiry.
+    if (!heard.has(worker) && Date.now() - watchedAt > expiryMs && !nc.isClosed()) {
+      void watch().catch((error: unknown) => log.debug({ error: String(error) }, 'cannot watch the workers yet'));
+    }
+  }, heartbeatMs);
+
+  return {
+    get view() {
+      return view;
+    },
+    resize(count, of) {
+      shards = count;
+      epoch = of;
+      review();
+      beating = beat();
+    },
+    async leave() {
+      if (left) return;
+      left = true;
+      clearInterval(timer);
+      clearInterval(askTimer);
+      answering.unsubscribe();
+      await beating.catch(() => undefined);
+      await bucket.delete(worker).catch(() => undefined);
+      watching?.stop();
+    },
+  };
+}

@@ -1,0 +1,402 @@
+/**
+ * The loader's protocol for one shard: exactly once, with the warehouse as the only truth. Pure: everything it does goes
+ * through {@link ShardIo}, so that the tests can crash, pause and deceive it at each step.
+ *
+ *   L1 One INSERT is one block is one part: it is there whole or not at all (the statement's settings see to it).
+ *   L2 An INSERT of a block that is there inserts nothing. So any retry, by anyone, at any later time, is harmless:
+ *      crashed, paused and cut-off workers need no fencing, and two workers on one shard only waste work.
+ *   L3 The next block starts after the `hi` that the warehouse reports, never after what the worker remembers. Every
+ *      worker's block k+1 therefore starts with the same message and lies on the same day. After another's block the
+ *      worker recovers in full. A worker that was away for long may find that the others loaded AND trimmed what its next
+ *      block would start with; what it reads then belongs to a later block, perhaps of another day, where the probe of
+ *      L2 would not see its number. So a block that does not start at hi+1 is not written before one more look at the
+ *      warehouse has shown that nobody went on from hi: then the messages were truly removed.
+ *   L4 Replicated tables add a deduplication token: the statement's business (workers/clickhouse/schema).
+ *   L5 A batch that was sent again is not stored again. Before a block is written, its suspects (dedup.ts) are compared with
+ *      what the warehouse has, and what is there already is left out. That look holds for block k+1 if the warehouse has
+ *      block k and nothing later, which is what L2 and L3 make sure of. A block of which nothing is left is carried: it is
+ *      not written, its messages become the front of the next block. They count as committed, because their events are
+ *      stored; and they stay in the stream, because no block says so. What is carried is bounded; past the bound a block
+ *      of a tombstone row alone is written.
+ *   L6 What the warehouse refuses for its content is taken out of the block, batch by batch, and put into the dead letters
+ *      before the block is written without it. One bad batch never blocks a shard, and none is dropped unseen. An error that
+ *      nobody has named is treated so after a few tries, with more doubt; a block that is too large is cut smaller.
+ *   L7 One block in flight per shard; the next one's messages are fetched meanwhile (pull-reader.ts).
+ *   L8 What is in the warehouse of messages that are still in the stream is never deleted (trim.ts, retention.ts,
+ *      erase.ts), and a stream that was made anew or lost its end stops the shard. A log that lost its end and went on is
+ *      as long as before sooner or later: rows hold when the log took the block's last message (`_hi_at`), and a
+ *      message of that sequence from another time is another message. Looked at in each recovery, and a recovery
+ *      follows each break of the connection to the log (pull-reader.ts), since power may have been lost meanwhile.
+ *
+ * In each block, events of its messages = rows + duplicate + dead.
+ */
+import { type Block, maxLinks, mostSpanMs } from './block.js';
+
+/** What the stream and the warehouse know of the shard. */
+export interface ShardState {
+  /** Identity of the stream that is there now: another one after it was made anew. */
+  readonly generation: string;
+  readonly firstSequence: number;
+  readonly lastSequence: number;
+  /** The last block of this generation in the warehouse, 0 when none, and its last message. */
+  readonly block: number;
+  readonly hi: number;
+  /** The log has another message of the sequence `hi` than the one that was loaded: it lost its end, and went on. */
+  readonly replaced: boolean;
+  /** Other generations of this shard in the warehouse; looked for only when this one has no block. */
+  readonly others: readonly { readonly generation: string; readonly hi: number }[];
+  /** Whether the operator has said that this generation may be loaded in spite of `others`. */
+  readonly accepted: boolean;
+  /** Most bytes of messages that may be carried (L5): they stay in the stream. */
+  readonly carryBytes: number;
+}
+
+/** Where a block stands: the constants of its INSERT that do not come from its messages. */
+export interface Place {
+  readonly generation: string;
+  /** Number of the block within shard and generation, from 1. */
+  readonly block: number;
+}
+
+/** How an INSERT failed, as far as the protocol cares. */
+export type InsertFailure = 'busy' | 'content' | 'fatal' | 'large' | 'transient' | 'unclear';
+
+/** A block as the warehouse has it. */
+export interface FoundBlock {
+  /** First and last message. */
+  readonly lo: number;
+  readonly hi: number;
+  /** When the log took the last message, ms; 0 or nothing when that is not known. */
+  readonly hiAtMs?: number;
+}
+
+export interface ShardIo {
+  /** Reads the state; rejects when the log or the warehouse cannot be reached. */
+  recover(): Promise<ShardState>;
+  /**
+   * The next block of messages after `hi`; waits for them. `again`: the log may have changed, recover first.
+   * `undefined`: stopping, and nothing is left to store.
+   */
+  gather(generation: string, hi: number): Promise<Block | 'again' | undefined>;
+  /**
+   * The block without what must not be stored: copies of batches that are in the warehouse (L5), and messages that are no
+   * sequence of batches, which are in the dead letters by then (L6). Rejects when it cannot find out; it is tried again.
+   */
+  plan(place: Place, block: Block): Promise<Block>;
+  /**
+   * Insert-if-absent; of a block without rows, the tombstone. Rejects with anything; {@link classify} tells what it means.
+   */
+  insert(place: Place, block: Block): Promise<void>;
+  /**
+   * L6. The block without the batches that the warehouse refuses, which are in the dead letters by then; the same block
+   * when it refuses none of them, or so many that it is not the batches' fault. Rejects when it cannot find out.
+   * @param error what the INSERT ended with: `content` or `unclear`
+   */
+  isolate(place: Place, block: Block, error: unknown): Promise<Block>;
+  /** The block is too large for the warehouse. The next ones are cut smaller; false when they cannot be. */
+  smaller(block: Block): boolean;
+  classify(error: unknown): InsertFailure;
+  /** The block of this number that the warehouse has, undefined when it has none. */
+  readBack(place: Place, block: Block): Promise<FoundBlock | undefined>;
+  /** The block is in the warehouse: mine, or one that another worker stored under its number. */
+  settled(place: Place, block: Block, mine: boolean): void;
+  /** L5: the block has no row and is not written for now; its messages are committed, but no block has them yet. */
+  carried(place: Place, block: Block): void;
+  /** Something worth a line in the log and a metric. */
+  tell(event: LoaderEvent): void;
+  /** Waits about so long; less when stopping. */
+  pause(ms: number): Promise<void>;
+  /** Take no new block. */
+  stopping(): boolean;
+  /** Leave even the block in flight; harmless by L2. */
+  givingUp(): boolean;
+}
+
+export type LoaderEvent =
+  | { readonly kind: 'recovered'; readonly state: ShardState }
+  | { readonly kind: 'recover-failed'; readonly error: unknown; readonly waitMs: number }
+  | { readonly kind: 'gap'; readonly from: number; readonly to: number }
+  | { readonly kind: 'plan-failed'; readonly place: Place; readonly error: unknown; readonly waitMs: number }
+  | {
+      readonly kind: 'insert-failed';
+      readonly failure: InsertFailure;
+      readonly place: Place;
+      readonly block: Block;
+      readonly error: unknown;
+      readonly waitMs: number;
+    }
+  /** The INSERT failed, and the block is there all the same. */
+  | { readonly kind: 'stored-anyway'; readonly place: Place; readonly block: Block; readonly error: unknown }
+  | { readonly kind: 'read-back-failed'; readonly place: Place; readonly error: unknown; readonly waitMs: number }
+  | { readonly kind: 'absent'; readonly place: Place; readonly block: Block };
+
+/** How the loader of a shard ended. */
+export type Ending = { readonly kind: 'left' } | { readonly kind: 'stopped'; readonly reason: string };
+
+/** Waits between tries, in ms; they double from the first to the last. The shell adds jitter. */
+const backOff = {
+  transient: { first: 100, last: 5_000 },
+  // A running query of the same name ends soon, one way or the other.
+  busy: { first: 50, last: 1_000 },
+  // What L6 could not put down to some batches: never skip, but do not hammer either.
+  content: { first: 5_000, last: 60_000 },
+  fatal: { first: 2_000, last: 30_000 },
+  large: { first: 100, last: 5_000 },
+  unclear: { first: 500, last: 5_000 },
+} as const;
+
+/** INSERTs of a block that may fail with an error that nobody has named, before the block is taken apart: half a dozen seconds. */
+const mostUnclear = 5;
+
+function waits(kind: keyof typeof backOff): () => number {
+  const { first, last } = backOff[kind];
+  let next: number = first;
+  return () => {
+    const now = next;
+    next = Math.min(next * 2, last);
+    return now;
+  };
+}
+
+const mendText =
+  'remove nothing. `sluice shards mend <shard>` keeps a copy of what is not loaded, makes the stream anew, and publishes the copy again';
+
+/** Why this shard must not be loaded now; undefined when it may. */
+export function refusal(state: ShardState): string | undefined {
+  if (state.block === 0 && state.others.length > 0 && !state.accepted) {
+    const known = state.others.map((other) => `${other.generation} (loaded up to ${other.hi})`).join(', ');
+    return (
+      `the stream was made anew: it is now ${state.generation}, and the warehouse holds ${known}. If all of its messages are ` +
+      'new ones, `sluice shards accept <shard>` goes on with them. If some may be stored already, as in an old stream restored, ' +
+      '`sluice shards mend <shard>` publishes them again as retries, so that each is stored once'
+    );
+  }
+  if (state.lastSequence < state.hi) {
+    return (
+      `the stream went backwards: its last message is ${state.lastSequence}, but the warehouse holds up to ` +
+      `${state.hi}. What it took since is not in the warehouse: ${mendText}`
+    );
+  }
+  if (state.replaced) {
+    return (
+      `the stream lost its end and went on: its message ${state.hi} is not the one that the warehouse holds. What it took ` +
+      `since is not in the warehouse, and going on would pass over it: ${mendText}`
+    );
+  }
+  return undefined;
+}
+
+/** Loads one shard until it is told to stop, or must not go on. Never rejects while its io keeps to the contract. */
+export async function loadShard(io: ShardIo): Promise<Ending> {
+  let recoverWait = waits('transient');
+  let gap: Gap | undefined;
+  while (!io.stopping()) {
+    let state: ShardState;
+    try {
+      state = await io.recover();
+    } catch (error) {
+      const waitMs = recoverWait();
+      io.tell({ kind: 'recover-failed', error, waitMs });
+      await io.pause(waitMs);
+      continue;
+    }
+    recoverWait = waits('transient');
+    const reason = refusal(state);
+    if (reason !== undefined) return { kind: 'stopped', reason }; // L8
+    io.tell({ kind: 'recovered', state });
+    gap = await follow(io, state, gap);
+  }
+  return { kind: 'left' };
+}
+
+/** The next message was not the one after `hi`. */
+interface Gap {
+  readonly hi: number;
+  readonly lo: number;
+}
+
+/** Most messages that are carried; the bound of their bytes is the stream's ({@link ShardState.carryBytes}). */
+const mostCarried = 10_000;
+
+/** L5: a block without rows may wait for the next one. */
+const mayWait = (block: Block, { carryBytes }: ShardState): boolean =>
+  block.bytes < carryBytes && block.hi - block.lo < mostCarried;
+
+/**
+ * L8. The same sequences are not the same messages when the log has lost its end: another worker may have stored what this one
+ * has never seen, under the same range.
+ */
+const isSame = (found: FoundBlock, block: Block): boolean =>
+  found.lo === block.lo &&
+  found.hi === block.hi &&
+  ((found.hiAtMs ?? 0) === 0 || found.hiAtMs === Math.floor(block.lastTimeMs));
+
+/** What was carried becomes the front of the next block. Its bytes are gone: none of them is to be stored. */
+function joined(carry: Block | undefined, next: Block): Block {
+  if (carry === undefined) return next;
+  return {
+    ...next,
+    lo: carry.lo,
+    day: carry.day,
+    firstTimeMs: carry.firstTimeMs,
+    duplicate: carry.duplicate + next.duplicate,
+    dead: carry.dead + next.dead,
+    batches: carry.batches + next.batches,
+    bytes: carry.bytes + next.bytes,
+    traces: [...carry.traces, ...next.traces].slice(0, maxLinks),
+  };
+}
+
+const emptied = (block: Block): Block => ({ ...block, messages: [], sequences: [], batchIndexes: [] });
+
+/**
+ * Stores block after block, until something calls for a recovery or the end.
+ * @param seen a gap that was met before the recovery of `state`
+ * @returns a gap that must be looked into by another recovery
+ */
+async function follow(io: ShardIo, state: ShardState, seen: Gap | undefined): Promise<Gap | undefined> {
+  const { generation } = state;
+  let { block: last, hi } = state;
+  let carry: Block | undefined;
+  /** Planned, and waits for the block before it. */
+  let ready: Block | undefined;
+  while (true) {
+    const place: Place = { generation, block: last + 1 };
+    if (ready === undefined) {
+      const end = carry?.hi ?? hi;
+      const cut = await io.gather(generation, end);
+      if (cut === 'again' || cut === undefined) return undefined;
+      if (cut.lo !== end + 1) {
+        if (seen?.hi !== end || seen.lo !== cut.lo) return { hi: end, lo: cut.lo }; // L3
+        io.tell({ kind: 'gap', from: end + 1, to: cut.lo - 1 });
+      }
+      ready = await tried(io, place, cut, () => io.plan(place, cut));
+      if (ready === undefined) return undefined;
+    }
+    let block: Block;
+    if (carry !== undefined && ready.lastTimeMs - carry.firstTimeMs > mostSpanMs) {
+      // The two are too far apart to lie in the partition of the first.
+      block = carry;
+    } else {
+      block = joined(carry, ready);
+      ready = undefined;
+      if (block.rows === 0 && mayWait(block, state)) {
+        carry = emptied(block);
+        io.carried(place, carry);
+        continue;
+      }
+    }
+    carry = undefined;
+    const outcome = await store(io, state, place, block);
+    if (outcome === undefined) return undefined;
+    if (outcome.found === undefined) {
+      carry = emptied(outcome.block);
+      io.carried(place, carry);
+      continue;
+    }
+    const mine = isSame(outcome.found, block);
+    io.settled(place, outcome.block, mine);
+    // L3: after another's block, recover in full; its `hi` alone would not tell what is inside it (L5).
+    if (!mine) return undefined;
+    last = place.block;
+    hi = outcome.found.hi;
+  }
+}
+
+/** What `work` says of a block, however often it takes. Undefined: giving up, or the block is cut smaller. */
+async function tried<T>(io: ShardIo, place: Place, block: Block, work: () => Promise<T>): Promise<T | undefined> {
+  const wait = waits('transient');
+  while (!io.givingUp()) {
+    try {
+      return await work();
+    } catch (error) {
+      const waitMs = wait();
+      io.tell({ kind: 'plan-failed', place, error, waitMs });
+      await io.pause(waitMs);
+      if (io.classify(error) === 'large' && io.smaller(block)) return undefined;
+    }
+  }
+  return undefined;
+}
+
+interface Stored {
+  /** The block as it was sent last. */
+  readonly block: Block;
+  /** What the warehouse has under its number. Undefined: nothing, because no row of it is left (L6). */
+  readonly found: FoundBlock | undefined;
+}
+
+interface Failed {
+  readonly failure: InsertFailure;
+  readonly error: unknown;
+}
+
+/** Sends a block once. Whatever an error says, the INSERT may have happened or may still be running: only reading back tells. */
+async function insertOnce(io: ShardIo, place: Place, block: Block): Promise<Failed | undefined> {
+  try {
+    await io.insert(place, block);
+    return undefined;
+  } catch (error) {
+    return { failure: io.classify(error), error };
+  }
+}
+
+/** What the warehouse has under the block's number, however often it must be asked. `left`: giving up. */
+async function look(io: ShardIo, place: Place, block: Block): Promise<FoundBlock | 'absent' | 'left'> {
+  const wait = waits('transient');
+  while (!io.givingUp()) {
+    try {
+      const found = await io.readBack(place, block);
+      if (found !== undefined) return found;
+      io.tell({ kind: 'absent', place, block });
+      return 'absent';
+    } catch (error) {
+      const waitMs = wait();
+      io.tell({ kind: 'read-back-failed', place, error, waitMs });
+      await io.pause(waitMs);
+    }
+  }
+  return 'left';
+}
+
+/** Insert and read back until the warehouse has a block of this number. Undefined: giving up, or recover first. */
+async function store(io: ShardIo, state: ShardState, place: Place, whole: Block): Promise<Stored | undefined> {
+  const wait = Object.fromEntries(
+    Object.keys(backOff).map((kind) => [kind, waits(kind as keyof typeof backOff)]),
+  ) as Record<InsertFailure, () => number>;
+  let block = whole;
+  let unclear = 0;
+  /** Tells of a failure, and waits. */
+  const rest = async ({ failure, error }: Failed, pace = failure): Promise<void> => {
+    const waitMs = wait[pace]();
+    io.tell({ kind: 'insert-failed', failure, place, block, error, waitMs });
+    await io.pause(waitMs);
+  };
+  while (!io.givingUp()) {
+    const failed = await insertOnce(io, place, block);
+    const suspect = failed?.failure === 'content' || (failed?.failure === 'unclear' && ++unclear >= mostUnclear);
+    if (failed !== undefined && !suspect) await rest(failed);
+    const found = await look(io, place, block);
+    if (found === 'left') return undefined;
+    if (found !== 'absent') {
+      if (failed !== undefined && isSame(found, block)) {
+        io.tell({ kind: 'stored-anyway', place, block, error: failed.error });
+      }
+      return { block, found };
+    }
+    if (failed === undefined) {
+      // The warehouse took the INSERT and stored nothing: it has these messages under another number. Look again.
+      await io.pause(wait.transient());
+      return undefined;
+    }
+    if (failed.failure === 'large' && io.smaller(block)) return undefined;
+    if (!suspect) continue;
+    const refused = block;
+    const rid = await tried(io, place, block, () => io.isolate(place, refused, failed.error));
+    if (rid === undefined) return undefined;
+    block = rid;
+    if (rid === refused) await rest(failed, 'content');
+    else if (rid.rows === 0 && mayWait(rid, state)) return { block: rid, found: undefined };
+  }
+  return undefined;
+}

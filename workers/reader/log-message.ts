@@ -1,0 +1,12 @@
+import type { Slab } from './buffer-pool.js';
+
+/** A message of a shard's stream. */
+export interface LogMessage {
+  /** Stream sequence. Stays far below 2^53. */
+  readonly sequence: number;
+  /** JetStream's timestamp, ms since the epoch. */
+  readonly timeMs: number;
+  readonly data: Uint8Array;
+  /** The memory that the data are a window on, which is used again once the message is let go. */
+  readonly slab?: Slab | undefined;
+}
