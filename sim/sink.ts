@@ -4,10 +4,9 @@
  * everything that a request can do to its sender: be lost, come late, lose its answer.
  */
 import type { Block } from '../workers/loader/block.js';
-import type { Identity } from '../workers/loader/dedup.js';
 import { type Fingerprint, fingerprintOfIds } from '../workers/loader/fingerprint.js';
 import type { FoundBlock, InsertFailure, Place } from '../workers/loader/loader.js';
-import type { EventsOfBatch } from '../workers/loader/stored-events.js';
+import type { EventsOfBatch, Identity } from '../workers/loader/stored-events.js';
 import type { Process } from './process.js';
 import { type StoredBatch, storedBatches } from './stored.js';
 import type { World } from './world.js';

@@ -4,7 +4,7 @@
 import { distribution } from '../latency.js';
 import type { Chart, Series } from '../report-page.js';
 import type { Summary } from './judge.js';
-import type { RunFacts } from './run.js';
+import type { RunFacts } from './run-facts.js';
 import type { Scenario } from './scenario.js';
 
 export function chartsOf(scenario: Scenario, facts: RunFacts, summary: Summary): Chart[] {

@@ -3,7 +3,7 @@
  */
 import { type LatencyHistogram, type Quantiles, quantiles, unpackHistograms } from '../latency.js';
 import { type Plan, plannedRate, planSeconds } from './plan.js';
-import type { RunFacts } from './run.js';
+import type { RunFacts } from './run-facts.js';
 import type { Scenario } from './scenario.js';
 import { type Sample, type Slope, slopeOf } from './slope.js';
 import type { Part } from './tally.js';

@@ -11,6 +11,7 @@ import { type BenchWarehouse, eventsTable, withStack } from '../stack.js';
 import type { FromCrowd, ToCrowd } from './crowd-protocol.js';
 import { createLagMeter } from './lag.js';
 import { type Plan, phaseAt, planSeconds } from './plan.js';
+import type { RunFacts } from './run-facts.js';
 import type { Scenario } from './scenario.js';
 import { boundedSeries } from './series.js';
 import type { Sample } from './slope.js';
@@ -25,22 +26,6 @@ export interface RunOptions {
   readonly telemetry: boolean;
   readonly profile: string | undefined;
   readonly flags: Readonly<Partial<Record<RoleName, readonly string[]>>>;
-}
-
-/** Everything that was seen; times are seconds since the start of the plan. */
-export interface RunFacts {
-  readonly plan: Plan;
-  readonly slots: readonly Slot[];
-  /** Age of the oldest acknowledged event that ClickHouse did not have, seconds. */
-  readonly lag: readonly Sample[];
-  /** MiB by role. */
-  readonly rss: Readonly<Record<string, readonly Sample[]>>;
-  /** CPU seconds of the whole run, by role. */
-  readonly cpu: Readonly<Record<string, number>>;
-  readonly tally: TallyResult;
-  readonly stored: readonly StoredBatches[];
-  /** From the last acknowledgement until ClickHouse had everything, seconds. */
-  readonly drain: number;
 }
 
 /** Slots of a quarter of a second tell a recovery of 3 s exactly enough; a long run gets by with longer ones. */

@@ -2,7 +2,7 @@
  * What a scenario is: a plan, and what it is held to beyond the verdicts that all share.
  */
 import type { Plan } from './plan.js';
-import type { RunFacts } from './run.js';
+import type { RunFacts } from './run-facts.js';
 import type { Verdict } from './verdicts.js';
 
 export interface Scenario {

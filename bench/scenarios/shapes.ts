@@ -6,7 +6,7 @@ import { spanOf, within } from './judge.js';
 import type { Mix } from './mix.js';
 import { type CallKind, type Group, type Phase, type Plan, plannedRate, planSeconds } from './plan.js';
 import { bandOf, recoverySeconds } from './recovery.js';
-import type { RunFacts } from './run.js';
+import type { RunFacts } from './run-facts.js';
 import type { Scenario } from './scenario.js';
 import type { Sample } from './slope.js';
 import { judgeFairness, judgeRecovery, type Verdict } from './verdicts.js';

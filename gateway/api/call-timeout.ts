@@ -11,8 +11,8 @@ import { toConnectError } from '../errors/rpc-errors.js';
 import type { CallGate, GatedCall } from '../held/call-gate.js';
 import type { RequestInput } from '../held/request-input.js';
 import { type Stop, takeUntil } from '../held/take-until.js';
-import type { NodeRequest, NodeResponse } from '../listener/server.js';
-import type { RpcRoute } from './routes.js';
+import type { NodeRequest, NodeResponse } from '../listener/node-request.js';
+import type { RpcRoute } from './rpc-route.js';
 
 /** What setTimeout can do, ms. A deadline further away than these 24 days is none. */
 export const farthestTimeout = 2 ** 31 - 1;

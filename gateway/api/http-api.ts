@@ -25,7 +25,7 @@ import { GrowingMessage, type MessageBuffers } from '../held/message-buffers.js'
 import type { RequestInput } from '../held/request-input.js';
 import type { Connection } from '../listener/connection.js';
 import { inviteBody } from '../listener/expect-continue.js';
-import type { NodeRequest, NodeResponse } from '../listener/server.js';
+import type { NodeRequest, NodeResponse } from '../listener/node-request.js';
 import type { GatewayMetrics } from '../metrics.js';
 import type { Readiness } from './health.js';
 import {

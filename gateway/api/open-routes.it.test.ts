@@ -15,8 +15,8 @@ import { until } from '../testing/ingest.js';
 import { withGateway } from '../testing/running-gateway.js';
 import { openRoutes } from './open-routes.js';
 import { reflectionRoutes } from './reflection.js';
-import type { RpcRoute } from './routes.js';
 import { createRpcAdapter } from './rpc-adapter.js';
+import type { RpcRoute } from './rpc-route.js';
 
 const watchPath = '/grpc.health.v1.Health/Watch';
 const checkPath = '/grpc.health.v1.Health/Check';

@@ -25,7 +25,7 @@ import { classify } from '../errors/rpc-errors.js';
 import { createPlaces, type Places } from '../held/places.js';
 import { type Connection, connectionKey, type Exchange, exchangeKey, whenClosed } from '../listener/connection.js';
 import { wholeInTime } from './call-timeout.js';
-import type { RpcRoute } from './routes.js';
+import type { RpcRoute } from './rpc-route.js';
 import { createRpcStream } from './rpc-stream.js';
 import { createRpcUnary, theOnly } from './rpc-unary.js';
 

@@ -13,10 +13,9 @@ import {
   type MessageShape,
 } from '@bufbuild/protobuf';
 import type { HandlerContext } from '@connectrpc/connect';
-import type { UniversalHandler, UniversalHandlerFn, UniversalHandlerOptions } from '@connectrpc/connect/protocol';
+import type { UniversalHandlerFn, UniversalHandlerOptions } from '@connectrpc/connect/protocol';
 import { IngestService, PublishResponseSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { contractRevision } from '../../lib/contract/index.js';
-import type { SluiceError } from '../../lib/errors.js';
 import type { TenantDirectory } from '../../lib/tenants.js';
 import type { KeyWatch } from '../auth/key-watch.js';
 import { classify } from '../errors/rpc-errors.js';
@@ -26,7 +25,7 @@ import type { Places } from '../held/places.js';
 import { admittedKey } from '../held/request-input.js';
 import type { UnfinishedBytes } from '../held/unfinished.js';
 import type { Ingest } from '../ingest/ingest.js';
-import { type Connection, connectionKey, exchangeKey, whenClosed } from '../listener/connection.js';
+import { connectionKey, exchangeKey, whenClosed } from '../listener/connection.js';
 import type { GatewayMetrics } from '../metrics.js';
 import type { AskBatchStatus } from './batch-status.js';
 import { type BesideOptions, besideLibrary, nextMessage, placeholderSchema } from './beside-library.js';
@@ -43,6 +42,7 @@ import { type OpenRoutes, openRoutes } from './open-routes.js';
 import { type BatchCall, type PublishBatch, toBatchResult } from './publish-batch.js';
 import { publishStream } from './publish-stream.js';
 import { type FactOptions, readFacts, wasResent } from './request-facts.js';
+import type { RpcRoute } from './rpc-route.js';
 import { createRpcStream } from './rpc-stream.js';
 import { createRpcUnary } from './rpc-unary.js';
 import { type BatchMessage, publishRequestView, publishStreamRequestView } from './view.js';
@@ -63,15 +63,6 @@ export interface RouteOptions {
   /** Further services: health, reflection. */
   readonly more: (routes: OpenRoutes) => void;
 }
-
-/** A handler, and the HTTP methods that it takes. */
-export type RpcRoute = UniversalHandlerFn &
-  Pick<UniversalHandler, 'allowedMethods'> & {
-    /** Why a call on this connection would be refused, whatever it says: to be asked before anything is made for it. */
-    readonly refusal?: (connection: Connection) => SluiceError | undefined;
-    /** It asks for no key. */
-    readonly open?: boolean;
-  };
 
 /** What a request has beyond its batch: ids, time, envelope. */
 const requestOverhead = 64 * 1024;

@@ -15,13 +15,14 @@ import { admittedKey, type RequestInput } from '../held/request-input.js';
 import { wholeMessages } from '../held/whole-messages.js';
 import { type Connection, connectionKey, exchangeKey } from '../listener/connection.js';
 import { inviteBody } from '../listener/expect-continue.js';
+import type { NodeRequest, NodeResponse } from '../listener/node-request.js';
 import { cancelStream } from '../listener/reset-stream.js';
-import type { NodeRequest, NodeResponse } from '../listener/server.js';
 import { unreadMs } from '../listener/unread-calls.js';
 import { roundTimeout } from './call-timeout.js';
 import { fromText } from './grpc-web-text.js';
 import { normalizeNames, rpcTypes } from './media-types.js';
-import { maxJsonBytes, maxRequestBytes, type RpcRoute } from './routes.js';
+import { maxJsonBytes, maxRequestBytes } from './routes.js';
+import type { RpcRoute } from './rpc-route.js';
 
 export type RequestHandler = (
   request: NodeRequest,

@@ -11,7 +11,7 @@ import type { Readable } from 'node:stream';
 import { createContextKey } from '@connectrpc/connect';
 import type { SluiceError } from '../../lib/errors.js';
 import { takeOver } from '../listener/held-connection.js';
-import type { NodeRequest, NodeResponse } from '../listener/server.js';
+import type { NodeRequest, NodeResponse } from '../listener/node-request.js';
 import { detached } from './held-bytes.js';
 import { ParkedInput } from './parked-input.js';
 import type { BodyOwner, UnfinishedBody, UnfinishedBytes } from './unfinished.js';

@@ -10,7 +10,8 @@ import { until } from '../testing/ingest.js';
 import { listening } from '../testing/listening.js';
 import { frame, framesOf, frameType, header, preface, word } from '../testing/raw-http2.js';
 import { type WatchedPeer, watched } from '../testing/watched-peer.js';
-import { type FrontServer, type FrontServerOptions, listen, type NodeResponse } from './server.js';
+import type { NodeResponse } from './node-request.js';
+import { type FrontServer, type FrontServerOptions, listen } from './server.js';
 
 interface Seen {
   readonly refused: string[];

@@ -4,7 +4,7 @@
  */
 import { cors } from '@connectrpc/connect';
 import { UsageError } from '../../lib/errors.js';
-import type { NodeRequest, NodeResponse } from './server.js';
+import type { NodeRequest, NodeResponse } from './node-request.js';
 
 const allowedMethods = cors.allowedMethods.join(', ');
 const allowedHeaders = [

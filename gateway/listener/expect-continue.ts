@@ -2,7 +2,7 @@
  * `Expect: 100-continue`: the client waits with its body until it is asked for it. It is asked once the body is going to be read, so a
  * caller without a key, or with a body that is too large, hears that first and sends nothing.
  */
-import type { NodeResponse } from './server.js';
+import type { NodeResponse } from './node-request.js';
 
 const waiting = new WeakSet<NodeResponse>();
 

@@ -200,6 +200,7 @@ export function createHttp2Server({
     serveRequest(request, response);
   });
   server.on('sessionError', (error: NodeJS.ErrnoException, session: OnHeldConnection) => {
+    letGoOfFrames(error);
     log.debug({ error: error.message }, 'HTTP/2 connection failed');
     const held = session[heldKey];
     if (held !== undefined && isFlood(error)) connections.flooded(held);
@@ -215,6 +216,14 @@ export function createHttp2Server({
 }
 
 function ignore(): void {}
+
+/**
+ * An error keeps the receivers of its stack frames until its stack is read as text. Here that is Node's native session: it keeps its
+ * settings until the peer acknowledges them, they keep the session's socket, and that keeps this error. 30 KB would stay for ever.
+ */
+function letGoOfFrames(error: Error): void {
+  void error.stack;
+}
 
 /** Pings, settings, empty frames: what Node and nghttp2 count themselves. */
 const isFlood = ({ code, errno }: NodeJS.ErrnoException): boolean =>

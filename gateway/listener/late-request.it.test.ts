@@ -7,7 +7,8 @@ import { silentLog } from '../../lib/log.js';
 import { until } from '../testing/ingest.js';
 import { listening } from '../testing/listening.js';
 import { watched } from '../testing/watched-peer.js';
-import { listen, type NodeRequest, type NodeResponse } from './server.js';
+import type { NodeRequest, NodeResponse } from './node-request.js';
+import { listen } from './server.js';
 
 /** Reads the body, and says how many bytes it had. */
 function count(request: NodeRequest, response: NodeResponse): void {

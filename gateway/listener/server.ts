@@ -1,20 +1,3 @@
-/**
- * The listener: one port for HTTP/1.1 and HTTP/2, in the clear or with TLS.
- *
- *   S1  Without TLS the first bytes tell the protocol; they are put back, and the socket goes to an HTTP/2 or HTTP/1.1
- *       server that listens nowhere itself. With TLS, ALPN tells.
- *   S2  Everything a peer can hold is bounded: connections, streams, header bytes, window bytes, and time (first bytes,
- *       handshake, headers, a whole HTTP/1.1 request, an idle connection, a silent HTTP/2 peer).
- *
- *   listener.ts           TCP and TLS; sniff-protocol.ts which HTTP a client without TLS speaks
- *   connection-table.ts   which connections there are, and when they end (T1 to T5); held-connection.ts one of them; ended-session.ts broken sessions
- *   address-limits.ts     connections of an address (A1 to A5); reset-budget.ts calls taken back, call-budget.ts refused ones; useless-bytes.ts frames without effect
- *   stream-windows.ts     how much a stream may have under way (W1 to W3)
- *   open-files.ts         how many connections the operating system allows
- *   http1-server.ts       requests of HTTP/1.1, late-request.ts slow ones; http2-server.ts requests and streams of HTTP/2
- */
-import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { Http2ServerRequest, Http2ServerResponse } from 'node:http2';
 import { UsageError } from '../../lib/errors.js';
 import type { EndedConnection, RefusedConnection } from '../metrics.js';
 import { lastWordsMs } from './answered-early.js';
@@ -23,11 +6,10 @@ import { ConnectionTable } from './connection-table.js';
 import { createHttp1Server } from './http1-server.js';
 import { createHttp2Server, type Http2Options } from './http2-server.js';
 import { createListener, type ListenerOptions } from './listener.js';
+import type { NodeRequest, NodeResponse } from './node-request.js';
 import { StreamWindows } from './stream-windows.js';
 
 export type { ServedStream } from './http2-server.js';
-export type NodeRequest = IncomingMessage | Http2ServerRequest;
-export type NodeResponse = ServerResponse | Http2ServerResponse;
 
 export interface FrontServerOptions extends ListenerOptions {
   readonly host: string;

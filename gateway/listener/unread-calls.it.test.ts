@@ -5,7 +5,8 @@ import * as assert from 'uvu/assert';
 import { silentLog } from '../../lib/log.js';
 import { until } from '../testing/ingest.js';
 import { listening } from '../testing/listening.js';
-import { listen, type NodeRequest, type NodeResponse } from './server.js';
+import type { NodeRequest, NodeResponse } from './node-request.js';
+import { listen } from './server.js';
 import { mostUnread } from './unread-calls.js';
 
 /** Answers once the request has ended. */

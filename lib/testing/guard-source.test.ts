@@ -80,6 +80,66 @@ test('rooms import only from the rooms below them, and nobody imports a main', (
   assert.ok(seen > 300, `only ${seen} imports were found: does the pattern still match?`);
 });
 
+/** From top to bottom. A file imports from its own floor and those below. `.`: the files of the folder itself that are not named elsewhere. */
+const floors: Readonly<Record<string, readonly (readonly string[])[]>> = {
+  gateway: [
+    ['.'],
+    ['api'],
+    ['ingest'],
+    ['log'],
+    ['auth'],
+    ['held'],
+    ['listener'],
+    ['errors'],
+    ['metrics.ts', 'tracing.ts', 'clock.ts'],
+  ],
+  workers: [['.'], ['ledger'], ['loader'], ['clickhouse'], ['reader'], ['embedded']],
+};
+
+const ofTests = (file: string): boolean => /(?:^|\/)testing\/|\.test\.ts$/.test(file);
+
+test('a batch goes one way: in gateway/ and workers/ imports point to lower floors', () => {
+  const wrong: string[] = [];
+  let seen = 0;
+  for (const [folder, plan] of Object.entries(floors)) {
+    const floorOf = (path: string): number => {
+      const [, first = '', second] = path.split('/');
+      const named = plan.findIndex((names) => names.includes(second === undefined ? `${first}.ts` : first));
+      return named === -1 && second === undefined ? 0 : named;
+    };
+    for (const file of sources(folder)) {
+      if (ofTests(file)) continue;
+      const from = floorOf(file.replace(/\.ts$/, ''));
+      if (from === -1) wrong.push(`${file} is in a folder without a floor`);
+      for (const target of localImports(file)) {
+        if (!target.startsWith(`${folder}/`)) continue;
+        seen++;
+        if (floorOf(target) < from) wrong.push(`${file} imports ${target}`);
+      }
+    }
+  }
+  assert.equal(wrong, []);
+  assert.ok(seen > 300, `only ${seen} imports were found`);
+});
+
+test('no file imports itself, by whatever way round', () => {
+  const imports = new Map<string, readonly string[]>();
+  for (const room of rooms) {
+    for (const file of sources(room)) if (!ofTests(file)) imports.set(file.replace(/\.ts$/, ''), localImports(file));
+  }
+  const done = new Set<string>();
+  const circles: string[] = [];
+  const visit = (file: string, way: readonly string[]): void => {
+    const at = way.indexOf(file);
+    if (at !== -1) circles.push([...way.slice(at), file].join(' → '));
+    if (at !== -1 || done.has(file)) return;
+    for (const next of imports.get(file) ?? []) visit(next, [...way, file]);
+    done.add(file);
+  };
+  for (const file of imports.keys()) visit(file, []);
+  assert.equal(circles, []);
+});
+
 test('the environment is read in lib/config, and by tests', () => {
   const readers = rooms
     .flatMap((room) => [...sources(room)])

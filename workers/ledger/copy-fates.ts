@@ -3,10 +3,33 @@
  * not at all. By event_id, since a batch id may have been used for other events.
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
+import type { Fingerprint } from '../loader/fingerprint.js';
 import { eventIdsIn, keyOf } from '../loader/frames.js';
 import type { EventPlace } from '../loader/stored-events.js';
-import type { LedgerSink, StoredRows } from './ledger-store.js';
-import type { LogCopy } from './where.js';
+import type { BatchName, LedgerSink, StoredRows } from './ledger-store.js';
+
+/** One copy of a batch in the log. */
+export interface LogCopy extends BatchName {
+  readonly stream: string;
+  readonly shard: number;
+  readonly generation: string;
+  readonly sequence: number;
+  /** Place of the batch in its message, from 0. */
+  readonly index: number;
+  readonly attempt: number;
+  readonly events: number;
+  /** Place of the event in the batch, from 0; undefined when a batch was asked for. */
+  readonly eventIndex: number | undefined;
+  /** By the gateway's clock; ms since 1970. Undefined when the batch cannot be decoded. */
+  readonly receivedAtMs: number | undefined;
+  /** By JetStream's clock. */
+  readonly loggedAtMs: number;
+  /** Where its fields begin and end in the message. */
+  readonly from: number;
+  readonly to: number;
+  /** Undefined when its fields cannot be told apart. */
+  readonly print: Fingerprint | undefined;
+}
 
 export interface Fate {
   /** False: its events could not be read, and nothing below is known. */

@@ -14,37 +14,15 @@ import { generationOf } from '../../lib/log-streams.js';
 import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
 import { shardStream } from '../../lib/subjects.js';
 import { type DeadLetter, scanDead } from '../loader/dead-scan.js';
-import { type Fingerprint, fingerprintOf } from '../loader/fingerprint.js';
+import { fingerprintOf } from '../loader/fingerprint.js';
 import { keyOf } from '../loader/frames.js';
 import { scanLog } from '../loader/log-scan.js';
 import type { EventPlace } from '../loader/stored-events.js';
 import { framesOf } from '../loader/stored-frames.js';
 import { isAnother } from '../reader/end.js';
+import type { LogCopy } from './copy-fates.js';
 import { fatesOf } from './copy-fates.js';
 import { type BatchName, type BlockGroup, type LedgerSink, mostNames, type StoredRows } from './ledger-store.js';
-
-/** One copy of a batch in the log. */
-export interface LogCopy extends BatchName {
-  readonly stream: string;
-  readonly shard: number;
-  readonly generation: string;
-  readonly sequence: number;
-  /** Place of the batch in its message, from 0. */
-  readonly index: number;
-  readonly attempt: number;
-  readonly events: number;
-  /** Place of the event in the batch, from 0; undefined when a batch was asked for. */
-  readonly eventIndex: number | undefined;
-  /** By the gateway's clock; ms since 1970. Undefined when the batch cannot be decoded. */
-  readonly receivedAtMs: number | undefined;
-  /** By JetStream's clock. */
-  readonly loggedAtMs: number;
-  /** Where its fields begin and end in the message. */
-  readonly from: number;
-  readonly to: number;
-  /** Undefined when its fields cannot be told apart. */
-  readonly print: Fingerprint | undefined;
-}
 
 /**
  * - `stored`: its events are rows of its block; those that a reason is given for are dead letters

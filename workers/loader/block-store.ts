@@ -17,11 +17,12 @@ import {
 } from '../clickhouse/schema/index.js';
 import type { StaleStatements } from '../clickhouse/stale-statement.js';
 import type { Block } from './block.js';
-import type { Identity, StoredCopies } from './dedup.js';
+import type { StoredCopies } from './dedup.js';
 import { type Fingerprint, fingerprintFacts, fingerprintFrom, noEvents } from './fingerprint.js';
 import { keyOf } from './frames.js';
 import type { FoundBlock, InsertFailure, Place } from './loader.js';
 import { byTenant } from './sort-by-tenant.js';
+import type { Identity } from './stored-events.js';
 import { eventCounts, mostAsked, namesOf, ofBatches } from './stored-events.js';
 
 export interface LastBlock {

@@ -33,12 +33,7 @@ import {
   partsWithout,
   tenantIn,
 } from './frames.js';
-import type { EventsOfBatch } from './stored-events.js';
-
-export interface Identity {
-  readonly tenant: string;
-  readonly batchId: string;
-}
+import type { EventsOfBatch, Identity } from './stored-events.js';
 
 /** What the warehouse is asked. All reject when it cannot be reached. */
 export interface StoredCopies {

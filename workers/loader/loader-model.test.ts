@@ -14,10 +14,11 @@ import { integer, pick, type Random, seededRandom } from '../../lib/testing/batc
 import { utcDay } from '../../lib/timestamp.js';
 import type { LogMessage } from '../reader/log-message.js';
 import { startBlock } from './block.js';
-import { type Identity, retryGuard, suspectMs } from './dedup.js';
+import { retryGuard, suspectMs } from './dedup.js';
 import { fingerprintOfIds, noEvents } from './fingerprint.js';
 import { batchIdIn, eachFrame, eventIdIn, eventsIn } from './frames.js';
 import { type InsertFailure, loadShard, type ShardIo } from './loader.js';
+import type { Identity } from './stored-events.js';
 
 /** What is left out of the protocol. */
 type Weakness =

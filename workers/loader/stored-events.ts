@@ -7,8 +7,13 @@
  */
 
 import { quote } from '../clickhouse/schema/columns.js';
-import type { Identity } from './dedup.js';
 import { keyOf } from './frames.js';
+
+/** Names a batch. */
+export interface Identity {
+  readonly tenant: string;
+  readonly batchId: string;
+}
 
 /** Events of one batch. */
 export interface EventsOfBatch extends Identity {
