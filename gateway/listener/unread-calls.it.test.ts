@@ -7,7 +7,7 @@ import { until } from '../testing/ingest.js';
 import { listening } from '../testing/listening.js';
 import type { NodeRequest, NodeResponse } from './node-request.js';
 import { listen } from './server.js';
-import { mostUnread } from './unread-calls.js';
+import { maxUnread } from './unread-calls.js';
 
 /** Answers once the request has ended. */
 function answer(request: NodeRequest, response: NodeResponse): void {
@@ -51,12 +51,12 @@ test('of calls that nobody reads, the gateway keeps so many, and those of modest
     peers.push(modest);
     await until('answers to the modest client', () => modest.answered() === 20);
     const each = 250;
-    const greedy = Array.from({ length: Math.ceil(mostUnread / each) + 1 }, () => callUnread(server.port, each));
+    const greedy = Array.from({ length: Math.ceil(maxUnread / each) + 1 }, () => callUnread(server.port, each));
     peers.push(...greedy);
     const calls = 20 + greedy.length * each;
     await until('all answers', () => sum(peers, 'answered') === calls, 20_000);
-    await until('resets', () => sum(greedy, 'reset') >= calls - mostUnread, 20_000);
-    assert.is(sum(peers, 'reset'), calls - mostUnread);
+    await until('resets', () => sum(greedy, 'reset') >= calls - maxUnread, 20_000);
+    assert.is(sum(peers, 'reset'), calls - maxUnread);
     assert.is(modest.reset(), 0);
     // They are read after all.
     modest.session.settings({ initialWindowSize: 65_535 });

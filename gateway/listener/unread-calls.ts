@@ -3,7 +3,7 @@
  * full. Such a stream takes about 6 KiB, and the seat of its call is free already.
  *
  *   E4  A stream whose request has ended, and whose answer the client does not read, is gone 30 s after the answer.
- *   E8  When more than `mostUnread` wait, the eldest are reset: first those of connections with more than `fewUnread`. A client may repeat
+ *   E8  When more than `maxUnread` wait, the eldest are reset: first those of connections with more than `fewUnread`. A client may repeat
  *       such a call, like any whose outcome it does not know. Streams that have waited for less than `sweepMs` are spared: they may only
  *       wait for this turn of the event loop to end.
  */
@@ -14,7 +14,7 @@ import { cancelStream } from './reset-stream.js';
 /** How long a client may leave an answer unread, or a stream of answers while it is due to read them. */
 export const unreadMs = 30_000;
 /** Of the process. */
-export const mostUnread = 2_048;
+export const maxUnread = 2_048;
 const fewUnread = 32;
 const sweepMs = 250;
 
@@ -52,7 +52,7 @@ function sweep(): void {
     if ((sweeps - since) * sweepMs < unreadMs) break;
     reset(stream);
   }
-  if (waiting.size > mostUnread && resetGreedy()) resetEldest();
+  if (waiting.size > maxUnread && resetGreedy()) resetEldest();
   timer = waiting.size > 0 ? setTimeout(sweep, sweepMs).unref() : undefined;
 }
 
@@ -63,19 +63,19 @@ function resetGreedy(): boolean {
   const counts = new Map<unknown, number>();
   for (const stream of waiting.keys()) counts.set(stream[heldKey], (counts.get(stream[heldKey]) ?? 0) + 1);
   for (const [stream, one] of waiting) {
-    if (waiting.size <= mostUnread || isSpared(one)) return false;
+    if (waiting.size <= maxUnread || isSpared(one)) return false;
     const left = counts.get(stream[heldKey]) ?? 0;
     if (left <= fewUnread) continue;
     counts.set(stream[heldKey], left - 1);
     reset(stream);
   }
-  return waiting.size > mostUnread;
+  return waiting.size > maxUnread;
 }
 
 /** E8, all the others. */
 function resetEldest(): void {
   for (const stream of waiting.keys()) {
-    if (waiting.size <= mostUnread) return;
+    if (waiting.size <= maxUnread) return;
     reset(stream);
   }
 }
