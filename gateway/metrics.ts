@@ -1,6 +1,6 @@
 /**
  * The gateway's instruments, all of them. Made in one function, because instruments that are made before the SDK starts
- * stay silent for ever (docs/architecture.md, fact F10).
+ * stay silent for ever (docs/facts.md, fact F10).
  *
  * Counters are plain numbers that are read when somebody collects: adding to an OpenTelemetry counter hashes its
  * attributes each time, which would cost small batches more than their validation does.

@@ -2,7 +2,7 @@
  * Publishing to JetStream with a bounded window.
  *
  *   P1  At most `window` messages are on the wire or in the client library's buffers. nats.js has no bound of its own
- *       (docs/architecture.md, fact F6), so this is the one.
+ *       (docs/facts.md, fact F6), so this is the one.
  *   P2  Each message is settled once: by its ack, by the timeout, or by the loss of the connection.
  *   P3  A message that was sent and has no answer may be in the log: outcome_unknown. One that was never sent is
  *       log_unavailable, and is surely not in the log.
