@@ -77,7 +77,7 @@ function passThrough(
     .allowUnknownOption()
     .allowExcessArguments()
     .helpOption(false)
-    .argument('[arguments...]', 'see --help of the command')
+    .argument('[arguments...]', 'arguments of the command; see its --help')
     .action(async () => {
       before();
       process.exitCode = await run(entry, process.argv.slice(process.argv.indexOf(name) + 1));
@@ -120,7 +120,7 @@ function build(): Command {
       'Takes events over gRPC, gRPC-Web and Connect, keeps them in NATS JetStream, loads ClickHouse exactly once.',
     )
     .version(version)
-    .showHelpAfterError('(--help tells more)')
+    .showHelpAfterError('(use --help for more)')
     // It shows what was typed, or pasted.
     .configureOutput({ outputError: (text) => print(text, process.stderr) })
     .addHelpText(
@@ -129,10 +129,10 @@ function build(): Command {
 Examples:
   npm start                                        the whole stack on this machine, in ./sluice-data
   npm start -- --workers 2 --port 8080
-  npx sluice doctor                                is everything there that it needs?
+  npx sluice doctor                                checks that everything is installed
   npx sluice tenant add acme                       makes a key
   npx sluice query "SELECT type, count() FROM events GROUP BY type"
-  npm run demo                                     streams events through it and shows what arrived
+  npm run demo                                     sends events through it and shows what arrived
 `,
     );
 
@@ -142,13 +142,16 @@ Examples:
   ).action(async (flags) => {
     process.exitCode = await up(resolveOptions(upOptions, flags));
   });
-  withOptions(program.command('doctor').description('check ahead what `up` needs'), upOptions).action(async (flags) => {
+  withOptions(
+    program.command('doctor').description('check that everything that `up` needs is there'),
+    upOptions,
+  ).action(async (flags) => {
     process.exitCode = (await doctor(resolveOptions(upOptions, flags))) ? 0 : 1;
   });
   withOptions(
     program
       .command('setup')
-      .description('make the streams and buckets of a new installation, so that gateways need no right to make them'),
+      .description('make the streams and buckets of a new installation; gateways then need no right to make them'),
     setupOptions,
   ).action((flags) => setup(resolveOptions(setupOptions, flags)));
   role(program, 'gateway', 'gateway', 'run one gateway', gatewayOptions);
@@ -166,7 +169,7 @@ Examples:
     query(resolveOptions(stackOptions, { ...flags }), statement, flags.format),
   );
 
-  const tenants = program.command('tenant').description('customers and their keys');
+  const tenants = program.command('tenant').description('make, list and revoke the keys of customers');
   withOptions(
     tenants
       .command('add')
@@ -181,7 +184,7 @@ Examples:
     (flags) => tenant.list(resolveOptions(stackOptions, flags)),
   );
   withOptions(
-    tenants.command('revoke').description('end a key everywhere').argument('<key id>', 'as `tenant list` shows it'),
+    tenants.command('revoke').description('revoke a key everywhere').argument('<key id>', 'as `tenant list` shows it'),
     stackOptions,
   ).action((keyId: string, flags: object) => tenant.revoke(resolveOptions(stackOptions, { ...flags }), keyId));
 
@@ -189,59 +192,65 @@ Examples:
     program.command('erase'),
     'erase',
     eraseOptions,
-    "delete a user's events for good: erase --tenant <id> --user-id <id>",
+    "erase a user's events: erase --tenant <id> --user-id <id>",
   );
   ofTheStack(
     program.command('audit'),
     'audit',
     auditOptions,
-    'the ledger: accepted = stored + duplicate + dead-lettered + in flight, from the log and the warehouse; exit code 1 when it is not so',
+    'check that accepted = stored + duplicate + dead-lettered + in flight, from log and ClickHouse; exit code 1 when it is not',
   );
   ofTheStack(
     program.command('where').argument('<id>', 'an event_id or a batch_id'),
     'where',
     whereOptions,
-    'what became of an event or a batch: in the log, in which block and rows, dead-lettered and why, or unknown',
+    'show what became of an event or a batch: in the log, stored in which block, dead-lettered and why, or unknown',
   );
   ofTheStack(
     program
       .command('shards')
       .argument(
         '[action]',
-        'accept: load a stream that was made anew; mend: publish again what a stopped stream holds and is not loaded; ' +
-          'rebuild: write the number of shards again, from the streams, after it was edited or lost',
+        'accept: load a stream that was made again; mend: publish again what a stopped stream holds and ClickHouse lacks; ' +
+          'rebuild: write the number of shards again from the streams, after it was edited or lost',
       )
-      .argument('[shard]', 'which, for accept and mend'),
+      .argument('[shard]', 'the number of the shard, for accept and mend'),
     'shards',
     shardsOptions,
-    'show the shards; --set N changes their number, draining first',
+    'show the shards; --set N drains the log and changes their number',
   );
-  passThrough(program, 'demo', 'demo', 'stream events through the stack and show what arrived (npm run demo)', () => {
+  passThrough(program, 'demo', 'demo', 'send events through the stack and show what arrived (npm run demo)', () => {
     ensureNatsServer(say);
   });
-  passThrough(program, 'bench', 'bench', 'benchmarks (npm run bench)', () => {
+  passThrough(program, 'bench', 'bench', 'run benchmarks (npm run bench)', () => {
     ensureNatsServer(say);
   });
-  passThrough(program, 'chaos', 'chaos', 'faults under load, with a checked history (npm run chaos)', () => {
+  passThrough(program, 'chaos', 'chaos', 'make faults under load and check what is stored (npm run chaos)', () => {
     ensureNatsServer(say);
   });
-  passThrough(program, 'interop', 'interop', 'clients of other languages, and what is stored (npm run interop)', () => {
+  passThrough(
+    program,
+    'interop',
+    'interop',
+    'run clients of other languages and check what is stored (npm run interop)',
+    () => {
+      ensureNatsServer(say);
+    },
+  );
+  passThrough(program, 'hostile', 'hostile', 'attack a real gateway and measure the cost (npm run hostile)', () => {
     ensureNatsServer(say);
   });
-  passThrough(program, 'hostile', 'hostile', 'attacks on a real gateway, and what they cost (npm run hostile)', () => {
+  passThrough(program, 'test', 'test', 'run the tests (npm test)', () => {
     ensureNatsServer(say);
   });
-  passThrough(program, 'test', 'test', 'all tests (npm test)', () => {
-    ensureNatsServer(say);
-  });
-  passThrough(program, 'test-long', 'test-long', 'what takes too long for every npm test (npm run test:long)', () => {
+  passThrough(program, 'test-long', 'test-long', 'run the long tests (npm run test:long)', () => {
     ensureNatsServer(say);
   });
   passThrough(
     program,
     'test-versions',
     'test-versions',
-    'all tests on Node 20, 22 and 24 (npm run test:versions)',
+    'run the tests on Node 20, 22 and 24 (npm run test:versions)',
     () => {
       ensureNatsServer(say);
     },

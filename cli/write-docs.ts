@@ -25,24 +25,26 @@ export function errorsPage(): string {
   ]);
   return `# Errors
 
-Everything that Sluice refuses, by name. Over gRPC, gRPC-Web and Connect the name is the \`reason\` of a
-\`google.rpc.ErrorInfo\` detail; where a retry can help, \`google.rpc.RetryInfo\` says after how long. The plain HTTP routes answer
-\`{"error": {"code": <name>, "message": …, "fix": …}}\` with a \`Retry-After\` header. On a stream a batch that is not accepted is a
-\`BatchFailure\` with its \`batch_id\`, and the stream goes on. So is a JSON message that is refused, even a text that is no JSON; when its \`batch_id\` cannot be read,
-that is empty, and the failure names the message by its place in the stream.
+This page lists the errors that Sluice returns, by name. Over gRPC, gRPC-Web and Connect the name is the \`reason\` of a \`google.rpc.ErrorInfo\`
+detail. Where a retry can help, \`google.rpc.RetryInfo\` says after how long. The plain HTTP routes answer
+\`{"error": {"code": <name>, "message": …, "fix": …}}\` with a \`Retry-After\` header.
 
-The stream itself ends for what is no message: Protobuf or gzip bytes that cannot be parsed, reserved flags, and a message of more
-than \`max_batch_bytes\` + 64 KiB (as JSON: 4 × \`max_batch_bytes\` + 64 KiB), of which nothing is read. That error names the message by its place in the stream.
-Everything before it is answered first.
+On a stream, a batch that is not accepted gets a \`BatchFailure\` with its \`batch_id\`, and the stream continues. So does a JSON message that
+is refused, even a text that is no JSON. When its \`batch_id\` cannot be read, the id is empty, and the failure names the message by its
+place in the stream.
 
-It ends, too, after 100 batches in a row of which nothing was stored through their own fault: invalid, empty, malformed, or without one valid event. One good batch
-between them begins another count. The status is \`too_many_refusals\` and names the last refusal. All that was read is answered first.
+The stream itself ends when bytes form no message: Protobuf or gzip bytes that cannot be parsed, reserved flags, and a message of more than
+\`max_batch_bytes\` + 64 KiB (as JSON: 4 × \`max_batch_bytes\` + 64 KiB), which the gateway does not read. That error names the message by its
+place in the stream. The gateway answers everything before it first.
+
+It also ends after 100 faulty batches in a row of which nothing was stored: invalid, empty, malformed, or without one valid event. One good
+batch resets the count. The status is \`too_many_refusals\` and names the last refusal. The gateway answers everything that it has read first.
 
 A request may have at most 100 headers, and 16 KiB of their names and values.
 
-A single event that breaks the contract is no error: the answer names it by index, field and code, and the rest is stored.
+A single event that breaks the contract is no error: the answer names it by index, field and code, and the gateway stores the rest.
 
-This page is written by \`npm run docs\` from lib/errors.ts.
+\`npm run docs\` writes this page from lib/errors.ts.
 
 ${table(['name', 'gRPC code', 'HTTP', 'retry?', 'what to do'], rows)}
 `;
@@ -79,18 +81,18 @@ export function configurationPage(): string {
   );
   return `# Configuration
 
-Every setting can be given by flag or by variable; the flag wins, then the variable, then the default. Sizes take \`64MiB\`,
-durations \`500ms\`, \`10s\`, \`1h\`. A \`SLUICE_*\` variable that is not in here is refused: it is a typo. \`npx sluice config\` prints
+This page lists every setting. You give a setting by flag or by variable; the flag wins, then the variable, then the default. Sizes take \`64MiB\`,
+durations \`500ms\`, \`10s\`, \`1h\`. Sluice refuses a \`SLUICE_*\` variable that is not listed: it is a typo. \`npx sluice config\` prints
 the same.
 
-This page is written by \`npm run docs\` from lib/config.
+\`npm run docs\` writes this page from lib/config.
 
 ${parts.join('\n\n')}
 
 ## Failpoints
 
-For \`--failpoint\`: places at which a process can be made to end as if the power had gone (\`npm run chaos\` goes through all of them).
-\`name@n\` takes the n-th passing; \`name@n:freeze\` stops the process there with SIGSTOP, like a paused machine, until SIGCONT.
+For \`--failpoint\`: places at which a process ends as if the power had failed. \`npm run chaos\` passes through all of them.
+\`name@n\` means the n-th passing; \`name@n:freeze\` stops the process there with SIGSTOP, like a paused machine, until SIGCONT.
 Those of \`sluice gateway\` begin with \`gateway.\`, those of \`sluice worker\` with \`loader.\`.
 
 ${table(

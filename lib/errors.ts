@@ -1,5 +1,5 @@
 /**
- * The one table of errors that Sluice tells its users: what each is called, which RPC code and HTTP status it maps to,
+ * The one table of errors that Sluice returns to its users: the name of each, the RPC code and HTTP status that it maps to,
  * whether trying again can help, and what the user can do. docs/errors.md is held to it by a test.
  *
  * Everything that is not in this table is a bug and leaves the gateway as `internal`, without its message.
@@ -34,7 +34,7 @@ const table = {
     code: Code.InvalidArgument,
     http: 400,
     retryable: false,
-    fix: 'Encode the batch with a generated client; the byte offset tells where the bytes stop being an EventBatch.',
+    fix: 'Encode the batch with a generated client; the byte offset is where the bytes stop being an EventBatch.',
   },
   request_malformed: {
     code: Code.InvalidArgument,
@@ -58,7 +58,7 @@ const table = {
     code: Code.InvalidArgument,
     http: 400,
     retryable: false,
-    fix: 'Use 1 to 64 letters, digits and . _ : / - as batch_id or idempotency-key; to publish without one, leave it out.',
+    fix: 'Use 1 to 64 letters, digits and . _ : / - as batch_id or idempotency-key, or leave it out.',
   },
   sent_at_invalid: {
     code: Code.InvalidArgument,
@@ -76,13 +76,13 @@ const table = {
     code: Code.InvalidArgument,
     http: 413,
     retryable: false,
-    fix: 'Split the batch; GetLimits tells the most bytes and events of one.',
+    fix: 'Split the batch; GetLimits returns the limits of a batch.',
   },
   inflates_too_far: {
     code: Code.InvalidArgument,
     http: 413,
     retryable: false,
-    fix: 'Send it without gzip, or in smaller batches: 256 KiB of output are free, and each byte of gzip may inflate to 50 more.',
+    fix: 'Send it without gzip, or in smaller batches. A call may inflate to 256 KiB, plus 50 bytes for each byte of gzip.',
   },
   media_type: {
     code: Code.InvalidArgument,
@@ -100,7 +100,7 @@ const table = {
     code: Code.InvalidArgument,
     http: 431,
     retryable: false,
-    fix: 'Send at most 100 headers and 16 KiB of names and values; cookies are of no use here.',
+    fix: 'Send at most 100 headers and 16 KiB of names and values; leave cookies out.',
   },
   http_malformed: {
     code: Code.InvalidArgument,
@@ -112,13 +112,13 @@ const table = {
     code: Code.DeadlineExceeded,
     http: 408,
     retryable: true,
-    fix: 'Send the same request again: its headers within 10 s, and at least 60 KiB of it in each minute until it is whole (a call that carries no batch: all within 10 s). On a slow line send smaller batches.',
+    fix: 'Send the same request again: its headers within 10 s, then at least 60 KiB in each minute (a call without a batch: all within 10 s). On a slow line send smaller batches.',
   },
   body_silent: {
     code: Code.DeadlineExceeded,
     http: 408,
     retryable: true,
-    fix: 'Send the whole request without pauses of 15 s: begin to send once all of it is there, or split the batch for a slow line.',
+    fix: 'Send the whole request without pauses of 15 s. Complete the request before you send it, or split the batch for a slow line.',
   },
   answers_unread: {
     code: Code.Aborted,
@@ -160,49 +160,49 @@ const table = {
     code: Code.ResourceExhausted,
     http: 429,
     retryable: true,
-    fix: 'Correct what the refusals name. Batches that were not answered go out again on another stream or connection, after the wait of RetryInfo (or Retry-After).',
+    fix: 'Correct what the refusals name. Send batches without an answer again on another stream or connection, after the wait of RetryInfo (or Retry-After).',
   },
   log_full: {
     code: Code.ResourceExhausted,
     http: 429,
     retryable: true,
-    fix: 'Wait as RetryInfo says. For the operator: workers lag behind, or the stream limit (max_bytes) is too small.',
+    fix: 'Wait as RetryInfo says. Operator: workers lag behind, or the stream limit (max_bytes) is too small.',
   },
   log_unavailable: {
     code: Code.Unavailable,
     http: 503,
     retryable: true,
-    fix: 'Send the same batch again later with attempt + 1. For the operator: the reason is in the message; most often NATS cannot be reached.',
+    fix: 'Send the same batch again later with attempt + 1. Operator: the message has the reason; most often NATS cannot be reached.',
   },
   outcome_unknown: {
     code: Code.Unavailable,
     http: 503,
     retryable: true,
-    fix: 'Send the same batch_id again with attempt + 1: the log may have the batch, and a retry is not stored twice.',
+    fix: 'Send the same batch_id again with attempt + 1. The log may have the batch; Sluice does not store a retry twice.',
   },
   status_unavailable: {
     code: Code.Unavailable,
     http: 503,
     retryable: true,
-    fix: 'Ask again later. For the operator: no worker answers, or ClickHouse cannot be reached.',
+    fix: 'Ask again later. Operator: no worker answers, or ClickHouse cannot be reached.',
   },
   draining: {
     code: Code.Unavailable,
     http: 503,
     retryable: true,
-    fix: 'Connect again: this gateway is going away.',
+    fix: 'Connect again: this gateway is shutting down.',
   },
   deadline: {
     code: Code.DeadlineExceeded,
     http: 504,
     retryable: true,
-    fix: 'Send the same batch_id again with attempt + 1 and a longer deadline: the log may have the batch.',
+    fix: 'Send the same batch_id again with attempt + 1 and a longer deadline. The log may have the batch; Sluice does not store a retry twice.',
   },
   internal: {
     code: Code.Internal,
     http: 500,
     retryable: false,
-    fix: 'This is a fault of the gateway: look for the request in its log, and report it.',
+    fix: 'This is a fault of the gateway: find the request in its stderr, and report it.',
   },
 } as const satisfies Record<string, ErrorRow>;
 
@@ -225,7 +225,7 @@ export interface SluiceErrorOptions {
   readonly cause?: unknown;
 }
 
-/** An error that a user is told, by its row in the table. `message` says what happened this time. */
+/** An error for a user, by its row in the table. `message` says what happened this time. */
 export class SluiceError extends Error {
   override readonly name = 'SluiceError';
   readonly code: ErrorName;
