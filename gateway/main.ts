@@ -1,41 +1,26 @@
 /**
  * `sluice gateway`: the process around gateway.ts. Settings, signals, exit codes.
  *
- *   gateway.ts        puts all of this together
- *   processes.ts      several of them behind one port
- *   server.ts         one port, HTTP/1.1 and HTTP/2, and all connections; its own map is at its head
- *   connection.ts     what handlers know of a connection
- *   tls-files.ts      certificate, key and client CA, read again when they change
- *   cors.ts           browsers
- *   header-limits.ts  how many headers a request may have; expect-continue.ts when its body is asked for
- *   unreadable-http1.ts  what bytes that are no HTTP request are answered
- *   rpc-adapter.ts    node requests ↔ the RPC library: media-types.ts spellings, grpc-web-text.ts base64, envelope-flags.ts
- *   call-timeout.ts   how long callers wait, and what they hear when their request is not whole by then
- *   call-gate.ts      how many single calls are read at once; held-bytes.ts memory for small pieces that wait
- *   unfinished.ts     bounds bytes of requests that are not whole; unread-answers.ts of answers that are not read
- *   request-input.ts  bodies on Node's request objects; parked-input.ts streams that are not read for now
- *   whole-messages.ts messages for the RPC library; message-buffers.ts memory for those that come in parts
- *   hot/              binary Publish and PublishStream over HTTP/2, below the library: map in hot/handler.ts
- *   answered-early.ts answers before the end of their request; late-reset.ts resets that wait; reset-stream.ts the one safe way
- *   stream-faults.ts  a connection outlives the faults of its streams
- *   routes.ts         handlers by path; view.ts reads requests without decoding events
- *   beside-library.ts takes messages past the RPC library; json-request.ts reads those in JSON, json-turns.ts long ones in turn
- *   split-envelopes.ts messages of a body, not copied
- *   inflate.ts        bounds gzip; turns.ts work of which little is done at once
- *   rpc-unary.ts      calls of one message, rpc-stream.ts calls with many, with errors of ours in every protocol
- *   publish-stream.ts PublishStream; refused-row.ts counts its refused batches in a row; publish-batch.ts one batch into the core
- *   batch-status.ts   GetBatchStatus: asks a worker
- *   http-api.ts       POST /v1/events and /v1/events/batch, /healthz, /readyz
- *   health.ts         grpc.health.v1; reflection.ts grpc.reflection v1 and v1alpha; open-routes.ts bounds of calls without a key
- *   places.ts         how many of something are open, by owner and in all; stream-places.ts of PublishStream
- *   take-until.ts     messages until something else ends them
- *   rpc-errors.ts     the error table on the wire
- *   request-facts.ts  headers, checked and bounded; trusted-proxies.ts where the client is
- *   committed-hints.ts  what workers say of the warehouse; committed.ts is in ingest.ts's map
- *   key-watch.ts      revoked keys; pending-tenants.ts keys before NATS is there
- *   tracing.ts        spans
- *   stall.ts          standing still is noticed; early-collection.ts collects garbage early while memory is short
- *   ingest.ts         the core; its own map is at its head
+ * The rooms, in the order of a batch's way. The entry file of each has the map of its room. Imports point down this list only.
+ *
+ *   listener/   connections: one port, TLS, HTTP/1.1 and HTTP/2, limits of peers; map in listener/server.ts
+ *   held/       what the gateway holds of requests and answers that are not whole, and its bounds; map in held/unfinished.ts
+ *   api/        the calls: routes, protocols, JSON; map in api/routes.ts
+ *   api/hot/    Publish and PublishStream in Protobuf over HTTP/2, below the RPC library; map in api/hot/handler.ts
+ *   ingest/     from the bytes of a batch to its answer; map in ingest/ingest.ts
+ *   log/        messages to JetStream, and their acks; map in log/publisher.ts
+ *   auth/       which keys are valid; map in auth/key-watch.ts
+ *   errors/     errors as the protocols show them; map in errors/rpc-errors.ts
+ *   testing/    what tests of several rooms share
+ *
+ * Beside this file:
+ *
+ *   gateway.ts           builds a gateway from the rooms, and starts it
+ *   processes.ts         several processes behind one port
+ *   early-collection.ts  collects garbage early while memory is short
+ *   metrics.ts           all instruments
+ *   tracing.ts           one span for each batch
+ *   clock.ts             time and random numbers, which tests and the simulator replace
  */
 
 import cluster from 'node:cluster';

@@ -1,5 +1,19 @@
 /**
- * The RPC routes: which handler answers which path, and what all of them share.
+ * The RPC routes: which handler answers which path, and what all of them share. The room:
+ *
+ *   routes.ts           this file; rpc-route.ts the type of a route
+ *   hot/                Publish and PublishStream in Protobuf over HTTP/2, below the RPC library; map in hot/handler.ts
+ *   http-api.ts         POST /v1/events and /v1/events/batch, /healthz, /readyz
+ *   rpc-adapter.ts      from Node's requests to the RPC library and back; media-types.ts spellings of headers, grpc-web-text.ts base64
+ *   rpc-unary.ts        calls of one message; rpc-stream.ts calls of many; both make every error one of the table
+ *   beside-library.ts   reads messages of Publish and PublishStream without the library; split-envelopes.ts cuts a body into them
+ *   json-request.ts     messages in JSON; view.ts messages in Protobuf, without decoding events
+ *   publish-batch.ts    passes one batch to ingest/
+ *   publish-stream.ts   one PublishStream call; refused-row.ts counts its refused batches in a row
+ *   batch-status.ts     GetBatchStatus: asks a worker
+ *   health.ts           grpc.health.v1; reflection.ts grpc.reflection v1 and v1alpha; open-routes.ts bounds calls without a key
+ *   request-facts.ts    what headers say about a caller
+ *   call-timeout.ts     how long callers wait, and what they read when their request is not whole by then
  *
  * Publish and PublishStream are there twice, for Protobuf and for JSON. Their messages are read beside the library (beside-library.ts):
  * Protobuf by hot/request.ts, where `batch` stays bytes, JSON by json-request.ts.

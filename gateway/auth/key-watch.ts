@@ -1,5 +1,6 @@
 /**
  * Who hears that a key is revoked: the open streams of that key. One subscription to the directory, however many streams.
+ * Beside it, pending-tenants.ts answers for keys before NATS is reached. The directory itself is lib/tenants.ts.
  */
 import type { TenantDirectory } from '../../lib/tenants.js';
 

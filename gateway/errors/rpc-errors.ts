@@ -1,6 +1,7 @@
 /**
  * Errors on their way out: rows of the one table (lib/errors.ts) become RPC errors with details, JSON answers, and
  * failures of one batch on a stream. And on their way in: what the RPC library throws becomes a row, where it has one.
+ * Beside it, http-answers.ts writes JSON answers of plain HTTP.
  */
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { type Duration, DurationSchema } from '@bufbuild/protobuf/wkt';

@@ -1,4 +1,18 @@
 /**
+ * What the gateway holds of requests and answers that are not whole, and the bounds of it. The room:
+ *
+ *   unfinished.ts       this file: bounds the bytes of unfinished requests, in all and per tenant
+ *   unread-answers.ts   counts answers that a client does not read
+ *   request-input.ts    reads bodies on Node's request objects; parked-input.ts holds streams that are not read for now
+ *   whole-messages.ts   gives the RPC library whole messages; message-buffers.ts is memory for those that come in parts
+ *   held-bytes.ts       memory for small pieces that wait
+ *   envelope-flags.ts   flags in front of messages
+ *   inflate.ts          inflates gzip within bounds
+ *   call-gate.ts        how many single calls are read at once
+ *   turns.ts            work of which little is done at once; json-turns.ts reads long JSON texts in turn
+ *   places.ts           how many of something may be open; stream-places.ts for PublishStream
+ *   take-until.ts       messages until something else ends them
+ *
  * Bytes of requests that are not whole yet: parts of messages, bodies that wait for a seat, messages that wait for room. They are
  * bounded in all and per tenant, as admission.ts bounds whole batches. Answers that a client does not read count here, too.
  *

@@ -1,16 +1,13 @@
 /**
  * The ingest core: takes encoded batches of a tenant, and answers when the log has them. Knows nothing of RPC.
  *
- *   admission.ts     bytes in flight, bounded in all and per tenant
- *   stored-batch.ts  metadata in front of the client's bytes
- *   coalesce.ts      group commit
- *   publisher.ts       the window to JetStream; hedge.ts a second try for slow messages; log-wire.ts one message on the socket, payload-pool.ts its buffers
- *   log-connection.ts  whether the log can take batches now
- *   deadlines.ts     callers that stop waiting
- *   stall.ts         what may have lain in the sockets while the gateway stood still
- *   metrics.ts       the gateway's instruments
- *   clock.ts         time and dice
- *   committed.ts     what the warehouse has; committed-hints.ts hears it from the workers
+ *   admission.ts        bytes in flight, bounded in all and per tenant
+ *   stored-batch.ts     metadata in front of the client's bytes
+ *   coalesce.ts         group commit: small batches share a message
+ *   deadlines.ts        callers that stop waiting
+ *   stall.ts            what may have waited in the sockets while the gateway stood still
+ *   committed.ts        what ClickHouse has; committed-hints.ts hears it from the workers
+ *   ../log/             messages to JetStream; map in ../log/publisher.ts
  *
  *   I1  A batch is answered as accepted only after JetStream's ack for the message that holds it.
  *   I2  Its bytes count as held from admission until its message is settled, also when the caller has given up before.

@@ -1,3 +1,27 @@
+/**
+ * The listener: one port for HTTP/1.1 and HTTP/2, and all connections on it.
+ *
+ *   listener.ts          accepts TCP and TLS; sniff-protocol.ts finds out which HTTP a client without TLS speaks
+ *   tls-files.ts         certificate, key and client CA, read again when they change
+ *   open-files.ts        how many connections the process can have
+ *
+ *   connection-table.ts  how many connections there are, and when each ends
+ *   held-connection.ts   one connection, from accept to end; connection.ts is what handlers see of it
+ *   address-limits.ts    connections of one address; trusted-proxies.ts where the client is behind proxies
+ *   call-budget.ts       calls that bring nothing; reset-budget.ts calls that are taken back; useless-bytes.ts bytes that do nothing
+ *   ended-session.ts     sessions that have ended although Node does not say so
+ *
+ *   http1-server.ts      requests over HTTP/1.1; late-request.ts those that are not whole in time; unreadable-http1.ts bytes that are no request
+ *   http2-server.ts      requests over HTTP/2
+ *   stream-windows.ts    how many bytes a client may send ahead on an HTTP/2 stream
+ *   stream-faults.ts     a connection outlives the faults of its streams
+ *   reset-stream.ts      the one safe way to reset a stream; late-reset.ts waits a moment before that
+ *   answered-early.ts    answers before the end of their request; unread-calls.ts answers that nobody reads
+ *
+ *   node-request.ts      requests and responses as Node has them
+ *   header-limits.ts     how many headers a request may have; expect-continue.ts when the client may send the body
+ *   cors.ts              cross-origin calls of browsers
+ */
 import { UsageError } from '../../lib/errors.js';
 import type { EndedConnection, RefusedConnection } from '../metrics.js';
 import { lastWordsMs } from './answered-early.js';

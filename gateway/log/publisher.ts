@@ -1,6 +1,12 @@
 /**
  * Publishing to JetStream with a bounded window.
  *
+ *   publisher.ts       this file: the window, and what becomes of each message
+ *   hedge.ts           when a slow message is sent once more
+ *   log-wire.ts        messages out and acks in, on the connection to NATS
+ *   payload-pool.ts    buffers for messages
+ *   log-connection.ts  whether the log can take batches now
+ *
  *   P1  At most `window` messages are on the wire or in the client library's buffers. nats.js has no bound of its own
  *       (docs/facts.md, fact F6), so this is the one.
  *   P2  Each message is settled once: by its ack, by the timeout, or by the loss of the connection.

@@ -122,6 +122,40 @@ test('a batch goes one way: in gateway/ and workers/ imports point to lower floo
   assert.ok(seen > 300, `only ${seen} imports were found`);
 });
 
+/** Folder → the file whose head has the map of that folder. */
+const entryFiles: Readonly<Record<string, string>> = {
+  gateway: 'main.ts',
+  'gateway/listener': 'server.ts',
+  'gateway/held': 'unfinished.ts',
+  'gateway/api': 'routes.ts',
+  'gateway/api/hot': 'handler.ts',
+  'gateway/ingest': 'ingest.ts',
+  'gateway/log': 'publisher.ts',
+  'gateway/auth': 'key-watch.ts',
+  'gateway/errors': 'rpc-errors.ts',
+};
+
+/** The comment with which a file begins. */
+const headOf = (file: string): string => /^\/\*\*[\s\S]*?\*\//.exec(readFileSync(join(root, file), 'utf8'))?.[0] ?? '';
+
+test('the entry file of each folder names all files of the folder in its map, and no file that is gone', () => {
+  const wrong: string[] = [];
+  for (const [folder, entry] of Object.entries(entryFiles)) {
+    const map = headOf(join(folder, entry));
+    for (const file of readdirSync(join(root, folder))) {
+      if (!file.endsWith('.ts') || file === entry || ofTests(file)) continue;
+      if (!new RegExp(`(?<![\\w/-])${file.replaceAll('.', '\\.')}`).test(map))
+        wrong.push(`${folder}/${entry} does not name ${file}`);
+    }
+    const known = [...sources(folder.split('/')[0] ?? folder), ...sources('lib')];
+    for (const [name] of map.matchAll(/[\w./-]+\.ts\b/g)) {
+      if (known.some((path) => `/${path}`.endsWith(`/${name.replace(/^(?:\.\.\/)+/, '')}`))) continue;
+      wrong.push(`${folder}/${entry} names ${name}, which does not exist`);
+    }
+  }
+  assert.equal(wrong, []);
+});
+
 test('no file imports itself, by whatever way round', () => {
   const imports = new Map<string, readonly string[]>();
   for (const room of rooms) {

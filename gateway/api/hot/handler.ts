@@ -7,7 +7,7 @@
  *   handler.ts          which requests are taken, and what is known of their callers
  *   unary.ts            Publish; stream.ts PublishStream (its rules are in ../publish-stream.ts)
  *   protocols.ts        how answers begin and end in the three protocols
- *   envelopes.ts        messages out of chunks; ../message-buffers.ts the memory for those that span some
+ *   envelopes.ts        messages out of chunks; ../../held/message-buffers.ts the memory for those that span some
  *   request.ts          the fields around the batch
  *   answers.ts          answers to bytes; last-write.ts how the last of them are written
  */
