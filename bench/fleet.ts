@@ -48,7 +48,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
   const failure = new Promise<never>((_, reject) => {
     fail = reject;
   });
-  failure.catch(() => undefined); // it may come when nobody waits; every wait below races with it
+  failure.catch(() => undefined); // it may come when no code waits; every wait below races with it
 
   /** The first message of a type from each process. */
   const each = <T extends FromLoad['type']>(type: T): Promise<Extract<FromLoad, { type: T }>[]> =>

@@ -193,5 +193,5 @@ process.on('message', (message: ToLoad) => {
     }
   }
 });
-// The benchmark is gone: nobody would ever stop this process.
+// The benchmark is gone: nothing would ever stop this process.
 process.on('disconnect', () => process.exit(1));

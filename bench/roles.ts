@@ -36,7 +36,7 @@ export interface RoleOptions {
 export interface Role {
   readonly name: string;
   readonly pid: number;
-  /** As told when ready; 0 when the role listens on none. */
+  /** As reported when ready; 0 when the role listens on none. */
   readonly port: number;
   /** Ports of /metrics, one for each process. Empty unless the role was started with port 0 and with telemetry. */
   readonly metricsPorts: readonly number[];

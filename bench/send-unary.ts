@@ -55,7 +55,7 @@ interface Link {
 
 interface Call extends Sent {
   readonly stream: number;
-  /** The slot's: they stay as they are until the outcome is told. */
+  /** The slot's: they stay as they are until the outcome is known. */
   readonly bytes: Buffer;
   /** How many of them have left. */
   left: number;
@@ -172,7 +172,7 @@ export function sendUnary(target: UnaryTarget, method: UnaryMethod, events: Send
         for (let at = 0; at + 6 <= payload.length; at += 6) {
           const value = payload.readUInt32BE(at + 2);
           if (payload.readUInt16BE(at) === 4) {
-            // It changes the windows of open streams too, which may come to be below 0 (RFC 9113, 6.9.2).
+            // It changes the windows of open streams too, which may fall below 0 (RFC 9113, 6.9.2).
             for (const call of link.calls.values()) call.window += value - link.streamWindow;
             link.streamWindow = value;
           }
@@ -300,7 +300,7 @@ export function sendUnary(target: UnaryTarget, method: UnaryMethod, events: Send
   }
 
   return {
-    // All or none: a connection that is made anew holds the others up for a moment, which the latencies then show.
+    // All or none: a connection that is made again holds the others up for a moment, which the latencies then show.
     ready: () => links.every((link) => link.open && !link.leaving),
     send(slot: Slot): boolean {
       const link = links[slot.index % links.length]!;

@@ -110,7 +110,7 @@ const counts = ({ acked, unknown, stored, lost, doubled, altered, foreign, ledge
   retried,
 });
 
-test('what is as it was told is found to be so, and every difference is found (H1 to H5)', async () => {
+test('what is as clients heard it passes, and every difference is found (H1 to H5)', async () => {
   await withClickHouse(async ({ url }) => {
     const client = createClient({ url });
     try {
@@ -130,7 +130,7 @@ test('what is as it was told is found to be so, and every difference is found (H
       assert.equal(whole.stories, []);
       assert.equal(counts(whole), well);
 
-      // Of a batch whose outcome nobody heard, nothing may be there.
+      // Of a batch whose outcome no client heard, nothing may be there.
       const without = (rows: Row[], from: number, to: number): Row[] =>
         rows
           .filter((_, n) => n < from || n >= to)

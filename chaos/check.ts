@@ -1,10 +1,10 @@
 /**
- * The check of a history: what clients were told against what ClickHouse has. Never a count minus a distinct count.
+ * The check of a history: what clients heard against what ClickHouse has. Never a count minus a distinct count.
  *
  *   H1  An event that was acknowledged is stored (else: lost).
  *   H2  An event is stored at most once, acknowledged or not (else: doubled).
  *   H3  A stored event has the values that were sent (else: altered).
- *   H4  Nothing is stored that nobody sent (else: foreign).
+ *   H4  Nothing is stored that no client sent (else: foreign).
  *   H5  The blocks of a shard are numbered from 1, their ranges follow one another, and each has the rows that it says (else: a
  *       fault of the ledger).
  *
@@ -23,7 +23,7 @@ export interface HistoryOptions {
 }
 
 export interface Findings {
-  /** Events that a client was told are accepted. */
+  /** Events that a client heard to be accepted. */
   acked: number;
   /** Sent, and the client never heard. */
   unknown: number;

@@ -113,7 +113,7 @@ async function until(what: string, holds: () => boolean | Promise<boolean>): Pro
   }
 }
 
-test('what a COMMITTED client has delivered is in ClickHouse at that moment, whoever died meanwhile', async () => {
+test('what a COMMITTED client has delivered is in ClickHouse at that moment, whatever died meanwhile', async () => {
   await withScene(async ({ startWorker, client, stored }) => {
     let worker = await startWorker();
     const committing = client({ durability: 'committed' });

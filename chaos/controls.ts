@@ -66,7 +66,7 @@ export const controls = {
       {
         file: 'gateway/log/publisher.js',
         find: 'metrics.sent(payload.length);',
-        // A position that nobody has heard of yet: one below the watermark would be refused.
+        // A position that no client has heard of yet: one below the watermark would be refused.
         put: "metrics.sent(payload.length); { const { settle } = message; message.settle = () => {}; settle({ stream: 'EV_' + message.subject.split('.')[1], sequence: 2n ** 50n }); }",
       },
     ],

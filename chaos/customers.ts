@@ -27,7 +27,7 @@ export interface Customers {
   readonly slots: readonly Slot[];
   /** Every process that there was. */
   readonly sources: readonly { readonly source: number; readonly journal: string }[];
-  /** Events acknowledged so far, as far as was told. */
+  /** Events acknowledged so far, as far as clients heard. */
   readonly acked: number;
   /** Earlier processes whose unknown batches are being sent again. */
   readonly leftovers: number;

@@ -142,7 +142,7 @@ const full = (name: DiskName): Disturbance => ({
     await disk.fill(integer(random, 0, 512 * 1024));
     await pause(integer(random, 1_000, 6_000), signal);
     disk.free();
-    // Whoever runs it has to start it again. nats-server 2.9.10 answers nobody any more once a write has failed. ClickHouse 26.7 may
+    // The caller has to start it again. nats-server 2.9.10 answers no request once a write has failed. ClickHouse 26.7 may
     // have put a merged part with an empty marks file in place of good ones (of 30 merges that the disk broke off, 2 to 13): every
     // read of it fails, until a start finds it broken and takes the parts that it was merged from, which it keeps for 8 minutes.
     for (const slot of stack.slotsOf(name)) slot.kill();

@@ -1,5 +1,5 @@
 /**
- * What a client was told, written down as it happens. Each record is one write to a file: the kernel has it when the write returns, so
+ * What a client heard, written down as it happens. Each record is one write to a file: the kernel has it when the write returns, so
  * that it survives the SIGKILL of the process that wrote it.
  *
  *   J1  "sent" is written before the batch goes to the transport, so nothing is stored that the journals do not know.

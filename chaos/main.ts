@@ -7,7 +7,7 @@
  *   stack.ts           the processes and the proxies between them; slot.ts: one process, started again when it dies
  *   customers.ts       the clients that come and go; client-process.ts is one of them; client-trace.ts: what it did;
  *                      counted-ids.ts: one that uses its ids again
- *   journal.ts         what a client was told, written so that it survives its SIGKILL
+ *   journal.ts         what a client heard, written so that it survives its SIGKILL
  *   events.ts          the events: every value follows from the id, in JavaScript and in SQL
  *   schedule.ts        who is hit when; faults.ts: what there is
  *   poison.ts          messages that cannot be stored
@@ -75,7 +75,7 @@ function faultList(text: string): string[] {
 
 const program = new Command('npm run chaos --')
   .description(
-    'Runs the real stack under load, kills, stops and cuts off its parts at random, and compares at the end what clients were told\n' +
+    'Runs the real stack under load, kills, stops and cuts off its parts at random, and compares at the end what clients heard\n' +
       'with what ClickHouse has: what was acknowledged is stored, each event once, with the values that were sent.',
   )
   .option('--quick', `faults for ${quickMs / 1_000} s: what npm test runs (the default)`)

@@ -82,7 +82,7 @@ export async function natsNodes(folder: string, cluster: ClusterOptions | undefi
   };
 }
 
-/** A proxy for each port, told what to do as one. */
+/** A proxy for each port, all controlled together. */
 export async function proxyEach(ports: readonly number[]): Promise<ChaosProxy & { readonly addresses: string }> {
   const proxies: ChaosProxy[] = [];
   for (const port of ports) proxies.push(await startProxy(() => [port]));

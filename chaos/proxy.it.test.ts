@@ -39,7 +39,7 @@ async function withProxy(use: (scene: Scene) => Promise<void>): Promise<void> {
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  // The first port is one that nobody listens on.
+  // The first port has no listener.
   const dead = createServer().listen(0, '127.0.0.1');
   await once(dead, 'listening');
   const { port: nobody } = dead.address() as AddressInfo;
@@ -112,7 +112,7 @@ test('dropped replies: the request has its effect, the answer does not come, and
   });
 });
 
-test('half-open: nothing passes and nobody is told; cut and refuse: everybody is', async () => {
+test('half-open: nothing passes and no side hears of it; cut and refuse: both do', async () => {
   await withProxy(async ({ proxy, dial, received }) => {
     const peer = await dial();
     peer.socket.write('a');
@@ -132,7 +132,7 @@ test('half-open: nothing passes and nobody is told; cut and refuse: everybody is
     proxy.set('refuse');
     const refused = await dial();
     await until('the end', refused.ended);
-    await until('nobody is left', () => proxy.connections === 0);
+    await until('none is left', () => proxy.connections === 0);
   });
 });
 

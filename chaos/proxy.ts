@@ -4,7 +4,7 @@
  *   pass          every byte at once
  *   drop-replies  requests arrive and have their effect; answers are thrown away, and the connections are cut when it ends
  *   cut           every connection is reset now
- *   half-open     nothing is passed on in either direction, and nobody is told; the connections are cut when it ends
+ *   half-open     nothing is passed on in either direction, and neither side hears of it; the connections are cut when it ends
  *   slow          every chunk comes late, both ways
  *   refuse        new connections are reset as well
  */
@@ -39,7 +39,7 @@ interface Pair {
 const slowMs = 80;
 
 /**
- * @param targets ports on 127.0.0.1, asked anew for each connection: the first that can be reached takes it
+ * @param targets ports on 127.0.0.1, asked again for each connection: the first that can be reached takes it
  */
 export async function startProxy(targets: () => readonly number[]): Promise<ChaosProxy> {
   let mode: ProxyMode = 'pass';

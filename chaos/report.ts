@@ -94,7 +94,7 @@ export function verdict(result: RunResult): string | undefined {
     result.lost > 0 ? 'events were lost' : '',
     result.doubled > 0 ? 'events were stored twice' : '',
     result.altered > 0 ? 'events were altered' : '',
-    result.foreign > 0 ? 'events are stored that nobody sent' : '',
+    result.foreign > 0 ? 'events are stored that no client sent' : '',
     result.ledger > 0 ? 'blocks do not follow one another' : '',
     result.undead.length > 0 ? 'dead letters are missing' : '',
     result.stuck !== undefined || result.recoveries.hangs.length > 0 ? 'something did not recover in time' : '',

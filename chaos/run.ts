@@ -159,7 +159,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
     const undelivered = await customers.close();
     const stuck = await untilStored(stack, watermark);
     await sleep(echoMs);
-    options.progress('comparing what clients were told with what is stored');
+    options.progress('comparing what clients heard with what is stored');
     // Should the check itself fail, its data are worth a look.
     kept = true;
     const findings = await checkHistory({

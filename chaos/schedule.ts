@@ -38,7 +38,7 @@ export interface Schedule {
   readonly kills: number;
   readonly killsByRole: ReadonlyMap<Role, number>;
   readonly faults: number;
-  /** Deaths that nobody caused, a line each. */
+  /** Deaths that no fault caused, a line each. */
   readonly crashes: readonly string[];
   /** Least number of times that one of the chosen failpoints was died at; infinite when none is chosen. */
   readonly leastFailpoint: number;
@@ -129,7 +129,7 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
     while (!over.signal.aborted && (recoveries?.open ?? 0) >= mostOpen) await sleep(50);
   }
 
-  /** Clients wait for nobody's recovery, and would be most of the dead. */
+  /** Clients wait for no recovery, and would be most of the dead. */
   async function turn(): Promise<void> {
     const kills = (): number => killsByRole.get('client') ?? 0;
     const all = (): number => [...killsByRole.values()].reduce((sum, of) => sum + of, 0);

@@ -61,7 +61,7 @@ test('a stream too many is tried again as seldom as the gateway asks, and delive
   });
 });
 
-test('150 batches without a valid event end a stream, and cost no other batch: each is told once', async () => {
+test('150 batches without a valid event end a stream, and cost no other batch: each is reported once', async () => {
   await withGateway([], async (gateway) => {
     const errors: SluiceClientError[] = [];
     let told = 0;

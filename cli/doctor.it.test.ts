@@ -18,7 +18,7 @@ test('where all is there it ends with 0, a line per check, and leaves no folder'
   });
 });
 
-test('a busy port and a folder that cannot be made are told with the fix, in one go, and exit code 1', async () => {
+test('a busy port and a folder that cannot be made are reported with the fix, in one go, and exit code 1', async () => {
   await withFolder(async (folder) => {
     writeFileSync(join(folder, 'file'), '');
     const holder = createServer().listen(0, '127.0.0.1');
@@ -40,7 +40,7 @@ test('a busy port and a folder that cannot be made are told with the fix, in one
   });
 });
 
-test('two parts on one port are told ahead, as `up` would', async () => {
+test('two parts on one port are reported ahead, as `up` would', async () => {
   await withFolder(async (folder) => {
     const ports = await freePorts();
     const flags = flagsOf(folder, { ...ports, natsMonitorPort: ports.natsPort });

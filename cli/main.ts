@@ -63,7 +63,7 @@ function withOptions(command: Command, table: OptionTable): Command {
   );
 }
 
-/** A command that is a process of its own: its words go to it as they are. */
+/** A command that is a separate process: it gets its arguments unchanged. */
 function passThrough(
   program: Command,
   name: string,
@@ -84,14 +84,14 @@ function passThrough(
     });
 }
 
-/** A role: options for the help, the process gets the words as they are. */
+/** A role: options for the help; the process gets its arguments unchanged. */
 function role(program: Command, name: string, entry: Entry, description: string, table: OptionTable): void {
   withOptions(program.command(name).description(description), table).action(async () => {
     process.exitCode = await run(entry, process.argv.slice(process.argv.indexOf(name) + 1));
   });
 }
 
-/** A command that talks to the running stack, in a process of its own: told where that is, as the other commands find it. */
+/** A command that talks to the running stack, in a separate process that gets the stack's addresses. */
 function ofTheStack(command: Command, entry: Entry, table: OptionTable, description: string): void {
   withOptions(command.description(description), { data: stackOptions.data, ...table }).action(async () => {
     const { data, ...given } = command.opts<Record<string, string>>();

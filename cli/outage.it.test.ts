@@ -52,7 +52,7 @@ function start(main: string, settings: Readonly<Record<string, string | number>>
   return { child, ready, output: () => output };
 }
 
-/** What a caller was told of a batch. */
+/** What a caller heard of a batch. */
 interface Told {
   readonly status: number;
   readonly code?: string;

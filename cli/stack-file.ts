@@ -62,7 +62,7 @@ export function runningStack(data: string): RunningStack | undefined {
   }
 }
 
-/** A pid may have been given to another program since; a process that nobody has collected yet has no command line. */
+/** A pid may have been given to another program since; a process that was not collected yet has no command line. */
 function isOurs(pid: number): boolean {
   if (!isAlive(pid)) return false;
   try {

@@ -15,7 +15,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 /** Files at a time: the machine that this is made for has two cores. */
 const concurrency = 2;
 const timeOutMs = 240_000;
-/** Seconds that a process may go on after its last test before that is told: a forgotten timer costs the whole run. */
+/** Seconds that a process may go on after its last test before the report names it: a forgotten timer costs the whole run. */
 const mostLinger = 3;
 const printable = './lib/testing/printable-errors.ts';
 /** Output kept of one file. */
@@ -66,7 +66,7 @@ const rank = (file: string): number => {
 };
 
 /**
- * Whether a process group has more than dead processes that nobody has collected yet: in a container the first process may take its
+ * Whether a process group has more than dead processes that were not collected yet: in a container the first process may take its
  * time, and a signal reaches them all the same. Where there is no /proc: yes.
  */
 function hasLiving(group: number): boolean {

@@ -255,7 +255,7 @@ test('what the roles and commands load is in the image, and none needs a package
   assert.equal(needing, []);
 });
 
-test('the log takes the largest batch that a gateway may be told to take', () => {
+test('the log takes the largest batch that a gateway may be set to take', () => {
   const megabytes = Number(/max_payload: (\d+)MB/.exec(read('deploy/nats.conf'))?.[1]);
   assert.ok(megabytes * 1024 ** 2 >= (gatewayOptions.maxBatchBytes.max ?? 0) + 4096);
 });

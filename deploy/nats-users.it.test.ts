@@ -270,7 +270,7 @@ test('no user may do what only another one needs', async () => {
         const body = subject.includes('CONSUMER') ? push : '';
         assert.match(await ask(nc, subject, body), /Permissions Violation for Publish/i, `${user} ${subject}`);
       }
-      // Nobody listens to the answers of others, nor to what passes by.
+      // No user listens to the answers of others, nor to what passes by.
       const others = ['gateway', 'worker', 'admin', 'reader'].filter((other) => other !== user);
       for (const subject of ['ev.>', '>', '_INBOX.>', '$KV.>', ...others.map((other) => `_INBOX_${other}.>`)]) {
         const failure = await new Promise<Error | null>((resolve) => {

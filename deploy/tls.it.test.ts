@@ -104,7 +104,7 @@ test('compose.tls.yaml names services, settings and files that there are', () =>
       if (from.startsWith('./deploy/tls/')) assert.ok(read('deploy/tls.sh').includes(from.slice(13)), from);
       else assert.ok(statSync(join(root, from)).isFile(), from);
     }
-    // Whoever speaks to NATS or ClickHouse in the base does so here.
+    // Each part that speaks to NATS or ClickHouse in the base does so here.
     const asked = Object.keys(base.services[name]?.environment ?? {});
     for (const url of ['SLUICE_NATS_URL', 'SLUICE_CLICKHOUSE_URL']) {
       const ca = url.replace('URL', 'TLS_CA');

@@ -98,7 +98,10 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
   let stallCount = 0;
   const stalls = createStallWatch(config.stallAfter, (ms) => {
     stallCount++;
-    log.warn({ ms: Math.round(ms) }, 'the gateway stood still: batches on connections of before are checked (L5)');
+    log.warn(
+      { ms: Math.round(ms) },
+      'the gateway stood still: batches on older connections are treated as possible retries (L5)',
+    );
   });
   const endWatch = watchStalls(stalls);
   let earlyCollections = 0;
@@ -125,7 +128,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     (nc) => {
       if (!draining) leaveHints = followHints(nc, ingest.commits, log);
     },
-    // Told by whoever publishes.
+    // The publisher reports it.
     () => {},
   );
   const tenants = pendingTenants({ open: async () => watchTenants(await nats, log, config.replicas), log });

@@ -10,7 +10,7 @@ class ManualReader extends MetricReader {
   protected async onForceFlush(): Promise<void> {}
 }
 
-test('what is told is what is collected', async () => {
+test('what is reported is what is collected', async () => {
   const reader = new ManualReader();
   api.setGlobalMeterProvider(new MeterProvider({ readers: [reader] }));
   const metrics = createGatewayMetrics();

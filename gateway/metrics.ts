@@ -1,8 +1,8 @@
 /**
  * The gateway's instruments, all of them. Made in one function, because instruments that are made before the SDK starts
- * stay silent for ever (docs/facts.md, fact F10).
+ * stay silent forever (docs/facts.md, fact F10).
  *
- * Counters are plain numbers that are read when somebody collects: adding to an OpenTelemetry counter hashes its
+ * Counters are plain numbers that are read at each collection: adding to an OpenTelemetry counter hashes its
  * attributes each time, which would cost small batches more than their validation does.
  */
 import { metrics } from '@opentelemetry/api';
@@ -33,7 +33,7 @@ export type EndedConnection =
  */
 export type TlsRefusal = 'no_certificate' | 'bad_certificate' | 'handshake';
 
-/** What can be looked at, at any time. Each is told by whoever knows. */
+/** What can be looked at, at any time. The part that knows a state reports it. */
 export interface GatewayGauges {
   /** Bytes held until the log has them. */
   readonly bytesInFlight: () => number;
@@ -67,7 +67,7 @@ export interface GatewayMetrics {
   scanned(accepted: number, rejected: number, rejections: readonly Pick<Rejection, 'code'>[]): void;
   /** A batch is durable (or had nothing to store). */
   stored(events: number): void;
-  /** A batch ended with an error. To be called once per error that leaves the gateway, by whoever answers. */
+  /** A batch ended with an error. The code that answers calls this once per error that leaves the gateway. */
   failed(name: ErrorName): void;
   flushed(reason: FlushReason): void;
   /** A message went to JetStream. */

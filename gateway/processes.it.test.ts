@@ -1,4 +1,4 @@
-/** Several gateway processes behind one port: started, dealt to, replaced, drained, and gone with whoever started them. */
+/** Several gateway processes behind one port: started, dealt to, replaced, drained, and gone with the process that started them. */
 import { type ChildProcess, fork } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -135,7 +135,7 @@ test('connections are dealt out to all; one that dies is replaced; SIGTERM drain
   });
 });
 
-test('N5: when the one that started them stands still they are told; when it is killed, they drain and end', async () => {
+test('N5: when the one that started them stands still they hear of it; when it is killed, they drain and end', async () => {
   await withNats(async ({ url }) => {
     await withProcesses(['--nats-url', url, '--stall-after', '1s'], async (running) => {
       await until('all ready', () => running.port() !== undefined, 20_000);
@@ -143,14 +143,14 @@ test('N5: when the one that started them stands still they are told; when it is 
       await new Promise((resolve) => setTimeout(resolve, 2_500));
       running.child.kill('SIGCONT');
       const told = () => running.lines().filter(({ msg, ms = 0 }) => /stood still/.test(msg) && ms > 2_400).length;
-      await until('both are told', () => told() === 2, 20_000);
+      await until('both have heard', () => told() === 2, 20_000);
       running.child.kill('SIGKILL');
       await until('drained', () => running.lines().filter(({ msg }) => msg === 'drained').length === 2, 20_000);
     });
   });
 });
 
-test('a port in use and a bad setting are told once, with exit code 1', async () => {
+test('a port in use and a bad setting are reported once, with exit code 1', async () => {
   const refused = async (flags: string[], message: RegExp) => {
     await withProcesses(flags, async (running) => {
       await until('ended', () => running.exit() !== undefined, 20_000);

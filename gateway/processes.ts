@@ -2,12 +2,12 @@
  * `--processes N`: several gateway processes behind one port on one machine. This is the one that starts them; each is a whole
  * gateway with bounds of its own, and connections are dealt out to them in turn (node:cluster).
  *
- *   N1  The first one has to listen before the others are started, so that a setting that cannot be is told once. If it ends
+ *   N1  The first one has to listen before the others are started, so that an impossible setting is reported once. If it ends
  *       before that, everything ends with its exit code.
  *   N2  A process that ends by itself is started again, after a pause that doubles while it keeps ending soon.
- *   N3  Told to end, all are told to drain, and the end comes when the last one has: exit code 0 if all drained.
+ *   N3  Asked to end, it asks all to drain, and it ends when the last one has: exit code 0 if all drained.
  *   N4  Process i has its metrics at `metricsPort` + i, also after it was started again.
- *   N5  When the one that deals out the connections has stood still, the others are told: what comes now may have waited (stall.ts).
+ *   N5  When the one that deals out the connections has stood still, it tells the others: what comes now may have waited (stall.ts).
  */
 
 import cluster, { type Worker } from 'node:cluster';

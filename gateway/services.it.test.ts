@@ -17,7 +17,7 @@ import { withGateway } from './testing/running-gateway.js';
 
 const service = 'sluice.ingest.v1.IngestService';
 
-test('health is told to who asks and to who watches, as the log comes and goes and the gateway drains', async () => {
+test('health is answered and its watchers hear of it, as the log comes and goes and the gateway drains', async () => {
   await withGateway({}, async ({ url, gateway, nats }) => {
     const health = createClient(Health, createGrpcTransport({ baseUrl: url }));
     for (const name of ['', service]) assert.is((await health.check({ service: name })).status, Status.SERVING);

@@ -8,7 +8,7 @@ export interface Bounds {
   readonly rssMib: number;
   /** ms of the longest delay of an event loop. */
   readonly loopMs: number;
-  /** The good client's P99 during the attack: at most so many times that of before, or so many ms, whichever is more. */
+  /** The good client's P99 during the attack: at most so many times that without the attack, or so many ms, whichever is more. */
   readonly goodP99: { readonly times: number; readonly orMs: number };
   /** Calls of the good client that failed, of those that it began during the attack and after it. */
   readonly goodErrors: number;

@@ -33,7 +33,7 @@ export interface BystanderSettings {
 
 export type ToBystanders =
   | { readonly type: 'begin'; readonly settings: BystanderSettings }
-  /** A phase ends: tell of it when its calls have ended. Undefined: there is no other phase. */
+  /** A phase ends: report it when its calls have ended. Undefined: there is no other phase. */
   | { readonly type: 'next'; readonly phase: Phase | undefined };
 
 export type FromBystanders =

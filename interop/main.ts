@@ -47,7 +47,7 @@ function chosenCases(text: string): CaseName[] {
 const program = new Command('npm run interop --')
   .description(
     'Runs clients of other languages and libraries against a real stack (nats-server, ClickHouse, worker, gateway) on free ports,\n' +
-      'and compares what they were told with what is stored. A client whose tools are not on this machine is skipped.',
+      'and compares what they heard with what is stored. A client whose tools are not on this machine is skipped.',
   )
   .option('--only <clients>', 'only these, by name or language: grpc-go,python', chosenClients, [...foreignClients])
   .option('--cases <cases>', 'only these cases', chosenCases, caseNames)

@@ -23,7 +23,7 @@ const cases: readonly CaseName[] = [
   'snippet',
 ];
 
-test('what foreign clients were told is accepted is stored once, also when their library sends a call again', async () => {
+test('what foreign clients heard to be accepted is stored once, also when their library sends a call again', async () => {
   const lines: string[] = [];
   const clients = foreignClients.filter(({ name }) => names.includes(name));
   const result = await run({ clients, cases, cache: defaultCache, say: (line) => lines.push(line) });

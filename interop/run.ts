@@ -159,7 +159,7 @@ async function runClient(client: ForeignClient, stack: TestStack, options: RunOp
   return { client, run: task.run, faults, outcomes };
 }
 
-/** Every event that a client was told is accepted is one row, and nothing else of that case is there. */
+/** Every event that a client heard to be accepted is one row, and nothing else of that case is there. */
 async function countRows(
   clients: readonly ClientResult[],
   rows: StoredRows,

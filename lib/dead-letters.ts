@@ -1,5 +1,5 @@
 /**
- * Dead letters: what is in the log and cannot be stored, kept with its bytes and the reason until somebody has looked at
+ * Dead letters: what is in the log and cannot be stored, kept with its bytes and the reason until an operator has looked at
  * it. One stream for all shards; a letter is one message, its payload the original bytes.
  *
  * A letter is put there before the block without it is stored, so none is lost; after a crash in between it may be there

@@ -83,7 +83,7 @@ inCluster('streams and keys outlive any one node, and a member without a leader 
       assert.ok((await listTenants(nc)).length >= 3);
       await keys.close();
 
-      // A member that was left alone answers for itself, and is told by that.
+      // A member that was left alone answers for itself, and that identifies it.
       const [alone, ...others] = cluster.nodes;
       await Promise.all(others.map((node) => node.kill()));
       const lonely = await connect({ servers: alone?.url ?? '', maxReconnectAttempts: -1 });

@@ -23,7 +23,7 @@ export interface ShardOptions {
   readonly replicas: number;
   /** Most bytes of a stream that is created. */
   readonly maxBytes: number;
-  /** Told of each stream, as it was found or made. */
+  /** Called for each stream that was found or made. */
   readonly onStream?: (shard: number, info: StreamInfo) => void;
   readonly log?: Log;
 }
@@ -45,7 +45,7 @@ export function pinned(info: Pick<StreamInfo, 'created' | 'config'>): { readonly
   return { description: `${description === '' ? '' : `${description} `}generation ${generationOf(info)}` };
 }
 
-/** While no leader is elected nobody answers; asking again soon is worth more than patience. */
+/** While no leader is elected no server answers; asking again soon is worth more than patience. */
 const answerMs = 2_500;
 
 /** JetStream's error numbers that are told apart here. */

@@ -5,7 +5,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { makeFolder, makePrivateFolder } from './make-folder.js';
 
-test('a folder is made with those above it, and what was made is told', () => {
+test('a folder is made with those above it, and what was made is reported', () => {
   const base = mkdtempSync(join(tmpdir(), 'sluice-folder-'));
   try {
     const [a, b] = [join(base, 'a'), join(base, 'a/b c')];

@@ -69,7 +69,7 @@ function ofFile(file: string): Authenticator {
       text = now;
       return shown;
     } catch {
-      // While it is replaced; the library would close the connection for good.
+      // While it is replaced; the library would close the connection and not open it again.
       return ofText(text)(nonce);
     }
   };

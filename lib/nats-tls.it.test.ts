@@ -87,7 +87,7 @@ test('a server whose certificate has expired or names another host is refused', 
   }
 });
 
-test('a server that offers no TLS is refused when TLS is asked for, before anything is told to it', async () => {
+test('a server that offers no TLS is refused when TLS is asked for, before anything is sent to it', async () => {
   await withNats(async ({ url }) => {
     await refusedWith(url, { ...none, ca }, /offers no TLS/);
     await refusedWith(`tls://user:secret@${url}`, none, /offers no TLS/);

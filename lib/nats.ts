@@ -16,7 +16,7 @@ export interface NatsOptions extends NatsAddress {
   /** Answers come to an inbox that only this user of nats-server may listen to. @default 'admin' */
   readonly user?: NatsUser;
   readonly log: Log;
-  /** Give up the first connect after this many ms. @default wait for ever */
+  /** Give up the first connect after this many ms. @default wait forever */
   readonly timeoutMs?: number;
 }
 
@@ -31,7 +31,7 @@ const goodMs = 10_000;
  * How long the library is to wait since its last try with the same server, ms; it asks before each try and again after
  * each wait. The first try after a good connection goes at once: what was lost is the server, and another may be there.
  * The library measures by the wall clock, and would wait for an hour after that was set back by one; so once the time has
- * come by the monotonic clock, it is told not to wait.
+ * come by the monotonic clock, the answer is not to wait.
  */
 export function reconnectPacing(
   now: () => number = () => performance.now(),

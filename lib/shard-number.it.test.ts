@@ -1,4 +1,4 @@
-/** A number of shards that somebody edited by hand, or lost, is taken up neither by gateways nor by workers. */
+/** A number of shards that was edited by hand, or lost, is taken up neither by gateways nor by workers. */
 import { jetstreamManager } from '@nats-io/jetstream';
 import { Kvm } from '@nats-io/kv';
 import { test } from 'uvu';

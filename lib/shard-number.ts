@@ -3,7 +3,7 @@
  *
  * The first gateway writes it, because a batch's shard is computed from it: a retry must land where the first send went
  * (docs/architecture.md). Later gateways read it and ignore their own option. `sluice shards` alone changes it, and drains first
- * (workers/ledger/shards.ts). A number that somebody edited by hand is refused by gateways and workers alike: a gateway that took it
+ * (workers/ledger/shards.ts). A number that was edited by hand is refused by gateways and workers alike: a gateway that took it
  * up would acknowledge events into streams that no worker loads.
  */
 import { JetStreamApiError, type JetStreamManager, jetstreamManager, type StreamInfo } from '@nats-io/jetstream';
@@ -22,7 +22,7 @@ const followMs = 1_000;
 
 const isApiError = (error: unknown, code: number): boolean => error instanceof JetStreamApiError && error.code === code;
 
-/** A stream EV_<shard>, whoever made it. */
+/** A stream EV_<shard>, of any maker. */
 export interface ShardStream {
   readonly shard: number;
   readonly info: StreamInfo;
@@ -180,7 +180,7 @@ async function vouch(kv: KV, setting: ShardSetting, revision: number): Promise<v
   try {
     await kv.update(shardsKey, formatShardSetting(setting), revision);
   } catch (error) {
-    // Another gateway did it, or somebody changes the number.
+    // Another gateway did it, or a command changes the number.
     if (!isApiError(error, wrongLastSequence)) throw error;
   }
 }

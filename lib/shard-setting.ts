@@ -4,7 +4,7 @@
  * Each change of the number (workers/ledger/shards.ts), and each one that was given up, begins a new epoch. Streams listen to subjects
  * of the present epoch only, so a gateway that computes shards from an older number cannot put a batch anywhere.
  *
- * Sluice writes JSON with a check over number and epoch. A number that somebody edits by hand does not have it. Older versions
+ * Sluice writes JSON with a check over number and epoch. A number that was edited by hand does not have it. Older versions
  * wrote no check, and a plain number in epoch 1: shard-number.ts holds such a setting against the streams.
  */
 import { createHash } from 'node:crypto';
@@ -15,7 +15,7 @@ export interface ShardSetting {
   readonly shards: number;
   /** Counts up from 1. */
   readonly epoch: number;
-  /** Somebody is at it: no batches are taken until it is gone. */
+  /** A command changes it: gateways take no batches until it is gone. */
   readonly changing?: ShardChange | undefined;
 }
 
@@ -90,6 +90,6 @@ export const formatShardSetting = ({ shards, epoch, changing }: ShardSetting): s
 export function changeText({ shards, changing }: ShardSetting): string {
   return (
     `the number of shards is being changed${changing === undefined || changing.to === shards ? '' : ` from ${shards} to ${changing.to}`}` +
-    ' (if nobody is at it any more: `sluice shards` mends it)'
+    ' (if no command is running any more: `sluice shards` repairs it)'
   );
 }

@@ -1,5 +1,5 @@
 /**
- * Names in NATS: streams, subjects, buckets. Nobody else spells them out.
+ * Names in NATS: streams, subjects, buckets. No other file spells them out.
  */
 
 /** Tenant ids: they are a token of a NATS subject and a part of every key. */
@@ -49,7 +49,7 @@ export function epochOf(shard: number, subjects: readonly string[]): number | un
 export const batchSubject = (shard: number, tenant: string, epoch = 1): string =>
   `ev.${shardToken(shard, epoch)}.${tenant}`;
 
-/** What a shard's stream listens to while it takes no batches: nobody publishes there. */
+/** What a shard's stream listens to while it takes no batches: no gateway publishes there. */
 export const parkedSubject = (shard: number): string => `sluice.parked.${shard}`;
 
 /** The KV bucket of tenants and their hashed keys. */
@@ -61,7 +61,7 @@ export const settingsBucket = 'sluice_settings';
 /** The KV bucket in which live workers say that they live; entries expire. */
 export const workersBucket = 'sluice_workers';
 
-/** Where a worker answers that it is there: who asks learns from the server at once when nobody listens any more. */
+/** Where a worker answers that it is there: the server answers at once when no subscriber listens any more. */
 export const workerAliveSubject = (worker: string): string => `sluice.worker.${worker}`;
 
 /** Where workers say how far a shard is in the warehouse: JSON `{generation, sequence}`. A hint, not kept. */

@@ -3,7 +3,7 @@
  *
  * A key reads `slk_<key id>_<secret>`: the id is 12 characters of [0-9a-f] and may be shown and logged, the secret is 32
  * characters of [0-9A-Za-z_-] (192 random bits) and is shown once. The bucket holds one entry per key, named by the
- * key id, with the SHA-256 of the whole key; a fast hash is enough, because nobody can guess 192 random bits.
+ * key id, with the SHA-256 of the whole key; a fast hash is enough, because 192 random bits cannot be guessed.
  */
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { jetstreamManager } from '@nats-io/jetstream';

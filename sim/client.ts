@@ -1,5 +1,5 @@
 /**
- * A client: the real batcher and delivery (sdk-gen/typescript), over a simulated network. What its host is told is what the
+ * A client: the real batcher and delivery (sdk-gen/typescript), over a simulated network. What its host hears is what the
  * whole simulation is judged by.
  */
 import { EventType } from '#gen/sluice/event/v1/event_pb.js';

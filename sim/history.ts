@@ -1,4 +1,4 @@
-/** What the clients were told, written down as it happened. Survives every process. */
+/** What the clients heard, written down as it happened. Survives every process. */
 import type { Durability } from '../sdk-gen/typescript/src/delivery.js';
 
 export interface History {

@@ -1,5 +1,5 @@
 /**
- * The verdict on a world that has come to rest: what the clients were told against what the table holds, and the ledger of every
+ * The verdict on a world that has come to rest: what the clients heard against what the table holds, and the ledger of every
  * block against the messages that it stands for. Nothing that the judged code counts is believed.
  */
 import type { History } from './history.js';
@@ -64,7 +64,7 @@ export function judge({ history, log, sink, dead }: Evidence): Verdict {
   const notStored = missing(history.accepted);
   const lost = notStored.filter((id) => !known.has(id) || alive.has(id));
   if (lost.length > 0) faults.push(`acknowledged, and not stored: ${few(lost)}`);
-  // Also what nobody was told of: the loader has no right to leave out what is nowhere.
+  // Also what no client heard of: the loader has no right to leave out what is nowhere.
   const swallowed = leftOut(log, sink.parts).filter(
     (id) => !times.has(id) && !dead.has(id) && !history.invalid.has(id),
   );

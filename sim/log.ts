@@ -18,7 +18,7 @@ export interface StoredMessage {
 
 export interface Stream {
   readonly shard: number;
-  /** Another one after it was made anew. */
+  /** Another one after it was made again. */
   readonly generation: string;
   /** Those that are there, in their order. */
   messages: StoredMessage[];
@@ -46,7 +46,7 @@ export interface SimulatedLog {
   readonly lossy: boolean;
   /** A line for a gateway, which is made again when it breaks. */
   connect(owner: Process, events: { onUp(openWire: OpenLogWire): void; onDown(): void }): LineHandle;
-  /** Makes the streams that are missing, and tells of all. @throws LogDown */
+  /** Makes the streams that are missing, and reports all. @throws LogDown */
   ensureStreams(): readonly Stream[];
   purge(shard: number, upTo: number): void;
   /** Killed, and up again after `ms`. */
@@ -58,9 +58,9 @@ export interface SimulatedLog {
   /** Cuts every line, or lets nothing pass on some for a while. */
   cutLines(): void;
   stallLines(ms: number): void;
-  /** Told when something is written, by shard. */
+  /** Called when something is written, by shard. */
   onWritten(listen: (shard: number) => void): void;
-  /** Told when every line breaks: those of workers too. */
+  /** Called when every line breaks: those of workers too. */
   onBreak(listen: () => void): void;
 }
 

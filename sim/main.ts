@@ -1,11 +1,11 @@
 /**
  * `node --import tsx sim/main.ts`: the simulator. It runs the real cores of client, gateway and loader in worlds of virtual time,
- * where everything goes wrong that can, and then looks at what the clients were told. A world follows from its seed alone.
+ * where everything goes wrong that can, and then looks at what the clients heard. A world follows from its seed alone.
  *
  *   main.ts        this file: the command line
  *   run.ts         one world, from its seed to its verdict; fleet.ts: processes that are started again
  *   plan.ts        what a world is like; faults.ts: what goes wrong in it
- *   judge.ts       the verdict; history.ts: what the clients were told; stored.ts reads batches by hand
+ *   judge.ts       the verdict; history.ts: what the clients heard; stored.ts reads batches by hand
  *   weakness.ts    what can be left out of the protocol, to see that it is noticed
  *   client.ts      batcher and delivery of sdk-gen/typescript, on a simulated network
  *   gateway.ts     ingest core and stream rules of gateway/, on a simulated log; hedger.ts: its second line

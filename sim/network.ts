@@ -1,5 +1,5 @@
 /**
- * Connections between clients and gateways, as TCP gives them: bytes keep their order, and when a connection breaks nobody
+ * Connections between clients and gateways, as TCP gives them: bytes keep their order, and when a connection breaks no side
  * knows what of those under way arrived. An end may learn of the break at once, late, or only by its own time-out.
  */
 import type { Process } from './process.js';
@@ -27,8 +27,8 @@ export interface Server<Up, Down> {
 
 export interface Network {
   /**
-   * Connects a client with whoever serves when its first byte arrives.
-   * @param server undefined when nobody listens
+   * Connects a client with the gateway that serves when its first byte arrives.
+   * @param server undefined when no server listens
    */
   connect<Up, Down>(client: Process, server: () => Server<Up, Down> | undefined, receiver: Receiver<Down>): Pipe<Up>;
   /** Breaks most connections, or lets nothing pass on some for a while. */

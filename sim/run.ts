@@ -59,7 +59,7 @@ export async function runWorld(seed: number, options: RunOptions = {}): Promise<
   const log = createLog(world, { shards: plan.shards, maxBytes: plan.logMaxBytes, syncMs: plan.syncMs });
   const sink = createSink(world, { poisonous: (id) => shareOf(id) < plan.poison, weakness: weakness.sink ?? {} });
   const letters = createDeadLetters(world);
-  /** Streams made anew that an operator has looked at. */
+  /** Streams made again that an operator has looked at. */
   const accepted = new Set<string>();
 
   const config: GatewayConfig = {
@@ -90,7 +90,7 @@ export async function runWorld(seed: number, options: RunOptions = {}): Promise<
       accepted: (_, generation) => accepted.has(generation),
       letters,
       onCommitted(shard, generation, sequence) {
-        // Where nobody waits for commits and the log forgets nothing, they change nothing.
+        // Where no client waits for commits and the log forgets nothing, they change nothing.
         if (hinting && log.up) for (const gateway of gateways.all) gateway.hint(shard, generation, sequence);
       },
       onStopped(shard, reason) {

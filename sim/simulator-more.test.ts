@@ -1,4 +1,4 @@
-/** Of ten thousand worlds none may lose or double an event: the second half. In a file of its own, for the sake of the time-out. */
+/** Of ten thousand worlds none may lose or double an event: the second half. In a separate file, because of the time-out. */
 import { test } from 'uvu';
 import { assertBroken, assertWhole } from './testing/worlds.js';
 

@@ -26,7 +26,7 @@ export interface WorkerOptions {
   readonly replayMs: number;
   readonly roundMs: number;
   readonly maxBytes: number;
-  /** An operator has accepted a stream that was made anew. */
+  /** An operator has accepted a stream that was made again. */
   readonly accepted: (shard: number, generation: string) => boolean;
   readonly letters: DeadLetters;
   /** The hint for gateways. */
@@ -147,7 +147,7 @@ function loadOne(
       );
       if (found.hi > info.last) {
         info = await look();
-        if (info.generation !== generation) throw new Error('the stream was made anew during the recovery');
+        if (info.generation !== generation) throw new Error('the stream was made again during the recovery');
       }
       const nextMs = firstMs ?? process.wall();
       if (weakness.retriedSet !== 'never' && !(weakness.retriedSet === 'not after another' && others)) {

@@ -10,7 +10,7 @@ export interface World {
   readonly random: Random;
   /** When it began, ms since 1970. */
   readonly epochMs: number;
-  /** Writes down what happened. Undefined when nobody reads it, so that the words are not even made: `trace?.(…)`. */
+  /** Writes down what happened. Undefined when it is not read, so that the words are not even made: `trace?.(…)`. */
   readonly trace: ((who: string, what: string) => void) | undefined;
   /** Something goes wrong with this chance; never once the world is calm. */
   chance(probability: number): boolean;

@@ -7,7 +7,7 @@
  *   connect.ts         NATS, warehouse and table, reached with patience; prepare-table.ts brings the table up to the contract
  *   assignment.ts      which worker loads which shard
  *   pool.ts     the loaders of the shards that are this worker's
- *   loader.ts          the protocol of one shard, pure; L1–L8 are told there
+ *   loader.ts          the protocol of one shard, pure; L1–L8 stand there
  *   shard.ts    the protocol bound to stream, warehouse, clock, metrics
  *   block-store.ts     what the protocol asks of the warehouse; stale-statement.ts ends an INSERT that keeps a block's name,
  *                      mend-table.ts brings the table up to the contract when a column was dropped
@@ -73,7 +73,7 @@ import { slabPool } from './reader/buffer-pool.js';
 
 /** How long a drain may take: the block in flight, and the one that was gathered. */
 const drainMs = 8_000;
-/** The worker was told to end while the events table did not fit. */
+/** The worker was asked to end while the events table did not fit. */
 const tableExitCode = 3;
 const retentionRoundMs = 10 * 60_000;
 
@@ -89,7 +89,7 @@ async function main(): Promise<void> {
     if (stop.signal.aborted) return;
     stop.abort();
     log.info({ why }, 'draining');
-    // A warehouse that answers nobody must not keep the process: what is not stored stays in the log (L2).
+    // A warehouse that gives no answer must not keep the process: what is not stored stays in the log (L2).
     setTimeout(() => {
       log.warn('the drain took too long; what is not stored stays in the log');
       process.exit(0);

@@ -115,7 +115,7 @@ export function workerMetrics(gauges: WorkerGauges): LoaderMetrics {
   perShard('sluice_worker_lag_seconds', 'Age of the oldest message that is not loaded yet.', byShard.lag);
   perShard(
     'sluice_worker_shard_stopped',
-    '1: the shard is not loaded until somebody acts; see the log.',
+    '1: the shard is not loaded until an operator acts; see the log.',
     byShard.stopped,
   );
   perShard('sluice_worker_shard_stuck', '1: the warehouse refuses the block at the front; see the log.', byShard.stuck);

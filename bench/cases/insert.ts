@@ -1,7 +1,7 @@
 /**
  * What it costs the warehouse's engine to store a block and to merge blocks, and what each choice in the table saves: the
  * same blocks go in turn into tables that each undo one choice. In this process, with the embedded engine: all CPU time
- * counts, and there is nobody else in it.
+ * counts, and holds no other.
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';

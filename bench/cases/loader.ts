@@ -23,14 +23,14 @@ import { diskLines, measureStorage, storageLines } from './storage.js';
 interface LoaderOptions extends CaseOptions {
   readonly batch: number;
   readonly workers: number;
-  /** Events; undefined: enough for the window at a rate that nobody has reached. */
+  /** Events; undefined: enough for the window at a rate that was never reached. */
   readonly backlog: number | undefined;
   readonly firstSeconds: number;
 }
 
 /** Events/s that the backlog is made for. */
 const bestRate = 1_300_000;
-/** Bytes an event takes in the log and, at the most, in ClickHouse while it merges. */
+/** Bytes an event takes in the log and, at most, in ClickHouse while it merges. */
 const diskBytesPerEvent = 160 + 120;
 /** The benchmark takes at most this share of the free disk. */
 const shareOfDisk = 0.5;

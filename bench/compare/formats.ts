@@ -224,7 +224,7 @@ export function formatsCommand(): Command {
       `
 Every way inserts the same events into the same table of the embedded engine, one part an insert, merges stopped. The
 three row formats decode the stored bytes with protobufjs (the faster decoder) and encode rows in TypeScript; node is the
-CPU of that and of sending, engine that of the insert. What they stored is compared, all columns, before figures are told.`,
+CPU of that and of sending, engine that of the insert. What they stored is compared, all columns, before figures are shown.`,
     )
     .action(async ({ rows, rounds, json }: CommandLine) => {
       const results = await compareFormats({

@@ -69,7 +69,7 @@ export function sendOverHttp(target: HttpTarget, events: SenderEvents): Sender {
   };
 
   const settle = (lane: Lane, { status, body }: HttpAnswer): void => {
-    if (!lane.busy) throw new Error('an answer that nobody waits for');
+    if (!lane.busy) throw new Error('an answer without a waiting send');
     const { slot, number } = lane;
     lane.busy = false;
     idle.push(lane);

@@ -26,7 +26,7 @@ export function readRecording(text: string): Recording {
   for (const name of ratioNames) {
     const { recorded, margin } = given[name] ?? {};
     if (!(typeof recorded === 'number' && recorded > 0 && Number.isFinite(recorded))) {
-      throw new Error(`the recording has no "${name}": write it anew with \`npm run bench -- gate --record\``);
+      throw new Error(`the recording has no "${name}": write it again with \`npm run bench -- gate --record\``);
     }
     if (!(typeof margin === 'number' && margin > 0 && margin < 0.5)) {
       throw new Error(`the margin of "${name}" is not above 0 and below 0.5: half the speed must not pass`);

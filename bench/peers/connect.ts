@@ -115,7 +115,7 @@ export async function serveConnect(options: ServeOptions): Promise<number> {
       });
     },
   });
-  // Default windows of 64 KiB would stall every batch; nobody runs it like that.
+  // Default windows of 64 KiB would stall every batch; no installation runs it like that.
   const server = createServer({ settings: { initialWindowSize: 1024 * 1024 } }, handler);
   server.on('session', (session) => session.setLocalWindowSize(4 * 1024 * 1024));
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));

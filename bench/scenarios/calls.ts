@@ -21,7 +21,7 @@ export interface CallTarget {
 /** A failed call is sent again after this, ± half. */
 const retryMs = 100;
 const longestBackoffMs = 1_000;
-/** A call that was refused unseen comes again after this, so often at the most. */
+/** A call that was refused unseen comes again after this, so often at most. */
 const refusalPauseMs = 5;
 const mostRefusals = 20;
 /** No connection for this long ends the run. */
@@ -94,7 +94,7 @@ export function openCalls(
   };
 }
 
-/** Tells of a call that ended without an answer: why, and HTTP/2's code. */
+/** Reports a call that ended without an answer: why, and HTTP/2's code. */
 type Ended = (reason: string, rstCode: number) => void;
 
 const failed = (reason: string) => ({ kind: 'retry', afterMs: retryMs * (0.5 + Math.random()), reason }) as const;

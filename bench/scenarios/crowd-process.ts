@@ -68,7 +68,7 @@ function begin({ plan, target, seed, slotMs, patienceMs }: CrowdSettings): void 
     if ((at > end && crowd.done) || at > end + patienceMs) stop();
     else say({ type: 'slot', slot: crowd.tally.slot(at) });
   }, slotMs);
-  // Making a thousand clients took a moment that belongs to nobody's latency.
+  // Making a thousand clients took a moment that belongs to no client's latency.
   started = performance.now();
   say({ type: 'began', at: performance.timeOrigin + started });
   run();
@@ -82,5 +82,5 @@ process.on('message', (message: ToCrowd) => {
     fail(error);
   }
 });
-// The benchmark is gone: nobody would ever stop this process.
+// The benchmark is gone: nothing would ever stop this process.
 process.on('disconnect', () => process.exit(1));

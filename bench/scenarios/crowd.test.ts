@@ -98,7 +98,7 @@ test('every call of the plan is made once, with its own batch and events, and is
   assert.is(result.parts[0]![0]!.ok + result.parts[1]![0]!.ok, sent.length);
 });
 
-test('a client has one call in flight at the most, and late calls are measured from when they should have left', () => {
+test('a client has one call in flight at most, and late calls are measured from when they should have left', () => {
   // Answers take 2 s, and a client calls every 0.5 s.
   const busy = new Map<number, number>();
   const { sent, result } = simulate(
@@ -152,7 +152,7 @@ test('without a connection a call waits for one, and is not lost', () => {
   assert.is(result.unresolved, 0);
 });
 
-test('an answer that nobody waits for, or of an invalid event, ends the run', () => {
+test('an answer without a waiting send, or of an invalid event, ends the run', () => {
   const crowd = createCrowd({ plan: oneGroup(), seed: 1, run: 1, now: () => 0 });
   crowd.events.outcome(0, 99, { kind: 'accepted', accepted: 5, rejected: 0 });
   assert.match(crowd.error?.message ?? '', /not in flight/);
@@ -215,7 +215,7 @@ test('clients come out of the queue in the order of their time', () => {
     [...times].sort((a, b) => a - b),
   );
   assert.is(queue.first, Number.POSITIVE_INFINITY);
-  assert.throws(() => queue.pop(), 'nobody is due');
+  assert.throws(() => queue.pop(), 'none is due');
 });
 
 test.run();

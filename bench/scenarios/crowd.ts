@@ -1,5 +1,5 @@
 /**
- * Virtual clients by the thousand: each with its own schedule, key and batch, and one call in flight at the most. Knows nothing of
+ * Virtual clients by the thousand: each with its own schedule, key and batch, and one call in flight at most. Knows nothing of
  * sockets; the clock is the caller's.
  *
  * A client whose call fails sends the same batch again, as an SDK does, until it is accepted; its next calls wait meanwhile and keep
@@ -20,7 +20,7 @@ export interface Client extends Sent {
 
 /** Sends for clients. */
 export interface Caller {
-  /** Sends the client's message, or says false when there is no connection for it now: `writable` is told later. */
+  /** Sends the client's message, or says false when there is no connection for it now: `writable` comes later. */
   send(client: Client): boolean;
 }
 

@@ -37,7 +37,7 @@ export function dueQueue(): DueQueue {
     },
     pop() {
       const taken = clients[0];
-      if (taken === undefined) throw new Error('nobody is due');
+      if (taken === undefined) throw new Error('none is due');
       const at = times.pop()!;
       const client = clients.pop()!;
       const length = times.length;

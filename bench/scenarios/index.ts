@@ -41,7 +41,7 @@ interface CommonOptions extends OutputOptions {
 const help = `
 Virtual clients:
   Each is one independent sender with its own schedule (an open loop: think time ± 50 %), its own batch, and one call in
-  flight at the most. A call is measured from when it should have left until its ack, retries included, so that a stall
+  flight at most. A call is measured from when it should have left until its ack, retries included, so that a stall
   counts for every call that it delays. --calls: "stream" gives each client a PublishStream of its own, "connect" and
   "grpc" make a unary call for each batch, "mixed" is half streams, half Connect.
 

@@ -120,7 +120,7 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
   );
 }
 
-/** More customers than this are told by the least, the middle and the best served. */
+/** More customers than this are summed up by the least, the middle and the best served. */
 const mostCustomers = 12;
 
 /** Lines for a terminal. */

@@ -10,7 +10,7 @@ export interface Band {
 
 /**
  * The band of a base: what 95 of 100 of its samples stay below, and half as much again; but not below `least`, under which
- * nobody notices a difference.
+ * no caller notices a difference.
  */
 export function bandOf(base: readonly Sample[], least: number): Band {
   const values = base.map((sample) => sample.value).filter(Number.isFinite);

@@ -108,7 +108,7 @@ function startCrowd(profile: string | undefined): RunningCrowd {
       if (message.type === 'result') resolve(message.result);
     });
   });
-  result.catch(() => undefined); // whoever waits hears of it
+  result.catch(() => undefined); // the code that waits hears of it
   return {
     pid: child.pid ?? 0,
     result,

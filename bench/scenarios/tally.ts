@@ -36,7 +36,7 @@ export interface Part {
   readonly ack: string;
 }
 
-/** What one customer was told to be durable: to be found in ClickHouse exactly once. */
+/** What one customer heard to be durable: to be found in ClickHouse exactly once. */
 export interface Acked {
   readonly events: number;
   /** Sum of the first 32 bits of all acknowledged event_ids, modulo 2^32: which events, not only how many. */
@@ -50,7 +50,7 @@ export interface TallyResult {
   readonly parts: readonly (readonly Part[])[];
   /** By customer, of the whole run. */
   readonly acked: readonly Acked[];
-  /** Batches whose outcome nobody knows: never acknowledged, and not refused either. */
+  /** Batches whose outcome is unknown: never acknowledged, and not refused either. */
   readonly unresolved: number;
   readonly lastReason: string | undefined;
 }
@@ -63,7 +63,7 @@ export interface Tally {
   due(customer: number, intended: number): void;
   accepted(customer: number, intended: number, now: number, message: Prepared, accepted: number): void;
   failed(customer: number, intended: number, reason: string): void;
-  /** A batch was refused for good: it is not durable, and is sent no more. */
+  /** A batch was finally refused: it is not durable, and is sent no more. */
   givenUp(): void;
   /** Ends a slot and begins the next. */
   slot(now: number): Slot;

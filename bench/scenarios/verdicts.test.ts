@@ -87,7 +87,7 @@ test('a lost batch, a doubled one, and one of a stranger are each found', () => 
   assert.not(stored(doubled).passed);
 });
 
-test('a lost batch is not made good by one that nobody was told of, nor by the batch of another customer', () => {
+test('a lost batch is not made good by one that no client heard of, nor by the batch of another customer', () => {
   assert.match(stored(changed(0, { idSum: 8 })).found, /a: other event_ids/);
   const swapped = [...changed(0, { batches: 11 })].map((row, i) => (i === 1 ? { ...row, batches: 3 } : row));
   assert.not(stored(swapped).passed);

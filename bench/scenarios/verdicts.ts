@@ -28,7 +28,7 @@ const upShare = 0.95;
 
 /**
  * Uptime: of all whole seconds of the judged time, the share in which calls succeed. A second is down when no call was answered well
- * in it although some were waiting or failed, or when more than 5 % of the answers in it were failures. Seconds in which nobody
+ * in it although some were waiting or failed, or when more than 5 % of the answers in it were failures. Seconds in which no client
  * called are not counted.
  * @param slots in order, of the judged time only
  */
@@ -105,7 +105,7 @@ export function judgeStored(
     for (const { rows: size, batches } of rows) {
       const extra = batches - (want.batches[size] ?? 0);
       if (extra <= 0) continue;
-      // Nobody was told of these: they may be calls whose answer was lost, if there were any.
+      // No client heard of these: they may be calls whose answer was lost, if there were any.
       if (want.batches[size] !== undefined && extra <= spare) spare -= extra;
       else problems.push(`${tenant}: ${extra} batches of ${size} events beyond those acknowledged`);
     }

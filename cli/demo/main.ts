@@ -82,7 +82,7 @@ async function sourceOf(flags: Flags, run: string): Promise<Source> {
 async function demo(flags: Flags, signal: AbortSignal): Promise<boolean> {
   const out = process.stdout;
   const run = newRunName(Date.now());
-  // Before a stack is started: a bad file should be told at once.
+  // Before a stack is started: a bad file should be reported at once.
   const source = await sourceOf(flags, run);
   const settings = resolveOptions(stackOptions, { data: flags.data });
   const stack = await findStack({

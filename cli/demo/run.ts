@@ -101,7 +101,7 @@ async function stream(options: RunOptions): Promise<{ sent: SentFigures; refused
     onRejected: ({ code, message, events: lost, rejections: [first] }) => {
       const what = first === undefined ? message : `${first.field}: ${first.message}`;
       const line = `${code}: ${what.slice(0, 200)}`;
-      // A fault in every event is told once.
+      // A fault in every event is reported once.
       if (refusals.size < 20 || refusals.has(line)) refusals.set(line, (refusals.get(line) ?? 0) + lost);
     },
   });

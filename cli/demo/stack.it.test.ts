@@ -102,7 +102,7 @@ test('a stack that was killed left its files behind, and is not taken for runnin
   });
 });
 
-test('a stack that cannot be started is told with the end of its log', async () => {
+test('a stack that cannot be started is reported with the end of its log', async () => {
   await withFolder(async ({ options }) => {
     const command = [process.execPath, '-e', 'console.error("Port 4222 is taken."); process.exit(1)'];
     const error = await findStack({ ...options, command }).then(

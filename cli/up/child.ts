@@ -21,7 +21,7 @@ export interface ChildOptions {
   /** How long it may take to get ready, ms. */
   readonly readyWithinMs: number;
   /**
-   * The stack is of use without it: when it is not ready in time, or says that it waits for somebody to act, `ready` resolves and
+   * The stack is of use without it: when it is not ready in time, or says that it waits for an operator, `ready` resolves and
    * it goes on by itself. @default false: `ready` rejects
    */
   readonly mayWait?: boolean;
@@ -49,7 +49,7 @@ export interface SupervisedChild {
 const maxLogBytes = 16 * 1024 ** 2;
 /** Wait before the n-th restart in a row, ms. */
 const backOff = (n: number): number => Math.min(250 * 2 ** n, 10_000);
-/** A process that lived this long starts anew with the shortest wait, ms. */
+/** A process that lived this long starts again with the shortest wait, ms. */
 const settledAfterMs = 30_000;
 
 export function supervise(options: ChildOptions): SupervisedChild {

@@ -20,7 +20,7 @@ export function folderProblem(given: string): string | undefined {
   try {
     names = readdirSync(given);
   } catch {
-    // Not there yet; or it is told when the folder is made.
+    // Not there yet; or making the folder reports it.
     return undefined;
   }
   const others = names.filter((name) => !strays.has(name));

@@ -19,7 +19,7 @@ export interface NatsConfigOptions {
   readonly jetstream?: readonly string[];
 }
 
-/** Above the largest batch that a gateway may be told to take (8 MiB) there is nothing to send. */
+/** Above the largest batch that a gateway may be set to take (8 MiB) there is nothing to send. */
 const maxPayload = '9MB';
 
 /** @returns the file that was written */

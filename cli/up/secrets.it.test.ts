@@ -222,7 +222,7 @@ test('files that are not what they should be are refused with what to do', async
   });
 });
 
-test('the umask of whoever starts it opens nothing and closes nothing', async () => {
+test('the umask of the user who starts it opens nothing and closes nothing', async () => {
   await withFolder(async (folder) => {
     for (const umask of ['0000', '0777']) {
       const data = join(folder, umask);

@@ -224,7 +224,7 @@ test('a folder that cannot be is refused at once', async () => {
   }
 });
 
-test('an address that this machine does not have is told with its flag', async () => {
+test('an address that this machine does not have is reported with its flag', async () => {
   await withFolder(async (data) => {
     for (const host of ['[::1]', '192.0.2.1']) {
       const { code, err } = await sluice(['up', ...flagsOf(data, await freePorts()), '--host', host]);

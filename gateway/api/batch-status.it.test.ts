@@ -36,7 +36,7 @@ async function failureOf(call: Promise<unknown>): Promise<ConnectError> {
   throw new Error('the call did not fail');
 }
 
-test('a client asks in every protocol what became of its batch, and hears when nobody can tell', async () => {
+test('a client asks in every protocol what became of its batch, and hears when no worker knows', async () => {
   await withGateway({}, async ({ url, headers, nats }) => {
     const transports = [true, false].flatMap((useBinaryFormat) => [
       createGrpcTransport({ baseUrl: url, useBinaryFormat }),

@@ -37,7 +37,7 @@ export function createBatchStatus(nats: Promise<NatsConnection>): AskBatchStatus
     (connected) => {
       nc = connected;
     },
-    // Told by whoever publishes.
+    // The publisher reports it.
     () => {},
   );
   const places = createPlaces<string>({

@@ -1,6 +1,6 @@
 /**
  * Whether this gateway can take batches: for load balancers over grpc.health.v1, for others on /readyz (http-api.ts).
- * No key is needed (open-routes.ts has the bounds). Watchers are told within a quarter of a second.
+ * No key is needed (open-routes.ts has the bounds). Watchers hear of changes within a quarter of a second.
  */
 import { create } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';

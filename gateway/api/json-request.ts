@@ -42,7 +42,7 @@ export type ReadJson = (bytes: Uint8Array, limits: JsonLimits) => Generator<void
 
 const unknownFields = 'sluice-unknown-fields';
 
-/** Whether a request asks to leave out fields that nobody knows. @throws SluiceError json_invalid */
+/** Whether a request asks to leave out unknown fields. @throws SluiceError json_invalid */
 export function ignoresUnknownFields(header: (name: string) => string | null | undefined): boolean {
   const value = header(unknownFields) ?? 'refuse';
   if (value === 'ignore') return true;

@@ -65,7 +65,7 @@ test('a connection has four open Watch calls: another is refused, until one ends
   await withGateway({}, async ({ url }) => {
     await withSession(url, async (session) => {
       const watches = Array.from({ length: 4 }, () => open(session, watchPath, empty));
-      await until('all are told', () => watches.every(({ body }) => body.length > 0));
+      await until('all have heard', () => watches.every(({ body }) => body.length > 0));
       const fifth = open(session, watchPath, empty);
       await until('the fifth is refused', () => fifth.closed);
       assert.is(fifth.status, exhausted);
@@ -134,7 +134,7 @@ test('a Watch whose client does not read, or whose request never ends, has a pla
   });
 });
 
-test('a thousand health checks that nobody finishes keep out no other: the oldest are reset', async () => {
+test('a thousand unfinished health checks keep out no other: the oldest are reset', async () => {
   await withGateway({}, async ({ url }) => {
     const sessions = Array.from({ length: 32 }, () => connect(url));
     for (const session of sessions) session.on('error', () => {});

@@ -161,7 +161,7 @@ onBothPaths(
   },
 );
 
-onBothPaths(test, 'a stream that the gateway ends for good is signed by it, too', async (withGateway) => {
+onBothPaths(test, 'a stream that the gateway ends finally is signed by it, too', async (withGateway) => {
   await withGateway({}, async ({ url, headers }) => {
     const bad: readonly (readonly [string, Buffer])[] = [
       ['request_malformed', Buffer.from([0, 0, 0, 0, 3, 255, 255, 255])],
@@ -186,7 +186,7 @@ onBothPaths(test, 'a stream that the gateway ends for good is signed by it, too'
   });
 });
 
-onBothPaths(test, 'what is wrong with a request is told by the same name in every protocol', async (withGateway) => {
+onBothPaths(test, 'what is wrong with a request has the same name in every protocol', async (withGateway) => {
   await withGateway({ maxBatchBytes: 64 * 1024, maxBatchEvents: 100 }, async ({ url, headers }) => {
     for (const { name, transport } of everyEncoding(url)) {
       const client = createClient(IngestService, transport);

@@ -35,7 +35,7 @@ export interface PublishBatchOptions {
   readonly ingest: Ingest;
   readonly tracing: Tracing;
   readonly metrics: Pick<GatewayMetrics, 'failed'>;
-  /** Callers are told where the log has their batches. Else they are not: it shows how much all tenants send. */
+  /** Whether answers say where the log has a batch. Off by default: it shows how much all tenants send. */
   readonly logPositions: boolean;
   readonly log: Log;
 }

@@ -244,7 +244,7 @@ test('the same holds in JSON, also for texts that are none', async () => {
 
 onBothPaths(
   test,
-  'on drain, streams are told, what was read is answered, and the stream ends well',
+  'on drain, streams hear of it, what was read is answered, and the stream ends well',
   async (withGateway) => {
     await withGateway({ drainGrace: 3_000 }, async (running) => {
       const polite = openStream(running);
@@ -275,7 +275,7 @@ onBothPaths(
   },
 );
 
-onBothPaths(test, 'an old connection is told to go, and the next call is on a new one', async (withGateway) => {
+onBothPaths(test, 'an old connection is asked to go, and the next call is on a new one', async (withGateway) => {
   await withGateway({ maxConnectionAge: 1_000, drainGrace: 1_000 }, async (running) => {
     const stream = openStream(running);
     stream.send(batch('one'));

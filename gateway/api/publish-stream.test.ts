@@ -86,7 +86,7 @@ function setting(maxUncommitted = 100, isFull = false): Setting {
         else if (next.value.case === 'committed') all.push(`committed ${next.value.value.upTo?.sequence}`);
         else if (next.value.case === 'failed') {
           const { batchId, code, retryAfter, outcomeUnknown } = next.value.value;
-          all.push(`failed ${batchId} ${code} ${retryAfter === undefined ? 'for good' : 'retry'} ${outcomeUnknown}`);
+          all.push(`failed ${batchId} ${code} ${retryAfter === undefined ? 'final' : 'retry'} ${outcomeUnknown}`);
         } else all.push(String(next.value.case));
       }
       return all;
@@ -101,7 +101,7 @@ function setting(maxUncommitted = 100, isFull = false): Setting {
   };
 }
 
-/** Lets what was acknowledged be told. */
+/** Lets what was acknowledged reach the stream. */
 const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 test('P1: while the transport takes nothing, no more is read from 64 answers on', async () => {
@@ -281,7 +281,7 @@ test('the options of a first message hold although its batch was refused while i
   await send('b', 10);
   await settle();
   commits.hint(0, 'g', 10);
-  assert.equal(answers(), ['failed a 3 for good false', 'accepted b', 'committed 1']);
+  assert.equal(answers(), ['failed a 3 final false', 'accepted b', 'committed 1']);
   stream.finish();
   assert.is(stream.end, 'ok');
   stream.close();

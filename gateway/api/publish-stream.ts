@@ -12,7 +12,7 @@
  *   P4  A stream whose first message asks for durability COMMITTED hears how far the warehouse is (committed.ts), seldom
  *       and never per batch. It is not read while too many of its batches are not committed, or of its tenant's (W5), and once the client is done
  *       it stays open until they are, or for a while: what has no Committed at the end is for the client to send again.
- *       A batch that comes to be in doubt is answered a second time, as failed. Other streams pay nothing for it.
+ *       A batch that falls into doubt is answered a second time, as failed. Other streams pay nothing for it.
  *   P5  After 100 batches in a row of which nothing was stored through their own fault, the stream ends: a refusal costs the gateway as
  *       much as a batch, and its answer is longer than the request. What the gateway or the log is at fault for does not count.
  */
@@ -393,7 +393,7 @@ function placed({ code, field, message }: SluiceError, place: number): SluiceErr
 const isEmpty = ({ batch, batchId, findings, refusal }: BatchMessage): boolean =>
   batch.length === 0 && batchId === '' && findings === undefined && refusal === undefined;
 
-/** What the client is told in place of the log's own position (W6). */
+/** What the client gets in place of the log's own position (W6). */
 const placeOf = ({ shard }: Position, place: number): Position => ({ stream: '', shard, sequence: BigInt(place) });
 
 const tooManyRefusals = (last: string): SluiceError =>

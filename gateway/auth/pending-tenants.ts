@@ -1,5 +1,5 @@
 /**
- * The tenant directory before NATS has been reached: nobody is known yet, and that is the gateway's fault, not the
+ * The tenant directory before NATS has been reached: no tenant is known yet, and that is the gateway's fault, not the
  * caller's, so it says "unavailable" and not "unauthenticated".
  */
 import { SluiceError } from '../../lib/errors.js';

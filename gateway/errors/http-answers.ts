@@ -14,7 +14,7 @@ export function answerError(response: Response, error: SluiceError): void {
   sendJson(response, status, { ...headers, ...accepted }, body);
 }
 
-/** Answers with JSON, unless there is an answer already, or nobody to answer. */
+/** Answers with JSON, unless there is an answer already, or no client to answer. */
 export function sendJson(
   response: Response,
   status: number,

@@ -100,7 +100,7 @@ export function toBatchFailure(batchId: string, error: SluiceError): MessageInit
 
 /**
  * What went wrong while a request was read, in our words: the library calls bytes that are no Protobuf, or no whole gzip, `internal`,
- * and a message over the limit `resource_exhausted`, which clients would retry for ever. Its other refusals get a name: clients take a
+ * and a message over the limit `resource_exhausted`, which clients would retry forever. Its other refusals get a name: clients take a
  * refusal without one for the word of a proxy, and try again. Undefined: it has no row (cancelled, unavailable …).
  */
 export function fromLibraryError(code: Code, message: string): SluiceError | undefined {

@@ -91,7 +91,7 @@ test('G2: a call that goes away while it waits never enters', () => {
   assert.is(gate.waiting, 0);
 });
 
-test('G3: a body that drips gives its seat up at once, one that flows keeps it, both for two seconds at the most', () => {
+test('G3: a body that drips gives its seat up at once, one that flows keeps it, both for two seconds at most', () => {
   const { gate, entered, call, advance, of, leave } = scene();
   call('a1', 'a2', 'a3', 'a4');
   of('a1').received = 10;
@@ -113,7 +113,7 @@ test('G3: a body that drips gives its seat up at once, one that flows keeps it, 
   assert.is(gate.inside, 2, 'it has not counted for long');
 });
 
-test('no timer runs while nobody waits', () => {
+test('no timer runs while none waits', () => {
   const { call, timers, advance, leave } = scene();
   call('a1', 'a2', 'a3');
   assert.is(timers.length, 0);

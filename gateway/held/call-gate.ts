@@ -98,7 +98,7 @@ export function createCallGate(options: CallGateOptions): CallGate {
     return inside.size < most - mostOfTenant && waiting === tenant.line.size;
   };
 
-  /** One of each tenant at a time, until nobody who waits may enter (G2). */
+  /** One of each tenant at a time, until none that waits may enter (G2). */
   const admit = (): void => {
     for (const [name, tenant] of tenants) {
       if (waiting === 0 || inside.size >= most) return;

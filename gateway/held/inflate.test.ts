@@ -47,7 +47,7 @@ test('Z1: the messages of one call share what is free', async () => {
   const inflated = names.filter((name) => name === 'inflated').length;
   assert.ok(inflated < 60, `${inflated} of 1,000`);
   assert.ok(inflater.bytes <= freeOutput + greatestRatio * meter.input, `${inflater.bytes} of ${meter.input}`);
-  // Honest messages go on for ever.
+  // Honest messages go on forever.
   const honest = newMeter();
   const message = gzipSync(randomBytes(50_000).toString('hex'));
   for (let i = 0; i < 50; i++) assert.is(await nameOf(inflate(inflater, message, { meter: honest })), 'inflated');

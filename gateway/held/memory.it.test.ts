@@ -132,7 +132,7 @@ test('at full load, with JetStream standing still, a gateway stays under 256 MiB
       clearInterval(sampler);
       const answer = await fetch(`http://127.0.0.1:${port}/readyz`);
       assert.is(answer.status, 200);
-      assert.ok((refused.get(429) ?? 0) + (refused.get(503) ?? 0) > 0, 'nobody was told to come back');
+      assert.ok((refused.get(429) ?? 0) + (refused.get(503) ?? 0) > 0, 'no call was asked to come back');
       const stored = await storedIds(nats);
       const lost = acked.filter((id) => !stored.has(id));
       assert.equal(lost.slice(0, 10), []);

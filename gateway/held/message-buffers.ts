@@ -7,7 +7,7 @@ import { heldBuffer } from './held-bytes.js';
 export interface MessageBuffers {
   /** Exactly `size` bytes of arbitrary content. */
   take(size: number): Buffer;
-  /** Gives back what `take` gave; nobody may look at it any more. */
+  /** Gives back what `take` gave; the caller must not read it any more. */
   give(buffer: Buffer): void;
 }
 
@@ -28,7 +28,7 @@ const slabSize = (size: number): number => {
   return Math.ceil(size / step) * step;
 };
 
-/** @param mostBytes that are kept while nobody uses them */
+/** @param mostBytes that are kept while they are not in use */
 export function createMessageBuffers(mostBytes: number): MessageBuffers {
   const free: Buffer[][] = Array.from({ length: largestKept / classBytes + 1 }, () => []);
   let kept = 0;

@@ -7,7 +7,7 @@ import { type Stop, takeUntil } from './take-until.js';
 setFlagsFromString('--expose-gc');
 const collect = runInNewContext('gc') as () => void;
 
-/** Gives `items`, then waits for ever. */
+/** Gives `items`, then waits forever. */
 async function* endless<T>(items: Iterable<T>): AsyncGenerator<T> {
   yield* items;
   await new Promise(() => {});

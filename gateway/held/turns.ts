@@ -1,6 +1,6 @@
 /**
  * Work of which only so much is done at the same time: owners take turns, and within one owner it is first come, first served.
- * Whoever waits is bounded elsewhere: a single call has a seat (call-gate.ts), and a stream does one thing after another.
+ * What waits is bounded elsewhere: a single call has a seat (call-gate.ts), and a stream does one thing after another.
  */
 export interface Turns {
   /** Resolves when the owner may begin. Each is followed by one `leave`. */

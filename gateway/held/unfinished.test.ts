@@ -230,7 +230,7 @@ test('U4: a body that drips is refused once others wait for its room', () => {
   seconds(20, () => drip.body.hold(590 * KiB, 1));
   assert.is(drip.refusal, undefined, 'it brought 100 KiB');
   seconds(100, () => drip.body.hold(590 * KiB, 1));
-  assert.is(drip.refusal, undefined, 'nobody waits');
+  assert.is(drip.refusal, undefined, 'none waits');
   other.hold(60);
   seconds(1);
   assert.is(drip.refusal?.code, 'overloaded');

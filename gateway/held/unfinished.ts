@@ -31,7 +31,7 @@
  *       heard: read for `hearingMs`, whatever room there is. It may turn out to be whole. Else it brings `slowBytes` a second in that time, or is
  *       refused. At most `mostHeard` bodies are heard at once. The silence of U4 is added up over all the times that a body is read.
  *
- * Pure: the clock is a tick that somebody else gives.
+ * Pure: the caller gives the tick.
  */
 import { SluiceError } from '../../lib/errors.js';
 import { slowBytes } from '../listener/late-request.js';
@@ -311,7 +311,7 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
 
   const isSpared = (body: Body): boolean => hasTurn(body) && body.tenant.waiting <= maxTenantBytes;
 
-  /** U3: who gives way for a body that has grown. Undefined: nobody has to. */
+  /** U3: who gives way for a body that has grown. Undefined: none has to. */
   const victimOf = (body: Body): Body | undefined => {
     if (body.tenant.held > 2 * maxTenantBytes) return isSpared(body) ? undefined : body;
     if (budget.total <= 2 * maxBytes) return undefined;

@@ -1,6 +1,6 @@
 /**
  * What the RPC library gets of a request: messages that are whole. By itself it takes memory of the stated size when it has the head of a
- * message, keeps each chunk, adds up all of them whenever one comes, and nobody counts that. Here parts gather in one buffer, which
+ * message, keeps each chunk, adds up all of them whenever one comes, and no budget counts that. Here parts gather in one buffer, which
  * grows with them and is counted. Flags of envelopes are checked on the way.
  */
 import { reservedFlags } from './envelope-flags.js';

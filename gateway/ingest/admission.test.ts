@@ -102,7 +102,7 @@ test('a waiter is admitted when enough is released, and its bytes are kept for i
   assert.is(admission.bytes, 90);
 });
 
-test('room that nobody uses goes to the next waiter', async () => {
+test('unused room goes to the next waiter', async () => {
   const { admission, macrotask } = bench(100, 100);
   admission.take('a', 100);
   const first = room(admission, 'b', 80, never);
@@ -137,7 +137,7 @@ test('tenants take turns, however many waiters one has', async () => {
   assert.equal(order, ['a1', 'b1', 'a2', 'b2', 'a3']);
 });
 
-test('a tenant at its own bound holds up nobody else', async () => {
+test('a tenant at its own bound holds up no other', async () => {
   const { admission } = bench(100, 50);
   admission.take('a', 50);
   let mine = false;

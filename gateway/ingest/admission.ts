@@ -4,7 +4,7 @@
  *
  *   A1  Held bytes never pass a bound, except that a single batch is always admitted when nothing else is held.
  *   A2  Waiters are served in turn between tenants and first come, first served within one. A waiter that is stopped by
- *       the total is not overtaken by smaller ones; one that is stopped by its tenant's bound holds up nobody else.
+ *       the total is not overtaken by smaller ones; one that is stopped by its tenant's bound delays no other.
  *   A3  `room` sets its bytes aside for the `take` of this tenant that follows at once (before the next macrotask), so
  *       that woken waiters do not race with other tenants. What is not taken then goes to the next waiter.
  *

@@ -102,7 +102,7 @@ test('a group leaves when it is full, and never grows past the bound', () => {
   );
 });
 
-test('a large batch waits for nobody and overtakes nobody', () => {
+test('a large batch waits for none and overtakes none', () => {
   const b = bench(usual);
   b.add(1, 'a', 10);
   seal(b.left[0]);

@@ -13,7 +13,7 @@
 
 import type { FlushReason } from '../metrics.js';
 
-/** Items that travel together. `sealed` is set by whoever puts it on the wire; from then on nothing joins. */
+/** Items that travel together. The code that puts it on the wire sets `sealed`; from then on nothing joins. */
 export interface Group<T> {
   readonly key: string;
   readonly items: T[];

@@ -63,7 +63,7 @@ test('W1: an older word changes nothing, and one of another stream says so', () 
   assert.equal(troubles, []);
 });
 
-test('W4: a batch that is accepted below a watermark is told at once, and acks out of order are as good', () => {
+test('W4: a batch that is accepted below a watermark is answered at once, and acks out of order are as good', () => {
   const { watch, stream } = setting();
   const one = stream();
   watch.hint(0, 'g0', 15);
@@ -99,7 +99,7 @@ test('W2: a lost connection puts all that is not committed in doubt, and a later
   assert.is(troubles.length, 1);
 });
 
-test('W2: a batch whose log came to be in doubt between its ack and the telling of it is in doubt', () => {
+test('W2: a batch whose log falls into doubt between its ack and its answer is in doubt', () => {
   const { watch, stream } = setting();
   const one = stream();
   const position = (shard: number) => ({ stream: `EV_${shard}`, shard, sequence: 5n, history: watch.history(shard) });
@@ -116,7 +116,7 @@ test('W2: a batch whose log came to be in doubt between its ack and the telling 
   assert.is(watch.uncommitted, 1);
 });
 
-test('W2: a stream that was made anew puts its shard in doubt, and its watermark begins anew', () => {
+test('W2: a stream that was made again puts its shard in doubt, and its watermark begins again', () => {
   const { watch, stream } = setting();
   const one = stream();
   watch.hint(0, 'g0', 15);
@@ -188,7 +188,7 @@ test('a stream that is closed hears nothing, counts for nothing, and may close w
   assert.is(watch.uncommitted, 0);
 });
 
-test('W6: what a stream is told depends on its own batches alone, and covers each of them in the end', () => {
+test('W6: what a stream hears depends on its own batches alone, and covers each of them in the end', () => {
   const { watch, stream } = setting();
   const one = stream();
   const places: string[] = [];
@@ -208,7 +208,7 @@ test('W6: what a stream is told depends on its own batches alone, and covers eac
   watch.hint(0, 'g0', 8_000);
   assert.equal(one.heard, ['0 to 1', '0 to 3']);
   accept('e', 7_500);
-  // Its own acceptance is told first.
+  // Its own acceptance is sent first.
   assert.equal(places, ['a 1 after 0', 'b 2 after 0', 'c 3 after 0', 'd 4 after 0', 'e 5 after 2']);
   watch.hint(0, 'g0', 1_000_000);
   assert.equal(one.heard, ['0 to 1', '0 to 3', '0 to 5']);

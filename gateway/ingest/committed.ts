@@ -7,24 +7,24 @@
  *   W2  A position names a message only within one history of the log. A log that lost power may have forgotten the end of
  *       what it acknowledged, and gives the same sequences to other messages; a watermark that passes them says nothing
  *       of the first ones. So whenever this gateway cannot be sure that the log is the one that acknowledged, every batch
- *       that is accepted and not committed is in doubt, and its stream is told to send it again (the loader leaves out
- *       what it has already, L5). That is: the connection to NATS was lost; a stream was made anew; a stream has
+ *       that is accepted and not committed is in doubt, and its stream is asked to send it again (the loader leaves out
+ *       what it has already, L5). That is: the connection to NATS was lost; a stream was made again; a stream has
  *       another leader; the log went backwards (W3).
  *   W3  A message gets a sequence above each that was acknowledged, or told as committed, before it was sent. If it does
  *       not, the log went backwards. At or below the committed one it would never be loaded, for the warehouse has a
  *       message of that sequence: then it does not count as accepted, whatever the durability (ingest.ts, I6). Or the stream is
- *       another one, made anew by another gateway: so it is looked at.
- *   W4  A watermark is told on a stream after every acceptance that it covers, and covers none that is told after it.
+ *       another one, made again by another gateway: so the gateway looks at it.
+ *   W4  A stream sends a watermark after every acceptance that it covers; it covers none that the stream sends later.
  *   W5  Memory is bounded: in batches per stream, per tenant and in all. Past a bound the gateway does not read a stream that has
  *       uncommitted batches (P4), until some of these are committed or in doubt. It goes on reading a stream that has none. One tenant
  *       cannot take all places.
- *   W6  A client is told no sequence of the log, which would show each tenant how much all of them send. Batches that a stream was answered
+ *   W6  A client hears no sequence of the log, which would show each tenant how much all of them send. Batches that a stream was answered
  *       as accepted are counted from 1 for each shard: that is their place, and a watermark tells the highest place below which
  *       all are committed.
  */
 import type { LogPosition } from '#gen/sluice/ingest/v1/ingest_pb.js';
 
-/** Most batches of one stream that are sent and not committed; clients are told (Limits). */
+/** Most batches of one stream that are sent and not committed; clients see it in Limits. */
 export const maxStreamUncommitted = 8_192;
 /** Most of all streams of a gateway: some 100 bytes each. */
 const maxUncommitted = 131_072;
@@ -70,7 +70,7 @@ export interface CommitWatch {
   follow(tenant: string, events: CommitEvents): CommitFollower;
   /** The stream of the shard, as it was seen just now. */
   seen(shard: number, generation: string): void;
-  /** Of one shard, or of all, nobody knows whether the log still has what it acknowledged (W2). */
+  /** Of one shard, or of all, it is unknown whether the log still has what it acknowledged (W2). */
   doubt(reason: string, shard?: number): void;
   /** A worker's word (W1). False: of a generation that is not the one seen last; look at the stream again. */
   hint(shard: number, generation: string, sequence: number): boolean;
@@ -84,7 +84,7 @@ export interface CommitWatch {
    * @returns false: it will not be loaded (W3)
    */
   acked(shard: number, sequence: number, ackedBefore: number, committedBefore: number): boolean;
-  /** Told when a log went backwards (W3). Perhaps its stream was made anew by somebody else: look, and say what was {@link seen}. */
+  /** Called when a log went backwards (W3). Perhaps another gateway made its stream again: look, and say what was {@link seen}. */
   onBackwards: (shard: number) => void;
   readonly uncommitted: number;
   /** Batches so far. */
@@ -103,7 +103,7 @@ interface Waiting {
   sequences: number[];
   batchIds: string[];
   places: number[];
-  /** Places: the last that was given, the highest that is committed, the last that was told as committed. */
+  /** Places: the last that was given, the highest that is committed, the last that was sent as committed. */
   given: number;
   committed: number;
   told: number;
@@ -216,7 +216,7 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
       counts.doubted += batchIds.length;
       this.#count(-batchIds.length);
       this.#events.doubted(batchIds);
-      // A batch in doubt may have kept one behind it from being told.
+      // A batch in doubt may have held back the report of one behind it.
       for (const [of, waiting] of this.#waiting) this.#tellCommitted(of, waiting);
       return batchIds.length;
     }
@@ -259,7 +259,7 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
       const anew = state.generation !== undefined;
       state.generation = generation;
       state.committed = 0;
-      if (anew) doubt(`the stream of shard ${shard} was made anew`, shard);
+      if (anew) doubt(`the stream of shard ${shard} was made again`, shard);
     },
     doubt,
     hint(shard, generation, sequence) {

@@ -37,7 +37,7 @@ function bench() {
   };
 }
 
-test('a deadline is told after it has passed, two ticks late at the most, and once', () => {
+test('a deadline is reported after it has passed, two ticks late at most, and once', () => {
   const random = seededRandom(5);
   const b = bench();
   const due = new Map<string, number>();

@@ -60,7 +60,7 @@ function load(subject: IngestSubject, callers: number) {
 
 const bounds = { maxBytesInFlight: 4 * MiB, maxTenantBytesInFlight: 4 * MiB, publishTimeout: 500 };
 
-test('a stalled server: held bytes and the window stay bounded, outcomes are told, nothing acked is missing', async () => {
+test('a stalled server: held bytes and the window stay bounded, outcomes are answered, nothing acked is missing', async () => {
   await withNats(async (nats) => {
     await withIngest(nats, { ...bounds, publishWindow: 16 }, async (subject) => {
       const work = load(subject, 120);
@@ -84,7 +84,7 @@ test('a stalled server: held bytes and the window stay bounded, outcomes are tol
       assert.ok(work.mostInFlight() <= 16);
       assert.ok(grown < 64 * MiB, `grew by ${grown} bytes`);
       for (const code of ['outcome_unknown', 'log_unavailable', 'overloaded'] as const) {
-        assert.ok(work.codes().has(code), `${code} was told: ${[...work.codes()].join()}`);
+        assert.ok(work.codes().has(code), `${code} was answered: ${[...work.codes()].join()}`);
       }
       for (const error of work.failed) {
         assert.is(error.outcomeUnknown, error.code === 'outcome_unknown');

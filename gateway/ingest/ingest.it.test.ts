@@ -56,7 +56,7 @@ test('I6: what the log puts where the warehouse has something already is not acc
       const { position } = await ingest.publish(ingestInput('b-2', smallBatch, { attempt: 2 }));
       assert.is(position?.sequence, 4n);
       assert.is(stream.uncommitted, 0);
-      // W2: the doubt comes after the ack, and before the stream is told.
+      // W2: the doubt comes after the ack, and before the stream hears of it.
       const told = await ingest.publish(ingestInput('b-5'));
       commits.doubt('the stream has another leader', 0);
       assert.ok(told.position);
@@ -66,7 +66,7 @@ test('I6: what the log puts where the warehouse has something already is not acc
   });
 });
 
-test('I6: a stream that another gateway made anew is seen as such, though no worker speaks of it', async () => {
+test('I6: a stream that another gateway made again is seen as such, though no worker speaks of it', async () => {
   await withNats(async (nats) => {
     await withIngest(nats, { shards: 1 }, async ({ ingest, nc }) => {
       const { commits } = ingest;
@@ -250,7 +250,7 @@ test('work above the bound is refused with a delay, or waits for room', async ()
   });
 });
 
-test('a deadline that passes is told, unsent work is dropped, and its room is given back', async () => {
+test('a deadline that passes is reported, unsent work is dropped, and its room is given back', async () => {
   await withNats(async (nats) => {
     await withIngest(nats, { publishWindow: 1 }, async ({ ingest, gauges }) => {
       await ingest.publish(ingestInput('d-0'));

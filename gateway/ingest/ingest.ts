@@ -100,11 +100,11 @@ export interface Ingest {
   readonly ready: boolean;
   /** Why not, for /readyz. */
   readonly reason: string | undefined;
-  /** How far the warehouse is, and who wants to know; the workers' words are to be told to it. */
+  /** How far the warehouse is, and who wants to know; the workers' words go to it. */
   readonly commits: CommitWatch;
   /** Refuses new work (draining), publishes what is gathered, waits for acks at most graceMs. */
   drain(graceMs: number): Promise<void>;
-  /** As clients are told. */
+  /** As clients see it. */
   readonly limits: {
     maxBatchBytes: number;
     maxBatchEvents: number;
@@ -134,7 +134,7 @@ export interface IngestOptions {
     Partial<Pick<GatewayConfig, 'maxHeld'>>;
   readonly metrics: GatewayMetrics;
   readonly log: Log;
-  /** Undefined: nobody watches, and nothing is doubted. */
+  /** Undefined: there is no watch, and nothing is doubted. */
   readonly stalls?: StallWatch | undefined;
   /** Undefined: no message is sent twice. */
   readonly hedger?: Hedger | undefined;
@@ -280,7 +280,7 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
     // One batch with its metadata, or a group, must fit one message.
     minPayload: Math.max(maxBatchBytes + 4 * maxMetadataBytes, config.coalesceBytes),
     onConnected: (openWire) => {
-      // Nobody tells the watermark of a shard that is gone. Its batches are stored, but that is for L5 to find.
+      // No worker publishes the watermark of a shard that is gone. Its batches are stored, but that is for L5 to find.
       for (let shard = connection.shards; shard < knownShards; shard++) {
         commits.doubt(`there are ${connection.shards} shards now`, shard);
       }

@@ -33,7 +33,7 @@ test('Z1, Z2: it is noticed with the first batch that is read after it, before a
   }
 });
 
-test('Z3: connections of before, and of the minute after, are doubted for as long as they live; later ones are not', () => {
+test('Z3: older connections, and those of the minute after, are doubted for as long as they live; later ones are not', () => {
   const { watch, stalls } = setting();
   const resumed = 1_000 + 120 * minute;
   const wall = (now: number): number => 9_000_000 - 1_000 + now;

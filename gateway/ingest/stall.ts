@@ -24,14 +24,14 @@ export interface StallWatch {
   doubts(openedAt: number, now: number, wall: number): boolean;
   /** Looks at the clocks; to be called each second. */
   look(now: number, wall: number): void;
-  /** Somebody who deals out connections has stood still. */
+  /** The process that deals out connections has stood still. */
   stalled(now: number, ms: number): void;
 }
 
 /** Connections that are opened within this time after a stall may have waited through it. */
 const afterMs = 60_000;
 
-/** @param onStall is told how long it took, ms */
+/** @param onStall gets how long it took, ms */
 export function createStallWatch(stallMs: number, onStall: (ms: number) => void): StallWatch {
   let lastNow = Number.POSITIVE_INFINITY;
   let lastWall = Number.POSITIVE_INFINITY;

@@ -8,7 +8,7 @@
  *   E1  The reset (RST_STREAM with NO_ERROR, RFC 9113 8.1) follows the answer in the same turn of the event loop. Half a second
  *       later is too late: by then the client has begun other calls. Never before the answer: nghttp2 would drop the rest of it.
  *       Where it does no harm, it waits for clients that lose the answer by it (late-reset.ts, E5 and E6).
- *   E2  What still comes of the request is read and dropped; nobody else gets it.
+ *   E2  What still comes of the request is read and dropped; no other reader gets it.
  *   E3  A stream is gone 500 ms after such an answer, whether the client reads or not.
  *   E4  A stream whose request has ended is left to unread-calls.ts.
  *   E7  Where a connection has more calls open than may wait for their reset (E6), nothing is read of it from such an answer to the end of its stream,
@@ -42,7 +42,7 @@ export function resetWhenAnswered(stream: ServerHttp2Stream): void {
   }
   countCutShort(stream as OnHeldConnection);
   stopReadingUntilClosed(stream);
-  // Node's compatibility API stops the stream when its own buffer is full, and then nobody would read on (E2).
+  // Node's compatibility API stops the stream when its own buffer is full, and then no code would read on (E2).
   stream.removeAllListeners('data');
   stream.resume();
   stream.once('finish', onFinish);
@@ -67,7 +67,7 @@ function stopReadingUntilClosed(stream: ServerHttp2Stream & OnHeldConnection): v
   stream.once('close', goOn);
 }
 
-// Functions that all streams share: they are told which by `this` or by argument.
+// Functions that all streams share: `this` or an argument says which stream.
 
 /**
  * E3, in two halves. When the process stands still for longer, a timer comes before the callbacks that write the end of the answer. The

@@ -30,7 +30,7 @@ test('a client whose key was revoked, and that tries again each second, goes on 
   for (let second = 0; second < 86_400; second++) assert.ok(budget.take(second * 1_000), String(second));
 });
 
-test('a connection with as many useful calls may go on with the others for ever', () => {
+test('a connection with as many useful calls may go on with the others forever', () => {
   const budget = new CallBudget({ most: 100, backPerSecond: 10 }, 0);
   for (let i = 0; i < 100_000; i++) {
     budget.giveBack();

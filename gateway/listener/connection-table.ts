@@ -9,7 +9,7 @@
  *   T4  A peer loses its connection, and its address new ones, and at last all (A3), when it resets its calls before they are answered,
  *       makes calls that are refused, sends too many ahead, floods, or sends bytes that do nothing. Refused calls of others do not end a
  *       connection that has shown a valid key in the last minute.
- *   T5  All other ends are gentle: handlers are told, HTTP/2 peers get GOAWAY, calls are answered; what remains after the grace is cut.
+ *   T5  All other ends are gentle: handlers hear of it, HTTP/2 peers get GOAWAY, calls are answered; what remains after the grace is cut.
  */
 import { constants } from 'node:http2';
 import type { Socket } from 'node:net';

@@ -6,7 +6,7 @@ import { createContextKey } from '@connectrpc/connect';
 /** The connection is about to end: answer what is open, take nothing new after `graceMs`. */
 export interface Ending {
   readonly reason: string;
-  /** ms from the moment it was told. */
+  /** ms from the moment it was called. */
   readonly graceMs: number;
 }
 
@@ -16,7 +16,7 @@ export interface Connection {
   readonly network: string | undefined;
   /** On the monotonic clock (performance.now), ms. */
   readonly openedAt: number;
-  /** Set once, and then for good. */
+  /** Set once, and never unset. */
   readonly ending: Ending | undefined;
   /** Calls back once, at once when it is ending already. Returns the un-subscriber. */
   onEnding(listener: (ending: Ending) => void): () => void;

@@ -114,7 +114,7 @@ test('where all connections of an address have open calls, the newcomer is refus
   });
 });
 
-test('a full gateway lets the idlest of all go, whoever it belongs to, and refuses only when all have open calls', async () => {
+test('a full gateway lets the idlest of all go, of any address, and refuses only when all have open calls', async () => {
   await withServer({ maxConnections: 3 }, async (server, seen) => {
     const idle = await called(server.port, '127.0.0.2');
     const held = [await holding(server, '127.0.0.3'), await holding(server, '127.0.0.4')];

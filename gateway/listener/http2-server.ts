@@ -71,7 +71,7 @@ interface HeldStream extends OnHeldConnection {
 type Stream = ServerHttp2Stream & HeldStream;
 
 /**
- * Node tells of a stream while it still reads what came with it. A call that is refused at once is over in the same turn, and so is one
+ * Node reports a stream while it still reads what came with it. A call that is refused at once is over in the same turn, and so is one
  * whose reset lies right behind it: they look the same. After so many of them in a row a connection's calls wait for the end of the turn,
  * and those that are closed by then are neither served nor counted as answered.
  */
@@ -179,7 +179,7 @@ export function createHttp2Server({
     const began = this[beganKey];
     // Node may put the end of a stream off to the next turn.
     held.hasty = turns - (began?.number ?? 0) <= 1 ? held.hasty + 1 : 0;
-    // 'finish' is not for sure (F9), and with the session all of its streams end, whoever ended it.
+    // 'finish' may not come (F9), and with the session all of its streams end, whichever side ended it.
     const whole = this.rstCode === constants.NGHTTP2_NO_ERROR ? !this.aborted : this.writableFinished;
     const answered = (this.headersSent && whole) || held.session?.destroyed === true || isTakenOver(this);
     connections.finish(held, answered, began?.at);
@@ -219,7 +219,7 @@ function ignore(): void {}
 
 /**
  * An error keeps the receivers of its stack frames until its stack is read as text. Here that is Node's native session: it keeps its
- * settings until the peer acknowledges them, they keep the session's socket, and that keeps this error. 30 KB would stay for ever.
+ * settings until the peer acknowledges them, they keep the session's socket, and that keeps this error. 30 KB would stay forever.
  */
 function letGoOfFrames(error: Error): void {
   void error.stack;

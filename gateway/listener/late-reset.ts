@@ -46,7 +46,7 @@ export function resetLateOnes({ open, lateResets }: Pick<HeldConnection, 'open' 
 const isGrpc = ({ sentHeaders }: ServerHttp2Stream): boolean =>
   String(sentHeaders?.['content-type'] ?? '').startsWith('application/grpc');
 
-// Functions that all streams share: they are told which by `this`.
+// Functions that all streams share: `this` says which stream.
 
 function onDropped(this: LateStream, chunk: Buffer): void {
   const dropped = (this[droppedKey] ?? 0) + chunk.length;

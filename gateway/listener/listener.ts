@@ -29,7 +29,7 @@ export interface TlsMaterial {
 export interface ListenerOptions {
   /** @default no TLS */
   readonly tls?: (TlsMaterial & Partial<TlsChanges>) | undefined;
-  /** A handshake failed. @default nobody is told */
+  /** A handshake failed. @default not reported */
   readonly onRefused?: ((reason: TlsRefusal) => void) | undefined;
   /** ms for a TLS handshake. @default 10 s */
   readonly handshakeTimeout?: number;
@@ -63,7 +63,7 @@ export interface ConnectionStages {
   readonly ready: (held: HeldConnection, protocol: 'h1' | 'h2') => void;
 }
 
-/** A TCP server, to be told where to listen. @throws UsageError when the certificate or key cannot be used */
+/** A TCP server that does not listen yet. @throws UsageError when the certificate or key cannot be used */
 export function createListener(options: ListenerOptions, { admit, ready }: ConnectionStages): NetServer {
   const shake = options.tls === undefined ? undefined : createHandshakes(options, options.tls, ready);
   return createNet({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 }, (raw) => {

@@ -11,7 +11,7 @@ test('the limit of open files is read from /proc, and may be none', () => {
   assert.is(openFilesOf(''), undefined);
 });
 
-test('connections leave descriptors for all else, and a limit that is too low is told', () => {
+test('connections leave descriptors for all else, and a limit that is too low is reported', () => {
   const warnings: object[] = [];
   const log = { warn: (fields: object) => void warnings.push(fields) } as never;
   assert.is(

@@ -23,7 +23,7 @@ test('calls that end at their deadline are not counted: a proxy with 256 of them
   for (let i = 0; i < 10_000; i++) assert.ok(budget.reset(400, 2_000));
 });
 
-test('who has answers for most of its calls may take back the others, for ever', () => {
+test('who has answers for most of its calls may take back the others, forever', () => {
   const budget = new ResetBudget(0);
   for (let i = 0; i < 100_000; i++) {
     budget.answered();

@@ -3,7 +3,7 @@
  *
  * `stream.close(NO_ERROR)` between `end()` and 'finish' puts the reset off until 'finish'. When the stream is destroyed before (Node
  * does it itself when the other side has ended, and a destroyed session does it to all of its streams), the reset is never sent. Then
- * nghttp2 still asks for the rest of a stream that Node has forgotten, gets nothing, and writes empty DATA frames for ever: the
+ * nghttp2 still asks for the rest of a stream that Node has forgotten, gets nothing, and writes empty DATA frames forever: the
  * process spins in SendPendingData and takes 300 MB a second until it dies. Seen in Node 20.20, 22.23 and 24.21.
  */
 import { constants, type ServerHttp2Stream } from 'node:http2';

@@ -245,7 +245,7 @@ test('with a certificate, TLS speaks both protocols by ALPN, and old TLS is refu
           .end();
       });
       assert.is(one, 'HTTP/1.1 /one');
-      // No TLS at all: closed, and nobody else minds.
+      // No TLS at all: closed, without effect on others.
       const plain = await open(port, 'GET / HTTP/1.1\r\n\r\n');
       await until('closed', () => plain.destroyed);
     });
@@ -270,7 +270,7 @@ test('with a certificate, TLS speaks both protocols by ALPN, and old TLS is refu
   }
 });
 
-test('a port in use is told with the way out', async () => {
+test('a port in use is reported with the way out', async () => {
   await withServer({}, async ({ port }) => {
     try {
       await withServer({ port }, async () => {});
@@ -320,7 +320,7 @@ test('a client that opens a stream and says good-bye with an error in the same b
   await withServer({}, async ({ port }) => {
     for (let i = 0; i < 20; i++) {
       const socket = await open(port, breath);
-      // The server hangs up; an error that nobody hears would end this process.
+      // The server hangs up; an error without a listener would end this process.
       await new Promise((resolve) => socket.once('close', resolve));
     }
     assert.is(await http2Get(`http://127.0.0.1:${port}`, '/b'), 'HTTP/2.0 /b');

@@ -163,7 +163,7 @@ test('links that are swapped at once, as Kubernetes does it, are followed', asyn
   });
 });
 
-test('a half-written pair changes nothing and is told once, with what is wrong', async () => {
+test('a half-written pair changes nothing and is reported once, with what is wrong', async () => {
   await withTls(async ({ server, files, path, put, told }) => {
     const next = authority.issue({ commonName: 'second' });
     put({ cert: next.cert });
@@ -203,7 +203,7 @@ test('an expired certificate does not take the place of a valid one', async () =
   );
 });
 
-test('a certificate is told about seven days before its end, a short-lived one in its last third', async () => {
+test('a certificate is reported seven days before its end, a short-lived one in its last third', async () => {
   const warned = async (days: number): Promise<boolean> => {
     let found = false;
     await withTls(async ({ told }) => {

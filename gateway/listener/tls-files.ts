@@ -3,7 +3,7 @@
  *
  *   T1  They are taken together, when they fit each other, or not at all: then the listener goes on with what it has.
  *   T2  New handshakes use what was taken last. Connections that are open stay as they are until their age (server.ts, S3).
- *   T3  What does not fit is told once, when it has stood for two looks: certbot replaces its files one after the other.
+ *   T3  What does not fit is reported once, after two looks: certbot replaces its files one after the other.
  *   T4  An expired certificate does not take the place of a valid one.
  *
  * The contents are compared, not the times of the files: a file that is renamed over another, and a symbolic link that is
@@ -38,7 +38,7 @@ export interface TlsFiles extends TlsMaterial {
 }
 
 const lookEveryMs = 2_000;
-/** Looks at the same files that do not fit, before that is told (T3). */
+/** Looks at the same files that do not fit, before the report (T3). */
 const looksBeforeTold = 2;
 /** Certificates and keys are some kB; all authorities of an operating system are 250 kB. */
 const mostBytes = 1024 ** 2;

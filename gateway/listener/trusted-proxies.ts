@@ -70,7 +70,7 @@ export function createClientAddress(isTrusted: (address: string) => boolean): Cl
     let client: string = remote;
     for (const hop of hops.reverse()) {
       const address = unmapped(hop);
-      // "unknown", or a name that hides it: what is further left nobody vouches for.
+      // "unknown", or a name that hides it: nothing vouches for what is further left.
       if (family(address) === undefined) return undefined;
       client = address;
       if (!isTrusted(address)) break;

@@ -1,4 +1,4 @@
-/** Calls over HTTP/2 whose answers nobody reads: how many the gateway keeps, and whose. */
+/** Calls over HTTP/2 whose answers no client reads: how many the gateway keeps, and whose. */
 import { type ClientHttp2Session, type ClientHttp2Stream, connect } from 'node:http2';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -11,7 +11,7 @@ import { maxUnread } from './unread-calls.js';
 
 /** Answers once the request has ended. */
 function answer(request: NodeRequest, response: NodeResponse): void {
-  request.on('end', () => (response as { end(text: string): void }).end('An answer that nobody reads.'));
+  request.on('end', () => (response as { end(text: string): void }).end('An answer that no client reads.'));
   request.resume();
 }
 
@@ -43,7 +43,7 @@ function callUnread(port: number, count: number): UnreadPeer {
 const sum = (peers: readonly UnreadPeer[], count: 'answered' | 'reset'): number =>
   peers.reduce((total, peer) => total + peer[count](), 0);
 
-test('of calls that nobody reads, the gateway keeps so many, and those of modest connections first', async () => {
+test('of calls that no client reads, the gateway keeps so many, and those of modest connections first', async () => {
   const server = await listen({ ...listening, onRequest: answer, log: silentLog });
   const peers: UnreadPeer[] = [];
   try {

@@ -14,7 +14,7 @@ test('a log whose disk is full acknowledges nothing that it does not have, and g
   await withSmallDisk(32, (disk) =>
     withNats(
       (nats) =>
-        // nats-server 2.9.10 answers nobody any more once a write has failed; newer ones refuse.
+        // nats-server 2.9.10 answers no request once a write has failed; newer ones refuse.
         withIngest(nats, { shards: 1, publishTimeout: 500 }, async ({ ingest }) => {
           const acked: IngestResult[] = [];
           const failed: SluiceError[] = [];

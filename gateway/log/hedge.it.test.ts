@@ -149,7 +149,7 @@ test('H2, H3: a full log is not asked twice, and a refusal of both copies is a r
     assert.equal([failed[0]?.code, failed[0]?.outcomeUnknown], ['log_full', false]);
   }));
 
-test('H3: a copy that nobody answers leaves the outcome unknown', () =>
+test('H3: a copy without an answer leaves the outcome unknown', () =>
   withHedging({ publishTimeout: 700 }, async ({ nats, line, ingest, copies }) => {
     await ingest.publish(ingestInput('before'));
     line.hold();

@@ -24,7 +24,7 @@ export interface Hedger {
   earn(): void;
   /** Sends a copy of the message as a retry. False: not now (H2). `payload` is read before it returns. */
   send(subject: string, token: string, payload: Uint8Array): boolean;
-  /** Where answers go; `undefined` for the reply: the copy's connection was lost, nobody will answer. */
+  /** Where answers go; `undefined` for the reply: the copy's connection was lost, no answer will come. */
   onReply: (token: string, reply: LogReply | undefined) => void;
   /** Ends it; the connection stays the caller's to close. */
   close(): void;
@@ -39,7 +39,7 @@ export interface HedgerOptions {
   readonly log: Log;
 }
 
-/** H2: copies per message, saved up to so many, and without an answer at the most. */
+/** H2: copies per message, saved up to so many, and without an answer at most. */
 const share = 0.05;
 const mostSaved = 16;
 const mostOpen = 16;

@@ -26,7 +26,7 @@ export const wireTailBytes = 2;
  */
 const aloneBytes = 16 * 1024;
 
-/** An answer of JetStream, or the server's word that nobody listens. */
+/** An answer of JetStream, or the server's word that there is no subscriber. */
 export type LogReply = Pick<Msg, 'data' | 'headers' | 'string'>;
 
 export interface LogWire {

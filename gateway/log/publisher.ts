@@ -155,7 +155,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
     pump();
   };
 
-  /** H3: one copy was refused, of the other nobody knows. */
+  /** H3: one copy was refused, the other's outcome is unknown. */
   const unanswered = (): SluiceError => unknown('The log refused the batch once, and may have it from a second try.');
 
   const onCopyReply = (token: string, reply: LogReply | undefined): void => {
@@ -361,7 +361,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
   };
 }
 
-/** The server's own word: nobody listens. */
+/** The server's own word: there is no subscriber. */
 const isNoResponders = (reply: LogReply): boolean => reply.data.length === 0 && reply.headers?.code === 503;
 
 /** What JetStream answers: an ack, an error, or the server's word that no stream listens. */

@@ -25,7 +25,7 @@ export interface RunningGateway {
 
 const tenant = 'acme';
 
-/** Settings of a test gateway: defaults but for what is told. */
+/** Settings of a test gateway: defaults except for what is given. */
 export function testConfig(natsUrl: string, settings: Partial<GatewayConfig> = {}): GatewayConfig {
   const base = resolveOptions(gatewayOptions, { port: 0, metricsPort: 0, natsUrl, drainGrace: '2s' }, {});
   return { ...base, ...settings };

@@ -49,7 +49,7 @@ export const frames: readonly Attack[] = [
   floodOf('empty-data-frames', 'DATA frames without a byte', millions, (stream) => frame(frameType.data, 0, stream)),
   {
     name: 'continuation-flood',
-    about: 'without a key, header blocks that go on for ever, at most 200 MiB',
+    about: 'without a key, header blocks that go on forever, at most 200 MiB',
     async run(field) {
       const block = headerBlock(Array.from({ length: 100 }, (_, i) => [`x-header-${i}`, 'a'.repeat(100)] as const));
       const part = frame(frameType.continuation, 0, 1, block.subarray(0, 12_000));

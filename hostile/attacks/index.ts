@@ -3,7 +3,7 @@
  *
  *   calls.ts         calls whose answers are not taken, and calls that are refused
  *   bodies.ts        bodies that never end, come slowly or are cut off
- *   streams.ts       many streams, and streams whose answers nobody reads
+ *   streams.ts       many streams, and streams whose answers no client reads
  *   json.ts          JSON and gzip that grow when they are read
  *   services.ts      health watches, reflection, probes, keys that are guessed
  *   connections.ts   connections: many, idle, half open, cut and opened again

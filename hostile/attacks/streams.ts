@@ -1,10 +1,10 @@
-/** Many streams, and streams whose answers nobody reads. */
+/** Many streams, and streams whose answers no client reads. */
 import type { Attack, Field } from '../attack.js';
 import { type Headers, setting } from '../wire/h2.js';
 import { envelope, grpcHeaders, publishRequests, service } from '../wire/messages.js';
 import { openMany, streamsPerConnection } from './peers.js';
 
-/** Sends batches on `count` streams for as long as the gateway reads them; nobody reads what it answers. */
+/** Sends batches on `count` streams for as long as the gateway reads them, and reads none of its answers. */
 async function sendUnread(field: Field, count: number, headers: Headers, messages: number): Promise<void> {
   const messageOf = publishRequests(20);
   const perConnection = Math.min(count, streamsPerConnection - 6);

@@ -240,7 +240,7 @@ function createSender(roles: readonly Role[], keys: readonly string[]): Sender {
   return {
     async send(plan) {
       const outcome = await attempt(plan);
-      // Nobody has looked at it: a client sends it again.
+      // It was not looked at: a client sends it again.
       return outcome.fate === 'not taken' && plan.valid !== undefined ? attempt(plan) : outcome;
     },
     close() {

@@ -1,5 +1,5 @@
 /**
- * Options: each is told once, with its type, default and help, and can then be given by flag or by SLUICE_* variable
+ * Options: each is defined once, with its type, default and help, and can then be given by flag or by SLUICE_* variable
  * (flag > variable > default). This folder is the only reader of process.env.
  */
 import { UsageError } from '../errors.js';

@@ -15,7 +15,7 @@ interface Answer {
   readonly desc: DescMessage;
 }
 
-/** Scans a message; a refusal is told as "path CODE". */
+/** Scans a message; a refusal reads "path CODE". */
 function scannerOf(...fields: FieldSpec[]): Answer {
   const desc = contractOf(...fields);
   const { scan, fault } = compileScanner(rulesOf(desc));

@@ -197,7 +197,7 @@ ${required.join('\n')}
       `return fail(${id}, ${reason}, ${value}, at, end, ${path(field, id)});`;
     const { maxKeyBytes, maxValueBytes } = field.rules;
     return [
-      // Declared first: a fault in the entry's own length is told by them too.
+      // Declared first: they report a fault in the entry's own length too.
       'let entry = -1, stop = -1;',
       ...spanned('end', fail),
       'entry = p;',

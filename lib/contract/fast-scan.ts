@@ -197,7 +197,7 @@ function scanCode(event: MessageNode): Code {
   const v = code.local('v128');
   const bad = code.local('v128');
 
-  /** A constant, kept in a local: V8 would build it anew at each use. */
+  /** A constant, kept in a local: V8 would build it at each use. */
   const kept = (value: readonly number[]): number => {
     const local = code.local('v128');
     emit(value, set(local));
@@ -567,7 +567,7 @@ function scanCode(event: MessageNode): Code {
 function supported(field: FieldNode, depth: number): boolean {
   const { cardinality, kind, rules, number, wireType } = field;
   if (cardinality === 'repeated') return false;
-  // Tags of two bytes at the most.
+  // Tags of two bytes at most.
   if (number * 8 + wireType >= 2 ** 14) return false;
   if (kind === 'message') return cardinality === 'singular' && depth < mostDepth;
   if (cardinality === 'map' && (kind === 'bytes' || rules.maxItems === undefined)) return false;

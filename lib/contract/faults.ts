@@ -1,5 +1,5 @@
 /**
- * From what the scanner found to what a customer is told: the field's path, a code, and a sentence that says what is
+ * From what the scanner found to what a customer reads: the field's path, a code, and a sentence that says what is
  * wrong and what is allowed. Runs for refused events only.
  */
 import { RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
@@ -115,7 +115,7 @@ export function explain(fault: Fault, bytes: Uint8Array, index: number, start: n
     case Reason.Range:
       return made(RejectionCode.OUT_OF_RANGE, `is ${numberOf(value, field)}; allowed is ${rangeOf(field)}`);
     case Reason.Width:
-      // An enum beyond 32 bits is first of all one that nobody knows.
+      // An enum beyond 32 bits is first of all an unknown one.
       if (field?.kind === 'enum') return made(RejectionCode.UNKNOWN_ENUM, `is no number of 32 bits; ${enumOf(field)}`);
       return made(RejectionCode.OUT_OF_RANGE, `does not fit; allowed is ${rangeOf(field)}`);
     case Reason.Enum:

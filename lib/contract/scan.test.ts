@@ -68,7 +68,7 @@ test('the valid rest of a batch is accepted, unchanged and in order', () => {
   assert.is(scanBatch(result.bytes, limits).bytes, result.bytes);
 });
 
-test('the first 100 rejections are told, all are counted', () => {
+test('the first 100 rejections are named, all are counted', () => {
   const bad = Array.from({ length: 250 }, () => valid({ eventId: '' }));
   const result = scanBatch(batchOf(...bad, valid()), limits);
   assert.is(result.rejected, 250);

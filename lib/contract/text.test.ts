@@ -71,7 +71,7 @@ test('the fast tests agree with a look at each byte, for every byte at every pla
   }
 });
 
-test('broken UTF-8 is told before a refused character', () => {
+test('broken UTF-8 is reported before a refused character', () => {
   const bytes = Uint8Array.of(0x20, 0xff);
   assert.is(textFault(bytes, 0, 2, Charset.TOKEN), textUtf8);
 });

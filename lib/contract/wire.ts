@@ -78,7 +78,7 @@ export function skip(bytes: Uint8Array, p: number, end: number, tag: number): nu
   }
 }
 
-// Different in each process, so that nobody can prepare keys that all collide; the hash only saves comparisons.
+// Different in each process, so that keys that all collide cannot be prepared; the hash only saves comparisons.
 const multiplier = (Math.floor(Math.random() * 2 ** 31) << 1) | 1;
 
 /**

@@ -1,5 +1,5 @@
 /**
- * What every process tells of itself: garbage collection, event-loop delay, memory, CPU.
+ * What every process reports of itself: garbage collection, event-loop delay, memory, CPU.
  */
 import { monitorEventLoopDelay, PerformanceObserver } from 'node:perf_hooks';
 import type { Meter } from '@opentelemetry/api';

@@ -1,4 +1,4 @@
-/** What gateway and worker tell of themselves, as processes: metrics, traces, and both until the end. */
+/** What gateway and worker report as processes: metrics, traces, and both until the end. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { Agent, createServer, type IncomingMessage, request } from 'node:http';
@@ -284,7 +284,7 @@ test("a worker tells rows, latencies and its queue; a caller's trace runs throug
             assert.ok(seconds > 0 && seconds < 30, `${seconds} s`);
             assert.is(sum(samples, 'sluice_worker_shards'), 2);
             assert.ok(sum(samples, 'sluice_worker_pool') >= 0);
-            await until('the queue is told, and empty', 10_000, async () => {
+            await until('the queue is reported, and empty', 10_000, async () => {
               samples = await scrape(worker.metrics);
               const told = [...samples.keys()].some((name) => name.startsWith('sluice_worker_queue_depth'));
               return told && sum(samples, 'sluice_worker_queue_depth') === 0;

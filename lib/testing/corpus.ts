@@ -1,5 +1,5 @@
 /**
- * Batches that the scanner accepts although no ordinary encoder writes them: whoever reads the log must take the same
+ * Batches that the scanner accepts although no ordinary encoder writes them: each reader of the log must take the same
  * values from them as protobuf-es does. For tests of the warehouse.
  */
 import { type DescField, type DescMessage, ScalarType, toBinary } from '@bufbuild/protobuf';

@@ -77,7 +77,7 @@ async function build(target: string, withinMs: number): Promise<void> {
       '-ldflags=-s -w',
       `github.com/nats-io/nats-server/v2@v${builtVersion}`,
     ];
-    // Whoever works on this machine goes first.
+    // Other work on this machine goes first.
     await run('nice', ['-n', '15', ...install], {
       env: { ...natsEnvironment(), GOBIN: folder },
       timeout: withinMs,

@@ -114,7 +114,7 @@ interface Bounds {
   readonly most: number | undefined;
 }
 
-// An option is decoded anew at each look.
+// An option is decoded at each look.
 const cache = new Map<DescField, FieldRules>();
 
 function rulesOf(desc: DescField): FieldRules {

@@ -1,5 +1,5 @@
 /**
- * What holds for the source as a whole: it type-checks, it is formatted and linted, and nobody imports whom they must not.
+ * What holds for the source as a whole: it type-checks, it is formatted and linted, and no file imports what it must not.
  */
 import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -61,7 +61,7 @@ function localImports(file: string): string[] {
     .map((name) => relative(root, resolve(root, dirname(file), name)).replace(/\.(?:js|ts|mjs)$/, ''));
 }
 
-test('rooms import only from the rooms below them, and nobody imports a main', () => {
+test('rooms import only from the rooms below them, and no file imports a main', () => {
   const wrong: string[] = [];
   let seen = 0;
   for (const room of rooms) {

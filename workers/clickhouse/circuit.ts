@@ -8,7 +8,7 @@
  *   B3  After a while it is half open: one statement goes, the others wait for what comes of it. A failure opens it
  *       again, for longer.
  *   B4  A circuit with a probe does not wait for a statement to come: it probes as soon as it may, and tells who waits
- *       when it closes. So nobody's back-off adds to the time that the server was away.
+ *       when it closes. So no back-off adds to the time that the server was away.
  *   B5  It knows nothing of blocks. To the loader an INSERT that was held back here has failed like any other: only
  *       reading back tells whether the block is there (L2, L3).
  */
@@ -40,7 +40,7 @@ export interface CircuitOptions {
 export interface CircuitStats {
   /** 0: closed, all is sent; 1: half open, one is on its way; 2: open, nothing is sent. */
   readonly state: 0 | 1 | 2;
-  /** Times that it came to be so. */
+  /** Times that it entered this state. */
   readonly closed: number;
   readonly halfOpen: number;
   readonly open: number;

@@ -29,7 +29,7 @@ async function failure(work: Promise<unknown>): Promise<WarehouseError> {
   return error as WarehouseError;
 }
 
-test('nobody there, or an answer that does not come in time, is transient: the outcome is unknown', async () => {
+test('no subscriber, or an answer that does not come in time, is transient: the outcome is unknown', async () => {
   await withWarehouse({ clickhouseUrl: `http://127.0.0.1:${await freePort()}` }, async (warehouse) => {
     assert.is(await warehouse.ping(), false);
     const error = await failure(warehouse.rows('SELECT 1'));

@@ -11,7 +11,7 @@ import { connectWarehouse, type Warehouse } from './client.js';
 import { prepareTable, TableError } from './prepare-table.js';
 import type { TableTarget } from './schema/index.js';
 
-/** What a worker waits for while it starts; `table`: ClickHouse answers, and somebody has to change its events table. */
+/** What a worker waits for while it starts; `table`: ClickHouse answers, and an operator has to change its events table. */
 export type WaitsFor = 'warehouse' | 'table' | 'shards';
 
 /** Told each time that a step of the start has failed. */

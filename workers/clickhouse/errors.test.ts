@@ -75,7 +75,7 @@ test('what asks for too much is large: a smaller block may pass', () => {
   }
 });
 
-test('an answer that nobody has named is unclear: neither the bytes nor the server are blamed for it yet', () => {
+test('an unlisted answer is unclear: neither the bytes nor the server are blamed for it yet', () => {
   for (const type of ['SOMETHING_NEW', 'LOGICAL_ERROR', 'VIOLATED_CONSTRAINT', ''])
     assert.is(kindOf(type), 'unclear', type);
 });

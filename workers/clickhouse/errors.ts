@@ -12,7 +12,7 @@ import { ClickHouseError } from '@clickhouse/client';
 /**
  * - `busy`: a query of the same id runs
  * - `content`: the data is at fault; the same data fails again
- * - `fatal`: the statement, the table or the rights are at fault; somebody has to act
+ * - `fatal`: the statement, the table or the rights are at fault; an operator has to act
  * - `large`: the statement needs more memory, rows or time than the server grants; less of the same may pass
  * - `transient`: the outcome is unknown (no connection, time-out, the server is in trouble); it passes by itself
  * - `unclear`: the server answered with an error of which nothing is known here

@@ -1,5 +1,5 @@
 /**
- * Brings the events table up to the contract again when a statement fails because the table lacks a column: somebody dropped one that
+ * Brings the events table up to the contract again when a statement fails because the table lacks a column: a user dropped one that
  * is used. A table that is gone altogether is not made again under running workers: it may have been renamed or detached for a while,
  * and a new one in its place would be loaded from the log as if nothing had been stored.
  */

@@ -143,7 +143,7 @@ test('a projection that stands in the way of a change is named, and the change i
     await alter('DROP PROJECTION by_type');
     assert.is((await prepare()).error, undefined);
     await alter('ADD PROJECTION by_type (SELECT type, count() GROUP BY type)');
-    assert.equal(await prepare(), { statements: [], error: undefined }, "one that is in nobody's way is left alone");
+    assert.equal(await prepare(), { statements: [], error: undefined }, "one that is in no column's way is left alone");
     await store(1, 10);
   });
 });
@@ -156,7 +156,7 @@ test('a mutation that failed is named; a worker whose table does not fit says so
     await until('the mutation has failed', async () => (await failedMutations(warehouse, target)).length > 0);
     const [failed] = await failedMutations(warehouse, target);
     assert.match(failed?.command ?? '', /UPDATE name/);
-    assert.is((await prepare()).error, undefined, "it is in nobody's way until rows are to change");
+    assert.is((await prepare()).error, undefined, 'it is in no way until rows are to change');
     await warehouse.command(`KILL MUTATION WHERE mutation_id = '${failed?.id}'`);
     assert.equal(await failedMutations(warehouse, target), []);
 

@@ -16,7 +16,7 @@ import {
   tableName,
 } from './schema/index.js';
 
-/** The table cannot be loaded as it is, and somebody has to change it. ClickHouse answers. */
+/** The table cannot be loaded as it is, and an operator has to change it. ClickHouse answers. */
 export class TableError extends Error {
   override readonly name = 'TableError';
 }

@@ -105,7 +105,7 @@ const hex = (number: number): string => number.toString(16).padStart(2, '0');
  */
 function lockHolder(folder: string): string | undefined {
   try {
-    // Of another file system, a file may have the same number: on each tmpfs they begin anew.
+    // Of another file system, a file may have the same number: on each tmpfs they begin again.
     const { dev, ino } = statSync(join(folder, 'status'));
     const file = `${hex(((dev / 256) & 0xfff) >>> 0)}:${hex((dev & 0xff) | ((dev >>> 12) & 0xfff00))}:${ino}`;
     const held = readFileSync('/proc/locks', 'utf8')

@@ -30,7 +30,7 @@ export function heldAnswers(maxBytes: number, least = leastMs): HeldAnswers {
         );
     },
     hold(response, bytes) {
-      // Its client has gone away meanwhile: 'close' was told, and comes no more.
+      // Its client has gone away meanwhile: 'close' was emitted, and comes no more.
       if (response.destroyed) return;
       held += bytes;
       const overdue = setTimeout(() => response.destroy(), least + (bytes / slowest) * 1_000);

@@ -157,7 +157,7 @@ test('a client that freezes while it sends keeps no query_id from others, and it
   });
 });
 
-test('a body that comes slowly is taken whole; an answer that nobody reads ends with its connection', async () => {
+test('a body that comes slowly is taken whole; an answer that no client reads ends with its connection', async () => {
   await withClickHouse(async ({ url }) => {
     await post(url, { query: 'CREATE TABLE t (a Int64) ENGINE = MergeTree ORDER BY a' });
     const port = Number(new URL(url).port);

@@ -79,7 +79,7 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
   const { engine, log, standstillMs = 4_000 } = options;
   /**
    * ClickHouse refuses a second running query of the same id; the loader relies on it. An id is taken once the body is there: a client
-   * that freezes half-way keeps nobody from running the same statement.
+   * that freezes half-way keeps no other from running the same statement.
    */
   const runningIds = new Set<string>();
   const held = heldAnswers(maxHeldBytes);
@@ -194,7 +194,7 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
     if (data === undefined)
       throw new EngineError(
         62,
-        'Where the data of the INSERT begins cannot be told: leave out comments. (SYNTAX_ERROR)',
+        'It is not clear where the data of the INSERT begins: leave out comments. (SYNTAX_ERROR)',
       );
     await store(data);
     return insertFromSpool(insert, database, body.number);

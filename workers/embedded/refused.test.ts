@@ -32,7 +32,7 @@ test('files, disks and the folders of engines are refused by name; texts and nam
   }
 });
 
-test('an INSERT with data in its text is told from one that selects', () => {
+test('an INSERT with data in its text is distinguished from one that selects', () => {
   assert.equal(inlineInsert('INSERT INTO t FORMAT Values'), {
     table: 't',
     columns: undefined,

@@ -35,7 +35,7 @@ export function readFromSpool(statement: string, source: (format: string, struct
 /** `INSERT INTO t (…)` before the data in the statement itself. */
 const insertOfData = /^\s*INSERT\s+INTO\s+[^;'()]*?(?:\([^;']*?\)[^;'()]*?)?(?=(?:FORMAT\s+\w+|VALUES)\b)/i;
 
-/** The data behind an INSERT in its text; undefined: there is none, or its beginning cannot be told. */
+/** The data behind an INSERT in its text; undefined: there is none, or its beginning is unclear. */
 export function inlineData(statement: string): string | undefined {
   const head = insertOfData.exec(statement)?.[0];
   if (head === undefined) return undefined;

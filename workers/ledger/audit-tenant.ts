@@ -60,7 +60,7 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
     const hi = groups.find((group) => group.shard === shard && group.generation === generation)?.hi ?? 0;
     /** Rows of a batch in a block that no copy has accounted for yet. */
     const left = new Map<string, { rows: number; row: StoredRows }>();
-    /** Batches that V4 has told of. */
+    /** Batches that V4 has reported. */
     const doubledBatches = new Set<string>();
 
     const close = (below: number): void => {

@@ -41,7 +41,7 @@ export interface Fault {
   /** Log sequences at fault, first and last. */
   readonly lo: number;
   readonly hi: number;
-  /** Events: above 0 too few are stored, below 0 too many; undefined when nobody knows any more how many they were. */
+  /** Events: above 0 too few are stored, below 0 too many; undefined when their number is no longer known. */
   readonly difference: number | undefined;
   readonly message: string;
 }
@@ -53,7 +53,7 @@ export interface Ledger {
   duplicate: number;
   dead: number;
   inFlight: number;
-  /** Rows that `sluice erase` removed: accepted once, and gone for good. */
+  /** Rows that `sluice erase` removed: accepted once, and gone. */
   erased: number;
 }
 
@@ -76,7 +76,7 @@ export interface Audit {
   readonly total: Ledger;
   /** Sum of the faults' differences without their signs, so that a loss and a double do not hide each other. */
   readonly difference: number;
-  /** How many there are; the first {@link mostFaults} are told. */
+  /** How many there are; the first {@link mostFaults} are named. */
   readonly faultCount: number;
   readonly faults: readonly Fault[];
   readonly notes: readonly string[];

@@ -128,7 +128,7 @@ test('a running installation comes out even at every moment; each kind of damage
   });
 });
 
-test('a message that was removed before it was loaded is missed; an erasure is told as such', async () => {
+test('a message that was removed before it was loaded is missed; an erasure is reported as one', async () => {
   await withScene(1, async (scene) => {
     const { nats, jsm, warehouse, target, table } = scene;
     const random = seededRandom(12);
@@ -206,7 +206,7 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
       const head = headers();
       for (const [name, value] of [
         ['Kind', 'refused'],
-        ['Reason', 'an enum that nobody knows'],
+        ['Reason', 'an unknown enum'],
         ['Shard', '0'],
         ['Tenant', 'acme'],
         ['Events', '3'],
@@ -254,7 +254,7 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
     // All at once: they are looked up together.
     assert.equal(await Promise.all([ask('a'), ask('c'), ask('d'), ask('a', 'other'), ask('nobody'), ask('b')]), [
       ['stored', 10, 0, ''],
-      ['dead-lettered', 0, 3, 'an enum that nobody knows'],
+      ['dead-lettered', 0, 3, 'an unknown enum'],
       ['not stored', 0, 0, ''],
       ['not stored', 0, 0, ''],
       ['not stored', 0, 0, ''],
@@ -274,7 +274,7 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
     ]);
     const ofC = await scene.where('c');
     assert.equal(told(ofC), [[3, 1, 1, 'dead', undefined]]);
-    assert.is(ofC.copies[0]?.reason, 'an enum that nobody knows');
+    assert.is(ofC.copies[0]?.reason, 'an unknown enum');
     assert.equal(ofC.dead, []);
     assert.equal(told(await scene.where('d')), [[4, 0, 1, 'in flight', undefined]]);
 
@@ -293,7 +293,7 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
     const trimmed = await scene.where('c');
     assert.equal(
       [trimmed.copies, trimmed.dead.map(({ sequence, reason }) => [sequence, reason])],
-      [[], [[3, 'an enum that nobody knows']]],
+      [[], [[3, 'an unknown enum']]],
     );
     const nobody = await scene.run('./where-main.ts', ['nobody-knows']);
     assert.is(nobody.code, 2);

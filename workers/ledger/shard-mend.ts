@@ -1,6 +1,6 @@
 /**
  * `sluice shards mend <shard>`: what a stream holds and no worker may load gets into the warehouse, and the shard goes on. For a
- * stream that went backwards or lost its end and went on, one that was made anew with messages that may be stored, and one
+ * stream that went backwards or lost its end and went on, one that was made again with messages that may be stored, and one
  * beyond the number of shards.
  *
  *   M1 The stream takes no batches meanwhile: it listens to no subject of its shard (N3 in shards.ts).
@@ -108,7 +108,7 @@ async function emptied(options: MendOptions, shard: number): Promise<void> {
   const copied = await keepUnloaded(options, shard, info, state); // M2
   say(`${copied.toLocaleString('en')} messages that are not loaded are in the stream ${keptStream(shard)}`);
   if (generationOf(await streamInfo(jsm, stream)) !== state.generation) {
-    throw new Error(`the stream ${stream} was made anew meanwhile: run this again`);
+    throw new Error(`the stream ${stream} was made again meanwhile: run this again`);
   }
   // M3
   if (shard >= number.shards) {

@@ -68,7 +68,7 @@ export async function stateOf(
   return { info, state };
 }
 
-/** Nobody loads a stream beyond the number of shards. */
+/** No worker loads a stream beyond the number of shards. */
 const beyondText = (shard: number, { shards }: ShardSetting): string =>
   `there are ${shards} shards (0 to ${shards - 1}), so no worker loads this stream: \`sluice shards mend ${shard}\` publishes ` +
   'what it holds to the shards that are loaded';
@@ -224,7 +224,7 @@ export async function lookAtLog(
 }
 
 /**
- * Accepts a stream that was made anew: its messages are new ones, and may be loaded beside what the warehouse has of the old
+ * Accepts a stream that was made again: its messages are new ones, and may be loaded beside what the warehouse has of the old
  * stream.
  * @throws UsageError when it does not wait for that
  */

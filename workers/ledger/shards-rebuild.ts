@@ -5,7 +5,7 @@
  *   N9  The streams that listen to subjects of the newest epoch say what the number is: a change opens them last (N6), and in order.
  *   N10 When no stream listens, the log was drained (N3, N4), so any number is right. Its epoch must be one that never was: the
  *       seconds since 1970 are greater than any count.
- *   N11 What was accepted of streams made anew is in the same bucket, and lost with it: `sluice shards` shows what waits again.
+ *   N11 What was accepted of streams made again is in the same bucket, and lost with it: `sluice shards` shows what waits again.
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { KV } from '@nats-io/kv';

@@ -122,7 +122,7 @@ test('a drain that does not end goes back to the old number, and what was comput
     assert.equal(await scene.setting(), { shards: 2, epoch: 3 });
     assert.equal(await scene.subjects(), [shardSubjects(0, 3), shardSubjects(1, 3)]);
     assert.equal(await ensureLog(nats.nc, log), { shards: 2, epoch: 3 });
-    assert.not.ok(await takes(batchSubject(0, 'acme')), 'the old subjects are gone for ever');
+    assert.not.ok(await takes(batchSubject(0, 'acme')), 'the old subjects are gone forever');
     assert.ok(await takes(batchSubject(0, 'acme', 3)));
   });
 });
@@ -191,13 +191,13 @@ test('a change that was abandoned is ended by the next command; one that was tak
     const changing = failure(changeShards(options, 3));
     await new Promise((resolve) => setTimeout(resolve, 2_500));
     await settings.put(shardsKey, stolen);
-    assert.match(await changing, /somebody else has taken this change over/);
+    assert.match(await changing, /another command has taken this change over/);
     assert.is((await settings.get(shardsKey))?.string(), stolen);
     assert.equal(await scene.subjects(), [parkedSubject(0), parkedSubject(1)]);
   });
 });
 
-test('a shard whose stream was made anew is shown as stopped, and accepted by its number', async () => {
+test('a shard whose stream was made again is shown as stopped, and accepted by its number', async () => {
   await withScene(async ({ options: { jsm, sink }, settings, loaded, options, worker }) => {
     const look = { jsm, sink, settings };
     await worker(true);
@@ -206,9 +206,9 @@ test('a shard whose stream was made anew is shown as stopped, and accepted by it
     loaded.set(1, { others: [{ generation: 'old', hi: 12 }] });
     assert.match(
       (await shardStatus(look, 1, { shards: 2, epoch: 1 })).stopped ?? '',
-      /the stream was made anew: .* old \(loaded up to 12\)/,
+      /the stream was made again: .* old \(loaded up to 12\)/,
     );
-    assert.match(await failure(changeShards(options, 3)), /Shard 1 is not loaded: the stream was made anew/);
+    assert.match(await failure(changeShards(options, 3)), /Shard 1 is not loaded: the stream was made again/);
     const { generation, others } = await acceptShard(look, 1);
     assert.equal(others, ['old']);
     assert.is((await settings.get(acceptKey(1)))?.string(), generation);

@@ -4,19 +4,19 @@
  * batch may be in the log, or on its way into it, when the number changes:
  *
  *   N1 The setting `shards` (lib/shard-setting.ts) is the only truth, and changes by compare-and-set alone. Who works at it says
- *      so in it, and again every {@link beatMs}; whoever finds it abandoned may take it over.
- *   N2 While somebody does, gateways take no batches. That is a courtesy: clients hear it at once and come back.
+ *      so in it, and again every {@link beatMs}; a process that finds it abandoned may take it over.
+ *   N2 While a command does, gateways take no batches. That is a courtesy: clients hear it at once and come back.
  *   N3 What counts is that no stream listens to the subjects of its epoch any more: a batch that comes late, from a gateway
- *      that was frozen or cut off, finds no stream, is not stored, and its client is told.
+ *      that was frozen or cut off, finds no stream and is not stored, and its client hears that.
  *   N4 After that every stream is loaded to its end; the ends are looked at again afterwards.
  *   N5 Every change begins a new epoch, one that was given up too. Streams listen to subjects of the new epoch from then on,
- *      so what was computed from the old number finds no stream for ever.
- *   N6 Before the streams are opened, all live workers have taken up the new number, with loaders that were started anew: they
+ *      so what was computed from the old number finds no stream forever.
+ *   N6 Before the streams are opened, all live workers have taken up the new number, with loaders that were started again: they
  *      know what was sent again on other shards lately (L5, R2).
  *   N7 Until the streams are opened, the old number can be taken up again; afterwards only the new one.
- *      A number that was edited by hand, or lost, is taken up by nobody (lib/shard-number.ts); shards-rebuild.ts mends it.
- *   N8 A stream that is not used any more is emptied and kept: its name stays taken, so that nobody makes it with an old subject.
- *      It is made anew when the number grows again, and is accepted beforehand: its old generation was loaded to its end.
+ *      No process takes up a number that was edited by hand, or lost (lib/shard-number.ts); shards-rebuild.ts mends it.
+ *   N8 A stream that is not used any more is emptied and kept: its name stays taken, so that no gateway makes it with an old subject.
+ *      It is made again when the number grows again, and is accepted before that: its old generation was loaded to its end.
  */
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
@@ -81,7 +81,7 @@ const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 interface Held {
   readonly setting: ShardSetting;
   write(next: Omit<ShardSetting, 'changing'>, to: number | undefined): Promise<void>;
-  /** Throws when somebody else may have taken it over: it was not renewed for too long. */
+  /** Throws when another command may have taken it over: it was not renewed for too long. */
   check(): void;
   /** Somebody else has. */
   readonly lost: boolean;
@@ -158,9 +158,9 @@ async function hold(kv: KV, from: ShardSetting, revision: number, first: ShardSe
   };
 }
 
-const takenOver = 'somebody else has taken this change over: look with `sluice shards`';
+const takenOver = 'another command has taken this change over: look with `sluice shards`';
 
-/** The setting, once nobody is at work at it; a change that was abandoned is ended first (N1, N7). */
+/** The setting, once no command works on it; a change that was abandoned is ended first (N1, N7). */
 export async function settledShards(
   options: ChangeOptions,
 ): Promise<{ kv: KV; setting: ShardSetting; revision: number }> {
@@ -280,10 +280,10 @@ async function reopen(options: ChangeOptions, held: Held, old: Omit<ShardSetting
   }
 }
 
-/** Nobody would load what is to be drained, or not all of it: better not to begin. */
+/** No worker would load what is to be drained, or not all of it: better not to begin. */
 async function mayBegin(look: ShardLook & { readonly nc: NatsConnection }, setting: ShardSetting): Promise<void> {
   if ((await workersEpochs(look.nc)).size === 0) {
-    throw new UsageError('No worker runs: nobody would load what is in the log. Start one first.');
+    throw new UsageError('No worker runs, so what is in the log would not be loaded. Start one first.');
   }
   for (let shard = 0; shard < setting.shards; shard++) {
     const { stopped } = await shardStatus(look, shard, setting);
@@ -297,7 +297,7 @@ export async function relisten(jsm: JetStreamManager, shard: number, subject: st
   await jsm.streams.update(info.config.name, { subjects: [subject], ...pinned(info) });
 }
 
-/** N8: a stream for a new shard, that nobody can publish to yet. */
+/** N8: a stream for a new shard, that no gateway can publish to yet. */
 async function makeParked(jsm: JetStreamManager, settings: KV, shard: number): Promise<void> {
   const name = shardStream(shard);
   const like = (await streamInfo(jsm, shardStream(0))).config;

@@ -87,7 +87,7 @@ function unknownText(id: string, tenant: string, day: string): string[] {
     '  - it was accepted, and the log lost it before it was loaded: a stream removed or purged, or an older copy put back, or',
     ...(tenant === '' ? [] : [`  - it is not of ${tenant}: try without --tenant, or`]),
     ...(day === '' ? [] : [`  - it was stored on another day than ${day}: try without --day, or`]),
-    '  - it was refused: an event that breaks the contract is told in the answer, and not kept.',
+    '  - it was refused: the answer names an event that breaks the contract, and the gateway does not keep it.',
   ];
 }
 

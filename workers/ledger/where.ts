@@ -62,7 +62,7 @@ export interface Whereabouts {
   readonly rows: readonly StoredRows[];
   /** Dead letters whose message has left the log. */
   readonly dead: readonly Letter[];
-  /** There were more copies than are told. */
+  /** There were more copies than are shown. */
   readonly more: boolean;
 }
 
@@ -84,7 +84,7 @@ export interface WhereOptions {
   readonly log: Log;
 }
 
-/** Copies that are told. */
+/** Copies that are shown. */
 const mostCopies = 1_000;
 const mostLetters = 1_000_000;
 /** Events of a copy that are named as missing. */
@@ -265,7 +265,7 @@ async function copiesOf(options: WhereOptions, id: string): Promise<{ copies: Lo
   return { copies, more };
 }
 
-/** Undefined for bytes that nobody can decode; when the batch was set aside for it, the reason says more. */
+/** Undefined for bytes that cannot be decoded; when the batch was set aside for it, the reason says more. */
 function decodedFrom(stored: Uint8Array): StoredBatch | undefined {
   try {
     return fromBinary(StoredBatchSchema, stored);
@@ -274,7 +274,7 @@ function decodedFrom(stored: Uint8Array): StoredBatch | undefined {
   }
 }
 
-/** Dead letters of the batch of this id, or whose bytes have it. A copy that is there twice is told once. */
+/** Dead letters of the batch of this id, or whose bytes have it. A copy that is there twice is shown once. */
 async function lettersOf(options: WhereOptions, id: string): Promise<Letter[]> {
   const needle = Buffer.from(id);
   const letters = new Map<string, Letter>();

@@ -12,7 +12,7 @@ interface TestWorker {
   readonly nc: NatsConnection;
   readonly assignment: Assignment;
   shards: readonly number[];
-  /** All that it was told, in order. */
+  /** All that it heard, in order. */
   readonly told: string[];
 }
 
@@ -95,7 +95,7 @@ test('workers that were there before make the forgotten bucket again, and notice
     await nats.restart();
     // Long enough that they have forgotten each other, unless they meet again.
     await new Promise((resolve) => setTimeout(resolve, expiryMs + 2_000));
-    // And nobody took for dead who was only heard a beat later.
+    // And no worker took one for dead that was only heard a beat later.
     assert.equal([...a.told, ...b.told], told);
     await b.nc.close();
     await until('a has all', () => are(a, [0, 1, 2, 3]));

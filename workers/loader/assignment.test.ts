@@ -2,7 +2,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { expiryMs, liveWorkers, neighbourOf, shardsOf } from './assignment.js';
 
-test('every shard has exactly one worker, whoever looks', () => {
+test('every shard has exactly one worker, whichever worker looks', () => {
   for (let workers = 1; workers <= 7; workers++) {
     const live = Array.from({ length: workers }, (_, i) => `w${i}`);
     const taken = live.flatMap((worker) => shardsOf(worker, live, 16)).sort((a, b) => a - b);

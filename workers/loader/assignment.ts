@@ -1,9 +1,9 @@
 /**
  * Who loads which shard. Each worker says every second in a KV bucket that it lives; all of them sort the live ones by
- * name and take shard i where i mod n is their own place. Nobody elects anybody, and no lock is held.
+ * name and take shard i where i mod n is their own place. There is no election, and no lock.
  *
  * A worker that falls silent is forgotten after {@link expiryMs}. A process that dies is noticed sooner: each asks the next one by name, a
- * few times a second, and the server answers at once when nobody listens there any more. Its entry is then removed for all.
+ * few times a second, and the server answers at once when no subscriber listens there any more. Its entry is then removed for all.
  *
  * Views differ for a moment when a worker comes or goes, and then two load the same shard. That is harmless: the
  * warehouse stores each block once (L2), so this file is about not wasting work, never about correctness.
@@ -43,7 +43,7 @@ export function shardsOf(worker: string, live: readonly string[], shards: number
 export interface Assignment {
   /** Position among the live workers, and how many there are. */
   readonly view: { readonly index: number; readonly workers: number };
-  /** From now on so many shards, by a change that began this epoch: the others are told at once. */
+  /** From now on so many shards, by a change that began this epoch: it tells the others at once. */
   resize(shards: number, epoch: number): void;
   /** Says good-bye, so that the others need not wait for the expiry. */
   leave(): Promise<void>;
@@ -106,7 +106,7 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
   function review(): void {
     if (left) return;
     const live = liveWorkers(heard, Date.now());
-    // Cut off from NATS, nobody is heard, not even this worker: keep what it has, for it cannot load anything anyway.
+    // Cut off from NATS, no worker is heard, not even this one: keep what it has, for it cannot load anything anyway.
     if (!live.includes(worker)) return;
     if (own !== undefined && Date.now() < settledAt) return;
     view = { index: live.indexOf(worker), workers: live.length };

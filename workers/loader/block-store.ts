@@ -43,13 +43,13 @@ export interface Sink extends StoredCopies {
   /**
    * L5, R2: batches of another attempt than 1 that gateways took from then on, in all shards.
    * @param sinceMs by the gateways' clocks
-   * @param most this many at the most
+   * @param most this many at most
    */
   retriedSince(sinceMs: number, most: number): Promise<readonly Identity[]>;
   /**
    * L6: reads a block's messages and stores nothing. @returns why they are refused for their content; undefined: they are not.
    * Rejects when that cannot be found out.
-   * @param suspect ClickHouse's number of an error that nobody has named, and that counts as a refusal here (P5)
+   * @param suspect ClickHouse's number of an unlisted error that counts as a refusal here (P5)
    */
   trial(messages: readonly Uint8Array[], suspect?: number): Promise<string | undefined>;
   classify(error: unknown): InsertFailure;

@@ -112,7 +112,7 @@ test('messages without rows fill a block by their bytes, so that memory is bound
   assert.is(cutter.cut('bytes').rows, 0);
 });
 
-test("a block spans an hour of the log's time at the most: its rows lie in the partition of its first day", () => {
+test("a block spans an hour of the log's time at most: its rows lie in the partition of its first day", () => {
   const cutter = startBlock(limits);
   assert.ok(cutter.add(message(1, stored(1)), 0));
   assert.ok(cutter.add(message(2, stored(1), noon + mostSpanMs), 0));
@@ -124,7 +124,7 @@ test('a block knows whether a batch was sent again, and whether a message is a s
   const first = startBlock(limits);
   first.add(message(1, Buffer.concat([stored(2), stored(3)])), 0);
   assert.equal([first.cut('delay').retried, contentOf(stored(2)).retried], [false, false]);
-  // No attempt at all: nobody knows which it is.
+  // No attempt at all: unknown which it is.
   for (const attempt of [0, 2, 7, 4_294_967_295]) {
     const cutter = startBlock(limits);
     cutter.add(message(1, stored(2)), 0);

@@ -88,7 +88,7 @@ const newContent = (): Content => ({
 
 /**
  * Adds up what a payload holds. Bytes that are not StoredBatches count as one row: they must not pass for an empty
- * message, which nobody would ever look at again.
+ * message, which no process would ever look at again.
  */
 function countPayload(data: Uint8Array, into: Content, traces: string[]): void {
   const end = data.length;

@@ -1,4 +1,4 @@
-/** L6's rules P1 to P4, with trials that say what they are told. On the real engine: dead-letters.it.test.ts. */
+/** L6's rules P1 to P4, with trials with given answers. On the real engine: dead-letters.it.test.ts. */
 import { create, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -147,7 +147,7 @@ test('what is refused is reported one by one, as it is found (P2)', async () => 
   assert.is(dead.length, 2);
 });
 
-test('an error that nobody has named costs a batch only when good ones pass before and after (P5)', async () => {
+test('an unlisted error costs a batch only when good ones pass before and after (P5)', async () => {
   const doubtful = { doubtful: true };
   const one = block(['a', 'b', 'bad', 'c'].map((id) => batch(id)));
   assert.equal((await partRefused(one, picky().trial, controlBatch, doubtful)).dead.length, 1);

@@ -5,12 +5,12 @@
  *      ClickHouse swallow bytes of the next message.
  *   P2 When the warehouse refuses a block for its content, batches are tried without storing anything: halves, halves of the
  *      half that is refused, until each offending batch is alone, and refused twice. What is not stays in the block. The block is
- *      then planned anew without them: a copy that L5 had left out may be whole where the one before it was not.
+ *      then planned again without them: a copy that L5 had left out may be whole where the one before it was not.
  *   P3 When nearly all batches of a block are refused, one by one, it is not the batches (a broken table, a setting, a bug of
  *      ours): nothing is taken out, and the shard waits with an alarm. The same when a batch is refused that is surely good.
  *   P4 A batch with fields that its gateway's contract did not know is judged by the contract of this build: events that break
  *      one of its rules leave the batch, and the others are stored.
- *   P5 An error that nobody has named may as well be a server in trouble. Then a batch that is surely good must pass before and after
+ *   P5 An unlisted error may as well be a server in trouble. Then a batch that is surely good must pass before and after
  *      each refusal that counts, and nothing is taken out when more than half of the batches are refused.
  */
 import type { DeadKind } from '../../lib/dead-letters.js';
@@ -162,7 +162,7 @@ const sampleSize = 20;
 const mostRefused = 18;
 
 export interface SearchOptions {
-  /** P5: the error is one that nobody has named. */
+  /** P5: the error is an unlisted one. */
   readonly doubtful?: boolean;
   /** P2: a batch is refused. The search goes on when this resolves. */
   readonly found?: (dead: Dead) => Promise<void>;

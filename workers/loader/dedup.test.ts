@@ -1,4 +1,4 @@
-/** L5's rules R1 to R6, against look-ups that say what they are told. The random model: loader-model.test.ts. */
+/** L5's rules R1 to R6, against look-ups with given answers. The random model: loader-model.test.ts. */
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { sizeDelimitedDecodeStream } from '@bufbuild/protobuf/wire';
 import { test } from 'uvu';
@@ -77,7 +77,7 @@ function guardWith(stored: Readonly<Record<string, readonly string[]>> = {}, mos
   return { guard, asked };
 }
 
-test('a block without a retry is passed on as it is, and nobody is asked', async () => {
+test('a block without a retry is passed on as it is, without a question', async () => {
   const { guard, asked } = guardWith({ a: ['1'] });
   const plain = block([[batch('a', 1, ['1']), batch('b', 1, ['2'])]]);
   assert.is(await guard.plan(plain), plain);
@@ -227,7 +227,7 @@ test('a set that is full, or was not told in full, makes every batch a suspect f
   assert.equal(await left(await untold.guard.plan(block([[batch('a', 1, ['1'])]]))), []);
 });
 
-test("batches without an id are nobody's copies", async () => {
+test('batches without an id are no copies', async () => {
   const { guard, asked } = guardWith();
   const planned = await guard.plan(block([[batch('', 0, ['1']), batch('', 0, ['1'])]]));
   assert.equal([planned.rows, asked.prints.length], [2, 0]);

@@ -5,10 +5,10 @@
  * (tenant, batch_id) is in the log with attempt 1 at most once, and every other copy says of itself that it is one. Only
  * suspects are looked up, so the cost grows with retries and not with traffic:
  *
- *   R1 A copy of another attempt than 1 makes its identity a suspect. 0 means that nobody knows, and counts as a retry.
+ *   R1 A copy of another attempt than 1 makes its identity a suspect. 0 means "unknown", and counts as a retry.
  *   R2 The first copy may come late, from a gateway that held it: so an identity stays a suspect for an hour of the log's time
  *      after a retry of it was seen. A gateway never publishes what it has held for more than ten minutes. After a recovery
- *      the set is read from the warehouse, whoever wrote what is in there.
+ *      the set is read from the warehouse, whichever worker wrote it.
  *   R3 All copies of a suspect in the block count, in the order of the log, on top of what the warehouse has in any shard.
  *   R4 A copy is a duplicate when its fingerprint (fingerprint.ts) is that of what is there: as many events, with the same ids.
  *      Else its events are told apart by event_id: those that are there are left out, all others are stored. So a client that uses
@@ -52,7 +52,7 @@ const mostCompared = 20_000;
 
 export interface RetryGuard {
   /**
-   * R2, after a recovery: begins anew with what the warehouse tells.
+   * R2, after a recovery: begins again with what the warehouse has.
    * @param batches retried batches that were stored within {@link suspectMs} before the next message
    * @param complete there are no others
    */

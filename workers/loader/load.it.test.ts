@@ -207,7 +207,7 @@ for (const [point, what] of [
   });
 }
 
-test("whoever holds the next block's name with a half-sent body holds up no shard", async () => {
+test("a statement that holds the next block's name with a half-sent body delays no shard", async () => {
   await withScene(async (scene) => {
     const jsm = await jetstreamManager(scene.nats.nc);
     const port = Number(new URL(scene.clickhouse.url).port);

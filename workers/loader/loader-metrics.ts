@@ -16,7 +16,7 @@ export interface LoaderMetrics {
   dead(shard: number, kind: DeadKind, events: number): void;
   /** Alarm: the dead letters cannot be written, and the shard waits for that. */
   lettersBlocked(shard: number, blocked: boolean): void;
-  /** Alarm: the shard is not loaded until somebody acts. */
+  /** Alarm: the shard is not loaded until an operator acts. */
   stopped(shard: number, stopped: boolean): void;
   /** Alarm: the warehouse refuses the shard's block for its content or the worker's settings. */
   stuck(shard: number, stuck: boolean): void;

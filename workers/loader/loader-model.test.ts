@@ -31,7 +31,7 @@ type Weakness =
   | 'takes what was trimmed for never written'
   | 'no retry check'
   | 'retries are looked for in this block alone'
-  | 'retries are told by their number alone'
+  | 'retries are recognised by their number alone'
   | 'the set of retries is not read again after a recovery'
   | "adopts another's block without a recovery"
   | 'a gateway publishes again without marking the copy';
@@ -218,7 +218,7 @@ async function run(seed: number, weakness: Weakness): Promise<Outcome> {
           return batches.map(({ batchId }) => {
             const ids = idsOf(batchId);
             // The old way: as many events are there, so they are the same.
-            return weakness === 'retries are told by their number alone'
+            return weakness === 'retries are recognised by their number alone'
               ? { ...noEvents, events: ids.length }
               : fingerprintOfIds(ids);
           });
@@ -228,7 +228,7 @@ async function run(seed: number, weakness: Weakness): Promise<Outcome> {
           if (faults && random() < 0.1) throw new Error('down');
           return questions.map(({ batchId, eventIds }) => {
             const ids = idsOf(batchId);
-            if (weakness === 'retries are told by their number alone' && ids.length >= eventIds.length) {
+            if (weakness === 'retries are recognised by their number alone' && ids.length >= eventIds.length) {
               return new Map(eventIds.map((id) => [id, 1]));
             }
             return new Map(eventIds.map((id) => [id, ids.filter((stored) => stored === id).length]));
@@ -424,7 +424,7 @@ for (const weakness of [
   'takes what was trimmed for never written',
   'no retry check',
   'retries are looked for in this block alone',
-  'retries are told by their number alone',
+  'retries are recognised by their number alone',
   'the set of retries is not read again after a recovery',
   "adopts another's block without a recovery",
   'a gateway publishes again without marking the copy',

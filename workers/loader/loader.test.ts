@@ -1,4 +1,4 @@
-/** The protocol step by step, against a warehouse that does as it is told. The random model: loader-model.test.ts. */
+/** The protocol step by step, against a scripted warehouse. The random model: loader-model.test.ts. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Block, mostSpanMs } from './block.js';
@@ -280,7 +280,7 @@ test('content that the warehouse refuses is taken out, and the block is stored w
   assert.not.ok(events.some((event) => event.kind === 'insert-failed'));
 });
 
-test("content that is no batch's fault is told and tried again, slowly, and never skipped (L6)", async () => {
+test("content that is no batch's fault is reported and tried again, slowly, and never skipped (L6)", async () => {
   const { calls, events } = await play({
     recover: [state()],
     gather: [block(1, 5)],
@@ -459,7 +459,7 @@ test('recovery is tried until both the log and the warehouse answer, with growin
   );
 });
 
-test('a stream that changed under the reader is looked at anew', async () => {
+test('a stream that changed under the reader is looked at again', async () => {
   const { calls } = await play({ recover: [state(), state()], gather: ['again'] });
   assert.equal(calls, ['recover', 'gather>0', 'recover', 'gather>0']);
 });
@@ -477,10 +477,10 @@ test('a sequence that went backwards stops the shard (L8)', async () => {
   assert.equal(calls, ['recover']);
 });
 
-test('a stream made anew stops the shard until the operator accepts it (L8)', async () => {
+test('a stream made again stops the shard until the operator accepts it (L8)', async () => {
   const others = [{ generation: 'g0', hi: 55 }];
   const { ending } = await play({ recover: [state({ others })] });
-  assert.match(ending.kind === 'stopped' ? ending.reason : '', /made anew.*g1.*g0/);
+  assert.match(ending.kind === 'stopped' ? ending.reason : '', /made again.*g1.*g0/);
   const accepted = await play({ recover: [state({ others, accepted: true })] });
   assert.is(accepted.ending.kind, 'left');
 });
@@ -495,7 +495,7 @@ test('a block that does not start at hi+1 waits for one more look at the warehou
   });
   assert.equal(trimmed.calls.slice(0, 5), ['recover', 'gather>5', 'recover', 'gather>8', 'insert#3[9,12]']);
   assert.not.ok(trimmed.events.some((event) => event.kind === 'gap'));
-  // Nobody did: they are gone.
+  // None did: they are gone.
   const gone = await play({
     recover: [state({ block: 1, hi: 5 }), state({ block: 1, hi: 5 })],
     gather: [block(9, 12), block(9, 14)],
@@ -536,7 +536,7 @@ test('a block that is too large is cut again from where the warehouse is; a sing
   ]);
 });
 
-test('an error that nobody has named takes a block apart after five tries, and not before (L6)', async () => {
+test('an unlisted error takes a block apart after five tries, and not before (L6)', async () => {
   const unclear = (): Error => new Refused('unclear');
   const { calls, events } = await play({
     recover: [state()],

@@ -10,7 +10,7 @@
  *      worker recovers in full. A worker that was away for long may find that the others loaded AND trimmed what its next
  *      block would start with; what it reads then belongs to a later block, perhaps of another day, where the probe of
  *      L2 would not see its number. So a block that does not start at hi+1 is not written before one more look at the
- *      warehouse has shown that nobody went on from hi: then the messages were truly removed.
+ *      warehouse has shown that no worker went on from hi: then the messages were truly removed.
  *   L4 Replicated tables add a deduplication token: the statement's business (workers/clickhouse/schema).
  *   L5 A batch that was sent again is not stored again. Before a block is written, its suspects (dedup.ts) are compared with
  *      what the warehouse has, and what is there already is left out. That look holds for block k+1 if the warehouse has
@@ -20,10 +20,10 @@
  *      of a tombstone row alone is written.
  *   L6 What the warehouse refuses for its content is taken out of the block, batch by batch, and put into the dead letters
  *      before the block is written without it. One bad batch never blocks a shard, and none is dropped unseen. An error that
- *      nobody has named is treated so after a few tries, with more doubt; a block that is too large is cut smaller.
+ *      no list names is treated so after a few tries, with more doubt; a block that is too large is cut smaller.
  *   L7 One block in flight per shard; the next one's messages are fetched meanwhile (pull-reader.ts).
  *   L8 What is in the warehouse of messages that are still in the stream is never deleted (trim.ts, retention.ts,
- *      erase.ts), and a stream that was made anew or lost its end stops the shard. A log that lost its end and went on is
+ *      erase.ts), and a stream that was made again or lost its end stops the shard. A log that lost its end and went on is
  *      as long as before sooner or later: rows hold when the log took the block's last message (`_hi_at`), and a
  *      message of that sequence from another time is another message. Looked at in each recovery, and a recovery
  *      follows each break of the connection to the log (pull-reader.ts), since power may have been lost meanwhile.
@@ -34,7 +34,7 @@ import { type Block, maxLinks, mostSpanMs } from './block.js';
 
 /** What the stream and the warehouse know of the shard. */
 export interface ShardState {
-  /** Identity of the stream that is there now: another one after it was made anew. */
+  /** Identity of the stream that is there now: another one after it was made again. */
   readonly generation: string;
   readonly firstSequence: number;
   readonly lastSequence: number;
@@ -145,7 +145,7 @@ const backOff = {
   unclear: { first: 500, last: 5_000 },
 } as const;
 
-/** INSERTs of a block that may fail with an error that nobody has named, before the block is taken apart: half a dozen seconds. */
+/** INSERTs of a block that may fail with an unlisted error, before the block is taken apart: half a dozen seconds. */
 const mostUnclear = 5;
 
 function waits(kind: keyof typeof backOff): () => number {
@@ -159,14 +159,14 @@ function waits(kind: keyof typeof backOff): () => number {
 }
 
 const mendText =
-  'remove nothing. `sluice shards mend <shard>` keeps a copy of what is not loaded, makes the stream anew, and publishes the copy again';
+  'remove nothing. `sluice shards mend <shard>` keeps a copy of what is not loaded, makes the stream again, and publishes the copy again';
 
 /** Why this shard must not be loaded now; undefined when it may. */
 export function refusal(state: ShardState): string | undefined {
   if (state.block === 0 && state.others.length > 0 && !state.accepted) {
     const known = state.others.map((other) => `${other.generation} (loaded up to ${other.hi})`).join(', ');
     return (
-      `the stream was made anew: it is now ${state.generation}, and the warehouse holds ${known}. If all of its messages are ` +
+      `the stream was made again: it is now ${state.generation}, and the warehouse holds ${known}. If all of its messages are ` +
       'new ones, `sluice shards accept <shard>` goes on with them. If some may be stored already, as in an old stream restored, ' +
       '`sluice shards mend <shard>` publishes them again as retries, so that each is stored once'
     );
@@ -186,7 +186,7 @@ export function refusal(state: ShardState): string | undefined {
   return undefined;
 }
 
-/** Loads one shard until it is told to stop, or must not go on. Never rejects while its io keeps to the contract. */
+/** Loads one shard until it is asked to stop, or must not go on. Never rejects while its io keeps to the contract. */
 export async function loadShard(io: ShardIo): Promise<Ending> {
   let recoverWait = waits('transient');
   let gap: Gap | undefined;
@@ -366,7 +366,7 @@ async function store(io: ShardIo, state: ShardState, place: Place, whole: Block)
   ) as Record<InsertFailure, () => number>;
   let block = whole;
   let unclear = 0;
-  /** Tells of a failure, and waits. */
+  /** Reports a failure, and waits. */
   const rest = async ({ failure, error }: Failed, pace = failure): Promise<void> => {
     const waitMs = wait[pace]();
     io.tell({ kind: 'insert-failed', failure, place, block, error, waitMs });

@@ -13,14 +13,14 @@ import { readStream } from '../reader/pull-reader.js';
 const MiB = 1024 ** 2;
 const heldBytes = 32 * MiB;
 const idleMs = 500;
-/** Looks in vain for a message that the server says is there, before the scan gives up: half a minute. */
+/** Failed looks for a message that the server says is there, before the scan gives up: half a minute. */
 const mostIdle = 60;
 
 export interface LogScanOptions {
   readonly nc: NatsConnection;
   readonly jsm: JetStreamManager;
   readonly stream: string;
-  /** The stream's making that is meant; the scan ends with an error when it is made anew meanwhile. */
+  /** The stream's making that is meant; the scan ends with an error when it is made again meanwhile. */
   readonly generation: string;
   /** First and last sequence that are wanted; what is missing in between is left out. */
   readonly from: number;
@@ -30,7 +30,7 @@ export interface LogScanOptions {
   readonly onMessage: (message: LogMessage) => void | Promise<void>;
 }
 
-/** Reads, in order. Rejects when the stream is gone or made anew, or stops answering for half a minute. */
+/** Reads, in order. Rejects when the stream is gone or made again, or stops answering for half a minute. */
 export async function scanLog(options: LogScanOptions): Promise<void> {
   const { nc, jsm, stream, generation, from, to, log, onMessage } = options;
   if (to < from) return;
@@ -61,7 +61,7 @@ export async function scanLog(options: LogScanOptions): Promise<void> {
         }
         continue;
       }
-      if (reader.lost) throw new Error(`the stream ${stream} is gone, or was made anew while it was read`);
+      if (reader.lost) throw new Error(`the stream ${stream} is gone, or was made again while it was read`);
       await reader.wait(idleMs);
       if (reader.peek() !== undefined) continue;
       // Nothing came: perhaps nothing is left, because the last ones were removed.

@@ -238,7 +238,7 @@ test('an older copy of the log put back: audit, where and shards name the shard,
   });
 });
 
-test('a stream that was removed and made anew is a fault until it is accepted or mended; a mend that was interrupted is finished', async () => {
+test('a stream that was removed and made again is a fault until it is accepted or mended; a mend that was interrupted is finished', async () => {
   await withScene(async (scene) => {
     const { nats, jsm, publish, stored, loaded } = scene;
     await publish('a', 5);
@@ -246,10 +246,10 @@ test('a stream that was removed and made anew is a fault until it is accepted or
     await jsm.streams.delete(stream);
     await ensureLog(nats.nc, log);
     await publish('b', 5);
-    assert.match((await scene.audit()).faults, /^0 1-5 \[\] the stream was made anew: .*sluice shards accept/);
+    assert.match((await scene.audit()).faults, /^0 1-5 \[\] the stream was made again: .*sluice shards accept/);
     const waits = await scene.where('b-1');
     assert.is(waits.state, 'in flight');
-    assert.match(waits.stopped ?? '', /the stream was made anew/);
+    assert.match(waits.stopped ?? '', /the stream was made again/);
     await scene.accept(0);
     await loaded(100);
     assert.equal(await scene.audit(), { faults: '', difference: 0 });
@@ -292,7 +292,7 @@ test('a stream that was restored from an older snapshot is seen and mended', asy
     await jsm.streams.delete(stream);
     await restore(nats.nc, stream, snapshot);
     await publish('c', 3);
-    assert.match((await scene.audit()).faults, /the stream (went backwards|was made anew)/);
+    assert.match((await scene.audit()).faults, /the stream (went backwards|was made again)/);
     assert.match(await scene.shards(), /^0: the stream/);
     await scene.mend(0);
     await loaded(150);

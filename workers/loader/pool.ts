@@ -9,7 +9,7 @@ import type { LoadedShard } from './shard-waits.js';
 export interface LoaderPool {
   /** From now on exactly these shards. */
   assign(shards: readonly number[]): void;
-  /** Ends all loaders and starts them again: what they remember of other shards' batches is read anew (L5, R2). */
+  /** Ends all loaders and starts them again: what they remember of other shards' batches is read again (L5, R2). */
   restart(): void;
   /** The shards that are loaded now, and why those wait that stand still. */
   loaded(): readonly LoadedShard[];

@@ -68,7 +68,7 @@ export async function askShardWaits(nc: NatsConnection): Promise<WorkersAnswers>
       }
     }
   } catch {
-    // Nobody listens: no worker runs.
+    // No subscriber: no worker runs.
   }
   return { loaded, starting };
 }

@@ -194,7 +194,7 @@ test('a drain stores what is gathered', async () => {
   });
 });
 
-test('a loader that is told to stop leaves after the block at hand, though messages keep coming', async () => {
+test('a loader that is asked to stop leaves after the block at hand, though messages keep coming', async () => {
   await withScene(async ({ publish, start, warehouse }) => {
     const { insert } = warehouse;
     warehouse.insert = async (...block) => {
@@ -260,7 +260,7 @@ test('content that the warehouse refuses stops the shard loudly and is not skipp
   });
 });
 
-test('a stream made anew stops the shard until it is accepted (L8)', async () => {
+test('a stream made again stops the shard until it is accepted (L8)', async () => {
   await withScene(async ({ nats, jsm, publish, start, warehouse, seen, accept }) => {
     start();
     await publish(5);
@@ -398,7 +398,7 @@ test('a log that lost its end stops the shard, and still when it is as long as b
   });
 });
 
-test('what is committed is told again and again, but not while the connection to the log is lost', async () => {
+test('what is committed is published again and again, but not while the connection to the log is lost', async () => {
   await withScene(async ({ nats, publish, start, warehouse }) => {
     const hints: number[] = [];
     const loader = start({ hintMs: 50, onCommitted: (_, __, hi) => hints.push(hi) });
@@ -420,7 +420,7 @@ test('what is committed is told again and again, but not while the connection to
   });
 });
 
-test('rows that somebody removes are named, and loaded again from what the log holds', async () => {
+test('rows that a user removes are named, and loaded again from what the log holds', async () => {
   await withScene(async ({ nats, publish, start, warehouse }) => {
     const lines: { level: number; had?: number; has?: number; msg: string }[] = [];
     const log = pino({ level: 'warn' }, { write: (line) => void lines.push(JSON.parse(line)) });

@@ -43,7 +43,7 @@ export interface ShardLoaderOptions {
   readonly replayMs: number;
   readonly metrics: LoaderMetrics;
   readonly log: Log;
-  /** The key of the settings bucket by which an operator accepts a stream that was made anew. */
+  /** The key of the settings bucket by which an operator accepts a stream that was made again. */
   readonly accepted: (shard: number, generation: string) => Promise<boolean>;
   /**
    * Everything up to here is committed. Told with each block, and again every second, as long as the log is known to be the
@@ -55,7 +55,7 @@ export interface ShardLoaderOptions {
   readonly roundMs?: number;
   /** How long a shard that must not be loaded waits before it looks again, ms. @default 15000 */
   readonly stoppedMs?: number;
-  /** How often what is committed is told again, ms. @default 1000 */
+  /** How often what is committed is published again, ms. @default 1000 */
   readonly hintMs?: number;
   /** After this long without a stored block, a shard that has messages raises an alarm, ms. @default 20 s and a block's delay */
   readonly standstillMs?: number;
@@ -98,9 +98,9 @@ const clockMarginMs = 3_600_000;
 
 /** The newest dead letters of a shard that are read for a block that is refused: what a worker before this one has found. */
 const mostRecalled = 5_000;
-/** Causes of an INSERT that fails though its block is stored, that are told one by one. */
+/** Causes of an INSERT that fails though its block is stored, that are reported one by one. */
 const mostCauses = 16;
-/** Dead letters of a block that are told in the log one by one. */
+/** Dead letters of a block that are logged one by one. */
 const mostTold = 5;
 
 /** The view that ClickHouse's message names. */
@@ -124,7 +124,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     metrics.gap(shard, to - from + 1);
     log.error(
       { from, to },
-      'messages are gone from the stream that the warehouse does not show: somebody removed them by hand, or ' +
+      'messages are gone from the stream that the warehouse does not show: they were removed by hand, or ' +
         'their rows were erased; the shard goes on after them',
     );
   };
@@ -199,7 +199,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     // Another worker may have loaded what came since: only a look after the warehouse's word tells that a stream went backwards.
     if (last.hi > info.state.last_seq) {
       info = await ask(() => streamInfo(jsm, stream));
-      if (generationOf(info) !== generation) throw new Error('the stream was made anew during the recovery');
+      if (generationOf(info) !== generation) throw new Error('the stream was made again during the recovery');
     }
     // L5, R2. The next message is not older than the stream's first one.
     const nextMs = info.state.messages > 0 ? firstMs : Date.now();
@@ -438,11 +438,11 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     );
   }
 
-  /** What the circuit breaker held back is told once, by itself. */
+  /** The circuit breaker itself reports once what it held back. */
   const tried = (error: unknown, about: object, what: string): void =>
     log[wasUnsent(error) ? 'debug' : 'warn']({ ...about, error: String(error) }, what);
 
-  /** Rows are never removed by the loader, so this was somebody's hand: TRUNCATE, a dropped day, a backup that was put back. */
+  /** Rows are never removed by the loader, so this was done by hand: TRUNCATE, a dropped day, a backup that was put back. */
   function tellRemovedRows({ generation, hi, firstSequence }: ShardState): void {
     if (committed === undefined || committed.generation !== generation || hi >= committed.hi) return;
     log.warn(
@@ -525,7 +525,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       log.error(
         {
           look: 'sluice shards',
-          accept: `sluice shards accept ${shard} (a stream made anew, when its messages are new)`,
+          accept: `sluice shards accept ${shard} (a stream made again, when its messages are new)`,
         },
         `shard ${shard} is not loaded: ${ending.reason}`,
       );

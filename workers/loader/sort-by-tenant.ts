@@ -13,7 +13,7 @@ const tenantTag = 0x12;
  */
 export function tenantOf(payload: Uint8Array): string {
   let at = 0;
-  // The length of the batch: a varint, of five bytes at the most.
+  // The length of the batch: a varint, of five bytes at most.
   while (at < 5 && at < payload.length && payload[at]! >= 0x80) at++;
   at++;
   const length = payload[at + 1];

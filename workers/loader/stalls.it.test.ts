@@ -154,7 +154,7 @@ on(
 );
 
 on(
-  'an error that nobody has named costs only the batch that causes it; one that the batches do not cause is an alarm',
+  'an unlisted error costs only the batch that causes it; one that the batches do not cause is an alarm',
   async ({ scene, warehouse }) => {
     const shard = await scene();
     const good = Array.from({ length: 30 }, () => batch(3));

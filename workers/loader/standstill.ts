@@ -17,7 +17,7 @@ export interface Wait {
   /** Since when, seconds. */
   readonly seconds: number;
   readonly reason: string;
-  /** It is not loaded until somebody acts. */
+  /** It is not loaded until an operator acts. */
   readonly halted?: boolean;
 }
 
@@ -26,7 +26,7 @@ export interface Standstill {
   moved(): void;
   /** Something failed, and is tried again. */
   failed(what: string, error: unknown): void;
-  /** It must not be loaded until somebody acts. */
+  /** It must not be loaded until an operator acts. */
   stopped(reason: string): void;
   /** @param work whether there is something to load */
   look(work: boolean): Wait | undefined;

@@ -3,7 +3,7 @@
  * rightly (audit, where).
  *
  * Whichever is less is moved: all ids that are stored under a batch id, or those that are asked for. So neither an answer nor the memory
- * for it grows with what is stored: a client may use one batch id for ever.
+ * for it grows with what is stored: a client may use one batch id forever.
  */
 
 import { quote } from '../clickhouse/schema/columns.js';
@@ -54,7 +54,7 @@ export const namesOf = (batches: readonly Identity[]) => ({
   ids: batches.map(({ batchId }) => batchId),
 });
 
-/** Rows of the batches that {@link namesOf} names: by the hash, for the sake of the index, in whatever shard; the names make it exact. */
+/** Rows of the batches that {@link namesOf} names: by the hash, so that the index serves, in any shard; the names make it exact. */
 export const ofBatches =
   'tenant IN {tenants:Array(String)} AND batch_id IN {ids:Array(String)} AND _batch IN ' +
   '(SELECT reinterpretAsUInt128(sipHash128(one.1, one.2)) FROM ' +

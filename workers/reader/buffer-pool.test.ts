@@ -4,7 +4,7 @@ import { slabPool } from './buffer-pool.js';
 
 const MiB = 1024 ** 2;
 
-test('a slab is used again when it is full and nobody holds a message in it, not before', () => {
+test('a slab is used again when it is full and no message in it is held, not before', () => {
   const pool = slabPool(8 * MiB);
   const slab = pool.take(10);
   pool.hold(slab);

@@ -177,7 +177,7 @@ test('messages come whole wherever the network cuts them, whatever is held meanw
   });
 });
 
-test("a word of the server on a pull is told with its code and the pull's subject", async () => {
+test("a word of the server on a pull is reported with its code and the pull's subject", async () => {
   await withFeed(async ({ socket, statuses, messages }) => {
     const headers = 'NATS/1.0 409 Message Size Exceeds MaxBytes\r\nNats-Pending-Messages: 1\r\n\r\n';
     socket.write(`HMSG _INBOX.A.5 1 ${headers.length} ${headers.length}\r\n${headers}\r\n`);

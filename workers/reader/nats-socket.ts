@@ -50,7 +50,7 @@ export interface FeedOptions {
 const dialMs = 5_000;
 /** Longest line of the protocol; INFO of a large cluster is some kB. */
 const maxLine = 256 * 1024;
-/** Largest message that nats-server can be told to allow. */
+/** Largest message that nats-server can be set to allow. */
 const maxMessage = 64 * 1024 ** 2;
 /** What is left of a slab for the next read at least. */
 const leastRead = 4_096;

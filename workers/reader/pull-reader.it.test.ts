@@ -131,7 +131,7 @@ for (const way of ways) {
     });
   });
 
-  test(`${way}: a reader whose messages nobody takes stops reading at its bound`, async () => {
+  test(`${way}: a reader whose messages are not taken stops reading at its bound`, async () => {
     await withReader(
       way,
       async ({ nats, reader, generation, budget }) => {
@@ -186,7 +186,7 @@ for (const way of ways) {
     });
   });
 
-  test(`${way}: a stream that was made anew is not read on (L8)`, async () => {
+  test(`${way}: a stream that was made again is not read on (L8)`, async () => {
     await withReader(way, async ({ nats, jsm, reader, generation }) => {
       await publish(nats, 5, 100);
       reader.seek(generation, 0);

@@ -1,7 +1,7 @@
 /**
  * Reading a shard's stream: messages in order from any position, fetched ahead within a bound of bytes.
  *
- * It speaks the pull protocol itself instead of using consume(), for the sake of the bound. consume() with max_bytes also
+ * It speaks the pull protocol itself instead of using consume(), because of the bound. consume() with max_bytes also
  * caps at 100 messages, and stalls until two heartbeats are missed when the next message is larger than what is left of
  * its window; with a callback it has no back-pressure at all. Here one pull is open at a time, and the next one is only
  * sent when its bytes have room, so a slow warehouse stops the flow at the server.
@@ -40,7 +40,7 @@ export interface StreamReader {
   peek(): LogMessage | undefined;
   /** Drops the message that `peek` shows. It stays charged, and its bytes in place, until `release`. */
   take(): void;
-  /** The stream was made anew, lost its end, or is gone, or that may be (L8): recover, then `seek`. */
+  /** The stream was made again, lost its end, or is gone, or that may be (L8): recover, then `seek`. */
   readonly lost: boolean;
   /**
    * How often so far the log may have become another one: the connection to NATS was lost, or the stream has another leader.
@@ -53,7 +53,7 @@ export interface StreamReader {
   wake(): void;
   /**
    * Taken messages that are no longer held.
-   * @param reusable nobody can still read their bytes, not even a request that is over: they may be overwritten
+   * @param reusable no code can still read their bytes, not even a request that is over: they may be overwritten
    */
   release(messages: readonly LogMessage[], reusable: boolean): void;
   close(): Promise<void>;
@@ -184,7 +184,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
         return;
       }
       if (sequence <= received) {
-        // Servers up to 2.9 let a consumer begin earlier than it was told when the stream is shorter.
+        // Servers up to 2.9 let a consumer begin earlier than asked when the stream is shorter.
         broken = `message ${sequence} came after ${received}`;
         endPull();
         return;
@@ -332,7 +332,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
     for await (const status of statuses) {
       if (closed) return;
       if (status.type === 'disconnect') breaks++;
-      // Not before: there is nobody to ask.
+      // Not before: there is no one to ask.
       else if (status.type === 'reconnect') doubt();
     }
   })();

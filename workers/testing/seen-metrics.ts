@@ -1,5 +1,5 @@
 /**
- * Instruments that remember what they were told, for tests of the loader.
+ * Instruments that remember what they recorded, for tests of the loader.
  */
 import type { LoaderMetrics } from '../loader/loader-metrics.js';
 

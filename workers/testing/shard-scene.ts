@@ -37,9 +37,9 @@ export interface StoredBlock {
 export interface ShardScene {
   readonly shard: number;
   readonly sink: Sink;
-  /** What the instruments were told. */
+  /** What the instruments recorded. */
   readonly seen: SeenMetrics;
-  /** What onCommitted was told last. */
+  /** What onCommitted got last. */
   readonly committed: () => number;
   /** One message of these payloads. @returns its sequence */
   publish(...payloads: readonly Uint8Array[]): Promise<number>;

@@ -9,7 +9,7 @@ import { toBatchResult } from '../publish-batch.js';
 import { type Answer, toMessage } from '../publish-stream.js';
 
 export const envelopeSize = 5;
-/** What a plain answer takes at the most, with its envelope: two texts of 64 bytes, and numbers. */
+/** What a plain answer takes at most, with its envelope: two texts of 64 bytes, and numbers. */
 const plainSize = 256;
 const slabSize = 64 * 1024;
 

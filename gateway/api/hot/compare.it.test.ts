@@ -425,7 +425,7 @@ for (const [name, cases] of [
       // Otherwise both may have refused everything alike.
       assert.ok(kinds.size > 12, `only ${kinds.size} kinds of answers`);
       const committed = [...kinds].filter((kind) => kind.includes('"committed')).length;
-      assert.is(committed > 0, cases === messageCases, `${committed} answers that tell of the warehouse`);
+      assert.is(committed > 0, cases === messageCases, `${committed} answers that name the warehouse`);
       const [inHot, inLibrary] = [await storedBatches(hot), await storedBatches(library)];
       assert.ok(inHot.length > 50, `only ${inHot.length} batches were stored`);
       assert.equal(inHot, inLibrary);

@@ -59,7 +59,7 @@ test('a small message does not keep a large chunk alive', () => {
   assert.is(large?.bytes[59_999], 2);
 });
 
-test('buffers that nobody uses are kept up to the bound, and given to the next of their size', () => {
+test('unused buffers are kept up to the bound, and given to the next of their size', () => {
   const buffers = createMessageBuffers(64 * 1024);
   const [a, b, c] = [buffers.take(30_000), buffers.take(31_000), buffers.take(40_000)];
   assert.equal([a.length, b.length, c.length], [30_000, 31_000, 40_000]);

@@ -3,7 +3,7 @@
  * HTTP/2 delivers. A message that lies within one chunk is not copied, unless it would keep a much larger chunk alive; one that
  * spans chunks (75 kB come as five) is joined into a buffer that grows with it and is used again (message-buffers.ts).
  *
- * A class, because there is one per call: closures would be made anew, and wrapped by tsx, each time.
+ * A class, because there is one per call: closures would be made, and wrapped by tsx, each time.
  */
 import { Code, ConnectError } from '@connectrpc/connect';
 import { reservedFlags } from '../../held/envelope-flags.js';
@@ -27,7 +27,7 @@ export class Envelopes {
   #headFilled = 0;
   #flags = 0;
   #size = 0;
-  /** Of a message that spans chunks, from its first byte on: a head alone costs nobody memory. */
+  /** Of a message that spans chunks, from its first byte on: a head alone costs no memory. */
   #body: GrowingMessage | undefined;
   #chunk: Buffer | undefined;
   #at = 0;

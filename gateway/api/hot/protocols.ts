@@ -114,7 +114,7 @@ export const streamProtocols: ByContentType = Object.assign(Object.create(null),
 
 const wellTrailers: OutgoingHttpHeaders = { 'grpc-status': '0' };
 
-// One listener for all streams: it is told which by `this`.
+// One listener for all streams: `this` says which.
 function sendWellTrailers(this: ServerHttp2Stream): void {
   this.sendTrailers(wellTrailers);
 }

@@ -82,7 +82,7 @@ function endTurn(): void {
   for (const call of calls) call.turnEnded();
 }
 
-/** A call from its headers on. To be told when its stream has closed. */
+/** A call from its headers on. Its owner says when its stream has closed. */
 export class UnaryCall implements GatedCall, BodyOwner {
   tenant = '';
   /** The answer is on its way, or can no more be: what still comes is thrown away. */

@@ -149,7 +149,7 @@ test('what only the scan can see is joined with what reading saw, in the order o
   assert.equal(idsOf(scan.bytes), ['a', 'b']);
 });
 
-test('a batch of which nothing is left is told, and the first hundred reasons of very many', () => {
+test('a batch of which nothing is left is reported, with the first hundred reasons of very many', () => {
   const { bytes, findings } = read(`[${Array(500).fill('null').join()}]`);
   assert.ok(findings);
   const scan = scanAfterReading(bytes, { maxEvents: 10_000 }, findings);
@@ -206,7 +206,7 @@ test('what no contract bounds is bounded here: keys of an ignored object, unknow
   }
 });
 
-test('only the faults that are told are put into words', () => {
+test('only the faults that are reported are put into words', () => {
   const { decode } = TextDecoder.prototype;
   let decoded = 0;
   TextDecoder.prototype.decode = function (...args) {

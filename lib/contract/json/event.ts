@@ -16,7 +16,7 @@ import type { FieldPlan, MessagePlan } from './plan.js';
 import { mostNames, SeenNames } from './seen-names.js';
 import type { JsonText } from './text.js';
 
-/** Paths of ignored fields that are told. */
+/** Paths of ignored fields that an answer names. */
 const mostIgnored = 100;
 /** Bits of a small integer, one a field. */
 const bitFields = 31;
@@ -47,7 +47,7 @@ export class EventReader {
     this.unknown.size = 0;
   }
 
-  /** The event that was read last is a good one: the fields that were ignored in it are told. */
+  /** The event that was read last is a good one: the answer names the fields that were ignored in it. */
   keepIgnored(): void {
     this.kept = this.ignored.length;
   }

@@ -5,7 +5,7 @@
 import type { RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { printable } from '../faults.js';
 
-/** Words, or how they are found: only the first hundred faults of a request are told, and most of what a fault costs is its words. */
+/** Words, or how they are found: only the first hundred faults of a request are reported, and most of what a fault costs is its words. */
 type Words = string | (() => string);
 
 const wordsOf = (words: Words): string => (typeof words === 'string' ? words : words());

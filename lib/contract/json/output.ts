@@ -1,7 +1,7 @@
 /**
  * Protobuf bytes while they are written. The memory is used again for the next request; who stops in between keeps it until `done`.
  *
- * What does not fit is not written, but counted: `overflowed` says so, and whoever writes grows the memory and writes the event again.
+ * What does not fit is not written, but counted: `overflowed` says so, and the caller grows the memory and writes the event again.
  */
 const least = 64 * 1024;
 const mostKept = 2 * 1024 * 1024;

@@ -1,5 +1,5 @@
 /**
- * A strict, one-pass reader of JSON (RFC 8259) over UTF-8 bytes. It makes no objects: whoever reads takes each value where it stands.
+ * A strict, one-pass reader of JSON (RFC 8259) over UTF-8 bytes. It makes no objects: the caller takes each value where it stands.
  *
  * Why not JSON.parse, or a library: all of them build the whole value before anything can be counted, lose digits or keys that come
  * twice, or end at the first bad item. Here events are counted and bounded while they are read, numbers keep their digits, and a bad

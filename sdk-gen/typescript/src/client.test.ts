@@ -122,7 +122,7 @@ test('takes no more when the buffer is full, and ready resolves when it has empt
   assert.ok(await client.ready());
 });
 
-test('an event that cannot be encoded, or is too large, is told and counted, not thrown', () => {
+test('an event that cannot be encoded, or is too large, is reported and counted, not thrown', () => {
   const { client, rejected } = setting();
   assert.ok(client.track({ ...click, name: 5 as never }));
   assert.ok(client.track({ ...click, properties: { large: 'x'.repeat(2_000_000) } }));
@@ -160,7 +160,7 @@ test('a callback that throws stops nothing', async () => {
   void closed;
 });
 
-test('with durability committed, rejections are told when known, the rest is delivered with the commit', async () => {
+test('with durability committed, rejections are reported when known, the rest is delivered with the commit', async () => {
   const { client, gateway, clock, rejected } = setting({ batchEvents: 3, durability: 'committed' });
   let accept: ((id: string) => void) | undefined;
   const real = gateway.open.bind(gateway);
@@ -196,7 +196,7 @@ test('with durability committed, rejections are told when known, the rest is del
   assert.equal((await closing).undelivered, { events: 3, batches: 1, accepted: 2 });
 });
 
-test('events that the gateway refuses are told with the event itself; the others count as delivered', () => {
+test('events that the gateway refuses are reported with the event itself; the others count as delivered', () => {
   const { client, gateway, rejected } = setting({ batchEvents: 3 });
   let accept: ((id: string) => void) | undefined;
   const real = gateway.open.bind(gateway);

@@ -2,7 +2,7 @@
  * SluiceClient: what a host uses. It encodes, counts, keeps the buffer's bound and calls back; batches are gathered by
  * batcher.ts and delivered by delivery.ts.
  *
- * Nothing that happens in the background is thrown into the host: trouble is told by `onError` and `onRejected`, and
+ * Nothing that happens in the background is thrown into the host: `onError` and `onRejected` report trouble, and
  * counted in `stats()`. A callback that throws is ignored.
  */
 import { fromBinary } from '@bufbuild/protobuf';
@@ -35,7 +35,7 @@ export interface ClientStats {
   readonly accepted: number;
   /** Events that the warehouse was heard to have; with durability `committed` only. */
   readonly committed: number;
-  /** Events refused for good. */
+  /** Events finally refused. */
   readonly rejected: number;
   /** Times that `track` took no event: buffer full, or closed. */
   readonly turnedAway: number;
@@ -58,11 +58,11 @@ export interface ClientStats {
 export interface CloseReport {
   /** Events of the client's whole life that were delivered, as the option `durability` has it. */
   readonly delivered: number;
-  /** Events of the client's whole life that were refused for good. */
+  /** Events of the client's whole life that were finally refused. */
   readonly rejected: number;
   /**
    * What was given up. An event of it may have arrived, when only its acknowledgement did not. `accepted` of these events
-   * are in the log for sure (with durability `committed`).
+   * are surely in the log (with durability `committed`).
    */
   readonly undelivered: { readonly events: number; readonly batches: number; readonly accepted: number };
 }
@@ -134,7 +134,7 @@ export class SluiceClient {
    * Takes an event, to be sent soon. Fills in `eventId` (UUID v7) and `occurredAt` where they are missing.
    *
    * Never throws and never waits. An event that cannot be encoded (a value of the wrong type, larger than a batch may be)
-   * counts as taken and is told to `onRejected`.
+   * counts as taken and goes to `onRejected`.
    * @returns false, and the event is not taken, when the buffer is full (await `ready()`) or the client is closed.
    */
   track(event: EventInit): boolean {
@@ -164,7 +164,7 @@ export class SluiceClient {
   }
 
   /**
-   * Sends what is gathered. Resolves when everything tracked so far is acknowledged or refused for good; as long as the
+   * Sends what is gathered. Resolves when everything tracked so far is acknowledged or finally refused; as long as the
    * gateway cannot be reached, it does not.
    */
   flush(): Promise<void> {
@@ -239,7 +239,7 @@ export class SluiceClient {
     });
   }
 
-  /** Rejections are told when they are known, not when the rest of the batch is delivered. */
+  /** Rejections are reported when they are known, not when the rest of the batch is delivered. */
   #accept(batch: ToldBatch, { accepted, rejected, rejections }: Acceptance): void {
     this.#accepted += accepted;
     if (rejected === 0) return;

@@ -11,7 +11,7 @@ interface Setting {
   /** By batch: `accepted` or the code of the refusal. */
   readonly outcomes: string[];
   readonly errors: string[];
-  /** Ids of batches, each time one is told to be accepted. */
+  /** Ids of batches, each time an answer accepts one. */
   readonly accepted: string[];
   add(events?: number): void;
 }
@@ -59,7 +59,7 @@ function setting(options: Partial<DeliveryOptions> = {}): Setting {
 
 const shown = (gateway: FakeGateway): string[] => gateway.last.sent.map((batch) => `${batch.batchId}:${batch.attempt}`);
 
-test('D1: sends nothing before the limits are told, then each batch with attempt 1', () => {
+test('D1: sends nothing before it has the limits, then each batch with attempt 1', () => {
   const { delivery, gateway, add } = setting();
   assert.is(gateway.streams.length, 0);
   add();
@@ -194,7 +194,7 @@ test('D4: when the wait is over it asks for what was gathered meanwhile, also wh
   assert.is(hungryAt, 5_100);
 });
 
-test('a failure without a retry delay is for good, and the stream goes on', () => {
+test('a failure without a retry delay is final, and the stream continues', () => {
   const { gateway, outcomes, add } = setting();
   add();
   gateway.last.limits();
@@ -271,7 +271,7 @@ test('on Draining nothing more goes to the old stream, another is opened, and la
   assert.equal(shown(gateway), ['b3:1', 'b2:2']);
 });
 
-test('a gateway that drains each stream before it tells its limits is told of, and asked ever more seldom', () => {
+test('a gateway that drains each stream before it sends its limits is reported, and asked ever more seldom', () => {
   const { gateway, clock, errors, add } = setting();
   add();
   for (const wait of [100, 200, 400, 800, 1_000, 1_000]) {
@@ -306,7 +306,7 @@ test('D6: a batch that ends every stream is found and refused; the others get th
   assert.equal([...outcomes].sort(), ['b1 accepted', 'b2 accepted', 'b3 invalid_argument', 'b4 accepted']);
 });
 
-test('D6: a batch under which a proxy ends every stream goes alone and ever more seldom, is told of, and blocks no other', () => {
+test('D6: a batch under which a proxy ends every stream goes alone and ever more seldom, is reported, and blocks no other', () => {
   const messages: string[] = [];
   const { gateway, clock, outcomes, add } = setting({ onError: ({ message }) => messages.push(message) });
   for (let i = 0; i < 4; i++) add();
@@ -344,7 +344,7 @@ test('D6: a batch under which a proxy ends every stream goes alone and ever more
   assert.ok(outcomes.includes('b3 accepted'));
 });
 
-test('D7: what a proxy says is never for good, whatever its code', () => {
+test('D7: what a proxy says is never final, whatever its code', () => {
   for (const code of ['unauthenticated', 'permission_denied', 'unimplemented', 'invalid_argument'] as const) {
     const { gateway, clock, outcomes, errors, add } = setting();
     add();
@@ -363,7 +363,7 @@ test('D7: what a proxy says is never for good, whatever its code', () => {
   }
 });
 
-test('a stream that ends in order before it has told or answered what it should is told of', () => {
+test('a stream that ends in order before it has sent or answered what it should is reported', () => {
   const { gateway, clock, errors, add } = setting();
   add();
   gateway.last.end();
@@ -700,7 +700,7 @@ test('random faults for thousands of batches: each is settled once, attempts of 
     else if (roll < 0.8 && gateway.streams.length > 1) gateway.streams.at(-2)?.end();
     const held = delivery.stats();
     assert.ok(held.batchesInFlight <= 8);
-    // Old streams end sooner or later; ones that keep their batches for ever are the ack timeout's business.
+    // Old streams end sooner or later; ones that keep their batches forever are the ack timeout's business.
     if (gateway.streams.length > 2) for (const old of gateway.streams.slice(0, -2)) old.end();
   }
   const attempts = new Map<string, number>();
@@ -760,7 +760,7 @@ test('random faults, commits and logs that lose their end: settled means that th
         stream.accept(sent, log.length);
       }
     } else if (roll < 0.8) {
-      // A worker loads some more, and its watermark is told to every stream that has accepted something.
+      // A worker loads some more, and its watermark goes to every stream that has accepted something.
       loaded = Math.max(loaded, loaded + Math.floor(dice() * (log.length - loaded + 1)));
       for (const id of log.slice(0, loaded)) warehouse.add(id);
       for (const each of accepted.keys()) each.commit(loaded);

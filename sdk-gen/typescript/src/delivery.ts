@@ -2,9 +2,9 @@
  * The delivery of batches: a pure core. It owns every batch from the moment it is closed until it is settled, decides
  * what is sent when, and on which stream; sockets, clock and dice are given to it.
  *
- *   D1  A batch keeps its id and its bytes for ever. Its attempt is 1 on the first hand-over to a stream ever, and one
+ *   D1  A batch keeps its id and its bytes forever. Its attempt is 1 on the first hand-over to a stream ever, and one
  *       more on each later one: the gateway's side relies on that to tell retries from first sends.
- *   D2  A batch is settled once: delivered (accepted, or committed, as the client wants it), or refused for good. Until
+ *   D2  A batch is settled once: delivered (accepted, or committed, as the client wants it), or finally refused. Until
  *       then it waits, is in flight on one stream, or is kept for one stream (D8). An answer that does not count all its
  *       events is no answer.
  *   D3  What is in flight is bounded in batches and bytes, over all streams. What is kept does not count as in flight.
@@ -13,11 +13,11 @@
  *   D5  When a stream ends, whatever was in flight on it goes out again on the next one, before anything new.
  *   D6  A stream that ends does not say which batch it means. A batch goes alone, with nothing else in flight, after the gateway ended
  *       its stream with INVALID_ARGUMENT, or after two streams in a row ended under it for any reason. If the gateway refuses the
- *       stream of a batch that was alone, that batch is refused for good. If anything else ends it, the batch is tried again less and
- *       less often. So no batch blocks the others for ever.
- *   D7  Only the gateway refuses for good, and it signs what it refuses (`reason`). A refused key (or a gateway that does not know the
+ *       stream of a batch that was alone, that batch is finally refused. If anything else ends it, the batch is tried again less and
+ *       less often. So no batch blocks the others forever.
+ *   D7  Only the gateway refuses finally, and it signs what it refuses (`reason`). A refused key (or a gateway that does not know the
  *       method) is tried again for a few seconds, since a new key takes a moment to be known everywhere. Then all that waits is
- *       refused for good. What a proxy says, such as HTTP 403 or 404, is tried again for as long as it takes.
+ *       finally refused. What a proxy says, such as HTTP 403 or 404, is tried again for as long as it takes.
  *   D8  With durability `committed`, an accepted batch is kept, with its bytes, until the stream that accepted it tells that
  *       the warehouse has what it had accepted up to a position at or above the batch's. A watermark covers only what was
  *       accepted before it on the same stream: the log may have lost its end and given the same positions out again.
@@ -96,7 +96,7 @@ export interface BatchFault {
 /** When a batch is delivered: when the log has it, or when the warehouse has it. */
 export type Durability = 'accepted' | 'committed';
 
-/** A batch as it is told of. */
+/** A batch as the host hears of it. */
 export interface ToldBatch extends SealedBatch {
   readonly batchId: string;
   /** What its first acceptance said; undefined before. */
@@ -259,7 +259,7 @@ export function createDelivery(options: DeliveryOptions): Delivery {
   let current: Stream | undefined;
   let limits = assumedLimits;
   let bytesInFlight = 0;
-  /** How often in a row a commit was waited for in vain. */
+  /** How often in a row a wait for a commit ended without one. */
   let doublings = 0;
   const acceptedNow = { batches: 0, events: 0 };
   let held = { batches: 0, events: 0, bytes: 0 };
@@ -457,7 +457,7 @@ export function createDelivery(options: DeliveryOptions): Delivery {
         for (const one of kept.values()) {
           if (one.stream !== stream || one.shard !== shard || one.sequence > sequence) continue;
           kept.delete(one.batch.batchId);
-          // What was waited for in vain before moves again.
+          // What made no progress before moves again.
           if (one.batch.overdue) doublings = 0;
           settle(one.batch, { kind: 'delivered' });
         }
@@ -483,7 +483,7 @@ export function createDelivery(options: DeliveryOptions): Delivery {
       onDraining() {
         if (!alive() || stream.state === 'draining') return;
         if (stream.state === 'opening') {
-          // Nothing was sent on it. It counts as a failure: a gateway that does this for ever is asked ever more seldom.
+          // Nothing was sent on it. It counts as a failure: a gateway that does this forever is asked ever more seldom.
           stream.link?.abort();
           endStream(stream, new SluiceClientError('unavailable', 'The gateway drains, and takes no new stream.'));
           return;

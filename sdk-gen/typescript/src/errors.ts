@@ -1,5 +1,5 @@
 /**
- * What went wrong, as the host is told. The client throws nothing from its background work: it calls back.
+ * What went wrong, as the host hears it. The client throws nothing from its background work: it calls back.
  */
 
 /** gRPC status codes by number, as the host reads them. */

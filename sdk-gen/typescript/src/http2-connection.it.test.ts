@@ -101,7 +101,7 @@ test('streams that a peer pushes end with the connection, and never the process'
   assert.equal(uncaught, []);
 });
 
-test('after close nothing is told, a request is refused, and the socket is gone', async () => {
+test('after close nothing is reported, a request is refused, and the socket is gone', async () => {
   const server = createHttp2Server();
   let closed = false;
   server.on('connection', (socket) => socket.on('close', () => (closed = true)));

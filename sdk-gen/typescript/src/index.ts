@@ -14,7 +14,7 @@
  *   wire-writer.ts       Protobuf's primitives
  *   uuid-v7.ts           ids
  *   clock.ts             time, injected
- *   errors.ts            what a host is told
+ *   errors.ts            what a host hears
  */
 export {
   type App,

@@ -1,6 +1,6 @@
 /**
  * Random worlds for the whole client, without a network: nothing that was tracked may ever lie still. As long as something is pending there is a
- * timer, and once peers behave everything is settled in time, although connections of before stay silent for ever.
+ * timer, and once peers behave everything is settled in time, although older connections stay silent.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

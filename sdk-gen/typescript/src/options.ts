@@ -1,11 +1,11 @@
-/** What a client can be told, and what it takes when it is not. */
+/** The options of a client, and their defaults. */
 import { createSecureContext } from 'node:tls';
 import type { Event } from '../gen/sluice/event/v1/event_pb.js';
 import type { Clock } from './clock.js';
 import type { Durability, EventRejection } from './delivery.js';
 import type { FailureCode, SluiceClientError } from './errors.js';
 
-/** Events that are refused for good: sending them again unchanged will not help. */
+/** Events that are finally refused: sending them again unchanged will not help. */
 export interface Rejected {
   /** Empty when the events never made it into a batch. */
   readonly batchId: string;
@@ -67,11 +67,11 @@ export interface SluiceClientOptions {
   commitTimeoutMs?: number;
   /** A connection that is not ready after so long is given up, ms. @default 10000 */
   connectTimeoutMs?: number;
-  /** How long a refused key is tried again before what waits is refused for good, ms. @default 3000 */
+  /** How long a refused key is tried again before what waits is finally refused, ms. @default 3000 */
   refusalGraceMs?: number;
-  /** Told of events that are refused for good: once per batch, or per event that never made it into one. */
+  /** Called for events that are finally refused: once per batch, or per event that never made it into one. */
   onRejected?: (rejected: Rejected) => void;
-  /** Told of trouble with the connection. The client goes on trying. */
+  /** Called for trouble with the connection. The client keeps trying. */
   onError?: (error: SluiceClientError) => void;
   /** Time, for tests. */
   clock?: Clock;

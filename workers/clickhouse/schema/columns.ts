@@ -72,7 +72,7 @@ export const tupleType = (message: MessageNode): string =>
 const timestampOf = (path: string): string =>
   `fromUnixTimestamp64Nano(${path}.seconds * 1000000000 + ${path}.nanos, 'UTC')`;
 
-/** For clocks that nobody has checked: outside of 1970 to 2199 it is as if not told (1970-01-01). */
+/** For unchecked clocks: a time outside of 1970 to 2199 counts as absent (1970-01-01). */
 const boundedTimestampOf = (path: string): string =>
   `fromUnixTimestamp64Nano(if(${path}.seconds BETWEEN 0 AND 7258118399 AND ${path}.nanos BETWEEN 0 AND 999999999, ` +
   `${path}.seconds * 1000000000 + ${path}.nanos, 0), 'UTC')`;

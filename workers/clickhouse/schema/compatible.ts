@@ -14,7 +14,7 @@ export type Fit =
   | { readonly kind: 'fits' }
   /** With this type it holds what it held, and what is wanted. */
   | { readonly kind: 'widen'; readonly to: string }
-  /** Somebody has to decide. */
+  /** An operator has to decide. */
   | { readonly kind: 'misfit'; readonly why: string };
 
 const fits: Fit = { kind: 'fits' };

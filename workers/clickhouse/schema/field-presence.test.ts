@@ -77,7 +77,7 @@ test('what encoders write is found exactly, and over all messages of a block', (
   }
 });
 
-test('usual events have few of the fields; an opt-in field of the batch is told when it is there', () => {
+test('usual events have few of the fields; an opt-in field of the batch is found when it is there', () => {
   const usual = found([payload(encodeBatch(makeBatch(seededRandom(1), 500)))]);
   assert.ok(usual.has('touch.channel') && usual.has('device.country') && usual.has('properties'));
   for (const path of ['device.user_agent', 'app.version', 'page.url', '.user_agent'])

@@ -1,5 +1,5 @@
 /**
- * Which columns a block has values for. ClickHouse fills every column that it is told to read, in every row, whether the row
+ * Which columns a block has values for. ClickHouse fills every column that the statement names, in every row, whether the row
  * has the field or not: with 39 columns of the contract of which usual events use 19, reading cost a third more and the
  * whole INSERT a sixth more than with the 19 (bench insert, "all columns"). So a block's INSERT names only the columns
  * that some event of the block has a field for; the others get their default, which is what an absent field reads as.

@@ -2,7 +2,7 @@
  * The events table and every statement on its shape, derived from the descriptors.
  *
  *   columns.ts         fields → columns, their types, and how they are selected from the input
- *   format-schema.ts   what ClickHouse's Protobuf reader is told
+ *   format-schema.ts   the schema for ClickHouse's Protobuf reader
  *   field-presence.ts         which columns a block has values for
  *   compatible.ts      whether a column as it is can hold what the contract wants
  *   index.ts           the statements
@@ -37,7 +37,7 @@ export interface ColumnInfo {
   readonly default_kind?: string;
 }
 
-/** A projection or an index of the table that somebody made. */
+/** A projection or an index of the table that a user made. */
 export interface DerivedFrom {
   readonly name: string;
   /** Its SELECT. */
@@ -132,7 +132,7 @@ const indices: readonly { readonly name: string; readonly definition: string }[]
   // Within a tenant, rows lie in order of arrival (see ORDER BY): their times are close together.
   { name: 'by_time', definition: 'occurred_at TYPE minmax GRANULARITY 1' },
   // Retried batches are looked up by this (L5), a hundred at a time: at 1 % of false answers each nearly every granule would
-  // be read for the sake of one of them.
+  // be read for one of them.
   { name: 'by_batch', definition: '_batch TYPE bloom_filter(0.0001) GRANULARITY 4' },
   // What was retried of late is asked after a recovery (L5, R2): granules without a retry, and old ones, are passed over.
   { name: 'by_attempt', definition: '_attempt TYPE minmax GRANULARITY 1' },
@@ -208,7 +208,7 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
     format_schema: format.schema,
     format_schema_message_name: `${format.message}`,
   });
-  /** By what blocks hold. A handful in practice; the bound is for whoever sends every mixture. */
+  /** By what blocks hold. A handful in practice; the bound is for a client that sends every mixture. */
   const known = new Map<string, ReturnType<typeof rowsOf>>();
   const rowsIn = (payloads: readonly Uint8Array[] | undefined): ReturnType<typeof rowsOf> => {
     const { key, present } =
@@ -356,7 +356,7 @@ const blockSettings = (target: TableTarget, c: BlockConstants): Record<string, s
 
 /**
  * L4. Query ids exclude each other on one server only, and the probe sees what its replica has. So Keeper has the last word on the
- * block's name, and what was answered is on most replicas, in one order: else nobody could read with sequential consistency.
+ * block's name, and what was answered is on most replicas, in one order: else a read with sequential consistency would be impossible.
  */
 const replicated = (target: TableTarget, c: BlockConstants): Record<string, string | number> => ({
   insert_deduplicate: 1,
@@ -386,7 +386,7 @@ const optionalBatchFields = (storedBatch: DescMessage): ReadonlyMap<string, numb
 const mayBeLeftOut = ({ kind, cardinality, enum: of }: FieldNode): boolean =>
   kind !== 'enum' || cardinality !== 'singular' || (of?.values ?? []).every(({ number }) => number >= 0);
 
-/** The tree without the fields that nobody has. */
+/** The tree without the fields that no event has. */
 function heldBy(message: MessageNode, has: (path: string) => boolean, prefix: string): MessageNode {
   const fields = message.fields.flatMap((field): FieldNode[] => {
     if (!isFlattened(field)) return has(`${prefix}${field.name}`) || !mayBeLeftOut(field) ? [field] : [];

@@ -1,6 +1,6 @@
 /**
  * L4. No Keeper runs here, and the embedded engine makes no replicated table. So: the statements as text, every setting's name
- * against the engine, and what the token does on a plain table that is told to remember tokens.
+ * against the engine, and what the token does on a plain table with the setting to remember tokens.
  */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

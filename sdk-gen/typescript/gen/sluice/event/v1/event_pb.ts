@@ -186,7 +186,7 @@ export type Page = Message<"sluice.event.v1.Page"> & {
   referrer: string;
 
   /**
-   * HTTP status, where a server tells of the view.
+   * HTTP status, where a server reports the view.
    *
    * @generated from field: uint32 status = 5;
    */

@@ -80,7 +80,7 @@ export type StoredBatch = Message<"sluice.log.v1.StoredBatch"> & {
   rejectedCount: number;
 
   /**
-   * Some event has a field that the gateway's contract does not know: a loader that knows more should validate it anew.
+   * Some event has a field that the gateway's contract does not know: a loader that knows more should validate it again.
    *
    * @generated from field: bool unknown_fields = 9;
    */
