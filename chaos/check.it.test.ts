@@ -110,7 +110,7 @@ const counts = ({ acked, unknown, stored, lost, doubled, altered, foreign, ledge
   retried,
 });
 
-test('what is as clients heard it passes, and every difference is found (H1 to H5)', async () => {
+test('what is as clients heard it passes, and every difference is found (CHECK-1 to CHECK-5)', async () => {
   await withClickHouse(async ({ url }) => {
     const client = createClient({ url });
     try {
@@ -137,18 +137,18 @@ test('what is as clients heard it passes, and every difference is found (H1 to H
           .map((row) => ({ ...row, _accepted: row._block === 2 ? 300 - (to - from) : 300 }));
       assert.equal(counts(await find(client, (rows) => without(rows, 300, 400))), { ...well, stored: 500 });
 
-      // H1
+      // CHECK-1
       const lost = await find(client, (rows) => without(rows, 450, 452));
       assert.equal(counts(lost), { ...well, stored: 598, lost: 2 });
       assert.match(lost.stories[0] ?? '', /lost: events 1-450 to 451 .* batch c .* accepted as sequence 3 of shard 0/);
 
-      // H2, also where the client never heard of it.
+      // CHECK-2, also where the client never heard of it.
       const twice = { block: 3, lo: 5, hi: 5, accepted: 2 };
       const doubled = await find(client, (rows) => [...rows, rowOf(1, 7, twice), rowOf(1, 310, twice)]);
       assert.equal(counts(doubled), { ...well, stored: 602, doubled: 2 });
       assert.match(doubled.stories[0] ?? '', /doubled: events 1-7 to 7 .* shard 0 block 1 .* and in shard 0 block 3/);
 
-      // H3
+      // CHECK-3
       const altered = await find(client, (rows) =>
         rows.map((row, n) =>
           n === 33 ? { ...row, touch_cost_micros: '1' } : n === 44 ? { ...row, app_id: 'x' } : row,
@@ -156,7 +156,7 @@ test('what is as clients heard it passes, and every difference is found (H1 to H
       );
       assert.equal(counts(altered), { ...well, altered: 2 });
 
-      // H4: of another source, of none, and of this one past its end.
+      // CHECK-4: of another source, of none, and of this one past its end.
       const foreign = await find(client, (rows) => [
         ...rows,
         rowOf(2, 0, { block: 3, lo: 5, hi: 5, accepted: 3 }),
@@ -165,7 +165,7 @@ test('what is as clients heard it passes, and every difference is found (H1 to H
       ]);
       assert.equal({ ...counts(foreign), altered: 0 }, { ...well, stored: 603, foreign: 3 });
 
-      // H5: a number left out, a range left out, a row less than it says.
+      // CHECK-5: a number left out, a range left out, a row less than it says.
       for (const [change, why] of [
         [(row: Row) => (row._block === 2 ? { ...row, _block: 3 } : row), /block 2 is missing/],
         [(row: Row) => (row._block === 2 ? { ...row, _lo: 3 } : row), /begins with 3 instead of 2/],

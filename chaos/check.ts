@@ -1,11 +1,11 @@
 /**
  * The check of a history: what clients heard against what ClickHouse has. Never a count minus a distinct count.
  *
- *   H1  An event that was acknowledged is stored (else: lost).
- *   H2  An event is stored at most once, acknowledged or not (else: doubled).
- *   H3  A stored event has the values that were sent (else: altered).
- *   H4  Nothing is stored that no client sent (else: foreign).
- *   H5  The blocks of a shard are numbered from 1, their ranges follow one another, and each has the rows that it says (else: a
+ *   CHECK-1  An event that was acknowledged is stored (else: lost).
+ *   CHECK-2  An event is stored at most once, acknowledged or not (else: doubled).
+ *   CHECK-3  A stored event has the values that were sent (else: altered).
+ *   CHECK-4  Nothing is stored that no client sent (else: foreign).
+ *   CHECK-5  The blocks of a shard are numbered from 1, their ranges follow one another, and each has the rows that it says (else: a
  *       fault of the ledger).
  *
  * ClickHouse compares the values and hands back runs of consecutive numbers, in slices; here there is a byte for each event.
@@ -77,7 +77,7 @@ export async function checkHistory(options: HistoryOptions): Promise<Findings> {
   const sources = options.sources.map((one) => readSource(one, findings));
   const rows = `(SELECT *, ${idColumns} FROM ${table} WHERE tenant = '${tenant}')`;
 
-  // H3
+  // CHECK-3
   for (const row of await ask<{ wrong: string[]; count: string; example: string }>(
     `SELECT ${wrongValues} AS wrong, toString(count()) AS count, any(event_id) AS example FROM ${rows} GROUP BY wrong HAVING notEmpty(wrong)`,
   )) {
@@ -85,7 +85,7 @@ export async function checkHistory(options: HistoryOptions): Promise<Findings> {
     tell(findings, `altered: ${row.count} events have other values in ${row.wrong.join(', ')}, e.g. ${row.example}`);
   }
 
-  // H1, H2, H4
+  // CHECK-1, CHECK-2, CHECK-4
   const known = sources.map(({ source }) => source).join(', ') || '-1';
   const [strangers] = await ask<{ count: string; example: string }>(
     `SELECT toString(count()) AS count, any(event_id) AS example FROM ${rows} WHERE s NOT IN (${known}) OR n = 4294967295`,

@@ -3,7 +3,7 @@
  * The record is taken where the client hands a batch to its connection and where the answer comes in; the client itself is not changed.
  *
  * Batches that an earlier process of this customer sent and heard nothing of are sent again first, under their ids, as a host does that
- * keeps its batches on disk: as attempt 2 or higher, because the host does not know whether the first send arrived (D1).
+ * keeps its batches on disk: as attempt 2 or higher, because the host does not know whether the first send arrived (DELIVER-1).
  *
  * A counting customer names its batches by a counter that each of its processes starts again, so that ids are used for other events
  * (counted-ids.ts).

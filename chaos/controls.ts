@@ -23,7 +23,7 @@ export interface Control {
 
 export const controls = {
   'insert-if-absent': {
-    without: 'the look in the INSERT whether the block is there (L2)',
+    without: 'the look in the INSERT whether the block is there (LOAD-2)',
     shows: 'doubled',
     faults: ['stop:worker'],
     patches: [
@@ -35,7 +35,7 @@ export const controls = {
     ],
   },
   'retry-check': {
-    without: 'the look whether a batch that was sent again is stored already (L5)',
+    without: 'the look whether a batch that was sent again is stored already (LOAD-5)',
     shows: 'doubled',
     faults: ['drop-replies:client-gateway', 'cut:client-gateway'],
     patches: [
@@ -47,7 +47,7 @@ export const controls = {
     ],
   },
   'event-ids': {
-    without: 'the look at the event ids of a batch of which as many events are stored (R4)',
+    without: 'the look at the event ids of a batch of which as many events are stored (DEDUP-4)',
     shows: 'lost',
     faults: ['kill:client'],
     patches: [
@@ -59,7 +59,7 @@ export const controls = {
     ],
   },
   'ack-before-durable': {
-    without: "the gateway's wait for JetStream's ack (I1)",
+    without: "the gateway's wait for JetStream's ack (INGEST-1)",
     shows: 'lost',
     faults: ['half-open:gateway-nats'],
     patches: [

@@ -151,7 +151,7 @@ const full = (name: DiskName): Disturbance => ({
 });
 
 /**
- * Clients fall silent, and then nothing comes for a while but batches that were accepted before: blocks without a row (L5).
+ * Clients fall silent, and then nothing comes for a while but batches that were accepted before: blocks without a row (LOAD-5).
  * A client that is killed meanwhile speaks again, which does no harm.
  */
 export const echo: Disturbance = {

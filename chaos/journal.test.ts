@@ -14,7 +14,7 @@ function withFile(use: (file: string) => void): void {
   }
 }
 
-test('a batch is unknown until it is accepted or refused, and an acceptance stays (J1 to J3)', () => {
+test('a batch is unknown until it is accepted or refused, and an acceptance stays (JOURNAL-1 to JOURNAL-3)', () => {
   withFile((file) => {
     const journal = openJournal(file);
     journal.sent({ batchId: 'a', first: 0, count: 3, attempt: 1 });

@@ -2,9 +2,9 @@
  * What a client heard, written down as it happens. Each record is one write to a file: the kernel has it when the write returns, so
  * that it survives the SIGKILL of the process that wrote it.
  *
- *   J1  "sent" is written before the batch goes to the transport, so nothing is stored that the journals do not know.
- *   J2  "accepted" and "refused" are written when the client hears it, so that what they say was promised to somebody.
- *   J3  A batch that was sent and has no later record is unknown: it may be stored, once, or not at all.
+ *   JOURNAL-1  "sent" is written before the batch goes to the transport, so nothing is stored that the journals do not know.
+ *   JOURNAL-2  "accepted" and "refused" are written when the client hears it, so that what they say was promised to somebody.
+ *   JOURNAL-3  A batch that was sent and has no later record is unknown: it may be stored, once, or not at all.
  */
 import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
 

@@ -1,6 +1,6 @@
 /**
  * Messages that no client should have written: put into the log past the gateways. The worker has to take out what cannot be stored, put
- * it into the dead letters with its bytes, and store what lies beside it (L6).
+ * it into the dead letters with its bytes, and store what lies beside it (LOAD-6).
  */
 import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { jetstream, jetstreamManager } from '@nats-io/jetstream';

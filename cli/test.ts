@@ -1,6 +1,6 @@
 /**
  * `sluice test` (npm test): every *.test.ts in a process of its own. uvu ends with 0 on a throwing hook, on a forgotten
- * `.run()` and has no time-out (fact F11), so this looks at what was run, not only at exit codes.
+ * `.run()` and has no time-out (FACT-11), so this looks at what was run, not only at exit codes.
  *
  * The last line is `N passed, N failed`, with `, N skipped` where there are any.
  */

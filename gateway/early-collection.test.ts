@@ -18,7 +18,7 @@ function scene({ takesMs = 0 } = {}) {
   return { state, look };
 }
 
-test('C1: while memory is not short, V8 decides alone', () => {
+test('COLLECT-1: while memory is not short, V8 decides alone', () => {
   const { state, look } = scene();
   state.rss = shortBytes - 1;
   assert.not(look());
@@ -35,7 +35,7 @@ test('C1: while memory is not short, V8 decides alone', () => {
   assert.ok(look());
 });
 
-test('C2: a collection follows so much new memory since the least that was in use', () => {
+test('COLLECT-2: a collection follows so much new memory since the least that was in use', () => {
   const { state, look } = scene();
   state.garbage = wasteBytes;
   assert.not(look(), 'all that is known may be in use');
@@ -53,7 +53,7 @@ test('C2: a collection follows so much new memory since the least that was in us
   assert.is(state.collections, 2);
 });
 
-test('C3: at most a third of the time goes into collections', () => {
+test('COLLECT-3: at most a third of the time goes into collections', () => {
   const { state, look } = scene({ takesMs: 50 });
   look();
   for (; state.now < 10_000; state.now++) {

@@ -100,7 +100,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     stallCount++;
     log.warn(
       { ms: Math.round(ms) },
-      'the gateway stood still: batches on older connections are treated as possible retries (L5)',
+      'the gateway stood still: batches on older connections are treated as possible retries (LOAD-5)',
     );
   });
   const endWatch = watchStalls(stalls);

@@ -1,6 +1,6 @@
 /**
  * The gateway's instruments, all of them. Made in one function, because instruments that are made before the SDK starts
- * stay silent forever (docs/facts.md, fact F10).
+ * stay silent forever (docs/facts.md, FACT-10).
  *
  * Counters are plain numbers that are read at each collection: adding to an OpenTelemetry counter hashes its
  * attributes each time, which would cost small batches more than their validation does.

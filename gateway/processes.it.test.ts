@@ -135,7 +135,7 @@ test('connections are dealt out to all; one that dies is replaced; SIGTERM drain
   });
 });
 
-test('N5: when the one that started them stands still they hear of it; when it is killed, they drain and end', async () => {
+test('PROC-5: when the one that started them stands still they hear of it; when it is killed, they drain and end', async () => {
   await withNats(async ({ url }) => {
     await withProcesses(['--nats-url', url, '--stall-after', '1s'], async (running) => {
       await until('all ready', () => running.port() !== undefined, 20_000);

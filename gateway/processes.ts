@@ -2,12 +2,12 @@
  * `--processes N`: several gateway processes behind one port on one machine. This is the one that starts them; each is a whole
  * gateway with bounds of its own, and connections are dealt out to them in turn (node:cluster).
  *
- *   N1  The first one has to listen before the others are started, so that an impossible setting is reported once. If it ends
+ *   PROC-1  The first one has to listen before the others are started, so that an impossible setting is reported once. If it ends
  *       before that, everything ends with its exit code.
- *   N2  A process that ends by itself is started again, after a pause that doubles while it keeps ending soon.
- *   N3  Asked to end, it asks all to drain, and it ends when the last one has: exit code 0 if all drained.
- *   N4  Process i has its metrics at `metricsPort` + i, also after it was started again.
- *   N5  When the one that deals out the connections has stood still, it tells the others: what comes now may have waited (stall.ts).
+ *   PROC-2  A process that ends by itself is started again, after a pause that doubles while it keeps ending soon.
+ *   PROC-3  Asked to end, it asks all to drain, and it ends when the last one has: exit code 0 if all drained.
+ *   PROC-4  Process i has its metrics at `metricsPort` + i, also after it was started again.
+ *   PROC-5  When the one that deals out the connections has stood still, it tells the others: what comes now may have waited (stall.ts).
  */
 
 import cluster, { type Worker } from 'node:cluster';
@@ -23,7 +23,7 @@ export interface ProcessesOptions {
   readonly metricsPort: number;
   /** After this many ms a drain is cut short. */
   readonly graceMs: number;
-  /** N5, ms. */
+  /** PROC-5, ms. */
   readonly stallAfter: number;
   readonly log: Log;
 }
@@ -36,7 +36,7 @@ const lastPauseMs = 10_000;
 /** A process that has lived this long was well. */
 const settledMs = 30_000;
 
-/** N2: how long to wait after the n-th end in a row (from 1). */
+/** PROC-2: how long to wait after the n-th end in a row (from 1). */
 export const pauseAfter = (ends: number): number => Math.min(lastPauseMs, firstPauseMs * 2 ** Math.min(ends - 1, 20));
 
 export function runProcesses({ count, argv, metricsPort, graceMs, stallAfter, log }: ProcessesOptions): void {
@@ -116,7 +116,7 @@ export function runProcesses({ count, argv, metricsPort, graceMs, stallAfter, lo
   };
   watchStalls(
     createStallWatch(stallAfter, (ms) => {
-      for (const { worker } of places) worker?.send({ stalled: ms }); // N5
+      for (const { worker } of places) worker?.send({ stalled: ms }); // PROC-5
     }),
   );
   process.on('SIGTERM', () => end('SIGTERM'));

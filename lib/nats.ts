@@ -1,5 +1,5 @@
 /**
- * Connections to NATS, with the settings that measurement asked for (docs/facts.md, fact F6), and the bookkeeping
+ * Connections to NATS, with the settings that measurement asked for (docs/facts.md, FACT-6), and the bookkeeping
  * that every role needs.
  */
 import { type Authenticator, AuthorizationError, createInbox } from '@nats-io/nats-core';

@@ -3,7 +3,7 @@
  *
  * While a replicated stream has no leader, each of its servers answers for itself, and so does for 10 s after its start the one
  * that the cluster would like to lead (nats-server 2.14.9, jsStreamInfoRequest): also one that has just come back and lacks
- * the end of the stream. To the loader that would look like a stream that went backwards (L8), to an erasure like one that
+ * the end of the stream. To the loader that would look like a stream that went backwards (LOAD-8), to an erasure like one that
  * holds nothing more. A leader answers only when it has everything that was ever acknowledged.
  */
 import { JetStreamApiError, type JetStreamManager, type StreamInfo } from '@nats-io/jetstream';

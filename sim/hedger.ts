@@ -1,11 +1,11 @@
-/** A gateway's second line to the log, for messages that wait too long (gateway/log/hedge.ts, H1 to H3): the line is simulated. */
+/** A gateway's second line to the log, for messages that wait too long (gateway/log/hedge.ts, HEDGE-1 to HEDGE-3): the line is simulated. */
 import type { Hedger } from '../gateway/log/hedge.js';
 import type { LogWire } from '../gateway/log/log-wire.js';
 import { markRetried } from '../lib/retried-copy.js';
 import type { SimulatedLog } from './log.js';
 import type { Process } from './process.js';
 
-/** @param marks whether the copy says that it is a retry (H1) */
+/** @param marks whether the copy says that it is a retry (HEDGE-1) */
 export function startHedger(process: Process, log: SimulatedLog, delayMs: number, marks: boolean): Hedger {
   const open = new Set<string>();
   let wire: LogWire | undefined;

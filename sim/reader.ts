@@ -35,7 +35,7 @@ export function createReader(world: World, process: Process, log: SimulatedLog, 
   let breaks = 0;
   let epoch = 0;
   let pulling = false;
-  /** The consumer was made, and the stream looked at (L8). */
+  /** The consumer was made, and the stream looked at (LOAD-8). */
   let consumer = false;
   const waiters = new Set<() => void>();
 

@@ -51,7 +51,7 @@ export interface SinkWeakness {
   readonly noQueryId?: boolean;
   /**
    * In place of the probe, a log of deduplication tokens that is written before the part is there, as plain MergeTree does
-   * (fact F7): a server that dies in between has the token and not the rows.
+   * (FACT-7): a server that dies in between has the token and not the rows.
    */
   readonly tokenOnly?: boolean;
 }

@@ -15,7 +15,7 @@ export interface Weakness {
   readonly sink?: SinkWeakness;
   /** Wraps what a worker's protocol talks to. Called once per worker and shard. */
   readonly worker?: (io: ShardIo, world: World, shard: number) => ShardIo;
-  /** Wraps what a worker asks the sink about the copies of batches (L5). */
+  /** Wraps what a worker asks the sink about the copies of batches (LOAD-5). */
   readonly stored?: (stored: StoredCopies) => StoredCopies;
   /** When a worker reads the retried batches from the sink: not after another's block, or never. Else after each recovery. */
   readonly retriedSet?: 'not after another' | 'never';
@@ -39,7 +39,7 @@ export interface Weakness {
 
 const encoder = new TextEncoder();
 
-/** Positions that a consumer has acknowledged, by world and shard. They may be lost: acks are not durable (fact F8). */
+/** Positions that a consumer has acknowledged, by world and shard. They may be lost: acks are not durable (FACT-8). */
 const consumerAcks = new WeakMap<World, Map<number, number>>();
 
 function acksOf(world: World): Map<number, number> {
@@ -61,7 +61,7 @@ export const weaknesses = {
     sink: { noQueryId: true },
   },
   'token-only': {
-    what: 'a deduplication token in place of insert-if-absent, on a table that writes the token before the rows (fact F7)',
+    what: 'a deduplication token in place of insert-if-absent, on a table that writes the token before the rows (FACT-7)',
     worlds: { faults: ['restart sink'], faultCount: 8 },
     sink: { tokenOnly: true },
   },
@@ -176,7 +176,7 @@ export const weaknesses = {
     },
   },
   'hedge-keeps-attempt': {
-    what: 'the second copy of a slow message does not say that it is one (H1)',
+    what: 'the second copy of a slow message does not say that it is one (HEDGE-1)',
     worlds: { hedgeMs: 20 },
     hedgesUnmarked: true,
   },
@@ -201,7 +201,7 @@ export const weaknesses = {
     dropsLetters: true,
   },
   'rewind-not-noticed': {
-    what: 'a log that lost its end, or another message at the end of what is loaded, does not stop the shard (L8)',
+    what: 'a log that lost its end, or another message at the end of what is loaded, does not stop the shard (LOAD-8)',
     breakLog: true,
     worlds: { gateways: 2, shards: 1, faults: ['rewind log', 'kill gateway', 'freeze worker'], faultCount: 8 },
     worker: (io) => ({

@@ -31,7 +31,7 @@ export interface WorkerOptions {
   readonly letters: DeadLetters;
   /** The hint for gateways. */
   readonly onCommitted: (shard: number, generation: string, sequence: number) => void;
-  /** An alarm: the shard is not loaded (L8). */
+  /** An alarm: the shard is not loaded (LOAD-8). */
   readonly onStopped: (shard: number, reason: string) => void;
   readonly weakness: Weakness;
 }
@@ -98,7 +98,7 @@ function loadOne(
     });
   const pause = (ms: number): Promise<void> => new Promise((resolve) => void process.schedule(resolve, ms));
 
-  /** The block at hand, and what L6 knows of it. */
+  /** The block at hand, and what LOAD-6 knows of it. */
   interface Cut {
     readonly block: Block;
     planned: Block;

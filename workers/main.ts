@@ -7,17 +7,17 @@
  *   connect.ts         NATS, warehouse and table, reached with patience; prepare-table.ts brings the table up to the contract
  *   assignment.ts      which worker loads which shard
  *   pool.ts     the loaders of the shards that are this worker's
- *   loader.ts          the protocol of one shard, pure; L1–L8 stand there
+ *   loader.ts          the protocol of one shard, pure; LOAD-1 to LOAD-8 stand there
  *   shard.ts    the protocol bound to stream, warehouse, clock, metrics
  *   block-store.ts     what the protocol asks of the warehouse; stale-statement.ts ends an INSERT that keeps a block's name,
  *                      mend-table.ts brings the table up to the contract when a column was dropped
  *   block.ts           which messages make up a block; sort-by-tenant.ts: in which order they are sent
- *   dedup.ts         which batches were sent again, and which of their events are stored already (L5)
+ *   dedup.ts         which batches were sent again, and which of their events are stored already (LOAD-5)
  *   fingerprint.ts     tells whether two copies of a batch hold the same events; stored-events.ts: single events in the warehouse
- *   dead-letters.ts          what of a block cannot be stored (L6); rescan.ts is the contract's part of it
+ *   dead-letters.ts          what of a block cannot be stored (LOAD-6); rescan.ts is the contract's part of it
  *   frames.ts          the batches inside a message, for these two
  *   pull-reader.ts           reading a stream, ahead, within bounds (budget.ts)
- *   gap.ts         messages that are missing from it; end.ts: whether it lost its end (L8)
+ *   gap.ts         messages that are missing from it; end.ts: whether it lost its end (LOAD-8)
  *   link.ts        requests to JetStream, given up when the connection is
  *   nats-socket.ts            how its messages get here; buffer-pool.ts is the memory that they lie in
  *   trim.ts            what may leave a stream
@@ -89,7 +89,7 @@ async function main(): Promise<void> {
     if (stop.signal.aborted) return;
     stop.abort();
     log.info({ why }, 'draining');
-    // A warehouse that gives no answer must not keep the process: what is not stored stays in the log (L2).
+    // A warehouse that gives no answer must not keep the process: what is not stored stays in the log (LOAD-2).
     setTimeout(() => {
       log.warn('the drain took too long; what is not stored stays in the log');
       process.exit(0);

@@ -1,6 +1,6 @@
 /**
  * The worker's instruments and the span of each block. Made by one call after telemetry has started: instruments that are
- * made earlier stay silent (fact F10).
+ * made earlier stay silent (FACT-10).
  */
 import { type Attributes, type Context, metrics, propagation, ROOT_CONTEXT, SpanKind, trace } from '@opentelemetry/api';
 import type { CircuitStats } from './clickhouse/circuit.js';

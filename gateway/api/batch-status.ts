@@ -18,7 +18,7 @@ import { createPlaces } from '../held/places.js';
 /** @throws SluiceError batch_id_invalid | too_many_calls | status_unavailable */
 export type AskBatchStatus = (tenant: string, batchId: string) => Promise<GetBatchStatusResponse>;
 
-/** How long a worker has to answer: as long as it takes questions for (workers/ledger/batch-status.ts, S4). */
+/** How long a worker has to answer: as long as it takes questions for (workers/ledger/batch-status.ts, STATUS-4). */
 const patienceMs = 5_000;
 const retryAfterMs = 1_000;
 /** Calls that wait at the same time, in all and of one tenant: what a worker takes is shared fairly. */

@@ -2,10 +2,10 @@
  * JSON requests, on the plain HTTP routes and in the RPC protocols: what stands around the events, read strictly. The events themselves
  * are read by lib/contract/json, each for itself.
  *
- *   J1  A text that is no JSON, and a fault outside of the events, refuses the request, by the name of the field. On a stream it refuses
+ *   JSON-1  A text that is no JSON, and a fault outside of the events, refuses the request, by the name of the field. On a stream it refuses
  *       its message: the others go on.
- *   J2  A fault inside an event refuses that event, by index, field and code.
- *   J3  A name that comes twice is a fault, also once as `batchId` and once as `batch_id`; so is an unknown one, unless the request
+ *   JSON-2  A fault inside an event refuses that event, by index, field and code.
+ *   JSON-3  A name that comes twice is a fault, also once as `batchId` and once as `batch_id`; so is an unknown one, unless the request
  *       has the header `sluice-unknown-fields: ignore`. Then it is left out, and the answer lists it.
  */
 import { Durability } from '#gen/sluice/ingest/v1/ingest_pb.js';

@@ -149,7 +149,7 @@ test('a thousand unfinished health checks keep out no other: the oldest are rese
         await new Promise((resolve) => session.ping(resolve));
       }
       await until('the oldest are reset', () => calls.filter(({ closed }) => closed).length >= 24);
-      // A call that is not whole after 10 s ends for that reason (K1).
+      // A call that is not whole after 10 s ends for that reason (OPEN-1).
       const young = performance.now() - 9_000;
       assert.ok(calls.every(({ closed }, i) => i < 100 || !closed || (began[i] ?? 0) < young));
       await withSession(url, async (session) => {

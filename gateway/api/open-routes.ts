@@ -1,12 +1,12 @@
 /**
  * Calls that anybody may make, without a key: their bounds.
  *
- *   K1  A call of one message is whole within 10 s (call-timeout.ts).
- *   K2  Short calls (Check, List) are bounded per connection. In all they are bounded, too: the oldest is reset for a new one. It is one
+ *   OPEN-1  A call of one message is whole within 10 s (call-timeout.ts).
+ *   OPEN-2  Short calls (Check, List) are bounded per connection. In all they are bounded, too: the oldest is reset for a new one. It is one
  *       that its client does not finish, so health checks are answered whatever others do.
- *   K3  Calls that stay open (Watch, reflection) take a place of their connection, of its address and one in all, before their request
+ *   OPEN-3  Calls that stay open (Watch, reflection) take a place of their connection, of its address and one in all, before their request
  *       is read. Past any limit they are refused.
- *   K4  Where there is no place, a call is refused before the RPC library makes anything of it (`refusal`): that costs a tenth. A connection
+ *   OPEN-4  Where there is no place, a call is refused before the RPC library makes anything of it (`refusal`): that costs a tenth. A connection
  *       that goes on with such calls ends (call-budget.ts).
  */
 import {
@@ -35,7 +35,7 @@ export interface OpenRoutes {
     method: DescMethodUnary<I, O>,
     handle: (request: MessageShape<I>) => MessageInitShape<O>,
   ): void;
-  /** @param places for the calls that are open (K3) */
+  /** @param places for the calls that are open (OPEN-3) */
   serverStream<I extends DescMessage, O extends DescMessage>(
     method: DescMethodServerStreaming<I, O>,
     places: Places<Connection>,
@@ -181,7 +181,7 @@ function takePlace(places: Places<Connection>, values: ContextValues): () => voi
   }
 }
 
-/** K2. `admit` throws a SluiceError when the connection has too many of them. */
+/** OPEN-2. `admit` throws a SluiceError when the connection has too many of them. */
 function shortCalls(): { admit(values: ContextValues): void; refusal: Places<Connection>['refusal'] } {
   const places = placesForOpen('health calls', Number.POSITIVE_INFINITY, mostShortOfConnection);
   const open = new Set<Exchange>();

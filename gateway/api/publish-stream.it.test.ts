@@ -202,7 +202,7 @@ onBothPaths(
         error.rawMessage,
         /last 100 batches of this stream were refused, the last one so: .*(?:one event into the batch|valid)/,
       );
-      // All that was read is answered (P2), the good one as well, and little beyond the hundredth is read.
+      // All that was read is answered (STREAM-2), the good one as well, and little beyond the hundredth is read.
       assert.is(
         stream.of('accepted').filter(({ value }) => (value as { batchId: string }).batchId === 'first').length,
         1,
@@ -412,7 +412,7 @@ onBothPaths(
       stream.send(batch('two'));
       plain.send(batch('three'));
       await until('accepted', () => stream.of('accepted').length === 2 && plain.of('accepted').length === 1);
-      // Places on this stream, not sequences of the log, which another stream shares (W6).
+      // Places on this stream, not sequences of the log, which another stream shares (COMMIT-6).
       const positions = [...stream.of('accepted'), ...plain.of('accepted')].map(
         (answer) => answer.case === 'accepted' && answer.value.position,
       );

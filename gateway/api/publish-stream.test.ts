@@ -104,7 +104,7 @@ function setting(maxUncommitted = 100, isFull = false): Setting {
 /** Lets what was acknowledged reach the stream. */
 const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
-test('P1: while the transport takes nothing, no more is read from 64 answers on', async () => {
+test('STREAM-1: while the transport takes nothing, no more is read from 64 answers on', async () => {
   for (const isFull of [false, true]) {
     const { stream, send, answers } = setting(100, isFull);
     for (let i = 0; i < 64; i++) await send(`a${i}`, 1 + i);
@@ -123,7 +123,7 @@ test('P1: while the transport takes nothing, no more is read from 64 answers on'
   }
 });
 
-test('P4: a stream that did not ask hears nothing of the warehouse, and does not stay open for it', async () => {
+test('STREAM-4: a stream that did not ask hears nothing of the warehouse, and does not stay open for it', async () => {
   for (const durability of [undefined, Durability.UNSPECIFIED, Durability.ACCEPTED]) {
     const { stream, commits, send, answers } = setting();
     await send('a', 10, durability);
@@ -138,7 +138,7 @@ test('P4: a stream that did not ask hears nothing of the warehouse, and does not
   }
 });
 
-test('P4: a stream that asked hears one watermark for many batches, and ends when all are committed', async () => {
+test('STREAM-4: a stream that asked hears one watermark for many batches, and ends when all are committed', async () => {
   const { stream, commits, send, answers } = setting();
   await send('a', 10, Durability.COMMITTED);
   for (let i = 0; i < 5; i++) await send(`b${i}`, 11 + i);
@@ -155,7 +155,7 @@ test('P4: a stream that asked hears one watermark for many batches, and ends whe
   stream.close();
 });
 
-test('W4: a watermark comes after the acceptance that it covers, also when it was known before', async () => {
+test('COMMIT-4: a watermark comes after the acceptance that it covers, also when it was known before', async () => {
   const { stream, commits, send, answers } = setting();
   commits.hint(0, 'g', 20);
   await send('a', 19, Durability.COMMITTED);
@@ -164,7 +164,7 @@ test('W4: a watermark comes after the acceptance that it covers, also when it wa
   stream.close();
 });
 
-test('W2: accepted batches in doubt are answered once more, as failed and to be sent again', async () => {
+test('COMMIT-2: accepted batches in doubt are answered once more, as failed and to be sent again', async () => {
   const { stream, commits, send, answers } = setting();
   await send('a', 10, Durability.COMMITTED);
   await send('b', 11);
@@ -187,7 +187,7 @@ test('W2: accepted batches in doubt are answered once more, as failed and to be 
   stream.close();
 });
 
-test('P4: with too many batches of its tenant not committed a stream is not read, until its own are', async () => {
+test('STREAM-4: with too many batches of its tenant not committed a stream is not read, until its own are', async () => {
   const { stream, commits, send } = setting(100_000);
   const other = commits.follow('acme', { committed: () => {}, doubted: () => {} });
   for (let i = 1; i <= 65_536; i++) {
@@ -209,7 +209,7 @@ test('P4: with too many batches of its tenant not committed a stream is not read
   assert.is(commits.uncommitted, 0);
 });
 
-test('P4: with too many batches not committed the stream is not read, until some are, or it ends', async () => {
+test('STREAM-4: with too many batches not committed the stream is not read, until some are, or it ends', async () => {
   const { stream, commits, send, answers } = setting(3);
   for (let i = 1; i <= 3; i++) await send(`a${i}`, i, Durability.COMMITTED);
   await settle();
@@ -230,7 +230,7 @@ test('P4: with too many batches not committed the stream is not read, until some
   assert.is(commits.uncommitted, 0);
 });
 
-test('P4: a stream whose client is done waits a minute for commits, then ends in order', async () => {
+test('STREAM-4: a stream whose client is done waits a minute for commits, then ends in order', async () => {
   const { stream, send, answers, pass } = setting();
   await send('a', 10, Durability.COMMITTED);
   await settle();
@@ -243,7 +243,7 @@ test('P4: a stream whose client is done waits a minute for commits, then ends in
   stream.close();
 });
 
-test('P4: a stream that drains ends before the grace is over, committed or not', async () => {
+test('STREAM-4: a stream that drains ends before the grace is over, committed or not', async () => {
   const { stream, send, answers, pass, drain } = setting();
   await send('a', 10, Durability.COMMITTED);
   await settle();
@@ -258,7 +258,7 @@ test('P4: a stream that drains ends before the grace is over, committed or not',
   stream.close();
 });
 
-test('P4: bytes that are no message end the stream at once; what is not committed is for the client to send again', async () => {
+test('STREAM-4: bytes that are no message end the stream at once; what is not committed is for the client to send again', async () => {
   const { stream, send, answers } = setting();
   await send('a', 10, Durability.COMMITTED);
   await settle();
@@ -287,10 +287,10 @@ test('the options of a first message hold although its batch was refused while i
   stream.close();
 });
 
-test('P1: failures of refused messages wait for a client that reads no answers', async () => {
+test('STREAM-1: failures of refused messages wait for a client that reads no answers', async () => {
   const { stream, send, answers } = setting();
   const limits = { maxEvents: 10, maxBytes: 1_000, ignoreUnknownFields: false };
-  // A good one now and then, for a hundred refusals in a row would end the stream (P5).
+  // A good one now and then, for a hundred refusals in a row would end the stream (STREAM-5).
   for (let i = 0; i < 1_024; i++) {
     const good = i % 50 === 49;
     assert.ok(

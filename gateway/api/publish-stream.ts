@@ -2,18 +2,18 @@
  * One PublishStream call: batches in, answers out as each is settled, in any order. The rules, for both shells around them:
  * the generator below, which the RPC library drives, and hot/stream.ts, which drives an HTTP/2 stream itself.
  *
- *   P1  Held bytes are bounded per stream. A batch counts from the moment it is read until its answer is handed to the
+ *   STREAM-1  Held bytes are bounded per stream. A batch counts from the moment it is read until its answer is handed to the
  *       transport, so a client that reads no answers is no longer read from, at the latest after 64 of them. Past the bound, and while the gateway as a
  *       whole has no room, nothing is read: flow control does the rest.
- *   P2  A failed batch is an answer, also one whose JSON was refused while it was read. The stream ends for five reasons:
+ *   STREAM-2  A failed batch is an answer, also one whose JSON was refused while it was read. The stream ends for five reasons:
  *       the client is done, the connection ends, the key is revoked or the deadline has passed, the client's bytes are no
- *       message, or P5. But for a revoked key and a passed deadline, everything that was read is answered first.
- *   P3  Nothing is read before the caller is known (see routes.ts and hot/stream.ts).
- *   P4  A stream whose first message asks for durability COMMITTED hears how far the warehouse is (committed.ts), seldom
- *       and never per batch. It is not read while too many of its batches are not committed, or of its tenant's (W5), and once the client is done
+ *       message, or STREAM-5. But for a revoked key and a passed deadline, everything that was read is answered first.
+ *   STREAM-3  Nothing is read before the caller is known (see routes.ts and hot/stream.ts).
+ *   STREAM-4  A stream whose first message asks for durability COMMITTED hears how far the warehouse is (committed.ts), seldom
+ *       and never per batch. It is not read while too many of its batches are not committed, or of its tenant's (COMMIT-5), and once the client is done
  *       it stays open until they are, or for a while: what has no Committed at the end is for the client to send again.
  *       A batch that falls into doubt is answered a second time, as failed. Other streams pay nothing for it.
- *   P5  After 100 batches in a row of which nothing was stored through their own fault, the stream ends: a refusal costs the gateway as
+ *   STREAM-5  After 100 batches in a row of which nothing was stored through their own fault, the stream ends: a refusal costs the gateway as
  *       much as a batch, and its answer is longer than the request. What the gateway or the log is at fault for does not count.
  */
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
@@ -62,7 +62,7 @@ export type Answer =
   | { readonly case: 'other'; readonly value: PublishStreamResponse['message'] };
 
 export interface StreamCall {
-  /** Publishes a batch, or promises to, as soon as there is room (P1). False: the stream is ending, read no more. */
+  /** Publishes a batch, or promises to, as soon as there is room (STREAM-1). False: the stream is ending, read no more. */
   take(message: BatchMessage): boolean | Promise<boolean>;
   /** The client is done; with a reason: its bytes are no message. */
   finish(reason?: { readonly thrown: unknown }): void;
@@ -91,7 +91,7 @@ const commitPatienceMs = 60_000;
 const drainPatience = 0.9;
 /** After a doubt the log may need a moment, ms; clients add jitter of their own. */
 const doubtRetryMs = 500;
-/** After a row of refusals (P5), ms. */
+/** After a row of refusals (STREAM-5), ms. */
 const refusedRetryMs = 1_000;
 
 export function openStreamCall(options: StreamCallOptions): StreamCall {
@@ -117,7 +117,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
   const refused = new RefusedRow();
   let follower: CommitFollower | undefined;
   let called: BatchCall = call;
-  /** Ends without waiting for commits any more (P4). */
+  /** Ends without waiting for commits any more (STREAM-4). */
   let patient = true;
   let cancelPatience: (() => void) | undefined;
 
@@ -150,7 +150,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
     return publish(called, message);
   };
 
-  /** P5. @param why of the last one */
+  /** STREAM-5. @param why of the last one */
   const countRefused = (place: number, why: string): void => {
     if (!refused.add(place) || failure !== undefined) return;
     failure = toConnectError(tooManyRefusals(why));
@@ -191,7 +191,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
     );
   };
 
-  /** P4. */
+  /** STREAM-4. */
   const follow = (): CommitFollower =>
     options.commits.follow(tenant, {
       committed({ shard, place }) {
@@ -215,7 +215,7 @@ export function openStreamCall(options: StreamCallOptions): StreamCall {
     wake();
   };
 
-  /** P1, P4. */
+  /** STREAM-1, STREAM-4. */
   const mustWait = (bytes: number): boolean =>
     (open > 0 && (held + bytes > maxBytesInFlight || open >= maxOpen)) ||
     (outbox.length - taken >= maxUnread && isFull()) ||
@@ -393,7 +393,7 @@ function placed({ code, field, message }: SluiceError, place: number): SluiceErr
 const isEmpty = ({ batch, batchId, findings, refusal }: BatchMessage): boolean =>
   batch.length === 0 && batchId === '' && findings === undefined && refusal === undefined;
 
-/** What the client gets in place of the log's own position (W6). */
+/** What the client gets in place of the log's own position (COMMIT-6). */
 const placeOf = ({ shard }: Position, place: number): Position => ({ stream: '', shard, sequence: BigInt(place) });
 
 const tooManyRefusals = (last: string): SluiceError =>

@@ -95,7 +95,7 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
   const { maxBatchBytes, maxStreamBytesInFlight, maxStreamUncommitted } = ingest.limits;
   const limits = { ...ingest.limits, contract: contractRevision };
 
-  // Set here and nowhere per service: there they would replace these (F9).
+  // Set here and nowhere per service: there they would replace these (FACT-9).
   const shared: Partial<UniversalHandlerOptions> = {
     acceptCompression: [inflater.compression],
     // Answers are small: compressing them costs more than it saves.

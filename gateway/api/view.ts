@@ -3,7 +3,7 @@
  *
  * On the wire a message field and a bytes field are the same: tag, length, content. So the view is derived from the
  * contract's own descriptor by changing that one field's type, and connect-node then hands over the client's bytes
- * instead of decoding every event (10 times the cost of all else: docs/facts.md, fact F2). A legal encoder may split a
+ * instead of decoding every event (10 times the cost of all else: docs/facts.md, FACT-2). A legal encoder may split a
  * message field into several parts, which merge by concatenation, hence `repeated`.
  */
 import { clone, createFileRegistry, type DescMessage } from '@bufbuild/protobuf';

@@ -46,7 +46,7 @@ function scene(most = 4, mostOfTenant = 3) {
   };
 }
 
-test('G1: no more than the bounds are inside, in all and of a tenant', () => {
+test('GATE-1: no more than the bounds are inside, in all and of a tenant', () => {
   const { gate, entered, call, leave } = scene();
   call('a1', 'a2', 'a3', 'a4', 'b1', 'b2');
   assert.equal(entered, ['a1', 'a2', 'a3', 'b1']);
@@ -58,7 +58,7 @@ test('G1: no more than the bounds are inside, in all and of a tenant', () => {
   assert.equal([gate.inside, gate.waiting], [0, 0]);
 });
 
-test('G1: a tenant alone has more seats, and leaves enough for the next one', () => {
+test('GATE-1: a tenant alone has more seats, and leaves enough for the next one', () => {
   const { gate, entered, call, leave } = scene(6, 2);
   call('a1', 'a2', 'a3', 'a4', 'a5', 'a6');
   assert.equal(entered, ['a1', 'a2', 'a3', 'a4']);
@@ -73,7 +73,7 @@ test('G1: a tenant alone has more seats, and leaves enough for the next one', ()
   assert.equal([gate.inside, gate.waiting], [0, 0]);
 });
 
-test('G2: tenants are served in turn, whatever the length of their lines', () => {
+test('GATE-2: tenants are served in turn, whatever the length of their lines', () => {
   const { entered, call, leave } = scene();
   call('a1', 'a2', 'a3', 'b1', 'a4', 'a5', 'a6', 'b2', 'c1');
   for (const name of ['a1', 'a2', 'a3', 'b1', 'a4']) leave(name);
@@ -82,7 +82,7 @@ test('G2: tenants are served in turn, whatever the length of their lines', () =>
   assert.ok(place('b2') < place('a5') && place('c1') < place('a6'));
 });
 
-test('G2: a call that goes away while it waits never enters', () => {
+test('GATE-2: a call that goes away while it waits never enters', () => {
   const { gate, entered, call, leave } = scene();
   call('a1', 'a2', 'a3', 'a4', 'a5');
   leave('a4');
@@ -91,7 +91,7 @@ test('G2: a call that goes away while it waits never enters', () => {
   assert.is(gate.waiting, 0);
 });
 
-test('G3: a body that drips gives its seat up at once, one that flows keeps it, both for two seconds at most', () => {
+test('GATE-3: a body that drips gives its seat up at once, one that flows keeps it, both for two seconds at most', () => {
   const { gate, entered, call, advance, of, leave } = scene();
   call('a1', 'a2', 'a3', 'a4');
   of('a1').received = 10;
@@ -124,7 +124,7 @@ test('no timer runs while none waits', () => {
   assert.is(timers.length, 0);
 });
 
-test('G4: whole calls need no seat, up to so many bytes', () => {
+test('GATE-4: whole calls need no seat, up to so many bytes', () => {
   const { gate, call, entered } = scene();
   assert.is(gate.skip(600), true);
   assert.is(gate.skip(500), false);

@@ -4,12 +4,12 @@
  * back at the sender. Who calls is checked before: a refusal needs no seat. Streams are not concerned; they read one
  * message after another.
  *
- *   G1  At most `most` calls are inside. A tenant has a right to `mostOfTenant` of them. It may take more while no other tenant waits and
+ *   GATE-1  At most `most` calls are inside. A tenant has a right to `mostOfTenant` of them. It may take more while no other tenant waits and
  *       `mostOfTenant` are left free, so that the next tenant enters at once. A call leaves with its answer.
- *   G2  Tenants are served in turn, and the calls of one in their order. A call that goes away while it waits leaves the line.
- *   G3  A call gives its seat up, and is read on without one, after `holdMs`; and while others wait, when its body brings less than
+ *   GATE-2  Tenants are served in turn, and the calls of one in their order. A call that goes away while it waits leaves the line.
+ *   GATE-3  A call gives its seat up, and is read on without one, after `holdMs`; and while others wait, when its body brings less than
  *       `slowBytes` in `slowMs`. A sender that drips must not keep the others out. Its bytes stay counted.
- *   G4  A call whose request is whole before it has a seat needs none, while all calls without one have at most `mostSkippedBytes`. Admission
+ *   GATE-4  A call whose request is whole before it has a seat needs none, while all calls without one have at most `mostSkippedBytes`. Admission
  *       counts them. Past that, whole calls wait for a seat, too: waiting in line is better for a burst than `overloaded`.
  *
  * A call with a seat costs a few operations on maps. It needs no timer: while calls wait, one timer serves all of them.
@@ -27,7 +27,7 @@ export interface CallGate {
   pass(call: GatedCall): void;
   /** The call is over, or has gone away. Twice does no harm. */
   leave(call: GatedCall): void;
-  /** G4. @returns false: the call of so many bytes has to `pass` */
+  /** GATE-4. @returns false: the call of so many bytes has to `pass` */
   skip(bytes: number): boolean;
   /** A call that needed no seat is over. To be called once. */
   skipped(bytes: number): void;
@@ -92,13 +92,13 @@ export function createCallGate(options: CallGateOptions): CallGate {
     return true;
   };
 
-  /** G1. */
+  /** GATE-1. */
   const mayEnter = (tenant: Tenant): boolean => {
     if (tenant.inside < mostOfTenant) return inside.size < most;
     return inside.size < most - mostOfTenant && waiting === tenant.line.size;
   };
 
-  /** One of each tenant at a time, until none that waits may enter (G2). */
+  /** One of each tenant at a time, until none that waits may enter (GATE-2). */
   const admit = (): void => {
     for (const [name, tenant] of tenants) {
       if (waiting === 0 || inside.size >= most) return;
@@ -119,7 +119,7 @@ export function createCallGate(options: CallGateOptions): CallGate {
     schedule(onTimer, slowMs);
   };
 
-  /** G3. */
+  /** GATE-3. */
   const isOver = (call: GatedCall, seat: Seat, at: number): boolean => {
     if (at >= seat.since + holdMs) return true;
     const { received } = call;
@@ -162,7 +162,7 @@ export function createCallGate(options: CallGateOptions): CallGate {
       if (tenant === undefined || !tenant.line.delete(call)) return;
       waiting--;
       forget(call.tenant, tenant);
-      // It may have kept another tenant within its right (G1).
+      // It may have kept another tenant within its right (GATE-1).
       if (waiting > 0) admit();
     },
     skip(bytes) {

@@ -25,7 +25,7 @@ test('what is small or does not unfold far comes out as it went in, in one membe
   assert.is(Buffer.from(await inflate(inflater, members)).toString(), 'ab'.repeat(1_000));
 });
 
-test('Z1: a bomb is refused, and no more of it is inflated than it may be, plus a chunk', async () => {
+test('INFLATE-1: a bomb is refused, and no more of it is inflated than it may be, plus a chunk', async () => {
   const bomb = zeros(100_000_000);
   const nested = Buffer.concat(Array.from({ length: 100 }, () => zeros(1_000_000)));
   for (const bytes of [bomb, nested]) {
@@ -37,7 +37,7 @@ test('Z1: a bomb is refused, and no more of it is inflated than it may be, plus 
   }
 });
 
-test('Z1: the messages of one call share what is free', async () => {
+test('INFLATE-1: the messages of one call share what is free', async () => {
   const inflater = createInflater();
   const meter = newMeter();
   const names: string[] = [];
@@ -60,7 +60,7 @@ test('what is too large, cut short or no gzip is refused by its name', async () 
   assert.is(await nameOf(inflate(inflater, Buffer.from('no gzip'))), 'request_malformed');
 });
 
-test('Z2: one owner leaves room for the others, and they take turns', async () => {
+test('INFLATE-2: one owner leaves room for the others, and they take turns', async () => {
   const inflater = createInflater({ atOnce: 3, ofOwner: 2 });
   const ended: string[] = [];
   const some = gzipSync(randomBytes(100_000));
@@ -76,7 +76,7 @@ test('Z2: one owner leaves room for the others, and they take turns', async () =
   assert.equal([inflater.inside, inflater.waiting], [0, 0]);
 });
 
-test('Z2: a request keeps its place until its output is read', async () => {
+test('INFLATE-2: a request keeps its place until its output is read', async () => {
   const inflater = createInflater({ atOnce: 1, ofOwner: 1 });
   let read = (): void => {};
   const first = inflater.inflate(
@@ -94,7 +94,7 @@ test('Z2: a request keeps its place until its output is read', async () => {
   assert.is(Buffer.from(await second).toString(), '2');
 });
 
-test('Z3: who has gone away while waiting is not inflated', async () => {
+test('INFLATE-3: who has gone away while waiting is not inflated', async () => {
   const inflater = createInflater({ atOnce: 1, ofOwner: 1 });
   const some = gzipSync(randomBytes(100_000));
   const gone = new AbortController();

@@ -1,12 +1,12 @@
 /**
  * Inflates gzip bodies and messages, bounded while they inflate.
  *
- *   Z1  A call inflates to at most 256 KiB and 50 times the bytes that it sent, over all its messages. Events of real sites and
+ *   INFLATE-1  A call inflates to at most 256 KiB and 50 times the bytes that it sent, over all its messages. Events of real sites and
  *       journeys come to 20 times at most (docs/json.md); a bomb comes to 1,000.
- *   Z2  At most `atOnce` inflate at the same time, and at most `ofOwner` of one owner. zlib works on libuv's four threads, which
+ *   INFLATE-2  At most `atOnce` inflate at the same time, and at most `ofOwner` of one owner. zlib works on libuv's four threads, which
  *       file and name look-ups need too.
  *       A request keeps its place until its output is read, so the outputs of all requests are as few.
- *   Z3  Owners take turns; within one owner, first come, first served. Who has gone away while waiting is not inflated.
+ *   INFLATE-3  Owners take turns; within one owner, first come, first served. Who has gone away while waiting is not inflated.
  */
 import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';
@@ -44,7 +44,7 @@ export interface InflateRequest {
 export interface Inflater {
   /**
    * What `use` makes of the output.
-   * @throws SluiceError inflates_too_far (Z1), batch_too_large (more than `most`), request_malformed (no gzip)
+   * @throws SluiceError inflates_too_far (INFLATE-1), batch_too_large (more than `most`), request_malformed (no gzip)
    */
   inflate<T>(request: InflateRequest, use: (output: Uint8Array<ArrayBuffer>) => T): Promise<Awaited<T>>;
   /** For the RPC library, which does not say whose message it is: all of them have one owner. */

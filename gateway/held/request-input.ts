@@ -2,10 +2,10 @@
  * The body of a request on Node's own request objects, for the RPC library and the plain HTTP routes: read on demand, parked between,
  * and counted (unfinished.ts). hot/ does the same on bare HTTP/2 streams.
  *
- *   R1  One chunk at most waits to be taken; what comes behind it is parked.
- *   R2  What the reader keeps of what it has taken stays counted until it says that it is gone, or the request is over.
- *   R3  Refused (by time, by the budget), it gives all bytes back at once; the reader hears the error when it asks next.
- *   R4  A reader that asks again within the turn keeps its place among those that are read; else the gateway does not read (U4).
+ *   INPUT-1  One chunk at most waits to be taken; what comes behind it is parked.
+ *   INPUT-2  What the reader keeps of what it has taken stays counted until it says that it is gone, or the request is over.
+ *   INPUT-3  Refused (by time, by the budget), it gives all bytes back at once; the reader hears the error when it asks next.
+ *   INPUT-4  A reader that asks again within the turn keeps its place among those that are read; else the gateway does not read (BODY-4).
  */
 import type { Readable } from 'node:stream';
 import { createContextKey } from '@connectrpc/connect';
@@ -108,7 +108,7 @@ export class RequestInput implements BodyOwner {
     });
   }
 
-  /** R2. */
+  /** INPUT-2. */
   keep(bytes: number): void {
     if (bytes === this.#kept) return;
     this.#kept = bytes;
@@ -175,7 +175,7 @@ export class RequestInput implements BodyOwner {
       this.#answer(chunk);
       return;
     }
-    // R1: none lay there, since the stream is parked behind one.
+    // INPUT-1: none lay there, since the stream is parked behind one.
     this.#body.wait();
     this.#chunk = this.#chunk === undefined ? detached(chunk) : Buffer.concat([this.#chunk, chunk]);
     this.#count(chunk.length);
@@ -189,7 +189,7 @@ export class RequestInput implements BodyOwner {
     if (chunk !== undefined) setImmediate(waitUnlessAsked, this);
   }
 
-  /** R4. */
+  /** INPUT-4. */
   waitUnlessAsked(): void {
     if (this.#reader === undefined) this.#body.wait();
   }

@@ -159,7 +159,7 @@ for (const hotPath of [true, false]) {
           stream.write(enveloped(large));
           return one;
         });
-        // Whole messages then wait for room in admission. None that becomes whole meanwhile makes room (U2).
+        // Whole messages then wait for room in admission. None that becomes whole meanwhile makes room (BODY-2).
         gateway.nats.kill('SIGSTOP');
         setTimeout(() => gateway.nats.kill('SIGCONT'), 1_000);
         // The limits, then an answer for each batch.

@@ -75,7 +75,7 @@ function scene() {
   };
 }
 
-test('U1: what is held is counted until it is handed over, and nothing is left behind', () => {
+test('BODY-1: what is held is counted until it is handed over, and nothing is left behind', () => {
   const { unfinished, open, seconds, ...more } = scene();
   const [a, b] = [open('a1'), open('b1')];
   a.hold(100);
@@ -92,7 +92,7 @@ test('U1: what is held is counted until it is handed over, and nothing is left b
   assert.not(more.ticking, 'no timer runs for nothing');
 });
 
-test('U2: past the bound of a tenant its bodies are paused, but for the eldest, and others are not', () => {
+test('BODY-2: past the bound of a tenant its bodies are paused, but for the eldest, and others are not', () => {
   const { open } = scene();
   const bodies = ['a1', 'a2', 'a3'].map(open);
   const [a1, a2, a3] = bodies as [TestBody, TestBody, TestBody];
@@ -110,7 +110,7 @@ test('U2: past the bound of a tenant its bodies are paused, but for the eldest, 
   assert.equal([a2.paused, a3.paused], [false, false], 'there is room again');
 });
 
-test('U2: past the bound in all, each tenant still has a body that goes on', () => {
+test('BODY-2: past the bound in all, each tenant still has a body that goes on', () => {
   const { open } = scene();
   const all = ['a1', 'a2', 'b1', 'b2', 'c1', 'c2'].map(open);
   for (const body of all) body.hold(160);
@@ -120,7 +120,7 @@ test('U2: past the bound in all, each tenant still has a body that goes on', () 
   assert.ok(going.length < 6);
 });
 
-test('U2: a body that has the turn and does not become whole gives it to the next', () => {
+test('BODY-2: a body that has the turn and does not become whole gives it to the next', () => {
   const { open, seconds } = scene();
   const [stalled, next, third] = ['a1', 'a2', 'a3'].map(open) as [TestBody, TestBody, TestBody];
   stalled.hold(590);
@@ -133,7 +133,7 @@ test('U2: a body that has the turn and does not become whole gives it to the nex
   assert.equal([stalled.paused, next.paused, third.paused], [true, false, false], 'and then the one after it');
 });
 
-test('U2: while whole batches wait for room in admission, no body has the turn', () => {
+test('BODY-2: while whole batches wait for room in admission, no body has the turn', () => {
   const { open, full, seconds } = scene();
   const [whole, next, third] = ['a1', 'a2', 'a3'].map(open) as [TestBody, TestBody, TestBody];
   whole.hold(500);
@@ -149,7 +149,7 @@ test('U2: while whole batches wait for room in admission, no body has the turn',
   assert.equal([next.paused, third.paused], [false, false]);
 });
 
-test('U2: what may still come of paused bodies counts', () => {
+test('BODY-2: what may still come of paused bodies counts', () => {
   const { open } = scene();
   const bodies = Array.from({ length: 12 }, (_, i) => open(`a${i}`));
   for (const body of bodies) body.hold(10);
@@ -162,7 +162,7 @@ test('U2: what may still come of paused bodies counts', () => {
   assert.ok(held() <= 4 * 74 + 600, `${held()} KiB`);
 });
 
-test('U3: a body that has the turn is refused, too, when those that wait for other reasons hold the whole bound', () => {
+test('BODY-3: a body that has the turn is refused, too, when those that wait for other reasons hold the whole bound', () => {
   const { open } = scene();
   for (const tenant of ['a', 'b']) {
     for (let i = 0; i < 4; i++) {
@@ -179,7 +179,7 @@ test('U3: a body that has the turn is refused, too, when those that wait for oth
   assert.is(refused.refusal?.code, 'overloaded', 'the others hold 640 of 600');
 });
 
-test('U3: past twice the bound of a tenant, what grows is refused with a time to come back, and the turn is spared', () => {
+test('BODY-3: past twice the bound of a tenant, what grows is refused with a time to come back, and the turn is spared', () => {
   const { open, unfinished } = scene();
   const bodies = Array.from({ length: 10 }, (_, i) => open(`a${i}`));
   for (const body of bodies) body.hold(119);
@@ -192,7 +192,7 @@ test('U3: past twice the bound of a tenant, what grows is refused with a time to
   assert.ok(unfinished.refused.full >= 1);
 });
 
-test('U3: past twice the bound in all, the tenant that holds most gives way to the others', () => {
+test('BODY-3: past twice the bound in all, the tenant that holds most gives way to the others', () => {
   const { open } = scene();
   const many = ['a', 'b'].flatMap((tenant) => Array.from({ length: 10 }, (_, i) => open(`${tenant}${i}`)));
   for (const body of many) body.hold(98);
@@ -203,7 +203,7 @@ test('U3: past twice the bound in all, the tenant that holds most gives way to t
   assert.is(many.filter(({ refusal }) => refusal !== undefined).length, 1);
 });
 
-test('U4: a silent body is refused after 15 s, but not while the gateway does not read it', () => {
+test('BODY-4: a silent body is refused after 15 s, but not while the gateway does not read it', () => {
   const { open, seconds } = scene();
   const [silent, waiting, empty, slow] = ['a1', 'a2', 'a3', 'a4'].map(open) as [TestBody, TestBody, TestBody, TestBody];
   silent.hold(1);
@@ -222,7 +222,7 @@ test('U4: a silent body is refused after 15 s, but not while the gateway does no
   assert.is(waiting.refusal?.code, 'body_silent');
 });
 
-test('U4: a body that drips is refused once others wait for its room', () => {
+test('BODY-4: a body that drips is refused once others wait for its room', () => {
   const { open, seconds } = scene();
   const [drip, other] = ['a1', 'a2'].map(open) as [TestBody, TestBody];
   drip.hold(100);
@@ -275,7 +275,7 @@ test('whatever happens, bytes are counted right, twice the bound holds, and all 
   }
 });
 
-test('U6: a paused body that drips is heard and refused, and one that is whole is heard and stays', () => {
+test('BODY-6: a paused body that drips is heard and refused, and one that is whole is heard and stays', () => {
   const { open, seconds, unfinished } = scene();
   const first = open('a1');
   first.hold(590);
@@ -309,7 +309,7 @@ test('U6: a paused body that drips is heard and refused, and one that is whole i
   assert.is(whole.held, 0, 'what was whole has been handed over');
 });
 
-test('U6: slow phones are not refused, whatever others do', () => {
+test('BODY-6: slow phones are not refused, whatever others do', () => {
   const random = seededRandom(11);
   for (let round = 0; round < 10; round++) {
     const { open, seconds, unfinished } = scene();

@@ -16,20 +16,20 @@
  * Bytes of requests that are not whole yet: parts of messages, bodies that wait for a seat, messages that wait for room. They are
  * bounded in all and per tenant, as admission.ts bounds whole batches. Answers that a client does not read count here, too.
  *
- *   U1  A body counts the memory that it takes, as bytes come, until its batch is with admission. What a header states counts nothing.
- *   U2  Where what is held and what may be under way pass a bound, a body that grows is paused: flow control holds its sender back. One body of each tenant goes on: the
+ *   BODY-1  A body counts the memory that it takes, as bytes come, until its batch is with admission. What a header states counts nothing.
+ *   BODY-2  Where what is held and what may be under way pass a bound, a body that grows is paused: flow control holds its sender back. One body of each tenant goes on: the
  *       eldest has the turn, and gives it to the next after `turnMs`. So something becomes whole and makes room, also when
  *       another sender stalls. When there is room again, bodies go on in their order, tenants in turn. While a whole batch of the tenant waits
  *       for room in admission, nothing makes room by becoming whole, and the turn waits, too. What comes of a body after it is paused counts as under way.
- *   U3  Past twice a bound, a body that grows is refused. When the total is the
+ *   BODY-3  Past twice a bound, a body that grows is refused. When the total is the
  *       bound and another tenant holds more, the newest body of that tenant is refused instead. The turn spares a body, unless bodies that
  *       the gateway does not read (`waiting`) hold the whole bound of their tenant.
- *   U4  A body of which no byte comes for `silentMs` is refused, and so is one that brings less than `slowBytes` a second while others wait.
+ *   BODY-4  A body of which no byte comes for `silentMs` is refused, and so is one that brings less than `slowBytes` a second while others wait.
  *       The clock stands while the gateway itself does not read the body.
- *   U5  Messages that come in one piece, the rule, never meet any of this.
- *   U6  A paused body has an end, too. When less than `slowBytes` a second has come for `silentMs`, and less than half a window since it is paused, so that its sender might send, it is
+ *   BODY-5  Messages that come in one piece, the rule, never meet any of this.
+ *   BODY-6  A paused body has an end, too. When less than `slowBytes` a second has come for `silentMs`, and less than half a window since it is paused, so that its sender might send, it is
  *       heard: read for `hearingMs`, whatever room there is. It may turn out to be whole. Else it brings `slowBytes` a second in that time, or is
- *       refused. At most `mostHeard` bodies are heard at once. The silence of U4 is added up over all the times that a body is read.
+ *       refused. At most `mostHeard` bodies are heard at once. The silence of BODY-4 is added up over all the times that a body is read.
  *
  * Pure: the caller gives the tick.
  */
@@ -64,7 +64,7 @@ export interface UnfinishedBody {
    * @param came bytes that have arrived since the last call
    */
   hold(bytes: number, came: number): void;
-  /** More is due, although nothing is held yet (U4). */
+  /** More is due, although nothing is held yet (BODY-4). */
   expect(): void;
   /** The gateway reads it no more for now, or again. */
   wait(): void;
@@ -110,7 +110,7 @@ const retryAfterMs = 1_000;
 interface Tenant {
   readonly name: string;
   held: number;
-  /** Bodies that are read or paused, in the order in which they have the turn (U2). */
+  /** Bodies that are read or paused, in the order in which they have the turn (BODY-2). */
   readonly line: Set<Body>;
   /** Bodies that hold something, in order of age. */
   readonly bodies: Set<Body>;
@@ -127,7 +127,7 @@ interface Budget {
   total: number;
   paused: number;
   due: number;
-  /** Bodies that are heard (U6). */
+  /** Bodies that are heard (BODY-6). */
   heard: number;
 }
 
@@ -139,11 +139,11 @@ class Body implements UnfinishedBody {
   readMs = 0;
   silentMs = 0;
   turnMs = 0;
-  /** How long it has been read or paused since `markCame` bytes had come, ms (U6). */
+  /** How long it has been read or paused since `markCame` bytes had come, ms (BODY-6). */
   markMs = 0;
   markCame = 0;
   heardMs = 0;
-  /** While it is heard: what has to come until the end of that, as `came` counts (U6). */
+  /** While it is heard: what has to come until the end of that, as `came` counts (BODY-6). */
   heardUntil: number | undefined;
   /** What may be under way: a window while it is read, and what is left of it once it is paused. */
   due = 0;
@@ -295,7 +295,7 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
       { retryAfterMs: Math.round(retryAfterMs * (0.5 + random())) },
     );
 
-  /** With what may be under way, and `more` (U2). */
+  /** With what may be under way, and `more` (BODY-2). */
   const crowded = (tenant: Tenant, more = 0): boolean =>
     budget.total + budget.due + beyondNarrow() + more > maxBytes || tenant.held + tenant.due + more > maxTenantBytes;
   const pause = (body: Body): void => {
@@ -311,7 +311,7 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
 
   const isSpared = (body: Body): boolean => hasTurn(body) && body.tenant.waiting <= maxTenantBytes;
 
-  /** U3: who gives way for a body that has grown. Undefined: none has to. */
+  /** BODY-3: who gives way for a body that has grown. Undefined: none has to. */
   const victimOf = (body: Body): Body | undefined => {
     if (body.tenant.held > 2 * maxTenantBytes) return isSpared(body) ? undefined : body;
     if (budget.total <= 2 * maxBytes) return undefined;
@@ -323,7 +323,7 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
     return newest;
   };
 
-  /** U2: the turn first, then what fits, tenants in turn. */
+  /** BODY-2: the turn first, then what fits, tenants in turn. */
   const wake = (): void => {
     let served = false;
     for (const tenant of tenants.values()) {
@@ -373,7 +373,7 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
     },
   };
 
-  /** U6: a paused body grows older. */
+  /** BODY-6: a paused body grows older. */
   const agePaused = (body: Body): void => {
     if (isFull(body.tenant.name)) return;
     body.markMs += tickMs;
@@ -392,7 +392,7 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
     resume(body);
   };
 
-  /** U6: a body that is heard grows older. */
+  /** BODY-6: a body that is heard grows older. */
   const judge = (body: Body, until: number): void => {
     body.heardMs += tickMs;
     if (body.heardMs < hearingMs) return;
@@ -457,6 +457,6 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
   };
 }
 
-/** The end of a request of which no byte has come for too long (U4). */
+/** The end of a request of which no byte has come for too long (BODY-4). */
 export const bodySilent = (): SluiceError =>
   new SluiceError('body_silent', `No byte of the request came for ${silentMs / 1_000} s.`, { retryAfterMs: 0 });

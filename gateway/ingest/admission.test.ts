@@ -159,7 +159,7 @@ test('an aborted waiter leaves the line with its reason, and lets the next one t
     small = true;
   });
   await new Promise(setImmediate);
-  assert.not(small, 'A2: not overtaken while it waits');
+  assert.not(small, 'ADMIT-2: not overtaken while it waits');
   gone.abort(new Error('the call ended'));
   const reason = await large.then(
     () => 'admitted',

@@ -2,10 +2,10 @@
  * Bytes in flight, bounded in all and per tenant: what keeps the gateway's memory flat when the log is slower than the
  * callers.
  *
- *   A1  Held bytes never pass a bound, except that a single batch is always admitted when nothing else is held.
- *   A2  Waiters are served in turn between tenants and first come, first served within one. A waiter that is stopped by
+ *   ADMIT-1  Held bytes never pass a bound, except that a single batch is always admitted when nothing else is held.
+ *   ADMIT-2  Waiters are served in turn between tenants and first come, first served within one. A waiter that is stopped by
  *       the total is not overtaken by smaller ones; one that is stopped by its tenant's bound delays no other.
- *   A3  `room` sets its bytes aside for the `take` of this tenant that follows at once (before the next macrotask), so
+ *   ADMIT-3  `room` sets its bytes aside for the `take` of this tenant that follows at once (before the next macrotask), so
  *       that woken waiters do not race with other tenants. What is not taken then goes to the next waiter.
  *
  * Pure: clock, randomness and the macrotask are injected.
@@ -44,7 +44,7 @@ interface Waiter {
 
 interface TenantState {
   held: number;
-  /** Set aside for takes that follow at once (A3). */
+  /** Set aside for takes that follow at once (ADMIT-3). */
   granted: number;
   readonly waiters: Set<Waiter>;
 }
@@ -56,7 +56,7 @@ const rateWindowMs = 500;
 export function createAdmission(options: AdmissionOptions): Admission {
   const { maxBytes, maxTenantBytes, now, random, later } = options;
   const tenants = new Map<string, TenantState>();
-  // Tenants with waiters, in the order in which they are served next (A2).
+  // Tenants with waiters, in the order in which they are served next (ADMIT-2).
   const waiting = new Set<string>();
   let held = 0;
   let granted = 0;

@@ -192,7 +192,7 @@ test('under any load every batch leaves once, in order, in time and in bounds (r
       if (step > 0.3) ack();
       pump();
     }
-    // C3, before any further ack: all of it is out once the delay has passed.
+    // COALESCE-3, before any further ack: all of it is out once the delay has passed.
     b.advance(options.maxDelay);
     const items = b.left.flatMap(({ group }) => group.items);
     assert.is(items.length, count, `seed ${seed}: all left`);

@@ -1,11 +1,11 @@
 /**
  * Group commit: small batches of one key (shard and tenant) share one message of the log.
  *
- *   C1  Every item leaves in exactly one message, in the order in which it was added within its key.
- *   C2  A message is at most `maxBytes`, unless it is a single item.
- *   C3  An item is emitted at once when nothing of its key is in flight or when it is large, and after `maxDelay` at the
+ *   COALESCE-1  Every item leaves in exactly one message, in the order in which it was added within its key.
+ *   COALESCE-2  A message is at most `maxBytes`, unless it is a single item.
+ *   COALESCE-3  An item is emitted at once when nothing of its key is in flight or when it is large, and after `maxDelay` at the
  *       latest otherwise.
- *   C4  One timer for all keys: the delay is the same for all, so groups come due in the order in which they opened.
+ *   COALESCE-4  One timer for all keys: the delay is the same for all, so groups come due in the order in which they opened.
  *
  * A message that was emitted but still waits for the publish window stays open for more items of its key, so that a full
  * window makes messages bigger instead of more numerous. Pure: clock and timer are injected.
@@ -56,7 +56,7 @@ interface KeyState<T> {
 export function createCoalescer<T>(options: CoalesceOptions<T>): Coalescer<T> {
   const { maxBytes, largeBytes, maxDelay, now, schedule, emit } = options;
   const states = new Map<string, KeyState<T>>();
-  // Insertion order is the order of coming due (C4).
+  // Insertion order is the order of coming due (COALESCE-4).
   const gathering = new Set<KeyState<T>>();
   let cancelTimer: (() => void) | undefined;
 
@@ -110,7 +110,7 @@ export function createCoalescer<T>(options: CoalesceOptions<T>): Coalescer<T> {
           else if (open.bytes >= maxBytes) emitOpen(state, 'size');
           return;
         }
-        // C1: what came before leaves before.
+        // COALESCE-1: what came before leaves before.
         emitOpen(state, 'size');
         // A message that failed at once has been settled by now, and its key forgotten.
         states.set(key, state);

@@ -26,7 +26,7 @@ function setting() {
   return { watch, troubles, stream };
 }
 
-test('W1: a stream hears of a watermark that passes its batches, once for all of them, and of no other', () => {
+test('COMMIT-1: a stream hears of a watermark that passes its batches, once for all of them, and of no other', () => {
   const { watch, stream } = setting();
   const [one, other, none] = [stream(), stream(), stream()];
   one.accept('a', 10);
@@ -48,7 +48,7 @@ test('W1: a stream hears of a watermark that passes its batches, once for all of
   assert.equal(watch.counts, { committed: 3, doubted: 0 });
 });
 
-test('W1: an older word changes nothing, and one of another stream says so', () => {
+test('COMMIT-1: an older word changes nothing, and one of another stream says so', () => {
   const { watch, stream, troubles } = setting();
   const one = stream();
   assert.ok(watch.hint(0, 'g0', 15));
@@ -63,7 +63,7 @@ test('W1: an older word changes nothing, and one of another stream says so', () 
   assert.equal(troubles, []);
 });
 
-test('W4: a batch that is accepted below a watermark is answered at once, and acks out of order are as good', () => {
+test('COMMIT-4: a batch that is accepted below a watermark is answered at once, and acks out of order are as good', () => {
   const { watch, stream } = setting();
   const one = stream();
   watch.hint(0, 'g0', 15);
@@ -79,7 +79,7 @@ test('W4: a batch that is accepted below a watermark is answered at once, and ac
   assert.equal(one.heard, ['0 to 1', 'doubted c', '0 to 3']);
 });
 
-test('W2: a lost connection puts all that is not committed in doubt, and a later watermark does not speak of it', () => {
+test('COMMIT-2: a lost connection puts all that is not committed in doubt, and a later watermark does not speak of it', () => {
   const { watch, stream, troubles } = setting();
   const [one, other] = [stream(), stream()];
   one.accept('a', 10);
@@ -99,7 +99,7 @@ test('W2: a lost connection puts all that is not committed in doubt, and a later
   assert.is(troubles.length, 1);
 });
 
-test('W2: a batch whose log falls into doubt between its ack and its answer is in doubt', () => {
+test('COMMIT-2: a batch whose log falls into doubt between its ack and its answer is in doubt', () => {
   const { watch, stream } = setting();
   const one = stream();
   const position = (shard: number) => ({ stream: `EV_${shard}`, shard, sequence: 5n, history: watch.history(shard) });
@@ -116,7 +116,7 @@ test('W2: a batch whose log falls into doubt between its ack and its answer is i
   assert.is(watch.uncommitted, 1);
 });
 
-test('W2: a stream that was made again puts its shard in doubt, and its watermark begins again', () => {
+test('COMMIT-2: a stream that was made again puts its shard in doubt, and its watermark begins again', () => {
   const { watch, stream } = setting();
   const one = stream();
   watch.hint(0, 'g0', 15);
@@ -134,7 +134,7 @@ test('W2: a stream that was made again puts its shard in doubt, and its watermar
   assert.equal(one.heard, ['doubted a', '0 to 2', '1 to 1']);
 });
 
-test('W3: a sequence at or below one that was acknowledged before the message was sent: the log went backwards', () => {
+test('COMMIT-3: a sequence at or below one that was acknowledged before the message was sent: the log went backwards', () => {
   const { watch, stream, troubles } = setting();
   const one = stream();
   const send = (): [number, number] => [watch.lastAcked(0), watch.lastCommitted(0)];
@@ -154,7 +154,7 @@ test('W3: a sequence at or below one that was acknowledged before the message wa
   assert.is(troubles.length, 2);
 });
 
-test('W3: a message at or below the committed watermark would never be loaded, so it does not count', () => {
+test('COMMIT-3: a message at or below the committed watermark would never be loaded, so it does not count', () => {
   const { watch, stream } = setting();
   const one = stream();
   one.accept('a', 40);
@@ -188,7 +188,7 @@ test('a stream that is closed hears nothing, counts for nothing, and may close w
   assert.is(watch.uncommitted, 0);
 });
 
-test('W6: what a stream hears depends on its own batches alone, and covers each of them in the end', () => {
+test('COMMIT-6: what a stream hears depends on its own batches alone, and covers each of them in the end', () => {
   const { watch, stream } = setting();
   const one = stream();
   const places: string[] = [];
@@ -215,7 +215,7 @@ test('W6: what a stream hears depends on its own batches alone, and covers each 
   assert.is(one.follower.uncommitted, 0);
 });
 
-test('W5: a tenant has a share of what there may be in all, and a stream without a batch gets on', () => {
+test('COMMIT-5: a tenant has a share of what there may be in all, and a stream without a batch gets on', () => {
   const { watch, stream } = setting();
   const share = 32_768;
   const streams = ['a', 'b', 'c', 'd'].map((tenant) => stream(tenant));

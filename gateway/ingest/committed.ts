@@ -2,23 +2,23 @@
  * Which accepted batches the warehouse has: the watermarks of the shards, and the streams that want to hear of them. Pure;
  * committed-hints.ts brings the workers' words, ingest.ts what becomes of messages, publish-stream.ts the streams.
  *
- *   W1  A batch is committed when a worker has told, of the shard's stream as this gateway knows it (its generation), a
+ *   COMMIT-1  A batch is committed when a worker has told, of the shard's stream as this gateway knows it (its generation), a
  *       sequence at or above the batch's. A lower one than before is news from a worker that is late: it changes nothing.
- *   W2  A position names a message only within one history of the log. A log that lost power may have forgotten the end of
+ *   COMMIT-2  A position names a message only within one history of the log. A log that lost power may have forgotten the end of
  *       what it acknowledged, and gives the same sequences to other messages; a watermark that passes them says nothing
  *       of the first ones. So whenever this gateway cannot be sure that the log is the one that acknowledged, every batch
  *       that is accepted and not committed is in doubt, and its stream is asked to send it again (the loader leaves out
- *       what it has already, L5). That is: the connection to NATS was lost; a stream was made again; a stream has
- *       another leader; the log went backwards (W3).
- *   W3  A message gets a sequence above each that was acknowledged, or told as committed, before it was sent. If it does
+ *       what it has already, LOAD-5). That is: the connection to NATS was lost; a stream was made again; a stream has
+ *       another leader; the log went backwards (COMMIT-3).
+ *   COMMIT-3  A message gets a sequence above each that was acknowledged, or told as committed, before it was sent. If it does
  *       not, the log went backwards. At or below the committed one it would never be loaded, for the warehouse has a
- *       message of that sequence: then it does not count as accepted, whatever the durability (ingest.ts, I6). Or the stream is
+ *       message of that sequence: then it does not count as accepted, whatever the durability (ingest.ts, INGEST-6). Or the stream is
  *       another one, made again by another gateway: so the gateway looks at it.
- *   W4  A stream sends a watermark after every acceptance that it covers; it covers none that the stream sends later.
- *   W5  Memory is bounded: in batches per stream, per tenant and in all. Past a bound the gateway does not read a stream that has
- *       uncommitted batches (P4), until some of these are committed or in doubt. It goes on reading a stream that has none. One tenant
+ *   COMMIT-4  A stream sends a watermark after every acceptance that it covers; it covers none that the stream sends later.
+ *   COMMIT-5  Memory is bounded: in batches per stream, per tenant and in all. Past a bound the gateway does not read a stream that has
+ *       uncommitted batches (STREAM-4), until some of these are committed or in doubt. It goes on reading a stream that has none. One tenant
  *       cannot take all places.
- *   W6  A client hears no sequence of the log, which would show each tenant how much all of them send. Batches that a stream was answered
+ *   COMMIT-6  A client hears no sequence of the log, which would show each tenant how much all of them send. Batches that a stream was answered
  *       as accepted are counted from 1 for each shard: that is their place, and a watermark tells the highest place below which
  *       all are committed.
  */
@@ -33,29 +33,29 @@ const maxTenantUncommitted = 32_768;
 
 export type Position = Pick<LogPosition, 'stream' | 'shard' | 'sequence'>;
 
-/** Where the log put a batch, and in which history of the log, as the watch counts them (W2). */
+/** Where the log put a batch, and in which history of the log, as the watch counts them (COMMIT-2). */
 export interface HistoricPosition extends Position {
   readonly history?: number | undefined;
 }
 
 /** What a stream hears. */
 export interface CommitEvents {
-  /** The warehouse has what this stream was answered as accepted, up to this place (W6). */
+  /** The warehouse has what this stream was answered as accepted, up to this place (COMMIT-6). */
   committed(upTo: { readonly shard: number; readonly place: number }): void;
-  /** Accepted, and not known to be in the log any more (W2). */
+  /** Accepted, and not known to be in the log any more (COMMIT-2). */
   doubted(batchIds: readonly string[]): void;
 }
 
 /** A stream that wants to hear. */
 export interface CommitFollower {
   /**
-   * Has the acceptance told, with its place (W6), and tells nothing of it before (W4). Between the ack and that a doubt may have come: then
-   * the batch is in doubt (W2).
+   * Has the acceptance told, with its place (COMMIT-6), and tells nothing of it before (COMMIT-4). Between the ack and that a doubt may have come: then
+   * the batch is in doubt (COMMIT-2).
    */
   accepted(batchId: string, position: HistoricPosition, tell: (place: number) => void): void;
   /** Batches accepted and neither committed nor doubted. */
   readonly uncommitted: number;
-  /** It has some, and its tenant or the gateway can have no more (W5). It hears of it when it has fewer. */
+  /** It has some, and its tenant or the gateway can have no more (COMMIT-5). It hears of it when it has fewer. */
   readonly full: boolean;
   close(): void;
 }
@@ -70,9 +70,9 @@ export interface CommitWatch {
   follow(tenant: string, events: CommitEvents): CommitFollower;
   /** The stream of the shard, as it was seen just now. */
   seen(shard: number, generation: string): void;
-  /** Of one shard, or of all, it is unknown whether the log still has what it acknowledged (W2). */
+  /** Of one shard, or of all, it is unknown whether the log still has what it acknowledged (COMMIT-2). */
   doubt(reason: string, shard?: number): void;
-  /** A worker's word (W1). False: of a generation that is not the one seen last; look at the stream again. */
+  /** A worker's word (COMMIT-1). False: of a generation that is not the one seen last; look at the stream again. */
   hint(shard: number, generation: string, sequence: number): boolean;
   /** The highest sequence that was acknowledged since the last doubt, and the highest committed one; 0: none. */
   lastAcked(shard: number): number;
@@ -81,10 +81,10 @@ export interface CommitWatch {
   history(shard: number): number;
   /**
    * A message has been acknowledged; the last two are what held when it was sent.
-   * @returns false: it will not be loaded (W3)
+   * @returns false: it will not be loaded (COMMIT-3)
    */
   acked(shard: number, sequence: number, ackedBefore: number, committedBefore: number): boolean;
-  /** Called when a log went backwards (W3). Perhaps another gateway made its stream again: look, and say what was {@link seen}. */
+  /** Called when a log went backwards (COMMIT-3). Perhaps another gateway made its stream again: look, and say what was {@link seen}. */
   onBackwards: (shard: number) => void;
   readonly uncommitted: number;
   /** Batches so far. */
@@ -193,7 +193,7 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
       this.#tellCommitted(shard, waiting);
     }
 
-    /** W6: up to the first place that is not committed. */
+    /** COMMIT-6: up to the first place that is not committed. */
     #tellCommitted(shard: number, waiting: Waiting): void {
       let place = waiting.committed;
       for (const open of waiting.places) place = Math.min(place, open - 1);

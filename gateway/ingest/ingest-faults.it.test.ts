@@ -69,7 +69,7 @@ test('a stalled server: held bytes and the window stay bounded, outcomes are ans
       await freeze(nats.process());
       const ackedBefore = work.acked.length;
       const sentBefore = subject.nc.stats().outMsgs;
-      // Several times the timeout: without P4 every timeout would let another window into the buffers.
+      // Several times the timeout: without PUB-4 every timeout would let another window into the buffers.
       const end = Date.now() + 4_000;
       await until('the stall', () => Date.now() > end);
       const grown = process.memoryUsage().rss - before;
@@ -77,7 +77,7 @@ test('a stalled server: held bytes and the window stay bounded, outcomes are ans
       const ackedMeanwhile = work.acked.length - ackedBefore;
       assert.ok(ackedMeanwhile < 100, 'no acks come from a stopped server');
       const sent = subject.nc.stats().outMsgs - sentBefore;
-      assert.ok(sent <= 16 + ackedMeanwhile, `P4: ${sent} messages went into the buffers of a window of 16`);
+      assert.ok(sent <= 16 + ackedMeanwhile, `PUB-4: ${sent} messages went into the buffers of a window of 16`);
       await until('acks again', () => work.acked.length > ackedBefore + 500);
       await work.stop();
       assert.ok(work.mostHeld() <= 4 * MiB, `${work.mostHeld()} bytes held`);

@@ -29,7 +29,7 @@ import {
 import { followHints } from './committed-hints.js';
 import { createIngest } from './ingest.js';
 
-test('I6: what the log puts where the warehouse has something already is not accepted, and puts the shard in doubt', async () => {
+test('INGEST-6: what the log puts where the warehouse has something already is not accepted, and puts the shard in doubt', async () => {
   await withNats(async (nats) => {
     await withIngest(nats, { shards: 1 }, async ({ ingest }) => {
       const { commits } = ingest;
@@ -56,7 +56,7 @@ test('I6: what the log puts where the warehouse has something already is not acc
       const { position } = await ingest.publish(ingestInput('b-2', smallBatch, { attempt: 2 }));
       assert.is(position?.sequence, 4n);
       assert.is(stream.uncommitted, 0);
-      // W2: the doubt comes after the ack, and before the stream hears of it.
+      // COMMIT-2: the doubt comes after the ack, and before the stream hears of it.
       const told = await ingest.publish(ingestInput('b-5'));
       commits.doubt('the stream has another leader', 0);
       assert.ok(told.position);
@@ -66,7 +66,7 @@ test('I6: what the log puts where the warehouse has something already is not acc
   });
 });
 
-test('I6: a stream that another gateway made again is seen as such, though no worker speaks of it', async () => {
+test('INGEST-6: a stream that another gateway made again is seen as such, though no worker speaks of it', async () => {
   await withNats(async (nats) => {
     await withIngest(nats, { shards: 1 }, async ({ ingest, nc }) => {
       const { commits } = ingest;

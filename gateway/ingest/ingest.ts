@@ -9,15 +9,15 @@
  *   committed.ts        what ClickHouse has; committed-hints.ts hears it from the workers
  *   ../log/             messages to JetStream; map in ../log/publisher.ts
  *
- *   I1  A batch is answered as accepted only after JetStream's ack for the message that holds it.
- *   I2  Its bytes count as held from admission until its message is settled, also when the caller has given up before.
- *   I3  No event is decoded: the scanner proves the bytes, and they go on unchanged.
- *   I4  A batch that was held for longer than `maxHeld` is not published any more: by then its client has sent it again,
- *       and the workers, who remember for an hour what was sent again (L5), are to hear of the first copy long before that.
- *   I5  A batch that says attempt 1 is written as 0, "unknown", when it may have lain on its way for so long: read from a
+ *   INGEST-1  A batch is answered as accepted only after JetStream's ack for the message that holds it.
+ *   INGEST-2  Its bytes count as held from admission until its message is settled, also when the caller has given up before.
+ *   INGEST-3  No event is decoded: the scanner proves the bytes, and they go on unchanged.
+ *   INGEST-4  A batch that was held for longer than `maxHeld` is not published any more: by then its client has sent it again,
+ *       and the workers, who remember for an hour what was sent again (LOAD-5), are to hear of the first copy long before that.
+ *   INGEST-5  A batch that says attempt 1 is written as 0, "unknown", when it may have lain on its way for so long: read from a
  *       connection that a stall of this process makes doubtful (stall.ts), or sent longer than `maxHeld` ago by its client's clock.
  *       So is one that a gRPC library or a proxy sends again below its application, which goes on to say 1 (request-facts.ts).
- *   I6  An acknowledged message whose sequence the warehouse has already (of a log that lost its end, W3) would never be
+ *   INGEST-6  An acknowledged message whose sequence the warehouse has already (of a log that lost its end, COMMIT-3) would never be
  *       loaded: its batches are answered as "outcome unknown".
  */
 import type { NatsConnection } from '@nats-io/transport-node';
@@ -280,7 +280,7 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
     // One batch with its metadata, or a group, must fit one message.
     minPayload: Math.max(maxBatchBytes + 4 * maxMetadataBytes, config.coalesceBytes),
     onConnected: (openWire) => {
-      // No worker publishes the watermark of a shard that is gone. Its batches are stored, but that is for L5 to find.
+      // No worker publishes the watermark of a shard that is gone. Its batches are stored, but that is for LOAD-5 to find.
       for (let shard = connection.shards; shard < knownShards; shard++) {
         commits.doubt(`there are ${connection.shards} shards now`, shard);
       }
@@ -323,7 +323,7 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
       retryAfterMs: Math.round(500 + random() * 1_000),
     });
 
-  /** I4. */
+  /** INGEST-4. */
   const heldTooLong = (): SluiceError =>
     new SluiceError('log_unavailable', 'The gateway held the batch for too long, and did not send it to the log.', {
       retryAfterMs: Math.round(500 + random() * 1_000),
@@ -400,16 +400,16 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
     }
     const cost = batch.length + batchOverheadBytes;
     admission.take(tenant, cost);
-    // Whatever goes wrong before the coalescer has the batch gives its room back (I2).
+    // Whatever goes wrong before the coalescer has the batch gives its room back (INGEST-2).
     let handedOver = false;
     try {
       const { findings } = input;
       const scan =
         findings === undefined ? scanBatch(batch, scanLimits) : scanAfterReading(batch, scanLimits, findings);
       metrics.scanned(scan.accepted, scan.rejected, scan.rejections);
-      // An id that is made here is on no other copy, so its batch is no suspect of the loader's (L5), whatever the caller says.
+      // An id that is made here is on no other copy, so its batch is no suspect of the loader's (LOAD-5), whatever the caller says.
       const [batchId, said] = input.batchId === '' ? [clock.makeId(), 1] : [input.batchId, input.attempt];
-      // I5
+      // INGEST-5
       const doubted =
         input.resent === true ||
         stalls?.doubts(input.openedAt ?? Number.NEGATIVE_INFINITY, heldSince, receivedAt) === true ||

@@ -1,4 +1,4 @@
-/** A gateway that stood still: what it held, and what lay in its sockets, must not come as a first copy long after the retry (I4, I5). */
+/** A gateway that stood still: what it held, and what lay in its sockets, must not come as a first copy long after the retry (INGEST-4, INGEST-5). */
 import { fork } from 'node:child_process';
 import { Agent, request } from 'node:http';
 import { fileURLToPath } from 'node:url';
@@ -22,7 +22,7 @@ for (const [name, shift] of [
   ['stood still', { now: 11 * 60_000, wall: 11 * 60_000 }],
   ['was suspended', { now: 0, wall: 11 * 60_000 }],
 ] as const) {
-  test(`I4: a batch that waited while the gateway ${name} for eleven minutes is refused, and not sent`, () =>
+  test(`INGEST-4: a batch that waited while the gateway ${name} for eleven minutes is refused, and not sent`, () =>
     withNats(async (nats) => {
       let moved = { now: 0, wall: 0 };
       const clock = {
@@ -62,7 +62,7 @@ for (const [name, shift] of [
     }));
 }
 
-test('I5: what lay in the sockets of a stopped gateway, or was sent long ago, is written with attempt 0; all else as it says', () =>
+test('INGEST-5: what lay in the sockets of a stopped gateway, or was sent long ago, is written with attempt 0; all else as it says', () =>
   withNats(async (nats) => {
     const { key } = await addTenant(nats.nc, { tenant: 'acme' });
     const flags = ['--nats-url', nats.url, '--port=0', '--metrics-port=0', '--stall-after=3s'];

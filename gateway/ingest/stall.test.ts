@@ -19,7 +19,7 @@ test('while it looks at its clocks in time, nothing is doubted, however long it 
   assert.equal(stalls, []);
 });
 
-test('Z1, Z2: it is noticed with the first batch that is read after it, before any timer, by either clock', () => {
+test('STALL-1, STALL-2: it is noticed with the first batch that is read after it, before any timer, by either clock', () => {
   for (const [now, wall] of [
     [5 * minute + 1, 5 * minute + 1],
     // Suspended with its machine: the monotonic clock did not run.
@@ -33,7 +33,7 @@ test('Z1, Z2: it is noticed with the first batch that is read after it, before a
   }
 });
 
-test('Z3: older connections, and those of the minute after, are doubted for as long as they live; later ones are not', () => {
+test('STALL-3: older connections, and those of the minute after, are doubted for as long as they live; later ones are not', () => {
   const { watch, stalls } = setting();
   const resumed = 1_000 + 120 * minute;
   const wall = (now: number): number => 9_000_000 - 1_000 + now;

@@ -2,17 +2,17 @@
  * A gateway that stood still: stopped by a debugger, paused with its machine, starved of CPU time.
  *
  * Its sockets hold what clients sent before. When it goes on it reads batches that say attempt 1, whose clients have long since
- * sent them again to another gateway. Workers remember which batches were sent again for one hour of the log's time (rule L5);
+ * sent them again to another gateway. Workers remember which batches were sent again for one hour of the log's time (rule LOAD-5);
  * a first copy that comes later than that would be stored a second time. So a gateway doubts what may have lain for long:
  *
- *   Z1  It has stood still when its clock has moved on by more than `stallMs` between two looks, by the monotonic clock (which
+ *   STALL-1  It has stood still when its clock has moved on by more than `stallMs` between two looks, by the monotonic clock (which
  *       does not run while a machine is suspended) or by the wall clock (which may be set).
- *   Z2  It looks each second, and before each batch: what waited in the sockets may be read before any timer fires.
- *   Z3  Connections that were opened before the end of a stall, or within a minute after it (the kernel takes connections for
+ *   STALL-2  It looks each second, and before each batch: what waited in the sockets may be read before any timer fires.
+ *   STALL-3  Connections that were opened before the end of a stall, or within a minute after it (the kernel takes connections for
  *       a process that stands still), are doubted for as long as they live: attempt 1 on them is written as 0, "unknown", which
  *       the loader checks. Doubting costs a look-up and never an event.
  *
- * Besides, a batch that its client says to have sent long ago is doubted (ingest.ts, I5), whatever it lay in.
+ * Besides, a batch that its client says to have sent long ago is doubted (ingest.ts, INGEST-5), whatever it lay in.
  */
 export interface StallWatch {
   /**

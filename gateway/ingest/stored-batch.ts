@@ -2,7 +2,7 @@
  * StoredBatch framing: varint length ++ metadata (fields 2 to 14) ++ the client's event bytes, unchanged.
  *
  * Protobuf lets two encodings of a message be joined, so the events need no decoding; that is safe only because the
- * scanner has proved that they hold nothing but field 1 (docs/facts.md, fact F1). Written by hand, because a generated
+ * scanner has proved that they hold nothing but field 1 (docs/facts.md, FACT-1). Written by hand, because a generated
  * encoder would want the events as objects. Costs about 0.5 µs a batch and one copy of the events
  * (bench/ingest-core.ts).
  */

@@ -1,13 +1,13 @@
 /**
  * How many connections an address may have, and how many new ones a second. Pure: the clock is the caller's.
  *
- *   A1  An IPv4 address counts for itself, also when it is mapped into IPv6. IPv6 counts by /64, the least that a host is given.
- *   A2  A new connection takes a token. Tokens come back at `newPerSecond`, up to `burstSeconds` of them.
- *   A3  A connection that ends for abuse costs the tokens of two seconds, the next one of four, then eight: its address cannot go on with
+ *   ADDR-1  An IPv4 address counts for itself, also when it is mapped into IPv6. IPv6 counts by /64, the least that a host is given.
+ *   ADDR-2  A new connection takes a token. Tokens come back at `newPerSecond`, up to `burstSeconds` of them.
+ *   ADDR-3  A connection that ends for abuse costs the tokens of two seconds, the next one of four, then eight: its address cannot go on with
  *       fresh ones. An address in debt gets no new connection, and loses those that it has, unless its offence are refused calls and they have shown a
  *       valid key lately; the debt is at most `mostDebtSeconds`.
- *   A4  Calls that are refused count for the address, too: else it makes as many as one connection may on each of many.
- *   A5  An address is forgotten when it has no connection and all of its tokens. Beyond `mostAbsent` addresses without a
+ *   ADDR-4  Calls that are refused count for the address, too: else it makes as many as one connection may on each of many.
+ *   ADDR-5  An address is forgotten when it has no connection and all of its tokens. Beyond `mostAbsent` addresses without a
  *       connection the oldest is forgotten, so the table has at most one entry for each connection, and so many more.
  */
 import { isIPv4 } from 'node:net';
@@ -34,7 +34,7 @@ export interface AddressEntry {
   offences: number;
   /** It has sent headers of a proxy. */
   forwards: boolean;
-  /** A4. Undefined: no limit. */
+  /** ADDR-4. Undefined: no limit. */
   readonly refusals: CallBudget | undefined;
 }
 
@@ -43,15 +43,15 @@ export interface AddressLimits {
   readonly size: number;
   /** The entry of this address; to be asked once for each new connection. */
   of(address: string): AddressEntry;
-  /** A2. False: too many new ones, and nothing is taken. */
+  /** ADDR-2. False: too many new ones, and nothing is taken. */
   takeToken(entry: AddressEntry): boolean;
   /** All that it may have are there. */
   isFull(entry: AddressEntry): boolean;
   opened(entry: AddressEntry): void;
   closed(entry: AddressEntry): void;
-  /** A3. True: it is in debt. */
+  /** ADDR-3. True: it is in debt. */
   punish(entry: AddressEntry): boolean;
-  /** A5; to be called now and then. */
+  /** ADDR-5; to be called now and then. */
   sweep(): void;
 }
 
@@ -131,7 +131,7 @@ export function createAddressLimits({ connections, newPerSecond, now }: AddressL
   };
 }
 
-/** What an address counts for (A1): itself, or the first 64 bits of an IPv6 address, in one spelling. */
+/** What an address counts for (ADDR-1): itself, or the first 64 bits of an IPv6 address, in one spelling. */
 export function networkOf(address: string): string {
   if (isIPv4(address)) return address;
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(address)?.[1];

@@ -1,15 +1,15 @@
 /**
  * All connections: how many there may be, and when each has to go. It knows sockets and sessions, and nothing of requests but their number.
  *
- *   T1  A connection counts from TCP's accept on, before any work for TLS or HTTP is done: for its address (address-limits.ts) and in
+ *   CONN-1  A connection counts from TCP's accept on, before any work for TLS or HTTP is done: for its address (address-limits.ts) and in
  *       all. Peers at trusted addresses, which speak for many others, count in all only.
- *   T2  When an address or the gateway has all that it may have, the idlest connection makes room. One with an open call never does.
+ *   CONN-2  When an address or the gateway has all that it may have, the idlest connection makes room. One with an open call never does.
  *       When all have one, the newcomer is refused.
- *   T3  A connection without a call ends at a time that does not depend on what the peer sends meanwhile.
- *   T4  A peer loses its connection, and its address new ones, and at last all (A3), when it resets its calls before they are answered,
+ *   CONN-3  A connection without a call ends at a time that does not depend on what the peer sends meanwhile.
+ *   CONN-4  A peer loses its connection, and its address new ones, and at last all (ADDR-3), when it resets its calls before they are answered,
  *       makes calls that are refused, sends too many ahead, floods, or sends bytes that do nothing. Refused calls of others do not end a
  *       connection that has shown a valid key in the last minute.
- *   T5  All other ends are gentle: handlers hear of it, HTTP/2 peers get GOAWAY, calls are answered; what remains after the grace is cut.
+ *   CONN-5  All other ends are gentle: handlers hear of it, HTTP/2 peers get GOAWAY, calls are answered; what remains after the grace is cut.
  */
 import { constants } from 'node:http2';
 import type { Socket } from 'node:net';
@@ -32,9 +32,9 @@ export interface ConnectionTableOptions {
   readonly maxConnectionAge: number;
   /** ms that calls in flight get when a connection has reached its age. */
   readonly grace: number;
-  /** T3, ms without a call, after at least one. */
+  /** CONN-3, ms without a call, after at least one. */
   readonly idleTimeout: number;
-  /** T3, ms until the first call. */
+  /** CONN-3, ms until the first call. */
   readonly firstCallTimeout: number;
   readonly windows: StreamWindows;
   readonly onRefused: (why: RefusedConnection) => void;
@@ -87,7 +87,7 @@ export class ConnectionTable {
     return this.#calls;
   }
 
-  /** T1 and T2. Undefined: it was refused, and is closed. */
+  /** CONN-1 and CONN-2. Undefined: it was refused, and is closed. */
   admit(raw: Socket): HeldConnection | undefined {
     // Resets are everyday life; users of the socket hear of them by listeners of their own.
     raw.on('error', ignore);
@@ -138,18 +138,18 @@ export class ConnectionTable {
     if (held.address !== undefined) held.address.forwards = true;
   }
 
-  /** The peer has sent far more requests ahead than it may (T4). */
+  /** The peer has sent far more requests ahead than it may (CONN-4). */
   sentAhead(held: HeldConnection): void {
     this.#punish(held, 'pipelining');
   }
 
-  /** Node has ended its HTTP/2 session for a flood of frames (T4). */
+  /** Node has ended its HTTP/2 session for a flood of frames (CONN-4). */
   flooded(held: HeldConnection): void {
     this.#remove(held);
     this.#blame(held, 'flood');
   }
 
-  /** T5. */
+  /** CONN-5. */
   endAll(reason: string, graceMs: number): void {
     for (const held of this.#table) endGently(held, reason, graceMs);
   }
@@ -218,7 +218,7 @@ export class ConnectionTable {
     return undefined;
   }
 
-  /** T2. */
+  /** CONN-2. */
   #makeRoom(held: HeldConnection | undefined): boolean {
     if (held === undefined) return false;
     this.#remove(held);
@@ -227,7 +227,7 @@ export class ConnectionTable {
     return true;
   }
 
-  /** T2, in all. One look through the table serves many newcomers, as long as those that it found stay idle. */
+  /** CONN-2, in all. One look through the table serves many newcomers, as long as those that it found stay idle. */
   #nextIdlest(): HeldConnection | undefined {
     for (let look = 0; look < 2; look++) {
       for (let held = this.#idlest.pop(); held !== undefined; held = this.#idlest.pop()) {
@@ -260,7 +260,7 @@ export class ConnectionTable {
     this.#addresses.sweep();
   }
 
-  /** T3. What is still opening has time-outs of its own, which are shorter. */
+  /** CONN-3. What is still opening has time-outs of its own, which are shorter. */
   #endIdle(held: HeldConnection, idleMs: number): void {
     const { firstCallTimeout, idleTimeout, onEnded } = this.#options;
     if (idleMs < (held.calls === 0 ? firstCallTimeout : idleTimeout)) return;
@@ -270,7 +270,7 @@ export class ConnectionTable {
   }
 
   /**
-   * A3. At once and without a word, so that what waits in their sockets is not even read: a thousand calls and their resets fit into one
+   * ADDR-3. At once and without a word, so that what waits in their sockets is not even read: a thousand calls and their resets fit into one
    * read, and cost 50 ms. Refused calls cost less, and are counted by connection: where others have made too many, those of good standing stay.
    */
   #cutAll(address: AddressEntry, why: EndedConnection): void {
@@ -283,7 +283,7 @@ export class ConnectionTable {
     }
   }
 
-  /** T4. Not within a callback of the session: Node then puts it off, and nghttp2 may spin meanwhile (reset-stream.ts). */
+  /** CONN-4. Not within a callback of the session: Node then puts it off, and nghttp2 may spin meanwhile (reset-stream.ts). */
   #punish(held: HeldConnection, why: EndedConnection): void {
     if (held.phase === 'gone') return;
     this.#remove(held);
@@ -313,7 +313,7 @@ function findIdlest(connections: Iterable<HeldConnection>, most: number): HeldCo
   return found;
 }
 
-/** T5. */
+/** CONN-5. */
 function endGently(held: HeldConnection, reason: string, graceMs: number): void {
   if (held.control.ending !== undefined || held.phase === 'gone') return;
   held.phase = 'ending';
@@ -325,7 +325,7 @@ function endGently(held: HeldConnection, reason: string, graceMs: number): void 
   setTimeout(cut, graceMs + lastWordsMs, held).unref();
 }
 
-/** T4. */
+/** CONN-4. */
 function endWithCalm(held: HeldConnection): void {
   const { session } = held;
   if (session?.destroyed === false) session.destroy(null as never, constants.NGHTTP2_ENHANCE_YOUR_CALM);

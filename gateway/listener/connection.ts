@@ -24,7 +24,7 @@ export interface Connection {
   known(): void;
   /**
    * A call is about to be refused: it shows no valid key, there is no place for it, or nothing at its path.
-   * @returns false when there were too many, and the connection ends (connection-table.ts, T4)
+   * @returns false when there were too many, and the connection ends (connection-table.ts, CONN-4)
    */
   refused(): boolean;
 }

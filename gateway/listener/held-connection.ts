@@ -85,7 +85,7 @@ export class HeldConnection implements RefusalCount {
   /** Of its streams. */
   readonly window: ConnectionWindow;
   readonly endedSession = new EndedSession();
-  /** Streams between their early answer and its reset (answered-early.ts, E7). */
+  /** Streams between their early answer and its reset (answered-early.ts, EARLY-5). */
   #answering: Set<Readable> | undefined;
   /** Monotonic, ms. */
   #knownAt = Number.NEGATIVE_INFINITY;

@@ -68,7 +68,7 @@ export function createHttp1Server({ connections, onRequest, requestTimeout, onPi
     noteBegin(request, held);
     countPayload(request, held);
     response[heldKey] = held;
-    // 'finish' may not come, 'close' does (F9).
+    // 'finish' may not come, 'close' does (FACT-9).
     response.once('close', onClosed);
     if (held.open > mostPipelined) {
       onPipelined();

@@ -179,7 +179,7 @@ export function createHttp2Server({
     const began = this[beganKey];
     // Node may put the end of a stream off to the next turn.
     held.hasty = turns - (began?.number ?? 0) <= 1 ? held.hasty + 1 : 0;
-    // 'finish' may not come (F9), and with the session all of its streams end, whichever side ended it.
+    // 'finish' may not come (FACT-9), and with the session all of its streams end, whichever side ended it.
     const whole = this.rstCode === constants.NGHTTP2_NO_ERROR ? !this.aborted : this.writableFinished;
     const answered = (this.headersSent && whole) || held.session?.destroyed === true || isTakenOver(this);
     connections.finish(held, answered, began?.at);

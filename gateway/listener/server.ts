@@ -75,7 +75,7 @@ export interface FrontServer {
   readonly connections: number;
   /** Requests that have no complete answer yet. */
   readonly requests: number;
-  /** Stops listening, ends connections (T5), and resolves when all are gone: at the latest a moment after graceMs. */
+  /** Stops listening, ends connections (CONN-5), and resolves when all are gone: at the latest a moment after graceMs. */
   drain(reason: string, graceMs: number): Promise<void>;
 }
 

@@ -7,7 +7,7 @@ const firstBytesTimeout = 10_000;
 /** No HTTP/1 method begins like this, and every HTTP/2 connection without TLS does. */
 const preface = Buffer.from('PRI ');
 
-/** Finds out the protocol from the first bytes, and puts them back (S1). */
+/** Finds out the protocol from the first bytes, and puts them back. */
 export function sniffProtocol(socket: Socket, found: (protocol: 'h1' | 'h2') => void): void {
   const timer = setTimeout(() => socket.destroy(), firstBytesTimeout);
   let seen: Buffer = Buffer.alloc(0);

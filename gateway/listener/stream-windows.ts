@@ -2,14 +2,14 @@
  * How many bytes a client may have under way on each stream of an HTTP/2 connection: its flow-control window. A wide one costs memory
  * when the gateway does not read; a narrow one costs time, since a batch that is larger waits for round trips.
  *
- *   W1  A connection begins narrow.
- *   W2  It becomes wide when it has shown a valid key, has few calls open, and brings as much as a narrow window may hold back. What
+ *   WINDOW-1  A connection begins narrow.
+ *   WINDOW-2  It becomes wide when it has shown a valid key, has few calls open, and brings as much as a narrow window may hold back. What
  *       calls on wide connections may send beyond narrow windows is bounded in all.
- *   W3  It is narrow again when it has many calls, or brings little for `quietMs`, or when bodies are paused because the gateway holds
- *       too many unfinished bytes (unfinished.ts, U2). Then it stays so for `quietMs`, however its calls come and go.
+ *   WINDOW-3  It is narrow again when it has many calls, or brings little for `quietMs`, or when bodies are paused because the gateway holds
+ *       too many unfinished bytes (unfinished.ts, BODY-2). Then it stays so for `quietMs`, however its calls come and go.
  *
  * HTTP/2 changes the windows of all streams of a connection at once, by SETTINGS, when the peer has acknowledged them. What a peer sends
- * that does not is bounded by U3.
+ * that does not is bounded by BODY-3.
  */
 
 /** Bytes. */

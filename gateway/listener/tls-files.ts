@@ -1,10 +1,10 @@
 /**
  * The files of `--tls-cert`, `--tls-key` and `--tls-client-ca`: read at the start, and again when they change.
  *
- *   T1  They are taken together, when they fit each other, or not at all: then the listener goes on with what it has.
- *   T2  New handshakes use what was taken last. Connections that are open stay as they are until their age (server.ts, S3).
- *   T3  What does not fit is reported once, after two looks: certbot replaces its files one after the other.
- *   T4  An expired certificate does not take the place of a valid one.
+ *   TLS-1  They are taken together, when they fit each other, or not at all: then the listener goes on with what it has.
+ *   TLS-2  New handshakes use what was taken last. Connections that are open stay as they are until their age (`maxConnectionAge`, server.ts).
+ *   TLS-3  What does not fit is reported once, after two looks: certbot replaces its files one after the other.
+ *   TLS-4  An expired certificate does not take the place of a valid one.
  *
  * The contents are compared, not the times of the files: a file that is renamed over another, and a symbolic link that is
  * swapped (certbot, Kubernetes secrets), may keep time and size.
@@ -38,7 +38,7 @@ export interface TlsFiles extends TlsMaterial {
 }
 
 const lookEveryMs = 2_000;
-/** Looks at the same files that do not fit, before the report (T3). */
+/** Looks at the same files that do not fit, before the report (TLS-3). */
 const looksBeforeTold = 2;
 /** Certificates and keys are some kB; all authorities of an operating system are 250 kB. */
 const mostBytes = 1024 ** 2;
@@ -92,7 +92,7 @@ function watchFiles(options: TlsFilesOptions, first: TlsSet): TlsFiles {
       if (!isSame(material, inUse.material)) {
         const next = setOf(material);
         if (next.expiresAtMs < Date.now() && inUse.expiresAtMs >= Date.now()) {
-          throw new UsageError(`--tls-cert: the new certificate expired on ${dateOf(next.expiresAtMs)}.`); // T4
+          throw new UsageError(`--tls-cert: the new certificate expired on ${dateOf(next.expiresAtMs)}.`); // TLS-4
         }
         inUse = next;
         reloads.loaded++;

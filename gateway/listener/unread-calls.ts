@@ -2,8 +2,8 @@
  * Calls on HTTP/2 that have their whole answer, and whose client takes none of it: its flow control window is closed, or its socket is
  * full. Such a stream takes about 6 KiB, and the seat of its call is free already.
  *
- *   E4  A stream whose request has ended, and whose answer the client does not read, is gone 30 s after the answer.
- *   E8  When more than `maxUnread` wait, the eldest are reset: first those of connections with more than `fewUnread`. A client may repeat
+ *   UNREAD-1  A stream whose request has ended, and whose answer the client does not read, is gone 30 s after the answer.
+ *   UNREAD-2  When more than `maxUnread` wait, the eldest are reset: first those of connections with more than `fewUnread`. A client may repeat
  *       such a call, like any whose outcome it does not know. Streams that have waited for less than `sweepMs` are spared: they may only
  *       wait for this turn of the event loop to end.
  */
@@ -58,7 +58,7 @@ function sweep(): void {
 
 const isSpared = ({ since }: Waiting): boolean => sweeps - since < 2;
 
-/** E8, connections with many. @returns that was not enough, and none is spared that would be next */
+/** UNREAD-2, connections with many. @returns that was not enough, and none is spared that would be next */
 function resetGreedy(): boolean {
   const counts = new Map<unknown, number>();
   for (const stream of waiting.keys()) counts.set(stream[heldKey], (counts.get(stream[heldKey]) ?? 0) + 1);
@@ -72,7 +72,7 @@ function resetGreedy(): boolean {
   return waiting.size > maxUnread;
 }
 
-/** E8, all the others. */
+/** UNREAD-2, all the others. */
 function resetEldest(): void {
   for (const stream of waiting.keys()) {
     if (waiting.size <= maxUnread) return;

@@ -1,4 +1,4 @@
-/** Messages that have no answer in time are sent once more as retries, within bounds (H1 to H3), on a real nats-server. */
+/** Messages that have no answer in time are sent once more as retries, within bounds (HEDGE-1 to HEDGE-3), on a real nats-server. */
 import { jetstreamManager } from '@nats-io/jetstream';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -58,7 +58,7 @@ async function withHedging(
   );
 }
 
-test('H1: a message on a slow line is acknowledged by its copy, which says attempt 2; what is a retry already stays as it is', () =>
+test('HEDGE-1: a message on a slow line is acknowledged by its copy, which says attempt 2; what is a retry already stays as it is', () =>
   withHedging({}, async ({ nats, line, ingest, copies }) => {
     await ingest.publish(ingestInput('before'));
     line.hold();
@@ -87,7 +87,7 @@ test('H1: a message on a slow line is acknowledged by its copy, which says attem
     assert.ok(Number((await ingest.publish(ingestInput('after'))).position?.sequence) >= 8);
   }));
 
-test('H1: each batch of a message of many is marked', () =>
+test('HEDGE-1: each batch of a message of many is marked', () =>
   withHedging({ coalesceDelay: 500 }, async ({ nats, line, ingest }) => {
     await ingest.publish(ingestInput('before'));
     line.hold();
@@ -104,7 +104,7 @@ test('H1: each batch of a message of many is marked', () =>
     }
   }));
 
-test('H2: of a long hold-up only a few messages are sent twice', () =>
+test('HEDGE-2: of a long hold-up only a few messages are sent twice', () =>
   withHedging({ publishTimeout: 1_000, publishWindow: 32 }, async ({ line, ingest, copies }) => {
     await ingest.publish(ingestInput('before'));
     line.hold();
@@ -115,7 +115,7 @@ test('H2: of a long hold-up only a few messages are sent twice', () =>
     assert.ok(failed.every(({ code }) => code === 'outcome_unknown'));
   }));
 
-test('H2: when the window is used up, the log is slow, and nothing is sent twice', () =>
+test('HEDGE-2: when the window is used up, the log is slow, and nothing is sent twice', () =>
   withHedging({ publishTimeout: 500, publishWindow: 4 }, async ({ line, ingest, copies }) => {
     await ingest.publish(ingestInput('before'));
     line.hold();
@@ -124,7 +124,7 @@ test('H2: when the window is used up, the log is slow, and nothing is sent twice
     assert.equal(copies, {});
   }));
 
-test('H2, H3: a full log is not asked twice, and a refusal of both copies is a refusal', () =>
+test('HEDGE-2, HEDGE-3: a full log is not asked twice, and a refusal of both copies is a refusal', () =>
   withHedging({ shardMaxBytes: MiB, publishTimeout: 2_000 }, async ({ line, ingest, copies }) => {
     let n = 0;
     let full = false;
@@ -149,7 +149,7 @@ test('H2, H3: a full log is not asked twice, and a refusal of both copies is a r
     assert.equal([failed[0]?.code, failed[0]?.outcomeUnknown], ['log_full', false]);
   }));
 
-test('H3: a copy without an answer leaves the outcome unknown', () =>
+test('HEDGE-3: a copy without an answer leaves the outcome unknown', () =>
   withHedging({ publishTimeout: 700 }, async ({ nats, line, ingest, copies }) => {
     await ingest.publish(ingestInput('before'));
     line.hold();

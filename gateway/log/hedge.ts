@@ -2,13 +2,13 @@
  * A message that has no answer after a while is sent once more, over a second connection; the first answer counts. It cuts the
  * tail of a connection that is slow for a moment (a lost packet, a busy server on the way), and costs traffic.
  *
- *   H1  The copy is a retry: each batch of attempt 1 in it says attempt 2, so that the loader finds the double and stores it once
- *       (L5). That is what makes hedging safe; JetStream's own duplicate window is not relied on. Both copies come within the
- *       hour for which L5 remembers: a connection that stands still is given up after 20 s, and its bytes with it.
- *   H2  At most one message in twenty is sent twice, few at a time, and none while the log is full, the publish window is used
+ *   HEDGE-1  The copy is a retry: each batch of attempt 1 in it says attempt 2, so that the loader finds the double and stores it once
+ *       (LOAD-5). That is what makes hedging safe; JetStream's own duplicate window is not relied on. Both copies come within the
+ *       hour for which LOAD-5 remembers: a connection that stands still is given up after 20 s, and its bytes with it.
+ *   HEDGE-2  At most one message in twenty is sent twice, few at a time, and none while the log is full, the publish window is used
  *       up or messages wait for it: then the log is slow, not the connection, and more traffic would make it slower.
- *   H3  A refusal of one copy says nothing of the other. Only when both are answered is the outcome known; else it is
- *       outcome_unknown, as P3 has it.
+ *   HEDGE-3  A refusal of one copy says nothing of the other. Only when both are answered is the outcome known; else it is
+ *       outcome_unknown, as PUB-3 has it.
  */
 import type { NatsConnection } from '@nats-io/transport-node';
 import type { Log } from '../../lib/log.js';
@@ -22,7 +22,7 @@ export interface Hedger {
   readonly delayMs: number;
   /** A message was sent: it earns a part of a copy. */
   earn(): void;
-  /** Sends a copy of the message as a retry. False: not now (H2). `payload` is read before it returns. */
+  /** Sends a copy of the message as a retry. False: not now (HEDGE-2). `payload` is read before it returns. */
   send(subject: string, token: string, payload: Uint8Array): boolean;
   /** Where answers go; `undefined` for the reply: the copy's connection was lost, no answer will come. */
   onReply: (token: string, reply: LogReply | undefined) => void;
@@ -39,7 +39,7 @@ export interface HedgerOptions {
   readonly log: Log;
 }
 
-/** H2: copies per message, saved up to so many, and without an answer at most. */
+/** HEDGE-2: copies per message, saved up to so many, and without an answer at most. */
 const share = 0.05;
 const mostSaved = 16;
 const mostOpen = 16;

@@ -7,17 +7,17 @@
  *   payload-pool.ts    buffers for messages
  *   log-connection.ts  whether the log can take batches now
  *
- *   P1  At most `window` messages are on the wire or in the client library's buffers. nats.js has no bound of its own
- *       (docs/facts.md, fact F6), so this is the one.
- *   P2  Each message is settled once: by its ack, by the timeout, or by the loss of the connection.
- *   P3  A message that was sent and has no answer may be in the log: outcome_unknown. One that was never sent is
+ *   PUB-1  At most `window` messages are on the wire or in the client library's buffers. nats.js has no bound of its own
+ *       (docs/facts.md, FACT-6), so this is the one.
+ *   PUB-2  Each message is settled once: by its ack, by the timeout, or by the loss of the connection.
+ *   PUB-3  A message that was sent and has no answer may be in the log: outcome_unknown. One that was never sent is
  *       log_unavailable, and is surely not in the log.
- *   P4  A timeout does not free the message's place in the window, because a stalled server leaves the bytes in our
+ *   PUB-4  A timeout does not free the message's place in the window, because a stalled server leaves the bytes in our
  *       buffers. An ack, the loss of the connection (which drops the buffers), or a PONG to a PING sent later (which
  *       proves that the server has read them) does.
  *
- * With a hedger (hedge.ts, H1 to H3), a message without an ack after a while is sent once more as a retry, and the first ack settles
- * it. Its own place stays used until its own answer (P4).
+ * With a hedger (hedge.ts, HEDGE-1 to HEDGE-3), a message without an ack after a while is sent once more as a retry, and the first ack settles
+ * it. Its own place stays used until its own answer (PUB-4).
  *
  * Acks come to one inbox of our own, instead of js.publish's request per message: less to allocate, and late acks are seen.
  */
@@ -83,7 +83,7 @@ interface Flight {
   readonly sentAt: number;
   /** Its copy: not thought of yet, without an answer, answered or never sent, lost with its connection. */
   copy: 'none' | 'open' | 'done' | 'lost';
-  /** The answer to the message itself, when that was a refusal and its copy has no answer yet (H3). */
+  /** The answer to the message itself, when that was a refusal and its copy has no answer yet (HEDGE-3). */
   refusal: SluiceError | undefined;
 }
 
@@ -99,7 +99,7 @@ const storeFailed = 10077;
 /** How long a caller should wait when the log is full: workers free room about once a second. */
 const fullRetryMs = 1_000;
 const unavailableRetryMs = 500;
-/** After an answer "full", nothing is sent twice for so long (H2). */
+/** After an answer "full", nothing is sent twice for so long (HEDGE-2). */
 const fullCalmMs = 1_000;
 
 export function createPublisher(options: PublisherOptions): Publisher {
@@ -108,7 +108,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
   const { now, schedule, random } = options.clock;
   // Insertion order is the order of sending, so the oldest comes first.
   const flights = new Map<string, Flight>();
-  /** Given up, but still holding its place (P4). */
+  /** Given up, but still holding its place (PUB-4). */
   const lost = new Map<string, Flight>();
   const pool = createPayloadPool(options.payloadBytes, window);
   let queue: Queued[] = [];
@@ -141,7 +141,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
     if (outcome instanceof SluiceError) {
       if (outcome.code === 'log_full') fullAt = now();
       if (flight.copy === 'open') {
-        flight.refusal = outcome; // H3
+        flight.refusal = outcome; // HEDGE-3
         return;
       }
       metrics.published(outcome.code === 'log_full' ? 'full' : 'refused', ms);
@@ -155,7 +155,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
     pump();
   };
 
-  /** H3: one copy was refused, the other's outcome is unknown. */
+  /** HEDGE-3: one copy was refused, the other's outcome is unknown. */
   const unanswered = (): SluiceError => unknown('The log refused the batch once, and may have it from a second try.');
 
   const onCopyReply = (token: string, reply: LogReply | undefined): void => {
@@ -170,7 +170,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
     if (outcome !== undefined && !(outcome instanceof SluiceError)) {
       failpoint('gateway.after-ack');
       flights.delete(token);
-      // Its bytes may still be on their way (P4).
+      // Its bytes may still be on their way (PUB-4).
       if (refusal === undefined) lost.set(token, flight);
       metrics.hedged('won');
       metrics.published('stored', now() - flight.sentAt);
@@ -197,7 +197,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
     if (hedger === undefined) return;
     const at = now();
     const limit = at - hedger.delayMs;
-    // H2
+    // HEDGE-2
     const calm = online && head === queue.length && flights.size + lost.size < window && fullAt < at - fullCalmMs;
     for (const [token, flight] of flights) {
       if (flight.sentAt > limit) {
@@ -282,7 +282,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
     if (oldest !== Number.POSITIVE_INFINITY) arm(Math.max(1, oldest + timeoutMs - now()));
   };
 
-  /** P4: frees the places of those given up before a PING that the server has answered. */
+  /** PUB-4: frees the places of those given up before a PING that the server has answered. */
   const prove = (): void => {
     if (proving) return;
     proving = true;

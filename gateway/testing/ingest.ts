@@ -167,7 +167,7 @@ export async function outcomes(
   return { acked, failed };
 }
 
-/** I1: each acked batch is where its position says. And the core publishes none twice by itself. */
+/** INGEST-1: each acked batch is where its position says. And the core publishes none twice by itself. */
 export async function assertAllStored(nats: TestNats, acked: readonly IngestResult[]): Promise<void> {
   const ids: string[] = [];
   const places = new Set<string>();

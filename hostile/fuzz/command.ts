@@ -2,7 +2,7 @@
  * `npm run hostile -- fuzz`: mutated requests over sockets against real gateways, from a seed.
  *
  *   command.ts      this file: the command line, what is printed, the exit code
- *   run.ts          one run: lanes, connections, verdicts V1 to V4
+ *   run.ts          one run: lanes, connections, verdicts FUZZ-1 to FUZZ-4
  *   plan.ts         what each request of a seed is
  *   corpus.ts       valid requests of every kind; mutate.ts what is done to them
  *   send-frames.ts  HTTP/2 frame by frame; send-node.ts by node:http2; send-bytes.ts HTTP/1.1 and broken frames

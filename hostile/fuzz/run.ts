@@ -1,12 +1,12 @@
 /**
  * One run of the fuzz: two gateways (one with the hot path, one where the library serves all), requests in turn, and the verdicts.
  *
- *   V1  No gateway dies. Every request has a status, a reset or, where its own bytes are to blame, the end of its connection. It comes
+ *   FUZZ-1  No gateway dies. Every request has a status, a reset or, where its own bytes are to blame, the end of its connection. It comes
  *       within 2 s after the request's end, or later only where an event loop stood still for 500 ms meanwhile: the machine was busy.
  *       A connection that carries good requests beside bad ones is not ended for the bad ones.
- *   V2  Valid requests, one in 50, are accepted, and are in the log once. Nothing else is in the log under their ids.
- *   V3  Memory comes back to within 30 MiB of the start, a minute after the end. Each look is behind a collection (collect.ts).
- *   V4  A good client beside it loses no call.
+ *   FUZZ-2  Valid requests, one in 50, are accepted, and are in the log once. Nothing else is in the log under their ids.
+ *   FUZZ-3  Memory comes back to within 30 MiB of the start, a minute after the end. Each look is behind a collection (collect.ts).
+ *   FUZZ-4  A good client beside it loses no call.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -179,7 +179,7 @@ async function playRounds(
   const during = await bystanders.next('after');
   await pause(1_500);
   book.judgeLate(loops);
-  if (during.good.errors > 0) book.fail(`V4: ${JSON.stringify(during.good)}`);
+  if (during.good.errors > 0) book.fail(`FUZZ-4: ${JSON.stringify(during.good)}`);
   await book.checkLog(nats);
   const after = await settleMemory(options, collected, before, book);
   const rss = watches.map((watch, i) => ({ before: before[i]!, most: watch.peakRss(), after: after[i]! }));
@@ -288,7 +288,7 @@ class Book {
     this.fates[fate] = (this.fates[fate] ?? 0) + 1;
     const shared = plan.transport === 'frames' || plan.transport === 'node';
     const wrong = fate === 'silent' || fate === 'unended' || (fate === 'ended' && shared);
-    if (wrong) this.failed(plan, `V1: ${fate}, ${shownAnswer(answer)}`);
+    if (wrong) this.failed(plan, `FUZZ-1: ${fate}, ${shownAnswer(answer)}`);
     else if (waitedMs > answerWithinMs) {
       this.late.push({ plan, at: performance.now(), outcome });
     }
@@ -296,7 +296,7 @@ class Book {
     this.valid++;
     const { batchId, events } = plan.valid;
     if (answer !== undefined && acceptedBy(plan, answer) === events) this.accepted.add(batchId);
-    else if (!wrong) this.failed(plan, `V2: ${fate}, ${shownAnswer(answer)}`);
+    else if (!wrong) this.failed(plan, `FUZZ-2: ${fate}, ${shownAnswer(answer)}`);
   }
 
   private failed({ index, transport, library, name, request }: Plan, words: string): void {
@@ -311,17 +311,17 @@ class Book {
     this.longestMs = 0;
   }
 
-  /** V1, for answers that came late. */
+  /** FUZZ-1, for answers that came late. */
   judgeLate(loops: LoopLog): void {
     for (const { plan, at, outcome } of this.late) {
       const { fate, answer, waitedMs = 0 } = outcome;
       const delay = loops.worst(plan.library ? 1 : 0, at - waitedMs, at);
       const words = `${fate} after ${Math.round(waitedMs)} ms, ${shownAnswer(answer)}; no loop stood still for more than ${Math.round(delay)} ms`;
-      if (delay < stoodStillMs) this.failed(plan, `V1: ${words}`);
+      if (delay < stoodStillMs) this.failed(plan, `FUZZ-1: ${words}`);
     }
   }
 
-  /** V2 */
+  /** FUZZ-2 */
   async checkLog(nats: TestNats): Promise<void> {
     const prefix = batchIdOf(this.options.seed, 0).slice(0, -1);
     const counts = new Map<string, number>();
@@ -329,10 +329,10 @@ class Book {
     this.stored = counts.size;
     for (const id of this.accepted) {
       const count = counts.get(id) ?? 0;
-      if (count !== 1) this.fail(`V2: ${id} was accepted, and is in the log ${count} times`);
+      if (count !== 1) this.fail(`FUZZ-2: ${id} was accepted, and is in the log ${count} times`);
     }
     for (const id of counts.keys())
-      if (!this.accepted.has(id)) this.fail(`V2: ${id} is in the log, and was not accepted`);
+      if (!this.accepted.has(id)) this.fail(`FUZZ-2: ${id} is in the log, and was not accepted`);
   }
 
   figures(): Pick<FuzzFigures, 'requests' | 'fates' | 'late' | 'valid' | 'failures'> {
@@ -383,7 +383,7 @@ function createLook(roles: readonly Role[], watches: readonly ProcessWatch[]): (
   };
 }
 
-/** V3. @returns MiB of each gateway at the end */
+/** FUZZ-3. @returns MiB of each gateway at the end */
 async function settleMemory(
   { memorySeconds }: FuzzOptions,
   collected: () => Promise<number[]>,
@@ -397,7 +397,7 @@ async function settleMemory(
     if (memorySeconds === 0 || isBack) return now;
     if (performance.now() > until) {
       const shown = (list: readonly number[]): string => list.map(Math.round).join(' and ');
-      book.fail(`V3: ${shown(now)} MiB at the end, ${shown(before)} before`);
+      book.fail(`FUZZ-3: ${shown(now)} MiB at the end, ${shown(before)} before`);
       return now;
     }
     await pause(lookEveryMs);

@@ -7,9 +7,9 @@
  * varints of nine and more, kinds of field that today's contract does not have. So what is accepted stays defined in one
  * place, and what encoders write in practice (fields ascending, each once, lengths as short as possible) is fast.
  *
- *   F1  An event is passed over only if the compiled scanner would answer 0 for it. Fields are taken in strictly
+ *   SCAN-1  An event is passed over only if the compiled scanner would answer 0 for it. Fields are taken in strictly
  *       ascending order, so none can come twice, and a required one cannot be missed.
- *   F2  Bounds are checked where a message ends, not at each field: the position only grows, so whatever ran past the end
+ *   SCAN-2  Bounds are checked where a message ends, not at each field: the position only grows, so whatever ran past the end
  *       of its message is found there. Reads in between stay in the memory, which has room behind the batch.
  *
  * Costs a third to a quarter of the compiled scanner (`npm run bench -- parse`).
@@ -55,7 +55,7 @@ const keyBytes = 36;
 const mostKeys = 1024;
 const pageBytes = 65_536;
 const batchAt = pageBytes;
-/** F2: each level of messages, a map's key, and its value may reach beyond the batch by a length of two bytes. */
+/** SCAN-2: each level of messages, a map's key, and its value may reach beyond the batch by a length of two bytes. */
 const roomBytes = 2 * pageBytes;
 const mostBatchBytes = 16 * 1024 ** 2;
 /** A message within messages deeper than this is left to the compiled scanner. */

@@ -1,7 +1,7 @@
 /**
  * Telemetry of a role: traces to an OTLP collector when there is one, metrics on a Prometheus endpoint. Loaded before the
  * role (`node --import tsx --import ./lib/telemetry/start.ts gateway/main.ts …`), because instruments made before the SDK
- * has started stay without effect (fact F10). It reads the role's own command line.
+ * has started stay without effect (FACT-10). It reads the role's own command line.
  *
  *   start.ts             the SDK
  *   shared-figures.ts    collects figures for all who ask at the same time

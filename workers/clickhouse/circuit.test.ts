@@ -31,7 +31,7 @@ async function fail(circuit: Circuit, code?: number): Promise<number> {
   }
 }
 
-test('B2: it opens when more than half of the last statements failed, and then sends nothing', async () => {
+test('CIRCUIT-2: it opens when more than half of the last statements failed, and then sends nothing', async () => {
   await withCircuit({}, async (circuit) => {
     assert.is(await fail(circuit), 3);
   });
@@ -54,7 +54,7 @@ test('B2: it opens when more than half of the last statements failed, and then s
   });
 });
 
-test('B1: what the warehouse answers about the statement does not open it, and closes it', async () => {
+test('CIRCUIT-1: what the warehouse answers about the statement does not open it, and closes it', async () => {
   await withCircuit({}, async (circuit) => {
     for (const kind of ['busy', 'content', 'fatal'] as const) {
       for (let i = 0; i < 20; i++) assert.is((await ended(circuit.run(failing(kind, 216))))?.kind, kind);
@@ -67,7 +67,7 @@ test('B1: what the warehouse answers about the statement does not open it, and c
   });
 });
 
-test('B3: half open, one statement goes and the others wait; a failure opens it for longer', async () => {
+test('CIRCUIT-3: half open, one statement goes and the others wait; a failure opens it for longer', async () => {
   await withCircuit({}, async (circuit) => {
     await fail(circuit);
     await sleep(220);
@@ -92,7 +92,7 @@ test('B3: half open, one statement goes and the others wait; a failure opens it 
   });
 });
 
-test('B4: it probes by itself, one at a time, and tells at once when the warehouse is back', async () => {
+test('CIRCUIT-4: it probes by itself, one at a time, and tells at once when the warehouse is back', async () => {
   let back = false;
   let probes = 0;
   let closedAt = 0;

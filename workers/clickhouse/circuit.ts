@@ -2,15 +2,15 @@
  * A circuit breaker around the warehouse: a worker of many shards does not hammer a server that is down, and does not let
  * each shard find out for itself, at the cost of a time-out, that it still is.
  *
- *   B1  Only transient failures count. A statement that ClickHouse refuses for its content, its size, the rights or a running query
+ *   CIRCUIT-1  Only transient failures count. A statement that ClickHouse refuses for its content, its size, the rights or a running query
  *       of its name was answered; so was one that it refuses with an error that no list names.
- *   B2  It opens when more than half of the last statements failed, and then nothing is sent: statements fail at once.
- *   B3  After a while it is half open: one statement goes, the others wait for what comes of it. A failure opens it
+ *   CIRCUIT-2  It opens when more than half of the last statements failed, and then nothing is sent: statements fail at once.
+ *   CIRCUIT-3  After a while it is half open: one statement goes, the others wait for what comes of it. A failure opens it
  *       again, for longer.
- *   B4  A circuit with a probe does not wait for a statement to come: it probes as soon as it may, and tells who waits
+ *   CIRCUIT-4  A circuit with a probe does not wait for a statement to come: it probes as soon as it may, and tells who waits
  *       when it closes. So no back-off adds to the time that the server was away.
- *   B5  It knows nothing of blocks. To the loader an INSERT that was held back here has failed like any other: only
- *       reading back tells whether the block is there (L2, L3).
+ *   CIRCUIT-5  It knows nothing of blocks. To the loader an INSERT that was held back here has failed like any other: only
+ *       reading back tells whether the block is there (LOAD-2, LOAD-3).
  */
 import {
   CircuitState,
@@ -85,7 +85,7 @@ export function createCircuit(options: CircuitOptions): Circuit {
 
   const make = () => {
     const made = circuitBreaker(
-      handleWhen((error) => error instanceof WarehouseError && error.kind === 'transient'), // B1
+      handleWhen((error) => error instanceof WarehouseError && error.kind === 'transient'), // CIRCUIT-1
       {
         halfOpenAfter: backoff,
         breaker: new CountBreaker({ threshold: failureShare, size: lastCalls, minimumNumberOfCalls: leastCalls }),
@@ -128,7 +128,7 @@ export function createCircuit(options: CircuitOptions): Circuit {
     if (probe !== undefined && !over) timer = setTimeout(sendProbe, Math.max(5, opensUntil - now() + 1)).unref();
   }
 
-  /** B4. A failure opens the circuit again, and the next probe follows from that; one that was too early is put off. */
+  /** CIRCUIT-4. A failure opens the circuit again, and the next probe follows from that; one that was too early is put off. */
   function sendProbe(): void {
     if (probe === undefined || over || state !== 2) return;
     run(probe).catch(() => {

@@ -17,7 +17,7 @@ export type WaitsFor = 'warehouse' | 'table' | 'shards';
 /** Told each time that a step of the start has failed. */
 export type OnWaiting = (what: WaitsFor, why: string) => void;
 
-/** The events table of an installation. On a single server or the embedded engine: no Keeper, no token (fact F7). */
+/** The events table of an installation. On a single server or the embedded engine: no Keeper, no token (FACT-7). */
 export const eventsTable = (database: string, engine: TableTarget['engine'] = 'MergeTree'): TableTarget => ({
   database,
   table: 'events',
@@ -77,7 +77,7 @@ export async function openWarehouse(
   return { warehouse, target: await patiently('the warehouse', log, signal, prepared, tell) };
 }
 
-/** L4: whether the server has a setting of that name, without which the token of our INSERT would be passed over. */
+/** LOAD-4: whether the server has a setting of that name, without which the token of our INSERT would be passed over. */
 async function asksInsertSelect(warehouse: Warehouse): Promise<boolean> {
   const found = await warehouse.rows("SELECT name FROM system.settings WHERE name = 'deduplicate_insert_select'");
   return found.length > 0;

@@ -104,7 +104,7 @@ test('old days are dropped, those that a shard still needs stay; then a user is 
         assert.equal(await dropOldDays({ ...request, days: 30 }), ['2020-01-01', '2020-01-02']);
         assert.match(lines.join(''), /"day":"2020-01-02","rows":11,/);
         assert.match(lines.join(''), /"day":"2020-01-02","rows":1,.*some that no worker stored/);
-        assert.equal(await days(), ['2020-01-03', today], 'message 1 is still in the stream (L8)');
+        assert.equal(await days(), ['2020-01-03', today], 'message 1 is still in the stream (LOAD-8)');
 
         const [user] = await warehouse.rows<{ user: string; n: string }>(
           "SELECT user_id AS user, toString(count()) AS n FROM sluice.events WHERE user_id != '' GROUP BY user_id " +

@@ -15,13 +15,13 @@ test('days before the cutoff go, from it on they stay', () => {
   assert.equal(droppableDays(contents, streams(31), '2026-01-03'), ['2026-01-01', '2026-01-02']);
 });
 
-test('a day whose messages are still in the stream stays (L8)', () => {
+test('a day whose messages are still in the stream stays (LOAD-8)', () => {
   const contents = [day('2026-01-01', 10), day('2026-01-02', 20), day('2026-01-09', 30)];
   assert.equal(droppableDays(contents, streams(15), '2026-01-05'), ['2026-01-01']);
   assert.equal(droppableDays(contents, streams(10), '2026-01-05'), []);
 });
 
-test("the day of a shard's newest block stays: its position is read from there (L3)", () => {
+test("the day of a shard's newest block stays: its position is read from there (LOAD-3)", () => {
   assert.equal(droppableDays([day('2026-01-01', 10), day('2026-01-02', 20)], streams(21), '2026-02-01'), [
     '2026-01-01',
   ]);

@@ -1,5 +1,5 @@
 /**
- * Retention by day: whole partitions are dropped once they are older than asked, and only when L8 allows it.
+ * Retention by day: whole partitions are dropped once they are older than asked, and only when LOAD-8 allows it.
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { Log } from '../../lib/log.js';
@@ -27,7 +27,7 @@ export interface StreamStart {
 /**
  * The days that may go, oldest first.
  *
- * L8: a day stays while a message of one of its blocks is in its stream. And the day with the newest block of a shard's
+ * LOAD-8: a day stays while a message of one of its blocks is in its stream. And the day with the newest block of a shard's
  * stream stays whatever its age: the position of the shard is read from it. So the last day of a shard that gets no more
  * events is kept until newer ones arrive.
  * @param cutoff the first day to keep

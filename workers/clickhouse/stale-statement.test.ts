@@ -1,4 +1,4 @@
-/** Statements that hold a block's name: which of them are killed, and when (K1 to K3). The server is a script. */
+/** Statements that hold a block's name: which of them are killed, and when (STALE-1 to STALE-3). The server is a script. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { silentLog } from '../../lib/log.js';

@@ -2,10 +2,10 @@
  * Ends an INSERT that holds a block's name and does not move. A worker that freezes while it sends leaves its statement in the server,
  * which waits for the rest of the body and refuses everybody else's INSERT of that block (error 216) meanwhile.
  *
- *   K1 Killing is harmless: a statement that is killed has stored its block or has not (L1), and the next one looks first (L2).
- *   K2 Only a statement that stands still is killed: two looks at it, some time apart, show the same progress. The time doubles
+ *   STALE-1  Killing is harmless: a statement that is killed has stored its block or has not (LOAD-1), and the next one looks first (LOAD-2).
+ *   STALE-2  Only a statement that stands still is killed: two looks at it, some time apart, show the same progress. The time doubles
  *      with each kill in a row, so that a slow server is not kept from ever finishing one.
- *   K3 A server that is blocked in reading the body notices the kill when its own patience ends: `http_receive_timeout` of its
+ *   STALE-3  A server that is blocked in reading the body notices the kill when its own patience ends: `http_receive_timeout` of its
  *      default profile, 30 s unless it is set lower. Neither the statement nor the connection can change that, so the worker says
  *      so at its start. The embedded server takes a name only when the body is there.
  */
@@ -96,7 +96,7 @@ export function staleStatements(
   };
 }
 
-/** A frozen client may keep a block's name for as long as the server waits for bytes (K3): more than this is worth a word, s. */
+/** A frozen client may keep a block's name for as long as the server waits for bytes (STALE-3): more than this is worth a word, s. */
 const mostReceiveSeconds = 5;
 
 /** Says so when the server waits for longer. Never rejects. */

@@ -66,7 +66,7 @@ async function main(): Promise<void> {
     server.close();
     const until = Date.now() + closeWithinMs;
     while (answering > 0 && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 10));
-    // What still runs dies with the process: an INSERT is there whole or not at all (L1).
+    // What still runs dies with the process: an INSERT is there whole or not at all (LOAD-1).
     if (answering > 0) log.warn({ answering }, 'statements still run');
     else await engine.close();
     log.info('closed');

@@ -16,7 +16,7 @@ export const quoted = (text: string): string => `'${text.replace(/\\/g, '\\\\').
 export const quotedName = (name: string): string => `\`${name.replace(/[`\\]/g, '\\$&')}\``;
 
 /**
- * An INSERT … FROM input('structure') FORMAT F reads the spool instead: the embedded engine cannot take binary data inline (fact F4),
+ * An INSERT … FROM input('structure') FORMAT F reads the spool instead: the embedded engine cannot take binary data inline (FACT-4),
  * but reads it from a file.
  * @param source the table that holds the body, of a format and a structure (as SQL)
  */

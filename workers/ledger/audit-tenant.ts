@@ -1,11 +1,11 @@
 /**
  * The ledger of one tenant: every copy of a batch that the log still has, against the rows of that batch. Reads only.
  *
- *   V1 As in audit.ts, the ends of the streams are taken before the warehouse is asked.
- *   V2 A copy's events have rows in the block that its message belongs to, or are dead letters, or are duplicates.
- *   V3 Duplicates are only what is stored by another copy: each event of a copy has a row under its batch id, in whatever shard, or is
+ *   TENANT-1  As in audit.ts, the ends of the streams are taken before the warehouse is asked.
+ *   TENANT-2  A copy's events have rows in the block that its message belongs to, or are dead letters, or are duplicates.
+ *   TENANT-3  Duplicates are only what is stored by another copy: each event of a copy has a row under its batch id, in whatever shard, or is
  *      a dead letter. By event_id: a batch id that was used for other events has as many rows.
- *   V4 No event of a batch has two rows, unless the client itself put one event_id twice into a copy.
+ *   TENANT-4  No event of a batch has two rows, unless the client itself put one event_id twice into a copy.
  */
 import { generationOf } from '../../lib/log-streams.js';
 import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
@@ -60,7 +60,7 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
     const hi = groups.find((group) => group.shard === shard && group.generation === generation)?.hi ?? 0;
     /** Rows of a batch in a block that no copy has accounted for yet. */
     const left = new Map<string, { rows: number; row: StoredRows }>();
-    /** Batches that V4 has reported. */
+    /** Batches that TENANT-4 has reported. */
     const doubledBatches = new Set<string>();
 
     const close = (below: number): void => {
@@ -101,7 +101,7 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
         }
         const letter = dead.of(shard, generation, copy.sequence, copy.index);
         const aside = Math.min(letter?.events ?? 0, copy.events);
-        // V2. A block's rows of one batch may differ in their attempt: one entry each.
+        // TENANT-2. A block's rows of one batch may differ in their attempt: one entry each.
         let stored = 0;
         for (const row of byId.get(copy.batchId) ?? []) {
           if (row.generation !== generation || row.shard !== shard) continue;
@@ -116,7 +116,7 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
         const rest = copy.events - aside - stored;
         const missing = compared.missing(copy);
         const unread = copy.print === undefined ? copy.events : 0;
-        const lost = Math.max(0, missing.length + unread - excused(dead, { shard, generation }, copy)); // V3
+        const lost = Math.max(0, missing.length + unread - excused(dead, { shard, generation }, copy)); // TENANT-3
         total.stored += stored;
         total.dead += aside;
         total.duplicate += rest - Math.min(rest, lost);
@@ -134,7 +134,7 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
           });
         }
       }
-      // V4
+      // TENANT-4
       const told = new Set<string>();
       for (const copy of loaded) {
         const all = compared.totals.get(keyOf(tenant, copy.batchId));

@@ -2,20 +2,20 @@
  * The ledger: accepted = stored + duplicate + dead-lettered + in flight, block by block, from what the log and the warehouse
  * hold and not from counters. Reads only.
  *
- *   U1 The end of each stream is taken first, the warehouse is asked afterwards. What is loaded while the audit runs is then
+ *   AUDIT-1  The end of each stream is taken first, the warehouse is asked afterwards. What is loaded while the audit runs is then
  *      seen by both sides or by none, so that a running installation comes out even.
- *   U2 Blocks of a shard and stream generation are numbered without a gap from the first that is there, each begins with the
+ *   AUDIT-2  Blocks of a shard and stream generation are numbered without a gap from the first that is there, each begins with the
  *      message after the last one's end, and each is there once.
- *   U3 A block whose messages are all in the log holds what they hold: the sum of their events is `_accepted` + `_duplicate`
+ *   AUDIT-3  A block whose messages are all in the log holds what they hold: the sum of their events is `_accepted` + `_duplicate`
  *      + `_dead`, and its rows are `_accepted`.
- *   U4 A block whose messages are gone from the log, all or some, is held to its own facts: rows = `_accepted`. Fewer are an
+ *   AUDIT-4  A block whose messages are gone from the log, all or some, is held to its own facts: rows = `_accepted`. Fewer are an
  *      erasure (erase.ts empties the log first, so it can only be there); more are a fault.
- *   U5 Messages above the last block are in flight. Messages that are in no block, or that left the log before a block had
+ *   AUDIT-5  Messages above the last block are in flight. Messages that are in no block, or that left the log before a block had
  *      them, are a fault.
- *   U6 `_dead` events are in the dead-letter stream, as long as their messages are in the log.
- *   U7 What a block left out as duplicates is stored: where `_duplicate` is above 0, each event of the messages that are in the log has
+ *   AUDIT-6  `_dead` events are in the dead-letter stream, as long as their messages are in the log.
+ *   AUDIT-7  What a block left out as duplicates is stored: where `_duplicate` is above 0, each event of the messages that are in the log has
  *      a row under its batch id, or is a dead letter. Counts cannot tell: a batch id that was used for other events has as many.
- *   U8 The loader's own checks hold for each stream (L8): what it would not load is a fault, whatever the counts say. A message in
+ *   AUDIT-8  The loader's own checks hold for each stream (LOAD-8): what it would not load is a fault, whatever the counts say. A message in
  *      the range of a block that the log took after the block's last one (`_hi_at`) is another message: its events are in no block.
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
@@ -88,7 +88,7 @@ export interface AuditOptions {
   readonly sink: LedgerSink;
   /** The streams to look at: those of the installation, and any other EV_ stream that holds messages. */
   readonly shards: readonly number[];
-  /** U8. Why workers do not load this shard; undefined when they may. */
+  /** AUDIT-8. Why workers do not load this shard; undefined when they may. */
   readonly stopped: (shard: number) => Promise<string | undefined>;
   /** What is wrong with the installation as a whole: each is a fault. @default none */
   readonly problems?: readonly string[];
@@ -101,7 +101,7 @@ export interface AuditOptions {
 
 export const mostFaults = 100;
 
-/** A stream as it was when the audit began (U1). */
+/** A stream as it was when the audit began (AUDIT-1). */
 interface StreamEnd {
   readonly generation: string;
   readonly first: number;
@@ -136,7 +136,7 @@ export async function audit(options: AuditOptions): Promise<Audit> {
   for (const message of options.problems ?? []) {
     fault({ shard: undefined, generation: '', block: undefined, lo: 0, hi: 0, difference: undefined, message });
   }
-  // U1
+  // AUDIT-1
   const ends = new Map<number, StreamEnd>();
   for (const shard of options.shards) {
     try {
@@ -161,7 +161,7 @@ export async function audit(options: AuditOptions): Promise<Audit> {
   for (const [shard, end] of ends) {
     const group = groups.find((found) => found.shard === shard && found.generation === end.generation);
     shards.push(await auditShard(options, shard, end, group, fault, notes));
-    const message = await options.stopped(shard); // U8
+    const message = await options.stopped(shard); // AUDIT-8
     if (message === undefined) continue;
     const lo = Math.min((group?.hi ?? 0) + 1, end.last);
     fault({
@@ -221,10 +221,10 @@ async function auditShard(
   const blocks = group === undefined ? undefined : sink.blocks(group);
   let current: StoredBlock | undefined;
   let previous: StoredBlock | undefined;
-  /** Of the current block: events in its messages, how many messages were seen, and how many that are others (U8). */
+  /** Of the current block: events in its messages, how many messages were seen, and how many that are others (AUDIT-8). */
   let events = 0;
   let seen = 0;
-  /** U7: copies of the current block that are to be compared, and events of it that were left out and are nowhere. */
+  /** AUDIT-7: copies of the current block that are to be compared, and events of it that were left out and are nowhere. */
   const left = leftOutCheck(options, { ...at, stream });
   let others = 0;
 
@@ -239,7 +239,7 @@ async function auditShard(
       const missing = Math.min(block.hi, last) - from + 1 - seen - others;
       if (missing > 0) {
         const message = `${count(missing)} of its messages were removed from the middle of the log`;
-        // When those that are left account for all of it, the others never came into the block (U5).
+        // When those that are left account for all of it, the others never came into the block (AUDIT-5).
         if (events >= accepted)
           fault({ ...place, difference: undefined, message: `${message}, and it was stored without them` });
         else if (notes.length < mostFaults)
@@ -281,7 +281,7 @@ async function auditShard(
         message: `it has ${count(rows)} rows, but ${count(block.accepted)} were stored: rows are doubled`,
       });
     } else if (rows < block.accepted && start > block.hi) {
-      sums.erased += block.accepted - rows; // U4
+      sums.erased += block.accepted - rows; // AUDIT-4
     } else if (rows < block.accepted) {
       fault({
         ...place,
@@ -290,7 +290,7 @@ async function auditShard(
       });
     }
     const letters = dead.between(shard, generation, block.lo, block.hi);
-    // U7. What U3 tells is not told twice, nor what U6 does.
+    // AUDIT-7. What AUDIT-3 tells is not told twice, nor what AUDIT-6 does.
     const told =
       (whole ? Math.max(0, events - stored()) : Math.max(0, block.accepted - rows)) +
       Math.max(0, block.dead - (letters ?? 0));
@@ -308,7 +308,7 @@ async function auditShard(
     }
     if (letters !== undefined && letters < block.dead) {
       const message = `it left out ${count(block.dead)} events as dead letters, of which the dead-letter stream has ${count(letters)}`;
-      // U6; older ones an operator may have dealt with and removed.
+      // AUDIT-6; older ones an operator may have dealt with and removed.
       if (whole) fault({ ...place, difference: block.dead - letters, message });
       else if (notes.length < mostFaults) notes.push(`shard ${shard}, block ${block.block}: ${message}`);
     }
@@ -447,7 +447,7 @@ async function auditShard(
     tellStray();
   }
   while (current !== undefined) await advance();
-  // U5. As both were when the audit began: what is trimmed since then was loaded before.
+  // AUDIT-5. As both were when the audit began: what is trimmed since then was loaded before.
   if (end !== undefined && end.first > hi + 1) {
     fault({
       ...at,

@@ -2,10 +2,10 @@
  * Answers gateways that ask what became of a batch. Questions that wait are looked up together, so that many of them cost the
  * warehouse little more than one.
  *
- *   S1 At most {@link mostWaiting} questions wait; those beyond are answered `busy` at once.
- *   S2 One look-up runs at a time, for at most {@link mostTogether} batches.
- *   S3 The dead letters are read only for batches without rows, and only the newest {@link mostLetters}.
- *   S4 Who has waited longer than the gateway does is not looked up any more.
+ *   STATUS-1  At most {@link mostWaiting} questions wait; those beyond are answered `busy` at once.
+ *   STATUS-2  One look-up runs at a time, for at most {@link mostTogether} batches.
+ *   STATUS-3  The dead letters are read only for batches without rows, and only the newest {@link mostLetters}.
+ *   STATUS-4  Who has waited longer than the gateway does is not looked up any more.
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { Msg, NatsConnection } from '@nats-io/nats-core';
@@ -89,7 +89,7 @@ export function serveBatchStatus(options: BatchStatusOptions): { close(): Promis
       const some = waiting.slice(0, mostTogether);
       waiting = waiting.slice(mostTogether);
       const now = performance.now();
-      const asked = some.filter(({ sinceMs }) => now - sinceMs < patienceMs); // S4
+      const asked = some.filter(({ sinceMs }) => now - sinceMs < patienceMs); // STATUS-4
       if (asked.length === 0) continue;
       try {
         const found = await batchStatuses(
@@ -112,7 +112,7 @@ export function serveBatchStatus(options: BatchStatusOptions): { close(): Promis
       if (error !== null) return;
       const question = decodeQuestion(msg.string());
       if (question === undefined) return answer(msg, 'unavailable');
-      if (waiting.length >= mostWaiting) return answer(msg, 'busy'); // S1
+      if (waiting.length >= mostWaiting) return answer(msg, 'busy'); // STATUS-1
       waiting.push({ msg, question, sinceMs: performance.now() });
       looking ??= look().finally(() => {
         looking = undefined;

@@ -222,7 +222,7 @@ export function leftOutCheck(
 
   return {
     async add(sequence, data) {
-      // It is a dead letter as a whole (L6, P1).
+      // It is a dead letter as a whole (LOAD-6, DLQ-1).
       if (contentOf(data).unframed) return;
       for (const copy of copiesIn(sequence, data)) {
         // Without an id nothing is a duplicate.

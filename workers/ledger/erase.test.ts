@@ -64,7 +64,7 @@ test('what was loaded leaves the log before the rows go', async () => {
   assert.match(commands[0] ?? '', /INSERT INTO .*_hi_at\) SELECT .*_hi_at FROM/);
 });
 
-test('of a log that lost its end nothing is removed: messages that no block has may be there (L8)', async () => {
+test('of a log that lost its end nothing is removed: messages that no block has may be there (LOAD-8)', async () => {
   for (const [lastSequence, takenAtMs] of [
     [97, loadedAtMs],
     [120, loadedAtMs + 1],

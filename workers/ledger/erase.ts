@@ -1,9 +1,9 @@
 /**
  * Erasure of one user: every row of a tenant's `user_id` leaves the warehouse, and the log can no longer bring one back.
  *
- * L8 fixes the order. What was loaded is removed from the streams first; only then are the rows deleted.
+ * LOAD-8 fixes the order. What was loaded is removed from the streams first; only then are the rows deleted.
  *
- * And no block may vanish: L2 and L3 ask the warehouse whether a block is there, and where the last one ends. A worker that
+ * And no block may vanish: LOAD-2 and LOAD-3 ask the warehouse whether a block is there, and where the last one ends. A worker that
  * hangs on the very block would store it again. So a block that holds nothing but this user's rows gets a tombstone before
  * they go: a row with the block's constants and with no event in it (tenant '').
  */
@@ -48,7 +48,7 @@ export interface Erasure {
 
 /**
  * Erases, and waits until the warehouse says that it is done.
- * @throws UsageError when the tenant or the user id is not one, a stream lost its end (L8), or a mutation of the table has failed
+ * @throws UsageError when the tenant or the user id is not one, a stream lost its end (LOAD-8), or a mutation of the table has failed
  */
 export async function eraseUser(options: EraseOptions): Promise<Erasure> {
   const { tenant, userId, warehouse, target, jsm, log } = options;
@@ -97,7 +97,7 @@ export async function eraseUser(options: EraseOptions): Promise<Erasure> {
   const rows = Number(row?.n ?? 0);
   if (rows > 0) {
     // With its counts, so that the ledger still knows what the block held (audit.ts), and its time, by which a log that lost
-    // its end is known (L8).
+    // its end is known (LOAD-8).
     const name = '_day, _stream, _shard, _block, _lo, _hi, _accepted, _duplicate, _dead, _hi_at';
     await warehouse.command(
       `INSERT INTO ${table} (${name}) SELECT ${name} FROM ${table} ` +

@@ -3,14 +3,14 @@
  * stream that went backwards or lost its end and went on, one that was made again with messages that may be stored, and one
  * beyond the number of shards.
  *
- *   M1 The stream takes no batches meanwhile: it listens to no subject of its shard (N3 in shards.ts).
- *   M2 Messages that the warehouse does not have are copied to the stream KEPT_<shard> first. Those are the ones that no block
+ *   MEND-1  The stream takes no batches meanwhile: it listens to no subject of its shard (SHARD-3 in shards.ts).
+ *   MEND-2  Messages that the warehouse does not have are copied to the stream KEPT_<shard> first. Those are the ones that no block
  *      covers, and those that the log took after the last message of the block that covers them (`_hi_at`).
- *   M3 Only then is the stream removed and made again. What it holds from then on is new, and accepted: it comes as retries, or
+ *   MEND-3  Only then is the stream removed and made again. What it holds from then on is new, and accepted: it comes as retries, or
  *      from gateways.
- *   M4 The copies are published as retries: the loader leaves out what is stored, in whatever shard (L5). KEPT_<shard> is removed
+ *   MEND-4  The copies are published as retries: the loader leaves out what is stored, in whatever shard (LOAD-5). KEPT_<shard> is removed
  *      when the log has acknowledged all of them.
- *   M5 Each step may be done twice. A mend that was interrupted is finished by the next one.
+ *   MEND-5  Each step may be done twice. A mend that was interrupted is finished by the next one.
  */
 import { type JetStreamManager, jetstream, type StreamInfo } from '@nats-io/jetstream';
 import { headers, type NatsConnection } from '@nats-io/nats-core';
@@ -93,7 +93,7 @@ const missing = (error: unknown): undefined => {
   throw error;
 };
 
-/** M1 to M3. */
+/** MEND-1 to MEND-3. */
 async function emptied(options: MendOptions, shard: number): Promise<void> {
   const { look, number, say } = options;
   const { jsm, settings } = look;
@@ -102,24 +102,24 @@ async function emptied(options: MendOptions, shard: number): Promise<void> {
   say(`${stream} takes no batches until what it holds is kept`);
   const before = await streamInfo(jsm, stream);
   // One that is sealed takes none anyway, and no change of its settings.
-  if (before.config.sealed !== true) await relisten(jsm, shard, parkedSubject(shard)); // M1
+  if (before.config.sealed !== true) await relisten(jsm, shard, parkedSubject(shard)); // MEND-1
   await new Promise((resolve) => setTimeout(resolve, settleMs));
   const { info, state } = await stateOf(look, shard);
-  const copied = await keepUnloaded(options, shard, info, state); // M2
+  const copied = await keepUnloaded(options, shard, info, state); // MEND-2
   say(`${copied.toLocaleString('en')} messages that are not loaded are in the stream ${keptStream(shard)}`);
   if (generationOf(await streamInfo(jsm, stream)) !== state.generation) {
     throw new Error(`the stream ${stream} was made again meanwhile: run this again`);
   }
-  // M3
+  // MEND-3
   if (shard >= number.shards) {
-    await jsm.streams.purge(stream); // N8
+    await jsm.streams.purge(stream); // SHARD-8
     return;
   }
   await jsm.streams.delete(stream);
   await madeAgain(options, shard);
 }
 
-/** M3. Its limits are those that the copy remembers. */
+/** MEND-3. Its limits are those that the copy remembers. */
 async function madeAgain({ look, number }: MendOptions, shard: number): Promise<void> {
   const { jsm, settings } = look;
   if (shard >= number.shards) return;
@@ -129,7 +129,7 @@ async function madeAgain({ look, number }: MendOptions, shard: number): Promise<
   await settings?.put(acceptKey(shard), generationOf(await streamInfo(jsm, shardStream(shard))));
 }
 
-/** M2. @returns how many messages KEPT_<shard> holds */
+/** MEND-2. @returns how many messages KEPT_<shard> holds */
 async function keepUnloaded(options: MendOptions, shard: number, info: StreamInfo, state: ShardState): Promise<number> {
   const { nc, look, ledger, progress, log } = options;
   const { jsm } = look;
@@ -195,7 +195,7 @@ function tenantOf(data: Uint8Array): string {
   return tenantIdPattern.test(tenant) ? tenant : '_';
 }
 
-/** M4. @returns how many */
+/** MEND-4. @returns how many */
 async function publishedAgain(options: MendOptions, shard: number): Promise<number> {
   const { nc, look, number, log, progress } = options;
   const { jsm } = look;

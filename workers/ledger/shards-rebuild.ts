@@ -2,10 +2,10 @@
  * `sluice shards rebuild`: writes the number of shards again when it was edited by hand or lost, from the subjects that the
  * streams listen to, and lets streams that were left without their subjects listen again.
  *
- *   N9  The streams that listen to subjects of the newest epoch say what the number is: a change opens them last (N6), and in order.
- *   N10 When no stream listens, the log was drained (N3, N4), so any number is right. Its epoch must be one that never was: the
+ *   REBUILD-1  The streams that listen to subjects of the newest epoch say what the number is: a change opens them last (SHARD-6), and in order.
+ *   REBUILD-2  When no stream listens, the log was drained (SHARD-3, SHARD-4), so any number is right. Its epoch must be one that never was: the
  *       seconds since 1970 are greater than any count.
- *   N11 What was accepted of streams made again is in the same bucket, and lost with it: `sluice shards` shows what waits again.
+ *   REBUILD-3  What was accepted of streams made again is in the same bucket, and lost with it: `sluice shards` shows what waits again.
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { KV } from '@nats-io/kv';
@@ -61,7 +61,7 @@ export async function rebuildShards(options: RebuildOptions): Promise<Rebuilt> {
   return { setting, written: trusted === undefined, opened: await open(jsm, streams, setting) };
 }
 
-/** N9, N10. */
+/** REBUILD-1, REBUILD-2. */
 function numberFrom(streams: readonly ShardStream[], wanted: number): ShardSetting {
   const epoch = Math.max(...streams.map((stream) => stream.epoch ?? 0));
   if (epoch > 0) {

@@ -1,5 +1,5 @@
 /**
- * Changing the number of shards, step by step on a real log (N1 to N8): what goes wrong leaves the old number and takes batches
+ * Changing the number of shards, step by step on a real log (SHARD-1 to SHARD-8): what goes wrong leaves the old number and takes batches
  * again, and a batch that comes late finds no stream. The whole stack does it in cli/shards.it.test.ts.
  */
 import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jetstream';
@@ -105,7 +105,7 @@ const failure = async (call: Promise<unknown>): Promise<string> =>
     (error: unknown) => (error as Error).message,
   );
 
-test('a drain that does not end goes back to the old number, and what was computed before finds no stream (N3, N5, N7)', async () => {
+test('a drain that does not end goes back to the old number, and what was computed before finds no stream (SHARD-3, SHARD-5, SHARD-7)', async () => {
   await withScene(async (scene) => {
     const { options, takes, nats } = scene;
     await scene.worker(true);
@@ -127,7 +127,7 @@ test('a drain that does not end goes back to the old number, and what was comput
   });
 });
 
-test('workers that do not take up the new number keep the old one; then it grows, and shrinks to an emptied stream (N4, N6, N8)', async () => {
+test('workers that do not take up the new number keep the old one; then it grows, and shrinks to an emptied stream (SHARD-4, SHARD-6, SHARD-8)', async () => {
   await withScene(async (scene) => {
     const { options } = scene;
     assert.match(await failure(changeShards(options, 3)), /No worker runs/);
@@ -157,7 +157,7 @@ test('workers that do not take up the new number keep the old one; then it grows
   });
 });
 
-test('a log that loses its end while it is drained does not pass for loaded, and is not emptied (N4, L8)', async () => {
+test('a log that loses its end while it is drained does not pass for loaded, and is not emptied (SHARD-4, LOAD-8)', async () => {
   await withScene(async (scene) => {
     const { options, takes, jsm, loaded } = scene;
     await scene.worker(true);
@@ -171,7 +171,7 @@ test('a log that loses its end while it is drained does not pass for loaded, and
   });
 });
 
-test('a change that was abandoned is ended by the next command; one that was taken over is left alone (N1)', async () => {
+test('a change that was abandoned is ended by the next command; one that was taken over is left alone (SHARD-1)', async () => {
   await withScene(async (scene) => {
     const { options, jsm, settings, takes } = scene;
     await scene.worker(true);

@@ -1,21 +1,21 @@
 /**
  * Changing the number of shards. A batch's shard is computed from the number, so a retry may land on another shard than its
- * first send. That is harmless only when the first send is in the warehouse by then (L5 looks there, over all shards). So no
+ * first send. That is harmless only when the first send is in the warehouse by then (LOAD-5 looks there, over all shards). So no
  * batch may be in the log, or on its way into it, when the number changes:
  *
- *   N1 The setting `shards` (lib/shard-setting.ts) is the only truth, and changes by compare-and-set alone. Who works at it says
+ *   SHARD-1  The setting `shards` (lib/shard-setting.ts) is the only truth, and changes by compare-and-set alone. Who works at it says
  *      so in it, and again every {@link beatMs}; a process that finds it abandoned may take it over.
- *   N2 While a command does, gateways take no batches. That is a courtesy: clients hear it at once and come back.
- *   N3 What counts is that no stream listens to the subjects of its epoch any more: a batch that comes late, from a gateway
+ *   SHARD-2  While a command does, gateways take no batches. That is a courtesy: clients hear it at once and come back.
+ *   SHARD-3  What counts is that no stream listens to the subjects of its epoch any more: a batch that comes late, from a gateway
  *      that was frozen or cut off, finds no stream and is not stored, and its client hears that.
- *   N4 After that every stream is loaded to its end; the ends are looked at again afterwards.
- *   N5 Every change begins a new epoch, one that was given up too. Streams listen to subjects of the new epoch from then on,
+ *   SHARD-4  After that every stream is loaded to its end; the ends are looked at again afterwards.
+ *   SHARD-5  Every change begins a new epoch, one that was given up too. Streams listen to subjects of the new epoch from then on,
  *      so what was computed from the old number finds no stream forever.
- *   N6 Before the streams are opened, all live workers have taken up the new number, with loaders that were started again: they
- *      know what was sent again on other shards lately (L5, R2).
- *   N7 Until the streams are opened, the old number can be taken up again; afterwards only the new one.
+ *   SHARD-6  Before the streams are opened, all live workers have taken up the new number, with loaders that were started again: they
+ *      know what was sent again on other shards lately (LOAD-5, DEDUP-2).
+ *   SHARD-7  Until the streams are opened, the old number can be taken up again; afterwards only the new one.
  *      No process takes up a number that was edited by hand, or lost (lib/shard-number.ts); shards-rebuild.ts mends it.
- *   N8 A stream that is not used any more is emptied and kept: its name stays taken, so that no gateway makes it with an old subject.
+ *   SHARD-8  A stream that is not used any more is emptied and kept: its name stays taken, so that no gateway makes it with an old subject.
  *      It is made again when the number grows again, and is accepted before that: its old generation was loaded to its end.
  */
 import { randomBytes } from 'node:crypto';
@@ -77,7 +77,7 @@ const wrongLastSequence = 10071;
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** The setting, held by this process (N1). */
+/** The setting, held by this process (SHARD-1). */
 interface Held {
   readonly setting: ShardSetting;
   write(next: Omit<ShardSetting, 'changing'>, to: number | undefined): Promise<void>;
@@ -160,7 +160,7 @@ async function hold(kv: KV, from: ShardSetting, revision: number, first: ShardSe
 
 const takenOver = 'another command has taken this change over: look with `sluice shards`';
 
-/** The setting, once no command works on it; a change that was abandoned is ended first (N1, N7). */
+/** The setting, once no command works on it; a change that was abandoned is ended first (SHARD-1, SHARD-7). */
 export async function settledShards(
   options: ChangeOptions,
 ): Promise<{ kv: KV; setting: ShardSetting; revision: number }> {
@@ -192,7 +192,7 @@ export async function settledShards(
     changing: { to: shards, by: '', beat: 0 },
   });
   try {
-    if (opening) await followed(options.nc, held.setting.epoch, held.check); // N6
+    if (opening) await followed(options.nc, held.setting.epoch, held.check); // SHARD-6
     await open(options, held);
   } finally {
     held.release();
@@ -223,15 +223,15 @@ export async function changeShards(options: ChangeOptions, to: number): Promise<
   };
   try {
     say(`changing from ${from} to ${to} shards: gateways take no batches until it is done`);
-    await pause(courtesyMs); // N2
+    await pause(courtesyMs); // SHARD-2
     goingOn();
     for (let shard = from; shard < to; shard++) await makeParked(jsm, kv, shard);
     for (let shard = 0; shard < from; shard++) {
       goingOn();
-      await relisten(jsm, shard, parkedSubject(shard)); // N3
+      await relisten(jsm, shard, parkedSubject(shard)); // SHARD-3
     }
     await drained(options, from, goingOn);
-    // N5, N7
+    // SHARD-5, SHARD-7
     const epoch = before.epoch + 1;
     await held.write({ shards: to, epoch }, to);
     say('the log is loaded to its end; the workers take up the new number');
@@ -257,7 +257,7 @@ export async function changeShards(options: ChangeOptions, to: number): Promise<
     held.release();
   }
   for (let shard = to; shard < from; shard++) {
-    // N8. Everything in it is loaded.
+    // SHARD-8. Everything in it is loaded.
     await jsm.streams.purge(shardStream(shard)).catch((error: unknown) => {
       say(`${shardStream(shard)} is not used any more, and could not be emptied: ${String(error)}`);
     });
@@ -265,7 +265,7 @@ export async function changeShards(options: ChangeOptions, to: number): Promise<
   return held.setting;
 }
 
-/** N7: the old number again, as patiently as it takes to reach a log that restarts. */
+/** SHARD-7: the old number again, as patiently as it takes to reach a log that restarts. */
 async function reopen(options: ChangeOptions, held: Held, old: Omit<ShardSetting, 'changing'>): Promise<void> {
   const until = performance.now() + reopenMs;
   for (;;) {
@@ -297,7 +297,7 @@ export async function relisten(jsm: JetStreamManager, shard: number, subject: st
   await jsm.streams.update(info.config.name, { subjects: [subject], ...pinned(info) });
 }
 
-/** N8: a stream for a new shard, that no gateway can publish to yet. */
+/** SHARD-8: a stream for a new shard, that no gateway can publish to yet. */
 async function makeParked(jsm: JetStreamManager, settings: KV, shard: number): Promise<void> {
   const name = shardStream(shard);
   const like = (await streamInfo(jsm, shardStream(0))).config;
@@ -316,10 +316,10 @@ async function makeParked(jsm: JetStreamManager, settings: KV, shard: number): P
   await settings.put(acceptKey(shard), generationOf(made));
 }
 
-/** N4: until everything in the streams is in the warehouse. */
+/** SHARD-4: until everything in the streams is in the warehouse. */
 async function drained(options: ChangeOptions, shards: number, goingOn: () => void): Promise<void> {
   const { nc, jsm, sink, progress } = options;
-  /** What workers say they have: messages that hold nothing but copies are in no block yet (L5), and count all the same. */
+  /** What workers say they have: messages that hold nothing but copies are in no block yet (LOAD-5), and count all the same. */
   const hints = new Map<number, { generation: string; sequence: number }>();
   const subscription = nc.subscribe(committedSubjects, {
     callback(error, message) {
@@ -344,7 +344,7 @@ async function drained(options: ChangeOptions, shards: number, goingOn: () => vo
         const hint = hints.get(shard);
         let loaded = hint?.generation === generation ? hint.sequence : 0;
         if (loaded < end) loaded = Math.max(loaded, (await sink.lastBlock(shard, generation, undefined)).hi);
-        // L8. It may have taken messages since: they would pass for loaded. (What came after the first look is no trouble.)
+        // LOAD-8. It may have taken messages since: they would pass for loaded. (What came after the first look is no trouble.)
         if (loaded > end && (await streamInfo(jsm, shardStream(shard))).state.last_seq < loaded) {
           throw new Error(`the stream of shard ${shard} lost its end: \`sluice shards\` shows it`);
         }
@@ -376,7 +376,7 @@ async function workersEpochs(nc: NatsConnection): Promise<Map<string, number>> {
   return epochs;
 }
 
-/** N6. A worker that is gone is forgotten by the bucket after three seconds; one that starts later reads the setting first. */
+/** SHARD-6. A worker that is gone is forgotten by the bucket after three seconds; one that starts later reads the setting first. */
 async function followed(nc: NatsConnection, epoch: number, goingOn: () => void): Promise<void> {
   const until = performance.now() + followMs;
   let heardAt = performance.now();

@@ -31,7 +31,7 @@ import { type BatchName, type BlockGroup, type LedgerSink, mostNames, type Store
  *   numbers of events alone
  * - `dead`: all of it is set aside, see the reason
  * - `in flight`: in the log, not loaded yet
- * - `not loaded`: in the log, which lost its end and gave the message the sequence of one that was loaded (L8)
+ * - `not loaded`: in the log, which lost its end and gave the message the sequence of one that was loaded (LOAD-8)
  * - `gone`: loaded, and neither it nor another copy has rows: erased since, or lost
  */
 export type CopyState = 'stored' | 'duplicate' | 'wrongly left out' | 'dead' | 'in flight' | 'not loaded' | 'gone';

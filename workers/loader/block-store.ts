@@ -1,6 +1,6 @@
 /**
  * What the loader asks of the warehouse: the last block of a shard, one block by number, insert-if-absent, and which batches
- * are stored already (L5).
+ * are stored already (LOAD-5).
  */
 import { randomUUID } from 'node:crypto';
 import { type Warehouse, WarehouseError } from '../clickhouse/client.js';
@@ -41,15 +41,15 @@ export interface Sink extends StoredCopies {
   /** Insert-if-absent; of a block without rows, the tombstone. */
   insert(shard: number, place: Place, block: Block): Promise<void>;
   /**
-   * L5, R2: batches of another attempt than 1 that gateways took from then on, in all shards.
+   * LOAD-5, DEDUP-2: batches of another attempt than 1 that gateways took from then on, in all shards.
    * @param sinceMs by the gateways' clocks
    * @param most this many at most
    */
   retriedSince(sinceMs: number, most: number): Promise<readonly Identity[]>;
   /**
-   * L6: reads a block's messages and stores nothing. @returns why they are refused for their content; undefined: they are not.
+   * LOAD-6: reads a block's messages and stores nothing. @returns why they are refused for their content; undefined: they are not.
    * Rejects when that cannot be found out.
-   * @param suspect ClickHouse's number of an unlisted error that counts as a refusal here (P5)
+   * @param suspect ClickHouse's number of an unlisted error that counts as a refusal here (DLQ-5)
    */
   trial(messages: readonly Uint8Array[], suspect?: number): Promise<string | undefined>;
   classify(error: unknown): InsertFailure;
@@ -77,7 +77,7 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget, care?: 
       throw error;
     }
   };
-  // L4
+  // LOAD-4
   const ask = <T>(query: string, parameters: Record<string, unknown>): Promise<T[]> =>
     mended(warehouse.rows<T>(query, parameters, readingSettings(target)));
 

@@ -120,7 +120,7 @@ test("a block spans an hour of the log's time at most: its rows lie in the parti
   assert.is(cutter.full(), 'delay');
 });
 
-test('a block knows whether a batch was sent again, and whether a message is a sequence of batches (L5, L6)', () => {
+test('a block knows whether a batch was sent again, and whether a message is a sequence of batches (LOAD-5, LOAD-6)', () => {
   const first = startBlock(limits);
   first.add(message(1, Buffer.concat([stored(2), stored(3)])), 0);
   assert.equal([first.cut('delay').retried, contentOf(stored(2)).retried], [false, false]);
@@ -134,7 +134,7 @@ test('a block knows whether a batch was sent again, and whether a message is a s
   }
 });
 
-test('bytes that are no batch count as a row and are told apart, so that somebody looks at them (L6)', () => {
+test('bytes that are no batch count as a row and are told apart, so that somebody looks at them (LOAD-6)', () => {
   const good = stored(2);
   const bad = [[0xff], [5, 1], [3, 0x0b, 1, 1], [2, 0x3a, 9], Array.from({ length: 12 }, () => 0xff), [2, 0x08, 1]];
   for (const data of bad) {

@@ -18,9 +18,9 @@ export interface Block {
   readonly hi: number;
   /** UTC day of the first message, `YYYY-MM-DD`: the partition. A block that spans midnight keeps its first day. */
   readonly day: string;
-  /** Rows to be stored. With 0, only a tombstone can be (loader.ts, L5). */
+  /** Rows to be stored. With 0, only a tombstone can be (loader.ts, LOAD-5). */
   readonly rows: number;
-  /** Events that are left out: they are stored already (L5), or are in the dead letters (L6). */
+  /** Events that are left out: they are stored already (LOAD-5), or are in the dead letters (LOAD-6). */
   readonly duplicate: number;
   readonly dead: number;
   readonly batches: number;
@@ -31,9 +31,9 @@ export interface Block {
   /** Of each of `messages`: the sequence that it has, or had, and the place of its first batch in that message. */
   readonly sequences: readonly number[];
   readonly batchIndexes: readonly number[];
-  /** Some batch is not of the first attempt: L5 has to look at it. */
+  /** Some batch is not of the first attempt: LOAD-5 has to look at it. */
   readonly retried: boolean;
-  /** Some message is not a sequence of whole batches: L6 has to take it out. */
+  /** Some message is not a sequence of whole batches: LOAD-6 has to take it out. */
   readonly unframed: boolean;
   /** Some batch has fields that the gateway's contract did not know. */
   readonly unknownFields: boolean;

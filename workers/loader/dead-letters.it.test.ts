@@ -1,4 +1,4 @@
-/** L6 on a real stream and the real engine: what cannot be stored goes to the dead letters, and its neighbours are stored as they are. */
+/** LOAD-6 on a real stream and the real engine: what cannot be stored goes to the dead letters, and its neighbours are stored as they are. */
 import { create } from '@bufbuild/protobuf';
 import { jetstream } from '@nats-io/jetstream';
 import { test } from 'uvu';
@@ -130,7 +130,7 @@ on(
   },
 );
 
-on('a copy that L5 had left out is stored when the one before it is refused', async ({ scene }) => {
+on('a copy that LOAD-5 had left out is stored when the one before it is refused', async ({ scene }) => {
   const shard = await scene();
   const { id, bytes } = good(3);
   const poisoned = storedPayload(random, {
@@ -148,7 +148,7 @@ on('a copy that L5 had left out is stored when the one before it is refused', as
   assert.is((await shard.letters()).length, 1);
 });
 
-on('bad and sent again in one message: what is cut out by L5 and by L6 keeps its place', async ({ scene }) => {
+on('bad and sent again in one message: what is cut out by LOAD-5 and by LOAD-6 keeps its place', async ({ scene }) => {
   const shard = await scene();
   const [a, b] = [good(3), good(4)];
   await shard.publish(a.payload);

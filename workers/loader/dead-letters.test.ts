@@ -1,4 +1,4 @@
-/** L6's rules P1 to P4, with trials with given answers. On the real engine: dead-letters.it.test.ts. */
+/** LOAD-6's rules DLQ-1 to DLQ-4, with trials with given answers. On the real engine: dead-letters.it.test.ts. */
 import { create, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -43,7 +43,7 @@ function picky(): { trial: Trial; trials: () => number } {
   };
 }
 
-test('each refused batch is found by halves, and what is left is the rest, in place (P2)', async () => {
+test('each refused batch is found by halves, and what is left is the rest, in place (DLQ-2)', async () => {
   const random = seededRandom(4);
   for (let round = 0; round < 60; round++) {
     const messages = Array.from({ length: integer(random, 1, 12) }, (_, m) =>
@@ -93,7 +93,7 @@ test('a block that is refused only as a whole, or no more, stays whole', async (
   }
 });
 
-test('a batch that is refused alone once, because its bytes did not all arrive, stays (P2)', async () => {
+test('a batch that is refused alone once, because its bytes did not all arrive, stays (DLQ-2)', async () => {
   const { trial } = picky();
   let cutOff = 0;
   const lossy: Trial = async (messages) => {
@@ -110,7 +110,7 @@ test('a batch that is refused alone once, because its bytes did not all arrive, 
   assert.is(cutOff, 2);
 });
 
-test('when nearly all are refused, or a surely good batch is, nothing is taken out (P3)', async () => {
+test('when nearly all are refused, or a surely good batch is, nothing is taken out (DLQ-3)', async () => {
   const mostly = block(Array.from({ length: 100 }, (_, i) => batch(i % 50 === 7 ? `good-${i}` : `bad-${i}`)));
   const { trial, trials } = picky();
   assert.is((await partRefused(mostly, trial, controlBatch)).block, mostly);
@@ -136,7 +136,7 @@ test('what cannot be found out now is no verdict', async () => {
   }
 });
 
-test('what is refused is reported one by one, as it is found (P2)', async () => {
+test('what is refused is reported one by one, as it is found (DLQ-2)', async () => {
   const { trial } = picky();
   const whole = block(['a', 'bad-1', 'b', 'bad-2'].map((id) => batch(id, 2)));
   const found: string[] = [];
@@ -147,7 +147,7 @@ test('what is refused is reported one by one, as it is found (P2)', async () => 
   assert.is(dead.length, 2);
 });
 
-test('an unlisted error costs a batch only when good ones pass before and after (P5)', async () => {
+test('an unlisted error costs a batch only when good ones pass before and after (DLQ-5)', async () => {
   const doubtful = { doubtful: true };
   const one = block(['a', 'b', 'bad', 'c'].map((id) => batch(id)));
   assert.equal((await partRefused(one, picky().trial, controlBatch, doubtful)).dead.length, 1);
@@ -171,7 +171,7 @@ test('an unlisted error costs a batch only when good ones pass before and after 
   }
 });
 
-test('messages that are no sequence of batches are taken out whole, with what they name (P1)', () => {
+test('messages that are no sequence of batches are taken out whole, with what they name (DLQ-1)', () => {
   const cut = batch('cut').subarray(0, 12);
   const whole = block([batch('a', 3), Buffer.from('garbage'), Buffer.concat([batch('b', 2), cut]), batch('c')]);
   const { block: rest, dead } = partUnframed(whole);
@@ -188,7 +188,7 @@ test('messages that are no sequence of batches are taken out whole, with what th
   assert.is(partUnframed(fine).block, fine);
 });
 
-test('events that this contract refuses leave their batch; it is looked at only when the gateway asked for it (P4)', () => {
+test('events that this contract refuses leave their batch; it is looked at only when the gateway asked for it (DLQ-4)', () => {
   let judged = 0;
   const contract = {
     revision: 'new',

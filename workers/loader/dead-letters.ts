@@ -1,16 +1,16 @@
 /**
- * L6: finding what of a block cannot be stored. Pure but for the trials, which are injected.
+ * LOAD-6: finding what of a block cannot be stored. Pure but for the trials, which are injected.
  *
- *   P1 A message that is not a sequence of whole batches is taken out before the INSERT: a length that is wrong would make
+ *   DLQ-1  A message that is not a sequence of whole batches is taken out before the INSERT: a length that is wrong would make
  *      ClickHouse swallow bytes of the next message.
- *   P2 When the warehouse refuses a block for its content, batches are tried without storing anything: halves, halves of the
+ *   DLQ-2  When the warehouse refuses a block for its content, batches are tried without storing anything: halves, halves of the
  *      half that is refused, until each offending batch is alone, and refused twice. What is not stays in the block. The block is
- *      then planned again without them: a copy that L5 had left out may be whole where the one before it was not.
- *   P3 When nearly all batches of a block are refused, one by one, it is not the batches (a broken table, a setting, a bug of
+ *      then planned again without them: a copy that LOAD-5 had left out may be whole where the one before it was not.
+ *   DLQ-3  When nearly all batches of a block are refused, one by one, it is not the batches (a broken table, a setting, a bug of
  *      ours): nothing is taken out, and the shard waits with an alarm. The same when a batch is refused that is surely good.
- *   P4 A batch with fields that its gateway's contract did not know is judged by the contract of this build: events that break
+ *   DLQ-4  A batch with fields that its gateway's contract did not know is judged by the contract of this build: events that break
  *      one of its rules leave the batch, and the others are stored.
- *   P5 An unlisted error may as well be a server in trouble. Then a batch that is surely good must pass before and after
+ *   DLQ-5  An unlisted error may as well be a server in trouble. Then a batch that is surely good must pass before and after
  *      each refusal that counts, and nothing is taken out when more than half of the batches are refused.
  */
 import type { DeadKind } from '../../lib/dead-letters.js';
@@ -69,7 +69,7 @@ class Rest {
   }
 }
 
-/** P1. */
+/** DLQ-1. */
 export function partUnframed(block: Block): Parted {
   if (!block.unframed) return { block, dead: [] };
   const rest = new Rest(block);
@@ -106,7 +106,7 @@ export interface Contract {
   judge(events: Uint8Array): Verdict;
 }
 
-/** P4. */
+/** DLQ-4. */
 export function partRescanned(block: Block, contract: Contract): Parted {
   if (!block.unknownFields) return { block, dead: [] };
   const rest = new Rest(block);
@@ -157,19 +157,19 @@ function rescan(
  */
 export type Trial = (messages: readonly Uint8Array[]) => Promise<string | undefined>;
 
-/** P3: so many batches are tried alone, and so many of them have to be refused. */
+/** DLQ-3: so many batches are tried alone, and so many of them have to be refused. */
 const sampleSize = 20;
 const mostRefused = 18;
 
 export interface SearchOptions {
-  /** P5: the error is an unlisted one. */
+  /** DLQ-5: the error is an unlisted one. */
   readonly doubtful?: boolean;
-  /** P2: a batch is refused. The search goes on when this resolves. */
+  /** DLQ-2: a batch is refused. The search goes on when this resolves. */
   readonly found?: (dead: Dead) => Promise<void>;
 }
 
 /**
- * P2, P3, P5. The same block when no batch is refused, or too many are.
+ * DLQ-2, DLQ-3, DLQ-5. The same block when no batch is refused, or too many are.
  * @param control a batch that is surely good
  */
 export async function partRefused(
@@ -214,7 +214,7 @@ export async function partRefused(
     for (let i = 0; i < 2; i++) {
       reason = await refuses(at, at + 1);
       if (reason === undefined) return undefined;
-      // P5
+      // DLQ-5
       if (doubtful && (await trial([control])) !== undefined)
         throw new Error('the warehouse refuses what is surely good');
     }
@@ -246,7 +246,7 @@ export async function partRefused(
   return without(block, () => reasons.get(number++));
 }
 
-/** P3, P5: whether so many of a sample are refused that it is not the batches' fault. */
+/** DLQ-3, DLQ-5: whether so many of a sample are refused that it is not the batches' fault. */
 async function tooMany(
   size: number,
   doubtful: boolean,
@@ -265,7 +265,7 @@ async function tooMany(
 export const placeOf = ({ sequence, index }: { readonly sequence: number; readonly index: number }): string =>
   `${sequence}.${index}`;
 
-/** P2. The block without the batches of those places. */
+/** DLQ-2. The block without the batches of those places. */
 export function withoutPlaces(block: Block, refused: ReadonlyMap<string, Dead>): Block {
   if (refused.size === 0) return block;
   return without(block, (sequence, index) => refused.get(placeOf({ sequence, index }))?.reason).block;

@@ -1,4 +1,4 @@
-/** L5 on a real stream and the real engine: what was sent twice is stored once, and nothing of it is missing. */
+/** LOAD-5 on a real stream and the real engine: what was sent twice is stored once, and nothing of it is missing. */
 import { create } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';

@@ -1,4 +1,4 @@
-/** L5's rules R1 to R6, against look-ups with given answers. The random model: loader-model.test.ts. */
+/** LOAD-5's rules DEDUP-1 to DEDUP-6, against look-ups with given answers. The random model: loader-model.test.ts. */
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { sizeDelimitedDecodeStream } from '@bufbuild/protobuf/wire';
 import { test } from 'uvu';
@@ -84,7 +84,7 @@ test('a block without a retry is passed on as it is, without a question', async 
   assert.equal(asked, { prints: [], ids: [] });
 });
 
-test('only suspects are asked for, and only what is stored is left out; 0 counts as a retry (R1)', async () => {
+test('only suspects are asked for, and only what is stored is left out; 0 counts as a retry (DEDUP-1)', async () => {
   const { guard, asked } = guardWith({ a: ['1', '2'], b: ['3'], other: ['9'] });
   const planned = await guard.plan(
     block([
@@ -99,7 +99,7 @@ test('only suspects are asked for, and only what is stored is left out; 0 counts
   assert.equal([planned.lo, planned.hi], [10, 12]);
 });
 
-test('copies in the block count one after the other, the first copy wherever it lies (R3)', async () => {
+test('copies in the block count one after the other, the first copy wherever it lies (DEDUP-3)', async () => {
   const { guard } = guardWith();
   const planned = await guard.plan(
     block([
@@ -118,7 +118,7 @@ test('the same batch id of another tenant is another batch', async () => {
   assert.is((await left(planned)).length, 2);
 });
 
-test('of a batch that is there in part only the missing events are left, each id as often as it is missing (R4)', async () => {
+test('of a batch that is there in part only the missing events are left, each id as often as it is missing (DEDUP-4)', async () => {
   const { guard, asked } = guardWith({ a: ['1', '3'], twice: ['7'] });
   const planned = await guard.plan(
     block([
@@ -134,7 +134,7 @@ test('of a batch that is there in part only the missing events are left, each id
   assert.is(fromBinary(StoredBatchSchema, Uint8Array.from(body)).contract, 'c');
 });
 
-test('an id that is used again for other events swallows none of them, however many there are (R4)', async () => {
+test('an id that is used again for other events swallows none of them, however many there are (DEDUP-4)', async () => {
   for (const ids of [['new'], ['n1', 'n2'], ['n1', 'n2', 'n3'], ['1', 'n2'], ['n1', '2'], ['2', '1', 'n']]) {
     for (const attempt of [0, 2]) {
       const { guard } = guardWith({ a: ['1', '2'] });
@@ -146,7 +146,7 @@ test('an id that is used again for other events swallows none of them, however m
   }
 });
 
-test('three contents of one id, in one message and in the next, with a retry of each and one of all together (R3, R4)', async () => {
+test('three contents of one id, in one message and in the next, with a retry of each and one of all together (DEDUP-3, DEDUP-4)', async () => {
   const { guard, asked } = guardWith({ a: ['1'] });
   const planned = await guard.plan(
     block([
@@ -159,7 +159,7 @@ test('three contents of one id, in one message and in the next, with a retry of 
   assert.equal(asked.ids, ['a: 2 3 4 1 5'], 'only what the copies have, each once');
 });
 
-test('an ordinary retry is known by its fingerprint, in any order, and no event id is asked for (R4)', async () => {
+test('an ordinary retry is known by its fingerprint, in any order, and no event id is asked for (DEDUP-4)', async () => {
   const { guard, asked } = guardWith({ a: ['1', '2', '3'], b: ['7', '7', '8'] });
   const planned = await guard.plan(
     block([
@@ -176,7 +176,7 @@ test('as often as an id is there, and no oftener, is it left out', async () => {
   assert.equal(await left(planned), ['10.0 a: 7 9', '10.1 a: 7']);
 });
 
-test('event ids are asked for in groups, so that many suspects do not fill the memory (R6)', async () => {
+test('event ids are asked for in groups, so that many suspects do not fill the memory (DEDUP-6)', async () => {
   const groups: number[] = [];
   const guard = retryGuard({
     fingerprints: async (batches) => batches.map(() => fingerprintOfIds(['x'])),
@@ -190,7 +190,7 @@ test('event ids are asked for in groups, so that many suspects do not fill the m
   assert.equal([planned.rows, planned.duplicate, groups], [63_000, 0, [27_000, 27_000, 9_000]]);
 });
 
-test('an identity stays a suspect for an hour of the log after a retry, so that a late first copy is found (R2)', async () => {
+test('an identity stays a suspect for an hour of the log after a retry, so that a late first copy is found (DEDUP-2)', async () => {
   const { guard, asked } = guardWith({ a: ['1'] });
   await guard.plan(block([[batch('a', 2, ['1'])]]));
   assert.equal(await left(await guard.plan(block([[batch('a', 1, ['1']), batch('b', 1, ['2'])]], noon + suspectMs))), [
@@ -202,7 +202,7 @@ test('an identity stays a suspect for an hour of the log after a retry, so that 
   assert.is(guard.size, 0);
 });
 
-test('after a recovery what the warehouse tells counts from the next message on, however old it is (R2)', async () => {
+test('after a recovery what the warehouse tells counts from the next message on, however old it is (DEDUP-2)', async () => {
   const { guard } = guardWith({ a: ['1'] });
   guard.begin([{ tenant: 'acme', batchId: 'a' }], true);
   assert.is((await guard.plan(block([[batch('b', 1, ['2'])]], noon + 5 * suspectMs))).rows, 1);
@@ -211,7 +211,7 @@ test('after a recovery what the warehouse tells counts from the next message on,
   assert.is(await guard.plan(late), late);
 });
 
-test('a set that is full, or was not told in full, makes every batch a suspect for its hour (R5)', async () => {
+test('a set that is full, or was not told in full, makes every batch a suspect for its hour (DEDUP-5)', async () => {
   const full = guardWith({ a: ['1'], z: ['9'] }, 2);
   await full.guard.plan(block([[batch('a', 2, ['1']), batch('b', 2, ['2']), batch('c', 2, ['3'])]]));
   assert.is(full.guard.size, 2);

@@ -1,21 +1,21 @@
 /**
- * L5: which copies of batches that were sent again are not to be stored. Pure but for the look-ups, which are injected.
+ * LOAD-5: which copies of batches that were sent again are not to be stored. Pure but for the look-ups, which are injected.
  *
  * A client numbers the sends of a batch, and a gateway that publishes a batch twice marks the second copy. So an identity
  * (tenant, batch_id) is in the log with attempt 1 at most once, and every other copy says of itself that it is one. Only
  * suspects are looked up, so the cost grows with retries and not with traffic:
  *
- *   R1 A copy of another attempt than 1 makes its identity a suspect. 0 means "unknown", and counts as a retry.
- *   R2 The first copy may come late, from a gateway that held it: so an identity stays a suspect for an hour of the log's time
+ *   DEDUP-1  A copy of another attempt than 1 makes its identity a suspect. 0 means "unknown", and counts as a retry.
+ *   DEDUP-2  The first copy may come late, from a gateway that held it: so an identity stays a suspect for an hour of the log's time
  *      after a retry of it was seen. A gateway never publishes what it has held for more than ten minutes. After a recovery
  *      the set is read from the warehouse, whichever worker wrote it.
- *   R3 All copies of a suspect in the block count, in the order of the log, on top of what the warehouse has in any shard.
- *   R4 A copy is a duplicate when its fingerprint (fingerprint.ts) is that of what is there: as many events, with the same ids.
+ *   DEDUP-3  All copies of a suspect in the block count, in the order of the log, on top of what the warehouse has in any shard.
+ *   DEDUP-4  A copy is a duplicate when its fingerprint (fingerprint.ts) is that of what is there: as many events, with the same ids.
  *      Else its events are told apart by event_id: those that are there are left out, all others are stored. So a client that uses
  *      a batch id again for other events loses none of them, and a copy of which a gateway of another contract had refused a part
  *      is completed. A batch may name an event twice: of each id only as many are left out as are there.
- *   R5 The set is bounded. What is dropped for that makes every batch a suspect until its hour is over: slower, never wrong.
- *   R6 Event ids are compared in groups of {@link mostCompared}, and what is moved for it is bounded by the copies: it does not grow with
+ *   DEDUP-5  The set is bounded. What is dropped for that makes every batch a suspect until its hour is over: slower, never wrong.
+ *   DEDUP-6  Event ids are compared in groups of {@link mostCompared}, and what is moved for it is bounded by the copies: it does not grow with
  *      what is stored under a batch id (stored-events.ts).
  */
 import type { Block } from './block.js';
@@ -47,12 +47,12 @@ export interface StoredCopies {
 export const suspectMs = 3_600_000;
 /** Identities that are remembered: about 150 bytes each. */
 const mostRemembered = 50_000;
-/** R6: events that are compared by their ids at a time, some 200 bytes each. One batch may have more. */
+/** DEDUP-6: events that are compared by their ids at a time, some 200 bytes each. One batch may have more. */
 const mostCompared = 20_000;
 
 export interface RetryGuard {
   /**
-   * R2, after a recovery: begins again with what the warehouse has.
+   * DEDUP-2, after a recovery: begins again with what the warehouse has.
    * @param batches retried batches that were stored within {@link suspectMs} before the next message
    * @param complete there are no others
    */
@@ -91,7 +91,7 @@ type Verdict =
 const whole: Verdict = { kind: 'whole' };
 
 /**
- * R4, without a look at single events. Undefined: that is not enough.
+ * DEDUP-4, without a look at single events. Undefined: that is not enough.
  * @param there what the warehouse has of the batch
  */
 function judgeByFingerprint(block: Block, copies: readonly Copy[], there: Fingerprint): Verdict[] | undefined {
@@ -101,7 +101,7 @@ function judgeByFingerprint(block: Block, copies: readonly Copy[], there: Finger
   let known = there;
   for (const { message, frame } of copies) {
     const print = fingerprintOf(block.messages[message] as Uint8Array, frame);
-    // Its fields cannot be told apart: L6 is for that.
+    // Its fields cannot be told apart: LOAD-6 is for that.
     if (print === undefined || print.events === 0) verdicts.push(whole);
     else if (known.events === 0) {
       known = print;
@@ -113,7 +113,7 @@ function judgeByFingerprint(block: Block, copies: readonly Copy[], there: Finger
 }
 
 /**
- * R4, event by event.
+ * DEDUP-4, event by event.
  * @param stored how often the warehouse has the events of these copies
  */
 function judgeByIds(block: Block, copies: readonly Copy[], stored: ReadonlyMap<string, number>): Verdict[] {
@@ -152,7 +152,7 @@ export function retryGuard(stored: StoredCopies, most = mostRemembered): RetryGu
   let until = new Map<string, number>();
   /** Hashes of their batch ids, with how many have each. */
   let hashes = new Map<number, number>();
-  /** R5: every batch is a suspect up to this time. */
+  /** DEDUP-5: every batch is a suspect up to this time. */
   let allUntil = Number.NEGATIVE_INFINITY;
   /** What a recovery found. When they were written is not known, so their hour begins with the next message. */
   let found: { readonly batches: readonly Identity[]; readonly complete: boolean } | undefined;
@@ -193,7 +193,7 @@ export function retryGuard(stored: StoredCopies, most = mostRemembered): RetryGu
     }
   }
 
-  /** R1: identities of the block's retries, by hash of the batch id. */
+  /** DEDUP-1: identities of the block's retries, by hash of the batch id. */
   function retriesIn(block: Block): { keys: Set<string>; hashes: Set<number> } {
     const retries = { keys: new Set<string>(), hashes: new Set<number>() };
     if (!block.retried) return retries;
@@ -232,14 +232,14 @@ export function retryGuard(stored: StoredCopies, most = mostRemembered): RetryGu
     return suspects;
   }
 
-  /** R3. */
+  /** DEDUP-3. */
   async function verdicts(block: Block, suspects: readonly Suspect[]): Promise<[Copy, Verdict][]> {
     const prints = await stored.fingerprints(suspects);
     const judged: [Copy, Verdict][] = [];
     const settle = ({ copies }: Suspect, of: readonly Verdict[]): void => {
       copies.forEach((copy, i) => void judged.push([copy, of[i] as Verdict]));
     };
-    /** R6: those that must be compared event by event. */
+    /** DEDUP-6: those that must be compared event by event. */
     let group: Suspect[] = [];
     let questions: EventsOfBatch[] = [];
     let events = 0;

@@ -119,7 +119,7 @@ async function assertExact(scene: Scene, sent: number): Promise<void> {
   assert.equal(await scene.counts(), { rows: sent, distinct: sent });
 }
 
-test('what is published arrives once, though worker and engine are killed again and again (L1, L2, L3)', async () => {
+test('what is published arrives once, though worker and engine are killed again and again (LOAD-1, LOAD-2, LOAD-3)', async () => {
   await withScene(async (scene) => {
     const settings = { blockRows: 5_000 };
     let worker = await scene.worker(settings);
@@ -163,7 +163,7 @@ test('two workers share the shards; the shards of one that is killed are loaded 
   });
 });
 
-test('a worker that was frozen and thawed finds its shards loaded by another, and doubles nothing (L2, L3)', async () => {
+test('a worker that was frozen and thawed finds its shards loaded by another, and doubles nothing (LOAD-2, LOAD-3)', async () => {
   await withScene(async (scene) => {
     const settings = { blockRows: 2_000, replayWindow: '1s' };
     const frozen = await scene.worker(settings);
@@ -255,7 +255,7 @@ test('a worker waits for NATS, shards and engine in any order, and a drain store
   });
 });
 
-test("an erased user's rows leave the warehouse, and the log cannot bring them back (L8)", async () => {
+test("an erased user's rows leave the warehouse, and the log cannot bring them back (LOAD-8)", async () => {
   await withScene(async (scene) => {
     await scene.worker();
     const sent = await scene.publish(20, 100);
@@ -281,13 +281,13 @@ test("an erased user's rows leave the warehouse, and the log cannot bring them b
     }
     const left = await scene.counts();
     assert.is(left.rows, sent - erasure.rows);
-    // A user who was alone in a block leaves a tombstone, so that the block stays known (L2, L3).
+    // A user who was alone in a block leaves a tombstone, so that the block stays known (LOAD-2, LOAD-3).
     const only = { tenant: 'solo', batchId: 'solo-1', events: 1, bytes: soloBatch };
     const shard = await publishStored(scene.js, shards, only, storedPayload(seededRandom(1), only));
     await until('the lone row', async () => (await scene.counts()).rows === left.rows + 1);
     const lone = await eraseUser({ ...request, tenant: 'solo', userId: 'only-me' });
     assert.equal(lone, { rows: 1, messages: 1, unloaded: 0 });
-    // It still tells when the log took the block's last message, by which a log that lost its end is known (L8).
+    // It still tells when the log took the block's last message, by which a log that lost its end is known (LOAD-8).
     const tombs = await scene.warehouse.rows<{ shard: number; timed: number }>(
       "SELECT _shard AS shard, toUnixTimestamp64Milli(_hi_at) > 0 AS timed FROM `sluice`.`events` WHERE tenant = ''",
     );

@@ -12,7 +12,7 @@ export interface LoaderMetrics {
   recovered(shard: number): void;
   gap(shard: number, messages: number): void;
   trimmed(shard: number): void;
-  /** A batch, or a message that is none, went to the dead letters (L6). */
+  /** A batch, or a message that is none, went to the dead letters (LOAD-6). */
   dead(shard: number, kind: DeadKind, events: number): void;
   /** Alarm: the dead letters cannot be written, and the shard waits for that. */
   lettersBlocked(shard: number, blocked: boolean): void;

@@ -1,5 +1,5 @@
 /**
- * L1–L5 under everything that can go wrong, at random: loaders that share a shard by mistake, crash and come back, freeze
+ * LOAD-1 to LOAD-5 under everything that can go wrong, at random: loaders that share a shard by mistake, crash and come back, freeze
  * for long and go on (zombies); INSERTs that arrive late, run long, or whose replies are lost or lie; trimming meanwhile; batches
  * that are in the log several times, whole or in part, the first copy late or not. At the end each event must be in the
  * warehouse once, and whenever a loader says "committed", all before must be there. Weakened protocols must fail, or this
@@ -191,7 +191,7 @@ async function run(seed: number, weakness: Weakness): Promise<Outcome> {
       worker: server,
       run() {
         running.delete(name);
-        if (fails) return reply(new Reply('transient')); // L1: nothing of it is there
+        if (fails) return reply(new Reply('transient')); // LOAD-1: nothing of it is there
         if (absent) table.push(stored);
         reply();
       },
@@ -376,7 +376,7 @@ async function run(seed: number, weakness: Weakness): Promise<Outcome> {
         alive.delete(victim);
         start();
       } else if (dice < 0.05) {
-        first = Math.max(first, integer(random, 1, watermark() + 1)); // L8: only what is loaded is trimmed
+        first = Math.max(first, integer(random, 1, watermark() + 1)); // LOAD-8: only what is loaded is trimmed
       }
     }
     const ready = steps.filter((step) => (frozen.get(step.worker) ?? 0) <= tick);
@@ -399,7 +399,7 @@ async function run(seed: number, weakness: Weakness): Promise<Outcome> {
   return { lost, doubled, lies, blocks: table.length, carried: carriedBlocks, left: leftOut };
 }
 
-test('two loaders, crashes, zombies, late and lying replies, retries: each event is stored once (L1, L2, L3, L5)', async () => {
+test('two loaders, crashes, zombies, late and lying replies, retries: each event is stored once (LOAD-1, LOAD-2, LOAD-3, LOAD-5)', async () => {
   let blocks = 0;
   let carried = 0;
   let left = 0;

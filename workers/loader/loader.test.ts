@@ -129,7 +129,7 @@ async function play(script: {
   return { ending: await loadShard(io), calls, events, settled };
 }
 
-test('the next block starts after the hi that the warehouse reports, under the next number (L3)', async () => {
+test('the next block starts after the hi that the warehouse reports, under the next number (LOAD-3)', async () => {
   const { calls, ending } = await play({
     recover: [state({ block: 7, hi: 40 })],
     gather: [block(41, 50), block(51, 60)],
@@ -154,7 +154,7 @@ test('the next block starts after the hi that the warehouse reports, under the n
   assert.equal(ending, { kind: 'left' });
 });
 
-test('a lost reply is no loss: the INSERT failed by what it said, and reading back finds it (L2)', async () => {
+test('a lost reply is no loss: the INSERT failed by what it said, and reading back finds it (LOAD-2)', async () => {
   const { calls } = await play({
     recover: [state()],
     gather: [block(1, 5)],
@@ -164,7 +164,7 @@ test('a lost reply is no loss: the INSERT failed by what it said, and reading ba
   assert.equal(calls.slice(2), ['insert#1[1,5]', 'pause', 'read#1', 'mine#1', 'gather>5']);
 });
 
-test('an INSERT that failed and left nothing is sent again as the very same block (L2)', async () => {
+test('an INSERT that failed and left nothing is sent again as the very same block (LOAD-2)', async () => {
   const { calls } = await play({
     recover: [state()],
     gather: [block(1, 5)],
@@ -188,7 +188,7 @@ test('busy means that the same block is being stored: wait and read back', async
   );
 });
 
-test("another worker's block is not taken over by its hi alone: recover in full (L3)", async () => {
+test("another worker's block is not taken over by its hi alone: recover in full (LOAD-3)", async () => {
   const { calls } = await play({
     recover: [state(), state({ block: 3, hi: 20 })],
     gather: [block(1, 5), block(21, 22)],
@@ -209,7 +209,7 @@ test("another worker's block is not taken over by its hi alone: recover in full 
   ]);
 });
 
-test('a zombie that wakes with an old number finds the block of the living and recovers (L2, L3)', async () => {
+test('a zombie that wakes with an old number finds the block of the living and recovers (LOAD-2, LOAD-3)', async () => {
   const { calls } = await play({
     recover: [state({ block: 1, hi: 5 }), state({ block: 9, hi: 90 })],
     gather: [block(6, 8)],
@@ -219,7 +219,7 @@ test('a zombie that wakes with an old number finds the block of the living and r
   assert.equal(calls, ['recover', 'gather>5', 'insert#2[6,8]', 'read#2', 'theirs#2', 'recover', 'gather>90']);
 });
 
-test('a block of the same range that ends with another message is not mine: the log lost its end in between (L8)', async () => {
+test('a block of the same range that ends with another message is not mine: the log lost its end in between (LOAD-8)', async () => {
   const cut = block(6, 8);
   for (const [hiAtMs, whose] of [
     [cut.lastTimeMs + 5, 'theirs'],
@@ -256,7 +256,7 @@ test('reading back is tried until the warehouse answers; nothing is inserted on 
   assert.equal(calls.slice(2), ['insert#1[1,5]', 'read#1', 'pause', 'read#1', 'pause', 'read#1', 'mine#1', 'gather>5']);
 });
 
-test('content that the warehouse refuses is taken out, and the block is stored without it (L6)', async () => {
+test('content that the warehouse refuses is taken out, and the block is stored without it (LOAD-6)', async () => {
   const { calls, events, settled } = await play({
     recover: [state()],
     gather: [block(1, 5, { rows: 10 })],
@@ -280,7 +280,7 @@ test('content that the warehouse refuses is taken out, and the block is stored w
   assert.not.ok(events.some((event) => event.kind === 'insert-failed'));
 });
 
-test("content that is no batch's fault is reported and tried again, slowly, and never skipped (L6)", async () => {
+test("content that is no batch's fault is reported and tried again, slowly, and never skipped (LOAD-6)", async () => {
   const { calls, events } = await play({
     recover: [state()],
     gather: [block(1, 5)],
@@ -293,7 +293,7 @@ test("content that is no batch's fault is reported and tried again, slowly, and 
   assert.equal(waits, [5_000, 10_000]);
 });
 
-test('a block of which the warehouse refuses all is carried into the next one (L5, L6)', async () => {
+test('a block of which the warehouse refuses all is carried into the next one (LOAD-5, LOAD-6)', async () => {
   const { calls, settled } = await play({
     recover: [state()],
     gather: [block(1, 5, { rows: 10 }), block(6, 8)],
@@ -313,7 +313,7 @@ test('a block of which the warehouse refuses all is carried into the next one (L
   assert.equal([settled[0]?.rows, settled[0]?.dead], [1, 10]);
 });
 
-test('a block of which all is stored already is carried: its messages become the front of the next block (L5)', async () => {
+test('a block of which all is stored already is carried: its messages become the front of the next block (LOAD-5)', async () => {
   const { calls, settled } = await play({
     recover: [state({ block: 2, hi: 4 })],
     gather: [
@@ -351,7 +351,7 @@ test('a block of which all is stored already is carried: its messages become the
   );
 });
 
-test('what is carried is bounded by bytes and by messages: then a tombstone is written, and the log can be trimmed (L5)', async () => {
+test('what is carried is bounded by bytes and by messages: then a tombstone is written, and the log can be trimmed (LOAD-5)', async () => {
   for (const [first, second] of [
     [block(1, 5, { bytes: 600 }), block(6, 8, { bytes: 600 })],
     [block(1, 5_000), block(5_001, 10_001)],
@@ -374,7 +374,7 @@ test('what is carried is bounded by bytes and by messages: then a tombstone is w
   }
 });
 
-test('what is carried does not wait for a block of much later, whose day is another: it gets a tombstone (L5)', async () => {
+test('what is carried does not wait for a block of much later, whose day is another: it gets a tombstone (LOAD-5)', async () => {
   const { calls, settled } = await play({
     recover: [state()],
     gather: [block(1, 5), block(6, 8, { firstTimeMs: mostSpanMs + 1, lastTimeMs: mostSpanMs + 1 })],
@@ -392,7 +392,7 @@ test('what is carried does not wait for a block of much later, whose day is anot
   );
 });
 
-test('what is carried is forgotten with a recovery: the messages are read again (L3, L5)', async () => {
+test('what is carried is forgotten with a recovery: the messages are read again (LOAD-3, LOAD-5)', async () => {
   const { calls } = await play({
     recover: [state(), state()],
     gather: [block(1, 5), 'again', block(1, 5)],
@@ -415,7 +415,7 @@ test('what is carried is forgotten with a recovery: the messages are read again 
   ]);
 });
 
-test('a gap behind what is carried waits for another look at the warehouse too (L3, L5)', async () => {
+test('a gap behind what is carried waits for another look at the warehouse too (LOAD-3, LOAD-5)', async () => {
   const { calls, events } = await play({
     recover: [state(), state({ block: 4, hi: 20 })],
     gather: [block(1, 5), block(21, 22), block(21, 22)],
@@ -427,7 +427,7 @@ test('a gap behind what is carried waits for another look at the warehouse too (
   assert.not.ok(events.some((event) => event.kind === 'gap'));
 });
 
-test('nothing is stored before it is known what of it is stored already (L5)', async () => {
+test('nothing is stored before it is known what of it is stored already (LOAD-5)', async () => {
   const { calls, events } = await play({
     recover: [state()],
     gather: [block(1, 5)],
@@ -464,20 +464,20 @@ test('a stream that changed under the reader is looked at again', async () => {
   assert.equal(calls, ['recover', 'gather>0', 'recover', 'gather>0']);
 });
 
-test('a stream that lost its end and went on, past what the warehouse holds, stops the shard (L8)', async () => {
+test('a stream that lost its end and went on, past what the warehouse holds, stops the shard (LOAD-8)', async () => {
   const { ending, calls } = await play({ recover: [state({ block: 3, hi: 50, replaced: true })] });
   assert.match(ending.kind === 'stopped' ? ending.reason : '', /lost its end.*50/);
   assert.equal(calls, ['recover']);
 });
 
-test('a sequence that went backwards stops the shard (L8)', async () => {
+test('a sequence that went backwards stops the shard (LOAD-8)', async () => {
   const { ending, calls } = await play({ recover: [state({ block: 3, hi: 101 })] });
   assert.is(ending.kind, 'stopped');
   assert.match(ending.kind === 'stopped' ? ending.reason : '', /backwards.*100.*101/);
   assert.equal(calls, ['recover']);
 });
 
-test('a stream made again stops the shard until the operator accepts it (L8)', async () => {
+test('a stream made again stops the shard until the operator accepts it (LOAD-8)', async () => {
   const others = [{ generation: 'g0', hi: 55 }];
   const { ending } = await play({ recover: [state({ others })] });
   assert.match(ending.kind === 'stopped' ? ending.reason : '', /made again.*g1.*g0/);
@@ -485,7 +485,7 @@ test('a stream made again stops the shard until the operator accepts it (L8)', a
   assert.is(accepted.ending.kind, 'left');
 });
 
-test('a block that does not start at hi+1 waits for one more look at the warehouse (L3)', async () => {
+test('a block that does not start at hi+1 waits for one more look at the warehouse (LOAD-3)', async () => {
   // Somebody else loaded and trimmed 6 to 8 meanwhile.
   const trimmed = await play({
     recover: [state({ block: 1, hi: 5 }), state({ block: 2, hi: 8 })],
@@ -536,7 +536,7 @@ test('a block that is too large is cut again from where the warehouse is; a sing
   ]);
 });
 
-test('an unlisted error takes a block apart after five tries, and not before (L6)', async () => {
+test('an unlisted error takes a block apart after five tries, and not before (LOAD-6)', async () => {
   const unclear = (): Error => new Refused('unclear');
   const { calls, events } = await play({
     recover: [state()],

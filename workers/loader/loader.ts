@@ -2,27 +2,27 @@
  * The loader's protocol for one shard: exactly once, with the warehouse as the only truth. Pure: everything it does goes
  * through {@link ShardIo}, so that the tests can crash, pause and deceive it at each step.
  *
- *   L1 One INSERT is one block is one part: it is there whole or not at all (the statement's settings see to it).
- *   L2 An INSERT of a block that is there inserts nothing. So any retry, by anyone, at any later time, is harmless:
+ *   LOAD-1  One INSERT is one block is one part: it is there whole or not at all (the statement's settings see to it).
+ *   LOAD-2  An INSERT of a block that is there inserts nothing. So any retry, by anyone, at any later time, is harmless:
  *      crashed, paused and cut-off workers need no fencing, and two workers on one shard only waste work.
- *   L3 The next block starts after the `hi` that the warehouse reports, never after what the worker remembers. Every
+ *   LOAD-3  The next block starts after the `hi` that the warehouse reports, never after what the worker remembers. Every
  *      worker's block k+1 therefore starts with the same message and lies on the same day. After another's block the
  *      worker recovers in full. A worker that was away for long may find that the others loaded AND trimmed what its next
  *      block would start with; what it reads then belongs to a later block, perhaps of another day, where the probe of
- *      L2 would not see its number. So a block that does not start at hi+1 is not written before one more look at the
+ *      LOAD-2 would not see its number. So a block that does not start at hi+1 is not written before one more look at the
  *      warehouse has shown that no worker went on from hi: then the messages were truly removed.
- *   L4 Replicated tables add a deduplication token: the statement's business (workers/clickhouse/schema).
- *   L5 A batch that was sent again is not stored again. Before a block is written, its suspects (dedup.ts) are compared with
+ *   LOAD-4  Replicated tables add a deduplication token: the statement's business (workers/clickhouse/schema).
+ *   LOAD-5  A batch that was sent again is not stored again. Before a block is written, its suspects (dedup.ts) are compared with
  *      what the warehouse has, and what is there already is left out. That look holds for block k+1 if the warehouse has
- *      block k and nothing later, which is what L2 and L3 make sure of. A block of which nothing is left is carried: it is
+ *      block k and nothing later, which is what LOAD-2 and LOAD-3 make sure of. A block of which nothing is left is carried: it is
  *      not written, its messages become the front of the next block. They count as committed, because their events are
  *      stored; and they stay in the stream, because no block says so. What is carried is bounded; past the bound a block
  *      of a tombstone row alone is written.
- *   L6 What the warehouse refuses for its content is taken out of the block, batch by batch, and put into the dead letters
+ *   LOAD-6  What the warehouse refuses for its content is taken out of the block, batch by batch, and put into the dead letters
  *      before the block is written without it. One bad batch never blocks a shard, and none is dropped unseen. An error that
  *      no list names is treated so after a few tries, with more doubt; a block that is too large is cut smaller.
- *   L7 One block in flight per shard; the next one's messages are fetched meanwhile (pull-reader.ts).
- *   L8 What is in the warehouse of messages that are still in the stream is never deleted (trim.ts, retention.ts,
+ *   LOAD-7  One block in flight per shard; the next one's messages are fetched meanwhile (pull-reader.ts).
+ *   LOAD-8  What is in the warehouse of messages that are still in the stream is never deleted (trim.ts, retention.ts,
  *      erase.ts), and a stream that was made again or lost its end stops the shard. A log that lost its end and went on is
  *      as long as before sooner or later: rows hold when the log took the block's last message (`_hi_at`), and a
  *      message of that sequence from another time is another message. Looked at in each recovery, and a recovery
@@ -47,7 +47,7 @@ export interface ShardState {
   readonly others: readonly { readonly generation: string; readonly hi: number }[];
   /** Whether the operator has said that this generation may be loaded in spite of `others`. */
   readonly accepted: boolean;
-  /** Most bytes of messages that may be carried (L5): they stay in the stream. */
+  /** Most bytes of messages that may be carried (LOAD-5): they stay in the stream. */
   readonly carryBytes: number;
 }
 
@@ -79,8 +79,8 @@ export interface ShardIo {
    */
   gather(generation: string, hi: number): Promise<Block | 'again' | undefined>;
   /**
-   * The block without what must not be stored: copies of batches that are in the warehouse (L5), and messages that are no
-   * sequence of batches, which are in the dead letters by then (L6). Rejects when it cannot find out; it is tried again.
+   * The block without what must not be stored: copies of batches that are in the warehouse (LOAD-5), and messages that are no
+   * sequence of batches, which are in the dead letters by then (LOAD-6). Rejects when it cannot find out; it is tried again.
    */
   plan(place: Place, block: Block): Promise<Block>;
   /**
@@ -88,7 +88,7 @@ export interface ShardIo {
    */
   insert(place: Place, block: Block): Promise<void>;
   /**
-   * L6. The block without the batches that the warehouse refuses, which are in the dead letters by then; the same block
+   * LOAD-6. The block without the batches that the warehouse refuses, which are in the dead letters by then; the same block
    * when it refuses none of them, or so many that it is not the batches' fault. Rejects when it cannot find out.
    * @param error what the INSERT ended with: `content` or `unclear`
    */
@@ -100,7 +100,7 @@ export interface ShardIo {
   readBack(place: Place, block: Block): Promise<FoundBlock | undefined>;
   /** The block is in the warehouse: mine, or one that another worker stored under its number. */
   settled(place: Place, block: Block, mine: boolean): void;
-  /** L5: the block has no row and is not written for now; its messages are committed, but no block has them yet. */
+  /** LOAD-5: the block has no row and is not written for now; its messages are committed, but no block has them yet. */
   carried(place: Place, block: Block): void;
   /** Something worth a line in the log and a metric. */
   tell(event: LoaderEvent): void;
@@ -108,7 +108,7 @@ export interface ShardIo {
   pause(ms: number): Promise<void>;
   /** Take no new block. */
   stopping(): boolean;
-  /** Leave even the block in flight; harmless by L2. */
+  /** Leave even the block in flight; harmless by LOAD-2. */
   givingUp(): boolean;
 }
 
@@ -138,7 +138,7 @@ const backOff = {
   transient: { first: 100, last: 5_000 },
   // A running query of the same name ends soon, one way or the other.
   busy: { first: 50, last: 1_000 },
-  // What L6 could not put down to some batches: never skip, but do not hammer either.
+  // What LOAD-6 could not put down to some batches: never skip, but do not hammer either.
   content: { first: 5_000, last: 60_000 },
   fatal: { first: 2_000, last: 30_000 },
   large: { first: 100, last: 5_000 },
@@ -202,7 +202,7 @@ export async function loadShard(io: ShardIo): Promise<Ending> {
     }
     recoverWait = waits('transient');
     const reason = refusal(state);
-    if (reason !== undefined) return { kind: 'stopped', reason }; // L8
+    if (reason !== undefined) return { kind: 'stopped', reason }; // LOAD-8
     io.tell({ kind: 'recovered', state });
     gap = await follow(io, state, gap);
   }
@@ -218,12 +218,12 @@ interface Gap {
 /** Most messages that are carried; the bound of their bytes is the stream's ({@link ShardState.carryBytes}). */
 const mostCarried = 10_000;
 
-/** L5: a block without rows may wait for the next one. */
+/** LOAD-5: a block without rows may wait for the next one. */
 const mayWait = (block: Block, { carryBytes }: ShardState): boolean =>
   block.bytes < carryBytes && block.hi - block.lo < mostCarried;
 
 /**
- * L8. The same sequences are not the same messages when the log has lost its end: another worker may have stored what this one
+ * LOAD-8. The same sequences are not the same messages when the log has lost its end: another worker may have stored what this one
  * has never seen, under the same range.
  */
 const isSame = (found: FoundBlock, block: Block): boolean =>
@@ -267,7 +267,7 @@ async function follow(io: ShardIo, state: ShardState, seen: Gap | undefined): Pr
       const cut = await io.gather(generation, end);
       if (cut === 'again' || cut === undefined) return undefined;
       if (cut.lo !== end + 1) {
-        if (seen?.hi !== end || seen.lo !== cut.lo) return { hi: end, lo: cut.lo }; // L3
+        if (seen?.hi !== end || seen.lo !== cut.lo) return { hi: end, lo: cut.lo }; // LOAD-3
         io.tell({ kind: 'gap', from: end + 1, to: cut.lo - 1 });
       }
       ready = await tried(io, place, cut, () => io.plan(place, cut));
@@ -296,7 +296,7 @@ async function follow(io: ShardIo, state: ShardState, seen: Gap | undefined): Pr
     }
     const mine = isSame(outcome.found, block);
     io.settled(place, outcome.block, mine);
-    // L3: after another's block, recover in full; its `hi` alone would not tell what is inside it (L5).
+    // LOAD-3: after another's block, recover in full; its `hi` alone would not tell what is inside it (LOAD-5).
     if (!mine) return undefined;
     last = place.block;
     hi = outcome.found.hi;
@@ -322,7 +322,7 @@ async function tried<T>(io: ShardIo, place: Place, block: Block, work: () => Pro
 interface Stored {
   /** The block as it was sent last. */
   readonly block: Block;
-  /** What the warehouse has under its number. Undefined: nothing, because no row of it is left (L6). */
+  /** What the warehouse has under its number. Undefined: nothing, because no row of it is left (LOAD-6). */
   readonly found: FoundBlock | undefined;
 }
 

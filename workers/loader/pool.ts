@@ -9,7 +9,7 @@ import type { LoadedShard } from './shard-waits.js';
 export interface LoaderPool {
   /** From now on exactly these shards. */
   assign(shards: readonly number[]): void;
-  /** Ends all loaders and starts them again: what they remember of other shards' batches is read again (L5, R2). */
+  /** Ends all loaders and starts them again: what they remember of other shards' batches is read again (LOAD-5, DEDUP-2). */
   restart(): void;
   /** The shards that are loaded now, and why those wait that stand still. */
   loaded(): readonly LoadedShard[];
@@ -17,7 +17,7 @@ export interface LoaderPool {
   stop(graceMs: number): Promise<void>;
 }
 
-/** How long a loader may finish its block when its shard goes to another worker; no haste, by L2. */
+/** How long a loader may finish its block when its shard goes to another worker; no haste, by LOAD-2. */
 const handOverMs = 10_000;
 
 export function loaderPool(start: (shard: number) => ShardLoader, log: Log): LoaderPool {

@@ -1,5 +1,5 @@
 /**
- * The contract of this build, for batches whose gateway knew less of it, and a batch that it surely accepts (P4 and P3 in dead-letters.ts).
+ * The contract of this build, for batches whose gateway knew less of it, and a batch that it surely accepts (DLQ-4 and DLQ-3 in dead-letters.ts).
  */
 import { create } from '@bufbuild/protobuf';
 import { sizeDelimitedEncode } from '@bufbuild/protobuf/wire';

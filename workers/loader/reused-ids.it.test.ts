@@ -242,7 +242,7 @@ test('over HTTP: whatever a client says of its attempt, its second run loses not
         zero: { body: { attempt: 0 } },
         second: { body: { attempt: 2 } },
         header: { header: true },
-        // Such a batch may have lain somewhere, so the gateway takes its 1 for "unknown" (I5).
+        // Such a batch may have lain somewhere, so the gateway takes its 1 for "unknown" (INGEST-5).
         late: { body: { attempt: 1, sentAt: longAgo } },
       };
       const post = async (way: string, events: readonly string[]): Promise<void> => {

@@ -1,5 +1,5 @@
 /**
- * The loader of a shard on a real stream. The warehouse here is a table in memory that keeps L1 and L2, so that it can be
+ * The loader of a shard on a real stream. The warehouse here is a table in memory that keeps LOAD-1 and LOAD-2, so that it can be
  * told to fail; the real engine has its turn in load.it.test.ts.
  */
 import { create, toBinary } from '@bufbuild/protobuf';
@@ -222,7 +222,7 @@ test('a loader that is asked to stop leaves after the block at hand, though mess
   });
 });
 
-test('two loaders of one shard, by mistake, store each message once (L2)', async () => {
+test('two loaders of one shard, by mistake, store each message once (LOAD-2)', async () => {
   await withScene(async ({ publish, start, warehouse }) => {
     start();
     start({ limits: { rows: 30, bytes: 1024 ** 2, delayMs: 20 } });
@@ -249,7 +249,7 @@ test('a warehouse that is down delays and loses nothing, and does not hold up a 
   });
 });
 
-test('content that the warehouse refuses stops the shard loudly and is not skipped (L6)', async () => {
+test('content that the warehouse refuses stops the shard loudly and is not skipped (LOAD-6)', async () => {
   await withScene(async ({ publish, start, warehouse, seen }) => {
     warehouse.failure = 'content';
     start();
@@ -260,7 +260,7 @@ test('content that the warehouse refuses stops the shard loudly and is not skipp
   });
 });
 
-test('a stream made again stops the shard until it is accepted (L8)', async () => {
+test('a stream made again stops the shard until it is accepted (LOAD-8)', async () => {
   await withScene(async ({ nats, jsm, publish, start, warehouse, seen, accept }) => {
     start();
     await publish(5);
@@ -276,7 +276,7 @@ test('a stream made again stops the shard until it is accepted (L8)', async () =
   });
 });
 
-test('a stream that lost its end stops the shard (L8)', async () => {
+test('a stream that lost its end stops the shard (LOAD-8)', async () => {
   await withScene(async ({ jsm, publish, start, warehouse, seen }) => {
     await publish(2);
     const generation = (await jsm.streams.info(shardStream(0))).created.replace(/[-:]/g, '');
@@ -288,7 +288,7 @@ test('a stream that lost its end stops the shard (L8)', async () => {
   });
 });
 
-test('loaded messages leave the stream after the replay window, and what is not loaded stays (L8)', async () => {
+test('loaded messages leave the stream after the replay window, and what is not loaded stays (LOAD-8)', async () => {
   await withScene(async ({ jsm, publish, start, warehouse, seen }) => {
     start({ replayMs: 300 });
     await publish(20);
@@ -305,7 +305,7 @@ test('loaded messages leave the stream after the replay window, and what is not 
   });
 });
 
-test('an eighth past half of max_bytes loaded messages leave at once, so that the stream never fills with them (L8)', async () => {
+test('an eighth past half of max_bytes loaded messages leave at once, so that the stream never fills with them (LOAD-8)', async () => {
   await withScene(async ({ nats, jsm, start, warehouse }) => {
     start();
     const js = jetstream(nats.nc);
@@ -373,7 +373,7 @@ async function losePower({ nats, jsm, publish }: Scene, kept: number, count: num
   assert.is((await jsm.streams.info(shardStream(0))).state.last_seq, kept);
 }
 
-test('a log that lost its end stops the shard, and still when it is as long as before (L8)', async () => {
+test('a log that lost its end stops the shard, and still when it is as long as before (LOAD-8)', async () => {
   await withScene(async (scene) => {
     const { jsm, publish, start, warehouse, seen } = scene;
     const hints: number[] = [];
@@ -440,7 +440,7 @@ test('rows that a user removes are named, and loaded again from what the log hol
   });
 });
 
-test('a connection to the log that is lost and back while a block is being stored is followed by a look at the log (L8)', async () => {
+test('a connection to the log that is lost and back while a block is being stored is followed by a look at the log (LOAD-8)', async () => {
   await withScene(async ({ nats, publish, start, warehouse }) => {
     const hints: number[] = [];
     const storable = gate();
@@ -476,7 +476,7 @@ test('a connection to the log that is lost and back while a block is being store
   });
 });
 
-test('nothing leaves a log that was lost and is back before it was looked at again (L8)', async () => {
+test('nothing leaves a log that was lost and is back before it was looked at again (LOAD-8)', async () => {
   await withScene(async ({ nats, jsm, publish, start, warehouse, seen }) => {
     const gates = { insert: gate(), look: gate() };
     const { insert, lastBlock } = warehouse;

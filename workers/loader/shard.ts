@@ -64,7 +64,7 @@ export interface ShardLoaderOptions {
 export interface ShardLoader {
   /**
    * Takes no new block, stores what is gathered, and ends.
-   * @param graceMs after this long even the block in flight is left; another worker loads it (L2)
+   * @param graceMs after this long even the block in flight is left; another worker loads it (LOAD-2)
    */
   stop(graceMs: number): Promise<void>;
   /** Why the shard stands still; undefined while it moves. */
@@ -88,7 +88,7 @@ const dayMs = 86_400_000;
 const wasUnsent = (error: unknown): boolean => error instanceof WarehouseError && error.unsent;
 /** Read ahead while a block is in flight: 40 % of one of the usual size (200k rows of 150 bytes); more brought 2 % and cost memory. */
 const mostAhead = 12 * 1024 ** 2;
-/** Share of a stream's limit that carried messages may take (L5): they cannot be trimmed. */
+/** Share of a stream's limit that carried messages may take (LOAD-5): they cannot be trimmed. */
 const carryShare = 1 / 8;
 const mostCarryBytes = 64 * 1024 ** 2;
 /** Retried batches that are read from the warehouse after a recovery. */
@@ -134,7 +134,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
 
   let stopping = false;
   let giveUpAt = Number.POSITIVE_INFINITY;
-  /** What the warehouse is known to have; `carried`: the end of what is carried besides (L5). */
+  /** What the warehouse is known to have; `carried`: the end of what is carried besides (LOAD-5). */
   let committed: { generation: string; hi: number; carried: number } | undefined;
   /** The reader's breaks when the log was looked at last. */
   let lookedAfter = 0;
@@ -201,7 +201,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       info = await ask(() => streamInfo(jsm, stream));
       if (generationOf(info) !== generation) throw new Error('the stream was made again during the recovery');
     }
-    // L5, R2. The next message is not older than the stream's first one.
+    // LOAD-5, DEDUP-2. The next message is not older than the stream's first one.
     const nextMs = info.state.messages > 0 ? firstMs : Date.now();
     const retried = await sink.retriedSince(nextMs - suspectMs - clockMarginMs, mostRetried + 1);
     retries.begin(retried.slice(0, mostRetried), retried.length <= mostRetried);
@@ -225,7 +225,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     releaseInFlight();
     // Under load there is always another message: a shard that was given to another worker would be loaded by both for the whole grace.
     if (stopping) return undefined;
-    // L8. The log may have become another one during the recovery; `seek` would forget that it is in doubt.
+    // LOAD-8. The log may have become another one during the recovery; `seek` would forget that it is in doubt.
     if (lookedAfter !== reader.breaks) return 'again';
     reader.seek(generation, hi);
     const cutter = startBlock(sizer.limits());
@@ -274,7 +274,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     return reason;
   }
 
-  /** L5, L6: what of the block at hand is to be stored. */
+  /** LOAD-5, LOAD-6: what of the block at hand is to be stored. */
   async function planCut(place: Place, of: Cut): Promise<Block> {
     of.applied = of.refused.size;
     const framed = partUnframed(withoutPlaces(of.block, of.refused));
@@ -285,7 +285,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     return of.planned;
   }
 
-  /** L6. Resolves when the dead letters have them; until then no block without them may be stored. */
+  /** LOAD-6. Resolves when the dead letters have them; until then no block without them may be stored. */
   async function bury(place: Place, of: Cut, all: readonly Dead[]): Promise<void> {
     const dead = all.filter((one) => !of.buried.has(placeOf(one)));
     if (dead.length === 0) return;
@@ -311,7 +311,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   }
 
   /**
-   * L6. What a worker that died in the search has found already: refused is what the dead letters have. So a search gets on however
+   * LOAD-6. What a worker that died in the search has found already: refused is what the dead letters have. So a search gets on however
    * often workers die in it.
    */
   async function recall(place: Place, of: Cut): Promise<void> {
@@ -533,7 +533,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     }
   })();
 
-  /** Looks at the stream: measures how far behind the shard is, and trims (L8). */
+  /** Looks at the stream: measures how far behind the shard is, and trims (LOAD-8). */
   async function round(): Promise<void> {
     const known = committed;
     const info = await ask(() => streamInfo(jsm, stream));

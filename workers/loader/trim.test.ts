@@ -4,7 +4,7 @@ import { trimLedger } from './trim.js';
 
 const calm = { streamBytes: 100, maxBytes: 10_000, replayMs: 60_000 };
 
-test('what is loaded stays for the replay window and goes after it (L8)', () => {
+test('what is loaded stays for the replay window and goes after it (LOAD-8)', () => {
   const ledger = trimLedger();
   ledger.begin(0, 0);
   ledger.loaded({ hi: 10, bytes: 50, timeMs: 1_000 });

@@ -1,5 +1,5 @@
 /**
- * Trimming a shard's stream (L8): loaded messages stay for a while, so that other teams' consumers can read recent
+ * Trimming a shard's stream (LOAD-8): loaded messages stay for a while, so that other teams' consumers can read recent
  * history again, and what is not loaded is never touched.
  */
 

@@ -161,7 +161,7 @@ for (const way of ways) {
     });
   });
 
-  test(`${way}: after nats-server was killed the log may be another one: what is not stored is read again (L8)`, async () => {
+  test(`${way}: after nats-server was killed the log may be another one: what is not stored is read again (LOAD-8)`, async () => {
     await withReader(way, async ({ nats, reader, generation }) => {
       await publish(nats, 20, 100);
       reader.seek(generation, 0);
@@ -186,7 +186,7 @@ for (const way of ways) {
     });
   });
 
-  test(`${way}: a stream that was made again is not read on (L8)`, async () => {
+  test(`${way}: a stream that was made again is not read on (LOAD-8)`, async () => {
     await withReader(way, async ({ nats, jsm, reader, generation }) => {
       await publish(nats, 5, 100);
       reader.seek(generation, 0);

@@ -7,7 +7,7 @@
  * sent when its bytes have room, so a slow warehouse stops the flow at the server.
  *
  * Consumers are throw-away (memory, no acks): the warehouse alone knows what is loaded, and on some servers acks do not
- * survive a kill (fact F8).
+ * survive a kill (FACT-8).
  */
 import { AckPolicy, DeliverPolicy, type JetStreamManager } from '@nats-io/jetstream';
 import { type NatsConnection, nanos } from '@nats-io/nats-core';
@@ -40,7 +40,7 @@ export interface StreamReader {
   peek(): LogMessage | undefined;
   /** Drops the message that `peek` shows. It stays charged, and its bytes in place, until `release`. */
   take(): void;
-  /** The stream was made again, lost its end, or is gone, or that may be (L8): recover, then `seek`. */
+  /** The stream was made again, lost its end, or is gone, or that may be (LOAD-8): recover, then `seek`. */
   readonly lost: boolean;
   /**
    * How often so far the log may have become another one: the connection to NATS was lost, or the stream has another leader.
@@ -231,7 +231,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
         num_replicas: 1,
       };
       await ask(() => jsm.consumers.add(stream, asked));
-      // L8. Asked after the consumer was made: a stream that is still of the old making now was so then.
+      // LOAD-8. Asked after the consumer was made: a stream that is still of the old making now was so then.
       const info = await ask(() => streamInfo(jsm, stream));
       if (!current()) return;
       if (generationOf(info) !== generation || info.state.last_seq < received) {
@@ -281,7 +281,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
         if (!current()) return;
         if (!gone) throw new Error(`this replica of ${stream} lacks messages ${from} to ${to}, which its leader has`);
         goneTo = to;
-        // Behind what the warehouse has, the loader finds the gap itself (L3).
+        // Behind what the warehouse has, the loader finds the gap itself (LOAD-3).
         if (received > sought) options.onGap?.(from, to);
         return;
       }

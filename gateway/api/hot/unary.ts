@@ -93,7 +93,7 @@ export class UnaryCall implements GatedCall, BodyOwner {
    *   taken     it has one, or had one
    */
   #seat: 'none' | 'waiting' | 'taken' = 'none';
-  /** Bytes of a request that needs no seat, while the core has it (G4). */
+  /** Bytes of a request that needs no seat, while the core has it (GATE-4). */
   #seatless = 0;
   /** The request is whole, and waits for a seat. */
   #whole = false;

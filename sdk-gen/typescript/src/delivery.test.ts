@@ -59,7 +59,7 @@ function setting(options: Partial<DeliveryOptions> = {}): Setting {
 
 const shown = (gateway: FakeGateway): string[] => gateway.last.sent.map((batch) => `${batch.batchId}:${batch.attempt}`);
 
-test('D1: sends nothing before it has the limits, then each batch with attempt 1', () => {
+test('DELIVER-1: sends nothing before it has the limits, then each batch with attempt 1', () => {
   const { delivery, gateway, add } = setting();
   assert.is(gateway.streams.length, 0);
   add();
@@ -72,7 +72,7 @@ test('D1: sends nothing before it has the limits, then each batch with attempt 1
   assert.ok(delivery.stats().connected);
 });
 
-test('D2: a batch is settled once, whatever the gateway answers twice or makes up', () => {
+test('DELIVER-2: a batch is settled once, whatever the gateway answers twice or makes up', () => {
   const { delivery, gateway, outcomes, add } = setting();
   add();
   gateway.last.limits();
@@ -86,7 +86,7 @@ test('D2: a batch is settled once, whatever the gateway answers twice or makes u
   assert.is(delivery.bytes, 0);
 });
 
-test('D2: an answer that does not count the events of its batch is none: the stream ends, and the batch goes out again', () => {
+test('DELIVER-2: an answer that does not count the events of its batch is none: the stream ends, and the batch goes out again', () => {
   for (const [accepted, rejected] of [
     [0, 0],
     [2, 0],
@@ -108,7 +108,7 @@ test('D2: an answer that does not count the events of its batch is none: the str
   }
 });
 
-test('D3: no more batches and bytes are in flight than allowed, by the client or by the gateway', () => {
+test('DELIVER-3: no more batches and bytes are in flight than allowed, by the client or by the gateway', () => {
   const { delivery, gateway, add } = setting({ maxBytesInFlight: 100 });
   for (let i = 0; i < 6; i++) add();
   gateway.last.limits();
@@ -124,7 +124,7 @@ test('D3: no more batches and bytes are in flight than allowed, by the client or
   assert.is(small.gateway.last.sent.length, 2);
 });
 
-test('D3: a batch larger than the window is sent when nothing else is in flight', () => {
+test('DELIVER-3: a batch larger than the window is sent when nothing else is in flight', () => {
   const { gateway, add } = setting({ maxBytesInFlight: 5 });
   add();
   add();
@@ -132,7 +132,7 @@ test('D3: a batch larger than the window is sent when nothing else is in flight'
   assert.equal(shown(gateway), ['b1:1']);
 });
 
-test('D4: a failed batch goes out again with attempt + 1, no earlier than asked, and nothing new before it', () => {
+test('DELIVER-4: a failed batch goes out again with attempt + 1, no earlier than asked, and nothing new before it', () => {
   const { delivery, gateway, clock, outcomes, add } = setting();
   add();
   gateway.last.limits();
@@ -148,7 +148,7 @@ test('D4: a failed batch goes out again with attempt + 1, no earlier than asked,
   assert.equal(outcomes, []);
 });
 
-test('D4: waits grow with failures in a row up to the cap, batches that failed together count once, an ack resets', () => {
+test('DELIVER-4: waits grow with failures in a row up to the cap, batches that failed together count once, an ack resets', () => {
   const { gateway, clock, add } = setting();
   for (let i = 0; i < 3; i++) add();
   gateway.last.limits();
@@ -172,7 +172,7 @@ test('D4: waits grow with failures in a row up to the cap, batches that failed t
   assert.is(gateway.last.sent.length, before + 1);
 });
 
-test('D4: when the wait is over it asks for what was gathered meanwhile, also when nothing else is left to send', () => {
+test('DELIVER-4: when the wait is over it asks for what was gathered meanwhile, also when nothing else is left to send', () => {
   let hungryAt: number | undefined;
   const { delivery, gateway, clock, add } = setting({
     refusalGraceMs: 0,
@@ -205,7 +205,7 @@ test('a failure without a retry delay is final, and the stream continues', () =>
   assert.is(gateway.streams.length, 1);
 });
 
-test('D5: when a stream breaks, what was in flight goes first on the next one, with attempt + 1', () => {
+test('DELIVER-5: when a stream breaks, what was in flight goes first on the next one, with attempt + 1', () => {
   const { gateway, clock, errors, add } = setting({ maxBatchesInFlight: 2 });
   for (let i = 0; i < 3; i++) add();
   gateway.last.limits();
@@ -288,7 +288,7 @@ test('a gateway that drains each stream before it sends its limits is reported, 
   assert.equal(shown(gateway), ['b1:1']);
 });
 
-test('D6: a batch that ends every stream is found and refused; the others get through', () => {
+test('DELIVER-6: a batch that ends every stream is found and refused; the others get through', () => {
   const { gateway, clock, outcomes, add } = setting();
   for (let i = 0; i < 4; i++) add();
   for (let round = 0; round < 20 && outcomes.length < 4; round++) {
@@ -306,7 +306,7 @@ test('D6: a batch that ends every stream is found and refused; the others get th
   assert.equal([...outcomes].sort(), ['b1 accepted', 'b2 accepted', 'b3 invalid_argument', 'b4 accepted']);
 });
 
-test('D6: a batch under which a proxy ends every stream goes alone and ever more seldom, is reported, and blocks no other', () => {
+test('DELIVER-6: a batch under which a proxy ends every stream goes alone and ever more seldom, is reported, and blocks no other', () => {
   const messages: string[] = [];
   const { gateway, clock, outcomes, add } = setting({ onError: ({ message }) => messages.push(message) });
   for (let i = 0; i < 4; i++) add();
@@ -344,7 +344,7 @@ test('D6: a batch under which a proxy ends every stream goes alone and ever more
   assert.ok(outcomes.includes('b3 accepted'));
 });
 
-test('D7: what a proxy says is never final, whatever its code', () => {
+test('DELIVER-7: what a proxy says is never final, whatever its code', () => {
   for (const code of ['unauthenticated', 'permission_denied', 'unimplemented', 'invalid_argument'] as const) {
     const { gateway, clock, outcomes, errors, add } = setting();
     add();
@@ -379,7 +379,7 @@ test('a stream that ends in order before it has sent or answered what it should 
   assert.is(errors.length, 2);
 });
 
-test('D7: a refused key is tried again for the grace time, then all that waits is refused; a later key may work', () => {
+test('DELIVER-7: a refused key is tried again for the grace time, then all that waits is refused; a later key may work', () => {
   const { delivery, gateway, clock, outcomes, add } = setting();
   add();
   add();
@@ -487,7 +487,7 @@ test('close ends busy streams at once, finishes idle ones, stops all timers and 
 const committing = (options: Partial<DeliveryOptions> = {}): Setting =>
   setting({ durability: 'committed', ...options });
 
-test('D8: an accepted batch is kept, with its bytes, until its stream tells a position at or above its own', () => {
+test('DELIVER-8: an accepted batch is kept, with its bytes, until its stream tells a position at or above its own', () => {
   const { delivery, gateway, outcomes, accepted, add } = committing();
   for (let i = 0; i < 3; i++) add();
   const [stream] = [gateway.last];
@@ -514,7 +514,7 @@ test('D8: an accepted batch is kept, with its bytes, until its stream tells a po
   assert.is(gateway.sends.length, 3);
 });
 
-test('D8: a watermark covers nothing that is accepted after it, and nothing of another stream', () => {
+test('DELIVER-8: a watermark covers nothing that is accepted after it, and nothing of another stream', () => {
   const { gateway, clock, outcomes, add } = committing();
   add();
   const old = gateway.last;
@@ -533,7 +533,7 @@ test('D8: a watermark covers nothing that is accepted after it, and nothing of a
   assert.equal(outcomes, ['b2 accepted', 'b1 accepted']);
 });
 
-test('D8: a batch without one valid event is settled when it is accepted', () => {
+test('DELIVER-8: a batch without one valid event is settled when it is accepted', () => {
   const { gateway, outcomes, add } = committing();
   add();
   gateway.last.limits();
@@ -541,7 +541,7 @@ test('D8: a batch without one valid event is settled when it is accepted', () =>
   assert.equal(outcomes, ['b1 accepted']);
 });
 
-test('D3, D10: kept batches do not count as in flight, and are bounded by what the gateway tells', () => {
+test('DELIVER-3, DELIVER-10: kept batches do not count as in flight, and are bounded by what the gateway tells', () => {
   const { delivery, gateway, add } = committing();
   for (let i = 0; i < 12; i++) add();
   gateway.last.limits({ maxUncommitted: 6 });
@@ -553,7 +553,7 @@ test('D3, D10: kept batches do not count as in flight, and are bounded by what t
   assert.is(gateway.last.sent.length, 8);
 });
 
-test('D9: what a stream accepted and did not commit goes out again when it ends, before what was in flight', () => {
+test('DELIVER-9: what a stream accepted and did not commit goes out again when it ends, before what was in flight', () => {
   const { gateway, clock, outcomes, accepted, add } = committing();
   for (let i = 0; i < 3; i++) add();
   const [first] = [gateway.last];
@@ -576,7 +576,7 @@ test('D9: what a stream accepted and did not commit goes out again when it ends,
   assert.equal(accepted, ['b2', 'b3']);
 });
 
-test('D9: a batch that failed after it was accepted goes out again no earlier than asked', () => {
+test('DELIVER-9: a batch that failed after it was accepted goes out again no earlier than asked', () => {
   const { gateway, clock, outcomes, add } = committing();
   add();
   gateway.last.limits();
@@ -595,7 +595,7 @@ test('D9: a batch that failed after it was accepted goes out again no earlier th
   assert.equal(outcomes, ['b1 accepted']);
 });
 
-test('D9: a commit that never comes: the batch goes out again on another stream, each time after twice as long', () => {
+test('DELIVER-9: a commit that never comes: the batch goes out again on another stream, each time after twice as long', () => {
   const { gateway, clock, errors, outcomes, add } = committing({ commitTimeoutMs: 10_000 });
   add();
   for (const wait of [10_000, 20_000, 40_000, 80_000, 160_000, 160_000]) {
@@ -621,7 +621,7 @@ test('D9: a commit that never comes: the batch goes out again on another stream,
   assert.ok(gateway.last.aborted);
 });
 
-test('D10: a gateway that tells no commits is one that does not know the method', () => {
+test('DELIVER-10: a gateway that tells no commits is one that does not know the method', () => {
   const { gateway, clock, outcomes, errors, add } = committing();
   add();
   while (clock.now() < 6_000 && outcomes.length === 0) {
@@ -633,7 +633,7 @@ test('D10: a gateway that tells no commits is one that does not know the method'
   assert.equal([...new Set(errors)], ['unimplemented']);
 });
 
-test('D6: suspects that are accepted one at a time are none any more, committed or not', () => {
+test('DELIVER-6: suspects that are accepted one at a time are none any more, committed or not', () => {
   const { delivery, gateway, clock, outcomes, add } = committing();
   for (let i = 0; i < 4; i++) add();
   for (let round = 0; round < 20 && delivery.stats().accepted.batches < 3; round++) {

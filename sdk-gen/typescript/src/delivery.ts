@@ -2,31 +2,31 @@
  * The delivery of batches: a pure core. It owns every batch from the moment it is closed until it is settled, decides
  * what is sent when, and on which stream; sockets, clock and dice are given to it.
  *
- *   D1  A batch keeps its id and its bytes forever. Its attempt is 1 on the first hand-over to a stream ever, and one
+ *   DELIVER-1  A batch keeps its id and its bytes forever. Its attempt is 1 on the first hand-over to a stream ever, and one
  *       more on each later one: the gateway's side relies on that to tell retries from first sends.
- *   D2  A batch is settled once: delivered (accepted, or committed, as the client wants it), or finally refused. Until
- *       then it waits, is in flight on one stream, or is kept for one stream (D8). An answer that does not count all its
+ *   DELIVER-2  A batch is settled once: delivered (accepted, or committed, as the client wants it), or finally refused. Until
+ *       then it waits, is in flight on one stream, or is kept for one stream (DELIVER-8). An answer that does not count all its
  *       events is no answer.
- *   D3  What is in flight is bounded in batches and bytes, over all streams. What is kept does not count as in flight.
- *   D4  A failed batch that may be retried goes out again no earlier than the gateway asked, plus full jitter; nothing
+ *   DELIVER-3  What is in flight is bounded in batches and bytes, over all streams. What is kept does not count as in flight.
+ *   DELIVER-4  A failed batch that may be retried goes out again no earlier than the gateway asked, plus full jitter; nothing
  *       new is sent before that either, for the failure speaks of the gateway, not of the batch.
- *   D5  When a stream ends, whatever was in flight on it goes out again on the next one, before anything new.
- *   D6  A stream that ends does not say which batch it means. A batch goes alone, with nothing else in flight, after the gateway ended
+ *   DELIVER-5  When a stream ends, whatever was in flight on it goes out again on the next one, before anything new.
+ *   DELIVER-6  A stream that ends does not say which batch it means. A batch goes alone, with nothing else in flight, after the gateway ended
  *       its stream with INVALID_ARGUMENT, or after two streams in a row ended under it for any reason. If the gateway refuses the
  *       stream of a batch that was alone, that batch is finally refused. If anything else ends it, the batch is tried again less and
  *       less often. So no batch blocks the others forever.
- *   D7  Only the gateway refuses finally, and it signs what it refuses (`reason`). A refused key (or a gateway that does not know the
+ *   DELIVER-7  Only the gateway refuses finally, and it signs what it refuses (`reason`). A refused key (or a gateway that does not know the
  *       method) is tried again for a few seconds, since a new key takes a moment to be known everywhere. Then all that waits is
  *       finally refused. What a proxy says, such as HTTP 403 or 404, is tried again for as long as it takes.
- *   D8  With durability `committed`, an accepted batch is kept, with its bytes, until the stream that accepted it tells that
+ *   DELIVER-8  With durability `committed`, an accepted batch is kept, with its bytes, until the stream that accepted it tells that
  *       the warehouse has what it had accepted up to a position at or above the batch's. A watermark covers only what was
  *       accepted before it on the same stream: the log may have lost its end and given the same positions out again.
  *       A batch without one valid event has nothing to be kept for.
- *   D9  A kept batch goes out again, with the next attempt (D1), when its stream ends, when the gateway says that it failed
+ *   DELIVER-9  A kept batch goes out again, with the next attempt (DELIVER-1), when its stream ends, when the gateway says that it failed
  *       after all, and when no watermark has covered it for too long. That time doubles while it does not help, so that
  *       a warehouse which is down for a day is not sent everything every few minutes.
- *   D10 Kept and in flight together are bounded in batches by what the gateway tells. A gateway that tells no commits is
- *       one that does not know the method (D7).
+ *   DELIVER-10  Kept and in flight together are bounded in batches by what the gateway tells. A gateway that tells no commits is
+ *       one that does not know the method (DELIVER-7).
  */
 import { fullJitter } from './backoff.js';
 import { type SealedBatch, splitBatch } from './batcher.js';
@@ -109,7 +109,7 @@ export type Outcome =
 
 export interface DeliveryOptions {
   readonly durability: Durability;
-  /** A batch that was accepted and not committed for so long is sent again on a new stream, ms (D9). */
+  /** A batch that was accepted and not committed for so long is sent again on a new stream, ms (DELIVER-9). */
   readonly commitTimeoutMs: number;
   readonly maxBatchesInFlight: number;
   readonly maxBytesInFlight: number;
@@ -175,11 +175,11 @@ interface Batch extends SealedBatch {
   overdue: boolean;
   /** Streams in a row that ended under it. */
   cuts: number;
-  /** Nothing else is in flight while it is (D6). */
+  /** Nothing else is in flight while it is (DELIVER-6). */
   alone: boolean;
 }
 
-/** An accepted batch that is not committed (D8). */
+/** An accepted batch that is not committed (DELIVER-8). */
 interface Kept {
   readonly batch: Batch;
   readonly stream: Stream;
@@ -216,11 +216,11 @@ const longestWait = 5 * 60_000;
 /** How long a draining stream may still answer, and one that was closed with nothing open may take to end, ms. */
 const finishMs = 30_000;
 const closingMs = 1_000;
-/** After so many ends of streams in a row a batch goes alone, and after one more it waits (D6). */
+/** After so many ends of streams in a row a batch goes alone, and after one more it waits (DELIVER-6). */
 const suspiciousCuts = 2;
 /** How often the wait of such a batch is doubled. */
 const mostWaits = 3;
-/** How often the time for a commit is doubled (D9). */
+/** How often the time for a commit is doubled (DELIVER-9). */
 const mostDoublings = 4;
 
 const unsent = { attempt: 0, dueAt: 0, acceptance: undefined, overdue: false, cuts: 0, alone: false } as const;
@@ -309,7 +309,7 @@ export function createDelivery(options: DeliveryOptions): Delivery {
     for (const waiter of done) waiter.resolve();
   };
 
-  /** A batch that is answered ends no streams (D6). */
+  /** A batch that is answered ends no streams (DELIVER-6). */
   const answered = (batch: Batch): void => {
     batch.cuts = 0;
     batch.alone = false;
@@ -345,12 +345,12 @@ export function createDelivery(options: DeliveryOptions): Delivery {
     for (const batch of all) settle(batch, { kind: 'refused', code, message });
   };
 
-  /** What was in flight on a stream that ended waits for the next one (D5, D6). @returns the batches */
+  /** What was in flight on a stream that ended waits for the next one (DELIVER-5, DELIVER-6). @returns the batches */
   const takeBack = (stream: Stream, error: SluiceClientError | undefined, drained: boolean): Batch[] => {
     const now = clock.now();
     const lost = [...flights.values()].filter((flight) => flight.stream === stream).map((flight) => flight.batch);
     for (const batch of lost) land(stream, batch.batchId);
-    // D9: before what was in flight, for it was sent before that.
+    // DELIVER-9: before what was in flight, for it was sent before that.
     const uncommitted = [...kept.values()].filter((one) => one.stream === stream).map((one) => one.batch);
     for (const batch of uncommitted) {
       kept.delete(batch.batchId);
@@ -395,7 +395,7 @@ export function createDelivery(options: DeliveryOptions): Delivery {
     pump();
   };
 
-  /** An answer that does not speak of each event once is none (D2): the stream ends, and the batch goes out again. */
+  /** An answer that does not speak of each event once is none (DELIVER-2): the stream ends, and the batch goes out again. */
   const miscounted = (batch: Batch, { accepted, rejected }: Acceptance, stream: Stream): void => {
     stream.link?.abort();
     const message =
@@ -512,7 +512,7 @@ export function createDelivery(options: DeliveryOptions): Delivery {
     stream.link?.send(batch);
   };
 
-  /** Cuts batches that were closed before the limits were known (D1: only such as were never sent). */
+  /** Cuts batches that were closed before the limits were known (DELIVER-1: only such as were never sent). */
   const fitted = (): Batch | undefined => {
     const first = fresh[0];
     if (first === undefined) return undefined;

@@ -16,7 +16,7 @@ const ackTimeoutMs = 6_000;
 const connectTimeoutMs = 3_000;
 const commitTimeoutMs = 10_000;
 const retryCapMs = 500;
-/** A silent connection, then a silent start, then waits and the lone batches of D6. */
+/** A silent connection, then a silent start, then waits and the lone batches of DELIVER-6. */
 const settledWithinMs = ackTimeoutMs + commitTimeoutMs + connectTimeoutMs + 30_000 + 60_000;
 
 function seeded(seed: number): () => number {

@@ -137,6 +137,6 @@ export const blockColumns: readonly Omit<Column, 'select'>[] = [
   { name: '_accepted', type: 'UInt32', codec: undefined },
   { name: '_duplicate', type: 'UInt32', codec: undefined },
   { name: '_dead', type: 'UInt32', codec: undefined },
-  // When the log took the block's last message: tells whether the log still has it, or another of its sequence (L8).
+  // When the log took the block's last message: tells whether the log still has it, or another of its sequence (LOAD-8).
   { name: '_hi_at', type: "DateTime64(3, 'UTC')", codec: undefined },
 ];

@@ -1,6 +1,6 @@
 /**
  * The schema text that ClickHouse parses StoredBatch with. Self-contained: the embedded engine has no
- * google/protobuf/*.proto (fact F3). Enums are plain int32 in it: ClickHouse then needs no table of their names, and the
+ * google/protobuf/*.proto (FACT-3). Enums are plain int32 in it: ClickHouse then needs no table of their names, and the
  * scanner has already refused unknown values.
  */
 import { type DescField, type DescMessage, ScalarType } from '@bufbuild/protobuf';

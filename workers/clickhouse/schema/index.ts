@@ -70,7 +70,7 @@ export interface BlockConstants {
   /** First and last log sequence. */
   readonly lo: bigint;
   readonly hi: bigint;
-  /** Rows of the block; rows left out as duplicates (L5) or as dead letters (L6). */
+  /** Rows of the block; rows left out as duplicates (LOAD-5) or as dead letters (LOAD-6). */
   readonly accepted: number;
   readonly duplicate: number;
   readonly dead: number;
@@ -104,7 +104,7 @@ export interface Schema {
     payloads: readonly Uint8Array[] | undefined,
   ): InsertStatement;
   /**
-   * Reads and computes what {@link insertStatement} would, and stores nothing (L6). All columns are named: which of them are read of
+   * Reads and computes what {@link insertStatement} would, and stores nothing (LOAD-6). All columns are named: which of them are read of
    * a batch depends on what else is in the block, so that a batch may be refused in one block and not in another.
    */
   trialStatement(): InsertStatement;
@@ -124,17 +124,17 @@ const tableOf = ({ database, table }: TableTarget): string => `\`${database}\`.\
 const define = ({ name, type, codec }: Omit<Column, 'select'>): string =>
   `\`${name}\` ${type}${codec === undefined ? '' : ` CODEC(${codec})`}`;
 
-/** More rows and bytes than any block has: what is below these limits becomes one part (L1). */
+/** More rows and bytes than any block has: what is below these limits becomes one part (LOAD-1). */
 const oneBlock = { rows: 16_777_216, bytes: 8 * 1024 ** 3 };
 
 /** Skipping indices. A table that an older version made gets those that it lacks. */
 const indices: readonly { readonly name: string; readonly definition: string }[] = [
   // Within a tenant, rows lie in order of arrival (see ORDER BY): their times are close together.
   { name: 'by_time', definition: 'occurred_at TYPE minmax GRANULARITY 1' },
-  // Retried batches are looked up by this (L5), a hundred at a time: at 1 % of false answers each nearly every granule would
+  // Retried batches are looked up by this (LOAD-5), a hundred at a time: at 1 % of false answers each nearly every granule would
   // be read for one of them.
   { name: 'by_batch', definition: '_batch TYPE bloom_filter(0.0001) GRANULARITY 4' },
-  // What was retried of late is asked after a recovery (L5, R2): granules without a retry, and old ones, are passed over.
+  // What was retried of late is asked after a recovery (LOAD-5, DEDUP-2): granules without a retry, and old ones, are passed over.
   { name: 'by_attempt', definition: '_attempt TYPE minmax GRANULARITY 1' },
   { name: 'by_arrival', definition: 'received_at TYPE minmax GRANULARITY 1' },
 ];
@@ -143,14 +143,14 @@ const indices: readonly { readonly name: string; readonly definition: string }[]
 export const partitionKey = "if(_block = 0 AND _shard = 0 AND _stream = '', toDate(0), _day)";
 
 const tableSettings: readonly string[] = [
-  // Blocks are not deduplicated by ClickHouse on plain MergeTree (fact F7); L2 is what makes retries harmless.
+  // Blocks are not deduplicated by ClickHouse on plain MergeTree (FACT-7); LOAD-2 is what makes retries harmless.
   'non_replicated_deduplication_window = 0',
   'max_bytes_to_merge_at_max_space_in_pool = 10737418240',
   "lightweight_mutation_projection_mode = 'rebuild'",
   "deduplicate_merge_projection_mode = 'rebuild'",
 ];
 
-/** L4: tokens are remembered for a week or 100,000 blocks: longer than any INSERT that hangs. */
+/** LOAD-4: tokens are remembered for a week or 100,000 blocks: longer than any INSERT that hangs. */
 const replicatedTableSettings: readonly string[] = [
   'replicated_deduplication_window = 100000',
   'replicated_deduplication_window_seconds = 604800',
@@ -231,8 +231,8 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
       const parts = [
         ...columns.map(define),
         ...indices.map(({ name, definition }) => `INDEX ${name} ${definition}`),
-        // One row per block and part, written and merged with the part: what "is block k there?" (L2) and "which is the
-        // last one?" (L3) read, instead of every row. It needs no trust beyond the part itself.
+        // One row per block and part, written and merged with the part: what "is block k there?" (LOAD-2) and "which is the
+        // last one?" (LOAD-3) read, instead of every row. It needs no trust beyond the part itself.
         'PROJECTION blocks (SELECT _day, _stream, _shard, _block, count(), min(_lo), max(_hi), max(_block) ' +
           'GROUP BY _day, _stream, _shard, _block)',
       ];
@@ -240,7 +240,7 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
         `CREATE DATABASE IF NOT EXISTS \`${target.database}\``,
         `CREATE TABLE IF NOT EXISTS ${tableOf(target)} (\n  ${parts.join(',\n  ')}\n) ENGINE = ${engine}\n` +
           // The key of a partition is its day, whatever the other columns hold. They are named in it because ClickHouse keeps,
-          // in memory, least and greatest of each of its columns for every part: "is block k there?" (L2) then opens no part
+          // in memory, least and greatest of each of its columns for every part: "is block k there?" (LOAD-2) then opens no part
           // but the block's own, and costs the same with a thousand parts as with one.
           `PARTITION BY ${partitionKey}\n` +
           // A block comes sorted by this (workers/loader/sort-by-tenant.ts), so nothing is sorted when it is stored, and merging joins
@@ -335,7 +335,7 @@ const valuesOf = (c: BlockConstants): readonly (readonly [string, string])[] => 
   ['_hi_at', `fromUnixTimestamp64Milli(toInt64(${Math.floor(c.hiAtMs ?? 0)}), 'UTC')`],
 ];
 
-/** L2: the check and the insert are one statement, and ClickHouse runs one of this query_id at a time. */
+/** LOAD-2: the check and the insert are one statement, and ClickHouse runs one of this query_id at a time. */
 const absent = (target: TableTarget, c: BlockConstants): string =>
   `(SELECT count() FROM ${tableOf(target)} WHERE _day = toDate(${quote(c.day)}) AND _stream = ${quote(c.stream)} ` +
   `AND _shard = ${c.shard} AND _block = ${c.block}) = 0`;
@@ -343,7 +343,7 @@ const absent = (target: TableTarget, c: BlockConstants): string =>
 const oneThread = { max_insert_threads: 1, max_threads: 1 };
 
 const blockSettings = (target: TableTarget, c: BlockConstants): Record<string, string | number> => ({
-  // L1: one INSERT, one part.
+  // LOAD-1: one INSERT, one part.
   ...oneThread,
   async_insert: 0,
   min_insert_block_size_rows: oneBlock.rows,
@@ -355,7 +355,7 @@ const blockSettings = (target: TableTarget, c: BlockConstants): Record<string, s
 });
 
 /**
- * L4. Query ids exclude each other on one server only, and the probe sees what its replica has. So Keeper has the last word on the
+ * LOAD-4. Query ids exclude each other on one server only, and the probe sees what its replica has. So Keeper has the last word on the
  * block's name, and what was answered is on most replicas, in one order: else a read with sequential consistency would be impossible.
  */
 const replicated = (target: TableTarget, c: BlockConstants): Record<string, string | number> => ({
@@ -371,7 +371,7 @@ const replicated = (target: TableTarget, c: BlockConstants): Record<string, stri
 
 const quorumMs = 30_000;
 
-/** L4: of statements that ask what is stored. On a replica that lacks something the answer is an error, and tried again. */
+/** LOAD-4: of statements that ask what is stored. On a replica that lacks something the answer is an error, and tried again. */
 export const readingSettings = (target: TableTarget): Record<string, string | number> =>
   target.engine === 'ReplicatedMergeTree' ? { select_sequential_consistency: 1 } : {};
 

@@ -224,7 +224,7 @@ test('every kind of field becomes a column, and its values read back', async () 
   });
 });
 
-test('L1: one batch of 10,000 events, 60,000 batches of one, a mixture: each block is one part', async () => {
+test('LOAD-1: one batch of 10,000 events, 60,000 batches of one, a mixture: each block is one part', async () => {
   await withWarehouse(async (warehouse) => {
     await prepareTable(warehouse, target);
     await warehouse.command('SYSTEM STOP MERGES sluice.events');

@@ -1,5 +1,5 @@
 /**
- * L4. No Keeper runs here, and the embedded engine makes no replicated table. So: the statements as text, every setting's name
+ * LOAD-4. No Keeper runs here, and the embedded engine makes no replicated table. So: the statements as text, every setting's name
  * against the engine, and what the token does on a plain table with the setting to remember tokens.
  */
 import { test } from 'uvu';
@@ -37,7 +37,7 @@ const constants: BlockConstants = {
   dead: 0,
 };
 
-test('a replicated block has a token, a quorum in one order, and a probe that waits for all before it (L4)', () => {
+test('a replicated block has a token, a quorum in one order, and a probe that waits for all before it (LOAD-4)', () => {
   const [, create = ''] = createStatements(target);
   assert.match(create, /ENGINE = ReplicatedMergeTree\('\/clickhouse\/tables\/\{shard\}\//);
   assert.match(create, /replicated_deduplication_window = 100000, replicated_deduplication_window_seconds = 604800/);
@@ -67,7 +67,7 @@ test('a replicated block has a token, a quorum in one order, and a probe that wa
   );
 });
 
-test('the engine knows every setting, and takes a token once even when the probe sees nothing (L4)', async () => {
+test('the engine knows every setting, and takes a token once even when the probe sees nothing (LOAD-4)', async () => {
   await withClickHouse(async ({ url }) => {
     const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}), silentLog);
     try {

@@ -172,7 +172,7 @@ test('every column of every event reads back as it was sent', async () => {
   });
 });
 
-test('L1, L2: a block is one part, and inserting it again, or at the same time, stores nothing more', async () => {
+test('LOAD-1, LOAD-2: a block is one part, and inserting it again, or at the same time, stores nothing more', async () => {
   await withTable(async (warehouse) => {
     const body = Array.from({ length: 400 }, (_, i) =>
       storedPayload(random, { tenant: 'acme', batchId: `b${i}`, events: 500 }),
