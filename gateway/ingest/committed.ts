@@ -256,10 +256,10 @@ export function createCommitWatch(tell: (trouble: CommitTrouble) => void): Commi
     seen(shard, generation) {
       const state = at(shard);
       if (state.generation === generation) return;
-      const anew = state.generation !== undefined;
+      const madeAgain = state.generation !== undefined;
       state.generation = generation;
       state.committed = 0;
-      if (anew) doubt(`the stream of shard ${shard} was made again`, shard);
+      if (madeAgain) doubt(`the stream of shard ${shard} was made again`, shard);
     },
     doubt,
     hint(shard, generation, sequence) {
