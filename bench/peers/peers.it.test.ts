@@ -15,10 +15,11 @@ import { type Event, EventBatchSchema, EventSchema, EventType, type Platform } f
 import { IngestService, RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { scanBatch } from '../../lib/contract/index.js';
-import { encodeBatch, makeBatch, makeEvent, makeRichEvent, seededRandom } from '../../lib/testing/batches.js';
+import { encodeBatch, makeBatch, makeEvent, seededRandom } from '../../lib/testing/batches.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { GoMissing } from '../../lib/testing/go-missing.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
+import { makeRichEvent } from '../../lib/testing/rich-events.js';
 import { prepareOtlp } from '../compare/otlp-payload.js';
 import type { Generator } from '../generator.js';
 import { sendUnary } from '../send-unary.js';

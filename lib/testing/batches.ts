@@ -1,17 +1,14 @@
 /**
  * Valid random events and batches, from a seed: for tests, the load generator and benchmarks.
  *
- *   makeEvent      a realistic event of about 150 encoded bytes: what most traffic looks like
- *   makeRichEvent  any subset of all fields, up to their limits, with text from many scripts: for tests of correctness
- *   makeBatch      n realistic events
- *   encodeBatch    the bytes of a batch
+ *   makeEvent    a realistic event of about 150 encoded bytes: what most traffic looks like
+ *   makeBatch    n realistic events
+ *   encodeBatch  the bytes of a batch
  *
- * The same seed gives the same events, byte for byte.
+ * rich-events.ts makes events of any shape, for tests of correctness. The same seed gives the same events, byte for byte.
  */
 import { create, toBinary } from '@bufbuild/protobuf';
 import {
-  AppSchema,
-  DeviceSchema,
   type Event,
   type EventBatch,
   EventBatchSchema,
@@ -19,7 +16,6 @@ import {
   EventType,
   PageSchema,
   Platform,
-  TouchSchema,
 } from '#gen/sluice/event/v1/event_pb.js';
 
 /** Gives a number in [0, 1). */
@@ -87,7 +83,7 @@ const types = [
 ];
 
 /** The first event happens here: 2026-01-01T00:00:00Z. A constant, so that batches do not depend on the clock. */
-const firstSecond = 1_767_225_600;
+export const firstSecond = 1_767_225_600;
 
 /** A realistic event of about 150 encoded bytes; `index` spaces the events of a run in time. */
 export function makeEvent(random: Random, index: number): Event {
@@ -170,86 +166,4 @@ export function makeText(random: Random, most: number, control: boolean): string
     }
   }
   return text;
-}
-
-function makeMap<T>(random: Random, value: () => T): Record<string, T> {
-  const map: Record<string, T> = {};
-  const size = random() < 0.05 ? 64 : integer(random, 0, 4);
-  for (let i = 0; i < size; i++) {
-    // The counter keeps keys apart and non-empty.
-    map[`${makeText(random, 100, true)}${i}`] = value();
-  }
-  return map;
-}
-
-const micros = 1_000_000_000_000_000;
-
-function makeMicros(random: Random): bigint {
-  return BigInt(
-    pick(random, [micros, -micros, 0, -1, 1, integer(random, -1e9, 1e9), integer(random, -micros, micros)]),
-  );
-}
-
-const finite = [0, -0, 1.5, -1e-300, Number.MAX_VALUE, -Number.MAX_VALUE, Number.MIN_VALUE, 1e21, 0.1];
-
-/** A valid event with any subset of all fields, values at and near their limits. */
-export function makeRichEvent(random: Random): Event {
-  const some = () => random() < 0.5;
-  const text = (most: number, control = true) => (some() ? makeText(random, most, control) : '');
-  const event = create(EventSchema, {
-    eventId: some() ? makeUuid(random) : pick(random, ['a', 'a.b_c:d/e-9', 'x'.repeat(64), 'Z'.repeat(63)]),
-    type: integer(random, EventType.INSTALL, EventType.CUSTOM),
-    occurredAt: {
-      seconds: BigInt(pick(random, [0, 1, 7_258_118_399, firstSecond, integer(random, 0, 7_258_118_399)])),
-      nanos: pick(random, [0, 1, 999_999_999, integer(random, 0, 999_999_999)]),
-    },
-    name: text(128, false),
-    userId: text(256),
-    anonymousId: text(256),
-    sessionId: text(128),
-    currency: some() ? pick(random, ['EUR', 'AAA', 'ZZZ']) : '',
-    valueMicros: some() ? makeMicros(random) : 0n,
-  });
-  if (some()) {
-    event.device = create(DeviceSchema, {
-      id: text(128),
-      platform: integer(random, Platform.UNSPECIFIED, Platform.OTHER),
-      osVersion: text(64),
-      manufacturer: text(64),
-      model: text(128),
-      locale: text(35),
-      country: some() ? pick(random, countries) : '',
-      utcOffsetMinutes: pick(random, [0, 60, -60, -1080, 1080, integer(random, -1080, 1080)]),
-      advertisingId: text(128),
-      userAgent: text(1024),
-    });
-  }
-  if (some()) {
-    event.touch = create(TouchSchema, {
-      channel: text(128, false),
-      source: text(256),
-      medium: text(256),
-      campaign: text(256),
-      adGroup: text(256),
-      creative: text(256),
-      keyword: text(512),
-      clickId: text(512),
-      costMicros: some() ? makeMicros(random) : 0n,
-    });
-  }
-  if (some()) {
-    event.page = create(PageSchema, {
-      url: text(4096),
-      path: text(2048),
-      title: text(1024),
-      referrer: text(4096),
-      status: pick(random, [0, 1, 200, 999]),
-    });
-  }
-  if (some()) {
-    event.app = create(AppSchema, { id: text(256), version: text(64), build: text(64), sdk: text(64) });
-  }
-  if (some()) event.properties = makeMap(random, () => makeText(random, 4096, true));
-  if (some()) event.metrics = makeMap(random, () => pick(random, finite));
-  return event;
 }

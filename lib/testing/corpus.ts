@@ -5,7 +5,8 @@
 import { type DescField, type DescMessage, ScalarType, toBinary } from '@bufbuild/protobuf';
 import { EventSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { scanBatch } from '../contract/index.js';
-import { integer, makeEvent, makeRichEvent, pick, type Random, seededRandom } from './batches.js';
+import { integer, makeEvent, pick, type Random, seededRandom } from './batches.js';
+import { makeRichEvent } from './rich-events.js';
 import { encodeTree, parseTree, type WireField } from './wire-tree.js';
 
 /**
@@ -38,9 +39,26 @@ export function makeOddEvent(random: Random, index: number): WireField[] {
   return fields;
 }
 
-const unknownNumbers = [16, 17, 100, 999, 1000, 1500, 1999, 19_000, 50_000, 2 ** 29 - 1];
+/** All field numbers of a message and of the messages in it. */
+function* numbersIn({ fields }: DescMessage): Generator<number> {
+  for (const field of fields) {
+    yield field.number;
+    if (field.fieldKind === 'message') yield* numbersIn(field.message);
+  }
+}
 
-/** A legal field that the contract does not know. */
+/** The first numbers after those that are known, reserved ones, and some whose tag takes two bytes to five. */
+function unknownNumbersOf(desc: DescMessage): number[] {
+  const known = new Set(numbersIn(desc));
+  const last = Math.max(...known);
+  return [last + 1, last + 2, 100, 999, 1000, 1500, 1999, 19_000, 50_000, 2 ** 29 - 1].filter(
+    (number) => !known.has(number),
+  );
+}
+
+const unknownNumbers = unknownNumbersOf(EventSchema);
+
+/** A legal field that no message of the contract knows. */
 export function makeUnknownField(random: Random): WireField {
   const number = pick(random, unknownNumbers);
   const wireType = pick(random, [0, 1, 2, 5]);
@@ -61,24 +79,32 @@ function addEmptyMessages(random: Random, fields: WireField[]): void {
 
 function oddify(random: Random, fields: WireField[], desc: DescMessage): void {
   for (const field of fields) {
-    if (typeof field.value === 'bigint') {
-      const most = Math.max(0, 9 - sizeOf(field.value));
-      if (random() < 0.2) field.pad = Math.min(most, pick(random, [1, 2, 9]));
-    } else if (field.wireType === 2 && random() < 0.1) {
-      field.sizePad = integer(random, 1, 3);
-    }
+    padField(random, field);
     if (!Array.isArray(field.value)) continue;
     if (field.desc?.fieldKind === 'map') oddifyEntry(random, field.value);
     else if (field.desc?.message !== undefined) oddify(random, field.value, field.desc.message);
   }
-  // Defaults written out.
+  writeDefaults(random, fields, desc);
+  if (random() < 0.3) fields.push(makeUnknownField(random));
+  if (random() < 0.5) shuffle(random, fields);
+}
+
+function padField(random: Random, field: WireField): void {
+  if (typeof field.value === 'bigint') {
+    const most = Math.max(0, 9 - sizeOf(field.value));
+    if (random() < 0.2) field.pad = Math.min(most, pick(random, [1, 2, 9]));
+  } else if (field.wireType === 2 && random() < 0.1) {
+    field.sizePad = integer(random, 1, 3);
+  }
+}
+
+/** Fields that are not there are written with their zero, some of them. */
+function writeDefaults(random: Random, fields: WireField[], desc: DescMessage): void {
   for (const known of desc.fields) {
     const zero = zeroOf(known);
     if (zero === undefined || random() < 0.85 || fields.some((field) => field.number === known.number)) continue;
     fields.push(zero);
   }
-  if (random() < 0.3) fields.push(makeUnknownField(random));
-  if (random() < 0.5) shuffle(random, fields);
 }
 
 function zeroOf(desc: DescField): WireField | undefined {

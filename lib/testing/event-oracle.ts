@@ -2,10 +2,11 @@
  * A slow second opinion on whether an event is valid: reads the descriptors and their options itself, the structure from
  * a parse tree, the values from what protobuf-es decodes. Shares no code with lib/contract.
  */
-import { type DescField, type DescMessage, fromBinary, getOption, ScalarType } from '@bufbuild/protobuf';
-import { type ReflectMessage, reflect } from '@bufbuild/protobuf/reflect';
+import { type DescField, type DescMessage, fromBinary, ScalarType } from '@bufbuild/protobuf';
+import { type ReflectMap, type ReflectMessage, reflect } from '@bufbuild/protobuf/reflect';
 import { EventSchema } from '#gen/sluice/event/v1/event_pb.js';
-import { Charset, type FieldRules, field as fieldOption } from '#gen/sluice/rules/v1/rules_pb.js';
+import { Charset, type FieldRules } from '#gen/sluice/rules/v1/rules_pb.js';
+import { fieldRules } from './field-rules.js';
 import { parseTree, type WireField } from './wire-tree.js';
 
 export interface Opinion {
@@ -34,39 +35,55 @@ export function judgeEvent(bytes: Uint8Array): Opinion {
 
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
+/** @returns whether it has fields that the contract does not know */
 function judgeStructure(tree: WireField[], desc: DescMessage): boolean {
   const seen = new Set<number>();
   const keys = new Map<number, Set<string>>();
   let unknown = false;
-  for (const { number, wireType, value } of tree) {
-    const known = desc.fields.find((field) => field.number === number);
+  for (const field of tree) {
+    const known = desc.fields.find(({ number }) => number === field.number);
     if (known === undefined) {
       unknown = true;
-      continue;
-    }
-    const name = known.name;
-    if (known.fieldKind === 'map') {
-      if (wireType !== 2 || !Array.isArray(value)) throw new Error(`${name}: wire type`);
-      const key = judgeEntry(value, known);
-      const others = keys.get(number) ?? new Set();
-      if (others.has(key)) throw new Error(`${name}: key twice`);
-      keys.set(number, others.add(key));
-      continue;
-    }
-    if (known.fieldKind === 'list') throw new Error('the oracle knows no repeated fields; teach it');
-    if (seen.has(number)) throw new Error(`${name}: twice`);
-    seen.add(number);
-    if (known.fieldKind === 'message') {
-      if (wireType !== 2 || !Array.isArray(value)) throw new Error(`${name}: wire type`);
-      unknown = judgeStructure(value, known.message) || unknown;
+    } else if (known.fieldKind === 'map') {
+      const others = keys.get(known.number) ?? new Set();
+      keys.set(known.number, others.add(judgeNewKey(field, known, others)));
     } else {
-      judgeScalar(known.fieldKind === 'enum' ? 'enum' : known.scalar, wireType, value, name);
+      if (seen.has(known.number)) throw new Error(`${known.name}: twice`);
+      seen.add(known.number);
+      unknown = judgeSingular(field, known) || unknown;
     }
   }
   return unknown;
 }
 
-function judgeEntry(entry: WireField[], desc: DescField & { fieldKind: 'map' }): string {
+/** @returns the key of an entry of a map */
+function judgeNewKey({ wireType, value }: WireField, desc: DescMapField, others: ReadonlySet<string>): string {
+  if (wireType !== 2 || !Array.isArray(value)) throw new Error(`${desc.name}: wire type`);
+  const key = judgeEntry(value, desc);
+  if (others.has(key)) throw new Error(`${desc.name}: key twice`);
+  return key;
+}
+
+/** @returns as {@link judgeStructure} */
+function judgeSingular({ wireType, value }: WireField, known: DescField): boolean {
+  switch (known.fieldKind) {
+    case 'message':
+      if (wireType !== 2 || !Array.isArray(value)) throw new Error(`${known.name}: wire type`);
+      return judgeStructure(value, known.message);
+    case 'enum':
+      judgeScalar('enum', wireType, value, known.name);
+      return false;
+    case 'scalar':
+      judgeScalar(known.scalar, wireType, value, known.name);
+      return false;
+    default:
+      throw new Error('the oracle knows no repeated fields; teach it');
+  }
+}
+
+type DescMapField = DescField & { fieldKind: 'map' };
+
+function judgeEntry(entry: WireField[], desc: DescMapField): string {
   if (desc.mapKind !== 'scalar') throw new Error('the oracle knows maps of scalars only; teach it');
   const numbers = entry.map((field) => field.number);
   if (numbers.some((number) => number > 2) || new Set(numbers).size < numbers.length) throw new Error('bad entry');
@@ -78,14 +95,31 @@ function judgeEntry(entry: WireField[], desc: DescField & { fieldKind: 'map' }):
   return key;
 }
 
+function wireTypeOf(scalar: ScalarType | 'enum'): number {
+  switch (scalar) {
+    case ScalarType.STRING:
+    case ScalarType.BYTES:
+      return 2;
+    case ScalarType.DOUBLE:
+    case ScalarType.FIXED64:
+    case ScalarType.SFIXED64:
+      return 1;
+    case ScalarType.FLOAT:
+    case ScalarType.FIXED32:
+    case ScalarType.SFIXED32:
+      return 5;
+    default:
+      return 0;
+  }
+}
+
 function judgeScalar(
   scalar: ScalarType | 'enum',
   wireType: number,
   value: bigint | Uint8Array | WireField[],
   name: string,
 ): void {
-  const needed = scalar === ScalarType.STRING ? 2 : scalar === ScalarType.DOUBLE ? 1 : 0;
-  if (wireType !== needed) throw new Error(`${name}: wire type`);
+  if (wireType !== wireTypeOf(scalar)) throw new Error(`${name}: wire type`);
   if (scalar === ScalarType.STRING) utf8.decode(value as Uint8Array);
   if (typeof value !== 'bigint') return;
   const fits = (least: bigint, most: bigint, number: bigint) => {
@@ -102,6 +136,7 @@ function judgeScalar(
       break;
     case ScalarType.INT64:
     case ScalarType.SINT64:
+    case ScalarType.UINT64:
       break;
     default:
       throw new Error(`the oracle does not know ${ScalarType[scalar]}; teach it`);
@@ -114,60 +149,65 @@ interface Bounds {
   readonly most: number | undefined;
 }
 
-// An option is decoded at each look.
-const cache = new Map<DescField, FieldRules>();
-
-function rulesOf(desc: DescField): FieldRules {
-  let rules = cache.get(desc);
-  if (rules === undefined) {
-    rules = getOption(desc, fieldOption);
-    cache.set(desc, rules);
-  }
-  return rules;
-}
-
 function judgeValues(message: ReflectMessage, seconds: Bounds): void {
   if (message.desc.typeName === 'google.protobuf.Timestamp') {
-    const { seconds: s, nanos } = message.message as unknown as { seconds: bigint; nanos: number };
-    if (nanos < 0 || nanos > 999_999_999) throw new Error('nanos');
-    if (seconds.least !== undefined && Number(s) < seconds.least) throw new Error('seconds');
-    if (seconds.most !== undefined && Number(s) > seconds.most) throw new Error('seconds');
+    judgeTimestamp(message.message as unknown as { seconds: bigint; nanos: number }, seconds);
     return;
   }
-  for (const desc of message.fields) {
-    const rules = rulesOf(desc);
-    const refuse = (why: string): never => {
-      throw new Error(`${desc.name}: ${why}`);
-    };
-    if (rules.required && !message.isSet(desc)) refuse('required');
-    if (desc.fieldKind === 'map') {
-      const map = message.get(desc);
-      if (rules.maxItems > 0 && map.size > rules.maxItems) refuse('too many');
-      for (const [key, value] of map) {
-        if (key === '') refuse('empty key');
-        if (rules.maxKeyBytes > 0 && Buffer.byteLength(key as string) > rules.maxKeyBytes) refuse('long key');
-        if (typeof value === 'number' && !Number.isFinite(value)) refuse('not finite');
-        if (typeof value !== 'string' || rules.maxValueBytes === 0) continue;
-        if (Buffer.byteLength(value) > rules.maxValueBytes) refuse('long value');
-      }
-    } else if (desc.fieldKind === 'message') {
+  for (const desc of message.fields) judgeField(message, desc);
+}
+
+function judgeTimestamp({ seconds, nanos }: { seconds: bigint; nanos: number }, { least, most }: Bounds): void {
+  if (nanos < 0 || nanos > 999_999_999) throw new Error('nanos');
+  if (least !== undefined && Number(seconds) < least) throw new Error('seconds');
+  if (most !== undefined && Number(seconds) > most) throw new Error('seconds');
+}
+
+type Refuse = (why: string) => never;
+
+function judgeField(message: ReflectMessage, desc: DescField): void {
+  const rules = fieldRules(desc);
+  const refuse: Refuse = (why) => {
+    throw new Error(`${desc.name}: ${why}`);
+  };
+  if (rules.required && !message.isSet(desc)) refuse('required');
+  switch (desc.fieldKind) {
+    case 'map':
+      judgeMap(message.get(desc), rules, refuse);
+      break;
+    case 'message':
       if (message.isSet(desc)) judgeValues(message.get(desc), { least: rules.min, most: rules.max });
-    } else if (desc.fieldKind === 'enum') {
-      const number = message.get(desc);
-      if (!desc.enum.values.some((value) => value.number === number)) refuse('unknown enum');
-    } else if (desc.fieldKind === 'scalar') {
-      const value = message.get(desc);
-      if (typeof value === 'string') {
-        const size = Buffer.byteLength(value);
-        if (size > 0 && size < rules.minBytes) refuse('short');
-        if (rules.maxBytes > 0 && size > rules.maxBytes) refuse('long');
-        if (!charsets[rules.charset].test(value)) refuse('charset');
-      } else if (typeof value === 'number' || typeof value === 'bigint') {
-        if (typeof value === 'number' && !Number.isFinite(value)) refuse('not finite');
-        if (rules.min !== undefined && value < rules.min) refuse('small');
-        if (rules.max !== undefined && value > rules.max) refuse('great');
-      }
-    }
+      break;
+    case 'enum':
+      if (!desc.enum.values.some(({ number }) => number === message.get(desc))) refuse('unknown enum');
+      break;
+    case 'scalar':
+      judgeValue(message.get(desc), rules, refuse);
+      break;
+  }
+}
+
+function judgeMap(map: ReflectMap, rules: FieldRules, refuse: Refuse): void {
+  if (rules.maxItems > 0 && map.size > rules.maxItems) refuse('too many');
+  for (const [key, value] of map) {
+    if (key === '') refuse('empty key');
+    if (rules.maxKeyBytes > 0 && Buffer.byteLength(key as string) > rules.maxKeyBytes) refuse('long key');
+    if (typeof value === 'number' && !Number.isFinite(value)) refuse('not finite');
+    if (typeof value !== 'string' || rules.maxValueBytes === 0) continue;
+    if (Buffer.byteLength(value) > rules.maxValueBytes) refuse('long value');
+  }
+}
+
+function judgeValue(value: unknown, rules: FieldRules, refuse: Refuse): void {
+  if (typeof value === 'string') {
+    const size = Buffer.byteLength(value);
+    if (size > 0 && size < rules.minBytes) refuse('short');
+    if (rules.maxBytes > 0 && size > rules.maxBytes) refuse('long');
+    if (!charsets[rules.charset].test(value)) refuse('charset');
+  } else if (typeof value === 'number' || typeof value === 'bigint') {
+    if (typeof value === 'number' && !Number.isFinite(value)) refuse('not finite');
+    if (rules.min !== undefined && value < rules.min) refuse('small');
+    if (rules.max !== undefined && value > rules.max) refuse('great');
   }
 }
 

@@ -94,65 +94,73 @@ function breakersOf(message: MessageNode, parents: readonly FieldNode[]): Breake
 type Put = (name: string, code: RejectionCode, given: () => Partial<WireField>[], at?: string) => void;
 
 function breakValue(field: FieldNode, put: Put): void {
-  const { rules, kind } = field;
-  const text = (value: Uint8Array) => () => [{ wireType: 2, value }];
-  const number = (value: bigint) => () => [{ wireType: 0, value }];
-  if (kind === 'string') {
-    const unit = rules.charset === Charset.UPPER_ALPHA ? 'A' : 'a';
-    if (rules.required) put('empty', RejectionCode.REQUIRED, text(bytes('')));
-    if (rules.maxBytes !== undefined) {
-      put('one byte too long', RejectionCode.TOO_LONG, text(bytes(unit.repeat(rules.maxBytes + 1))));
-    }
-    if (rules.minBytes !== undefined && rules.minBytes > 1) {
-      put('one byte too short', RejectionCode.TOO_SHORT, text(bytes(unit.repeat(rules.minBytes - 1))));
-    }
-    const size = rules.minBytes ?? Math.min(24, rules.maxBytes ?? 24);
-    for (const [name, bad] of badUtf8) {
-      if (bad.length > size) continue;
-      const value = bytes(unit.repeat(size));
-      // At the start, in the middle and at the end: fast checks have blind spots at edges.
-      for (const at of new Set([0, (size - bad.length) >> 1, size - bad.length])) {
-        const placed = value.slice();
-        placed.set(bad, at);
-        put(`${name} at ${at}`, RejectionCode.UTF8, text(placed));
-      }
-    }
-    const refused: Record<Charset, number[]> = {
-      [Charset.UNSPECIFIED]: [],
-      [Charset.UPPER_ALPHA]: [0x40, 0x5b, 0x61, 0x20, 0],
-      [Charset.TOKEN]: [0x2c, 0x3b, 0x40, 0x5b, 0x5e, 0x60, 0x7b, 0x7f, 0x20, 0x0d, 0x1a, 0],
-      [Charset.NO_CONTROL]: [0, 1, 0x0a, 0x1f, 0x7f],
-    };
-    for (const byte of refused[rules.charset]) {
-      for (const at of new Set([0, size >> 1, size - 1])) {
-        const value = bytes(unit.repeat(size));
-        value[at] = byte;
-        put(`byte ${byte} at ${at}`, RejectionCode.CHARSET, text(value));
-      }
-    }
-    return;
+  if (field.kind === 'string') breakText(field, put);
+  else if (field.kind === 'enum') breakEnum(field, put);
+  else if (field.kind !== 'double' && field.kind !== 'float') breakInteger(field, put);
+}
+
+const textValue = (value: Uint8Array) => () => [{ wireType: 2, value }];
+const numberValue = (value: bigint) => () => [{ wireType: 0, value }];
+
+/** Bytes that a string of the charset may not hold. */
+const refusedBytes: Readonly<Record<Charset, readonly number[]>> = {
+  [Charset.UNSPECIFIED]: [],
+  [Charset.UPPER_ALPHA]: [0x40, 0x5b, 0x61, 0x20, 0],
+  [Charset.TOKEN]: [0x2c, 0x3b, 0x40, 0x5b, 0x5e, 0x60, 0x7b, 0x7f, 0x20, 0x0d, 0x1a, 0],
+  [Charset.NO_CONTROL]: [0, 1, 0x0a, 0x1f, 0x7f],
+};
+
+function breakText({ rules }: FieldNode, put: Put): void {
+  const unit = rules.charset === Charset.UPPER_ALPHA ? 'A' : 'a';
+  if (rules.required) put('empty', RejectionCode.REQUIRED, textValue(bytes('')));
+  if (rules.maxBytes !== undefined) {
+    put('one byte too long', RejectionCode.TOO_LONG, textValue(bytes(unit.repeat(rules.maxBytes + 1))));
   }
+  if (rules.minBytes !== undefined && rules.minBytes > 1) {
+    put('one byte too short', RejectionCode.TOO_SHORT, textValue(bytes(unit.repeat(rules.minBytes - 1))));
+  }
+  const size = rules.minBytes ?? Math.min(24, rules.maxBytes ?? 24);
+  const value = bytes(unit.repeat(size));
+  for (const [name, bad] of badUtf8) {
+    if (bad.length > size) continue;
+    // At the start, in the middle and at the end: fast checks have blind spots at edges.
+    for (const at of new Set([0, (size - bad.length) >> 1, size - bad.length])) {
+      const placed = value.slice();
+      placed.set(bad, at);
+      put(`${name} at ${at}`, RejectionCode.UTF8, textValue(placed));
+    }
+  }
+  for (const byte of refusedBytes[rules.charset]) {
+    for (const at of new Set([0, size >> 1, size - 1])) {
+      const placed = value.slice();
+      placed[at] = byte;
+      put(`byte ${byte} at ${at}`, RejectionCode.CHARSET, textValue(placed));
+    }
+  }
+}
+
+function breakEnum({ rules, enum: desc }: FieldNode, put: Put): void {
+  const most = Math.max(...(desc?.values ?? []).map((value) => value.number));
+  if (rules.required) put('0', RejectionCode.REQUIRED, numberValue(0n));
+  for (const value of [most + 1, 1000, -1, 2 ** 31, 2 ** 32 + 1, 2 ** 40]) {
+    put(`enum value ${value}`, RejectionCode.UNKNOWN_ENUM, numberValue(BigInt.asUintN(64, BigInt(value))));
+  }
+}
+
+function breakInteger({ rules, kind }: FieldNode, put: Put): void {
   const encode = (value: number | bigint) =>
     kind === 'sint32' || kind === 'sint64' ? zigzag(BigInt(value)) : BigInt.asUintN(64, BigInt(value));
-  if (kind === 'enum') {
-    const most = Math.max(...(field.enum?.values ?? []).map((value) => value.number));
-    if (rules.required) put('0', RejectionCode.REQUIRED, number(0n));
-    for (const value of [most + 1, 1000, -1, 2 ** 31, 2 ** 32 + 1, 2 ** 40]) {
-      put(`enum value ${value}`, RejectionCode.UNKNOWN_ENUM, number(encode(value)));
-    }
-    return;
-  }
   const range = RejectionCode.OUT_OF_RANGE;
   if (rules.min !== undefined && !(rules.min === 0 && kind === 'uint32')) {
-    put('below the least', range, number(encode(rules.min - 1)));
+    put('below the least', range, numberValue(encode(rules.min - 1)));
   }
-  if (rules.max !== undefined) put('above the greatest', range, number(encode(rules.max + 1)));
-  if (rules.max !== undefined) put('far above the greatest', range, number(encode(2n ** 62n)));
+  if (rules.max !== undefined) put('above the greatest', range, numberValue(encode(rules.max + 1)));
+  if (rules.max !== undefined) put('far above the greatest', range, numberValue(encode(2n ** 62n)));
   if (kind === 'uint32' || kind === 'sint32' || kind === 'int32') {
-    put('33 bits', range, number(2n ** 32n));
-    put('33 bits, valid when cut', range, number(2n ** 32n + 1n));
+    put('33 bits', range, numberValue(2n ** 32n));
+    put('33 bits, valid when cut', range, numberValue(2n ** 32n + 1n));
   }
-  if (kind === 'int32') put('a negative number of 5 bytes', range, number(2n ** 32n - 1n));
+  if (kind === 'int32') put('a negative number of 5 bytes', range, numberValue(2n ** 32n - 1n));
 }
 
 function breakMap(field: FieldNode, path: string, put: Put): void {

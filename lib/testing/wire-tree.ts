@@ -95,16 +95,9 @@ export function parseTree(bytes: Uint8Array, desc: DescMessage | 'entry', entryM
   const cursor = new Cursor(bytes);
   const fields: WireField[] = [];
   while (cursor.p < bytes.length) {
-    const tag = cursor.varint();
-    const canonical: number[] = [];
-    pushVarint(canonical, tag.value);
-    if (tag.size !== canonical.length || tag.value > 0xffff_ffffn) throw new Error('bad tag');
-    const number = Number(tag.value >> 3n);
-    const wireType = Number(tag.value & 7n);
-    if (number === 0) throw new Error('field number 0');
-    const field: WireField = { number, wireType, value: 0n };
-    if (desc !== 'entry') field.desc = desc.fields.find((known) => known.number === number);
-    switch (wireType) {
+    const field: WireField = { ...takeTag(cursor), value: 0n };
+    if (desc !== 'entry') field.desc = desc.fields.find((known) => known.number === field.number);
+    switch (field.wireType) {
       case 0:
         field.value = cursor.varint().value;
         break;
@@ -115,12 +108,8 @@ export function parseTree(bytes: Uint8Array, desc: DescMessage | 'entry', entryM
         field.value = cursor.take(4);
         break;
       case 2: {
-        const size = cursor.varint();
-        if (size.size > 5) throw new Error('length too long');
-        field.value = cursor.take(Number(size.value));
-        const inner = desc === 'entry' && number === 2 ? entryMessage : messageIn(field.desc);
-        if (field.desc?.fieldKind === 'map') field.value = parseTree(field.value, 'entry', field.desc.message);
-        else if (inner !== undefined) field.value = parseTree(field.value, inner);
+        const inner = desc === 'entry' && field.number === 2 ? entryMessage : messageIn(field.desc);
+        field.value = parseDelimited(takeDelimited(cursor), field.desc, inner);
         break;
       }
       default:
@@ -129,6 +118,31 @@ export function parseTree(bytes: Uint8Array, desc: DescMessage | 'entry', entryM
     fields.push(field);
   }
   return fields;
+}
+
+function takeTag(cursor: Cursor): { number: number; wireType: number } {
+  const tag = cursor.varint();
+  const canonical: number[] = [];
+  pushVarint(canonical, tag.value);
+  if (tag.size !== canonical.length || tag.value > 0xffff_ffffn) throw new Error('bad tag');
+  const number = Number(tag.value >> 3n);
+  if (number === 0) throw new Error('field number 0');
+  return { number, wireType: Number(tag.value & 7n) };
+}
+
+function takeDelimited(cursor: Cursor): Uint8Array {
+  const size = cursor.varint();
+  if (size.size > 5) throw new Error('length too long');
+  return cursor.take(Number(size.value));
+}
+
+function parseDelimited(
+  bytes: Uint8Array,
+  desc: DescField | undefined,
+  inner: DescMessage | undefined,
+): Uint8Array | WireField[] {
+  if (desc?.fieldKind === 'map') return parseTree(bytes, 'entry', desc.message);
+  return inner === undefined ? bytes : parseTree(bytes, inner);
 }
 
 function messageIn(desc: DescField | undefined): DescMessage | undefined {

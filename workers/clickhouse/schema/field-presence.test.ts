@@ -4,8 +4,9 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { EventBatchSchema, EventSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { eventRules } from '../../../lib/contract/rules.js';
-import { encodeBatch, makeBatch, makeRichEvent, seededRandom } from '../../../lib/testing/batches.js';
+import { encodeBatch, makeBatch, seededRandom } from '../../../lib/testing/batches.js';
 import { acceptedCorpus } from '../../../lib/testing/corpus.js';
+import { makeRichEvent } from '../../../lib/testing/rich-events.js';
 import { storedPayload } from '../../testing/payloads.js';
 import { walkerOf } from './field-presence.js';
 
