@@ -10,7 +10,7 @@ import { createIngest } from '../gateway/ingest/ingest.js';
 import { createGatewayMetrics } from '../gateway/metrics.js';
 import { gatewayOptions } from '../lib/config/index.js';
 import { contractRevision } from '../lib/contract/index.js';
-import { silentLog } from '../lib/log.js';
+import { silentLogger } from '../lib/logger.js';
 import { connectNats } from '../lib/nats.js';
 import { encodeBatch, makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { withNats } from '../lib/testing/nats.js';
@@ -40,7 +40,7 @@ const eventBytes = batches.reduce((sum, batch) => sum + batch.length, 0) / (batc
 
 await withNats(async ({ url, process: natsServer }) => {
   const natsPid = natsServer().pid ?? -1;
-  const nats = connectNats({ servers: url, name: 'bench', log: silentLog });
+  const nats = connectNats({ servers: url, name: 'bench', logger: silentLogger });
   const ingest = createIngest({
     nats,
     config: {
@@ -50,7 +50,7 @@ await withNats(async ({ url, process: natsServer }) => {
       coalesceBytes: Number(values['coalesce-bytes']),
     },
     metrics: createGatewayMetrics(),
-    log: silentLog,
+    logger: silentLogger,
   });
   while (!ingest.ready) await new Promise((resolve) => setTimeout(resolve, 10));
 

@@ -8,7 +8,7 @@
  */
 import { parseArgs } from 'node:util';
 import { clickhouseClientOptions, resolveOptions } from '../lib/config/index.js';
-import { silentLog } from '../lib/log.js';
+import { silentLogger } from '../lib/logger.js';
 import { seededRandom } from '../lib/testing/batches.js';
 import { withClickHouse } from '../lib/testing/clickhouse.js';
 import { connectWarehouse } from '../workers/clickhouse/client.js';
@@ -40,7 +40,7 @@ function blockOf(first: number, payloads: readonly Uint8Array[]): Block {
 
 await withClickHouse(async ({ url }) => {
   const config = resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {});
-  const warehouse = connectWarehouse(config, silentLog);
+  const warehouse = connectWarehouse(config, silentLogger);
   const target = eventsTable('sluice');
   await prepareTable(warehouse, target);
   const sink = warehouseSink(warehouse, target);

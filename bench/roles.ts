@@ -53,7 +53,7 @@ export const profileArguments = (folder: string | undefined, name: string): stri
 export async function startRole(role: RoleName, index: number, options: RoleOptions): Promise<Role> {
   const name = `${role}-${index}`;
   const logFile = join(options.folder, `${name}.log`);
-  const log = openSync(logFile, 'w');
+  const output = openSync(logFile, 'w');
   const child = fork(join(root, entries[role]), options.flags, {
     cwd: root,
     execArgv: [
@@ -64,9 +64,9 @@ export async function startRole(role: RoleName, index: number, options: RoleOpti
       ...(options.preload ?? []).flatMap((path) => ['--import', `./${path}`]),
       ...profileArguments(options.profile, name),
     ],
-    stdio: ['ignore', log, log, 'ipc'],
+    stdio: ['ignore', output, output, 'ipc'],
   });
-  closeSync(log);
+  closeSync(output);
   let closing = false;
   const metricsPorts: number[] = [];
   child.on('message', (message: { metricsPort?: number }) => {

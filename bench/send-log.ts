@@ -4,7 +4,7 @@
  */
 import { jetstream } from '@nats-io/jetstream';
 import { shardOf } from '../lib/contract/shard.js';
-import { silentLog } from '../lib/log.js';
+import { silentLogger } from '../lib/logger.js';
 import { connectNats } from '../lib/nats.js';
 import type { Sender, SenderEvents, Slot } from './sender.js';
 
@@ -17,7 +17,7 @@ export interface LogTarget {
 }
 
 export async function sendToLog(target: LogTarget, events: SenderEvents): Promise<Sender> {
-  const nc = await connectNats({ servers: target.natsUrl, name: 'bench', log: silentLog, timeoutMs: 5_000 });
+  const nc = await connectNats({ servers: target.natsUrl, name: 'bench', logger: silentLogger, timeoutMs: 5_000 });
   const js = jetstream(nc, { timeout: 10_000 });
   const subjects = Array.from({ length: target.shards }, (_, i) => `${target.subjectRoot}.${i}.${target.tenant}`);
   return {

@@ -103,13 +103,13 @@ export function startSlot(options: SlotOptions): Slot {
     failpoint = launch.failpoint;
     reason = undefined;
     startedAt = Date.now();
-    const log = openSync(options.logFile, 'a');
+    const output = openSync(options.logFile, 'a');
     const started = spawn(process.execPath, [...launch.args], {
       cwd: options.cwd,
       env: options.env,
-      stdio: ['ignore', log, log, 'ipc'],
+      stdio: ['ignore', output, output, 'ipc'],
     });
-    closeSync(log);
+    closeSync(output);
     child = started;
     pid = started.pid;
     const life = new AbortController();

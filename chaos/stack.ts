@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickhouse/client';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { nodeFlags, testEnvironment } from '../lib/config/index.js';
-import { silentLog } from '../lib/log.js';
+import { silentLogger } from '../lib/logger.js';
 import { connectNats } from '../lib/nats.js';
 import { addTenant } from '../lib/tenants.js';
 import { freePort } from '../lib/testing/nats.js';
@@ -132,7 +132,7 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     await Promise.all([...nats, warehouse].map((slot) => slot.whenReady()));
     if (options.cluster !== undefined) await log.healthy(AbortSignal.timeout(readyWithinMs));
     const servers = log.ports.map((port) => `127.0.0.1:${port}`).join(',');
-    nc = await connectNats({ servers, name: 'chaos', log: silentLog, timeoutMs: 10_000 });
+    nc = await connectNats({ servers, name: 'chaos', logger: silentLogger, timeoutMs: 10_000 });
     const { key } = await addTenant(nc, { tenant, note: 'made by npm run chaos' });
     clickhouse = createClient({
       url: `http://127.0.0.1:${clickhousePort}`,

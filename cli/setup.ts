@@ -5,8 +5,8 @@
 import { jetstreamManager } from '@nats-io/jetstream';
 import type { SetupConfig } from '../lib/config/index.js';
 import { ensureDeadLetters } from '../lib/dead-letters.js';
-import { createLog } from '../lib/log.js';
 import { ensureLog } from '../lib/log-streams.js';
+import { createLogger } from '../lib/logger.js';
 import { connectNats } from '../lib/nats.js';
 import { natsAt } from '../lib/nats-login.js';
 import { deadStream } from '../lib/subjects.js';
@@ -14,12 +14,12 @@ import { ensureTenants } from '../lib/tenants.js';
 
 /** @throws UsageError when what is there cannot be used, or NATS refuses */
 export async function setup(config: SetupConfig): Promise<void> {
-  const log = createLog('setup', config.logLevel);
-  const nc = await connectNats({ ...natsAt(config), name: 'sluice setup', log, timeoutMs: 5_000 });
+  const logger = createLogger('setup', config.logLevel);
+  const nc = await connectNats({ ...natsAt(config), name: 'sluice setup', logger, timeoutMs: 5_000 });
   try {
     const { shards, replicas, shardMaxBytes, deadLetterBytes } = config;
-    const setting = await ensureLog(nc, { shards, replicas, maxBytes: shardMaxBytes, log });
-    await ensureTenants(nc, replicas, log);
+    const setting = await ensureLog(nc, { shards, replicas, maxBytes: shardMaxBytes, logger });
+    await ensureTenants(nc, replicas, logger);
     const jsm = await jetstreamManager(nc, { checkAPI: false });
     await ensureDeadLetters(jsm, { replicas, maxBytes: deadLetterBytes });
     process.stderr.write(

@@ -4,7 +4,7 @@
 import type { NatsConnection } from '@nats-io/transport-node';
 import type { StackConfig } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
-import { silentLog } from '../lib/log.js';
+import { silentLogger } from '../lib/logger.js';
 import { connectNats } from '../lib/nats.js';
 import { natsAt, withoutCredentials } from '../lib/nats-login.js';
 import { addTenant, listTenants, revokeKey } from '../lib/tenants.js';
@@ -16,7 +16,7 @@ async function withConnection(config: StackConfig, use: (nc: NatsConnection) => 
   const nc = await connectNats({
     ...natsAt({ ...config, natsUrl: nats, natsCredentials }),
     name: 'sluice tenant',
-    log: silentLog,
+    logger: silentLogger,
     timeoutMs: 5_000,
   }).catch((error) => {
     if (error instanceof UsageError) throw error;

@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { clickhouseClientOptions, resolveOptions, testEnvironment } from '../lib/config/index.js';
-import { silentLog } from '../lib/log.js';
+import { silentLogger } from '../lib/logger.js';
 import { connectWarehouse, type Warehouse } from '../workers/clickhouse/client.js';
 import { eventsTable } from '../workers/clickhouse/connect.js';
 import { failedMutations, prepareTable } from '../workers/clickhouse/prepare-table.js';
@@ -35,7 +35,7 @@ async function asUser(user: string, use: (warehouse: Warehouse) => Promise<void>
       void gone.then((code) => reject(new Error(`the engine ended with ${code}`)));
     });
     const settings = { clickhouseUrl: `http://127.0.0.1:${port}` };
-    const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, settings, {}), silentLog);
+    const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, settings, {}), silentLogger);
     try {
       await use(warehouse);
     } finally {
@@ -83,7 +83,7 @@ test('the user of the workers makes its table, changes, loads and cleans it, and
     const target = eventsTable('sluice');
     await prepareTable(warehouse, target);
     // A table of an older version, with a column and an index too few and a narrower type.
-    await prepareTable(warehouse, target, silentLog);
+    await prepareTable(warehouse, target, silentLogger);
     for (const statement of [
       'ALTER TABLE sluice.events ADD COLUMN IF NOT EXISTS `later` String',
       'ALTER TABLE sluice.events MODIFY COLUMN `later` LowCardinality(String)',

@@ -12,7 +12,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { parse } from 'yaml';
 import { allOptions, testEnvironment, variableOf } from '../lib/config/index.js';
-import { silentLog } from '../lib/log.js';
+import { silentLogger } from '../lib/logger.js';
 import { connectNats } from '../lib/nats.js';
 import { withDeployedNats } from './testing/deployed-nats.js';
 
@@ -39,7 +39,7 @@ test('a user gets in with a certificate and its password, and with neither of th
           key: join(folder, part, 'key.pem'),
           first: false,
         });
-        const options = { name: 'test', log: silentLog, timeoutMs: 2_000 };
+        const options = { name: 'test', logger: silentLogger, timeoutMs: 2_000 };
         const nc = await connectNats({ ...options, servers: nats.url('gateway'), tls: of('gateway'), user: 'gateway' });
         await nc.flush();
         await nc.close();

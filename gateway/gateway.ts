@@ -7,7 +7,7 @@ import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import type { GatewayConfig } from '../lib/config/index.js';
 import { SluiceError } from '../lib/errors.js';
 import { failpoint } from '../lib/failpoint.js';
-import type { Log } from '../lib/log.js';
+import type { Logger } from '../lib/logger.js';
 import { isStrangers, watchTenants } from '../lib/tenants.js';
 import { createBatchStatus } from './api/batch-status.js';
 import { passInTime } from './api/call-timeout.js';
@@ -75,7 +75,7 @@ export interface GatewayParts {
   readonly nats: Promise<NatsConnection>;
   /** A second one, for `hedgeDelay`; stays the caller's to close, too. */
   readonly hedgeNats?: Promise<NatsConnection> | undefined;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 export interface Gateway {
@@ -93,12 +93,12 @@ export interface Gateway {
 }
 
 /** @throws UsageError when the port, the certificate or the key cannot be used */
-export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log }: GatewayParts): Promise<Gateway> {
+export async function startGateway(config: GatewayConfig, { nats, hedgeNats, logger }: GatewayParts): Promise<Gateway> {
   const metrics = createGatewayMetrics();
   let stallCount = 0;
   const stalls = createStallWatch(config.stallAfter, (ms) => {
     stallCount++;
-    log.warn(
+    logger.warn(
       { ms: Math.round(ms) },
       'the gateway stood still: batches on older connections are treated as possible retries (LOAD-5)',
     );
@@ -119,19 +119,19 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
           delayMs: config.hedgeDelay,
           payloadBytes: config.coalesceBytes,
           metrics,
-          log,
+          logger,
         });
-  const ingest = createIngest({ nats, config, metrics, log, stalls, hedger });
+  const ingest = createIngest({ nats, config, metrics, logger, stalls, hedger });
   let draining = false;
   let leaveHints: (() => void) | undefined;
   nats.then(
     (nc) => {
-      if (!draining) leaveHints = followHints(nc, ingest.commits, log);
+      if (!draining) leaveHints = followHints(nc, ingest.commits, logger);
     },
     // The publisher reports it.
     () => {},
   );
-  const tenants = pendingTenants({ open: async () => watchTenants(await nats, log, config.replicas), log });
+  const tenants = pendingTenants({ open: async () => watchTenants(await nats, logger, config.replicas), logger });
   const keys = watchKeys(tenants);
   metrics.observe({
     keyCache: () => tenants.stats(),
@@ -161,7 +161,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     tracing: createTracing(),
     metrics,
     logPositions: config.logPositions,
-    log,
+    logger,
   });
   const health = createHealth(readiness, [IngestService.typeName]);
   const reflection = reflectionRoutes([IngestService, Health], {
@@ -216,7 +216,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     limits: jsonLimitsOf(config),
     inflater,
     jsonTurns,
-    log,
+    logger,
   });
   const cors = createCors(config.corsOrigins);
   const gate = createCallGate({
@@ -233,7 +233,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     buffers,
     isRoomy: () => unfinished.roomy,
     onRefused: metrics.failed,
-    log,
+    logger,
   });
 
   const hot = config.hotPath
@@ -278,7 +278,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     }
   };
 
-  const tls = await openTlsFiles({ ...config, log });
+  const tls = await openTlsFiles({ ...config, logger });
   if (tls !== undefined)
     metrics.observe({ certificateExpiresAtMs: () => tls.expiresAtMs, tlsReloads: () => tls.reloads });
   const server = await listen({
@@ -286,7 +286,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     port: config.port,
     tls,
     onRefused: (reason) => metrics.handshakeFailed(reason),
-    maxConnections: mostConnections(config.maxConnections, log),
+    maxConnections: mostConnections(config.maxConnections, logger),
     maxConnectionsPerAddress: config.maxConnectionsPerAddress,
     newConnectionsPerAddress: config.newConnectionsPerAddress,
     isTrusted,
@@ -332,7 +332,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
       metrics.failed(fault.code);
       return { closed: () => {} };
     },
-    log,
+    logger,
   });
 
   metrics.observe({ connections: () => server.connections });

@@ -28,7 +28,7 @@ import type { NatsConnection } from '@nats-io/transport-node';
 import { gatewayOptions, parseArgv, resolveOptions } from '../lib/config/index.js';
 import { UsageError } from '../lib/errors.js';
 import { armFailpoint } from '../lib/failpoint.js';
-import { createLog } from '../lib/log.js';
+import { createLogger } from '../lib/logger.js';
 import { connectNats } from '../lib/nats.js';
 import { natsAt, natsLogin } from '../lib/nats-login.js';
 import { natsTls } from '../lib/nats-tls.js';
@@ -58,10 +58,10 @@ orRefuse(() => {
   const address = natsAt(config);
   natsTls(address.tls, natsLogin(address).servers);
 });
-const log = createLog('gateway', config.logLevel);
+const logger = createLogger('gateway', config.logLevel);
 
 process.on('uncaughtException', (error) => {
-  log.fatal({ err: error }, 'unexpected error');
+  logger.fatal({ err: error }, 'unexpected error');
   process.exit(1);
 });
 
@@ -70,7 +70,7 @@ if (startsOthers(config.processes)) {
   if (metricsPort + count - 1 > 65_535) {
     refuse(new UsageError(`--metrics-port: ${count} processes count up from it, past 65535; choose a lower one.`));
   }
-  runProcesses({ count, argv: process.argv.slice(2), metricsPort, graceMs, stallAfter, log });
+  runProcesses({ count, argv: process.argv.slice(2), metricsPort, graceMs, stallAfter, logger });
 } else {
   await serve();
 }
@@ -84,16 +84,16 @@ async function serve(): Promise<void> {
   async function end(why: string): Promise<void> {
     if (ending) return;
     ending = true;
-    log.info({ why }, 'draining');
+    logger.info({ why }, 'draining');
     // Whatever hangs, the process ends.
     setTimeout(() => {
-      log.error('the drain took too long');
+      logger.error('the drain took too long');
       process.exit(1);
     }, config.drainGrace + 5_000).unref();
     await gateway?.drain();
     await Promise.all(connections.map((connection) => connection.close()));
     await flushTelemetry();
-    log.info('drained');
+    logger.info('drained');
     process.exit(0);
   }
   process.on('SIGTERM', () => void end('SIGTERM'));
@@ -103,17 +103,17 @@ async function serve(): Promise<void> {
   onParentGone(() => void end('the parent process is gone'));
 
   const connectAs = async (name: string): Promise<NatsConnection> => {
-    const connection = await connectNats({ ...natsAt(config), name, user: 'gateway', log });
+    const connection = await connectNats({ ...natsAt(config), name, user: 'gateway', logger });
     connections.push(connection);
     return connection;
   };
   const nats = connectAs('sluice gateway');
   const hedgeNats = config.hedgeDelay === 0 ? undefined : connectAs('sluice gateway, second tries');
 
-  const started = await startGateway(config, { nats, hedgeNats, log }).catch(refuse);
+  const started = await startGateway(config, { nats, hedgeNats, logger }).catch(refuse);
   gateway = started;
   answerProbes(started);
-  log.info({ host: config.host, port: started.port, tls: config.tlsCert !== '' }, 'listening');
+  logger.info({ host: config.host, port: started.port, tls: config.tlsCert !== '' }, 'listening');
 
   process.on('message', (message: { stalled?: number }) => {
     if (message.stalled !== undefined) started.stalled(message.stalled);
@@ -123,7 +123,7 @@ async function serve(): Promise<void> {
   const announce = setInterval(() => {
     if (ending || !started.ready) return;
     clearInterval(announce);
-    log.info('ready');
+    logger.info('ready');
     process.send?.({ ready: true, port: started.port });
   }, 20);
 }

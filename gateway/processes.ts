@@ -11,7 +11,7 @@
  */
 
 import cluster, { type Worker } from 'node:cluster';
-import type { Log } from '../lib/log.js';
+import type { Logger } from '../lib/logger.js';
 import { onParentGone } from '../lib/parent-gone.js';
 import { createStallWatch, watchStalls } from './ingest/stall.js';
 
@@ -25,7 +25,7 @@ export interface ProcessesOptions {
   readonly graceMs: number;
   /** PROC-5, ms. */
   readonly stallAfter: number;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 /** True in the process that starts the others; false in those, and where nothing was started. */
@@ -39,7 +39,7 @@ const settledMs = 30_000;
 /** PROC-2: how long to wait after the n-th end in a row (from 1). */
 export const pauseAfter = (ends: number): number => Math.min(lastPauseMs, firstPauseMs * 2 ** Math.min(ends - 1, 20));
 
-export function runProcesses({ count, argv, metricsPort, graceMs, stallAfter, log }: ProcessesOptions): void {
+export function runProcesses({ count, argv, metricsPort, graceMs, stallAfter, logger }: ProcessesOptions): void {
   const places = Array.from({ length: count }, () => ({
     worker: undefined as Worker | undefined,
     ready: false,
@@ -59,7 +59,7 @@ export function runProcesses({ count, argv, metricsPort, graceMs, stallAfter, lo
     place.worker = worker;
     place.ready = false;
     const born = performance.now();
-    log.info({ process: worker.process.pid, index }, 'process started');
+    logger.info({ process: worker.process.pid, index }, 'process started');
     worker.once('listening', () => {
       if (listened) return;
       listened = true;
@@ -84,7 +84,7 @@ export function runProcesses({ count, argv, metricsPort, graceMs, stallAfter, lo
       if (!listened) process.exit(code ?? 1);
       place.ends = performance.now() - born > settledMs ? 1 : place.ends + 1;
       const pauseMs = pauseAfter(place.ends);
-      log.error({ process: worker.process.pid, index, code, signal, pauseMs }, 'process ended; starting it again');
+      logger.error({ process: worker.process.pid, index, code, signal, pauseMs }, 'process ended; starting it again');
       setTimeout(() => start(index), pauseMs);
     });
   };
@@ -92,20 +92,20 @@ export function runProcesses({ count, argv, metricsPort, graceMs, stallAfter, lo
   const announce = (port: number | undefined): void => {
     if (told || ending || !places.every(({ ready }) => ready)) return;
     told = true;
-    log.info({ processes: count }, 'all ready');
+    logger.info({ processes: count }, 'all ready');
     process.send?.({ ready: true, port });
   };
 
   const leaveWhenAlone = (): void => {
     if (places.some(({ worker }) => worker !== undefined)) return;
-    log.info('all drained');
+    logger.info('all drained');
     process.exit(failed ? 1 : 0);
   };
 
   const end = (why: string): void => {
     if (ending) return;
     ending = true;
-    log.info({ why }, 'draining all');
+    logger.info({ why }, 'draining all');
     for (const { worker } of places) worker?.process.kill('SIGTERM');
     // Each ends by itself at this time; whatever hangs is killed.
     setTimeout(() => {

@@ -4,8 +4,8 @@ import { connect } from '@nats-io/transport-node';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { installationReplicas } from './buckets.js';
-import { silentLog } from './log.js';
 import { ensureShards, generationOf } from './log-streams.js';
+import { silentLogger } from './logger.js';
 import { connectNats } from './nats.js';
 import { streamInfo } from './stream-info.js';
 import { shardStream } from './subjects.js';
@@ -36,7 +36,7 @@ async function until(what: string, holds: () => boolean | Promise<boolean>): Pro
 inCluster('streams and keys outlive any one node, and a member without a leader is not believed', async (program) => {
   await withNatsCluster(3, { program }, async (cluster) => {
     const replicas = 3;
-    const nc = await connectNats({ servers: cluster.url, name: 'test', log: silentLog });
+    const nc = await connectNats({ servers: cluster.url, name: 'test', logger: silentLogger });
     const jsm = await jetstreamManager(nc, { checkAPI: false });
     try {
       // A key that was made before any gateway ran: its bucket has one replica until then.
@@ -44,7 +44,7 @@ inCluster('streams and keys outlive any one node, and a member without a leader 
       const shards = 2;
       assert.is(await ensureShards(nc, { shards, replicas, maxBytes: 64 * 1024 ** 2 }), shards);
       assert.is(await installationReplicas(nc), replicas);
-      const keys = await watchTenants(nc, silentLog, replicas);
+      const keys = await watchTenants(nc, silentLogger, replicas);
       const isKnown = ({ key }: { key: string }): boolean => {
         try {
           keys.lookup(`Bearer ${key}`);

@@ -10,7 +10,7 @@ import {
 } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { UsageError } from './errors.js';
-import type { Log } from './log.js';
+import type { Logger } from './logger.js';
 import { replicatesFrom, replicatesSafely } from './nats-version.js';
 import { settleShards } from './shard-number.js';
 import { changeText, type ShardSetting } from './shard-setting.js';
@@ -25,7 +25,7 @@ export interface ShardOptions {
   readonly maxBytes: number;
   /** Called for each stream that was found or made. */
   readonly onStream?: (shard: number, info: StreamInfo) => void;
-  readonly log?: Log;
+  readonly logger?: Logger;
 }
 
 /**
@@ -70,7 +70,7 @@ export async function ensureLog(nc: NatsConnection, options: ShardOptions): Prom
     refuseReplicas(nc, `The stream ${name} has`, has);
     // Replicas of streams are the operator's to change: it moves all of their messages.
     if (has < options.replicas) {
-      options.log?.warn(
+      options.logger?.warn(
         { stream: name, has, wanted: options.replicas },
         `the stream has fewer replicas than --replicas says: nats stream edit ${name} --replicas ${options.replicas}`,
       );
@@ -104,14 +104,14 @@ export async function ensureStream(
   try {
     const info = verified(await jsm.streams.info(name), shard, epoch);
     options.onStream?.(shard, info);
-    await pin(jsm, info, options.log);
+    await pin(jsm, info, options.logger);
     return info;
   } catch (error) {
     if (!isApiError(error, streamNotFound)) throw error;
   }
   try {
     const made = await jsm.streams.add(streamConfig(shard, shardSubjects(shard, epoch), options));
-    await pin(jsm, made, options.log);
+    await pin(jsm, made, options.logger);
     options.onStream?.(shard, made);
     return made;
   } catch (error) {
@@ -130,14 +130,14 @@ export async function ensureStream(
 }
 
 /** What cannot be written now is written the next time: the generation is the same until then. */
-async function pin(jsm: JetStreamManager, info: StreamInfo, log: Log | undefined): Promise<void> {
+async function pin(jsm: JetStreamManager, info: StreamInfo, logger: Logger | undefined): Promise<void> {
   const { name, description: has } = info.config;
   const { description } = pinned(info);
   if (description === has) return;
   try {
     await jsm.streams.update(name, { description });
   } catch (error) {
-    log?.warn(
+    logger?.warn(
       { stream: name, error: String(error) },
       'cannot keep the generation of the stream in its description yet',
     );

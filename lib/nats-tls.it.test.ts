@@ -4,7 +4,7 @@ import type { NatsConnection } from '@nats-io/transport-node';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UsageError } from './errors.js';
-import { silentLog } from './log.js';
+import { silentLogger } from './logger.js';
 import { connectNats, mustEncrypt } from './nats.js';
 import type { NatsTlsFiles } from './nats-tls.js';
 import { makeAuthority, type TestCertificate } from './testing/certificate.js';
@@ -32,7 +32,7 @@ function serverWith(certificate: TestCertificate, more = '') {
 }
 
 const dial = (servers: string, tls: NatsTlsFiles): Promise<NatsConnection> =>
-  connectNats({ servers, tls, name: 'test', log: silentLog, timeoutMs: 1_500 });
+  connectNats({ servers, tls, name: 'test', logger: silentLogger, timeoutMs: 1_500 });
 
 async function echoes(servers: string, tls: NatsTlsFiles): Promise<boolean> {
   const nc = await dial(servers, tls);

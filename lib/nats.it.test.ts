@@ -9,7 +9,7 @@ import { pino } from 'pino';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UsageError } from './errors.js';
-import { type Log, silentLog } from './log.js';
+import { type Logger, silentLogger } from './logger.js';
 import { authenticatorOf, connectNats } from './nats.js';
 import { withNats } from './testing/nats.js';
 
@@ -22,9 +22,9 @@ const write = (text: string): string => {
   return file;
 };
 
-function keptLog(): { readonly log: Log; readonly lines: () => string } {
+function keptLog(): { readonly logger: Logger; readonly lines: () => string } {
   let lines = '';
-  return { log: pino({ level: 'trace' }, { write: (line) => (lines += line) }), lines: () => lines };
+  return { logger: pino({ level: 'trace' }, { write: (line) => (lines += line) }), lines: () => lines };
 }
 
 async function until(what: string, holds: () => boolean): Promise<void> {
@@ -58,7 +58,7 @@ for (const [name, { block, login, file, prefix }] of Object.entries(kinds)) {
   test(`a server that asks for a log-in takes ours, by ${name}, and no other`, async () => {
     await withNats(
       async ({ url }) => {
-        const base = { name: 'test', log: silentLog, timeoutMs: 2_000 };
+        const base = { name: 'test', logger: silentLogger, timeoutMs: 2_000 };
         for (const address of [
           { servers: url, credentials: write(file) },
           ...(prefix === undefined ? [] : [{ servers: prefix + url }]),
@@ -86,9 +86,9 @@ for (const [name, { block, login, file, prefix }] of Object.entries(kinds)) {
 test('a process that is refused says so, waits, and goes on when its file is right; the log holds no secret', async () => {
   await withNats(
     async ({ url }) => {
-      const { log, lines } = keptLog();
+      const { logger, lines } = keptLog();
       const credentials = write('sluice:n0t-it');
-      const connecting = connectNats({ servers: url, credentials, name: 'test', log });
+      const connecting = connectNats({ servers: url, credentials, name: 'test', logger });
       await until('a word in the log', () => lines().includes('refuses the log-in'));
       await new Promise((resolve) => setTimeout(resolve, 500));
       assert.is(lines().split('refuses the log-in').length, 2, 'it is said once');
@@ -107,9 +107,9 @@ test('a password that is changed on the server and in the file is used at the ne
   const login = { authenticator: () => ({ user: 'sluice', pass: password }) };
   await withNats(
     async (nats) => {
-      const { log, lines } = keptLog();
+      const { logger, lines } = keptLog();
       const credentials = write(`sluice:${password}`);
-      const nc = await connectNats({ servers: nats.url, credentials, name: 'test', log });
+      const nc = await connectNats({ servers: nats.url, credentials, name: 'test', logger });
       const reconnected = (): boolean => lines().includes('"reconnect"');
       password = 'second';
       nats.process().kill('SIGKILL');

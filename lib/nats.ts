@@ -5,7 +5,7 @@
 import { type Authenticator, AuthorizationError, createInbox } from '@nats-io/nats-core';
 import { type ConnectionOptions, connect, type NatsConnection } from '@nats-io/transport-node';
 import { UsageError } from './errors.js';
-import type { Log } from './log.js';
+import type { Logger } from './logger.js';
 import { type NatsAddress, natsLogin } from './nats-login.js';
 import { natsTls, tlsRefusal } from './nats-tls.js';
 import { inboxPrefix, type NatsUser } from './subjects.js';
@@ -15,7 +15,7 @@ export interface NatsOptions extends NatsAddress {
   readonly name: string;
   /** Answers come to an inbox that only this user of nats-server may listen to. @default 'admin' */
   readonly user?: NatsUser;
-  readonly log: Log;
+  readonly logger: Logger;
   /** Give up the first connect after this many ms. @default wait forever */
   readonly timeoutMs?: number;
 }
@@ -88,14 +88,14 @@ export async function connectNats(options: NatsOptions): Promise<NatsConnection>
   };
   const dial = (): Promise<NatsConnection> => connect({ ...settings, reconnectDelayHandler: reconnectPacing() });
   const nc = await (options.timeoutMs === undefined
-    ? untilConnected(dial, (error) => refusal(servers, error, tls !== undefined), options.log)
+    ? untilConnected(dial, (error) => refusal(servers, error, tls !== undefined), options.logger)
     : orRefused(dial, (error) => refusal(servers, error, tls !== undefined)));
   made.set(nc, { authenticator, encrypted: tls !== undefined, inbox });
   void (async () => {
     for await (const status of nc.status()) {
       if (status.type === 'disconnect' || status.type === 'reconnect' || status.type === 'error') {
         const detail = 'server' in status ? status.server : 'error' in status ? String(status.error) : undefined;
-        options.log.warn({ nats: status.type, detail }, 'nats status');
+        options.logger.warn({ nats: status.type, detail }, 'nats status');
       }
     }
   })();
@@ -123,7 +123,7 @@ async function orRefused(dial: () => Promise<NatsConnection>, refusalOf: Refusal
 async function untilConnected(
   dial: () => Promise<NatsConnection>,
   refusalOf: Refusal,
-  log: Log,
+  logger: Logger,
 ): Promise<NatsConnection> {
   let told = '';
   for (let tries = 0; ; tries++) {
@@ -131,7 +131,7 @@ async function untilConnected(
       return await dial();
     } catch (error) {
       const why = refusalOf(error) ?? String(error);
-      if (why !== told) log.warn({ why }, 'cannot reach NATS yet');
+      if (why !== told) logger.warn({ why }, 'cannot reach NATS yet');
       told = why;
       const waitMs = Math.min(pacing.first * 2 ** Math.min(tries, 10), pacing.last);
       await new Promise((resolve) => setTimeout(resolve, waitMs * (1 - Math.random() / 2)));

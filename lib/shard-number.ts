@@ -11,7 +11,7 @@ import { type KV, type KvEntry, Kvm } from '@nats-io/kv';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { openBucket } from './buckets.js';
 import { UsageError } from './errors.js';
-import type { Log } from './log.js';
+import type { Logger } from './logger.js';
 import { formatShardSetting, readSetting, rebuildAdvice, type ShardSetting, shardsKey } from './shard-setting.js';
 import { epochOf, settingsBucket, shardOfStream } from './subjects.js';
 
@@ -110,7 +110,7 @@ export async function readShardSetting(nc: NatsConnection): Promise<ShardSetting
  */
 export function followShards(
   nc: NatsConnection,
-  log: Log,
+  logger: Logger,
   onSetting: (setting: ShardSetting) => void,
   onRefused: (reason: string) => void = () => undefined,
 ): () => void {
@@ -125,7 +125,7 @@ export function followShards(
         if (!closed) onRefused(error.message);
       } else {
         // NATS is away: the last one holds.
-        log.debug({ error: String(error) }, 'cannot look at the number of shards');
+        logger.debug({ error: String(error) }, 'cannot look at the number of shards');
       }
     }
     if (!closed && !nc.isClosed()) timer = setTimeout(() => void look(), followMs).unref();
@@ -141,7 +141,7 @@ export interface SettleOptions {
   /** Shards of a new installation. */
   readonly shards: number;
   readonly replicas: number;
-  readonly log?: Log | undefined;
+  readonly logger?: Logger | undefined;
 }
 
 /**
@@ -152,7 +152,7 @@ export async function settleShards(nc: NatsConnection, options: SettleOptions): 
   const kv = await openBucket(nc, settingsBucket, {
     replicas: options.replicas,
     onFewer: (bucket, has, error) =>
-      options.log?.warn({ bucket, has, error: String(error) }, 'the bucket has fewer replicas'),
+      options.logger?.warn({ bucket, has, error: String(error) }, 'the bucket has fewer replicas'),
     history: 1,
   });
   const jsm = await jetstreamManager(nc, { checkAPI: false, timeout: answerMs });

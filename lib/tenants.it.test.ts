@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from './log.js';
+import { silentLogger } from './logger.js';
 import { addTenant, listTenants, revokeKey, watchTenants } from './tenants.js';
 import { withNats } from './testing/nats.js';
 
@@ -23,9 +23,9 @@ const refusal = (attempt: () => unknown): string => {
 
 test('a key works in every directory at once, and within a second of its revocation in none', async () => {
   await withNats(async ({ nc }) => {
-    const early = await watchTenants(nc, silentLog);
+    const early = await watchTenants(nc, silentLogger);
     const { key, keyId } = await addTenant(nc, { tenant: 'acme', note: 'phone app' });
-    const late = await watchTenants(nc, silentLog);
+    const late = await watchTenants(nc, silentLogger);
     assert.equal(late.lookup(`Bearer ${key}`), { tenant: 'acme', keyId });
     await until(
       'the early directory knows the key',
@@ -52,7 +52,7 @@ test('a key works in every directory at once, and within a second of its revocat
 
 test('what is not a known key is refused by what is wrong with it', async () => {
   await withNats(async ({ nc }) => {
-    const directory = await watchTenants(nc, silentLog);
+    const directory = await watchTenants(nc, silentLogger);
     const { key } = await addTenant(nc, { tenant: 'acme' });
     await until('the key is known', () => refusal(() => directory.lookup(`Bearer ${key}`)) === 'accepted', 1000);
     assert.is(
@@ -80,7 +80,7 @@ test('what is not a known key is refused by what is wrong with it', async () => 
 
 test('a killed and restarted nats-server does not end the watch', async () => {
   await withNats(async (nats) => {
-    const directory = await watchTenants(nats.nc, silentLog);
+    const directory = await watchTenants(nats.nc, silentLogger);
     nats.process().kill('SIGKILL');
     await nats.restart();
     await until('reconnected', () => !nats.nc.isClosed(), 1000);

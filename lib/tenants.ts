@@ -11,7 +11,7 @@ import type { KV, KvEntry } from '@nats-io/kv';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { installationReplicas, openBucket } from './buckets.js';
 import { SluiceError, UsageError } from './errors.js';
-import type { Log } from './log.js';
+import type { Logger } from './logger.js';
 import { streamInfo } from './stream-info.js';
 import { tenantIdPattern, tenantsBucket } from './subjects.js';
 import { hasControls } from './terminal.js';
@@ -73,19 +73,19 @@ function ownCopy(bytes: Buffer): Buffer {
 
 const hashOf = (key: string): Buffer => createHash('sha256').update(key).digest();
 
-async function bucket(nc: NatsConnection, replicas: number, log?: Log): Promise<KV> {
+async function bucket(nc: NatsConnection, replicas: number, logger?: Logger): Promise<KV> {
   return openBucket(nc, tenantsBucket, {
     replicas,
     onFewer: (name, has, error) =>
-      log?.warn({ bucket: name, has, error: String(error) }, 'the bucket has fewer replicas'),
+      logger?.warn({ bucket: name, has, error: String(error) }, 'the bucket has fewer replicas'),
     history: 1,
     description: 'Sluice tenants and their hashed keys',
   });
 }
 
 /** Makes sure that there is a place for keys. @param replicas JetStream replicas, at least */
-export async function ensureTenants(nc: NatsConnection, replicas: number, log: Log): Promise<void> {
-  await bucket(nc, replicas, log);
+export async function ensureTenants(nc: NatsConnection, replicas: number, logger: Logger): Promise<void> {
+  await bucket(nc, replicas, logger);
 }
 
 const bucketForTools = async (nc: NatsConnection): Promise<KV> => bucket(nc, await installationReplicas(nc));
@@ -103,7 +103,7 @@ function recordOf(entry: KvEntry): TenantRecord | undefined {
  * Resolves when the first full copy has arrived.
  * @param replicas JetStream replicas of the bucket, at least
  */
-export async function watchTenants(nc: NatsConnection, log: Log, replicas = 1): Promise<TenantDirectory> {
+export async function watchTenants(nc: NatsConnection, logger: Logger, replicas = 1): Promise<TenantDirectory> {
   const active = new Map<string, { caller: Caller; hash: Buffer }>();
   const cache = new Map<string, Caller>();
   const listeners = new Set<(keyId: string) => void>();
@@ -123,7 +123,10 @@ export async function watchTenants(nc: NatsConnection, log: Log, replicas = 1): 
     try {
       record = recordOf(entry);
     } catch (error) {
-      log.warn({ keyId: entry.key, err: error }, 'an entry of the tenants bucket is not readable; its key is refused');
+      logger.warn(
+        { keyId: entry.key, err: error },
+        'an entry of the tenants bucket is not readable; its key is refused',
+      );
     }
     if (record === undefined || record.revokedAt !== undefined) {
       forget(entry.key);
@@ -137,7 +140,7 @@ export async function watchTenants(nc: NatsConnection, log: Log, replicas = 1): 
     active.set(entry.key, { caller: Object.freeze({ tenant: record.tenant, keyId: entry.key }), hash });
   };
 
-  const kv = await bucket(nc, replicas, log);
+  const kv = await bucket(nc, replicas, logger);
   const jsm = await jetstreamManager(nc, { checkAPI: false });
   const stream = (await kv.status()).streamInfo.config.name;
   /** Last revision of the bucket that is in the copy. */
@@ -185,7 +188,7 @@ export async function watchTenants(nc: NatsConnection, log: Log, replicas = 1): 
       break;
     } catch (error) {
       if (nc.isClosed()) throw error;
-      log.warn({ error: String(error) }, 'cannot read the keys yet');
+      logger.warn({ error: String(error) }, 'cannot read the keys yet');
       // While a leader is elected the answer comes at once, and each try makes a consumer.
       await new Promise((resolve) => setTimeout(resolve, againMs * (0.5 + Math.random() / 2)));
     }
@@ -201,14 +204,14 @@ export async function watchTenants(nc: NatsConnection, log: Log, replicas = 1): 
     behind = last === seen ? 0 : behind + 1;
     if (behind < 2 || closed) return;
     behind = 0;
-    log.warn({ seen, last }, 'the watch on the tenants bucket has fallen behind; reading all keys again');
+    logger.warn({ seen, last }, 'the watch on the tenants bucket has fallen behind; reading all keys again');
     await follow();
   };
   let looking: Promise<void> | undefined;
   const timer = setInterval(() => {
     looking ??= look()
       // NATS is away, or a leader is being elected.
-      .catch((error: unknown) => log.debug({ error: String(error) }, 'cannot look at the tenants bucket'))
+      .catch((error: unknown) => logger.debug({ error: String(error) }, 'cannot look at the tenants bucket'))
       .finally(() => {
         looking = undefined;
       });

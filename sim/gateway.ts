@@ -10,7 +10,7 @@ import { createIngestCore, type IngestOptions } from '../gateway/ingest/ingest.j
 import { createStallWatch } from '../gateway/ingest/stall.js';
 import { createConnection } from '../gateway/listener/connection.js';
 import type { GatewayMetrics } from '../gateway/metrics.js';
-import { silentLog } from '../lib/log.js';
+import { silentLogger } from '../lib/logger.js';
 import { startHedger } from './hedger.js';
 import type { SimulatedLog } from './log.js';
 import type { Pipe, Receiver, Server } from './network.js';
@@ -87,7 +87,7 @@ export function startGateway(
   const ingest = createIngestCore({
     config,
     metrics: noMetrics,
-    log: silentLog,
+    logger: silentLogger,
     stalls,
     hedger: hedgeMs === 0 ? undefined : startHedger(process, log, hedgeMs, weakness.hedgesUnmarked !== true),
     clock,

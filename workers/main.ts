@@ -48,7 +48,7 @@ import { parseArgv, resolveOptions, workerOptions } from '../lib/config/index.js
 import { deadLetters } from '../lib/dead-letters.js';
 import { UsageError } from '../lib/errors.js';
 import { armFailpoint } from '../lib/failpoint.js';
-import { createLog } from '../lib/log.js';
+import { createLogger } from '../lib/logger.js';
 import { connectNats } from '../lib/nats.js';
 import { natsAt } from '../lib/nats-login.js';
 import { onParentGone } from '../lib/parent-gone.js';
@@ -80,7 +80,7 @@ const retentionRoundMs = 10 * 60_000;
 async function main(): Promise<void> {
   const config = resolveOptions(workerOptions, parseArgv(process.argv.slice(2), workerOptions));
   armFailpoint(config.failpoint, 'loader');
-  const log = createLog('worker', config.logLevel);
+  const logger = createLogger('worker', config.logLevel);
   const stop = new AbortController();
   let ending: (() => Promise<void>) | undefined;
   const waiting = waitingMetric();
@@ -88,10 +88,10 @@ async function main(): Promise<void> {
   async function end(why: string): Promise<void> {
     if (stop.signal.aborted) return;
     stop.abort();
-    log.info({ why }, 'draining');
+    logger.info({ why }, 'draining');
     // A warehouse that gives no answer must not keep the process: what is not stored stays in the log (LOAD-2).
     setTimeout(() => {
-      log.warn('the drain took too long; what is not stored stays in the log');
+      logger.warn('the drain took too long; what is not stored stays in the log');
       process.exit(0);
     }, drainMs + 2_000).unref();
     await ending?.();
@@ -102,14 +102,14 @@ async function main(): Promise<void> {
   process.on('SIGINT', () => void end('SIGINT'));
   onParentGone(() => void end('the parent process is gone'));
 
-  const nc = await connectNats({ ...natsAt(config), name: 'sluice worker', user: 'worker', log });
+  const nc = await connectNats({ ...natsAt(config), name: 'sluice worker', user: 'worker', logger });
   let loaded: LoaderPool['loaded'] | undefined;
   const waits = serveShardWaits(nc, () => loaded?.() ?? { starting: waiting.reason ?? 'it is starting' });
   const jsm = await jetstreamManager(nc, { checkAPI: false });
-  const { warehouse, target } = await openWarehouse(config, log, stop.signal, waiting.tell);
-  let { shards, epoch } = await knownShards(nc, log, stop.signal, waiting.tell);
+  const { warehouse, target } = await openWarehouse(config, logger, stop.signal, waiting.tell);
+  let { shards, epoch } = await knownShards(nc, logger, stop.signal, waiting.tell);
   waiting.over();
-  const settings = await patiently('the settings', log, stop.signal, () => new Kvm(nc).open(settingsBucket));
+  const settings = await patiently('the settings', logger, stop.signal, () => new Kvm(nc).open(settingsBucket));
   const budget = byteBudget(config.maxBytesHeld);
   const slabs = slabPool(config.maxBytesHeld);
   const metrics = workerMetrics({
@@ -118,10 +118,10 @@ async function main(): Promise<void> {
     circuits: () => warehouse.circuits(),
   });
   const sink = warehouseSink(warehouse, target, {
-    stale: staleStatements(warehouse, { log }),
-    mender: tableMender({ prepare: () => prepareTable(warehouse, target, log), log }),
+    stale: staleStatements(warehouse, { logger }),
+    mender: tableMender({ prepare: () => prepareTable(warehouse, target, logger), logger }),
   });
-  void checkReceiveTimeout(warehouse, log);
+  void checkReceiveTimeout(warehouse, logger);
   const letters = deadLetters({ nc, maxBytes: config.deadLetterBytes });
 
   const pool = loaderPool(
@@ -137,53 +137,53 @@ async function main(): Promise<void> {
         deadLetters: letters,
         replayMs: config.replayWindow,
         metrics,
-        log,
+        logger,
         accepted: async (of, generation) => (await settings.get(acceptKey(of)))?.string() === generation,
         onCommitted(of, generation, hi) {
           // A hint for gateways (Committed); who misses one learns from the next.
           if (!nc.isClosed()) nc.publish(committedSubject(of), JSON.stringify({ generation, sequence: hi }));
         },
       }),
-    log,
+    logger,
   );
 
   const worker = `${hostname().replace(/[^A-Za-z0-9]/g, '-')}-${process.pid}-${randomBytes(3).toString('hex')}`;
-  const assignment: Assignment = await patiently('the other workers', log, stop.signal, async () => {
+  const assignment: Assignment = await patiently('the other workers', logger, stop.signal, async () => {
     const replicas = await installationReplicas(nc);
-    return joinWorkers({ nc, worker, shards, epoch, replicas, onChange: (own) => pool.assign(own), log });
+    return joinWorkers({ nc, worker, shards, epoch, replicas, onChange: (own) => pool.assign(own), logger });
   });
 
   let refused: string | undefined;
   const unfollow = followShards(
     nc,
-    log,
+    logger,
     (setting) => {
       refused = undefined;
       if (setting.epoch === epoch && setting.shards === shards) return;
-      log.info({ from: shards, to: setting.shards, epoch: setting.epoch }, 'the number of shards was changed');
+      logger.info({ from: shards, to: setting.shards, epoch: setting.epoch }, 'the number of shards was changed');
       ({ shards, epoch } = setting);
       pool.restart();
       assignment.resize(shards, epoch);
     },
     (reason) => {
       if (reason !== refused)
-        log.error({ reason, shards }, 'the number of shards is not to be trusted: keeping the last');
+        logger.error({ reason, shards }, 'the number of shards is not to be trusted: keeping the last');
       refused = reason;
     },
   );
-  const statuses = serveBatchStatus({ nc, jsm, sink: ledgerSink(warehouse, target), log });
+  const statuses = serveBatchStatus({ nc, jsm, sink: ledgerSink(warehouse, target), logger });
   loaded = pool.loaded;
 
   /** One worker sees to retention; two would do no harm. */
   async function retain(): Promise<void> {
     if (config.retentionDays === 0 || assignment.view.index !== 0) return;
-    await dropOldDays({ warehouse, target, jsm, shards, days: config.retentionDays, nowMs: Date.now(), log });
+    await dropOldDays({ warehouse, target, jsm, shards, days: config.retentionDays, nowMs: Date.now(), logger });
   }
   const retaining = setInterval(() => {
-    retain().catch((error: unknown) => log.warn({ error: String(error) }, 'retention could not run'));
+    retain().catch((error: unknown) => logger.warn({ error: String(error) }, 'retention could not run'));
   }, retentionRoundMs);
   setTimeout(() => {
-    retain().catch((error: unknown) => log.warn({ error: String(error) }, 'retention could not run'));
+    retain().catch((error: unknown) => logger.warn({ error: String(error) }, 'retention could not run'));
   }, 10_000).unref();
 
   ending = async () => {
@@ -199,7 +199,7 @@ async function main(): Promise<void> {
   };
   // Told to stop while it was starting: end() has found nothing to end.
   if (stop.signal.aborted) return;
-  log.info({ worker, shards }, 'ready');
+  logger.info({ worker, shards }, 'ready');
   process.send?.({ ready: true });
 }
 

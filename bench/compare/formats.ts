@@ -8,7 +8,7 @@ import { Command } from 'commander';
 import type protobuf from 'protobufjs';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
 import { connectWarehouse, type Warehouse } from '../../workers/clickhouse/client.js';
@@ -121,7 +121,10 @@ export async function compareFormats(options: FormatsOptions): Promise<FormatRes
   const rows = stored.length * batchEvents;
   const type = loadProto().lookupType('sluice.log.v1.StoredBatch');
   return withClickHouse(async ({ url, process: engine }) => {
-    const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}), silentLog);
+    const warehouse = connectWarehouse(
+      resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
+      silentLogger,
+    );
     try {
       await prepareTable(warehouse, target);
       await warehouse.command('SYSTEM STOP MERGES sluice.events');

@@ -3,7 +3,7 @@
  */
 import { jetstream, jetstreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/transport-node';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 
 export interface PeerLog {
@@ -20,7 +20,7 @@ export interface PeerLogOptions {
 
 export async function connectPeerLog(options: PeerLogOptions): Promise<PeerLog> {
   const { natsUrl, stream, tenant } = options;
-  const nc = await connectNats({ servers: natsUrl, name: 'bench-peer', log: silentLog, timeoutMs: 5_000 });
+  const nc = await connectNats({ servers: natsUrl, name: 'bench-peer', logger: silentLogger, timeoutMs: 5_000 });
   const js = jetstream(nc, { timeout: 10_000 });
   const subject = `${stream}.${tenant}`;
   return { stream, append: async (payload) => (await js.publish(subject, payload)).seq };

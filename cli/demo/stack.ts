@@ -123,10 +123,10 @@ async function startStack(options: StackOptions): Promise<Stack> {
   const logFile = resolve(data, 'demo-up.log');
   makeFolder(data);
   say(`No stack runs on ${data}: starting one. Its log is in ${logFile}.`);
-  const log = openSync(logFile, 'w', 0o600);
+  const output = openSync(logFile, 'w', 0o600);
   // A group of its own: Ctrl-C in the terminal reaches the demo alone, which then lets the stack drain.
-  const child = spawn(program as string, args, { stdio: ['ignore', log, log], detached: true });
-  closeSync(log);
+  const child = spawn(program as string, args, { stdio: ['ignore', output, output], detached: true });
+  closeSync(output);
   let failure: string | undefined;
   child.once('error', (error) => {
     failure = error.message;

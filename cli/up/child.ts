@@ -81,14 +81,14 @@ export function supervise(options: ChildOptions): SupervisedChild {
     if (existsSync(options.logFile) && statSync(options.logFile).size > maxLogBytes) {
       renameSync(options.logFile, `${options.logFile}.old`);
     }
-    const log = openSync(options.logFile, 'a');
+    const output = openSync(options.logFile, 'a');
     // A process group of its own: Ctrl-C reaches the supervisor alone, which ends the others in the right order.
     const started = spawn(process.execPath, [...options.args], {
       cwd: root,
       detached: true,
-      stdio: ['ignore', log, log, 'ipc'],
+      stdio: ['ignore', output, output, 'ipc'],
     });
-    closeSync(log);
+    closeSync(output);
     child = started;
     programPid = started.pid;
     const since = Date.now();

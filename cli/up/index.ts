@@ -15,7 +15,7 @@ import { fileURLToPath } from 'node:url';
 import { flagOf, type UpConfig } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
 import { reachable, urlHost } from '../../lib/host.js';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { makeFolder } from '../../lib/make-folder.js';
 import { connectNats } from '../../lib/nats.js';
 import { secretIn, writeSecret } from '../../lib/secret-file.js';
@@ -128,12 +128,18 @@ async function lastStackEnded(data: string, say: (line: string) => void): Promis
 async function demoKey(nats: string, data: string): Promise<string> {
   const file = keyFileOf(data);
   const credentials = natsCredentialsOf(data);
-  const nc = await connectNats({ servers: nats, credentials, name: 'sluice up', log: silentLog, timeoutMs: 10_000 });
+  const nc = await connectNats({
+    servers: nats,
+    credentials,
+    name: 'sluice up',
+    logger: silentLogger,
+    timeoutMs: 10_000,
+  });
   try {
     if (existsSync(file)) {
       chmodSync(file, 0o600);
       const key = readFileSync(file, 'utf8').trim();
-      const directory = await watchTenants(nc, silentLog);
+      const directory = await watchTenants(nc, silentLogger);
       try {
         directory.lookup(`Bearer ${key}`);
         return key;

@@ -47,14 +47,14 @@ export async function withDeployedNats<T>(
   ) as DeployedNats['passwords'];
   const variables = Object.entries(passwords).map(([user, word]) => [`NATS_${user.toUpperCase()}_PASSWORD`, word]);
   const start = () => {
-    const log = openSync(logFile, 'a');
+    const output = openSync(logFile, 'a');
     try {
       return spawn(program, ['-c', config], {
-        stdio: ['ignore', log, log],
+        stdio: ['ignore', output, output],
         env: { ...natsEnvironment(), ...Object.fromEntries(variables) },
       });
     } finally {
-      closeSync(log);
+      closeSync(output);
     }
   };
   let child = start();

@@ -8,7 +8,7 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { onParentGone } from '../../lib/parent-gone.js';
 import { openEngine } from '../../workers/embedded/engine.js';
 import { createEmbeddedHttp } from '../../workers/embedded/http.js';
@@ -47,7 +47,7 @@ const server = createEmbeddedHttp({
   engine,
   spoolFolder,
   guard: { host: '127.0.0.1', password: undefined },
-  log: silentLog,
+  logger: silentLogger,
   maxBodyBytes: 64 * 1024 ** 2,
 });
 onParentGone(() => process.exit(0));

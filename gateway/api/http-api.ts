@@ -13,8 +13,8 @@ import { toJson } from '@bufbuild/protobuf';
 import { BatchResultSchema, RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { batchIdPattern } from '../../lib/batch-status.js';
 import { SluiceError } from '../../lib/errors.js';
-import type { Log } from '../../lib/log.js';
-import { createSparseLog } from '../../lib/sparse-log.js';
+import type { Logger } from '../../lib/logger.js';
+import { createSparseLogger } from '../../lib/sparse-logger.js';
 import type { TenantDirectory } from '../../lib/tenants.js';
 import { answerError, sendJson } from '../errors/http-answers.js';
 import { sentence } from '../errors/rpc-errors.js';
@@ -53,12 +53,12 @@ export interface HttpApiOptions {
   readonly limits: Omit<JsonLimits, 'ignoreUnknownFields'>;
   readonly inflater: Pick<Inflater, 'inflate'>;
   readonly jsonTurns: JsonTurns;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 export function createHttpApi(options: HttpApiOptions): RequestHandler {
   const { tenants, publish, readiness, metrics } = options;
-  const log = createSparseLog(options.log);
+  const logger = createSparseLogger(options.logger);
 
   /** The request in the body, inflated and read. @throws SluiceError */
   const read = async (
@@ -130,7 +130,7 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
     } else {
       error = reason instanceof SluiceError ? reason : new SluiceError('internal', 'The gateway failed.');
       metrics.failed(error.code);
-      if (error !== reason) log.error({ err: reason }, 'HTTP route failed unexpectedly');
+      if (error !== reason) logger.error({ err: reason }, 'HTTP route failed unexpectedly');
     }
     answerError(response, error);
   };

@@ -5,7 +5,7 @@ import { Code } from '@connectrpc/connect';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { createMessageBuffers } from '../held/message-buffers.js';
 import { RequestInput } from '../held/request-input.js';
 import { createUnfinished } from '../held/unfinished.js';
@@ -232,7 +232,7 @@ test('a reflection stream ends when it is idle, and is reset when its answers ar
     buffers: createMessageBuffers(1024),
     isRoomy: () => true,
     onRefused: () => {},
-    log: silentLog,
+    logger: silentLogger,
   });
   const unfinished = createUnfinished({
     maxBytes: 1024 ** 2,
@@ -257,7 +257,7 @@ test('a reflection stream ends when it is idle, and is reset when its answers ar
       });
       handle(request, response, connection, input);
     },
-    log: silentLog,
+    logger: silentLogger,
   });
   try {
     const url = `http://127.0.0.1:${server.port}`;

@@ -4,8 +4,8 @@
 import { create } from '@bufbuild/protobuf';
 import { type BatchResult, BatchResultSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { SluiceError } from '../../lib/errors.js';
-import type { Log } from '../../lib/log.js';
-import { createSparseLog } from '../../lib/sparse-log.js';
+import type { Logger } from '../../lib/logger.js';
+import { createSparseLogger } from '../../lib/sparse-logger.js';
 import type { Caller } from '../../lib/tenants.js';
 import type { Ingest, IngestResult } from '../ingest/ingest.js';
 import type { GatewayMetrics } from '../metrics.js';
@@ -37,12 +37,12 @@ export interface PublishBatchOptions {
   readonly metrics: Pick<GatewayMetrics, 'failed'>;
   /** Whether answers say where the log has a batch. Off by default: it shows how much all tenants send. */
   readonly logPositions: boolean;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 export function createPublishBatch(options: PublishBatchOptions): PublishBatch {
   const { ingest, tracing, metrics, logPositions } = options;
-  const log = createSparseLog(options.log);
+  const logger = createSparseLogger(options.logger);
   return ({ caller, facts, openedAt, resent, deadlineAt, name, follows = false }, message) => {
     const span = tracing.start(name, caller.tenant, facts.traceparent);
     // No async function: two promises less for each batch.
@@ -70,7 +70,7 @@ export function createPublishBatch(options: PublishBatchOptions): PublishBatch {
         },
         (reason: unknown) => {
           span.failed(reason);
-          if (!(reason instanceof SluiceError)) log.error({ err: reason }, 'publish failed unexpectedly');
+          if (!(reason instanceof SluiceError)) logger.error({ err: reason }, 'publish failed unexpectedly');
           const error =
             reason instanceof SluiceError
               ? reason

@@ -7,7 +7,7 @@ import type { UniversalServerRequest, UniversalServerResponse } from '@connectrp
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from '@connectrpc/connect-node';
 import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { type ErrorName, SluiceError } from '../../lib/errors.js';
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import { authenticate, plainGrpcMessage, toConnectError, toHttpAnswer } from '../errors/rpc-errors.js';
 import { knownFlags } from '../held/envelope-flags.js';
 import type { MessageBuffers } from '../held/message-buffers.js';
@@ -41,11 +41,11 @@ export interface RpcAdapterOptions {
   readonly buffers: MessageBuffers;
   readonly isRoomy: () => boolean;
   readonly onRefused: (name: ErrorName) => void;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 export function createRpcAdapter(options: RpcAdapterOptions): RequestHandler {
-  const { routes, fallback, log } = options;
+  const { routes, fallback, logger } = options;
   return (request, response, connection, input) => {
     const url = request.url ?? '';
     const query = url.indexOf('?');
@@ -67,7 +67,7 @@ export function createRpcAdapter(options: RpcAdapterOptions): RequestHandler {
     run().catch((reason: unknown) => {
       // Callers go away at any time; that is no news.
       const code = ConnectError.from(reason).code;
-      if (code !== Code.Aborted && code !== Code.Canceled) log.debug({ err: reason, url }, 'call ended badly');
+      if (code !== Code.Aborted && code !== Code.Canceled) logger.debug({ err: reason, url }, 'call ended badly');
       if (!response.headersSent) response.writeHead(400);
       if (!response.writableEnded) response.end();
     });

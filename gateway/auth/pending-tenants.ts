@@ -3,18 +3,18 @@
  * caller's, so it says "unavailable" and not "unauthenticated".
  */
 import { SluiceError } from '../../lib/errors.js';
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import type { TenantDirectory } from '../../lib/tenants.js';
 
 export interface PendingTenantsOptions {
   /** Opens the real directory; called again, with pauses, until it succeeds. */
   readonly open: () => Promise<TenantDirectory>;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 const retryMs = 500;
 
-export function pendingTenants({ open, log }: PendingTenantsOptions): TenantDirectory {
+export function pendingTenants({ open, logger }: PendingTenantsOptions): TenantDirectory {
   const listeners = new Set<(keyId: string) => void>();
   let real: TenantDirectory | undefined;
   let closed = false;
@@ -31,7 +31,7 @@ export function pendingTenants({ open, log }: PendingTenantsOptions): TenantDire
         real = opened;
         return;
       } catch (reason) {
-        if (!warned) log.warn({ err: reason }, 'cannot read the keys yet; trying again');
+        if (!warned) logger.warn({ err: reason }, 'cannot read the keys yet; trying again');
         warned = true;
         await new Promise((resolve) => setTimeout(resolve, retryMs));
       }

@@ -4,8 +4,8 @@
  */
 import { jetstreamManager } from '@nats-io/jetstream';
 import type { Msg, NatsConnection } from '@nats-io/transport-node';
-import type { Log } from '../../lib/log.js';
 import { generationOf } from '../../lib/log-streams.js';
+import type { Logger } from '../../lib/logger.js';
 import { streamInfo } from '../../lib/stream-info.js';
 import { committedSubject, committedSubjects, leaderSubject, shardStream } from '../../lib/subjects.js';
 import type { CommitWatch } from './committed.js';
@@ -16,7 +16,7 @@ const longestHint = 256;
 const mostShards = 1_024;
 
 /** @returns the un-subscriber */
-export function followHints(nc: NatsConnection, commits: CommitWatch, log: Log): () => void {
+export function followHints(nc: NatsConnection, commits: CommitWatch, logger: Logger): () => void {
   const lookedAt: number[] = [];
   let closed = false;
 
@@ -31,7 +31,7 @@ export function followHints(nc: NatsConnection, commits: CommitWatch, log: Log):
     const last = lookedAt[shard];
     if (last !== undefined && now - last < lookMs) return;
     lookedAt[shard] = now;
-    look(shard).catch((error: unknown) => log.debug({ error: String(error) }, 'cannot look at a stream'));
+    look(shard).catch((error: unknown) => logger.debug({ error: String(error) }, 'cannot look at a stream'));
   };
   commits.onBackwards = lookSoon;
 

@@ -3,7 +3,7 @@ import { jetstreamManager } from '@nats-io/jetstream';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { SluiceError } from '../../lib/errors.js';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { withNats } from '../../lib/testing/nats.js';
@@ -140,12 +140,12 @@ test('a stream that was deleted is put back', async () => {
 test('without NATS the core starts, is not ready, says why, and becomes ready when NATS comes', async () => {
   await withNats(async (nats) => {
     nats.process().kill('SIGKILL');
-    const connecting = connectNats({ servers: nats.url, name: 'test', log: silentLog });
+    const connecting = connectNats({ servers: nats.url, name: 'test', logger: silentLogger });
     const ingest = createIngest({
       nats: connecting,
       config: ingestConfig,
       metrics: createGatewayMetrics(),
-      log: silentLog,
+      logger: silentLogger,
     });
     const { failed } = await outcomes([ingest.publish(ingestInput('early'))]);
     assert.is(failed[0]?.code, 'log_unavailable');

@@ -6,8 +6,8 @@ import * as assert from 'uvu/assert';
 import { EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { contractRevision } from '../../lib/contract/index.js';
 import { SluiceError } from '../../lib/errors.js';
-import { silentLog } from '../../lib/log.js';
 import { generationOf } from '../../lib/log-streams.js';
+import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { shardStream } from '../../lib/subjects.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
@@ -70,7 +70,7 @@ test('INGEST-6: a stream that another gateway made again is seen as such, though
   await withNats(async (nats) => {
     await withIngest(nats, { shards: 1 }, async ({ ingest, nc }) => {
       const { commits } = ingest;
-      const leave = followHints(nc, commits, silentLog);
+      const leave = followHints(nc, commits, silentLogger);
       const jsm = await jetstreamManager(nats.nc);
       const old = await jsm.streams.info(shardStream(0));
       assert.ok((await ingest.publish(ingestInput('b-1'))).position);
@@ -329,12 +329,12 @@ test('invalid events are reported and only the valid rest is stored', async () =
 
 test('a server with a small payload limit is named as the reason, with the fix', async () => {
   await withNats(async (nats) => {
-    const connecting = connectNats({ servers: nats.url, name: 'test', log: silentLog });
+    const connecting = connectNats({ servers: nats.url, name: 'test', logger: silentLogger });
     const ingest = createIngest({
       nats: connecting,
       config: { ...ingestConfig, maxBatchBytes: 16 * MiB },
       metrics: createGatewayMetrics(),
-      log: silentLog,
+      logger: silentLogger,
     });
     assert.match(ingest.reason ?? '', /not connected/);
     await until('reason', () => /set max_payload/.test(ingest.reason ?? ''));

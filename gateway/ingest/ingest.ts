@@ -32,8 +32,8 @@ import {
 } from '../../lib/contract/index.js';
 import { shardOf } from '../../lib/contract/shard.js';
 import { SluiceError } from '../../lib/errors.js';
-import type { Log } from '../../lib/log.js';
-import { createSparseLog } from '../../lib/sparse-log.js';
+import type { Logger } from '../../lib/logger.js';
+import { createSparseLogger } from '../../lib/sparse-logger.js';
 import { batchSubject } from '../../lib/subjects.js';
 import { type GatewayClock, systemClock } from '../clock.js';
 import type { Hedger } from '../log/hedge.js';
@@ -133,7 +133,7 @@ export interface IngestOptions {
   > &
     Partial<Pick<GatewayConfig, 'maxHeld'>>;
   readonly metrics: GatewayMetrics;
-  readonly log: Log;
+  readonly logger: Logger;
   /** Undefined: there is no watch, and nothing is doubted. */
   readonly stalls?: StallWatch | undefined;
   /** Undefined: no message is sent twice. */
@@ -176,9 +176,9 @@ const isStorable = ({ seconds, nanos }: { seconds: bigint; nanos: number }): boo
 
 /** Starts the core on NATS. It becomes ready by itself, and again after every loss of the connection. */
 export function createIngest(options: IngestOptions): Ingest {
-  const { nats, config, metrics, log, stalls, hedger } = options;
-  const watch: WatchLog = (events) => watchLog({ nats, config, log, ...events });
-  return createIngestCore({ config, metrics, log, stalls, hedger, clock: systemClock, watch });
+  const { nats, config, metrics, logger, stalls, hedger } = options;
+  const watch: WatchLog = (events) => watchLog({ nats, config, logger, ...events });
+  return createIngestCore({ config, metrics, logger, stalls, hedger, clock: systemClock, watch });
 }
 
 /** Starts to look after the log; see {@link watchLog}. */
@@ -193,7 +193,7 @@ export interface IngestCoreOptions extends Omit<IngestOptions, 'nats'> {
 
 /** The core with its surroundings given to it: time, dice, and what it knows of the log. */
 export function createIngestCore(options: IngestCoreOptions): Ingest {
-  const { config, metrics, log, clock, stalls } = options;
+  const { config, metrics, logger, clock, stalls } = options;
   const { now, wall, schedule, random } = clock;
   const { maxBatchBytes, maxBatchEvents, maxHeld = longestHeldMs } = config;
   const scanLimits = { maxEvents: maxBatchEvents };
@@ -234,14 +234,14 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
   // Everything is settled within a wait for the window and a wait for the ack, so a later deadline cannot pass first.
   const longestWait = 2 * config.publishTimeout + config.coalesceDelay + 1_000;
 
-  const sparse = createSparseLog(log);
+  const sparse = createSparseLogger(logger);
   const commits = createCommitWatch((trouble) => {
     if (trouble.kind === 'doubt') {
       const { reason, batches } = trouble;
       sparse.warn({ reason, batches }, 'accepted batches are in doubt: their clients send them again');
     } else {
       const { shard, sequence, after } = trouble;
-      log.error({ shard, sequence, after }, 'the log went backwards: it forgot messages that it had acknowledged');
+      logger.error({ shard, sequence, after }, 'the log went backwards: it forgot messages that it had acknowledged');
     }
   });
 
@@ -289,7 +289,7 @@ export function createIngestCore(options: IngestCoreOptions): Ingest {
         publisher = createPublisher({
           openWire,
           clock,
-          log,
+          logger,
           metrics,
           window: config.publishWindow,
           timeoutMs: config.publishTimeout,

@@ -4,7 +4,7 @@ import { Agent, request } from 'node:http';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { addTenant } from '../../lib/tenants.js';
 import { freeze } from '../../lib/testing/freeze.js';
@@ -31,13 +31,13 @@ for (const [name, shift] of [
         wall: () => Date.now() + moved.wall,
       };
       const config = { ...ingestConfig, shards: 1, publishWindow: 1, publishTimeout: 3_600_000 };
-      const connecting = connectNats({ servers: nats.url, name: 'test', log: silentLog });
+      const connecting = connectNats({ servers: nats.url, name: 'test', logger: silentLogger });
       const ingest = createIngestCore({
         config,
         clock,
         metrics: createGatewayMetrics(),
-        log: silentLog,
-        watch: (events) => watchLog({ nats: connecting, config, log: silentLog, ...events }),
+        logger: silentLogger,
+        watch: (events) => watchLog({ nats: connecting, config, logger: silentLogger, ...events }),
       });
       await until('ready', () => ingest.ready);
       await freeze(nats.process());

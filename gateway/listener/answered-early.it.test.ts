@@ -13,7 +13,7 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { makeBatch, seededRandom } from '../../lib/testing/batches.js';
 import { buildGo } from '../../lib/testing/build-go.js';
 import { makeCertificate } from '../../lib/testing/certificate.js';
@@ -178,7 +178,7 @@ test('a refusal reaches its client also when the gateway stands still for longer
         while (performance.now() < until);
       });
     },
-    log: silentLog,
+    logger: silentLogger,
   });
   try {
     await withSession(`http://127.0.0.1:${server.port}`, async (session) => {
@@ -228,7 +228,7 @@ test('so it does over TLS', async () => {
     ...listening,
     tls: makeCertificate(),
     onRequest: (_request, response) => void (response as ServerResponse).writeHead(401).end('no'),
-    log: silentLog,
+    logger: silentLogger,
   });
   try {
     assert.equal(await seenEagerly(server.port, 900, 'tls'), { answered: 900, faults: [] });

@@ -13,8 +13,8 @@
  */
 import { constants } from 'node:http2';
 import type { Socket } from 'node:net';
-import type { Log } from '../../lib/log.js';
-import { createSparseLog, type SparseLog } from '../../lib/sparse-log.js';
+import type { Logger } from '../../lib/logger.js';
+import { createSparseLogger, type SparseLogger } from '../../lib/sparse-logger.js';
 import type { EndedConnection, RefusedConnection } from '../metrics.js';
 import { type AddressEntry, type AddressLimits, createAddressLimits } from './address-limits.js';
 import { lastWordsMs } from './answered-early.js';
@@ -39,7 +39,7 @@ export interface ConnectionTableOptions {
   readonly windows: StreamWindows;
   readonly onRefused: (why: RefusedConnection) => void;
   readonly onEnded: (why: EndedConnection) => void;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 const sweepMs = 250;
@@ -57,7 +57,7 @@ const nodeTellsOfEnds = Number(process.versions.node.split('.')[0]) >= 22;
 export class ConnectionTable {
   readonly #options: ConnectionTableOptions;
   readonly #addresses: AddressLimits;
-  readonly #log: SparseLog;
+  readonly #logger: SparseLogger;
   readonly #table = new Set<HeldConnection>();
   readonly #byAddress = new Map<AddressEntry, Set<HeldConnection>>();
   /** Found in one look through the table; the very idlest last. */
@@ -68,7 +68,7 @@ export class ConnectionTable {
 
   constructor(options: ConnectionTableOptions) {
     this.#options = options;
-    this.#log = createSparseLog(options.log);
+    this.#logger = createSparseLogger(options.logger);
     this.#addresses = createAddressLimits({
       connections: options.maxConnectionsPerAddress,
       newPerSecond: options.newConnectionsPerAddress,
@@ -214,7 +214,7 @@ export class ConnectionTable {
     this.#options.onRefused(why);
     // A reset leaves no state behind, neither here nor in the kernel.
     raw.resetAndDestroy();
-    warnOfRefusal(this.#log, this.#options, why, entry);
+    warnOfRefusal(this.#logger, this.#options, why, entry);
     return undefined;
   }
 
@@ -293,7 +293,7 @@ export class ConnectionTable {
 
   #blame({ address }: HeldConnection, why: EndedConnection): void {
     this.#options.onEnded(why);
-    this.#log.warn({ address: address?.network, why }, 'connection ended: its peer abuses it');
+    this.#logger.warn({ address: address?.network, why }, 'connection ended: its peer abuses it');
     if (address !== undefined && this.#addresses.punish(address)) this.#cutAll(address, why);
   }
 }
@@ -369,19 +369,19 @@ function cut({ session, socket, raw }: HeldConnection): void {
 }
 
 function warnOfRefusal(
-  log: SparseLog,
+  logger: SparseLogger,
   { maxConnections, maxConnectionsPerAddress, newConnectionsPerAddress }: ConnectionTableOptions,
   why: RefusedConnection,
   entry: AddressEntry | undefined,
 ): void {
   if (why === 'full') {
-    log.warn({ maxConnections }, 'connection refused: all connections have open calls');
+    logger.warn({ maxConnections }, 'connection refused: all connections have open calls');
     return;
   }
   const { network, forwards } = entry ?? {};
   const limit = why === 'address_full' ? { maxConnectionsPerAddress } : { newConnectionsPerAddress };
   // A balancer of TCP connections sends no headers. An attacker must not be trusted for a line that sounds like advice.
-  log.warn(
+  logger.warn(
     { address: network, ...limit },
     forwards === true
       ? 'connection refused: its address, which sends headers of a proxy, is at its limit. If it is your proxy, name it with --trusted-proxies'

@@ -4,7 +4,7 @@ import { connect } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { makeCertificate } from '../../lib/testing/certificate.js';
 import { until } from '../testing/ingest.js';
 import { listening } from '../testing/listening.js';
@@ -26,7 +26,7 @@ async function withServer(
 ): Promise<void> {
   const seen: Seen = { refused: [], ended: [], warnings: [] };
   const held: NodeResponse[] = [];
-  const log = Object.assign(Object.create(silentLog), {
+  const log = Object.assign(Object.create(silentLogger), {
     warn: (fields: Record<string, unknown>, message: string) => seen.warnings.push({ message, fields }),
   });
   const server = await listen({
@@ -39,7 +39,7 @@ async function withServer(
     },
     onRefusedConnection: (why) => seen.refused.push(why),
     onEndedConnection: (why) => seen.ended.push(why),
-    log,
+    logger: log,
     ...changes,
   });
   try {

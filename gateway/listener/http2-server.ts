@@ -10,7 +10,7 @@ import {
   type ServerHttp2Stream,
 } from 'node:http2';
 import type { Socket } from 'node:net';
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import { lastWordsMs, resetWhenAnswered } from './answered-early.js';
 import type { Connection } from './connection.js';
 import type { ConnectionTable } from './connection-table.js';
@@ -49,7 +49,7 @@ export interface Http2Options {
     | undefined;
   /** ms without a byte after which a peer must answer a ping, in a third of that time again. */
   readonly silenceTimeout: number;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 export interface Http2Server {
@@ -97,7 +97,7 @@ export function createHttp2Server({
   onRequest,
   onStream,
   silenceTimeout,
-  log,
+  logger,
 }: Http2Options): Http2Server {
   // Sockets are handed over synchronously, so this is the one that is being handed over when a session is born.
   let handingOver: HeldConnection | undefined;
@@ -120,7 +120,7 @@ export function createHttp2Server({
     held.session = session;
     (session as OnHeldConnection)[heldKey] = held;
     session.on('stream', onNewStream as () => void);
-    keepThroughStreamFaults(session, () => log.debug('an HTTP/2 stream broke the protocol, and was reset'));
+    keepThroughStreamFaults(session, () => logger.debug('an HTTP/2 stream broke the protocol, and was reset'));
     session.setLocalWindowSize(connectionWindow);
     watchSilence(session, held.socket, silenceTimeout);
   });
@@ -201,7 +201,7 @@ export function createHttp2Server({
   });
   server.on('sessionError', (error: NodeJS.ErrnoException, session: OnHeldConnection) => {
     letGoOfFrames(error);
-    log.debug({ error: error.message }, 'HTTP/2 connection failed');
+    logger.debug({ error: error.message }, 'HTTP/2 connection failed');
     const held = session[heldKey];
     if (held !== undefined && isFlood(error)) connections.flooded(held);
   });

@@ -3,7 +3,7 @@ import type { ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { until } from '../testing/ingest.js';
 import { listening } from '../testing/listening.js';
 import { watched } from '../testing/watched-peer.js';
@@ -39,7 +39,7 @@ async function sendSlowly(port: number, parts: readonly number[]): Promise<{ tex
 }
 
 test('a body that flows may take longer than a request has, and one that drips may not', async () => {
-  const server = await listen({ ...listening, requestTimeout: 1_000, onRequest: count, log: silentLog });
+  const server = await listen({ ...listening, requestTimeout: 1_000, onRequest: count, logger: silentLogger });
   try {
     const times = (count: number, part: number): number[] => Array<number>(count).fill(part);
     const [flows, drips, begins, next] = await Promise.all([
@@ -69,7 +69,7 @@ test('time in which the gateway does not read a body is not its client’s', asy
       request.pause();
       setTimeout(count, 2_500, request, response);
     },
-    log: silentLog,
+    logger: silentLogger,
   });
   try {
     const { text } = await sendSlowly(server.port, [100, 100]);

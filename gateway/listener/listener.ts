@@ -12,7 +12,7 @@ import {
   type Server as TlsServer,
 } from 'node:tls';
 import { UsageError } from '../../lib/errors.js';
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import type { TlsRefusal } from '../metrics.js';
 import type { HeldConnection } from './held-connection.js';
 import { sniffProtocol } from './sniff-protocol.js';
@@ -33,7 +33,7 @@ export interface ListenerOptions {
   readonly onRefused?: ((reason: TlsRefusal) => void) | undefined;
   /** ms for a TLS handshake. @default 10 s */
   readonly handshakeTimeout?: number;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 /** Later files in place of the first (tls-files.ts). */
@@ -76,7 +76,7 @@ export function createListener(options: ListenerOptions, { admit, ready }: Conne
 
 /** Begins the handshake on connections that it is given. */
 function createHandshakes(
-  { log, onRefused, handshakeTimeout: handshakeMs = handshakeTimeout }: ListenerOptions,
+  { logger, onRefused, handshakeTimeout: handshakeMs = handshakeTimeout }: ListenerOptions,
   tls: TlsMaterial & Partial<TlsChanges>,
   ready: ConnectionStages['ready'],
 ): (held: HeldConnection) => void {
@@ -95,7 +95,7 @@ function createHandshakes(
   server.on('tlsClientError', (error, socket) => {
     const reason = refusalOf(error, socket);
     onRefused?.(reason);
-    log.debug({ reason, error: error.message, certificate: socket.authorizationError }, 'TLS handshake failed');
+    logger.debug({ reason, error: error.message, certificate: socket.authorizationError }, 'TLS handshake failed');
     // Node ends the connection after every other error, and leaves this one to us.
     if (isLate(error)) socket.destroy();
   });

@@ -13,27 +13,27 @@ test('the limit of open files is read from /proc, and may be none', () => {
 
 test('connections leave descriptors for all else, and a limit that is too low is reported', () => {
   const warnings: object[] = [];
-  const log = { warn: (fields: object) => void warnings.push(fields) } as never;
+  const logger = { warn: (fields: object) => void warnings.push(fields) } as never;
   assert.is(
-    mostConnections(10_000, log, () => limits('65536')),
+    mostConnections(10_000, logger, () => limits('65536')),
     10_000,
   );
   assert.is(
-    mostConnections(10_000, log, () => limits('unlimited')),
+    mostConnections(10_000, logger, () => limits('unlimited')),
     10_000,
   );
   assert.is(
-    mostConnections(10_000, log, () => ''),
+    mostConnections(10_000, logger, () => ''),
     10_000,
   );
   assert.equal(warnings, []);
   assert.is(
-    mostConnections(10_000, log, () => limits('1024')),
+    mostConnections(10_000, logger, () => limits('1024')),
     924,
   );
   assert.equal(warnings, [{ openFiles: 1024, maxConnections: 10_000, most: 924 }]);
   assert.is(
-    mostConnections(10_000, log, () => limits('64')),
+    mostConnections(10_000, logger, () => limits('64')),
     1,
   );
 });

@@ -1,6 +1,6 @@
 /** How many connections the process can have: each takes a file descriptor, and the operating system limits those. */
 import { readFileSync } from 'node:fs';
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 
 /** Descriptors for all else: NATS, the metrics endpoint, logs, TLS files, the loop itself. */
 const reserved = 100;
@@ -16,11 +16,15 @@ export function openFilesOf(limits: string): number | undefined {
  * libuv then closes what waits, and clients see no reason.
  * @param wanted maxConnections
  */
-export function mostConnections(wanted: number, log: Pick<Log, 'warn'>, limits: () => string = ownLimits): number {
+export function mostConnections(
+  wanted: number,
+  logger: Pick<Logger, 'warn'>,
+  limits: () => string = ownLimits,
+): number {
   const openFiles = openFilesOf(limits());
   if (openFiles === undefined || openFiles - reserved >= wanted) return wanted;
   const most = Math.max(1, openFiles - reserved);
-  log.warn(
+  logger.warn(
     { openFiles, maxConnections: wanted, most },
     'the limit of open files is too low for --max-connections: the gateway takes fewer. Raise it (ulimit -n, LimitNOFILE, ulimits)',
   );

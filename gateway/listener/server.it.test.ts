@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UsageError } from '../../lib/errors.js';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { until } from '../testing/ingest.js';
 import { listening } from '../testing/listening.js';
 import { frame, frameType, header, preface } from '../testing/raw-http2.js';
@@ -26,7 +26,7 @@ async function withServer(
       request.on('error', () => {});
       (response as import('node:http').ServerResponse).end(`HTTP/${request.httpVersion} ${request.url}`);
     },
-    log: silentLog,
+    logger: silentLogger,
     ...changes,
   });
   try {
@@ -258,7 +258,7 @@ test('with a certificate, TLS speaks both protocols by ALPN, and old TLS is refu
         maxConnectionAge: 1e6,
         grace: 1,
         onRequest() {},
-        log: silentLog,
+        logger: silentLogger,
       });
       assert.unreachable();
     } catch (error) {

@@ -86,7 +86,7 @@ const requestTimeout = 60_000;
 
 /** Starts to listen. @throws UsageError when the port or the certificate cannot be used */
 export async function listen(options: FrontServerOptions): Promise<FrontServer> {
-  const { log, onRequest, onStream } = options;
+  const { logger, onRequest, onStream } = options;
   const connections = new ConnectionTable({
     ...options,
     maxConnectionsPerAddress: options.maxConnectionsPerAddress ?? 0,
@@ -109,7 +109,7 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
     onRequest,
     onStream,
     silenceTimeout: options.silenceTimeout ?? silenceTimeout,
-    log,
+    logger,
   });
   const server = createListener(options, {
     admit: (raw) => connections.admit(raw),

@@ -2,7 +2,7 @@ import { connect } from 'node:net';
 import { performance } from 'node:perf_hooks';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { until } from '../testing/ingest.js';
 import { listen } from './server.js';
 
@@ -49,7 +49,7 @@ async function withPeer(
       incoming.on('end', () => (response as import('node:http').ServerResponse).end('answer'));
       incoming.resume();
     },
-    log: silentLog,
+    logger: silentLogger,
   });
   const socket = connect(server.port, '127.0.0.1');
   const seen: string[] = [];

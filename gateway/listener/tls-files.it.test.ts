@@ -6,7 +6,7 @@ import { type ConnectionOptions, connect, type TLSSocket } from 'node:tls';
 import { pino } from 'pino';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import { makeAuthority, type TestAuthority, type TestCertificate } from '../../lib/testing/certificate.js';
 import type { TlsRefusal } from '../metrics.js';
 import { until } from '../testing/ingest.js';
@@ -46,12 +46,12 @@ async function withTls(
   put(first);
   if (clientCa !== undefined) replace(path('ca.pem'), clientCa);
   const lines: string[] = [];
-  const log = pino({ level: 'info' }, { write: (line) => void lines.push(line) }) as Log;
+  const logger = pino({ level: 'info' }, { write: (line) => void lines.push(line) }) as Logger;
   const options: TlsFilesOptions = {
     tlsCert: path('cert.pem'),
     tlsKey: path('key.pem'),
     tlsClientCa: clientCa === undefined ? '' : path('ca.pem'),
-    log,
+    logger,
     lookMs,
   };
   const files = (await openTlsFiles(options)) as TlsFiles;
@@ -65,7 +65,7 @@ async function withTls(
     grace: 500,
     onRequest: (_, response) => void (response as import('node:http').ServerResponse).end('here'),
     onRefused: (reason) => void refused.push(reason),
-    log,
+    logger,
   });
   const told = (message: RegExp) =>
     lines.map((line) => JSON.parse(line) as Record<string, unknown>).filter(({ msg }) => message.test(String(msg)));
@@ -283,17 +283,17 @@ test('a client CA without a certificate in it is refused: with none, every publi
 
 test('flags that do not go together and files that cannot be used are refused with what to do', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'sluice-tls-'));
-  const log = pino({ level: 'silent' }) as Log;
+  const logger = pino({ level: 'silent' }) as Logger;
   const refusedWith = async (flags: Partial<TlsFilesOptions>, message: RegExp): Promise<void> => {
     try {
-      await openTlsFiles({ tlsCert: '', tlsKey: '', tlsClientCa: '', log, ...flags });
+      await openTlsFiles({ tlsCert: '', tlsKey: '', tlsClientCa: '', logger, ...flags });
       assert.unreachable();
     } catch (error) {
       assert.match((error as Error).message, message);
     }
   };
   try {
-    assert.is(await openTlsFiles({ tlsCert: '', tlsKey: '', tlsClientCa: '', log }), undefined);
+    assert.is(await openTlsFiles({ tlsCert: '', tlsKey: '', tlsClientCa: '', logger }), undefined);
     await refusedWith({ tlsCert: 'x' }, /--tls-cert and --tls-key go together/);
     await refusedWith({ tlsClientCa: 'x' }, /--tls-client-ca needs TLS/);
     await refusedWith({ tlsCert: folder, tlsKey: folder }, /is not a file of at most 1024 KiB/);

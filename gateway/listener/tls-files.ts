@@ -12,7 +12,7 @@
 import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { UsageError } from '../../lib/errors.js';
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import { secureContext, type TlsMaterial } from './listener.js';
 
 export interface TlsFilesOptions {
@@ -21,7 +21,7 @@ export interface TlsFilesOptions {
   readonly tlsKey: string;
   /** CA that clients' certificates must be signed by; '': clients need none. */
   readonly tlsClientCa: string;
-  readonly log: Log;
+  readonly logger: Logger;
   /** ms between two looks at the files. @default 2 s */
   readonly lookMs?: number;
 }
@@ -58,7 +58,7 @@ interface TlsSet {
  * @throws UsageError when a flag is missing, or the files cannot be used
  */
 export async function openTlsFiles(options: TlsFilesOptions): Promise<TlsFiles | undefined> {
-  const { tlsCert, tlsKey, tlsClientCa, log } = options;
+  const { tlsCert, tlsKey, tlsClientCa, logger } = options;
   if (tlsCert === '' && tlsKey === '') {
     if (tlsClientCa === '') return undefined;
     throw new UsageError('--tls-client-ca needs TLS: give --tls-cert and --tls-key too.');
@@ -66,12 +66,12 @@ export async function openTlsFiles(options: TlsFilesOptions): Promise<TlsFiles |
   if (tlsCert === '' || tlsKey === '') throw new UsageError('--tls-cert and --tls-key go together: give both or none.');
   const first = setOf(await readMaterial(options));
   const files = watchFiles(options, first);
-  if (first.expiresAtMs < Date.now()) log.error(expiryOf(first), 'the TLS certificate has expired');
+  if (first.expiresAtMs < Date.now()) logger.error(expiryOf(first), 'the TLS certificate has expired');
   return files;
 }
 
 function watchFiles(options: TlsFilesOptions, first: TlsSet): TlsFiles {
-  const { log } = options;
+  const { logger } = options;
   const listeners: ((material: TlsMaterial) => void)[] = [];
   const reloads = { loaded: 0, refused: 0 };
   let inUse = first;
@@ -83,7 +83,10 @@ function watchFiles(options: TlsFilesOptions, first: TlsSet): TlsFiles {
     refused = refused?.why === why ? refused : { why, looks: 0 };
     if (++refused.looks !== looksBeforeTold) return;
     reloads.refused++;
-    log.error({ reason: why, ...expiryOf(inUse) }, 'the new TLS files cannot be used: going on with the present ones');
+    logger.error(
+      { reason: why, ...expiryOf(inUse) },
+      'the new TLS files cannot be used: going on with the present ones',
+    );
   };
 
   const look = async (): Promise<void> => {
@@ -98,7 +101,7 @@ function watchFiles(options: TlsFilesOptions, first: TlsSet): TlsFiles {
         reloads.loaded++;
         warnAtMs = 0;
         for (const listener of listeners) listener(material);
-        log.info(expiryOf(inUse), 'new TLS files are in use');
+        logger.info(expiryOf(inUse), 'new TLS files are in use');
       }
       refused = undefined;
     } catch (error) {
@@ -110,7 +113,7 @@ function watchFiles(options: TlsFilesOptions, first: TlsSet): TlsFiles {
     const now = Date.now();
     if (now < inUse.warnFromMs || now < warnAtMs) return;
     warnAtMs = now + dayMs;
-    log.warn(expiryOf(inUse), 'the TLS certificate expires soon, or has expired: renew it; no restart is needed');
+    logger.warn(expiryOf(inUse), 'the TLS certificate expires soon, or has expired: renew it; no restart is needed');
   };
 
   const timer = setInterval(() => {

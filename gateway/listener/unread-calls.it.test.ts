@@ -2,7 +2,7 @@
 import { type ClientHttp2Session, type ClientHttp2Stream, connect } from 'node:http2';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { until } from '../testing/ingest.js';
 import { listening } from '../testing/listening.js';
 import type { NodeRequest, NodeResponse } from './node-request.js';
@@ -44,7 +44,7 @@ const sum = (peers: readonly UnreadPeer[], count: 'answered' | 'reset'): number 
   peers.reduce((total, peer) => total + peer[count](), 0);
 
 test('of calls that no client reads, the gateway keeps so many, and those of modest connections first', async () => {
-  const server = await listen({ ...listening, onRequest: answer, log: silentLog });
+  const server = await listen({ ...listening, onRequest: answer, logger: silentLogger });
   const peers: UnreadPeer[] = [];
   try {
     const modest = callUnread(server.port, 20);

@@ -2,7 +2,7 @@
 import { Kvm } from '@nats-io/kv';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { formatShardSetting, shardsKey } from '../../lib/shard-setting.js';
 import { settingsBucket } from '../../lib/subjects.js';
 import { withNats } from '../../lib/testing/nats.js';
@@ -20,7 +20,7 @@ test('an edited number is not followed, a lost one is missed, and the right one 
     const log = watchLog({
       nats: Promise.resolve(nc),
       config: { shards: 2, replicas: 1, shardMaxBytes: 1024 ** 2 },
-      log: silentLog,
+      logger: silentLogger,
       minPayload: 1024,
       onConnected: () => undefined,
       onDisconnected: () => undefined,

@@ -2,7 +2,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { SluiceError } from '../../lib/errors.js';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { withNats } from '../../lib/testing/nats.js';
 import { withSmallDisk } from '../../lib/testing/small-disk.js';
@@ -57,12 +57,12 @@ test('a log whose disk is full acknowledges nothing that it does not have, and g
 test('streams that JetStream has no room for are named, with what to do', () =>
   withNats(
     async (nats) => {
-      const connecting = connectNats({ servers: nats.url, name: 'test', log: silentLog });
+      const connecting = connectNats({ servers: nats.url, name: 'test', logger: silentLogger });
       const ingest = createIngest({
         nats: connecting,
         config: { ...ingestConfig, shardMaxBytes: 64 * MiB },
         metrics: createGatewayMetrics(),
-        log: silentLog,
+        logger: silentLogger,
       });
       await until('a reason', () => ingest.reason?.includes('EV_0') === true);
       assert.match(ingest.reason ?? '', /EV_0 of 64 MiB does not fit .* max_file_store .* --shard-max-bytes/);

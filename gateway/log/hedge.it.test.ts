@@ -2,7 +2,7 @@
 import { jetstreamManager } from '@nats-io/jetstream';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
@@ -34,17 +34,17 @@ async function withHedging(
           copies[result] = (copies[result] ?? 0) + 1;
         },
       };
-      const first = connectNats({ servers: line.url, name: 'first', log: silentLog });
-      const second = connectNats({ servers: nats.url, name: 'second', log: silentLog });
+      const first = connectNats({ servers: line.url, name: 'first', logger: silentLogger });
+      const second = connectNats({ servers: nats.url, name: 'second', logger: silentLogger });
       const config = { ...ingestConfig, shards: 1, ...changes };
       const hedger = createHedger({
         nats: second,
         delayMs: 50,
         payloadBytes: config.coalesceBytes,
         metrics,
-        log: silentLog,
+        logger: silentLogger,
       });
-      const ingest = createIngest({ nats: first, config, metrics, log: silentLog, hedger });
+      const ingest = createIngest({ nats: first, config, metrics, logger: silentLogger, hedger });
       try {
         await until('ready', () => ingest.ready);
         await second;

@@ -11,7 +11,7 @@
  *       outcome_unknown, as PUB-3 has it.
  */
 import type { NatsConnection } from '@nats-io/transport-node';
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import { markRetried } from '../../lib/retried-copy.js';
 import type { GatewayMetrics } from '../metrics.js';
 import { createLogWire, type LogReply, type LogWire } from './log-wire.js';
@@ -36,7 +36,7 @@ export interface HedgerOptions {
   /** Usual size of a message, bytes. */
   readonly payloadBytes: number;
   readonly metrics: Pick<GatewayMetrics, 'hedged'>;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 /** HEDGE-2: copies per message, saved up to so many, and without an answer at most. */
@@ -45,7 +45,7 @@ const mostSaved = 16;
 const mostOpen = 16;
 
 export function createHedger(options: HedgerOptions): Hedger {
-  const { metrics, log } = options;
+  const { metrics, logger } = options;
   const pool = createPayloadPool(options.payloadBytes, mostOpen);
   const open = new Map<string, Buffer>();
   let saved = mostSaved;
@@ -78,7 +78,9 @@ export function createHedger(options: HedgerOptions): Hedger {
       else if (type === 'reconnect') connected = true;
     }
   };
-  watch().catch((error: unknown) => log.warn({ error: String(error) }, 'no second connection: nothing is sent twice'));
+  watch().catch((error: unknown) =>
+    logger.warn({ error: String(error) }, 'no second connection: nothing is sent twice'),
+  );
 
   const hedger: Hedger = {
     delayMs: options.delayMs,

@@ -3,8 +3,8 @@
  * Checked when the connection comes and again after every reconnect, because it may be to a server with other limits.
  */
 import type { NatsConnection } from '@nats-io/transport-node';
-import type { Log } from '../../lib/log.js';
 import { ensureLog, generationOf } from '../../lib/log-streams.js';
+import type { Logger } from '../../lib/logger.js';
 import { followShards } from '../../lib/shard-number.js';
 import { changeText } from '../../lib/shard-setting.js';
 import { createLogWire, type OpenLogWire } from './log-wire.js';
@@ -12,7 +12,7 @@ import { createLogWire, type OpenLogWire } from './log-wire.js';
 export interface LogConnectionOptions {
   readonly nats: Promise<NatsConnection>;
   readonly config: { readonly shards: number; readonly replicas: number; readonly shardMaxBytes: number };
-  readonly log: Log;
+  readonly logger: Logger;
   /** Bytes that a message must be able to have. */
   readonly minPayload: number;
   /** The checks have passed: publish. The first time, that is over the line that this opens. */
@@ -47,7 +47,7 @@ const firstRetryMs = 100;
 const lastRetryMs = 1_000;
 
 export function watchLog(options: LogConnectionOptions): LogConnection {
-  const { config, log, minPayload, onConnected, onDisconnected, onStream } = options;
+  const { config, logger, minPayload, onConnected, onDisconnected, onStream } = options;
   let ready = false;
   let reason: string | undefined = 'NATS is not connected yet';
   let shards = 0;
@@ -60,7 +60,7 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
   let unfollow: (() => void) | undefined;
 
   const notReady = (why: string): void => {
-    if (why !== reason) log.warn({ reason: why }, 'log not ready');
+    if (why !== reason) logger.warn({ reason: why }, 'log not ready');
     reason = why;
   };
 
@@ -101,13 +101,13 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
         onStream: (shard, info) => {
           if (!closed && mine === epoch) onStream(shard, generationOf(info));
         },
-        log,
+        logger,
       });
       if (closed || mine !== epoch) return;
       ({ shards, epoch: shardEpoch } = setting);
       ready = true;
       reason = undefined;
-      log.info({ shards, server: nc.getServer() }, 'log ready');
+      logger.info({ shards, server: nc.getServer() }, 'log ready');
       onConnected((onReply) => createLogWire(nc, onReply));
     } catch (error) {
       again(`The log is not set up: ${error instanceof Error ? error.message : String(error)}${mayNot(error)}`);
@@ -127,7 +127,7 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
     if (closed) return;
     unfollow = followShards(
       nc,
-      log,
+      logger,
       (setting) => {
         if (setting.changing !== undefined || setting.shards !== shards || setting.epoch !== shardEpoch) {
           recheck(changeText(setting));

@@ -3,7 +3,7 @@ import type { NatsConnection } from '@nats-io/nats-core';
 import type { NatsConnectionImpl } from '@nats-io/nats-core/internal';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { withNats } from '../../lib/testing/nats.js';
 import { until } from '../testing/ingest.js';
@@ -12,7 +12,7 @@ import { createPayloadPool } from './payload-pool.js';
 
 async function withConnection(use: (nc: NatsConnection, reader: NatsConnection) => Promise<void>): Promise<void> {
   await withNats(async (nats) => {
-    const nc = await connectNats({ servers: nats.url, name: 'test', log: silentLog, timeoutMs: 5_000 });
+    const nc = await connectNats({ servers: nats.url, name: 'test', logger: silentLogger, timeoutMs: 5_000 });
     try {
       await use(nc, nats.nc);
     } finally {

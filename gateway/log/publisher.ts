@@ -23,8 +23,8 @@
  */
 import { SluiceError } from '../../lib/errors.js';
 import { failpoint } from '../../lib/failpoint.js';
-import type { Log } from '../../lib/log.js';
-import { createSparseLog } from '../../lib/sparse-log.js';
+import type { Logger } from '../../lib/logger.js';
+import { createSparseLogger } from '../../lib/sparse-logger.js';
 import type { GatewayClock } from '../clock.js';
 import type { GatewayMetrics } from '../metrics.js';
 import type { Hedger } from './hedge.js';
@@ -51,7 +51,7 @@ export interface Outgoing {
 export interface PublisherOptions {
   readonly openWire: OpenLogWire;
   readonly clock: GatewayClock;
-  readonly log: Log;
+  readonly logger: Logger;
   readonly metrics: GatewayMetrics;
   /** Most messages in flight. */
   readonly window: number;
@@ -104,7 +104,7 @@ const fullCalmMs = 1_000;
 
 export function createPublisher(options: PublisherOptions): Publisher {
   const { metrics, window, timeoutMs, hedger } = options;
-  const log = createSparseLog(options.log);
+  const logger = createSparseLogger(options.logger);
   const { now, schedule, random } = options.clock;
   // Insertion order is the order of sending, so the oldest comes first.
   const flights = new Map<string, Flight>();
@@ -145,7 +145,8 @@ export function createPublisher(options: PublisherOptions): Publisher {
         return;
       }
       metrics.published(outcome.code === 'log_full' ? 'full' : 'refused', ms);
-      if (outcome.code !== 'log_full') log.warn({ subject: flight.message.subject, err: outcome }, 'publish refused');
+      if (outcome.code !== 'log_full')
+        logger.warn({ subject: flight.message.subject, err: outcome }, 'publish refused');
     } else {
       failpoint('gateway.after-ack');
       metrics.published('stored', ms);
@@ -237,7 +238,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
       wire.send(message.subject, token, payload);
     } catch (error) {
       // Thrown before anything is buffered: the connection is closed, or the payload is above the server's limit.
-      log.error({ err: error, bytes: payload.length }, 'publish failed');
+      logger.error({ err: error, bytes: payload.length }, 'publish failed');
       metrics.published('unsent', 0);
       message.settle(unavailable('The log did not take the batch.'));
       return;

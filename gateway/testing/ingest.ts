@@ -7,7 +7,7 @@ import type { NatsConnection } from '@nats-io/transport-node';
 import * as assert from 'uvu/assert';
 import { type StoredBatch, StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { SluiceError } from '../../lib/errors.js';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
 import type { TestNats } from '../../lib/testing/nats.js';
@@ -59,7 +59,7 @@ export async function withIngest(
   changes: Partial<IngestOptions['config']>,
   use: (subject: IngestSubject) => Promise<void>,
 ): Promise<void> {
-  const connecting = connectNats({ servers: nats.url, name: 'test', log: silentLog });
+  const connecting = connectNats({ servers: nats.url, name: 'test', logger: silentLogger });
   const metrics = createGatewayMetrics();
   const ends = new Map<PublishEnd, number>();
   let gauges: Partial<GatewayGauges> = {};
@@ -76,7 +76,7 @@ export async function withIngest(
         gauges = { ...gauges, ...more };
       },
     },
-    log: silentLog,
+    logger: silentLogger,
   });
   try {
     await until('ready', () => ingest.ready);
@@ -106,7 +106,7 @@ export const ingestInput = (
 /** Every message of the log, with its payload. */
 async function messages(nats: TestNats): Promise<{ stream: string; sequence: bigint; data: Uint8Array }[]> {
   // A connection of its own: the test's one may still be on its way back from a kill.
-  const nc = await connectNats({ servers: nats.url, name: 'reader', log: silentLog, timeoutMs: 5_000 });
+  const nc = await connectNats({ servers: nats.url, name: 'reader', logger: silentLogger, timeoutMs: 5_000 });
   try {
     const jsm = await jetstreamManager(nc);
     const all: { stream: string; sequence: bigint; data: Uint8Array }[] = [];

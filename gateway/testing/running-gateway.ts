@@ -3,7 +3,7 @@
  */
 import type { NatsConnection } from '@nats-io/transport-node';
 import { type GatewayConfig, gatewayOptions, resolveOptions } from '../../lib/config/index.js';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { addTenant } from '../../lib/tenants.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
@@ -38,8 +38,12 @@ export async function withGateway<T>(
 ): Promise<T> {
   return withNats(async (nats) => {
     const { key, keyId } = await addTenant(nats.nc, { tenant });
-    const connection: Promise<NatsConnection> = connectNats({ servers: nats.url, name: 'gateway', log: silentLog });
-    const gateway = await startGateway(testConfig(nats.url, settings), { nats: connection, log: silentLog });
+    const connection: Promise<NatsConnection> = connectNats({
+      servers: nats.url,
+      name: 'gateway',
+      logger: silentLogger,
+    });
+    const gateway = await startGateway(testConfig(nats.url, settings), { nats: connection, logger: silentLogger });
     try {
       await until('the gateway is ready', () => gateway.ready);
       const url = `${settings.tlsCert === undefined ? 'http' : 'https'}://127.0.0.1:${gateway.port}`;

@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { type Circuit, type CircuitOptions, createCircuit } from './circuit.js';
 import { WarehouseError, type WarehouseErrorKind } from './errors.js';
 
@@ -14,7 +14,7 @@ const ended = (work: Promise<unknown>): Promise<WarehouseError | undefined> =>
   );
 
 async function withCircuit(options: Partial<CircuitOptions>, use: (circuit: Circuit) => Promise<void>): Promise<void> {
-  const circuit = createCircuit({ name: 'test', log: silentLog, random: () => 0.5, ...options });
+  const circuit = createCircuit({ name: 'test', logger: silentLogger, random: () => 0.5, ...options });
   try {
     await use(circuit);
   } finally {

@@ -20,13 +20,13 @@ import {
   handleWhen,
   isBrokenCircuitError,
 } from 'cockatiel';
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import { WarehouseError } from './errors.js';
 
 export interface CircuitOptions {
   /** What goes through it, for logs and metrics. */
   readonly name: string;
-  readonly log: Log;
+  readonly logger: Logger;
   /** A cheap statement that tells whether it works again; sent through the circuit whenever one may go. */
   readonly probe?: () => Promise<unknown>;
   /** It works again. */
@@ -64,7 +64,7 @@ const failureShare = 0.5;
 const stays = { unanswered: { first: 200, last: 800 }, answered: { first: 500, last: 4_000 } } as const;
 
 export function createCircuit(options: CircuitOptions): Circuit {
-  const { name, log, probe, now = () => performance.now(), random = Math.random } = options;
+  const { name, logger, probe, now = () => performance.now(), random = Math.random } = options;
   const counts = { closed: 0, halfOpen: 0, open: 0, heldBack: 0 };
   let state: CircuitStats['state'] = 0;
   let openSince = 0;
@@ -105,7 +105,7 @@ export function createCircuit(options: CircuitOptions): Circuit {
       counts.open++;
       if (before === 0) {
         openSince = now();
-        log.warn(
+        logger.warn(
           { circuit: name, error: String(why) },
           'the warehouse is in trouble: it is left alone but for a probe now and then',
         );
@@ -118,7 +118,7 @@ export function createCircuit(options: CircuitOptions): Circuit {
       state = 0;
       counts.closed++;
       clearTimeout(timer);
-      log.info({ circuit: name, afterMs: Math.round(now() - openSince) }, 'the warehouse works again');
+      logger.info({ circuit: name, afterMs: Math.round(now() - openSince) }, 'the warehouse works again');
       options.onClosed?.();
     }
   }

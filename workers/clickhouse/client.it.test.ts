@@ -2,7 +2,7 @@ import { createServer } from 'node:net';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { freePort } from '../../lib/testing/nats.js';
@@ -12,7 +12,7 @@ async function withWarehouse(
   flags: Record<string, string>,
   use: (warehouse: Warehouse) => Promise<void>,
 ): Promise<void> {
-  const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, flags, {}), silentLog);
+  const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, flags, {}), silentLogger);
   try {
     await use(warehouse);
   } finally {

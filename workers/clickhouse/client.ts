@@ -7,7 +7,7 @@ import { type ClickHouseClient, createClient } from '@clickhouse/client';
 import { clickhouseTls } from '../../lib/clickhouse-tls.js';
 import type { ClickHouseClientConfig } from '../../lib/config/index.js';
 import { failpoint, isArmed } from '../../lib/failpoint.js';
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import { clickhousePassword } from '../../lib/secret-file.js';
 import { type CircuitStats, createCircuit } from './circuit.js';
 import { sorted, WarehouseError } from './errors.js';
@@ -89,7 +89,7 @@ function streamOf(parts: readonly Uint8Array[]): Readable {
 }
 
 /** Connects when first used; nothing is sent before. */
-export function connectWarehouse(config: ClickHouseClientConfig, log: Log): Warehouse {
+export function connectWarehouse(config: ClickHouseClientConfig, logger: Logger): Warehouse {
   const client: ClickHouseClient = createClient({
     url: config.clickhouseUrl,
     username: config.clickhouseUser,
@@ -183,13 +183,13 @@ export function connectWarehouse(config: ClickHouseClientConfig, log: Log): Ware
   const recovered = new Set<() => void>();
   const reads = createCircuit({
     name: 'reads',
-    log,
+    logger,
     probe: () => ask('SELECT 1', {}, {}),
     onClosed() {
       for (const listener of recovered) listener();
     },
   });
-  const inserts = createCircuit({ name: 'inserts', log });
+  const inserts = createCircuit({ name: 'inserts', logger });
 
   return {
     rows: <T>(
@@ -224,7 +224,7 @@ export function connectWarehouse(config: ClickHouseClientConfig, log: Log): Ware
       try {
         return (await client.ping()).success;
       } catch (error) {
-        log.debug({ error: String(error) }, 'the warehouse does not answer');
+        logger.debug({ error: String(error) }, 'the warehouse does not answer');
         return false;
       }
     },

@@ -4,7 +4,7 @@
 import type { NatsConnection } from '@nats-io/nats-core';
 import type { WorkerConfig } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import { readShardSetting } from '../../lib/shard-number.js';
 import type { ShardSetting } from '../../lib/shard-setting.js';
 import { connectWarehouse, type Warehouse } from './client.js';
@@ -30,11 +30,11 @@ export const eventsTable = (database: string, engine: TableTarget['engine'] = 'M
  */
 export async function patiently<T>(
   what: string,
-  log: Log,
+  logger: Logger,
   signal: AbortSignal,
   attempt: () => Promise<T>,
   tell: (error: unknown, waitMs: number) => void = (error, waitMs) =>
-    log.warn({ error: String(error), waitMs }, `cannot reach ${what} yet`),
+    logger.warn({ error: String(error), waitMs }, `cannot reach ${what} yet`),
 ): Promise<T> {
   for (let failures = 0; ; failures++) {
     if (signal.aborted) throw new Error('stopped');
@@ -52,29 +52,29 @@ export async function patiently<T>(
 /** The warehouse, with the events table brought up to the contract. Many workers may do this at once. */
 export async function openWarehouse(
   config: WorkerConfig,
-  log: Log,
+  logger: Logger,
   signal: AbortSignal,
   onWaiting: OnWaiting = () => undefined,
 ): Promise<{ warehouse: Warehouse; target: TableTarget }> {
-  const warehouse = connectWarehouse(config, log);
+  const warehouse = connectWarehouse(config, logger);
   const target = eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']);
   let told: string | undefined;
   const tell = (error: unknown, waitMs: number): void => {
     if (error instanceof TableError) {
       if (told !== error.message)
-        log.error({ reason: error.message }, 'the events table does not fit: waiting until it does');
+        logger.error({ reason: error.message }, 'the events table does not fit: waiting until it does');
       told = error.message;
       onWaiting('table', error.message);
     } else {
-      log.warn({ error: String(error), waitMs }, 'cannot reach the warehouse yet');
+      logger.warn({ error: String(error), waitMs }, 'cannot reach the warehouse yet');
       onWaiting('warehouse', String(error));
     }
   };
   const prepared = async (): Promise<TableTarget> => {
-    await prepareTable(warehouse, target, log);
+    await prepareTable(warehouse, target, logger);
     return { ...target, asksInsertSelect: await asksInsertSelect(warehouse) };
   };
-  return { warehouse, target: await patiently('the warehouse', log, signal, prepared, tell) };
+  return { warehouse, target: await patiently('the warehouse', logger, signal, prepared, tell) };
 }
 
 /** LOAD-4: whether the server has a setting of that name, without which the token of our INSERT would be passed over. */
@@ -86,7 +86,7 @@ async function asksInsertSelect(warehouse: Warehouse): Promise<boolean> {
 /** The number of shards, as soon as a gateway has settled it; and, when it was edited or lost, as soon as that is mended. */
 export async function knownShards(
   nc: NatsConnection,
-  log: Log,
+  logger: Logger,
   signal: AbortSignal,
   onWaiting: OnWaiting = () => undefined,
 ): Promise<ShardSetting> {
@@ -94,14 +94,14 @@ export async function knownShards(
   while (true) {
     let why = 'no gateway has created the shards yet';
     try {
-      const setting = await patiently('the settings', log, signal, () => readShardSetting(nc));
+      const setting = await patiently('the settings', logger, signal, () => readShardSetting(nc));
       if (setting !== undefined) return setting;
     } catch (error) {
       if (!(error instanceof UsageError)) throw error;
       why = error.message;
       onWaiting('shards', why);
     }
-    if (told !== why) log.warn({ why }, 'waiting for the number of shards');
+    if (told !== why) logger.warn({ why }, 'waiting for the number of shards');
     told = why;
     await new Promise((resolve) => setTimeout(resolve, 300));
     if (signal.aborted) throw new Error('stopped');

@@ -3,7 +3,7 @@
  * is used. A table that is gone altogether is not made again under running workers: it may have been renamed or detached for a while,
  * and a new one in its place would be loaded from the log as if nothing had been stored.
  */
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import { WarehouseError } from './client.js';
 
 export interface TableMender {
@@ -14,7 +14,7 @@ export interface TableMender {
 export interface MenderOptions {
   /** Creates what is missing; harmless when nothing is. */
   readonly prepare: () => Promise<void>;
-  readonly log: Log;
+  readonly logger: Logger;
   /** Monotonic, ms. @default performance.now */
   readonly now?: () => number;
 }
@@ -24,20 +24,20 @@ const lacksColumn: ReadonlySet<number | undefined> = new Set([10, 16, 47, 8]);
 /** What did not help is not tried again at once, ms. */
 const restMs = 5_000;
 
-export function tableMender({ prepare, log, now = () => performance.now() }: MenderOptions): TableMender {
+export function tableMender({ prepare, logger, now = () => performance.now() }: MenderOptions): TableMender {
   let running: Promise<void> | undefined;
   let restUntil = Number.NEGATIVE_INFINITY;
 
   async function run(error: WarehouseError): Promise<void> {
-    log.warn(
+    logger.warn(
       { error: error.message },
       'the events table lacks a column that is used: it is brought up to the contract',
     );
     try {
       await prepare();
-      log.info('the events table has what the contract needs');
+      logger.info('the events table has what the contract needs');
     } catch (failure) {
-      log.error({ error: String(failure) }, 'the events table cannot be brought up to the contract');
+      logger.error({ error: String(failure) }, 'the events table cannot be brought up to the contract');
     } finally {
       running = undefined;
       restUntil = now() + restMs;

@@ -6,7 +6,7 @@ import { pino } from 'pino';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { seededRandom } from '../../lib/testing/batches.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
 import { withNats } from '../../lib/testing/nats.js';
@@ -34,7 +34,10 @@ interface Scene {
 
 async function withTable(use: (scene: Scene) => Promise<void>): Promise<void> {
   await withClickHouse(async ({ url }) => {
-    const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}), silentLog);
+    const warehouse = connectWarehouse(
+      resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
+      silentLogger,
+    );
     try {
       await prepareTable(warehouse, target);
       await use({
@@ -49,9 +52,9 @@ async function withTable(use: (scene: Scene) => Promise<void>): Promise<void> {
         },
         async prepare() {
           const lines: string[] = [];
-          const log = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) });
+          const logger = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) });
           let error: unknown;
-          await prepareTable(warehouse, target, log).catch((reason: unknown) => {
+          await prepareTable(warehouse, target, logger).catch((reason: unknown) => {
             error = reason;
           });
           const statements = lines.flatMap((line) => (JSON.parse(line) as { statement?: string }).statement ?? []);

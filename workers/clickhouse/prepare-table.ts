@@ -2,7 +2,7 @@
  * The events table brought up to the contract when a worker starts. It adds what is missing and widens what is too narrow
  * (schema/compatible.ts), logs each change, and changes nothing else. Many workers may do this at once, of several versions.
  */
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import { type Warehouse, WarehouseError, type WarehouseErrorKind } from './client.js';
 import {
   type ColumnInfo,
@@ -28,7 +28,7 @@ const passing: ReadonlySet<WarehouseErrorKind> = new Set(['large', 'transient', 
 const refusals: ReadonlySet<number | undefined> = new Set([524, 341]);
 
 /** @throws TableError when the table does not fit; WarehouseError when ClickHouse cannot be reached, or is in trouble */
-export async function prepareTable(warehouse: Warehouse, target: TableTarget, log?: Log): Promise<void> {
+export async function prepareTable(warehouse: Warehouse, target: TableTarget, logger?: Logger): Promise<void> {
   const of = { database: target.database, table: target.table };
   const where = 'WHERE database = {database:String} AND table = {table:String}';
   for (const statement of createStatements(target)) await change(warehouse, target, statement);
@@ -38,11 +38,11 @@ export async function prepareTable(warehouse: Warehouse, target: TableTarget, lo
   );
   const projections = await warehouse.rows<DerivedFrom>(`SELECT name, query FROM system.projections ${where}`, of);
   const { statements, misfits } = migrations(target, columns, projections);
-  for (const statement of statements) await change(warehouse, target, statement, log);
+  for (const statement of statements) await change(warehouse, target, statement, logger);
   if (misfits.length > 0) throw new TableError(misfitText(target, misfits));
   const indices = await warehouse.rows<{ name: string }>(`SELECT name FROM system.data_skipping_indices ${where}`, of);
   for (const statement of indexStatements(target, new Set(indices.map(({ name }) => name)))) {
-    await change(warehouse, target, statement, log);
+    await change(warehouse, target, statement, logger);
   }
   const known = await warehouse.rows<{ name: string }>('SELECT name FROM system.merge_tree_settings');
   const [made] = await warehouse.rows<{ engine_full: string }>(
@@ -51,21 +51,21 @@ export async function prepareTable(warehouse: Warehouse, target: TableTarget, lo
   );
   const names = new Set(known.map(({ name }) => name));
   for (const statement of settingStatements(target, names, made?.engine_full ?? '')) {
-    await change(warehouse, target, statement, log);
+    await change(warehouse, target, statement, logger);
   }
-  if (log !== undefined) await tellMutations(warehouse, target, log);
+  if (logger !== undefined) await tellMutations(warehouse, target, logger);
 }
 
 /** Those that fail, and those that take long: nothing is changed about them. */
-async function tellMutations(warehouse: Warehouse, target: TableTarget, log: Log): Promise<void> {
-  for (const mutation of await failedMutations(warehouse, target)) log.error(mutation, mutationText(mutation));
+async function tellMutations(warehouse: Warehouse, target: TableTarget, logger: Logger): Promise<void> {
+  for (const mutation of await failedMutations(warehouse, target)) logger.error(mutation, mutationText(mutation));
   const slow = await warehouse.rows<Omit<FailedMutation, 'reason'> & { readonly parts: string }>(
     'SELECT mutation_id AS id, substring(command, 1, 300) AS command, toString(parts_to_do) AS parts FROM system.mutations ' +
       'WHERE database = {database:String} AND table = {table:String} AND NOT is_done ' +
       "AND latest_fail_reason = '' AND create_time < now() - INTERVAL 10 MINUTE",
     { database: target.database, table: target.table },
   );
-  for (const mutation of slow) log.warn(mutation, 'a mutation of the events table has not ended for ten minutes');
+  for (const mutation of slow) logger.warn(mutation, 'a mutation of the events table has not ended for ten minutes');
 }
 
 function misfitText(target: TableTarget, misfits: readonly Misfit[]): string {
@@ -75,8 +75,8 @@ function misfitText(target: TableTarget, misfits: readonly Misfit[]): string {
   return `The table ${tableName(target)} cannot be loaded as it is: ${each.join('; ')}.`;
 }
 
-async function change(warehouse: Warehouse, target: TableTarget, statement: string, log?: Log): Promise<void> {
-  log?.info({ statement }, 'changing the events table');
+async function change(warehouse: Warehouse, target: TableTarget, statement: string, logger?: Logger): Promise<void> {
+  logger?.info({ statement }, 'changing the events table');
   try {
     await warehouse.command(statement);
   } catch (error) {

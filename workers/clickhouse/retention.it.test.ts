@@ -9,8 +9,8 @@ import { pino } from 'pino';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
-import { silentLog } from '../../lib/log.js';
 import { ensureShards, generationOf } from '../../lib/log-streams.js';
+import { silentLogger } from '../../lib/logger.js';
 import { shardStream } from '../../lib/subjects.js';
 import { seededRandom } from '../../lib/testing/batches.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
@@ -52,7 +52,7 @@ test('old days are dropped, those that a shard still needs stay; then a user is 
     withClickHouse(async ({ url }) => {
       const warehouse = connectWarehouse(
         resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
-        silentLog,
+        silentLogger,
       );
       await ensureShards(nats.nc, { shards: 1, replicas: 1, maxBytes: 64 * 1024 ** 2 });
       const worker = await startWorkerProcess({ natsUrl: nats.url, clickhouseUrl: url, blockDelay: '50ms' });
@@ -98,8 +98,8 @@ test('old days are dropped, those that a shard still needs stay; then a user is 
           "INSERT INTO sluice.events (tenant, _stream, _day) VALUES ('acme', 'own', '2020-01-02')",
         );
         const lines: string[] = [];
-        const log = pino({}, { write: (line: string) => void lines.push(line) });
-        const request = { warehouse, target, jsm, shards: 1, nowMs: Date.now(), log };
+        const logger = pino({}, { write: (line: string) => void lines.push(line) });
+        const request = { warehouse, target, jsm, shards: 1, nowMs: Date.now(), logger };
         assert.equal(await dropOldDays({ ...request, days: 10_000 }), []);
         assert.equal(await dropOldDays({ ...request, days: 30 }), ['2020-01-01', '2020-01-02']);
         assert.match(lines.join(''), /"day":"2020-01-02","rows":11,/);

@@ -2,8 +2,8 @@
  * Retention by day: whole partitions are dropped once they are older than asked, and only when LOAD-8 allows it.
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
-import type { Log } from '../../lib/log.js';
 import { generationOf } from '../../lib/log-streams.js';
+import type { Logger } from '../../lib/logger.js';
 import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
 import { shardStream } from '../../lib/subjects.js';
 import { utcDay } from '../../lib/timestamp.js';
@@ -59,12 +59,12 @@ export interface RetentionOptions {
   /** Days to keep, today included. */
   readonly days: number;
   readonly nowMs: number;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 /** Drops what is too old. @returns the days that were dropped. Rejects when the log or the warehouse cannot be reached. */
 export async function dropOldDays(options: RetentionOptions): Promise<string[]> {
-  const { warehouse, target, jsm, shards, log } = options;
+  const { warehouse, target, jsm, shards, logger } = options;
   const cutoff = utcDay(options.nowMs - (options.days - 1) * 86_400_000);
   const table = tableName(target);
   const rows = await warehouse.rows<{ day: string; shard: number; generation: string; hi: string }>(
@@ -93,9 +93,9 @@ export async function dropOldDays(options: RetentionOptions): Promise<string[]> 
       { day },
     );
     await warehouse.command(`ALTER TABLE ${table} DROP PARTITION '${day}'`);
-    log.info({ day, rows: Number(held?.rows) }, 'dropped a day past its retention');
+    logger.info({ day, rows: Number(held?.rows) }, 'dropped a day past its retention');
     if (held === undefined || held.others === '0') continue;
-    log.warn(
+    logger.warn(
       { day, rows: Number(held.others) },
       'among the rows of a day past its retention were some that no worker stored',
     );

@@ -1,7 +1,7 @@
 /** Statements that hold a block's name: which of them are killed, and when (STALE-1 to STALE-3). The server is a script. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { WarehouseError } from './client.js';
 import { staleStatements } from './stale-statement.js';
 
@@ -18,7 +18,7 @@ function scene(progress: () => string | undefined | Error) {
       },
       command: async (statement) => void killed.push(statement),
     },
-    { log: silentLog, now: () => now },
+    { logger: silentLogger, now: () => now },
   );
   return {
     killed,

@@ -9,7 +9,7 @@
  *      default profile, 30 s unless it is set lower. Neither the statement nor the connection can change that, so the worker says
  *      so at its start. The embedded server takes a name only when the body is there.
  */
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import { type Warehouse, WarehouseError } from './client.js';
 
 export interface StaleStatements {
@@ -28,7 +28,7 @@ interface Met {
 }
 
 export interface StaleOptions {
-  readonly log: Log;
+  readonly logger: Logger;
   /** Monotonic, ms. @default performance.now */
   readonly now?: () => number;
 }
@@ -45,7 +45,7 @@ export function staleStatements(
   warehouse: Pick<Warehouse, 'rows' | 'command'>,
   options: StaleOptions,
 ): StaleStatements {
-  const { log, now = () => performance.now() } = options;
+  const { logger, now = () => performance.now() } = options;
   /** By shard: each has one block in flight. */
   const met = new Map<number, Met>();
   let warned = false;
@@ -69,7 +69,7 @@ export function staleStatements(
     if (stillMs < before.patienceMs) return;
     before.sinceMs = now();
     before.patienceMs = Math.min(before.patienceMs * 2, patienceMs.last);
-    log.warn(
+    logger.warn(
       { shard, queryId, stillMs: Math.round(stillMs) },
       'another statement holds the block and does not move: it is killed',
     );
@@ -84,12 +84,12 @@ export function staleStatements(
       } catch (error) {
         if (error instanceof WarehouseError && error.kind === 'fatal' && !warned) {
           warned = true;
-          log.warn(
+          logger.warn(
             { error: error.message },
             'a statement that holds a block may not be looked at or killed: grant SELECT on system.processes and KILL QUERY; ' +
               'until then it ends with the http_receive_timeout of the server',
           );
-        } else log.debug({ error: String(error) }, 'cannot look at a statement that holds a block');
+        } else logger.debug({ error: String(error) }, 'cannot look at a statement that holds a block');
       }
     },
     over: (shard) => void met.delete(shard),
@@ -100,19 +100,19 @@ export function staleStatements(
 const mostReceiveSeconds = 5;
 
 /** Says so when the server waits for longer. Never rejects. */
-export async function checkReceiveTimeout(warehouse: Pick<Warehouse, 'rows'>, log: Log): Promise<void> {
+export async function checkReceiveTimeout(warehouse: Pick<Warehouse, 'rows'>, logger: Logger): Promise<void> {
   try {
     const [row] = await warehouse.rows<{ value: string }>(
       "SELECT value FROM system.settings WHERE name = 'http_receive_timeout'",
     );
     const seconds = Number(row?.value);
     if (!(seconds > mostReceiveSeconds)) return;
-    log.warn(
+    logger.warn(
       { http_receive_timeout: seconds },
       `a worker that freezes while it sends can hold up its shards for ${seconds} s: set http_receive_timeout to ` +
         `${mostReceiveSeconds} in the default profile of the ClickHouse server (docs/reliability.md)`,
     );
   } catch (error) {
-    log.debug({ error: String(error) }, 'cannot read http_receive_timeout');
+    logger.debug({ error: String(error) }, 'cannot read http_receive_timeout');
   }
 }

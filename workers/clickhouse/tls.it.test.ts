@@ -9,7 +9,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { makeAuthority, type TestCertificate } from '../../lib/testing/certificate.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
 import { testFiles } from '../../lib/testing/test-files.js';
@@ -44,7 +44,7 @@ async function behindTls(
 }
 
 const warehouseAt = (clickhouseUrl: string, clickhouseTlsCa: string): Warehouse =>
-  connectWarehouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl, clickhouseTlsCa }, {}), silentLog);
+  connectWarehouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl, clickhouseTlsCa }, {}), silentLogger);
 
 async function failure(url: string, clickhouseTlsCa: string): Promise<string> {
   const warehouse = warehouseAt(url, clickhouseTlsCa);

@@ -9,7 +9,7 @@ import { type Readable, Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import { createGunzip, gzip } from 'node:zlib';
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import { mayHaveStructure, structureRefusal } from './column-texts.js';
 import { type Engine, EngineError, type EngineResult } from './engine.js';
 import { type GuardOptions, type Refusal, refusePage, refuseStranger } from './guard.js';
@@ -25,7 +25,7 @@ export interface EmbeddedHttpOptions {
   readonly engine: Engine;
   /** Folder for the bodies of inserts, on the way into the engine. */
   readonly spoolFolder: string;
-  readonly log: Log;
+  readonly logger: Logger;
   /** Address that it listens on, and the password that it asks for. */
   readonly guard: GuardOptions;
   /** Most bytes of a body, after decompression. */
@@ -76,7 +76,7 @@ const spoolFlags = { flags: 'wx', flag: 'wx', mode: 0o600 } as const;
 const nothing: EngineResult = { bytes: new Uint8Array(), rowsRead: 0, bytesRead: 0, elapsedSeconds: 0 };
 
 export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
-  const { engine, log, standstillMs = 4_000 } = options;
+  const { engine, logger, standstillMs = 4_000 } = options;
   /**
    * ClickHouse refuses a second running query of the same id; the loader relies on it. An id is taken once the body is there: a client
    * that freezes half-way keeps no other from running the same statement.
@@ -315,7 +315,7 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
             noSpace ? 243 : 1002,
             `${String(error)} (${noSpace ? 'NOT_ENOUGH_SPACE' : 'UNKNOWN_EXCEPTION'})`,
           );
-    if (!(error instanceof EngineError)) log.error({ err: error }, 'a statement failed outside the engine');
+    if (!(error instanceof EngineError)) logger.error({ err: error }, 'a statement failed outside the engine');
     if (response.headersSent || response.destroyed) {
       response.destroy();
       return;

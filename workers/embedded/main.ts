@@ -17,7 +17,7 @@ import type { AddressInfo } from 'node:net';
 import { join, resolve } from 'node:path';
 import { type EmbeddedConfig, embeddedOptions, parseArgv, resolveOptions } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
-import { createLog } from '../../lib/log.js';
+import { createLogger } from '../../lib/logger.js';
 import { makeFolder, makePrivateFolder } from '../../lib/make-folder.js';
 import { onParentGone } from '../../lib/parent-gone.js';
 import { readSecret } from '../../lib/secret-file.js';
@@ -34,9 +34,9 @@ const passwordOf = ({ clickhousePasswordFile: file }: EmbeddedConfig): string | 
 
 async function main(): Promise<void> {
   const config = resolveOptions(embeddedOptions, parseArgv(process.argv.slice(2), embeddedOptions));
-  const log = createLog('clickhouse', config.logLevel);
+  const logger = createLogger('clickhouse', config.logLevel);
   const password = passwordOf(config);
-  if (password === undefined) log.warn('no password is asked for: every user of this machine may send statements');
+  if (password === undefined) logger.warn('no password is asked for: every user of this machine may send statements');
   const folder = resolve(config.clickhouseData);
   // The engine writes a cache of format schemas to the folder that it runs in.
   process.umask(0o077);
@@ -51,7 +51,7 @@ async function main(): Promise<void> {
     engine,
     spoolFolder,
     guard: { host: config.host, password },
-    log,
+    logger,
     maxBodyBytes,
   });
 
@@ -62,14 +62,14 @@ async function main(): Promise<void> {
   });
 
   async function close(why: string): Promise<void> {
-    log.info({ why, answering }, 'closing');
+    logger.info({ why, answering }, 'closing');
     server.close();
     const until = Date.now() + closeWithinMs;
     while (answering > 0 && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 10));
     // What still runs dies with the process: an INSERT is there whole or not at all (LOAD-1).
-    if (answering > 0) log.warn({ answering }, 'statements still run');
+    if (answering > 0) logger.warn({ answering }, 'statements still run');
     else await engine.close();
-    log.info('closed');
+    logger.info('closed');
     process.exit(0);
   }
 
@@ -94,7 +94,7 @@ async function main(): Promise<void> {
   });
   server.listen(config.clickhousePort, config.host, () => {
     const { port } = server.address() as AddressInfo;
-    log.info({ host: config.host, port, data: folder, version: engine.version }, 'ready');
+    logger.info({ host: config.host, port, data: folder, version: engine.version }, 'ready');
     process.send?.({ ready: true, port });
   });
 }

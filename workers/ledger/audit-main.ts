@@ -5,7 +5,7 @@
 import { jetstreamManager } from '@nats-io/jetstream';
 import { auditOptions, parseArgv, resolveOptions } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
-import { createLog } from '../../lib/log.js';
+import { createLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { natsAt } from '../../lib/nats-login.js';
 import { tenantIdPattern } from '../../lib/subjects.js';
@@ -92,9 +92,9 @@ async function main(): Promise<number> {
   if (config.tenant !== '' && !tenantIdPattern.test(config.tenant)) {
     throw new UsageError(`"${config.tenant}" is not a tenant id: see \`sluice tenant list\`.`);
   }
-  const log = createLog('audit', config.logLevel);
-  const nc = await connectNats({ ...natsAt(config), name: 'sluice audit', log, timeoutMs: 5_000 });
-  const warehouse = connectWarehouse(config, log);
+  const logger = createLogger('audit', config.logLevel);
+  const nc = await connectNats({ ...natsAt(config), name: 'sluice audit', logger, timeoutMs: 5_000 });
+  const warehouse = connectWarehouse(config, logger);
   const progress = progressLine(process.stderr);
   try {
     const jsm = await jetstreamManager(nc, { checkAPI: false });
@@ -109,7 +109,7 @@ async function main(): Promise<number> {
       dead: await readDeadLedger({ nc, jsm, tenant: config.tenant || undefined }),
       retention: config.retentionDays > 0,
       progress: progress.show,
-      log,
+      logger,
     };
     const result = config.tenant === '' ? await audit(options) : await auditTenant(options, config.tenant);
     progress.end();

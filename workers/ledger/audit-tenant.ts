@@ -28,7 +28,7 @@ export interface TenantAudit {
 
 /** Audits one tenant. Rejects when log or warehouse cannot be read. */
 export async function auditTenant(options: AuditOptions, tenant: string): Promise<TenantAudit> {
-  const { nc, jsm, sink, dead, log } = options;
+  const { nc, jsm, sink, dead, logger } = options;
   const total = emptyLedger();
   const faults: Fault[] = [];
   let [copies, difference, faultCount] = [0, 0, 0];
@@ -167,7 +167,7 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
       generation,
       from: first,
       to: Math.max(last, hi),
-      log,
+      logger,
       async onMessage({ sequence, data }) {
         options.progress(`${stream}: message ${sequence.toLocaleString('en')} of ${last.toLocaleString('en')}`);
         for (const copy of copiesIn(sequence, data, tenant)) {

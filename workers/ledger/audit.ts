@@ -20,8 +20,8 @@
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
-import type { Log } from '../../lib/log.js';
 import { generationOf } from '../../lib/log-streams.js';
+import type { Logger } from '../../lib/logger.js';
 import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
 import { shardStream } from '../../lib/subjects.js';
 import { contentOf } from '../loader/block.js';
@@ -96,7 +96,7 @@ export interface AuditOptions {
   /** Workers drop old days (`--retention-days` is not 0): the first blocks may be gone. */
   readonly retention: boolean;
   readonly progress: (text: string) => void;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 export const mostFaults = 100;
@@ -188,7 +188,7 @@ async function auditShard(
   fault: (fault: Fault) => void,
   notes: string[],
 ): Promise<ShardAudit> {
-  const { nc, jsm, sink, dead, log } = options;
+  const { nc, jsm, sink, dead, logger } = options;
   const generation = end?.generation ?? group?.generation ?? '';
   const stream = shardStream(shard);
   const hi = group?.hi ?? 0;
@@ -416,7 +416,7 @@ async function auditShard(
       generation,
       from: end.first,
       to: bound,
-      log,
+      logger,
       async onMessage({ sequence, timeMs, data }) {
         if (sums.messages++ % 256 === 0) {
           options.progress(`${stream}: message ${count(sequence)}, up to ${count(bound)}`);

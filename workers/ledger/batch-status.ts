@@ -16,7 +16,7 @@ import {
   decodeQuestion,
   encodeAnswer,
 } from '../../lib/batch-status.js';
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import { batchStatusQueue, batchStatusSubject } from '../../lib/subjects.js';
 import { scanDead } from '../loader/dead-scan.js';
 import { keyOf } from '../loader/frames.js';
@@ -26,7 +26,7 @@ export interface BatchStatusOptions {
   readonly nc: NatsConnection;
   readonly jsm: JetStreamManager;
   readonly sink: Pick<LedgerSink, 'totalsOf'>;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 const mostWaiting = 2_000;
@@ -36,7 +36,7 @@ const patienceMs = 5_000;
 
 /** Looks these batches up. Rejects when the warehouse or the log cannot be reached. */
 export async function batchStatuses(
-  { nc, jsm, sink }: Omit<BatchStatusOptions, 'log'>,
+  { nc, jsm, sink }: Omit<BatchStatusOptions, 'logger'>,
   questions: readonly BatchQuestion[],
 ): Promise<ReadonlyMap<string, BatchAnswer>> {
   const answers = new Map<string, BatchAnswer>();
@@ -76,7 +76,7 @@ export async function batchStatuses(
 
 /** Answers until closed. */
 export function serveBatchStatus(options: BatchStatusOptions): { close(): Promise<void> } {
-  const { nc, log } = options;
+  const { nc, logger } = options;
   let waiting: { readonly msg: Msg; readonly question: BatchQuestion; readonly sinceMs: number }[] = [];
   let looking: Promise<void> | undefined;
 
@@ -100,7 +100,7 @@ export function serveBatchStatus(options: BatchStatusOptions): { close(): Promis
           answer(msg, found.get(keyOf(question.tenant, question.batchId)) ?? 'unavailable');
         }
       } catch (error) {
-        log.warn({ error: String(error), questions: asked.length }, 'cannot tell what became of batches');
+        logger.warn({ error: String(error), questions: asked.length }, 'cannot tell what became of batches');
         for (const { msg } of asked) answer(msg, 'unavailable');
       }
     }

@@ -5,7 +5,7 @@
 import { jetstreamManager } from '@nats-io/jetstream';
 import { eraseOptions, parseArgv, resolveOptions } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
-import { createLog } from '../../lib/log.js';
+import { createLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { natsAt } from '../../lib/nats-login.js';
 import { readShards } from '../../lib/shard-number.js';
@@ -21,9 +21,9 @@ async function main(): Promise<number> {
   if (config.tenant === '' || config.userId === '') {
     throw new UsageError('Say whom: sluice erase --tenant <tenant> --user-id <user id>.');
   }
-  const log = createLog('erase', config.logLevel);
-  const nc = await connectNats({ ...natsAt(config), name: 'sluice erase', log, timeoutMs: 5_000 });
-  const warehouse = connectWarehouse(config, log);
+  const logger = createLogger('erase', config.logLevel);
+  const nc = await connectNats({ ...natsAt(config), name: 'sluice erase', logger, timeoutMs: 5_000 });
+  const warehouse = connectWarehouse(config, logger);
   try {
     const jsm = await jetstreamManager(nc, { checkAPI: false });
     const erasure = await eraseUser({
@@ -34,7 +34,7 @@ async function main(): Promise<number> {
       jsm,
       shards: await shardsToLookAt(jsm, await readShards(nc)),
       waitMs: config.eraseWait,
-      log,
+      logger,
     });
     process.stdout.write(`${JSON.stringify(erasure)}\n`);
     return erasure.unloaded > 0 ? 2 : 0;

@@ -1,7 +1,7 @@
 import type { JetStreamManager } from '@nats-io/jetstream';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import type { Warehouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import { eraseUser } from './erase.js';
@@ -48,7 +48,7 @@ async function erase(lastSequence: number, takenAtMs: number, failed: readonly o
     jsm: { streams } as unknown as JetStreamManager,
     shards: [0],
     waitMs: 0,
-    log: silentLog,
+    logger: silentLogger,
   }).catch((reason: unknown) => {
     error = reason;
   });

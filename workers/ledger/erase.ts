@@ -9,8 +9,8 @@
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import { UsageError } from '../../lib/errors.js';
-import type { Log } from '../../lib/log.js';
 import { generationOf } from '../../lib/log-streams.js';
+import type { Logger } from '../../lib/logger.js';
 import { streamInfo } from '../../lib/stream-info.js';
 import { shardStream, tenantIdPattern } from '../../lib/subjects.js';
 import type { Warehouse } from '../clickhouse/client.js';
@@ -31,7 +31,7 @@ export interface EraseOptions {
   readonly shards: readonly number[];
   /** How long to wait until what is in the log now has been loaded, ms. */
   readonly waitMs: number;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 export interface Erasure {
@@ -51,7 +51,7 @@ export interface Erasure {
  * @throws UsageError when the tenant or the user id is not one, a stream lost its end (LOAD-8), or a mutation of the table has failed
  */
 export async function eraseUser(options: EraseOptions): Promise<Erasure> {
-  const { tenant, userId, warehouse, target, jsm, log } = options;
+  const { tenant, userId, warehouse, target, jsm, logger } = options;
   if (!tenantIdPattern.test(tenant))
     throw new UsageError(`"${tenant}" is not a tenant id: see \`sluice tenant list\`.`);
   if (userId === '' || userId.length > 4096) throw new UsageError('--user-id is empty or too long.');
@@ -73,7 +73,7 @@ export async function eraseUser(options: EraseOptions): Promise<Erasure> {
     for (let told = false; ; told = true) {
       loaded = await sink.lastBlock(shard, generation, undefined);
       if (loaded.hi >= last || present === 0 || Date.now() >= deadline) break;
-      if (!told) log.info({ shard, loaded: loaded.hi, last }, 'waiting for the workers to load what is in the log');
+      if (!told) logger.info({ shard, loaded: loaded.hi, last }, 'waiting for the workers to load what is in the log');
       await new Promise((resolve) => setTimeout(resolve, 250));
     }
     const { hi } = loaded;
@@ -107,6 +107,6 @@ export async function eraseUser(options: EraseOptions): Promise<Erasure> {
     // A mutation rewrites the parts that hold the user, so the values leave the disk; 2: every replica has done it.
     await warehouse.command(`ALTER TABLE ${table} DELETE WHERE ${theirs}`, { settings: { mutations_sync: 2 } });
   }
-  log.info({ tenant, rows, messages, unloaded }, 'erased a user');
+  logger.info({ tenant, rows, messages, unloaded }, 'erased a user');
   return { rows, messages, unloaded };
 }

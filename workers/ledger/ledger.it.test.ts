@@ -3,8 +3,8 @@ import { headers } from '@nats-io/nats-core';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { decodeAnswer, encodeQuestion } from '../../lib/batch-status.js';
-import { silentLog } from '../../lib/log.js';
 import { generationOf } from '../../lib/log-streams.js';
+import { silentLogger } from '../../lib/logger.js';
 import { batchStatusSubject, batchSubject, shardStream } from '../../lib/subjects.js';
 import { seededRandom } from '../../lib/testing/batches.js';
 import { type BlockConstants, blockName, insertStatement } from '../clickhouse/schema/index.js';
@@ -160,7 +160,16 @@ test('a message that was removed before it was loaded is missed; an erasure is r
         `SELECT user_id AS user FROM ${table} WHERE ${of} ORDER BY user DESC LIMIT 1`,
       );
       const userId = user?.user ?? '';
-      const request = { tenant: 'acme', userId, warehouse, target, jsm, shards: [0], waitMs: 10_000, log: silentLog };
+      const request = {
+        tenant: 'acme',
+        userId,
+        warehouse,
+        target,
+        jsm,
+        shards: [0],
+        waitMs: 10_000,
+        logger: silentLogger,
+      };
       return (await eraseUser(request)).rows;
     };
     await scene.tamper(`ALTER TABLE ${table} UPDATE user_id = 'u-1' WHERE batch_id = 'a' OR batch_id = 'solo'`);
@@ -245,7 +254,7 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
     even(tenant);
     assert.equal([tenant.total, tenant.copies], [sums, 5]);
 
-    const statuses = serveBatchStatus({ nc: nats.nc, jsm, sink: ledgerSink(warehouse, target), log: silentLog });
+    const statuses = serveBatchStatus({ nc: nats.nc, jsm, sink: ledgerSink(warehouse, target), logger: silentLogger });
     const ask = async (batchId: string, tenant = 'acme'): Promise<unknown> => {
       const question = encodeQuestion({ tenant, batchId });
       const answer = decodeAnswer((await nats.nc.request(batchStatusSubject, question, { timeout: 20_000 })).string());

@@ -15,8 +15,8 @@
 import { type JetStreamManager, jetstream, type StreamInfo } from '@nats-io/jetstream';
 import { headers, type NatsConnection } from '@nats-io/nats-core';
 import { UsageError } from '../../lib/errors.js';
-import type { Log } from '../../lib/log.js';
 import { ensureStream, generationOf } from '../../lib/log-streams.js';
+import type { Logger } from '../../lib/logger.js';
 import { markRetried } from '../../lib/retried-copy.js';
 import type { ShardSetting } from '../../lib/shard-setting.js';
 import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
@@ -48,7 +48,7 @@ export interface MendOptions {
   readonly say: (text: string) => void;
   /** How far a step is, often. */
   readonly progress: (text: string) => void;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 export interface Mended {
@@ -131,7 +131,7 @@ async function madeAgain({ look, number }: MendOptions, shard: number): Promise<
 
 /** MEND-2. @returns how many messages KEPT_<shard> holds */
 async function keepUnloaded(options: MendOptions, shard: number, info: StreamInfo, state: ShardState): Promise<number> {
-  const { nc, look, ledger, progress, log } = options;
+  const { nc, look, ledger, progress, logger } = options;
   const { jsm } = look;
   const stream = shardStream(shard);
   const { generation } = state;
@@ -144,7 +144,7 @@ async function keepUnloaded(options: MendOptions, shard: number, info: StreamInf
   let block = (await blocks?.next())?.value ?? undefined;
   if (info.state.messages > 0) {
     await scanLog({
-      ...{ nc, jsm, stream, generation, log },
+      ...{ nc, jsm, stream, generation, logger },
       from,
       to: info.state.last_seq,
       async onMessage({ sequence, timeMs, data }) {
@@ -197,7 +197,7 @@ function tenantOf(data: Uint8Array): string {
 
 /** MEND-4. @returns how many */
 async function publishedAgain(options: MendOptions, shard: number): Promise<number> {
-  const { nc, look, number, log, progress } = options;
+  const { nc, look, number, logger, progress } = options;
   const { jsm } = look;
   const kept = keptStream(shard);
   const info = await streamInfo(jsm, kept).catch(missing);
@@ -209,7 +209,7 @@ async function publishedAgain(options: MendOptions, shard: number): Promise<numb
   let failure: unknown;
   if (messages > 0) {
     await scanLog({
-      ...{ nc, jsm, stream: kept, generation: generationOf(info), from, to, log },
+      ...{ nc, jsm, stream: kept, generation: generationOf(info), from, to, logger },
       async onMessage({ sequence, data }) {
         progress(`publishing message ${sequence} of ${to} again`);
         const copy = data.slice();

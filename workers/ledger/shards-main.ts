@@ -7,7 +7,7 @@
 import { jetstreamManager } from '@nats-io/jetstream';
 import { parseArgv, resolveOptions, shardsOptions } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
-import { createLog } from '../../lib/log.js';
+import { createLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { natsAt } from '../../lib/nats-login.js';
 import { shardStreams } from '../../lib/shard-number.js';
@@ -100,9 +100,9 @@ async function main(): Promise<number> {
   const words = process.argv.slice(2);
   const action = actionOf(words);
   const config = resolveOptions(shardsOptions, parseArgv(words, shardsOptions));
-  const log = createLog('shards', config.logLevel);
-  const nc = await connectNats({ ...natsAt(config), name: 'sluice shards', log, timeoutMs: 5_000 });
-  const warehouse = connectWarehouse(config, log);
+  const logger = createLogger('shards', config.logLevel);
+  const nc = await connectNats({ ...natsAt(config), name: 'sluice shards', logger, timeoutMs: 5_000 });
+  const warehouse = connectWarehouse(config, logger);
   const progress = progressLine(process.stderr);
   const abort = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => abort.abort());
@@ -124,7 +124,7 @@ async function main(): Promise<number> {
       progress: progress.show,
     };
     if (action.kind === 'rebuild') {
-      const { setting, written, opened } = await rebuildShards({ nc, jsm, wanted: config.set, log });
+      const { setting, written, opened } = await rebuildShards({ nc, jsm, wanted: config.set, logger });
       say(
         written
           ? `There are ${setting.shards} shards: written again from the streams.`
@@ -145,7 +145,7 @@ async function main(): Promise<number> {
       const { setting: number } = await settledShards(options);
       const ledger = ledgerSink(warehouse, target);
       const { messages } = await mendShard(
-        { nc, look, ledger, number, say, progress: progress.show, log },
+        { nc, look, ledger, number, say, progress: progress.show, logger },
         action.shard,
       );
       say(

@@ -3,8 +3,8 @@ import { type JetStreamManager, jetstreamManager } from '@nats-io/jetstream';
 import { type KV, Kvm } from '@nats-io/kv';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from '../../lib/log.js';
 import { ensureLog } from '../../lib/log-streams.js';
+import { silentLogger } from '../../lib/logger.js';
 import { readShardSetting } from '../../lib/shard-number.js';
 import { formatShardSetting, shardsKey } from '../../lib/shard-setting.js';
 import { parkedSubject, settingsBucket, shardStream, shardSubjects } from '../../lib/subjects.js';
@@ -28,7 +28,7 @@ const withScene = (use: (scene: Scene) => Promise<void>): Promise<void> =>
       nats,
       jsm,
       settings: () => new Kvm(nats.nc).open(settingsBucket),
-      rebuild: (wanted = 0) => rebuildShards({ nc: nats.nc, jsm, wanted, log: silentLog }),
+      rebuild: (wanted = 0) => rebuildShards({ nc: nats.nc, jsm, wanted, logger: silentLogger }),
     });
   });
 

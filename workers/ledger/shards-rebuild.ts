@@ -12,7 +12,7 @@ import type { KV } from '@nats-io/kv';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { openBucket } from '../../lib/buckets.js';
 import { UsageError } from '../../lib/errors.js';
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import { type ShardStream, shardStreams, shardsEntry, trustedSetting } from '../../lib/shard-number.js';
 import { changeText, formatShardSetting, type ShardSetting, shardsKey } from '../../lib/shard-setting.js';
 import { parkedSubject, settingsBucket, shardSubjects } from '../../lib/subjects.js';
@@ -23,7 +23,7 @@ export interface RebuildOptions {
   readonly jsm: JetStreamManager;
   /** The number that is wanted when the streams do not say one; 0: as many as there are. */
   readonly wanted: number;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 export interface Rebuilt {
@@ -36,12 +36,13 @@ export interface Rebuilt {
 
 /** @throws UsageError when the streams do not say the number, or the setting is right and another one is wanted */
 export async function rebuildShards(options: RebuildOptions): Promise<Rebuilt> {
-  const { nc, jsm, wanted, log } = options;
+  const { nc, jsm, wanted, logger } = options;
   const streams = await shardStreams(jsm);
   if (streams.length === 0) throw new UsageError('There is no stream of a shard: nothing to rebuild the number from.');
   const kv = await openBucket(nc, settingsBucket, {
     replicas: Math.max(...streams.map(({ info }) => info.config.num_replicas)),
-    onFewer: (bucket, has, error) => log.warn({ bucket, has, error: String(error) }, 'the bucket has fewer replicas'),
+    onFewer: (bucket, has, error) =>
+      logger.warn({ bucket, has, error: String(error) }, 'the bucket has fewer replicas'),
     history: 1,
   });
   const entry = await shardsEntry(kv);

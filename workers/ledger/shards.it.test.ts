@@ -6,8 +6,8 @@ import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jet
 import { type KV, Kvm } from '@nats-io/kv';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from '../../lib/log.js';
 import { ensureLog, generationOf } from '../../lib/log-streams.js';
+import { silentLogger } from '../../lib/logger.js';
 import { followShards } from '../../lib/shard-number.js';
 import { formatShardSetting, parseShardSetting, type ShardSetting, shardsKey } from '../../lib/shard-setting.js';
 import { batchSubject, parkedSubject, settingsBucket, shardStream, shardSubjects } from '../../lib/subjects.js';
@@ -70,11 +70,11 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
             shards: 2,
             replicas: 1,
             onChange: () => undefined,
-            log: silentLog,
+            logger: silentLogger,
           });
           ends.push(() => worker.leave());
           if (!follows) return;
-          ends.push(followShards(nats.nc, silentLog, ({ shards, epoch }) => worker.resize(shards, epoch)));
+          ends.push(followShards(nats.nc, silentLogger, ({ shards, epoch }) => worker.resize(shards, epoch)));
         },
         setting,
         async subjects() {

@@ -5,7 +5,7 @@
 import { jetstreamManager } from '@nats-io/jetstream';
 import { parseArgv, resolveOptions, whereOptions } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
-import { createLog } from '../../lib/log.js';
+import { createLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { natsAt } from '../../lib/nats-login.js';
 import { tenantIdPattern } from '../../lib/subjects.js';
@@ -121,16 +121,16 @@ async function main(): Promise<number> {
   if (day !== '' && !isDate(day)) {
     throw new UsageError(`--day: "${day}" is not a day such as 2026-01-31.`);
   }
-  const log = createLog('where', config.logLevel);
-  const nc = await connectNats({ ...natsAt(config), name: 'sluice where', log, timeoutMs: 5_000 });
-  const warehouse = connectWarehouse(config, log);
+  const logger = createLogger('where', config.logLevel);
+  const nc = await connectNats({ ...natsAt(config), name: 'sluice where', logger, timeoutMs: 5_000 });
+  const warehouse = connectWarehouse(config, logger);
   const progress = progressLine(process.stderr);
   try {
     const jsm = await jetstreamManager(nc, { checkAPI: false });
     const target = eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']);
     const inLog = await lookAtLog(nc, jsm, warehouseSink(warehouse, target));
     if (inLog === undefined) throw new UsageError('No gateway has ever started here: there is nothing to look for.');
-    for (const problem of inLog.problems) log.warn(problem);
+    for (const problem of inLog.problems) logger.warn(problem);
     const tenants = tenant === '' ? [...new Set((await listTenants(nc)).map((record) => record.tenant))] : [tenant];
     const found = await where(
       {
@@ -142,7 +142,7 @@ async function main(): Promise<number> {
         oneTenant: tenant !== '',
         day: day === '' ? undefined : day,
         progress: progress.show,
-        log,
+        logger,
       },
       id,
     );

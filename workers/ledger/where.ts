@@ -9,8 +9,8 @@ import { timestampMs } from '@bufbuild/protobuf/wkt';
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { type StoredBatch, StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
-import type { Log } from '../../lib/log.js';
 import { generationOf } from '../../lib/log-streams.js';
+import type { Logger } from '../../lib/logger.js';
 import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
 import { shardStream } from '../../lib/subjects.js';
 import { type DeadLetter, scanDead } from '../loader/dead-scan.js';
@@ -81,7 +81,7 @@ export interface WhereOptions {
   /** Where events are looked for in the warehouse. @default all days */
   readonly day?: string | undefined;
   readonly progress: (text: string) => void;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 /** Copies that are shown. */
@@ -205,7 +205,7 @@ async function waitingCopies(
 
 /** Copies of the batch of this id, and of those that hold an event of this id. */
 async function copiesOf(options: WhereOptions, id: string): Promise<{ copies: LogCopy[]; more: boolean }> {
-  const { nc, jsm, tenants, oneTenant, log } = options;
+  const { nc, jsm, tenants, oneTenant, logger } = options;
   const copies: LogCopy[] = [];
   const needle = Buffer.from(id);
   let more = false;
@@ -224,7 +224,7 @@ async function copiesOf(options: WhereOptions, id: string): Promise<{ copies: Lo
       generation,
       from: info.state.first_seq,
       to: info.state.last_seq,
-      log,
+      logger,
       onMessage({ sequence, timeMs, data }) {
         options.progress(`${stream}: message ${sequence} of ${info.state.last_seq}`);
         const bytes = Buffer.from(data.buffer, data.byteOffset, data.length);

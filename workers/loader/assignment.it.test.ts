@@ -3,7 +3,7 @@ import { Kvm } from '@nats-io/kv';
 import { connect, type NatsConnection } from '@nats-io/transport-node';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { workersBucket } from '../../lib/subjects.js';
 import { withNats } from '../../lib/testing/nats.js';
 import { type Assignment, expiryMs, joinWorkers } from './assignment.js';
@@ -28,7 +28,7 @@ async function join(url: string, name: string): Promise<TestWorker> {
       worker.shards = shards;
       worker.told.push(String(shards));
     },
-    log: silentLog,
+    logger: silentLogger,
   });
   return Object.assign(worker, { nc, assignment });
 }

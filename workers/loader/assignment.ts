@@ -11,7 +11,7 @@
 import type { KV } from '@nats-io/kv';
 import { type NatsConnection, RequestError } from '@nats-io/nats-core';
 import { openBucket } from '../../lib/buckets.js';
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import { workerAliveSubject, workersBucket } from '../../lib/subjects.js';
 
 export const heartbeatMs = 1_000;
@@ -59,18 +59,18 @@ export interface AssignmentOptions {
   readonly replicas: number;
   /** Called at once, and whenever the shards of this worker change. */
   readonly onChange: (shards: readonly number[]) => void;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 /** Joins the live workers. Rejects when the bucket cannot be reached at first; later losses are sat out. */
 export async function joinWorkers(options: AssignmentOptions): Promise<Assignment> {
-  const { nc, worker, log } = options;
+  const { nc, worker, logger } = options;
   let { shards, epoch = 1 } = options;
   const open = (): Promise<KV> =>
     openBucket(nc, workersBucket, {
       replicas: options.replicas,
       onFewer: (name, has, error) =>
-        log.warn({ bucket: name, has, error: String(error) }, 'the bucket has fewer replicas'),
+        logger.warn({ bucket: name, has, error: String(error) }, 'the bucket has fewer replicas'),
       ttl: expiryMs,
       history: 1,
       storage: 'memory',
@@ -100,7 +100,7 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
         if (!heard.has(worker)) continue;
         review();
       }
-    })().catch((error: unknown) => log.warn({ error: String(error) }, 'watching the workers ended'));
+    })().catch((error: unknown) => logger.warn({ error: String(error) }, 'watching the workers ended'));
   }
 
   function review(): void {
@@ -113,7 +113,7 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
     const next = shardsOf(worker, live, shards);
     if (own !== undefined && next.length === own.length && next.every((shard, i) => shard === own?.[i])) return;
     own = next;
-    log.info({ shards: next, ...view }, 'shards assigned');
+    logger.info({ shards: next, ...view }, 'shards assigned');
     options.onChange(next);
   }
 
@@ -121,7 +121,7 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
     try {
       await bucket.put(worker, String(epoch));
     } catch (error) {
-      if (!left) log.debug({ error: String(error) }, 'cannot say that this worker lives');
+      if (!left) logger.debug({ error: String(error) }, 'cannot say that this worker lives');
       // A nats-server forgets a bucket without disk when it restarts; so does a cluster when all of its nodes do.
       if (!left && error instanceof Error && error.name === 'JetStreamNotEnabled') await open().catch(() => undefined);
     }
@@ -136,7 +136,7 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
     } catch (error) {
       // One that is only slow, or cut off from this side, is left to the expiry. One that was reconnecting comes back with its next beat.
       if (left || !(error instanceof RequestError) || !error.isNoResponders()) return;
-      log.info({ gone: neighbour }, 'a worker is not there any more');
+      logger.info({ gone: neighbour }, 'a worker is not there any more');
       heard.delete(neighbour);
       review();
       await bucket.delete(neighbour);
@@ -155,7 +155,7 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
     if (asking) return;
     asking = true;
     ask()
-      .catch((error: unknown) => log.debug({ error: String(error) }, 'cannot remove a worker that is gone'))
+      .catch((error: unknown) => logger.debug({ error: String(error) }, 'cannot remove a worker that is gone'))
       .finally(() => {
         asking = false;
       });
@@ -166,7 +166,7 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
     review();
     // Its own heartbeats are not seen: the watch was lost with a server. Not more often than the expiry.
     if (!heard.has(worker) && Date.now() - watchedAt > expiryMs && !nc.isClosed()) {
-      void watch().catch((error: unknown) => log.debug({ error: String(error) }, 'cannot watch the workers yet'));
+      void watch().catch((error: unknown) => logger.debug({ error: String(error) }, 'cannot watch the workers yet'));
     }
   }, heartbeatMs);
 

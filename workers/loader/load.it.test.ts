@@ -10,8 +10,8 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { EventBatchSchema, EventType } from '#gen/sluice/event/v1/event_pb.js';
 import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
-import { silentLog } from '../../lib/log.js';
 import { ensureShards, generationOf } from '../../lib/log-streams.js';
+import { silentLogger } from '../../lib/logger.js';
 import { shardStream, workersBucket } from '../../lib/subjects.js';
 import { seededRandom } from '../../lib/testing/batches.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
@@ -50,7 +50,7 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
   await withNats((nats) =>
     withClickHouse(async (clickhouse) => {
       const config = resolveOptions(clickhouseClientOptions, { clickhouseUrl: clickhouse.url }, {});
-      const warehouse = connectWarehouse(config, silentLog);
+      const warehouse = connectWarehouse(config, silentLogger);
       const workers: WorkerProcess[] = [];
       const random = seededRandom(7);
       const js = jetstream(nats.nc);
@@ -272,7 +272,7 @@ test("an erased user's rows leave the warehouse, and the log cannot bring them b
       jsm,
       shards: Array.from({ length: shards }, (_, shard) => shard),
       waitMs: 10_000,
-      log: silentLog,
+      logger: silentLogger,
     };
     const erasure = await eraseUser(request);
     assert.equal(erasure, { rows: Number(most!.n), messages: 20, unloaded: 0 });

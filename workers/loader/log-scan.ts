@@ -4,7 +4,7 @@
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import { byteBudget } from '../reader/budget.js';
 import { slabPool } from '../reader/buffer-pool.js';
 import type { LogMessage } from '../reader/log-message.js';
@@ -25,14 +25,14 @@ export interface LogScanOptions {
   /** First and last sequence that are wanted; what is missing in between is left out. */
   readonly from: number;
   readonly to: number;
-  readonly log: Log;
+  readonly logger: Logger;
   /** A message; its bytes are overwritten once this has returned. */
   readonly onMessage: (message: LogMessage) => void | Promise<void>;
 }
 
 /** Reads, in order. Rejects when the stream is gone or made again, or stops answering for half a minute. */
 export async function scanLog(options: LogScanOptions): Promise<void> {
-  const { nc, jsm, stream, generation, from, to, log, onMessage } = options;
+  const { nc, jsm, stream, generation, from, to, logger, onMessage } = options;
   if (to < from) return;
   const reader = readStream({
     nc,
@@ -41,7 +41,7 @@ export async function scanLog(options: LogScanOptions): Promise<void> {
     budget: byteBudget(heldBytes),
     slabs: slabPool(heldBytes),
     aheadBytes: heldBytes / 2,
-    log,
+    logger,
   });
   try {
     reader.seek(generation, from - 1);

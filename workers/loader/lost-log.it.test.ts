@@ -12,8 +12,8 @@ import { createInbox, type NatsConnection } from '@nats-io/nats-core';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { clickhouseClientOptions, resolveOptions, testEnvironment } from '../../lib/config/index.js';
-import { silentLog } from '../../lib/log.js';
 import { ensureLog } from '../../lib/log-streams.js';
+import { silentLogger } from '../../lib/logger.js';
 import { readShardSetting } from '../../lib/shard-number.js';
 import { type ShardSetting, shardsKey } from '../../lib/shard-setting.js';
 import { batchSubject, keptStream, settingsBucket, shardStream } from '../../lib/subjects.js';
@@ -87,7 +87,7 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
   await withNats(async (nats) => {
     const database = `lost_${++scenes}`;
     const addresses = { clickhouseUrl: clickhouse.url, clickhouseDatabase: database };
-    const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, addresses, {}), silentLog);
+    const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, addresses, {}), silentLogger);
     await ensureLog(nats.nc, log);
     const jsm = await jetstreamManager(nats.nc);
     const js = jetstream(nats.nc);
@@ -95,7 +95,7 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
     const target = eventsTable(database);
     const sink = warehouseSink(warehouse, target);
     const ledger = ledgerSink(warehouse, target);
-    const ofLog = { nc: nats.nc, jsm, sink: ledger, progress: () => undefined, log: silentLog };
+    const ofLog = { nc: nats.nc, jsm, sink: ledger, progress: () => undefined, logger: silentLogger };
     const inLog = async () => (await lookAtLog(nats.nc, jsm, sink)) as LogLook;
     const look = async () => ({ jsm, sink, settings: await bucketIfThere(nats.nc) });
     const worker = await startWorkerProcess({ natsUrl: nats.url, ...addresses, blockDelay: '50ms' });

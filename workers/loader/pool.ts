@@ -2,7 +2,7 @@
  * The shards that this worker loads: starts and stops their loaders as the assignment changes. A shard that comes back
  * while its old loader is still storing the last block waits for it.
  */
-import type { Log } from '../../lib/log.js';
+import type { Logger } from '../../lib/logger.js';
 import type { ShardLoader } from './shard.js';
 import type { LoadedShard } from './shard-waits.js';
 
@@ -20,7 +20,7 @@ export interface LoaderPool {
 /** How long a loader may finish its block when its shard goes to another worker; no haste, by LOAD-2. */
 const handOverMs = 10_000;
 
-export function loaderPool(start: (shard: number) => ShardLoader, log: Log): LoaderPool {
+export function loaderPool(start: (shard: number) => ShardLoader, logger: Logger): LoaderPool {
   const running = new Map<number, ShardLoader>();
   const leaving = new Map<number, Promise<void>>();
   let wanted: ReadonlySet<number> = new Set();
@@ -30,7 +30,7 @@ export function loaderPool(start: (shard: number) => ShardLoader, log: Log): Loa
     running.delete(shard);
     const done = loader
       .stop(graceMs)
-      .catch((error: unknown) => log.error({ shard, error: String(error) }, 'a loader ended with an error'))
+      .catch((error: unknown) => logger.error({ shard, error: String(error) }, 'a loader ended with an error'))
       .then(() => {
         leaving.delete(shard);
         begin();

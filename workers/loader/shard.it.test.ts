@@ -9,8 +9,8 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { deadLetters } from '../../lib/dead-letters.js';
-import { silentLog } from '../../lib/log.js';
 import { ensureShards } from '../../lib/log-streams.js';
+import { silentLogger } from '../../lib/logger.js';
 import { shardStream } from '../../lib/subjects.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
 import { byteBudget } from '../reader/budget.js';
@@ -139,7 +139,7 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
             deadLetters: deadLetters({ nc: nats.nc, maxBytes: 1024 ** 2 }),
             replayMs: 3_600_000,
             metrics,
-            log: silentLog,
+            logger: silentLogger,
             accepted: async (_, generation) => accept.has(generation),
             roundMs: 100,
             stoppedMs: 100,
@@ -423,8 +423,8 @@ test('what is committed is published again and again, but not while the connecti
 test('rows that a user removes are named, and loaded again from what the log holds', async () => {
   await withScene(async ({ nats, publish, start, warehouse }) => {
     const lines: { level: number; had?: number; has?: number; msg: string }[] = [];
-    const log = pino({ level: 'warn' }, { write: (line) => void lines.push(JSON.parse(line)) });
-    const loader = start({ log });
+    const logger = pino({ level: 'warn' }, { write: (line) => void lines.push(JSON.parse(line)) });
+    const loader = start({ logger });
     await publish(20);
     await until('loaded', () => loadedOnce(warehouse, 20));
     warehouse.table.length = 0;

@@ -6,8 +6,8 @@ import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import type { DeadLetters } from '../../lib/dead-letters.js';
 import { failpoint } from '../../lib/failpoint.js';
-import type { Log } from '../../lib/log.js';
 import { generationOf } from '../../lib/log-streams.js';
+import type { Logger } from '../../lib/logger.js';
 import { streamInfo } from '../../lib/stream-info.js';
 import { shardStream } from '../../lib/subjects.js';
 import { utcDay } from '../../lib/timestamp.js';
@@ -42,7 +42,7 @@ export interface ShardLoaderOptions {
   /** How long loaded messages stay in the stream, ms. */
   readonly replayMs: number;
   readonly metrics: LoaderMetrics;
-  readonly log: Log;
+  readonly logger: Logger;
   /** The key of the settings bucket by which an operator accepts a stream that was made again. */
   readonly accepted: (shard: number, generation: string) => Promise<boolean>;
   /**
@@ -112,7 +112,7 @@ export const acceptKey = (shard: number): string => `accept.${shard}`;
 export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   const { nc, jsm, shard, sink, limits, metrics, roundMs = 2_000, stoppedMs = 15_000, hintMs = 1_000 } = options;
   const stream = shardStream(shard);
-  const log = options.log.child({ shard, stream });
+  const logger = options.logger.child({ shard, stream });
   const ledger = trimLedger();
   const retries = retryGuard(sink);
   const sizer = blockSizer(limits);
@@ -122,7 +122,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   const aheadBytes = Math.min(limits.bytes, mostAhead);
   const tellGap = (from: number, to: number): void => {
     metrics.gap(shard, to - from + 1);
-    log.error(
+    logger.error(
       { from, to },
       'messages are gone from the stream that the warehouse does not show: they were removed by hand, or ' +
         'their rows were erased; the shard goes on after them',
@@ -130,7 +130,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   };
   const { budget, slabs } = options;
   const ask = logLink(nc);
-  const reader = readStream({ nc, jsm, stream, budget, slabs, aheadBytes, onGap: tellGap, log });
+  const reader = readStream({ nc, jsm, stream, budget, slabs, aheadBytes, onGap: tellGap, logger });
 
   let stopping = false;
   let giveUpAt = Number.POSITIVE_INFINITY;
@@ -183,8 +183,8 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     waiting = still.look(depth > 0 || inFlight !== undefined);
     metrics.standing(shard, waiting !== undefined);
     if (waiting !== undefined && waiting.reason !== before?.reason) {
-      log.error({ ...waiting, messages: depth }, `shard ${shard} stands still: ${waiting.reason}`);
-    } else if (waiting === undefined && before !== undefined) log.info('the shard moves again');
+      logger.error({ ...waiting, messages: depth }, `shard ${shard} stands still: ${waiting.reason}`);
+    } else if (waiting === undefined && before !== undefined) logger.info('the shard moves again');
   }
 
   async function recover(): Promise<ShardState> {
@@ -294,7 +294,10 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       await options.deadLetters.put(dead.map((one) => ({ ...one, shard, stream, generation: place.generation })));
     } catch (error) {
       metrics.lettersBlocked(shard, true);
-      log.error({ error: String(error), letters: dead.length }, 'the dead letters cannot be written: the shard waits');
+      logger.error(
+        { error: String(error), letters: dead.length },
+        'the dead letters cannot be written: the shard waits',
+      );
       throw error;
     }
     metrics.lettersBlocked(shard, false);
@@ -302,12 +305,12 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     failpoint('loader.after-dead-letter');
     for (const { kind, events } of dead) metrics.dead(shard, kind, events);
     for (const { kind, reason, sequence, index, tenant, batchId, events } of dead.slice(0, mostTold)) {
-      log.error(
+      logger.error(
         { kind, sequence, index, tenant, batchId, events, reason },
         'a batch cannot be stored: it is in the dead letters',
       );
     }
-    if (dead.length > mostTold) log.error({ more: dead.length - mostTold }, 'and more of them');
+    if (dead.length > mostTold) logger.error({ more: dead.length - mostTold }, 'and more of them');
   }
 
   /**
@@ -332,7 +335,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     });
     of.recalled = true;
     if (of.refused.size > 0)
-      log.info({ batches: of.refused.size }, 'the dead letters have batches of this block already');
+      logger.info({ batches: of.refused.size }, 'the dead letters have batches of this block already');
   }
 
   /** The block as it is to be sent now, without what was found since it was planned. */
@@ -359,7 +362,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       await recall(place, of);
       if (of.refused.size === of.applied) {
         metrics.insertFailed(shard, doubtful ? 'unclear' : 'content');
-        log.warn(
+        logger.warn(
           { block: place.block, batches: block.batches, error: String(error) },
           'the warehouse refuses a block: looking for batches that are the cause',
         );
@@ -376,7 +379,8 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     smaller(block) {
       const possible = sizer.smaller(block);
       const { rows, bytes } = sizer.limits();
-      if (possible) log.warn({ rows, bytes }, 'the warehouse cannot take a block of this size: blocks are cut smaller');
+      if (possible)
+        logger.warn({ rows, bytes }, 'the warehouse cannot take a block of this size: blocks are cut smaller');
       return possible;
     },
     carried(place, block) {
@@ -412,7 +416,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
         ledger.loaded({ hi: block.hi, bytes: block.bytes, timeMs: block.lastTimeMs });
         tellCommitted();
       } else {
-        log.info({ block: place.block, lo: block.lo, hi: block.hi }, 'another worker stored this block');
+        logger.info({ block: place.block, lo: block.lo, hi: block.hi }, 'another worker stored this block');
       }
       // A carried block that is written for itself has no messages here; those at hand are of the next one (loader.ts).
       if (!mine || block.hi === inFlight?.hi) releaseInFlight();
@@ -431,7 +435,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     const cause = `${error.clickhouseCode} ${viewIn(error.message) ?? ''}`;
     if (causes.has(cause) || causes.size >= mostCauses) return;
     causes.add(cause);
-    log.warn(
+    logger.warn(
       { block: place.block, view: viewIn(error.message), error: error.message },
       'an INSERT fails although its block is stored: a materialized view on the events table, or another that depends on it, lacks these ' +
         'rows; mend or drop the view, and fill it from the table (told once per cause, counted in sluice_worker_insert_failures_stored)',
@@ -440,12 +444,12 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
 
   /** The circuit breaker itself reports once what it held back. */
   const tried = (error: unknown, about: object, what: string): void =>
-    log[wasUnsent(error) ? 'debug' : 'warn']({ ...about, error: String(error) }, what);
+    logger[wasUnsent(error) ? 'debug' : 'warn']({ ...about, error: String(error) }, what);
 
   /** Rows are never removed by the loader, so this was done by hand: TRUNCATE, a dropped day, a backup that was put back. */
   function tellRemovedRows({ generation, hi, firstSequence }: ShardState): void {
     if (committed === undefined || committed.generation !== generation || hi >= committed.hi) return;
-    log.warn(
+    logger.warn(
       { had: committed.hi, has: hi, logFrom: firstSequence },
       'ClickHouse has fewer messages of this shard than it had: rows were removed. What the log still holds of them is loaded again',
     );
@@ -460,7 +464,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
         committed = { generation: state.generation, hi: state.hi, carried: state.hi };
         ledger.begin(state.hi, Date.now());
         tellCommitted();
-        log.info({ block: state.block, hi: state.hi, last: state.lastSequence }, 'recovered from the warehouse');
+        logger.info({ block: state.block, hi: state.hi, last: state.lastSequence }, 'recovered from the warehouse');
         return;
       }
       case 'recover-failed':
@@ -472,7 +476,10 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
         return;
       case 'plan-failed':
         still.failed('cannot find out what of a block is to be stored', event.error);
-        log.warn({ error: String(event.error), waitMs: event.waitMs }, 'cannot find out yet what of a block is stored');
+        logger.warn(
+          { error: String(event.error), waitMs: event.waitMs },
+          'cannot find out yet what of a block is stored',
+        );
         return;
       case 'insert-failed': {
         still.failed('storing a block fails', event.error);
@@ -486,13 +493,13 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
         };
         if (event.failure === 'content') {
           metrics.stuck(shard, true);
-          log.error(about, `the warehouse refuses the content of messages ${about.lo} to ${about.hi} of ${stream}`);
+          logger.error(about, `the warehouse refuses the content of messages ${about.lo} to ${about.hi} of ${stream}`);
         } else if (event.failure === 'fatal') {
           metrics.stuck(shard, true);
-          log.error(about, 'the warehouse refuses blocks');
+          logger.error(about, 'the warehouse refuses blocks');
         } else if (event.failure === 'unclear') {
           metrics.stuck(shard, true);
-          log.error(about, 'storing a block fails with an error that is not known here');
+          logger.error(about, 'storing a block fails with an error that is not known here');
         } else
           tried(event.error, about, event.failure === 'busy' ? 'the block is being stored' : 'storing a block failed');
         return;
@@ -505,7 +512,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
         tried(event.error, { block: event.place.block, waitMs: event.waitMs }, 'reading back failed');
         return;
       case 'absent':
-        log.info({ block: event.place.block }, 'the block is not there yet');
+        logger.info({ block: event.place.block }, 'the block is not there yet');
         return;
       default: {
         const never: never = event;
@@ -522,7 +529,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       still.stopped(`it is not loaded: ${ending.reason}`);
       metrics.stopped(shard, true);
       committed = undefined;
-      log.error(
+      logger.error(
         {
           look: 'sluice shards',
           accept: `sluice shards accept ${shard} (a stream made again, when its messages are new)`,
@@ -568,7 +575,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   const schedule = (): void => {
     roundTimer = setTimeout(() => {
       rounding = round()
-        .catch((error: unknown) => log.debug({ error: String(error) }, 'cannot look at the stream'))
+        .catch((error: unknown) => logger.debug({ error: String(error) }, 'cannot look at the stream'))
         .finally(() => {
           if (!stopping) schedule();
         });

@@ -1,7 +1,7 @@
 import { jetstreamManager } from '@nats-io/jetstream';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { withNats } from '../../lib/testing/nats.js';
@@ -9,7 +9,7 @@ import { logLink } from './link.js';
 
 test('a request is given up when its connection is lost, and one that is made meanwhile goes out when it is back', () =>
   withNats(async (nats) => {
-    const nc = await connectNats({ servers: nats.url, name: 'test', log: silentLog });
+    const nc = await connectNats({ servers: nats.url, name: 'test', logger: silentLogger });
     try {
       const ask = logLink(nc);
       assert.is(logLink(nc), ask, 'one for each connection');

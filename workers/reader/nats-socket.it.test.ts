@@ -7,7 +7,7 @@ import { type AddressInfo, createServer, type Socket } from 'node:net';
 import { jetstreamManager } from '@nats-io/jetstream';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from '../../lib/log.js';
+import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { integer, seededRandom } from '../../lib/testing/batches.js';
 import { withNats } from '../../lib/testing/nats.js';
@@ -232,7 +232,7 @@ test('a server that goes away ends it; one that wants TLS or a log-in that we ha
 test('a real server that asks for a password is read over our own connection too, and not over the library', async () => {
   await withNats(
     async ({ url }) => {
-      const nc = await connectNats({ servers: `nats://sluice:s3cret@${url}`, name: 'test', log: silentLog });
+      const nc = await connectNats({ servers: `nats://sluice:s3cret@${url}`, name: 'test', logger: silentLogger });
       const messages: Message[] = [];
       const feed = await openFeed({
         nc,

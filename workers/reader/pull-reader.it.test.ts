@@ -4,8 +4,8 @@ import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jet
 import type { NatsConnection } from '@nats-io/nats-core';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { silentLog } from '../../lib/log.js';
 import { generationOf } from '../../lib/log-streams.js';
+import { silentLogger } from '../../lib/logger.js';
 import { shardStream, shardSubjects } from '../../lib/subjects.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
 import { type ByteBudget, byteBudget } from './budget.js';
@@ -65,7 +65,7 @@ async function withReader(
       budget,
       slabs: slabPool(limits.total),
       aheadBytes: limits.ahead,
-      log: silentLog,
+      logger: silentLogger,
     });
     try {
       await use({ nats, jsm, reader, budget, generation });
@@ -229,7 +229,7 @@ test('messages that the reader misses and the leader of the stream has are not p
       slabs: slabPool(64 * MiB),
       aheadBytes: MiB,
       onGap: (from, to) => gaps.push([from, to]),
-      log: silentLog,
+      logger: silentLogger,
     });
     reader.seek(generation, 0);
     assert.equal(await take(reader, 6), range(1, 6));
@@ -265,7 +265,7 @@ test('a connection that the server refuses is tried again after a while, not in 
       budget: byteBudget(64 * MiB),
       slabs: slabPool(64 * MiB),
       aheadBytes: MiB,
-      log: silentLog,
+      logger: silentLogger,
     });
     reader.seek(generation, 0);
     await new Promise((resolve) => setTimeout(resolve, 1_500));

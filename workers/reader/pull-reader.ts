@@ -11,8 +11,8 @@
  */
 import { AckPolicy, DeliverPolicy, type JetStreamManager } from '@nats-io/jetstream';
 import { type NatsConnection, nanos } from '@nats-io/nats-core';
-import type { Log } from '../../lib/log.js';
 import { generationOf } from '../../lib/log-streams.js';
+import type { Logger } from '../../lib/logger.js';
 import { newInbox } from '../../lib/nats.js';
 import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
 import { leaderSubject } from '../../lib/subjects.js';
@@ -69,11 +69,11 @@ export interface StreamReaderOptions {
   readonly aheadBytes: number;
   /** Messages are missing behind one that was read: they were removed, for the stream's leader does not have them either. */
   readonly onGap?: (from: number, to: number) => void;
-  readonly log: Log;
+  readonly logger: Logger;
 }
 
 export function readStream(options: StreamReaderOptions): StreamReader {
-  const { nc, jsm, stream, budget, slabs, log } = options;
+  const { nc, jsm, stream, budget, slabs, logger } = options;
   const ask = logLink(nc);
   let queue: (LogMessage | undefined)[] = [];
   let head = 0;
@@ -286,7 +286,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
         return;
       }
       if (!alive) throw new Error(broken);
-      log.info({ stream, why: broken }, 'reading on with a new consumer');
+      logger.info({ stream, why: broken }, 'reading on with a new consumer');
     } finally {
       clearInterval(ticker);
       if (open) endPull();
@@ -314,7 +314,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
         }
         failures++;
         const waitMs = Math.min(100 * 2 ** Math.min(failures, 5), 2_000) * (0.5 + Math.random() / 2);
-        log.warn({ stream, error: String(error), waitMs: Math.round(waitMs) }, 'cannot read the stream yet');
+        logger.warn({ stream, error: String(error), waitMs: Math.round(waitMs) }, 'cannot read the stream yet');
         const until = Date.now() + waitMs;
         while (!closed && Date.now() < until) await wait(until - Date.now());
       }

@@ -7,8 +7,8 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { type JetStreamManager, jetstreamManager } from '@nats-io/jetstream';
 import { clickhouseClientOptions, resolveOptions, testEnvironment } from '../../lib/config/index.js';
-import { silentLog } from '../../lib/log.js';
 import { ensureShards } from '../../lib/log-streams.js';
+import { silentLogger } from '../../lib/logger.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
 import { connectWarehouse, type Warehouse } from '../clickhouse/client.js';
@@ -77,7 +77,7 @@ export async function withScene(shards: number, use: (scene: LedgerScene) => Pro
     const target = eventsTable(database);
     const warehouse = connectWarehouse(
       resolveOptions(clickhouseClientOptions, { clickhouseUrl: clickhouse.url }, {}),
-      silentLog,
+      silentLogger,
     );
     try {
       await prepareTable(warehouse, target);
@@ -92,7 +92,7 @@ export async function withScene(shards: number, use: (scene: LedgerScene) => Pro
         dead: await readDeadLedger({ nc: nats.nc, jsm, tenant }),
         retention: false,
         progress: () => undefined,
-        log: silentLog,
+        logger: silentLogger,
       });
       await use({
         nats,

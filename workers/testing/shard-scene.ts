@@ -5,8 +5,8 @@
 import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
 import { type DeadLetter, deadLetterOf, deadLetters } from '../../lib/dead-letters.js';
-import { silentLog } from '../../lib/log.js';
 import { generationOf } from '../../lib/log-streams.js';
+import { silentLogger } from '../../lib/logger.js';
 import { deadStream, shardStream, shardSubjects } from '../../lib/subjects.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
@@ -77,14 +77,17 @@ export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Pro
   return withNats((nats) =>
     withClickHouse(async (clickhouse) => {
       const config = resolveOptions(clickhouseClientOptions, { clickhouseUrl: clickhouse.url }, {});
-      const warehouse = connectWarehouse(config, silentLog);
+      const warehouse = connectWarehouse(config, silentLogger);
       const target = eventsTable(config.clickhouseDatabase);
       const jsm = await jetstreamManager(nats.nc);
       const js = jetstream(nats.nc);
       const loaders: ShardLoader[] = [];
       await prepareTable(warehouse, target);
-      const mender = tableMender({ prepare: () => prepareTable(warehouse, target), log: silentLog });
-      const sink = warehouseSink(warehouse, target, { stale: staleStatements(warehouse, { log: silentLog }), mender });
+      const mender = tableMender({ prepare: () => prepareTable(warehouse, target), logger: silentLogger });
+      const sink = warehouseSink(warehouse, target, {
+        stale: staleStatements(warehouse, { logger: silentLogger }),
+        mender,
+      });
       let shards = 0;
       const scene = async (maxBytes = 64 * MiB): Promise<ShardScene> => {
         const shard = shards++;
@@ -104,7 +107,7 @@ export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Pro
             deadLetters: deadLetters({ nc: nats.nc, maxBytes: 16 * MiB }),
             replayMs: 3_600_000,
             metrics,
-            log: silentLog,
+            logger: silentLogger,
             accepted: async () => false,
             onCommitted: (_shard, _generation, hi) => {
               committed = hi;

@@ -9,7 +9,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { EventBatchSchema, EventSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { clickhouseClientOptions, resolveOptions } from '../../../lib/config/index.js';
-import { silentLog } from '../../../lib/log.js';
+import { silentLogger } from '../../../lib/logger.js';
 import { seededRandom } from '../../../lib/testing/batches.js';
 import { withClickHouse } from '../../../lib/testing/clickhouse.js';
 import { acceptedCorpus } from '../../../lib/testing/corpus.js';
@@ -78,7 +78,10 @@ const textOf = (values: readonly unknown[]): string =>
 
 test(`${batches} oddly encoded batches are stored with the values that protobuf-es decodes`, async () => {
   await withClickHouse(async ({ url }) => {
-    const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}), silentLog);
+    const warehouse = connectWarehouse(
+      resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
+      silentLogger,
+    );
     try {
       const target = eventsTable('sluice');
       await prepareTable(warehouse, target);

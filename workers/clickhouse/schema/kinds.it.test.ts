@@ -17,7 +17,7 @@ import * as assert from 'uvu/assert';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { clickhouseClientOptions, resolveOptions } from '../../../lib/config/index.js';
 import { rulesOf } from '../../../lib/contract/rules.js';
-import { silentLog } from '../../../lib/log.js';
+import { silentLogger } from '../../../lib/logger.js';
 import { seededRandom } from '../../../lib/testing/batches.js';
 import { withClickHouse } from '../../../lib/testing/clickhouse.js';
 import { storedPayload } from '../../testing/payloads.js';
@@ -42,7 +42,10 @@ const block = (n: number): BlockConstants => ({
 
 async function withWarehouse(use: (warehouse: Warehouse) => Promise<void>): Promise<void> {
   await withClickHouse(async ({ url }) => {
-    const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}), silentLog);
+    const warehouse = connectWarehouse(
+      resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
+      silentLogger,
+    );
     try {
       await use(warehouse);
     } finally {

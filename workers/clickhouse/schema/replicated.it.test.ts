@@ -5,7 +5,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { clickhouseClientOptions, resolveOptions } from '../../../lib/config/index.js';
-import { silentLog } from '../../../lib/log.js';
+import { silentLogger } from '../../../lib/logger.js';
 import { seededRandom } from '../../../lib/testing/batches.js';
 import { withClickHouse } from '../../../lib/testing/clickhouse.js';
 import { storedPayload } from '../../testing/payloads.js';
@@ -69,7 +69,10 @@ test('a replicated block has a token, a quorum in one order, and a probe that wa
 
 test('the engine knows every setting, and takes a token once even when the probe sees nothing (LOAD-4)', async () => {
   await withClickHouse(async ({ url }) => {
-    const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}), silentLog);
+    const warehouse = connectWarehouse(
+      resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
+      silentLogger,
+    );
     try {
       const names = async (table: string): Promise<Set<string>> =>
         new Set((await warehouse.rows<{ name: string }>(`SELECT name FROM system.${table}`)).map(({ name }) => name));

@@ -13,7 +13,7 @@ import { file_sluice_log_v1_log, StoredBatchSchema } from '#gen/sluice/log/v1/lo
 import { file_sluice_rules_v1_rules } from '#gen/sluice/rules/v1/rules_pb.js';
 import { clickhouseClientOptions, resolveOptions } from '../../../lib/config/index.js';
 import { rulesOf } from '../../../lib/contract/rules.js';
-import { silentLog } from '../../../lib/log.js';
+import { silentLogger } from '../../../lib/logger.js';
 import { encodeBatch, seededRandom } from '../../../lib/testing/batches.js';
 import { withClickHouse } from '../../../lib/testing/clickhouse.js';
 import { makeRichEvent } from '../../../lib/testing/rich-events.js';
@@ -48,7 +48,10 @@ const block = (n: number, lo: number, hi: number): BlockConstants => ({
 
 async function withTable(use: (warehouse: Warehouse) => Promise<void>): Promise<void> {
   await withClickHouse(async ({ url }) => {
-    const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}), silentLog);
+    const warehouse = connectWarehouse(
+      resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
+      silentLogger,
+    );
     try {
       await prepareTable(warehouse, target);
       await use(warehouse);
@@ -245,7 +248,10 @@ test('a block that comes by tenant is stored as it is, and the look-up of a bloc
 
 test('a table that an older version made is loaded as it is: sort key, partition key and what its operator set stay', async () => {
   await withClickHouse(async ({ url }) => {
-    const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}), silentLog);
+    const warehouse = connectWarehouse(
+      resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
+      silentLogger,
+    );
     try {
       const [database, table] = createStatements(target) as [string, string];
       const older = table
@@ -394,7 +400,7 @@ test('the table of today needs no migration', async () => {
 test('workers that prepare the table at the same time do no harm: on an empty server, and on an older table', async () => {
   await withClickHouse(async ({ url }) => {
     const config = resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {});
-    const workers = [0, 1, 2].map(() => connectWarehouse(config, silentLog));
+    const workers = [0, 1, 2].map(() => connectWarehouse(config, silentLogger));
     const first = workers[0] as Warehouse;
     const described = () =>
       first.rows<{ name: string; type: string }>(

@@ -1,20 +1,20 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { createSparseLog } from './sparse-log.js';
+import { createSparseLogger } from './sparse-logger.js';
 
 test('of each message there is one line a second, and the next one counts those that were left out', () => {
   let now = 0;
   const lines: unknown[] = [];
   const record = (fields: object, message: string): void => void lines.push([message, fields]);
-  const log = createSparseLog({ warn: record, error: record } as never, () => now);
-  for (let i = 0; i < 1_000; i++) log.warn({ i }, 'refused');
-  log.error({}, 'failed');
+  const logger = createSparseLogger({ warn: record, error: record } as never, () => now);
+  for (let i = 0; i < 1_000; i++) logger.warn({ i }, 'refused');
+  logger.error({}, 'failed');
   now = 999;
-  log.warn({ i: -1 }, 'refused');
+  logger.warn({ i: -1 }, 'refused');
   now = 1_000;
-  log.warn({ i: -2 }, 'refused');
+  logger.warn({ i: -2 }, 'refused');
   now = 5_000;
-  log.warn({ i: -3 }, 'refused');
+  logger.warn({ i: -3 }, 'refused');
   assert.equal(lines, [
     ['refused', { i: 0 }],
     ['failed', {}],

@@ -1,9 +1,9 @@
 /**
- * A log for what strangers can cause: of each message one line a second, and the next one says how many were left out.
+ * A logger for what strangers can cause: of each message one line a second, and the next one says how many were left out.
  */
-import type { Log } from './log.js';
+import type { Logger } from './logger.js';
 
-export interface SparseLog {
+export interface SparseLogger {
   /** @param message constant: it is what lines are counted by */
   warn(fields: object, message: string): void;
   error(fields: object, message: string): void;
@@ -12,10 +12,10 @@ export interface SparseLog {
 const everyMs = 1_000;
 
 /** @param now monotonic, ms */
-export function createSparseLog(
-  log: Pick<Log, 'warn' | 'error'>,
+export function createSparseLogger(
+  logger: Pick<Logger, 'warn' | 'error'>,
   now: () => number = () => performance.now(),
-): SparseLog {
+): SparseLogger {
   const lines = new Map<string, { at: number; suppressed: number }>();
   const write = (level: 'warn' | 'error', fields: object, message: string): void => {
     const time = now();
@@ -28,7 +28,7 @@ export function createSparseLog(
       line.suppressed++;
       return;
     }
-    log[level](line.suppressed === 0 ? fields : { ...fields, suppressed: line.suppressed }, message);
+    logger[level](line.suppressed === 0 ? fields : { ...fields, suppressed: line.suppressed }, message);
     line.at = time;
     line.suppressed = 0;
   };

@@ -3,13 +3,13 @@
  */
 import { type Logger, pino } from 'pino';
 
-export type Log = Logger;
+export type { Logger };
 
 /**
  * A logger for one role. Keys and authorization headers are never logged: `redact` is the second line of defence.
  * @param level pino level name.
  */
-export function createLog(role: string, level: string): Log {
+export function createLogger(role: string, level: string): Logger {
   return pino(
     {
       level,
@@ -26,4 +26,4 @@ export function createLog(role: string, level: string): Log {
 }
 
 /** A logger that says nothing, for tests. */
-export const silentLog: Log = pino({ level: 'silent' });
+export const silentLogger: Logger = pino({ level: 'silent' });
