@@ -11,12 +11,12 @@ import { clickhouseClientOptions, resolveOptions } from '../lib/config/index.js'
 import { silentLogger } from '../lib/logger.js';
 import { seededRandom } from '../lib/testing/batches.js';
 import { withClickHouse } from '../lib/testing/clickhouse.js';
-import { connectWarehouse } from '../workers/clickhouse/client.js';
+import { connectClickHouse } from '../workers/clickhouse/client.js';
 import { eventsTable } from '../workers/clickhouse/connect.js';
 import { prepareTable } from '../workers/clickhouse/prepare-table.js';
 import { type Block, startBlock } from '../workers/loader/block.js';
-import { warehouseSink } from '../workers/loader/block-store.js';
-import { retryGuard } from '../workers/loader/dedup.js';
+import { clickhouseBlockStore } from '../workers/loader/block-store.js';
+import { createDeduplicator } from '../workers/loader/dedup.js';
 import { storedPayload } from '../workers/testing/payloads.js';
 
 const { values } = parseArgs({
@@ -40,10 +40,10 @@ function blockOf(first: number, payloads: readonly Uint8Array[]): Block {
 
 await withClickHouse(async ({ url }) => {
   const config = resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {});
-  const warehouse = connectWarehouse(config, silentLogger);
+  const warehouse = connectClickHouse(config, silentLogger);
   const target = eventsTable('sluice');
   await prepareTable(warehouse, target);
-  const sink = warehouseSink(warehouse, target);
+  const sink = clickhouseBlockStore(warehouse, target);
   const random = seededRandom(1);
   const payload = (name: string, attempt: number): Uint8Array =>
     storedPayload(random, { tenant: 'acme', batchId: name, events, attempt });
@@ -79,10 +79,10 @@ await withClickHouse(async ({ url }) => {
   const times = new Map<string, { ms: number[]; cpu: number[]; left: string }>();
   for (let round = 0; round <= rounds; round++) {
     for (const [name, block] of Object.entries(cases)) {
-      const guard = retryGuard(sink);
+      const dedup = createDeduplicator(sink);
       const before = process.cpuUsage();
       const since = performance.now();
-      const planned = await guard.plan(block);
+      const planned = await dedup.plan(block);
       const ms = performance.now() - since;
       const { user, system } = process.cpuUsage(before);
       // The first round warms up.

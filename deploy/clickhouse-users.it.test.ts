@@ -11,7 +11,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { clickhouseClientOptions, resolveOptions, testEnvironment } from '../lib/config/index.js';
 import { silentLogger } from '../lib/logger.js';
-import { connectWarehouse, type Warehouse } from '../workers/clickhouse/client.js';
+import { type ClickHouse, connectClickHouse } from '../workers/clickhouse/client.js';
 import { eventsTable } from '../workers/clickhouse/connect.js';
 import { failedMutations, prepareTable } from '../workers/clickhouse/prepare-table.js';
 
@@ -21,7 +21,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'sluice-granted-'));
 test.after(() => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }));
 
-async function asUser(user: string, use: (warehouse: Warehouse) => Promise<void>): Promise<void> {
+async function asUser(user: string, use: (clickhouse: ClickHouse) => Promise<void>): Promise<void> {
   const child = fork('deploy/testing/granted-clickhouse.ts', [user, folder], {
     cwd: root,
     execArgv: ['--import', 'tsx'],
@@ -35,11 +35,11 @@ async function asUser(user: string, use: (warehouse: Warehouse) => Promise<void>
       void gone.then((code) => reject(new Error(`the engine ended with ${code}`)));
     });
     const settings = { clickhouseUrl: `http://127.0.0.1:${port}` };
-    const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, settings, {}), silentLogger);
+    const clickhouse = connectClickHouse(resolveOptions(clickhouseClientOptions, settings, {}), silentLogger);
     try {
-      await use(warehouse);
+      await use(clickhouse);
     } finally {
-      await warehouse.close();
+      await clickhouse.close();
     }
   } finally {
     child.kill('SIGKILL');
@@ -68,9 +68,9 @@ const outside = [
   'SYSTEM SHUTDOWN',
 ];
 
-async function isRefused(warehouse: Warehouse, statement: string): Promise<void> {
+async function isRefused(clickhouse: ClickHouse, statement: string): Promise<void> {
   try {
-    await warehouse.command(statement);
+    await clickhouse.command(statement);
   } catch (error) {
     assert.match((error as Error).message, /ACCESS_DENIED/, statement);
     return;
@@ -79,11 +79,11 @@ async function isRefused(warehouse: Warehouse, statement: string): Promise<void>
 }
 
 test('the user of the workers makes its table, changes, loads and cleans it, and reaches nothing else', async () => {
-  await asUser('sluice', async (warehouse) => {
+  await asUser('sluice', async (clickhouse) => {
     const target = eventsTable('sluice');
-    await prepareTable(warehouse, target);
+    await prepareTable(clickhouse, target);
     // A table of an older version, with a column and an index too few and a narrower type.
-    await prepareTable(warehouse, target, silentLogger);
+    await prepareTable(clickhouse, target, silentLogger);
     for (const statement of [
       'ALTER TABLE sluice.events ADD COLUMN IF NOT EXISTS `later` String',
       'ALTER TABLE sluice.events MODIFY COLUMN `later` LowCardinality(String)',
@@ -97,27 +97,27 @@ test('the user of the workers makes its table, changes, loads and cleans it, and
       "ALTER TABLE sluice.events DROP PARTITION '2020-01-01'",
       "KILL QUERY WHERE query_id = 'sluice-0-0-0' AND user = currentUser() ASYNC",
     ]) {
-      await warehouse.command(statement);
+      await clickhouse.command(statement);
     }
-    assert.equal(await failedMutations(warehouse, target), []);
+    assert.equal(await failedMutations(clickhouse, target), []);
     for (const look of [
       'SELECT toString(count() - 1) AS n FROM sluice.events',
       "SELECT toString(count()) AS n FROM system.processes WHERE user = currentUser() AND query_id != ''",
       "SELECT toString(count()) AS n FROM system.settings WHERE name = 'http_receive_timeout'",
     ]) {
-      assert.equal(await warehouse.rows(look), [{ n: '1' }], look);
+      assert.equal(await clickhouse.rows(look), [{ n: '1' }], look);
     }
-    for (const statement of outside) await isRefused(warehouse, statement);
+    for (const statement of outside) await isRefused(clickhouse, statement);
   });
 });
 
 test('an analyst reads, within limits that no statement lifts', async () => {
-  await asUser('analyst', async (warehouse) => {
-    assert.equal(await warehouse.rows("SELECT toString(getSetting('readonly')) AS mode"), [{ mode: '2' }]);
-    assert.equal(await warehouse.rows('SELECT DISTINCT tenant FROM sluice.events'), [{ tenant: 'acme' }]);
-    await warehouse.rows('SELECT 1', {}, { output_format_pretty_color: 0 });
+  await asUser('analyst', async (clickhouse) => {
+    assert.equal(await clickhouse.rows("SELECT toString(getSetting('readonly')) AS mode"), [{ mode: '2' }]);
+    assert.equal(await clickhouse.rows('SELECT DISTINCT tenant FROM sluice.events'), [{ tenant: 'acme' }]);
+    await clickhouse.rows('SELECT 1', {}, { output_format_pretty_color: 0 });
     for (const statement of [...outside, "INSERT INTO sluice.events (tenant) VALUES ('acme')"]) {
-      await isRefused(warehouse, statement);
+      await isRefused(clickhouse, statement);
     }
     for (const setting of [
       'max_memory_usage = 8000000000',
@@ -130,7 +130,7 @@ test('an analyst reads, within limits that no statement lifts', async () => {
       'readonly = 0',
     ]) {
       try {
-        await warehouse.command(`SELECT 1 SETTINGS ${setting}`);
+        await clickhouse.command(`SELECT 1 SETTINGS ${setting}`);
         assert.unreachable(`${setting} was not refused`);
       } catch (error) {
         assert.match((error as Error).message, /SETTING_CONSTRAINT_VIOLATION|READONLY/, setting);

@@ -174,7 +174,7 @@ export async function runWorld(seed: number, options: RunOptions = {}): Promise<
       if (stream === undefined || stream.last === 0) return true;
       return workers.all.some(({ process, committed }) => {
         const known = committed[shard];
-        return process.alive && known?.generation === stream.generation && known.carried >= stream.last;
+        return process.alive && known?.generation === stream.generation && known.deferred >= stream.last;
       });
     }) && clients.all.every((client) => !client.process.alive || client.pending === 0);
   let rested = 0;

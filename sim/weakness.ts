@@ -128,8 +128,8 @@ export const weaknesses = {
     worlds: { gateways: 2, shards: 1, faults: ['stall log lines', 'kill worker'], faultCount: 14, ackTimeoutMs: 500 },
     retriedSet: 'never',
   },
-  'carried-forgotten': {
-    what: 'messages that were carried do not become part of the next block',
+  'deferred-forgotten': {
+    what: 'messages that were deferred do not become part of the next block',
     worker(io) {
       let cut = { lo: 0, duplicate: 0 };
       return {

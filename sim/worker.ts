@@ -1,13 +1,13 @@
 /**
- * A worker: the real protocol of the loader (workers/loader/loader.ts, block.ts, retries.ts, trim.ts) for every shard, on a simulated
- * process, log and sink. What workers/loader/shard.ts binds to NATS and the warehouse is bound to the simulated ones here.
+ * A worker: the real protocol of the loader (workers/loader/loader.ts, block.ts, dedup.ts, trim.ts) for every shard, on a simulated
+ * process, log and sink. What workers/loader/shard.ts binds to NATS and ClickHouse is bound to the simulated ones here.
  */
 
 import { utcDay } from '../lib/timestamp.js';
 import { type Block, type BlockLimits, startBlock } from '../workers/loader/block.js';
 import { blockSizer } from '../workers/loader/block-size.js';
 import { type Dead, partRefused, partUnframed, placeOf, withoutPlaces } from '../workers/loader/dead-letters.js';
-import { retryGuard, type StoredCopies, suspectMs } from '../workers/loader/dedup.js';
+import { createDeduplicator, type StoredCopies, suspectMs } from '../workers/loader/dedup.js';
 import { type Ending, loadShard, type ShardIo } from '../workers/loader/loader.js';
 import { controlBatch } from '../workers/loader/rescan.js';
 import { trimLedger } from '../workers/loader/trim.js';
@@ -39,7 +39,7 @@ export interface WorkerOptions {
 export interface WorkerNode {
   readonly process: Process;
   /** How far each shard is, as this worker knows it; undefined while it knows nothing. */
-  readonly committed: readonly ({ generation: string; carried: number } | undefined)[];
+  readonly committed: readonly ({ generation: string; deferred: number } | undefined)[];
 }
 
 const dayMs = 86_400_000;
@@ -49,7 +49,7 @@ const stoppedMs = 15_000;
 
 export function startWorker(world: World, log: SimulatedLog, sink: SimulatedSink, options: WorkerOptions): WorkerNode {
   const process = createProcess(world, options.name);
-  const committed: ({ generation: string; carried: number } | undefined)[] = [];
+  const committed: ({ generation: string; deferred: number } | undefined)[] = [];
   for (let shard = 0; shard < log.shards; shard++) loadOne(world, process, log, sink, options, shard, committed);
   return { process, committed };
 }
@@ -61,7 +61,7 @@ function loadOne(
   sink: SimulatedSink,
   options: WorkerOptions,
   shard: number,
-  committed: ({ generation: string; carried: number } | undefined)[],
+  committed: ({ generation: string; deferred: number } | undefined)[],
 ): void {
   const reader = createReader(world, process, log, shard);
   const ledger = trimLedger();
@@ -70,8 +70,8 @@ function loadOne(
     fingerprints: (batches) => sink.fingerprints(process, batches),
     eventCounts: (questions) => sink.eventCounts(process, questions),
   };
-  const retries = retryGuard(weakness.stored?.(stored) ?? stored);
-  /** What the warehouse is known to have. */
+  const dedup = createDeduplicator(weakness.stored?.(stored) ?? stored);
+  /** What ClickHouse is known to have. */
   let known: { generation: string; hi: number } | undefined;
   /** The last block was another worker's. */
   let others = false;
@@ -103,19 +103,19 @@ function loadOne(
     readonly block: Block;
     planned: Block;
     readonly refused: Map<string, Dead>;
-    readonly buried: Set<string>;
+    readonly deadLettered: Set<string>;
   }
   let cut: Cut | undefined;
-  const bury = async (of: Cut, all: readonly Dead[]): Promise<void> => {
-    const dead = all.filter((one) => !of.buried.has(placeOf(one)));
+  const deadLetter = async (of: Cut, all: readonly Dead[]): Promise<void> => {
+    const dead = all.filter((one) => !of.deadLettered.has(placeOf(one)));
     if (dead.length === 0) return;
     if (weakness.dropsLetters !== true) await options.letters.put(process, dead);
-    for (const one of dead) of.buried.add(placeOf(one));
+    for (const one of dead) of.deadLettered.add(placeOf(one));
   };
   const planCut = async (of: Cut): Promise<Block> => {
     const framed = partUnframed(withoutPlaces(of.block, of.refused));
-    of.planned = await retries.plan(framed.block);
-    await bury(of, framed.dead);
+    of.planned = await dedup.plan(framed.block);
+    await deadLetter(of, framed.dead);
     return of.planned;
   };
   const trial = async (messages: readonly Uint8Array[]): Promise<string | undefined> => {
@@ -152,7 +152,7 @@ function loadOne(
       const nextMs = firstMs ?? process.wall();
       if (weakness.retriedSet !== 'never' && !(weakness.retriedSet === 'not after another' && others)) {
         const retried = await sink.retriedSince(process, nextMs - suspectMs - clockMarginMs, 1_000);
-        retries.begin(retried, true);
+        dedup.begin(retried, true);
       }
       others = false;
       const { hi, hiAtMs } = found;
@@ -171,7 +171,7 @@ function loadOne(
         lastSequence: info.last,
         ...found,
         accepted: found.others.length > 0 && options.accepted(shard, generation),
-        carryBytes: options.maxBytes / 8,
+        deferBytes: options.maxBytes / 8,
       };
     },
 
@@ -196,14 +196,14 @@ function loadOne(
     },
 
     plan(_, block) {
-      cut = { block, planned: block, refused: new Map(), buried: new Set() };
+      cut = { block, planned: block, refused: new Map(), deadLettered: new Set() };
       return planCut(cut);
     },
     insert: (place, block) => sink.insert(process, shard, place, block),
     async isolate(_, block) {
       const parted = await partRefused(block, trial, controlBatch);
       if (cut === undefined || parted.dead.length === 0) return block;
-      await bury(cut, parted.dead);
+      await deadLetter(cut, parted.dead);
       for (const one of parted.dead) cut.refused.set(placeOf(one), one);
       const { planned: before } = cut;
       const { messages, sequences, batchIndexes, ...after } = await planCut(cut);
@@ -215,7 +215,7 @@ function loadOne(
     classify: (error) => (error instanceof SinkFailure ? error.failure : 'transient'),
     readBack: (place, block) => sink.readBack(process, shard, place, block.day),
 
-    carried({ generation }, block) {
+    deferred({ generation }, block) {
       world.trace?.(options.name, `carries ${generation} ${block.lo} to ${block.hi}`);
       known = { generation, hi: block.lo - 1 };
       commit(generation, block.hi);
@@ -247,11 +247,11 @@ function loadOne(
   function tellCommitted(): void {
     const now = committed[shard];
     if (now === undefined || lookedAfter !== reader.breaks || !reader.connected) return;
-    options.onCommitted(shard, now.generation, now.carried);
+    options.onCommitted(shard, now.generation, now.deferred);
   }
 
   function commit(generation: string, sequence: number): void {
-    committed[shard] = { generation, carried: sequence };
+    committed[shard] = { generation, deferred: sequence };
     tellCommitted();
   }
 

@@ -4,16 +4,16 @@
  *   main.ts            this file: wiring, start in any order, drain
  *   erase-main.ts      `sluice erase`: the command line of erase.ts
  *   end-command.ts     how the commands end
- *   connect.ts         NATS, warehouse and table, reached with patience; prepare-table.ts brings the table up to the contract
+ *   connect.ts         NATS, ClickHouse and table, reached with patience; prepare-table.ts brings the table up to the contract
  *   assignment.ts      which worker loads which shard
  *   pool.ts     the loaders of the shards that are this worker's
  *   loader.ts          the protocol of one shard, pure; LOAD-1 to LOAD-8 stand there
- *   shard.ts    the protocol bound to stream, warehouse, clock, metrics
- *   block-store.ts     what the protocol asks of the warehouse; stale-statement.ts ends an INSERT that keeps a block's name,
+ *   shard.ts    the protocol bound to stream, ClickHouse, clock, metrics
+ *   block-store.ts     what the protocol asks of ClickHouse; stale-statement.ts ends an INSERT that keeps a block's name,
  *                      mend-table.ts brings the table up to the contract when a column was dropped
  *   block.ts           which messages make up a block; sort-by-tenant.ts: in which order they are sent
  *   dedup.ts         which batches were sent again, and which of their events are stored already (LOAD-5)
- *   fingerprint.ts     tells whether two copies of a batch hold the same events; stored-events.ts: single events in the warehouse
+ *   fingerprint.ts     tells whether two copies of a batch hold the same events; stored-events.ts: single events in ClickHouse
  *   dead-letters.ts          what of a block cannot be stored (LOAD-6); rescan.ts is the contract's part of it
  *   frames.ts          the batches inside a message, for these two
  *   pull-reader.ts           reading a stream, ahead, within bounds (budget.ts)
@@ -21,12 +21,12 @@
  *   link.ts        requests to JetStream, given up when the connection is
  *   nats-socket.ts            how its messages get here; buffer-pool.ts is the memory that they lie in
  *   trim.ts            what may leave a stream
- *   retention.ts       what may leave the warehouse by age
+ *   retention.ts       what may leave ClickHouse by age
  *   erase.ts           what must leave it for a user's sake
  *   audit-main.ts      `sluice audit`: audit.ts the ledger by block, audit-tenant.ts by batch of one tenant; compared-copies.ts
  *                      compares copies with rows, event by event
  *   where-main.ts      `sluice where`: where.ts finds an event or a batch, copy-fates.ts what became of each copy's events
- *                      both: ledger-store.ts what the warehouse says, log-scan.ts and dead-scan.ts what the streams hold
+ *                      both: ledger-store.ts what ClickHouse says, log-scan.ts and dead-scan.ts what the streams hold
  *                      (stored-frames.ts its batches), progress-line.ts how far they are
  *   shards-main.ts     `sluice shards`: shards.ts changes their number, shard-states.ts shows them, shard-mend.ts saves what a
  *                      stream holds that may not be loaded, shards-rebuild.ts writes a lost number again,
@@ -55,21 +55,21 @@ import { onParentGone } from '../lib/parent-gone.js';
 import { followShards } from '../lib/shard-number.js';
 import { committedSubject, settingsBucket } from '../lib/subjects.js';
 import { flushTelemetry } from '../lib/telemetry/flush.js';
-import { knownShards, openWarehouse, patiently } from './clickhouse/connect.js';
+import { knownShards, openClickHouse, patiently } from './clickhouse/connect.js';
 import { tableMender } from './clickhouse/mend-table.js';
 import { prepareTable } from './clickhouse/prepare-table.js';
 import { dropOldDays } from './clickhouse/retention.js';
 import { checkReceiveTimeout, staleStatements } from './clickhouse/stale-statement.js';
 import { serveBatchStatus } from './ledger/batch-status.js';
-import { ledgerSink } from './ledger/ledger-store.js';
+import { ledgerStore } from './ledger/ledger-store.js';
 import { type Assignment, joinWorkers } from './loader/assignment.js';
-import { warehouseSink } from './loader/block-store.js';
+import { clickhouseBlockStore } from './loader/block-store.js';
 import { type LoaderPool, loaderPool } from './loader/pool.js';
 import { acceptKey, startShardLoader } from './loader/shard.js';
 import { serveShardWaits } from './loader/shard-waits.js';
 import { waitingMetric, workerMetrics } from './metrics.js';
 import { byteBudget } from './reader/budget.js';
-import { slabPool } from './reader/buffer-pool.js';
+import { createBufferPool } from './reader/buffer-pool.js';
 
 /** How long a drain may take: the block in flight, and the one that was gathered. */
 const drainMs = 8_000;
@@ -89,7 +89,7 @@ async function main(): Promise<void> {
     if (stop.signal.aborted) return;
     stop.abort();
     logger.info({ why }, 'draining');
-    // A warehouse that gives no answer must not keep the process: what is not stored stays in the log (LOAD-2).
+    // A clickhouse that gives no answer must not keep the process: what is not stored stays in the log (LOAD-2).
     setTimeout(() => {
       logger.warn('the drain took too long; what is not stored stays in the log');
       process.exit(0);
@@ -106,22 +106,22 @@ async function main(): Promise<void> {
   let loaded: LoaderPool['loaded'] | undefined;
   const waits = serveShardWaits(nc, () => loaded?.() ?? { starting: waiting.reason ?? 'it is starting' });
   const jsm = await jetstreamManager(nc, { checkAPI: false });
-  const { warehouse, target } = await openWarehouse(config, logger, stop.signal, waiting.tell);
+  const { clickhouse, target } = await openClickHouse(config, logger, stop.signal, waiting.tell);
   let { shards, epoch } = await knownShards(nc, logger, stop.signal, waiting.tell);
   waiting.over();
   const settings = await patiently('the settings', logger, stop.signal, () => new Kvm(nc).open(settingsBucket));
   const budget = byteBudget(config.maxBytesHeld);
-  const slabs = slabPool(config.maxBytesHeld);
+  const buffers = createBufferPool(config.maxBytesHeld);
   const metrics = workerMetrics({
     bytesHeld: () => budget.used,
-    pool: () => warehouse.stats(),
-    circuits: () => warehouse.circuits(),
+    pool: () => clickhouse.stats(),
+    circuits: () => clickhouse.circuits(),
   });
-  const sink = warehouseSink(warehouse, target, {
-    stale: staleStatements(warehouse, { logger }),
-    mender: tableMender({ prepare: () => prepareTable(warehouse, target, logger), logger }),
+  const store = clickhouseBlockStore(clickhouse, target, {
+    stale: staleStatements(clickhouse, { logger }),
+    mender: tableMender({ prepare: () => prepareTable(clickhouse, target, logger), logger }),
   });
-  void checkReceiveTimeout(warehouse, logger);
+  void checkReceiveTimeout(clickhouse, logger);
   const letters = deadLetters({ nc, maxBytes: config.deadLetterBytes });
 
   const pool = loaderPool(
@@ -130,10 +130,10 @@ async function main(): Promise<void> {
         nc,
         jsm,
         shard,
-        sink,
+        store,
         limits: { rows: config.blockRows, bytes: config.blockBytes, delayMs: config.blockDelay },
         budget,
-        slabs,
+        buffers,
         deadLetters: letters,
         replayMs: config.replayWindow,
         metrics,
@@ -171,13 +171,13 @@ async function main(): Promise<void> {
       refused = reason;
     },
   );
-  const statuses = serveBatchStatus({ nc, jsm, sink: ledgerSink(warehouse, target), logger });
+  const statuses = serveBatchStatus({ nc, jsm, store: ledgerStore(clickhouse, target), logger });
   loaded = pool.loaded;
 
   /** One worker sees to retention; two would do no harm. */
   async function retain(): Promise<void> {
     if (config.retentionDays === 0 || assignment.view.index !== 0) return;
-    await dropOldDays({ warehouse, target, jsm, shards, days: config.retentionDays, nowMs: Date.now(), logger });
+    await dropOldDays({ clickhouse, target, jsm, shards, days: config.retentionDays, nowMs: Date.now(), logger });
   }
   const retaining = setInterval(() => {
     retain().catch((error: unknown) => logger.warn({ error: String(error) }, 'retention could not run'));
@@ -194,7 +194,7 @@ async function main(): Promise<void> {
     await assignment.leave();
     waits.close();
     await statuses.close();
-    await warehouse.close();
+    await clickhouse.close();
     await nc.close();
   };
   // Told to stop while it was starting: end() has found nothing to end.

@@ -10,9 +10,9 @@ import type { LoaderMetrics } from './loader/loader-metrics.js';
 export interface WorkerGauges {
   /** Bytes of messages held in memory. */
   readonly bytesHeld: () => number;
-  /** The pool of connections to the warehouse, by name of the figure. */
+  /** The pool of connections to ClickHouse, by name of the figure. */
   readonly pool: () => Readonly<Record<string, number>>;
-  /** The circuit breakers around the warehouse, by name. */
+  /** The circuit breakers around ClickHouse, by name. */
   readonly circuits: () => Readonly<Record<string, CircuitStats>>;
 }
 
@@ -76,7 +76,7 @@ export function workerMetrics(gauges: WorkerGauges): LoaderMetrics {
     'sluice_worker_insert_failures_stored',
     'INSERTs that failed though their block is stored, by ClickHouse error code: a materialized view refuses it.',
   );
-  const recoveries = counter('sluice_worker_recoveries', "Times a shard's position was read from the warehouse.");
+  const recoveries = counter('sluice_worker_recoveries', "Times a shard's position was read from ClickHouse.");
   const gaps = counter(
     'sluice_worker_gap_messages',
     'Messages that were gone from the stream before they were loaded.',
@@ -118,7 +118,7 @@ export function workerMetrics(gauges: WorkerGauges): LoaderMetrics {
     '1: the shard is not loaded until an operator acts; see the log.',
     byShard.stopped,
   );
-  perShard('sluice_worker_shard_stuck', '1: the warehouse refuses the block at the front; see the log.', byShard.stuck);
+  perShard('sluice_worker_shard_stuck', '1: ClickHouse refuses the block at the front; see the log.', byShard.stuck);
   perShard(
     'sluice_worker_shard_standing',
     '1: the shard has messages and stores nothing; `sluice shards` and the log say why.',
@@ -136,7 +136,7 @@ export function workerMetrics(gauges: WorkerGauges): LoaderMetrics {
     .createObservableGauge('sluice_worker_bytes_held', { description: 'Bytes of messages held in memory.', unit: 'By' })
     .addCallback((result) => result.observe(gauges.bytesHeld()));
   meter
-    .createObservableGauge('sluice_worker_pool', { description: 'Connections to the warehouse, by figure.' })
+    .createObservableGauge('sluice_worker_pool', { description: 'Connections to ClickHouse, by figure.' })
     .addCallback((result) => {
       for (const [figure, value] of Object.entries(gauges.pool())) result.observe(value, { figure });
     });

@@ -16,7 +16,7 @@ import {
 import { type Engine, openEngine } from '../../workers/embedded/engine.js';
 import { spooled, spoolFile } from '../../workers/embedded/rights.js';
 import { readFromSpool, withSettings } from '../../workers/embedded/statement.js';
-import { byTenant } from '../../workers/loader/sort-by-tenant.js';
+import { sortByTenant } from '../../workers/loader/sort-by-tenant.js';
 import { median } from '../medians.js';
 import { positive } from '../options.js';
 import { patch, prepare } from '../payload.js';
@@ -147,7 +147,7 @@ async function measure(engine: Engine, folder: string, options: InsertOptions): 
     const messages = makeBlock(number, options);
     const bodies = { came: 1, arranged: 2 };
     writeFileSync(spoolFile(folder, bodies.came), Buffer.concat(messages));
-    writeFileSync(spoolFile(folder, bodies.arranged), Buffer.concat(byTenant(messages)));
+    writeFileSync(spoolFile(folder, bodies.arranged), Buffer.concat(sortByTenant(messages)));
     for (let k = 0; k < tables.length; k++) {
       const { variant, target, inserts } = tables[(k + number) % tables.length] as (typeof tables)[number];
       const constants = {

@@ -11,7 +11,7 @@ import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.
 import { silentLogger } from '../../lib/logger.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
-import { connectWarehouse, type Warehouse } from '../../workers/clickhouse/client.js';
+import { type ClickHouse, connectClickHouse } from '../../workers/clickhouse/client.js';
 import { eventsTable } from '../../workers/clickhouse/connect.js';
 import { prepareTable } from '../../workers/clickhouse/prepare-table.js';
 import { insertStatement } from '../../workers/clickhouse/schema/index.js';
@@ -121,7 +121,7 @@ export async function compareFormats(options: FormatsOptions): Promise<FormatRes
   const rows = stored.length * batchEvents;
   const type = loadProto().lookupType('sluice.log.v1.StoredBatch');
   return withClickHouse(async ({ url, process: engine }) => {
-    const warehouse = connectWarehouse(
+    const warehouse = connectClickHouse(
       resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
       silentLogger,
     );
@@ -171,7 +171,7 @@ interface Material {
   readonly pid: number;
 }
 
-async function shoot(warehouse: Warehouse, name: string, material: Material): Promise<Shot> {
+async function shoot(warehouse: ClickHouse, name: string, material: Material): Promise<Shot> {
   const { stored, payloads, type, block, pid } = material;
   const engineBefore = cpuSeconds(pid);
   const before = process.cpuUsage();
@@ -194,7 +194,7 @@ async function shoot(warehouse: Warehouse, name: string, material: Material): Pr
 }
 
 /** Every way stored the same rows: a hash over all columns but those that name the block, and the batch's hash. */
-async function checkSame(warehouse: Warehouse, rows: number): Promise<void> {
+async function checkSame(warehouse: ClickHouse, rows: number): Promise<void> {
   const columns = rowColumns
     .map(({ name }) => name)
     .filter((name) => !['_block', '_lo', '_hi', '_batch'].includes(name));

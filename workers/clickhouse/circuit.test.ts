@@ -2,15 +2,15 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { silentLogger } from '../../lib/logger.js';
 import { type Circuit, type CircuitOptions, createCircuit } from './circuit.js';
-import { WarehouseError, type WarehouseErrorKind } from './errors.js';
+import { StatementError, type StatementErrorKind } from './errors.js';
 
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-const failing = (kind: WarehouseErrorKind, code?: number) => () =>
-  Promise.reject(new WarehouseError(kind, kind, code, undefined));
-const ended = (work: Promise<unknown>): Promise<WarehouseError | undefined> =>
+const failing = (kind: StatementErrorKind, code?: number) => () =>
+  Promise.reject(new StatementError(kind, kind, code, undefined));
+const ended = (work: Promise<unknown>): Promise<StatementError | undefined> =>
   work.then(
     () => undefined,
-    (error: unknown) => error as WarehouseError,
+    (error: unknown) => error as StatementError,
   );
 
 async function withCircuit(options: Partial<CircuitOptions>, use: (circuit: Circuit) => Promise<void>): Promise<void> {
@@ -45,7 +45,7 @@ test('CIRCUIT-2: it opens when more than half of the last statements failed, and
       }),
     );
     assert.equal([sent, error?.kind, error?.unsent], [false, 'transient', true]);
-    assert.match(error?.message ?? '', /left alone for another \d+ ms, after: WarehouseError: transient/);
+    assert.match(error?.message ?? '', /left alone for another \d+ ms, after: StatementError: transient/);
     assert.is(circuit.stats().heldBack, 1);
   });
   await withCircuit({}, async (circuit) => {
@@ -54,7 +54,7 @@ test('CIRCUIT-2: it opens when more than half of the last statements failed, and
   });
 });
 
-test('CIRCUIT-1: what the warehouse answers about the statement does not open it, and closes it', async () => {
+test('CIRCUIT-1: what ClickHouse answers about the statement does not open it, and closes it', async () => {
   await withCircuit({}, async (circuit) => {
     for (const kind of ['busy', 'content', 'fatal'] as const) {
       for (let i = 0; i < 20; i++) assert.is((await ended(circuit.run(failing(kind, 216))))?.kind, kind);
@@ -77,7 +77,7 @@ test('CIRCUIT-3: half open, one statement goes and the others wait; a failure op
       most = Math.max(most, ++going);
       await sleep(50);
       going--;
-      throw new WarehouseError('transient', 'still away', undefined, undefined);
+      throw new StatementError('transient', 'still away', undefined, undefined);
     };
     const errors = await Promise.all(Array.from({ length: 8 }, () => ended(circuit.run(slow))));
     assert.is(most, 1);
@@ -92,13 +92,13 @@ test('CIRCUIT-3: half open, one statement goes and the others wait; a failure op
   });
 });
 
-test('CIRCUIT-4: it probes by itself, one at a time, and tells at once when the warehouse is back', async () => {
+test('CIRCUIT-4: it probes by itself, one at a time, and tells at once when ClickHouse is back', async () => {
   let back = false;
   let probes = 0;
   let closedAt = 0;
   const probe = async (): Promise<void> => {
     probes++;
-    if (!back) throw new WarehouseError('transient', 'away', undefined, undefined);
+    if (!back) throw new StatementError('transient', 'away', undefined, undefined);
   };
   await withCircuit({ probe, onClosed: () => (closedAt = performance.now()) }, async (circuit) => {
     await fail(circuit);

@@ -1,5 +1,5 @@
 /**
- * A circuit breaker around the warehouse: a worker of many shards does not hammer a server that is down, and does not let
+ * A circuit breaker around ClickHouse: a worker of many shards does not hammer a server that is down, and does not let
  * each shard find out for itself, at the cost of a time-out, that it still is.
  *
  *   CIRCUIT-1  Only transient failures count. A statement that ClickHouse refuses for its content, its size, the rights or a running query
@@ -21,7 +21,7 @@ import {
   isBrokenCircuitError,
 } from 'cockatiel';
 import type { Logger } from '../../lib/logger.js';
-import { WarehouseError } from './errors.js';
+import { StatementError } from './errors.js';
 
 export interface CircuitOptions {
   /** What goes through it, for logs and metrics. */
@@ -49,7 +49,7 @@ export interface CircuitStats {
 }
 
 export interface Circuit {
-  /** Runs `work`, unless the circuit is open. @throws WarehouseError, `unsent` when it was not run */
+  /** Runs `work`, unless the circuit is open. @throws StatementError, `unsent` when it was not run */
   run<T>(work: () => Promise<T>): Promise<T>;
   stats(): CircuitStats;
   /** Probes no more. */
@@ -76,7 +76,7 @@ export function createCircuit(options: CircuitOptions): Circuit {
 
   const backoff = new DelegateBackoff<{ attempt: number; result: object }>(({ attempt, result }) => {
     why = 'error' in result ? result.error : undefined;
-    const answered = why instanceof WarehouseError && why.clickhouseCode !== undefined;
+    const answered = why instanceof StatementError && why.clickhouseCode !== undefined;
     const { first, last } = answered ? stays.answered : stays.unanswered;
     const ms = Math.min(first * 2 ** Math.min(attempt - 1, 10), last) * (0.75 + random() / 2);
     opensUntil = now() + ms;
@@ -85,7 +85,7 @@ export function createCircuit(options: CircuitOptions): Circuit {
 
   const make = () => {
     const made = circuitBreaker(
-      handleWhen((error) => error instanceof WarehouseError && error.kind === 'transient'), // CIRCUIT-1
+      handleWhen((error) => error instanceof StatementError && error.kind === 'transient'), // CIRCUIT-1
       {
         halfOpenAfter: backoff,
         breaker: new CountBreaker({ threshold: failureShare, size: lastCalls, minimumNumberOfCalls: leastCalls }),
@@ -107,7 +107,7 @@ export function createCircuit(options: CircuitOptions): Circuit {
         openSince = now();
         logger.warn(
           { circuit: name, error: String(why) },
-          'the warehouse is in trouble: it is left alone but for a probe now and then',
+          'ClickHouse is in trouble: it is left alone but for a probe now and then',
         );
       }
       probeLater();
@@ -118,7 +118,7 @@ export function createCircuit(options: CircuitOptions): Circuit {
       state = 0;
       counts.closed++;
       clearTimeout(timer);
-      logger.info({ circuit: name, afterMs: Math.round(now() - openSince) }, 'the warehouse works again');
+      logger.info({ circuit: name, afterMs: Math.round(now() - openSince) }, 'ClickHouse works again');
       options.onClosed?.();
     }
   }
@@ -149,7 +149,7 @@ export function createCircuit(options: CircuitOptions): Circuit {
       }
       counts.heldBack++;
       const ms = Math.max(0, Math.ceil(opensUntil - now()));
-      throw new WarehouseError(
+      throw new StatementError(
         'transient',
         `ClickHouse is left alone for another ${ms} ms, after: ${String(why)}`,
         undefined,

@@ -6,43 +6,44 @@ import { silentLogger } from '../../lib/logger.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { freePort } from '../../lib/testing/nats.js';
-import { connectWarehouse, type Warehouse, WarehouseError } from './client.js';
+import { type ClickHouse, connectClickHouse, StatementError } from './client.js';
 
-async function withWarehouse(
+async function withClickHouseClient(
   flags: Record<string, string>,
-  use: (warehouse: Warehouse) => Promise<void>,
+  use: (clickhouse: ClickHouse) => Promise<void>,
 ): Promise<void> {
-  const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, flags, {}), silentLogger);
+  const clickhouse = connectClickHouse(resolveOptions(clickhouseClientOptions, flags, {}), silentLogger);
   try {
-    await use(warehouse);
+    await use(clickhouse);
   } finally {
-    await warehouse.close();
+    await clickhouse.close();
   }
 }
 
-async function failure(work: Promise<unknown>): Promise<WarehouseError> {
+async function failure(work: Promise<unknown>): Promise<StatementError> {
   const error = await work.then(
     () => assert.unreachable('it should have failed'),
     (e: unknown) => e,
   );
-  assert.instance(error, WarehouseError);
-  return error as WarehouseError;
+  assert.instance(error, StatementError);
+  return error as StatementError;
 }
 
 test('no subscriber, or an answer that does not come in time, is transient: the outcome is unknown', async () => {
-  await withWarehouse({ clickhouseUrl: `http://127.0.0.1:${await freePort()}` }, async (warehouse) => {
-    assert.is(await warehouse.ping(), false);
-    const error = await failure(warehouse.rows('SELECT 1'));
+  await withClickHouseClient({ clickhouseUrl: `http://127.0.0.1:${await freePort()}` }, async (clickhouse) => {
+    assert.is(await clickhouse.ping(), false);
+    const error = await failure(clickhouse.rows('SELECT 1'));
     assert.equal([error.kind, error.clickhouseCode], ['transient', undefined]);
   });
   await withClickHouse(async ({ url, process }) => {
-    await withWarehouse({ clickhouseUrl: url, clickhouseTimeout: '1s' }, async (warehouse) => {
-      assert.is(await warehouse.ping(), true);
+    await withClickHouseClient({ clickhouseUrl: url, clickhouseTimeout: '1s' }, async (clickhouse) => {
+      assert.is(await clickhouse.ping(), true);
       await freeze(process());
-      assert.is((await failure(warehouse.rows('SELECT 1'))).kind, 'transient');
+      assert.is((await failure(clickhouse.rows('SELECT 1'))).kind, 'transient');
       process().kill('SIGCONT');
-      for (let i = 0; i < 50 && !(await warehouse.ping()); i++) await new Promise((resolve) => setTimeout(resolve, 20));
-      assert.equal(await warehouse.rows('SELECT 1 AS one'), [{ one: 1 }]);
+      for (let i = 0; i < 50 && !(await clickhouse.ping()); i++)
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      assert.equal(await clickhouse.rows('SELECT 1 AS one'), [{ one: 1 }]);
     });
   });
 });
@@ -53,20 +54,23 @@ test('an answer that stops half-way ends with the time-out of the statement, wha
   const port = await freePort();
   await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
   try {
-    await withWarehouse({ clickhouseUrl: `http://127.0.0.1:${port}`, clickhouseTimeout: '1s' }, async (warehouse) => {
-      const since = performance.now();
-      const errors = await Promise.all([
-        failure(warehouse.rows('SELECT 1')),
-        failure(warehouse.command('SELECT 1')),
-        failure(warehouse.insertBlock({ query: 'INSERT INTO t FORMAT CSV', settings: {} }, 'q', [Buffer.from('1')])),
-      ]);
-      assert.equal(
-        errors.map(({ kind }) => kind),
-        ['transient', 'transient', 'transient'],
-      );
-      assert.ok(performance.now() - since < 5_000);
-      assert.is(warehouse.stats().active, 0);
-    });
+    await withClickHouseClient(
+      { clickhouseUrl: `http://127.0.0.1:${port}`, clickhouseTimeout: '1s' },
+      async (clickhouse) => {
+        const since = performance.now();
+        const errors = await Promise.all([
+          failure(clickhouse.rows('SELECT 1')),
+          failure(clickhouse.command('SELECT 1')),
+          failure(clickhouse.insertBlock({ query: 'INSERT INTO t FORMAT CSV', settings: {} }, 'q', [Buffer.from('1')])),
+        ]);
+        assert.equal(
+          errors.map(({ kind }) => kind),
+          ['transient', 'transient', 'transient'],
+        );
+        assert.ok(performance.now() - since < 5_000);
+        assert.is(clickhouse.stats().active, 0);
+      },
+    );
   } finally {
     server.close();
   }
@@ -75,30 +79,30 @@ test('an answer that stops half-way ends with the time-out of the statement, wha
 test('statements at fault are fatal, a running id is busy, and the pool is bounded, counted and given back', async () => {
   await withClickHouse(async ({ url }) => {
     const flags = { clickhouseUrl: url, clickhousePoolSize: '2', clickhousePoolWait: '300ms' };
-    await withWarehouse(flags, async (warehouse) => {
+    await withClickHouseClient(flags, async (clickhouse) => {
       for (const [statement, code] of [
         ['SELEC 1', 62],
         ['SELECT 1 FROM missing', 60],
         ['SELECT nope', 47],
       ] as const) {
-        const error = await failure(warehouse.rows(statement));
+        const error = await failure(clickhouse.rows(statement));
         assert.equal([error.kind, error.clickhouseCode], ['fatal', code]);
       }
-      const slow = warehouse.command('SELECT sleepEachRow(0.5) FROM numbers(3)', { queryId: 'one' });
-      let again = await failure(warehouse.command('SELECT sleep(0.2)', { queryId: 'one' }));
+      const slow = clickhouse.command('SELECT sleepEachRow(0.5) FROM numbers(3)', { queryId: 'one' });
+      let again = await failure(clickhouse.command('SELECT sleep(0.2)', { queryId: 'one' }));
       assert.equal([again.kind, again.clickhouseCode], ['busy', 216]);
-      const other = warehouse.command('SELECT sleepEachRow(0.5) FROM numbers(3)');
-      assert.equal([warehouse.stats().active, warehouse.stats().waiting], [2, 0]);
-      const late = failure(warehouse.rows('SELECT 1'));
-      assert.is(warehouse.stats().waiting, 1);
+      const other = clickhouse.command('SELECT sleepEachRow(0.5) FROM numbers(3)');
+      assert.equal([clickhouse.stats().active, clickhouse.stats().waiting], [2, 0]);
+      const late = failure(clickhouse.rows('SELECT 1'));
+      assert.is(clickhouse.stats().waiting, 1);
       again = await late;
       assert.is(again.kind, 'transient');
       assert.match(again.message, /--clickhouse-pool-size/);
       await Promise.all([slow, other]);
-      const { active, waiting, wait_timeouts: timeouts, waited_seconds: waited } = warehouse.stats();
+      const { active, waiting, wait_timeouts: timeouts, waited_seconds: waited } = clickhouse.stats();
       assert.equal([active, waiting, timeouts], [0, 0, 1]);
       assert.ok(waited >= 0.29, `${waited}`);
-      assert.equal(await warehouse.rows('SELECT 2 AS two'), [{ two: 2 }]);
+      assert.equal(await clickhouse.rows('SELECT 2 AS two'), [{ two: 2 }]);
     });
   });
 });

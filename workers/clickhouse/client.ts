@@ -1,5 +1,5 @@
 /**
- * The only way to the warehouse: @clickhouse/client over HTTP, with a bounded pool, errors sorted by what a caller can do
+ * The only way to ClickHouse: @clickhouse/client over HTTP, with a bounded pool, errors sorted by what a caller can do
  * about them (errors.ts), and a circuit breaker (circuit.ts). The same for the embedded engine and for a real server.
  */
 import { Readable } from 'node:stream';
@@ -10,10 +10,10 @@ import { failpoint, isArmed } from '../../lib/failpoint.js';
 import type { Logger } from '../../lib/logger.js';
 import { clickhousePassword } from '../../lib/secret-file.js';
 import { type CircuitStats, createCircuit } from './circuit.js';
-import { sorted, WarehouseError } from './errors.js';
+import { StatementError, sorted } from './errors.js';
 import type { InsertStatement } from './schema/index.js';
 
-export { WarehouseError, type WarehouseErrorKind } from './errors.js';
+export { StatementError, type StatementErrorKind } from './errors.js';
 
 /** Figures of the pool, for metrics. */
 export interface PoolStats extends Record<string, number> {
@@ -36,19 +36,19 @@ export interface PoolStats extends Record<string, number> {
 /** So much of a body lies ready for its socket. */
 const pushBytes = 1024 ** 2;
 
-export interface Warehouse {
-  /** Rows of a SELECT without FORMAT, as objects; `{name:Type}` placeholders are bound on the server. @throws WarehouseError */
+export interface ClickHouse {
+  /** Rows of a SELECT without FORMAT, as objects; `{name:Type}` placeholders are bound on the server. @throws StatementError */
   rows<T>(
     query: string,
     parameters?: Record<string, unknown>,
     settings?: Readonly<Record<string, string | number>>,
   ): Promise<T[]>;
-  /** A statement without an answer. @throws WarehouseError */
+  /** A statement without an answer. @throws StatementError */
   command(
     query: string,
     options?: { readonly settings?: Readonly<Record<string, string | number>>; readonly queryId?: string },
   ): Promise<void>;
-  /** Runs an insert statement; the body is the concatenation of the payloads, which are not copied. @throws WarehouseError */
+  /** Runs an insert statement; the body is the concatenation of the payloads, which are not copied. @throws StatementError */
   insertBlock(statement: InsertStatement, queryId: string, body: readonly Uint8Array[]): Promise<void>;
   /** Whether it answers. */
   ping(): Promise<boolean>;
@@ -58,7 +58,7 @@ export interface Warehouse {
    * block: in one count the answers would hide that. Commands are rare and pass by.
    */
   circuits(): Readonly<Record<'reads' | 'inserts', CircuitStats>>;
-  /** Calls back when the warehouse answers again, after it has not. Returns the un-subscriber. */
+  /** Calls back when ClickHouse answers again, after it has not. Returns the un-subscriber. */
   onRecovered(listener: () => void): () => void;
   close(): Promise<void>;
 }
@@ -89,7 +89,7 @@ function streamOf(parts: readonly Uint8Array[]): Readable {
 }
 
 /** Connects when first used; nothing is sent before. */
-export function connectWarehouse(config: ClickHouseClientConfig, logger: Logger): Warehouse {
+export function connectClickHouse(config: ClickHouseClientConfig, logger: Logger): ClickHouse {
   const client: ClickHouseClient = createClient({
     url: config.clickhouseUrl,
     username: config.clickhouseUser,
@@ -134,7 +134,7 @@ export function connectWarehouse(config: ClickHouseClientConfig, logger: Logger)
           queue.splice(queue.indexOf(go), 1);
           stats.wait_timeouts++;
           reject(
-            new WarehouseError(
+            new StatementError(
               'transient',
               'no connection to ClickHouse became free; see --clickhouse-pool-size',
               undefined,
@@ -224,7 +224,7 @@ export function connectWarehouse(config: ClickHouseClientConfig, logger: Logger)
       try {
         return (await client.ping()).success;
       } catch (error) {
-        logger.debug({ error: String(error) }, 'the warehouse does not answer');
+        logger.debug({ error: String(error) }, 'ClickHouse does not answer');
         return false;
       }
     },

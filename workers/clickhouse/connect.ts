@@ -7,7 +7,7 @@ import { UsageError } from '../../lib/errors.js';
 import type { Logger } from '../../lib/logger.js';
 import { readShardSetting } from '../../lib/shard-number.js';
 import type { ShardSetting } from '../../lib/shard-setting.js';
-import { connectWarehouse, type Warehouse } from './client.js';
+import { type ClickHouse, connectClickHouse } from './client.js';
 import { prepareTable, TableError } from './prepare-table.js';
 import type { TableTarget } from './schema/index.js';
 
@@ -49,14 +49,14 @@ export async function patiently<T>(
   }
 }
 
-/** The warehouse, with the events table brought up to the contract. Many workers may do this at once. */
-export async function openWarehouse(
+/** ClickHouse, with the events table brought up to the contract. Many workers may do this at once. */
+export async function openClickHouse(
   config: WorkerConfig,
   logger: Logger,
   signal: AbortSignal,
   onWaiting: OnWaiting = () => undefined,
-): Promise<{ warehouse: Warehouse; target: TableTarget }> {
-  const warehouse = connectWarehouse(config, logger);
+): Promise<{ clickhouse: ClickHouse; target: TableTarget }> {
+  const clickhouse = connectClickHouse(config, logger);
   const target = eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']);
   let told: string | undefined;
   const tell = (error: unknown, waitMs: number): void => {
@@ -66,20 +66,20 @@ export async function openWarehouse(
       told = error.message;
       onWaiting('table', error.message);
     } else {
-      logger.warn({ error: String(error), waitMs }, 'cannot reach the warehouse yet');
+      logger.warn({ error: String(error), waitMs }, 'cannot reach ClickHouse yet');
       onWaiting('warehouse', String(error));
     }
   };
   const prepared = async (): Promise<TableTarget> => {
-    await prepareTable(warehouse, target, logger);
-    return { ...target, asksInsertSelect: await asksInsertSelect(warehouse) };
+    await prepareTable(clickhouse, target, logger);
+    return { ...target, asksInsertSelect: await asksInsertSelect(clickhouse) };
   };
-  return { warehouse, target: await patiently('the warehouse', logger, signal, prepared, tell) };
+  return { clickhouse, target: await patiently('ClickHouse', logger, signal, prepared, tell) };
 }
 
 /** LOAD-4: whether the server has a setting of that name, without which the token of our INSERT would be passed over. */
-async function asksInsertSelect(warehouse: Warehouse): Promise<boolean> {
-  const found = await warehouse.rows("SELECT name FROM system.settings WHERE name = 'deduplicate_insert_select'");
+async function asksInsertSelect(clickhouse: ClickHouse): Promise<boolean> {
+  const found = await clickhouse.rows("SELECT name FROM system.settings WHERE name = 'deduplicate_insert_select'");
   return found.length > 0;
 }
 

@@ -1,5 +1,5 @@
 /**
- * Errors of the warehouse, sorted by what a caller can do about them.
+ * Errors of ClickHouse, sorted by what a caller can do about them.
  *
  * What goes wrong while a block is stored decides what the loader does with it: `content` may move events to the
  * dead-letter stream (LOAD-6), so only errors that the bytes alone can cause are in it; `large` blocks are cut smaller; what the
@@ -17,12 +17,12 @@ import { ClickHouseError } from '@clickhouse/client';
  * - `transient`: the outcome is unknown (no connection, time-out, the server is in trouble); it passes by itself
  * - `unclear`: the server answered with an error of which nothing is known here
  */
-export type WarehouseErrorKind = 'busy' | 'content' | 'fatal' | 'large' | 'transient' | 'unclear';
+export type StatementErrorKind = 'busy' | 'content' | 'fatal' | 'large' | 'transient' | 'unclear';
 
-export class WarehouseError extends Error {
-  override readonly name = 'WarehouseError';
+export class StatementError extends Error {
+  override readonly name = 'StatementError';
   constructor(
-    readonly kind: WarehouseErrorKind,
+    readonly kind: StatementErrorKind,
     message: string,
     /** ClickHouse's number; undefined when it did not answer. */
     readonly clickhouseCode: number | undefined,
@@ -49,22 +49,22 @@ const trouble =
   /TIMEOUT|QUORUM|REPLICA|KEEPER|SOCKET|NETWORK|CONNECTION|DISK|SPACE|CHECKSUM|_PARTS?$|^(?:TABLE_IS_|UNKNOWN_(?:EXCEPTION|STATUS)|STD_EXCEPTION|POCO_EXCEPTION|TOO_MANY_|SERVER_|QUERY_WAS_CANCELLED|ABORTED|CORRUPTED_DATA|CANNOT_(?:READ|WRITE|OPEN|CLOSE|CREATE|SEEK|STAT|FSYNC|TRUNCATE|UNLINK|SCHEDULE|ASSIGN|MUNMAP|PTHREAD)|FILE_|PART_|S3_|AZURE_|RAFT_|LIMIT_EXCEEDED|QUOTA_)/;
 
 /** What a request of the client library ended with, as an error of ours. */
-export function sorted(error: unknown): WarehouseError {
-  if (error instanceof WarehouseError) return error;
+export function sorted(error: unknown): StatementError {
+  if (error instanceof StatementError) return error;
   if (error instanceof ClickHouseError) {
     const code = Number(error.code);
     const type = error.type ?? '';
-    return new WarehouseError(
+    return new StatementError(
       kindOf(code, type),
       `ClickHouse ${code} ${type}: ${error.message.slice(0, 1000)}`,
       code,
       error,
     );
   }
-  return new WarehouseError('transient', `ClickHouse did not answer: ${String(error).slice(0, 500)}`, undefined, error);
+  return new StatementError('transient', `ClickHouse did not answer: ${String(error).slice(0, 500)}`, undefined, error);
 }
 
-function kindOf(code: number, type: string): WarehouseErrorKind {
+function kindOf(code: number, type: string): StatementErrorKind {
   if (code === 216) return 'busy';
   if (content.test(type)) return 'content';
   if (fatal.test(type)) return 'fatal';

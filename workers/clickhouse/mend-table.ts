@@ -4,7 +4,7 @@
  * and a new one in its place would be loaded from the log as if nothing had been stored.
  */
 import type { Logger } from '../../lib/logger.js';
-import { WarehouseError } from './client.js';
+import { StatementError } from './client.js';
 
 export interface TableMender {
   /** Resolves when the table was looked at, if the error calls for that. Never rejects. */
@@ -28,7 +28,7 @@ export function tableMender({ prepare, logger, now = () => performance.now() }: 
   let running: Promise<void> | undefined;
   let restUntil = Number.NEGATIVE_INFINITY;
 
-  async function run(error: WarehouseError): Promise<void> {
+  async function run(error: StatementError): Promise<void> {
     logger.warn(
       { error: error.message },
       'the events table lacks a column that is used: it is brought up to the contract',
@@ -46,7 +46,7 @@ export function tableMender({ prepare, logger, now = () => performance.now() }: 
 
   return {
     async mend(error) {
-      if (!(error instanceof WarehouseError) || !lacksColumn.has(error.clickhouseCode)) return;
+      if (!(error instanceof StatementError) || !lacksColumn.has(error.clickhouseCode)) return;
       // All shards meet it at the same time.
       if (running === undefined && now() >= restUntil) running = run(error);
       await running;

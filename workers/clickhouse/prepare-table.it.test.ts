@@ -13,7 +13,7 @@ import { withNats } from '../../lib/testing/nats.js';
 import { storedPayload } from '../testing/payloads.js';
 import { until } from '../testing/shard-scene.js';
 import { startWorkerProcess } from '../testing/worker-process.js';
-import { connectWarehouse, type Warehouse } from './client.js';
+import { type ClickHouse, connectClickHouse } from './client.js';
 import { eventsTable } from './connect.js';
 import { failedMutations, prepareTable, TableError } from './prepare-table.js';
 import { type BlockConstants, blockName, insertStatement } from './schema/index.js';
@@ -23,7 +23,7 @@ const random = seededRandom(17);
 
 interface Scene {
   readonly url: string;
-  readonly warehouse: Warehouse;
+  readonly clickhouse: ClickHouse;
   alter(change: string): Promise<void>;
   /** Type and codec of each column. */
   columns(): Promise<Map<string, string>>;
@@ -34,18 +34,18 @@ interface Scene {
 
 async function withTable(use: (scene: Scene) => Promise<void>): Promise<void> {
   await withClickHouse(async ({ url }) => {
-    const warehouse = connectWarehouse(
+    const clickhouse = connectClickHouse(
       resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
       silentLogger,
     );
     try {
-      await prepareTable(warehouse, target);
+      await prepareTable(clickhouse, target);
       await use({
         url,
-        warehouse,
-        alter: (change) => warehouse.command(`ALTER TABLE sluice.events ${change}`),
+        clickhouse,
+        alter: (change) => clickhouse.command(`ALTER TABLE sluice.events ${change}`),
         async columns() {
-          const rows = await warehouse.rows<{ name: string; type: string; codec: string }>(
+          const rows = await clickhouse.rows<{ name: string; type: string; codec: string }>(
             "SELECT name, type, compression_codec AS codec FROM system.columns WHERE database = 'sluice' AND table = 'events'",
           );
           return new Map(rows.map(({ name, type, codec }) => [name, `${type} ${codec}`.trim()]));
@@ -54,7 +54,7 @@ async function withTable(use: (scene: Scene) => Promise<void>): Promise<void> {
           const lines: string[] = [];
           const logger = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) });
           let error: unknown;
-          await prepareTable(warehouse, target, logger).catch((reason: unknown) => {
+          await prepareTable(clickhouse, target, logger).catch((reason: unknown) => {
             error = reason;
           });
           const statements = lines.flatMap((line) => (JSON.parse(line) as { statement?: string }).statement ?? []);
@@ -66,17 +66,17 @@ async function withTable(use: (scene: Scene) => Promise<void>): Promise<void> {
             ...{ accepted: events, duplicate: 0, dead: 0 },
           };
           const body = [storedPayload(random, { tenant: 'acme', batchId: `b${block}`, events })];
-          await warehouse.insertBlock(insertStatement(target, constants, body), blockName(constants), body);
+          await clickhouse.insertBlock(insertStatement(target, constants, body), blockName(constants), body);
         },
       });
     } finally {
-      await warehouse.close();
+      await clickhouse.close();
     }
   });
 }
 
 test('types and codecs that an operator chose stay, and are loaded; labels and columns that are missing are added and logged', async () => {
-  await withTable(async ({ warehouse, alter, columns, prepare, store }) => {
+  await withTable(async ({ clickhouse, alter, columns, prepare, store }) => {
     await store(1, 20);
     for (const change of [
       'MODIFY COLUMN name LowCardinality(String)',
@@ -104,13 +104,13 @@ test('types and codecs that an operator chose stay, and are loaded; labels and c
     assert.match(statements.join('\n'), /MODIFY COLUMN `device_platform` Enum8\(.*'web' = 3,.*'fridge' = 100\)/);
     assert.match(statements.join('\n'), /ADD COLUMN IF NOT EXISTS `app_build`/);
     await store(3, 40);
-    const [row] = await warehouse.rows<{ n: string }>('SELECT toString(count()) AS n FROM sluice.events');
+    const [row] = await clickhouse.rows<{ n: string }>('SELECT toString(count()) AS n FROM sluice.events');
     assert.is(row?.n, '90');
   });
 });
 
 test('a column that cannot hold what is wanted is named with both types, and nothing of it is changed', async () => {
-  await withTable(async ({ warehouse, alter, columns, prepare, store }) => {
+  await withTable(async ({ clickhouse, alter, columns, prepare, store }) => {
     await store(1, 5);
     await alter('DROP COLUMN app_build');
     await alter('ADD COLUMN app_build UInt64');
@@ -123,7 +123,7 @@ test('a column that cannot hold what is wanted is named with both types, and not
     assert.match(message, /column app_build is UInt64, and should be .*String.*: it holds values of another kind/);
     assert.match(message, /column app_sdk is String, .*: it is MATERIALIZED and takes no values/);
     assert.equal(await columns(), before);
-    assert.equal(await failedMutations(warehouse, target), []);
+    assert.equal(await failedMutations(clickhouse, target), []);
 
     await alter('RENAME COLUMN app_build TO app_build_number');
     await alter('RENAME COLUMN app_sdk TO app_sdk_x');
@@ -152,16 +152,16 @@ test('a projection that stands in the way of a change is named, and the change i
 });
 
 test('a mutation that failed is named; a worker whose table does not fit says so, waits, and ends with 3', async () => {
-  await withTable(async ({ url, warehouse, alter, prepare, store }) => {
+  await withTable(async ({ url, clickhouse, alter, prepare, store }) => {
     await store(1, 10);
     // The embedded engine waits for it, and says so; a server would not.
     await alter("UPDATE name = toString(throwIf(1, 'no')) WHERE 1").catch(() => undefined);
-    await until('the mutation has failed', async () => (await failedMutations(warehouse, target)).length > 0);
-    const [failed] = await failedMutations(warehouse, target);
+    await until('the mutation has failed', async () => (await failedMutations(clickhouse, target)).length > 0);
+    const [failed] = await failedMutations(clickhouse, target);
     assert.match(failed?.command ?? '', /UPDATE name/);
     assert.is((await prepare()).error, undefined, 'it is in no way until rows are to change');
-    await warehouse.command(`KILL MUTATION WHERE mutation_id = '${failed?.id}'`);
-    assert.equal(await failedMutations(warehouse, target), []);
+    await clickhouse.command(`KILL MUTATION WHERE mutation_id = '${failed?.id}'`);
+    assert.equal(await failedMutations(clickhouse, target), []);
 
     await alter('DROP COLUMN app_build');
     await alter('ADD COLUMN app_build UInt64');
@@ -171,7 +171,7 @@ test('a mutation that failed is named; a worker whose table does not fit says so
       try {
         assert.match((await told).waits ?? '', /column app_build is UInt64/);
         assert.match(worker.output(), /the events table does not fit/);
-        assert.not.match(worker.output(), /cannot reach the warehouse/);
+        assert.not.match(worker.output(), /cannot reach ClickHouse/);
       } finally {
         worker.child.kill('SIGTERM');
       }

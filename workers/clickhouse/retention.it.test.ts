@@ -1,5 +1,5 @@
 /**
- * What leaves the warehouse: old days by retention, a user by `sluice erase`; on a real log and the real engine.
+ * What leaves ClickHouse: old days by retention, a user by `sluice erase`; on a real log and the real engine.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -17,7 +17,7 @@ import { withClickHouse } from '../../lib/testing/clickhouse.js';
 import { withNats } from '../../lib/testing/nats.js';
 import { publishStored, storedPayload } from '../testing/payloads.js';
 import { startWorkerProcess } from '../testing/worker-process.js';
-import { connectWarehouse } from './client.js';
+import { connectClickHouse } from './client.js';
 import { eventsTable } from './connect.js';
 import { dropOldDays } from './retention.js';
 import { type BlockConstants, blockName, insertStatement } from './schema/index.js';
@@ -50,7 +50,7 @@ async function erase(
 test('old days are dropped, those that a shard still needs stay; then a user is erased by the command', async () => {
   await withNats((nats) =>
     withClickHouse(async ({ url }) => {
-      const warehouse = connectWarehouse(
+      const clickhouse = connectClickHouse(
         resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
         silentLogger,
       );
@@ -75,7 +75,7 @@ test('old days are dropped, those that a shard still needs stay; then a user is 
         await publishStored(jetstream(nats.nc), 1, stored, storedPayload(random, stored));
         const days = async (): Promise<string[]> =>
           (
-            await warehouse.rows<{ day: string }>(
+            await clickhouse.rows<{ day: string }>(
               'SELECT DISTINCT toString(_day) AS day FROM sluice.events ORDER BY day',
             )
           ).map((row) => row.day);
@@ -91,22 +91,22 @@ test('old days are dropped, those that a shard still needs stay; then a user is 
           old('2020-01-03', generation, 9),
         ]) {
           const payload = storedPayload(random, { tenant: 'acme', batchId: `b-${block.block}`, events: 10 });
-          await warehouse.insertBlock(insertStatement(target, block, [payload]), blockName(block), [payload]);
+          await clickhouse.insertBlock(insertStatement(target, block, [payload]), blockName(block), [payload]);
         }
         // A row that an operator put there.
-        await warehouse.command(
+        await clickhouse.command(
           "INSERT INTO sluice.events (tenant, _stream, _day) VALUES ('acme', 'own', '2020-01-02')",
         );
         const lines: string[] = [];
         const logger = pino({}, { write: (line: string) => void lines.push(line) });
-        const request = { warehouse, target, jsm, shards: 1, nowMs: Date.now(), logger };
+        const request = { clickhouse, target, jsm, shards: 1, nowMs: Date.now(), logger };
         assert.equal(await dropOldDays({ ...request, days: 10_000 }), []);
         assert.equal(await dropOldDays({ ...request, days: 30 }), ['2020-01-01', '2020-01-02']);
         assert.match(lines.join(''), /"day":"2020-01-02","rows":11,/);
         assert.match(lines.join(''), /"day":"2020-01-02","rows":1,.*some that no worker stored/);
         assert.equal(await days(), ['2020-01-03', today], 'message 1 is still in the stream (LOAD-8)');
 
-        const [user] = await warehouse.rows<{ user: string; n: string }>(
+        const [user] = await clickhouse.rows<{ user: string; n: string }>(
           "SELECT user_id AS user, toString(count()) AS n FROM sluice.events WHERE user_id != '' GROUP BY user_id " +
             'ORDER BY count() DESC LIMIT 1',
         );
@@ -116,7 +116,7 @@ test('old days are dropped, those that a shard still needs stay; then a user is 
         const done = await erase(nats.url, url, ['--tenant', 'acme', '--user-id', String(user?.user)]);
         assert.is(done.code, 0, done.error);
         assert.equal(JSON.parse(done.out), { rows: Number(user?.n), messages: 1, unloaded: 0 });
-        const [left] = await warehouse.rows<{ n: string }>(
+        const [left] = await clickhouse.rows<{ n: string }>(
           'SELECT toString(count()) AS n FROM sluice.events WHERE user_id = {user:String}',
           { user: user?.user },
         );
@@ -124,7 +124,7 @@ test('old days are dropped, those that a shard still needs stay; then a user is 
       } finally {
         worker.child.kill('SIGKILL');
         await worker.exited;
-        await warehouse.close();
+        await clickhouse.close();
       }
     }),
   );

@@ -7,7 +7,7 @@ import type { Logger } from '../../lib/logger.js';
 import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
 import { shardStream } from '../../lib/subjects.js';
 import { utcDay } from '../../lib/timestamp.js';
-import type { Warehouse } from './client.js';
+import type { ClickHouse } from './client.js';
 import { partitionKey, type TableTarget, tableName } from './schema/index.js';
 
 /** The last message of one shard and stream generation that is stored in one day. */
@@ -52,7 +52,7 @@ export function droppableDays(
 }
 
 export interface RetentionOptions {
-  readonly warehouse: Warehouse;
+  readonly clickhouse: ClickHouse;
   readonly target: TableTarget;
   readonly jsm: JetStreamManager;
   readonly shards: number;
@@ -62,18 +62,18 @@ export interface RetentionOptions {
   readonly logger: Logger;
 }
 
-/** Drops what is too old. @returns the days that were dropped. Rejects when the log or the warehouse cannot be reached. */
+/** Drops what is too old. @returns the days that were dropped. Rejects when the log or ClickHouse cannot be reached. */
 export async function dropOldDays(options: RetentionOptions): Promise<string[]> {
-  const { warehouse, target, jsm, shards, logger } = options;
+  const { clickhouse, target, jsm, shards, logger } = options;
   const cutoff = utcDay(options.nowMs - (options.days - 1) * 86_400_000);
   const table = tableName(target);
-  const rows = await warehouse.rows<{ day: string; shard: number; generation: string; hi: string }>(
+  const rows = await clickhouse.rows<{ day: string; shard: number; generation: string; hi: string }>(
     'SELECT toString(_day) AS day, toUInt32(_shard) AS shard, toString(_stream) AS generation, ' +
       `toString(max(_hi)) AS hi FROM ${table} GROUP BY _day, _shard, _stream`,
   );
   const contents = rows.map((row) => ({ ...row, shard: Number(row.shard), hi: Number(row.hi) }));
   if (!contents.some((content) => content.day < cutoff)) return [];
-  // Asked after the warehouse: a stream only loses messages from its beginning, so this errs towards keeping. A shard
+  // Asked after ClickHouse: a stream only loses messages from its beginning, so this errs towards keeping. A shard
   // whose stream cannot be seen is a reason to drop nothing.
   const streams = new Map<number, StreamStart>();
   for (let shard = 0; shard < shards; shard++) {
@@ -88,11 +88,11 @@ export async function dropOldDays(options: RetentionOptions): Promise<string[]> 
   const days = droppableDays(contents, streams, cutoff);
   for (const day of days) {
     // No block has the number 0: such rows are not Sluice's.
-    const [held] = await warehouse.rows<{ rows: string; others: string }>(
+    const [held] = await clickhouse.rows<{ rows: string; others: string }>(
       `SELECT toString(count()) AS rows, toString(countIf(_block = 0)) AS others FROM ${table} WHERE ${partitionKey} = {day:Date}`,
       { day },
     );
-    await warehouse.command(`ALTER TABLE ${table} DROP PARTITION '${day}'`);
+    await clickhouse.command(`ALTER TABLE ${table} DROP PARTITION '${day}'`);
     logger.info({ day, rows: Number(held?.rows) }, 'dropped a day past its retention');
     if (held === undefined || held.others === '0') continue;
     logger.warn(

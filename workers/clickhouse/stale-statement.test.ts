@@ -2,7 +2,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { silentLogger } from '../../lib/logger.js';
-import { WarehouseError } from './client.js';
+import { StatementError } from './client.js';
 import { staleStatements } from './stale-statement.js';
 
 function scene(progress: () => string | undefined | Error) {
@@ -57,7 +57,7 @@ test('each kill in a row takes twice as long, so that a slow server finishes one
 });
 
 test('without the right to look or to kill it goes on trying, and never rejects', async () => {
-  const refused = scene(() => new WarehouseError('fatal', 'ClickHouse 497 ACCESS_DENIED', 497, undefined));
+  const refused = scene(() => new StatementError('fatal', 'ClickHouse 497 ACCESS_DENIED', 497, undefined));
   await refused.busyFor(10_000);
   assert.equal(refused.killed, []);
 });

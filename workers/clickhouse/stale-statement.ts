@@ -10,7 +10,7 @@
  *      so at its start. The embedded server takes a name only when the body is there.
  */
 import type { Logger } from '../../lib/logger.js';
-import { type Warehouse, WarehouseError } from './client.js';
+import { type ClickHouse, StatementError } from './client.js';
 
 export interface StaleStatements {
   /** A statement of this id runs already. Ends it when it stands still. Never rejects. */
@@ -42,7 +42,7 @@ const progressOf =
   'FROM system.processes WHERE query_id = {id:String} AND user = currentUser()';
 
 export function staleStatements(
-  warehouse: Pick<Warehouse, 'rows' | 'command'>,
+  clickhouse: Pick<ClickHouse, 'rows' | 'command'>,
   options: StaleOptions,
 ): StaleStatements {
   const { logger, now = () => performance.now() } = options;
@@ -51,7 +51,7 @@ export function staleStatements(
   let warned = false;
 
   async function look(shard: number, queryId: string): Promise<void> {
-    const [running] = await warehouse.rows<{ progress: string }>(progressOf, { id: queryId });
+    const [running] = await clickhouse.rows<{ progress: string }>(progressOf, { id: queryId });
     const before = met.get(shard);
     // The embedded server has no such table of its own ids: what it refuses is running, and ends.
     if (running === undefined) return void met.delete(shard);
@@ -74,7 +74,7 @@ export function staleStatements(
       'another statement holds the block and does not move: it is killed',
     );
     // Not SYNC: it may take as long as the server waits for the body, and the INSERT is tried again anyway.
-    await warehouse.command(`KILL QUERY WHERE query_id = '${queryId}' AND user = currentUser() ASYNC`);
+    await clickhouse.command(`KILL QUERY WHERE query_id = '${queryId}' AND user = currentUser() ASYNC`);
   }
 
   return {
@@ -82,7 +82,7 @@ export function staleStatements(
       try {
         await look(shard, queryId);
       } catch (error) {
-        if (error instanceof WarehouseError && error.kind === 'fatal' && !warned) {
+        if (error instanceof StatementError && error.kind === 'fatal' && !warned) {
           warned = true;
           logger.warn(
             { error: error.message },
@@ -100,9 +100,9 @@ export function staleStatements(
 const mostReceiveSeconds = 5;
 
 /** Says so when the server waits for longer. Never rejects. */
-export async function checkReceiveTimeout(warehouse: Pick<Warehouse, 'rows'>, logger: Logger): Promise<void> {
+export async function checkReceiveTimeout(clickhouse: Pick<ClickHouse, 'rows'>, logger: Logger): Promise<void> {
   try {
-    const [row] = await warehouse.rows<{ value: string }>(
+    const [row] = await clickhouse.rows<{ value: string }>(
       "SELECT value FROM system.settings WHERE name = 'http_receive_timeout'",
     );
     const seconds = Number(row?.value);

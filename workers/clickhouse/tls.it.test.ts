@@ -13,7 +13,7 @@ import { silentLogger } from '../../lib/logger.js';
 import { makeAuthority, type TestCertificate } from '../../lib/testing/certificate.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
 import { testFiles } from '../../lib/testing/test-files.js';
-import { connectWarehouse, type Warehouse } from './client.js';
+import { type ClickHouse, connectClickHouse } from './client.js';
 import { eventsTable } from './connect.js';
 import { prepareTable } from './prepare-table.js';
 
@@ -43,35 +43,35 @@ async function behindTls(
   }
 }
 
-const warehouseAt = (clickhouseUrl: string, clickhouseTlsCa: string): Warehouse =>
-  connectWarehouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl, clickhouseTlsCa }, {}), silentLogger);
+const clientAt = (clickhouseUrl: string, clickhouseTlsCa: string): ClickHouse =>
+  connectClickHouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl, clickhouseTlsCa }, {}), silentLogger);
 
 async function failure(url: string, clickhouseTlsCa: string): Promise<string> {
-  const warehouse = warehouseAt(url, clickhouseTlsCa);
+  const clickhouse = clientAt(url, clickhouseTlsCa);
   try {
-    await warehouse.rows('SELECT 1');
+    await clickhouse.rows('SELECT 1');
     return 'answered';
   } catch (error) {
     return String(error);
   } finally {
-    await warehouse.close();
+    await clickhouse.close();
   }
 }
 
 test('the table is made and asked over TLS; whom the CA does not vouch for is refused', async () => {
-  await withClickHouse(async (clickhouse) => {
-    await behindTls(clickhouse.url, authority.issue(), async (url) => {
-      const warehouse = warehouseAt(url, ca);
-      await prepareTable(warehouse, eventsTable('tls'));
-      assert.equal(await warehouse.rows('SELECT toString(count()) AS n FROM tls.events'), [{ n: '0' }]);
-      await warehouse.close();
+  await withClickHouse(async (engine) => {
+    await behindTls(engine.url, authority.issue(), async (url) => {
+      const clickhouse = clientAt(url, ca);
+      await prepareTable(clickhouse, eventsTable('tls'));
+      assert.equal(await clickhouse.rows('SELECT toString(count()) AS n FROM tls.events'), [{ n: '0' }]);
+      await clickhouse.close();
       assert.match(await failure(url, file('other.pem', makeAuthority().ca)), /self-signed|unable to/i);
       assert.match(await failure(url, ''), /self-signed|unable to/i);
     });
-    await behindTls(clickhouse.url, authority.issue({ days: -1 }), async (url) => {
+    await behindTls(engine.url, authority.issue({ days: -1 }), async (url) => {
       assert.match(await failure(url, ca), /expired/);
     });
-    await behindTls(clickhouse.url, authority.issue({ names: 'DNS:elsewhere.example' }), async (url) => {
+    await behindTls(engine.url, authority.issue({ names: 'DNS:elsewhere.example' }), async (url) => {
       assert.match(await failure(url, ca), /does not match/);
     });
   });
@@ -83,7 +83,7 @@ test('a CA for an address without TLS, and a file that is none, are refused', ()
     ['https://127.0.0.1:1', '/nowhere/missing.pem', /--clickhouse-tls-ca: .*ENOENT/],
   ] as const) {
     try {
-      warehouseAt(url, file);
+      clientAt(url, file);
       assert.unreachable('taken');
     } catch (error) {
       assert.instance(error, UsageError);

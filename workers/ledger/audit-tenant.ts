@@ -1,7 +1,7 @@
 /**
  * The ledger of one tenant: every copy of a batch that the log still has, against the rows of that batch. Reads only.
  *
- *   TENANT-1  As in audit.ts, the ends of the streams are taken before the warehouse is asked.
+ *   TENANT-1  As in audit.ts, the ends of the streams are taken before ClickHouse is asked.
  *   TENANT-2  A copy's events have rows in the block that its message belongs to, or are dead letters, or are duplicates.
  *   TENANT-3  Duplicates are only what is stored by another copy: each event of a copy has a row under its batch id, in whatever shard, or is
  *      a dead letter. By event_id: a batch id that was used for other events has as many rows.
@@ -26,9 +26,9 @@ export interface TenantAudit {
   readonly faults: readonly Fault[];
 }
 
-/** Audits one tenant. Rejects when log or warehouse cannot be read. */
+/** Audits one tenant. Rejects when log or ClickHouse cannot be read. */
 export async function auditTenant(options: AuditOptions, tenant: string): Promise<TenantAudit> {
-  const { nc, jsm, sink, dead, logger } = options;
+  const { nc, jsm, store, dead, logger } = options;
   const total = emptyLedger();
   const faults: Fault[] = [];
   let [copies, difference, faultCount] = [0, 0, 0];
@@ -50,7 +50,7 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
       if (!isStreamMissing(error)) throw error;
     }
   }
-  const groups = await sink.groups();
+  const groups = await store.groups();
   for (const { shard, generation, first, last } of ends) {
     const stream = shardStream(shard);
     const stopped = await options.stopped(shard);
@@ -88,11 +88,11 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
       const ids = [...new Set(loaded.map(({ batchId }) => batchId))].map((batchId) => ({ tenant, batchId }));
       const byId = new Map<string, StoredRows[]>();
       for (let i = 0; i < ids.length; i += mostNames) {
-        for (const row of await sink.rowsOf(ids.slice(i, i + mostNames))) {
+        for (const row of await store.rowsOf(ids.slice(i, i + mostNames))) {
           byId.set(row.batchId, [...(byId.get(row.batchId) ?? []), row]);
         }
       }
-      const compared = await compareCopies({ jsm, sink, stream }, loaded);
+      const compared = await compareCopies({ jsm, store, stream }, loaded);
       for (const copy of batch) {
         total.accepted += copy.events;
         if (copy.sequence > hi) {

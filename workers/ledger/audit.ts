@@ -1,8 +1,8 @@
 /**
- * The ledger: accepted = stored + duplicate + dead-lettered + in flight, block by block, from what the log and the warehouse
+ * The ledger: accepted = stored + duplicate + dead-lettered + in flight, block by block, from what the log and ClickHouse
  * hold and not from counters. Reads only.
  *
- *   AUDIT-1  The end of each stream is taken first, the warehouse is asked afterwards. What is loaded while the audit runs is then
+ *   AUDIT-1  The end of each stream is taken first, ClickHouse is asked afterwards. What is loaded while the audit runs is then
  *      seen by both sides or by none, so that a running installation comes out even.
  *   AUDIT-2  Blocks of a shard and stream generation are numbered without a gap from the first that is there, each begins with the
  *      message after the last one's end, and each is there once.
@@ -29,7 +29,7 @@ import type { DeadLedger } from '../loader/dead-scan.js';
 import { scanLog } from '../loader/log-scan.js';
 import { isAnother } from '../reader/end.js';
 import { leftOutCheck, someOf } from './compared-copies.js';
-import type { BlockGroup, LedgerSink, StoredBlock } from './ledger-store.js';
+import type { BlockGroup, LedgerStore, StoredBlock } from './ledger-store.js';
 
 /** Something that does not add up. */
 export interface Fault {
@@ -60,7 +60,7 @@ export interface Ledger {
 export interface ShardAudit extends Ledger {
   readonly shard: number;
   readonly generation: string;
-  /** The stream is there now and its shard is in use; otherwise the warehouse alone is looked at. */
+  /** The stream is there now and its shard is in use; otherwise ClickHouse alone is looked at. */
   readonly live: boolean;
   blocks: number;
   /** Messages of the log that were read, and the range that was in it. */
@@ -85,7 +85,7 @@ export interface Audit {
 export interface AuditOptions {
   readonly nc: NatsConnection;
   readonly jsm: JetStreamManager;
-  readonly sink: LedgerSink;
+  readonly store: LedgerStore;
   /** The streams to look at: those of the installation, and any other EV_ stream that holds messages. */
   readonly shards: readonly number[];
   /** AUDIT-8. Why workers do not load this shard; undefined when they may. */
@@ -120,9 +120,9 @@ export const emptyLedger = (): Ledger => ({
 
 const count = (n: number): string => n.toLocaleString('en');
 
-/** Audits every shard. Rejects when log or warehouse cannot be read. */
+/** Audits every shard. Rejects when log or ClickHouse cannot be read. */
 export async function audit(options: AuditOptions): Promise<Audit> {
-  const { jsm, sink } = options;
+  const { jsm, store } = options;
   const faults: Fault[] = [];
   let faultCount = 0;
   let difference = 0;
@@ -156,7 +156,7 @@ export async function audit(options: AuditOptions): Promise<Audit> {
       });
     }
   }
-  const groups = await sink.groups();
+  const groups = await store.groups();
   const shards: ShardAudit[] = [];
   for (const [shard, end] of ends) {
     const group = groups.find((found) => found.shard === shard && found.generation === end.generation);
@@ -188,7 +188,7 @@ async function auditShard(
   fault: (fault: Fault) => void,
   notes: string[],
 ): Promise<ShardAudit> {
-  const { nc, jsm, sink, dead, logger } = options;
+  const { nc, jsm, store, dead, logger } = options;
   const generation = end?.generation ?? group?.generation ?? '';
   const stream = shardStream(shard);
   const hi = group?.hi ?? 0;
@@ -218,7 +218,7 @@ async function auditShard(
     return start;
   };
 
-  const blocks = group === undefined ? undefined : sink.blocks(group);
+  const blocks = group === undefined ? undefined : store.blocks(group);
   let current: StoredBlock | undefined;
   let previous: StoredBlock | undefined;
   /** Of the current block: events in its messages, how many messages were seen, and how many that are others (AUDIT-8). */
@@ -250,7 +250,7 @@ async function auditShard(
     if ((whole && events !== stored()) || rows < block.accepted) {
       // Perhaps it was erased while this was reading: erasure empties the log first, then the rows go.
       if ((await ask()) > block.hi) {
-        rows = (await sink.block(block))?.rows ?? 0;
+        rows = (await store.block(block))?.rows ?? 0;
         whole = false;
       }
     }

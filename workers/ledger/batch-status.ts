@@ -1,6 +1,6 @@
 /**
- * Answers gateways that ask what became of a batch. Questions that wait are looked up together, so that many of them cost the
- * warehouse little more than one.
+ * Answers gateways that ask what became of a batch. Questions that wait are looked up together, so that many of them cost ClickHouse
+ *  little more than one.
  *
  *   STATUS-1  At most {@link mostWaiting} questions wait; those beyond are answered `busy` at once.
  *   STATUS-2  One look-up runs at a time, for at most {@link mostTogether} batches.
@@ -20,12 +20,12 @@ import type { Logger } from '../../lib/logger.js';
 import { batchStatusQueue, batchStatusSubject } from '../../lib/subjects.js';
 import { scanDead } from '../loader/dead-scan.js';
 import { keyOf } from '../loader/frames.js';
-import type { LedgerSink } from './ledger-store.js';
+import type { LedgerStore } from './ledger-store.js';
 
 export interface BatchStatusOptions {
   readonly nc: NatsConnection;
   readonly jsm: JetStreamManager;
-  readonly sink: Pick<LedgerSink, 'totalsOf'>;
+  readonly store: Pick<LedgerStore, 'totalsOf'>;
   readonly logger: Logger;
 }
 
@@ -34,13 +34,13 @@ const mostTogether = 200;
 const mostLetters = 10_000;
 const patienceMs = 5_000;
 
-/** Looks these batches up. Rejects when the warehouse or the log cannot be reached. */
+/** Looks these batches up. Rejects when ClickHouse or the log cannot be reached. */
 export async function batchStatuses(
-  { nc, jsm, sink }: Omit<BatchStatusOptions, 'logger'>,
+  { nc, jsm, store }: Omit<BatchStatusOptions, 'logger'>,
   questions: readonly BatchQuestion[],
 ): Promise<ReadonlyMap<string, BatchAnswer>> {
   const answers = new Map<string, BatchAnswer>();
-  for (const { tenant, batchId, rows, receivedAtMs } of await sink.totalsOf(questions)) {
+  for (const { tenant, batchId, rows, receivedAtMs } of await store.totalsOf(questions)) {
     answers.set(keyOf(tenant, batchId), { state: 'stored', stored: rows, dead: 0, reason: '', receivedAtMs });
   }
   const missing = questions.filter(({ tenant, batchId }) => !answers.has(keyOf(tenant, batchId)));

@@ -1,5 +1,5 @@
 /**
- * Copies of batches that the log has and the loader has loaded, against the events that the warehouse has under their batch ids:
+ * Copies of batches that the log has and the loader has loaded, against the events that ClickHouse has under their batch ids:
  * for audit.ts and audit-tenant.ts. Event by event only where the fingerprints differ (fingerprint.ts): where a batch id was used
  * for other events, or something is missing.
  */
@@ -9,7 +9,7 @@ import type { DeadLedger } from '../loader/dead-scan.js';
 import { type Fingerprint, fingerprintOf, isSameFingerprint } from '../loader/fingerprint.js';
 import { eventIdsIn, keyOf } from '../loader/frames.js';
 import { framesOf, type StoredFrame } from '../loader/stored-frames.js';
-import { type BatchName, type BatchTotal, type LedgerSink, mostNames } from './ledger-store.js';
+import { type BatchName, type BatchTotal, type LedgerStore, mostNames } from './ledger-store.js';
 
 /** A copy of a batch in the log. */
 export interface LoadedCopy extends StoredFrame {
@@ -61,13 +61,13 @@ const countsOf = (ids: readonly string[]): Map<string, number> => {
 /** What the copies of one stream are compared with, and where they are read again. */
 interface Sources {
   readonly jsm: JetStreamManager;
-  readonly sink: LedgerSink;
+  readonly store: LedgerStore;
   readonly stream: string;
 }
 
 /** Compares copies of one stream. At most about {@link mostEvents} events at a time. */
 export async function compareCopies(sources: Sources, copies: readonly LoadedCopy[]): Promise<Comparison> {
-  const totals = await totalsOf(sources.sink, copies);
+  const totals = await totalsOf(sources.store, copies);
   const batches = await openBatches(sources, openCopies(copies, totals), totals);
   return {
     totals,
@@ -76,13 +76,13 @@ export async function compareCopies(sources: Sources, copies: readonly LoadedCop
   };
 }
 
-async function totalsOf(sink: LedgerSink, copies: readonly LoadedCopy[]): Promise<Map<string, BatchTotal>> {
+async function totalsOf(store: LedgerStore, copies: readonly LoadedCopy[]): Promise<Map<string, BatchTotal>> {
   const names = new Map<string, BatchName>();
   for (const { tenant, batchId } of copies) names.set(keyOf(tenant, batchId), { tenant, batchId });
   const all = [...names.values()];
   const totals = new Map<string, BatchTotal>();
   for (let i = 0; i < all.length; i += mostNames) {
-    for (const total of await sink.totalsOf(all.slice(i, i + mostNames))) totals.set(nameKey(total), total);
+    for (const total of await store.totalsOf(all.slice(i, i + mostNames))) totals.set(nameKey(total), total);
   }
   return totals;
 }
@@ -103,7 +103,7 @@ function openCopies(copies: readonly LoadedCopy[], totals: ReadonlyMap<string, B
 }
 
 async function openBatches(
-  { jsm, sink, stream }: Sources,
+  { jsm, store, stream }: Sources,
   copies: readonly LoadedCopy[],
   totals: ReadonlyMap<string, BatchTotal>,
 ): Promise<Map<string, OpenBatch>> {
@@ -118,7 +118,7 @@ async function openBatches(
     contents.set(nameKey(copy), batch);
   }
   const batches = [...contents.values()];
-  const stored = await sink.eventCounts(
+  const stored = await store.eventCounts(
     batches.map(({ tenant, batchId, contents: of }) => ({
       tenant,
       batchId,
@@ -192,14 +192,14 @@ export interface LeftOut {
 export function leftOutCheck(
   options: {
     readonly jsm: JetStreamManager;
-    readonly sink: LedgerSink;
+    readonly store: LedgerStore;
     readonly dead: DeadLedger;
     /** Old days are dropped: with all rows of a batch, of which a late copy may still be in the log. */
     readonly retention: boolean;
   },
   place: { readonly shard: number; readonly generation: string; readonly stream: string },
 ): { add(sequence: number, data: Uint8Array): Promise<void>; finish(): Promise<LeftOut> } {
-  const { jsm, sink, dead, retention } = options;
+  const { jsm, store, dead, retention } = options;
   const nothing: LeftOut = { events: 0, eventIds: [], batchId: '', lo: 0, hi: 0 };
   let held: LoadedCopy[] = [];
   let events = 0;
@@ -207,7 +207,7 @@ export function leftOutCheck(
 
   async function compare(): Promise<void> {
     if (held.length === 0) return;
-    const { missing, totals } = await compareCopies({ jsm, sink, stream: place.stream }, held);
+    const { missing, totals } = await compareCopies({ jsm, store, stream: place.stream }, held);
     for (const copy of held) {
       if (retention && !totals.has(nameKey(copy))) continue;
       const eventIds = missing(copy);

@@ -6,7 +6,7 @@ import type { JetStreamManager } from '@nats-io/jetstream';
 import type { Fingerprint } from '../loader/fingerprint.js';
 import { eventIdsIn, keyOf } from '../loader/frames.js';
 import type { EventPlace } from '../loader/stored-events.js';
-import type { BatchName, LedgerSink, StoredRows } from './ledger-store.js';
+import type { BatchName, LedgerStore, StoredRows } from './ledger-store.js';
 
 /** One copy of a batch in the log. */
 export interface LogCopy extends BatchName {
@@ -66,12 +66,12 @@ const contentKey = ({ tenant, batchId, print }: LogCopy): string =>
  * @param only this event is meant; undefined: all of each copy
  */
 export async function fatesOf(
-  { jsm, sink }: { readonly jsm: JetStreamManager; readonly sink: LedgerSink },
+  { jsm, store }: { readonly jsm: JetStreamManager; readonly store: LedgerStore },
   copies: readonly LogCopy[],
   only: string | undefined,
 ): Promise<Fates> {
   const contents = await contentsOf(jsm, copies, only);
-  const places = await placesOf(sink, copies, contents);
+  const places = await placesOf(store, copies, contents);
   const taken = new Map<string, number>();
   const fates = new Map<string, Fate>();
   for (const copy of copies) {
@@ -138,7 +138,7 @@ async function contentsOf(
 
 /** Where these events are, by batch and event; `left` is for counting rows down. */
 async function placesOf(
-  sink: LedgerSink,
+  store: LedgerStore,
   copies: readonly LogCopy[],
   contents: ReadonlyMap<string, readonly string[]>,
 ): Promise<Map<string, Map<string, { place: EventPlace; left: number }[]>>> {
@@ -153,7 +153,7 @@ async function placesOf(
   const places = new Map<string, Map<string, { place: EventPlace; left: number }[]>>();
   for (const [key, { tenant, batchId, eventIds }] of wanted) {
     const byEvent = new Map<string, { place: EventPlace; left: number }[]>();
-    for (const place of await sink.eventPlaces({ tenant, batchId, eventIds: [...eventIds] })) {
+    for (const place of await store.eventPlaces({ tenant, batchId, eventIds: [...eventIds] })) {
       byEvent.set(place.eventId, [...(byEvent.get(place.eventId) ?? []), { place, left: place.rows }]);
     }
     places.set(key, byEvent);

@@ -1,5 +1,5 @@
 /**
- * How the commands that look at log and warehouse end: `sluice audit`, `where`, `erase`, `shards`.
+ * How the commands that look at log and ClickHouse end: `sluice audit`, `where`, `erase`, `shards`.
  */
 import { print } from '../../lib/terminal.js';
 

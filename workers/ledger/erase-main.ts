@@ -9,7 +9,7 @@ import { createLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { natsAt } from '../../lib/nats-login.js';
 import { readShards } from '../../lib/shard-number.js';
-import { connectWarehouse } from '../clickhouse/client.js';
+import { connectClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import type { TableTarget } from '../clickhouse/schema/index.js';
 import { endWith } from './end-command.js';
@@ -23,13 +23,13 @@ async function main(): Promise<number> {
   }
   const logger = createLogger('erase', config.logLevel);
   const nc = await connectNats({ ...natsAt(config), name: 'sluice erase', logger, timeoutMs: 5_000 });
-  const warehouse = connectWarehouse(config, logger);
+  const clickhouse = connectClickHouse(config, logger);
   try {
     const jsm = await jetstreamManager(nc, { checkAPI: false });
     const erasure = await eraseUser({
       tenant: config.tenant,
       userId: config.userId,
-      warehouse,
+      clickhouse,
       target: eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']),
       jsm,
       shards: await shardsToLookAt(jsm, await readShards(nc)),
@@ -39,7 +39,7 @@ async function main(): Promise<number> {
     process.stdout.write(`${JSON.stringify(erasure)}\n`);
     return erasure.unloaded > 0 ? 2 : 0;
   } finally {
-    await warehouse.close();
+    await clickhouse.close();
     await nc.close();
   }
 }

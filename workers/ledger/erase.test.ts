@@ -2,14 +2,14 @@ import type { JetStreamManager } from '@nats-io/jetstream';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { silentLogger } from '../../lib/logger.js';
-import type { Warehouse } from '../clickhouse/client.js';
+import type { ClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import { eraseUser } from './erase.js';
 
 const loadedAtMs = Date.parse('2026-11-01T00:00:00Z');
 
 /**
- * Erases where the warehouse has messages up to 99.
+ * Erases where ClickHouse has messages up to 99.
  * @param takenAtMs when the log took the message that it has under 99 now
  * @returns what was purged, and the statements that changed something
  */
@@ -28,7 +28,7 @@ async function erase(lastSequence: number, takenAtMs: number, failed: readonly o
       return { purged: seq - 1 };
     },
   };
-  const warehouse = {
+  const clickhouse = {
     async rows(query: string) {
       if (query.includes('system.mutations')) return failed;
       if (query.includes('_hi_at')) return [{ at: String(loadedAtMs) }];
@@ -43,7 +43,7 @@ async function erase(lastSequence: number, takenAtMs: number, failed: readonly o
   await eraseUser({
     tenant: 'acme',
     userId: 'u1',
-    warehouse: warehouse as unknown as Warehouse,
+    clickhouse: clickhouse as unknown as ClickHouse,
     target: eventsTable('sluice'),
     jsm: { streams } as unknown as JetStreamManager,
     shards: [0],

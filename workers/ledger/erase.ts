@@ -1,9 +1,9 @@
 /**
- * Erasure of one user: every row of a tenant's `user_id` leaves the warehouse, and the log can no longer bring one back.
+ * Erasure of one user: every row of a tenant's `user_id` leaves ClickHouse, and the log can no longer bring one back.
  *
  * LOAD-8 fixes the order. What was loaded is removed from the streams first; only then are the rows deleted.
  *
- * And no block may vanish: LOAD-2 and LOAD-3 ask the warehouse whether a block is there, and where the last one ends. A worker that
+ * And no block may vanish: LOAD-2 and LOAD-3 ask ClickHouse whether a block is there, and where the last one ends. A worker that
  * hangs on the very block would store it again. So a block that holds nothing but this user's rows gets a tombstone before
  * they go: a row with the block's constants and with no event in it (tenant '').
  */
@@ -13,18 +13,18 @@ import { generationOf } from '../../lib/log-streams.js';
 import type { Logger } from '../../lib/logger.js';
 import { streamInfo } from '../../lib/stream-info.js';
 import { shardStream, tenantIdPattern } from '../../lib/subjects.js';
-import type { Warehouse } from '../clickhouse/client.js';
+import type { ClickHouse } from '../clickhouse/client.js';
 import { failedMutations, mutationText } from '../clickhouse/prepare-table.js';
 import { quote } from '../clickhouse/schema/columns.js';
 import type { TableTarget } from '../clickhouse/schema/index.js';
 import { tableName } from '../clickhouse/schema/index.js';
-import { type LastBlock, warehouseSink } from '../loader/block-store.js';
+import { clickhouseBlockStore, type LastBlock } from '../loader/block-store.js';
 import { hasLostItsEnd } from '../reader/end.js';
 
 export interface EraseOptions {
   readonly tenant: string;
   readonly userId: string;
-  readonly warehouse: Warehouse;
+  readonly clickhouse: ClickHouse;
   readonly target: TableTarget;
   readonly jsm: JetStreamManager;
   /** Streams that may hold the user: those of the installation, and any other EV_ stream that holds messages. */
@@ -47,18 +47,18 @@ export interface Erasure {
 }
 
 /**
- * Erases, and waits until the warehouse says that it is done.
+ * Erases, and waits until ClickHouse says that it is done.
  * @throws UsageError when the tenant or the user id is not one, a stream lost its end (LOAD-8), or a mutation of the table has failed
  */
 export async function eraseUser(options: EraseOptions): Promise<Erasure> {
-  const { tenant, userId, warehouse, target, jsm, logger } = options;
+  const { tenant, userId, clickhouse, target, jsm, logger } = options;
   if (!tenantIdPattern.test(tenant))
     throw new UsageError(`"${tenant}" is not a tenant id: see \`sluice tenant list\`.`);
   if (userId === '' || userId.length > 4096) throw new UsageError('--user-id is empty or too long.');
   // Rows go by a mutation, and one that fails stands in the way of all later ones: better not to begin.
-  const [failed] = await failedMutations(warehouse, target);
+  const [failed] = await failedMutations(clickhouse, target);
   if (failed !== undefined) throw new UsageError(`Nothing was erased. ${mutationText(failed)}`);
-  const sink = warehouseSink(warehouse, target);
+  const store = clickhouseBlockStore(clickhouse, target);
   const deadline = Date.now() + options.waitMs;
   let messages = 0;
   let unloaded = 0;
@@ -71,7 +71,7 @@ export async function eraseUser(options: EraseOptions): Promise<Erasure> {
     const { first_seq: first, last_seq: last, messages: present } = before.state;
     let loaded: LastBlock;
     for (let told = false; ; told = true) {
-      loaded = await sink.lastBlock(shard, generation, undefined);
+      loaded = await store.lastBlock(shard, generation, undefined);
       if (loaded.hi >= last || present === 0 || Date.now() >= deadline) break;
       if (!told) logger.info({ shard, loaded: loaded.hi, last }, 'waiting for the workers to load what is in the log');
       await new Promise((resolve) => setTimeout(resolve, 250));
@@ -93,19 +93,19 @@ export async function eraseUser(options: EraseOptions): Promise<Erasure> {
   const table = tableName(target);
   // Mutations are kept as text, so their values cannot be query parameters.
   const theirs = [`tenant = ${quote(tenant)}`, `user_id = ${quote(userId)}`, ...bounds].join(' AND ');
-  const [row] = await warehouse.rows<{ n: string }>(`SELECT toString(count()) AS n FROM ${table} WHERE ${theirs}`);
+  const [row] = await clickhouse.rows<{ n: string }>(`SELECT toString(count()) AS n FROM ${table} WHERE ${theirs}`);
   const rows = Number(row?.n ?? 0);
   if (rows > 0) {
     // With its counts, so that the ledger still knows what the block held (audit.ts), and its time, by which a log that lost
     // its end is known (LOAD-8).
     const name = '_day, _stream, _shard, _block, _lo, _hi, _accepted, _duplicate, _dead, _hi_at';
-    await warehouse.command(
+    await clickhouse.command(
       `INSERT INTO ${table} (${name}) SELECT ${name} FROM ${table} ` +
         `WHERE (_day, _stream, _shard, _block) IN (SELECT _day, _stream, _shard, _block FROM ${table} WHERE ${theirs}) ` +
         `GROUP BY ${name} HAVING count() = countIf(${theirs})`,
     );
     // A mutation rewrites the parts that hold the user, so the values leave the disk; 2: every replica has done it.
-    await warehouse.command(`ALTER TABLE ${table} DELETE WHERE ${theirs}`, { settings: { mutations_sync: 2 } });
+    await clickhouse.command(`ALTER TABLE ${table} DELETE WHERE ${theirs}`, { settings: { mutations_sync: 2 } });
   }
   logger.info({ tenant, rows, messages, unloaded }, 'erased a user');
   return { rows, messages, unloaded };

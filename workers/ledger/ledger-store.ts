@@ -1,9 +1,9 @@
 /**
- * What the warehouse says of blocks and batches, for those who check it against the log (audit, where, batch status). Read in
+ * What ClickHouse says of blocks and batches, for those who check it against the log (audit, where, batch status). Read in
  * pages, so that memory is bounded however long the history is.
  */
 
-import type { Warehouse } from '../clickhouse/client.js';
+import type { ClickHouse } from '../clickhouse/client.js';
 import { quote } from '../clickhouse/schema/columns.js';
 import { readingSettings, type TableTarget, tableName } from '../clickhouse/schema/index.js';
 import { type Fingerprint, fingerprintFacts, fingerprintFrom } from '../loader/fingerprint.js';
@@ -75,7 +75,7 @@ export interface BatchName {
   readonly batchId: string;
 }
 
-export interface LedgerSink {
+export interface LedgerStore {
   /** By generation and shard. */
   groups(): Promise<BlockGroup[]>;
   /** In order of their numbers; one that is there on two days comes twice. */
@@ -125,10 +125,10 @@ const rowFacts =
   'toString(toUnixTimestamp64Milli(min(received_at))) AS receivedAtMs';
 const rowGroups = 'tenant, batch_id, _stream, _shard, _day, _block, _lo, _hi, _attempt';
 
-export function ledgerSink(warehouse: Warehouse, target: TableTarget): LedgerSink {
+export function ledgerStore(clickhouse: ClickHouse, target: TableTarget): LedgerStore {
   const table = tableName(target);
   const ask = <T>(query: string, parameters: Record<string, unknown> = {}): Promise<T[]> =>
-    warehouse.rows<T>(query, parameters, readingSettings(target));
+    clickhouse.rows<T>(query, parameters, readingSettings(target));
 
   const blocksWhere = async (
     { generation, shard }: Pick<BlockGroup, 'generation' | 'shard'>,

@@ -14,7 +14,7 @@ import type { Audit } from './audit.js';
 import type { TenantAudit } from './audit-tenant.js';
 import { serveBatchStatus } from './batch-status.js';
 import { eraseUser } from './erase.js';
-import { ledgerSink } from './ledger-store.js';
+import { ledgerStore } from './ledger-store.js';
 import type { Whereabouts } from './where.js';
 
 test.after(endScenes);
@@ -24,7 +24,7 @@ const even = ({ difference, faultCount, faults }: Audit | TenantAudit): void =>
 
 test('a running installation comes out even at every moment; each kind of damage is seen', async () => {
   await withScene(2, async (scene) => {
-    const { nats, jsm, warehouse, tamper, table } = scene;
+    const { nats, jsm, clickhouse, tamper, table } = scene;
     const random = seededRandom(11);
     const js = jetstream(nats.nc);
     let sent = 0;
@@ -79,7 +79,7 @@ test('a running installation comes out even at every moment; each kind of damage
     const healthy = await scene.audit();
     assert.equal(healthy.total, { accepted: sent, stored: sent, duplicate: 0, dead: 0, inFlight: 0, erased: 0 });
 
-    const [victim] = await warehouse.rows<{ id: string; shard: number; block: string }>(
+    const [victim] = await clickhouse.rows<{ id: string; shard: number; block: string }>(
       `SELECT event_id AS id, _shard AS shard, toString(_block) AS block FROM ${table} WHERE _shard = 1 AND tenant = 'acme' ` +
         'ORDER BY _block DESC LIMIT 1 OFFSET 5',
     );
@@ -116,7 +116,7 @@ test('a running installation comes out even at every moment; each kind of damage
       /are below the last block, and in none: [\d,]+ events/,
     );
 
-    const [other] = await warehouse.rows<{ id: string }>(
+    const [other] = await clickhouse.rows<{ id: string }>(
       `SELECT event_id AS id FROM ${table} WHERE _shard = 0 ORDER BY _block DESC LIMIT 1`,
     );
     await tamper(`ALTER TABLE ${table} UPDATE _accepted = _accepted - 1 WHERE event_id = '${other?.id}'`);
@@ -130,7 +130,7 @@ test('a running installation comes out even at every moment; each kind of damage
 
 test('a message that was removed before it was loaded is missed; an erasure is reported as one', async () => {
   await withScene(1, async (scene) => {
-    const { nats, jsm, warehouse, target, table } = scene;
+    const { nats, jsm, clickhouse, target, table } = scene;
     const random = seededRandom(12);
     const js = jetstream(nats.nc);
     const day = new Date().toISOString().slice(0, 10);
@@ -146,7 +146,7 @@ test('a message that was removed before it was loaded is missed; an erasure is r
         ...{ day, stream, shard: 0, block: BigInt(block), lo: BigInt(lo), hi: BigInt(hi) },
         ...{ accepted, duplicate: 0, dead: 0 },
       };
-      await warehouse.insertBlock(insertStatement(target, constants, payloads), blockName(constants), payloads);
+      await clickhouse.insertBlock(insertStatement(target, constants, payloads), blockName(constants), payloads);
     };
     const a = await publish('a', 40);
     const b = await publish('b', 40);
@@ -156,14 +156,14 @@ test('a message that was removed before it was loaded is missed; an erasure is r
     even(await scene.audit());
 
     const erase = async (of: string): Promise<number> => {
-      const [user] = await warehouse.rows<{ user: string }>(
+      const [user] = await clickhouse.rows<{ user: string }>(
         `SELECT user_id AS user FROM ${table} WHERE ${of} ORDER BY user DESC LIMIT 1`,
       );
       const userId = user?.user ?? '';
       const request = {
         tenant: 'acme',
         userId,
-        warehouse,
+        clickhouse,
         target,
         jsm,
         shards: [0],
@@ -194,7 +194,7 @@ test('a message that was removed before it was loaded is missed; an erasure is r
 
 test('copies, duplicates and dead letters are told apart, by audit and by where', async () => {
   await withScene(1, async (scene) => {
-    const { nats, jsm, warehouse, target, table } = scene;
+    const { nats, jsm, clickhouse, target, table } = scene;
     const random = seededRandom(13);
     const js = jetstream(nats.nc);
     const generation = generationOf(await jsm.streams.info(shardStream(0)));
@@ -240,7 +240,7 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
       duplicate: 10,
       dead: 3,
     };
-    await warehouse.insertBlock(insertStatement(target, block, [a, b]), blockName(block), [a, b]);
+    await clickhouse.insertBlock(insertStatement(target, block, [a, b]), blockName(block), [a, b]);
     const without = await scene.audit();
     assert.equal([without.difference, without.faultCount], [3, 1], 'a dead letter that is nowhere is a loss');
     await letter();
@@ -254,7 +254,12 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
     even(tenant);
     assert.equal([tenant.total, tenant.copies], [sums, 5]);
 
-    const statuses = serveBatchStatus({ nc: nats.nc, jsm, sink: ledgerSink(warehouse, target), logger: silentLogger });
+    const statuses = serveBatchStatus({
+      nc: nats.nc,
+      jsm,
+      store: ledgerStore(clickhouse, target),
+      logger: silentLogger,
+    });
     const ask = async (batchId: string, tenant = 'acme'): Promise<unknown> => {
       const question = encodeQuestion({ tenant, batchId });
       const answer = decodeAnswer((await nats.nc.request(batchStatusSubject, question, { timeout: 20_000 })).string());
@@ -287,7 +292,7 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
     assert.equal(ofC.dead, []);
     assert.equal(told(await scene.where('d')), [[4, 0, 1, 'in flight', undefined]]);
 
-    const [event] = await warehouse.rows<{ id: string }>(
+    const [event] = await clickhouse.rows<{ id: string }>(
       `SELECT event_id AS id FROM ${table} WHERE batch_id = 'b' LIMIT 1`,
     );
     const ofEvent = await scene.where(event?.id ?? '');

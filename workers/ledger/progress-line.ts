@@ -1,5 +1,5 @@
 /**
- * How far a long look into log and warehouse is: one line that is written over in a terminal, a line every few seconds
+ * How far a long look into log and ClickHouse is: one line that is written over in a terminal, a line every few seconds
  * elsewhere. On standard error: standard output is for the answer.
  */
 export interface ProgressLine {

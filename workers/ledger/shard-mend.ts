@@ -1,10 +1,10 @@
 /**
- * `sluice shards mend <shard>`: what a stream holds and no worker may load gets into the warehouse, and the shard goes on. For a
+ * `sluice shards mend <shard>`: what a stream holds and no worker may load gets into ClickHouse, and the shard goes on. For a
  * stream that went backwards or lost its end and went on, one that was made again with messages that may be stored, and one
  * beyond the number of shards.
  *
  *   MEND-1  The stream takes no batches meanwhile: it listens to no subject of its shard (SHARD-3 in shards.ts).
- *   MEND-2  Messages that the warehouse does not have are copied to the stream KEPT_<shard> first. Those are the ones that no block
+ *   MEND-2  Messages that ClickHouse does not have are copied to the stream KEPT_<shard> first. Those are the ones that no block
  *      covers, and those that the log took after the last message of the block that covers them (`_hi_at`).
  *   MEND-3  Only then is the stream removed and made again. What it holds from then on is new, and accepted: it comes as retries, or
  *      from gateways.
@@ -34,14 +34,14 @@ import type { ShardState } from '../loader/loader.js';
 import { scanLog } from '../loader/log-scan.js';
 import { acceptKey } from '../loader/shard.js';
 import { isAnother } from '../reader/end.js';
-import type { LedgerSink } from './ledger-store.js';
+import type { LedgerStore } from './ledger-store.js';
 import { type ShardLook, shardStatus, stateOf } from './shard-states.js';
 import { relisten } from './shards.js';
 
 export interface MendOptions {
   readonly nc: NatsConnection;
   readonly look: ShardLook;
-  readonly ledger: Pick<LedgerSink, 'groups' | 'blocks'>;
+  readonly ledger: Pick<LedgerStore, 'groups' | 'blocks'>;
   /** The number of shards. */
   readonly number: ShardSetting;
   /** A line for people, at each step. */
@@ -65,7 +65,7 @@ const sequenceHeader = 'Sluice-Sequence';
 const generationHeader = 'Sluice-Generation';
 
 /**
- * Mends one shard. Rejects when log or warehouse cannot be reached; what was kept stays, and the next run goes on.
+ * Mends one shard. Rejects when log or ClickHouse cannot be reached; what was kept stays, and the next run goes on.
  * @throws UsageError when there is nothing to mend, or it cannot be
  */
 export async function mendShard(options: MendOptions, shard: number): Promise<Mended> {

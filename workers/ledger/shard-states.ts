@@ -1,5 +1,5 @@
 /**
- * How each shard stands, as `sluice shards` shows it: what its stream holds, how far the warehouse is, and whether a worker
+ * How each shard stands, as `sluice shards` shows it: what its stream holds, how far ClickHouse is, and whether a worker
  * would refuse to load it (LOAD-8).
  */
 import type { JetStreamManager, StreamInfo } from '@nats-io/jetstream';
@@ -11,8 +11,8 @@ import { readShardSetting, shardStreams } from '../../lib/shard-number.js';
 import type { ShardSetting } from '../../lib/shard-setting.js';
 import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
 import { settingsBucket, shardOfKept, shardStream } from '../../lib/subjects.js';
-import { WarehouseError } from '../clickhouse/client.js';
-import type { Sink } from '../loader/block-store.js';
+import { StatementError } from '../clickhouse/client.js';
+import type { BlockStore } from '../loader/block-store.js';
 import { refusal, type ShardState } from '../loader/loader.js';
 import { acceptKey } from '../loader/shard.js';
 import { isReplaced } from '../reader/end.js';
@@ -24,12 +24,12 @@ export interface ShardStatus {
   readonly generation: string;
   readonly messages: number;
   readonly bytes: number;
-  /** Last message of the stream, and the last that is in the warehouse. */
+  /** Last message of the stream, and the last that is in ClickHouse. */
   readonly end: number;
   readonly loaded: number;
   /** Messages between the two. */
   readonly lag: number;
-  /** Why the warehouse does not say how far it is: `loaded` is 0, and `lag` is all that the stream holds. */
+  /** Why ClickHouse does not say how far it is: `loaded` is 0, and `lag` is all that the stream holds. */
   readonly unknown?: string | undefined;
   /** Why workers do not load it; undefined when they may. */
   readonly stopped: string | undefined;
@@ -39,22 +39,22 @@ export interface ShardStatus {
 
 export interface ShardLook {
   readonly jsm: JetStreamManager;
-  readonly sink: Pick<Sink, 'lastBlock'>;
+  readonly store: Pick<BlockStore, 'lastBlock'>;
   /** The settings bucket; undefined when it is lost, and with it what was accepted. */
   readonly settings: KV | undefined;
 }
 
 /** What the loader would find in a recovery. */
 export async function stateOf(
-  { jsm, sink, settings }: ShardLook,
+  { jsm, store, settings }: ShardLook,
   shard: number,
 ): Promise<{ info: StreamInfo; state: ShardState }> {
   const stream = shardStream(shard);
   const generation = generationOf(await streamInfo(jsm, stream));
-  const last = await sink.lastBlock(shard, generation, undefined);
+  const last = await store.lastBlock(shard, generation, undefined);
   // Asked again: what is published and loaded in between must not look like a stream that went backwards.
   const info = await streamInfo(jsm, stream);
-  if (generationOf(info) !== generation) return await stateOf({ jsm, sink, settings }, shard);
+  if (generationOf(info) !== generation) return await stateOf({ jsm, store, settings }, shard);
   const { first_seq: firstSequence, last_seq: lastSequence } = info.state;
   const state = {
     generation,
@@ -63,7 +63,7 @@ export async function stateOf(
     ...last,
     replaced: await isReplaced(jsm, info, last),
     accepted: last.others.length > 0 && (await settings?.get(acceptKey(shard)))?.string() === generation,
-    carryBytes: 0,
+    deferBytes: 0,
   };
   return { info, state };
 }
@@ -74,7 +74,7 @@ const beyondText = (shard: number, { shards }: ShardSetting): string =>
   'what it holds to the shards that are loaded';
 
 /**
- * One shard. Rejects when log or warehouse cannot be reached.
+ * One shard. Rejects when log or ClickHouse cannot be reached.
  * @param number undefined when it is not known, because it was edited or lost
  */
 export async function shardStatus(
@@ -112,28 +112,28 @@ export async function shardStatus(
   };
 }
 
-/** How long the warehouse has to say how far a shard is, for a command that shows the shards, ms. */
-const warehouseMs = 10_000;
+/** How long ClickHouse has to say how far a shard is, for a command that shows the shards, ms. */
+const clickhouseMs = 10_000;
 
 /**
- * One shard for somebody who looks: a warehouse that is away, or lacks the table, is a finding and no failure. Rejects when the log
+ * One shard for somebody who looks: ClickHouse that is away, or lacks the table, is a finding and no failure. Rejects when the log
  * cannot be reached.
  */
 export async function shownStatus(
   look: ShardLook,
   shard: number,
   number: ShardSetting | undefined,
-  limitMs = warehouseMs,
+  limitMs = clickhouseMs,
 ): Promise<ShardStatus> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
     const text = `it does not answer for ${limitMs / 1_000} s`;
-    timer = setTimeout(() => reject(new WarehouseError('transient', text, undefined, undefined)), limitMs);
+    timer = setTimeout(() => reject(new StatementError('transient', text, undefined, undefined)), limitMs);
   });
   try {
     return await Promise.race([shardStatus(look, shard, number), late]);
   } catch (error) {
-    if (!(error instanceof WarehouseError)) throw error;
+    if (!(error instanceof StatementError)) throw error;
     const stream = shardStream(shard);
     const info = await streamInfo(look.jsm, stream);
     const { messages, bytes, last_seq: end } = info.state;
@@ -206,7 +206,7 @@ export interface LogLook {
 export async function lookAtLog(
   nc: NatsConnection,
   jsm: JetStreamManager,
-  sink: Pick<Sink, 'lastBlock'>,
+  store: Pick<BlockStore, 'lastBlock'>,
 ): Promise<LogLook | undefined> {
   const problems: string[] = [];
   const setting = await readShardSetting(nc).catch((error: unknown) => {
@@ -215,7 +215,7 @@ export async function lookAtLog(
     return undefined;
   });
   if (setting === undefined && problems.length === 0) return undefined;
-  const look = { jsm, sink, settings: await bucketIfThere(nc) };
+  const look = { jsm, store, settings: await bucketIfThere(nc) };
   return {
     shards: await shardsToLookAt(jsm, setting?.shards),
     stopped: async (shard) => (await shardStatus(look, shard, setting)).stopped,
@@ -224,7 +224,7 @@ export async function lookAtLog(
 }
 
 /**
- * Accepts a stream that was made again: its messages are new ones, and may be loaded beside what the warehouse has of the old
+ * Accepts a stream that was made again: its messages are new ones, and may be loaded beside what ClickHouse has of the old
  * stream.
  * @throws UsageError when it does not wait for that
  */

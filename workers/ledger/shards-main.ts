@@ -13,13 +13,13 @@ import { natsAt } from '../../lib/nats-login.js';
 import { shardStreams } from '../../lib/shard-number.js';
 import type { ShardSetting } from '../../lib/shard-setting.js';
 import { print } from '../../lib/terminal.js';
-import { connectWarehouse } from '../clickhouse/client.js';
+import { connectClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import type { TableTarget } from '../clickhouse/schema/index.js';
-import { warehouseSink } from '../loader/block-store.js';
+import { clickhouseBlockStore } from '../loader/block-store.js';
 import { askShardWaits, waitOf } from '../loader/shard-waits.js';
 import { endWith } from './end-command.js';
-import { ledgerSink } from './ledger-store.js';
+import { ledgerStore } from './ledger-store.js';
 import { progressLine } from './progress-line.js';
 import { mendShard } from './shard-mend.js';
 import { acceptShard, bucketIfThere, keptText, type ShardStatus, shardsToLookAt, shownStatus } from './shard-states.js';
@@ -102,7 +102,7 @@ async function main(): Promise<number> {
   const config = resolveOptions(shardsOptions, parseArgv(words, shardsOptions));
   const logger = createLogger('shards', config.logLevel);
   const nc = await connectNats({ ...natsAt(config), name: 'sluice shards', logger, timeoutMs: 5_000 });
-  const warehouse = connectWarehouse(config, logger);
+  const clickhouse = connectClickHouse(config, logger);
   const progress = progressLine(process.stderr);
   const abort = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => abort.abort());
@@ -113,11 +113,11 @@ async function main(): Promise<number> {
   try {
     const jsm = await jetstreamManager(nc, { checkAPI: false });
     const target = eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']);
-    const sink = warehouseSink(warehouse, target);
+    const store = clickhouseBlockStore(clickhouse, target);
     const options = {
       nc,
       jsm,
-      sink,
+      store,
       timeoutMs: config.drainTimeout,
       signal: abort.signal,
       say,
@@ -133,17 +133,17 @@ async function main(): Promise<number> {
       for (const stream of opened) say(`${stream} takes batches again.`);
     }
     const settings = await bucketIfThere(nc);
-    const look = { jsm, sink, settings };
+    const look = { jsm, store, settings };
     if (action.kind === 'accept') {
       const { generation, others } = await acceptShard(look, action.shard);
       say(
-        `Shard ${action.shard}: the stream made at ${generation} is loaded from now on, beside what the warehouse has of ${others.join(', ')}.`,
+        `Shard ${action.shard}: the stream made at ${generation} is loaded from now on, beside what ClickHouse has of ${others.join(', ')}.`,
       );
       return 0;
     }
     if (action.kind === 'mend') {
       const { setting: number } = await settledShards(options);
-      const ledger = ledgerSink(warehouse, target);
+      const ledger = ledgerStore(clickhouse, target);
       const { messages } = await mendShard(
         { nc, look, ledger, number, say, progress: progress.show, logger },
         action.shard,
@@ -163,7 +163,7 @@ async function main(): Promise<number> {
     let limitMs: number | undefined;
     for (const shard of await shardsToLookAt(jsm, setting?.shards)) {
       const status = await shownStatus(look, shard, setting, limitMs);
-      // A warehouse that is away is waited for once, and not for each shard.
+      // ClickHouse that is away is waited for once, and not for each shard.
       if (status.unknown !== undefined) limitMs = 500;
       shown.push({ ...status, waits: waitOf(status, workers) });
     }
@@ -177,7 +177,7 @@ async function main(): Promise<number> {
     return trouble || kept.length > 0 || problem !== undefined ? 2 : 0;
   } finally {
     progress.end();
-    await warehouse.close();
+    await clickhouse.close();
     await nc.close();
   }
 }

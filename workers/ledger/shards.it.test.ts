@@ -26,7 +26,7 @@ interface Scene {
   readonly settings: KV;
   readonly options: ChangeOptions;
   readonly said: string[];
-  /** What the warehouse has of each shard. */
+  /** What ClickHouse has of each shard. */
   readonly loaded: Map<number, Partial<LastBlock>>;
   /** A worker; one that follows takes up new numbers. */
   worker(follows: boolean): Promise<void>;
@@ -56,7 +56,7 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
         options: {
           nc: nats.nc,
           jsm,
-          sink: { lastBlock: async (shard) => ({ ...none, ...loaded.get(shard) }) },
+          store: { lastBlock: async (shard) => ({ ...none, ...loaded.get(shard) }) },
           timeoutMs: 20_000,
           abandonedMs: 600,
           signal: new AbortController().signal,
@@ -142,7 +142,7 @@ test('workers that do not take up the new number keep the old one; then it grows
     const { options, takes, jsm, loaded, settings } = scene;
     await scene.worker(true);
     assert.ok(await takes(batchSubject(0, 'acme')));
-    // The warehouse has it a moment later.
+    // ClickHouse has it a moment later.
     setTimeout(() => loaded.set(0, { block: 1, hi: 1 }), 2_500);
     assert.equal(await changeShards(options, 3), { shards: 3, epoch: 2 });
     assert.equal(await scene.subjects(), [shardSubjects(0, 2), shardSubjects(1, 2), shardSubjects(2, 2)]);
@@ -198,8 +198,8 @@ test('a change that was abandoned is ended by the next command; one that was tak
 });
 
 test('a shard whose stream was made again is shown as stopped, and accepted by its number', async () => {
-  await withScene(async ({ options: { jsm, sink }, settings, loaded, options, worker }) => {
-    const look = { jsm, sink, settings };
+  await withScene(async ({ options: { jsm, store }, settings, loaded, options, worker }) => {
+    const look = { jsm, store, settings };
     await worker(true);
     assert.is((await shardStatus(look, 1, { shards: 2, epoch: 1 })).stopped, undefined);
     assert.match(await failure(acceptShard(look, 1)), /does not wait to be accepted/);

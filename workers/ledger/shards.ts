@@ -1,6 +1,6 @@
 /**
  * Changing the number of shards. A batch's shard is computed from the number, so a retry may land on another shard than its
- * first send. That is harmless only when the first send is in the warehouse by then (LOAD-5 looks there, over all shards). So no
+ * first send. That is harmless only when the first send is in ClickHouse by then (LOAD-5 looks there, over all shards). So no
  * batch may be in the log, or on its way into it, when the number changes:
  *
  *   SHARD-1  The setting `shards` (lib/shard-setting.ts) is the only truth, and changes by compare-and-set alone. Who works at it says
@@ -42,14 +42,14 @@ import {
   shardSubjects,
   workersBucket,
 } from '../../lib/subjects.js';
-import type { Sink } from '../loader/block-store.js';
+import type { BlockStore } from '../loader/block-store.js';
 import { acceptKey } from '../loader/shard.js';
 import { type ShardLook, shardStatus } from './shard-states.js';
 
 export interface ChangeOptions {
   readonly nc: NatsConnection;
   readonly jsm: JetStreamManager;
-  readonly sink: Pick<Sink, 'lastBlock'>;
+  readonly store: Pick<BlockStore, 'lastBlock'>;
   /** How long the drain may take, ms. Past it, the old number is taken up again. */
   readonly timeoutMs: number;
   /** A mark that did not change for so long is abandoned, ms. @default 8000 */
@@ -316,9 +316,9 @@ async function makeParked(jsm: JetStreamManager, settings: KV, shard: number): P
   await settings.put(acceptKey(shard), generationOf(made));
 }
 
-/** SHARD-4: until everything in the streams is in the warehouse. */
+/** SHARD-4: until everything in the streams is in ClickHouse. */
 async function drained(options: ChangeOptions, shards: number, goingOn: () => void): Promise<void> {
-  const { nc, jsm, sink, progress } = options;
+  const { nc, jsm, store, progress } = options;
   /** What workers say they have: messages that hold nothing but copies are in no block yet (LOAD-5), and count all the same. */
   const hints = new Map<number, { generation: string; sequence: number }>();
   const subscription = nc.subscribe(committedSubjects, {
@@ -343,7 +343,7 @@ async function drained(options: ChangeOptions, shards: number, goingOn: () => vo
         const generation = generationOf(info);
         const hint = hints.get(shard);
         let loaded = hint?.generation === generation ? hint.sequence : 0;
-        if (loaded < end) loaded = Math.max(loaded, (await sink.lastBlock(shard, generation, undefined)).hi);
+        if (loaded < end) loaded = Math.max(loaded, (await store.lastBlock(shard, generation, undefined)).hi);
         // LOAD-8. It may have taken messages since: they would pass for loaded. (What came after the first look is no trouble.)
         if (loaded > end && (await streamInfo(jsm, shardStream(shard))).state.last_seq < loaded) {
           throw new Error(`the stream of shard ${shard} lost its end: \`sluice shards\` shows it`);

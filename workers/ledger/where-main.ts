@@ -12,12 +12,12 @@ import { tenantIdPattern } from '../../lib/subjects.js';
 import { listTenants } from '../../lib/tenants.js';
 import { print } from '../../lib/terminal.js';
 import { isDate } from '../../lib/timestamp.js';
-import { connectWarehouse } from '../clickhouse/client.js';
+import { connectClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import type { TableTarget } from '../clickhouse/schema/index.js';
-import { warehouseSink } from '../loader/block-store.js';
+import { clickhouseBlockStore } from '../loader/block-store.js';
 import { endWith } from './end-command.js';
-import { ledgerSink, type StoredRows } from './ledger-store.js';
+import { ledgerStore, type StoredRows } from './ledger-store.js';
 import { progressLine } from './progress-line.js';
 import { lookAtLog } from './shard-states.js';
 import { type JudgedCopy, type Letter, type Whereabouts, where } from './where.js';
@@ -42,9 +42,9 @@ function copyText(copy: JudgedCopy): string[] {
       `left out as a duplicate, and not stored: the rows of batch ${copy.batchId} are other events. A loader of an older version did ` +
       'this to a batch id that was used again. Publish these events again, under another batch id',
     dead: () => `dead-lettered: ${copy.reason}`,
-    'in flight': () => 'in the log, not in the warehouse yet',
+    'in flight': () => 'in the log, not in ClickHouse yet',
     'not loaded': () =>
-      'in the log, and not in the warehouse: the log lost its end and gave this message the sequence of one that was loaded',
+      'in the log, and not in ClickHouse: the log lost its end and gave this message the sequence of one that was loaded',
     gone: () => 'loaded, but without a row now: erased since (`sluice erase`), or lost: `sluice audit` tells which',
   }[copy.state]();
   return [
@@ -123,12 +123,12 @@ async function main(): Promise<number> {
   }
   const logger = createLogger('where', config.logLevel);
   const nc = await connectNats({ ...natsAt(config), name: 'sluice where', logger, timeoutMs: 5_000 });
-  const warehouse = connectWarehouse(config, logger);
+  const clickhouse = connectClickHouse(config, logger);
   const progress = progressLine(process.stderr);
   try {
     const jsm = await jetstreamManager(nc, { checkAPI: false });
     const target = eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']);
-    const inLog = await lookAtLog(nc, jsm, warehouseSink(warehouse, target));
+    const inLog = await lookAtLog(nc, jsm, clickhouseBlockStore(clickhouse, target));
     if (inLog === undefined) throw new UsageError('No gateway has ever started here: there is nothing to look for.');
     for (const problem of inLog.problems) logger.warn(problem);
     const tenants = tenant === '' ? [...new Set((await listTenants(nc)).map((record) => record.tenant))] : [tenant];
@@ -136,7 +136,7 @@ async function main(): Promise<number> {
       {
         nc,
         jsm,
-        sink: ledgerSink(warehouse, target),
+        store: ledgerStore(clickhouse, target),
         ...inLog,
         tenants,
         oneTenant: tenant !== '',
@@ -152,7 +152,7 @@ async function main(): Promise<number> {
     return found.kind === 'unknown' ? 2 : 0;
   } finally {
     progress.end();
-    await warehouse.close();
+    await clickhouse.close();
     await nc.close();
   }
 }

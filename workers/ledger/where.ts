@@ -1,7 +1,7 @@
 /**
- * What became of one event or batch: every copy that the log still has, the rows in the warehouse, the dead letters. Reads only.
+ * What became of one event or batch: every copy that the log still has, the rows in ClickHouse, the dead letters. Reads only.
  *
- * The log is read first and the warehouse afterwards: what is loaded and trimmed in between is then found there. Copies are judged by
+ * The log is read first and ClickHouse afterwards: what is loaded and trimmed in between is then found there. Copies are judged by
  * their event_ids (copy-fates.ts): a batch id may have been used for other events.
  */
 import { fromBinary } from '@bufbuild/protobuf';
@@ -22,7 +22,7 @@ import { framesOf } from '../loader/stored-frames.js';
 import { isAnother } from '../reader/end.js';
 import type { LogCopy } from './copy-fates.js';
 import { fatesOf } from './copy-fates.js';
-import { type BatchName, type BlockGroup, type LedgerSink, mostNames, type StoredRows } from './ledger-store.js';
+import { type BatchName, type BlockGroup, type LedgerStore, mostNames, type StoredRows } from './ledger-store.js';
 
 /**
  * - `stored`: its events are rows of its block; those that a reason is given for are dead letters
@@ -69,7 +69,7 @@ export interface Whereabouts {
 export interface WhereOptions {
   readonly nc: NatsConnection;
   readonly jsm: JetStreamManager;
-  readonly sink: LedgerSink;
+  readonly store: LedgerStore;
   /** The streams to look at. */
   readonly shards: readonly number[];
   /** Why workers do not load this shard; undefined when they may. */
@@ -78,7 +78,7 @@ export interface WhereOptions {
   readonly tenants: readonly string[];
   /** `tenants` is just the one that was asked for. */
   readonly oneTenant: boolean;
-  /** Where events are looked for in the warehouse. @default all days */
+  /** Where events are looked for in ClickHouse. @default all days */
   readonly day?: string | undefined;
   readonly progress: (text: string) => void;
   readonly logger: Logger;
@@ -92,9 +92,9 @@ const mostMissing = 10;
 
 const nameOf = ({ tenant, batchId }: BatchName): string => keyOf(tenant, batchId);
 
-/** Looks for an event_id or batch_id. Rejects when log or warehouse cannot be read. */
+/** Looks for an event_id or batch_id. Rejects when log or ClickHouse cannot be read. */
 export async function where(options: WhereOptions, id: string): Promise<Whereabouts> {
-  const { sink, tenants, oneTenant } = options;
+  const { store, tenants, oneTenant } = options;
   const { copies, more } = await copiesOf(options, id);
   const letters = await lettersOf(options, id);
 
@@ -104,19 +104,19 @@ export async function where(options: WhereOptions, id: string): Promise<Whereabo
   for (const name of asBatch) named.set(nameOf(name), name);
   const names = [...named.values()];
   const rows: StoredRows[] = [];
-  for (let i = 0; i < names.length; i += mostNames) rows.push(...(await sink.rowsOf(names.slice(i, i + mostNames))));
+  for (let i = 0; i < names.length; i += mostNames) rows.push(...(await store.rowsOf(names.slice(i, i + mostNames))));
 
   const isBatch = [...copies, ...letters, ...rows].some(({ batchId }) => batchId === id);
   let found = rows.filter(({ batchId }) => batchId === id);
   if (!isBatch) {
     found = [];
-    const days = (await sink.days()).filter((day) => options.day === undefined || day === options.day);
+    const days = (await store.days()).filter((day) => options.day === undefined || day === options.day);
     for (const [i, day] of days.entries()) {
       options.progress(`looking through ${day}, day ${i + 1} of ${days.length}`);
-      found.push(...(await sink.eventsOn(day, id, oneTenant ? tenants[0] : undefined)));
+      found.push(...(await store.eventsOn(day, id, oneTenant ? tenants[0] : undefined)));
     }
   }
-  const groups = await sink.groups();
+  const groups = await store.groups();
   const judged = isBatch ? copies.filter(({ batchId }) => batchId === id) : copies;
   const waiting = await waitingCopies(options, judged, groups);
   const fates = await fatesOf(options, judged, isBatch ? undefined : id);
@@ -136,7 +136,7 @@ export async function where(options: WhereOptions, id: string): Promise<Whereabo
       if (copy.sequence > hi) return 'in flight';
       if (!known) return found.some((row) => nameOf(row) === nameOf(copy)) ? 'duplicate' : 'gone';
       if (missing.length === 0 && elsewhere > 0) return 'duplicate';
-      return (await hasLeftOut(sink, copy)) ? 'wrongly left out' : 'gone';
+      return (await hasLeftOut(store, copy)) ? 'wrongly left out' : 'gone';
     };
     const judgement = await state();
     const some = missing.slice(0, mostMissing);
@@ -176,14 +176,14 @@ export async function where(options: WhereOptions, id: string): Promise<Whereabo
  * Whether the block of a copy has left out duplicates, and no row of it was erased since: then an event of it that is not stored was
  * taken for a duplicate. Erasure empties the log of all that was loaded, so it is not that either.
  */
-async function hasLeftOut(sink: LedgerSink, { generation, shard, sequence }: LogCopy): Promise<boolean> {
-  const block = await sink.blockWith(generation, shard, sequence);
+async function hasLeftOut(store: LedgerStore, { generation, shard, sequence }: LogCopy): Promise<boolean> {
+  const block = await store.blockWith(generation, shard, sequence);
   return block !== undefined && block.duplicate > 0 && block.rows === block.accepted;
 }
 
 /** Copies whose messages are others than the block of their sequence has, and why the shards of these copies are stopped. */
 async function waitingCopies(
-  { sink, stopped }: WhereOptions,
+  { store, stopped }: WhereOptions,
   copies: readonly LogCopy[],
   groups: readonly BlockGroup[],
 ): Promise<{ others: ReadonlySet<LogCopy>; stopped: ReadonlyMap<number, string> }> {
@@ -196,7 +196,7 @@ async function waitingCopies(
     for (const copy of copies) {
       const group = groups.find((of) => of.shard === shard && of.generation === copy.generation);
       if (copy.shard !== shard || group === undefined || copy.sequence > group.hi) continue;
-      const block = await sink.blockWith(copy.generation, shard, copy.sequence);
+      const block = await store.blockWith(copy.generation, shard, copy.sequence);
       if (block !== undefined && isAnother(copy.loggedAtMs, block)) others.add(copy);
     }
   }

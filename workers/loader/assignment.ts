@@ -5,8 +5,8 @@
  * A worker that falls silent is forgotten after {@link expiryMs}. A process that dies is noticed sooner: each asks the next one by name, a
  * few times a second, and the server answers at once when no subscriber listens there any more. Its entry is then removed for all.
  *
- * Views differ for a moment when a worker comes or goes, and then two load the same shard. That is harmless: the
- * warehouse stores each block once (LOAD-2), so this file is about not wasting work, never about correctness.
+ * Views differ for a moment when a worker comes or goes, and then two load the same shard. That is harmless: ClickHouse
+ *  stores each block once (LOAD-2), so this file is about not wasting work, never about correctness.
  */
 import type { KV } from '@nats-io/kv';
 import { type NatsConnection, RequestError } from '@nats-io/nats-core';

@@ -1,5 +1,5 @@
 /**
- * How large the blocks of a shard are cut. A block that needs more memory or time than the warehouse grants is halved until it passes,
+ * How large the blocks of a shard are cut. A block that needs more memory or time than ClickHouse grants is halved until it passes,
  * down to a single message; what passes grows again slowly, and the slower the more often it had to be halved. Pure.
  */
 import type { Block, BlockLimits } from './block.js';
@@ -7,9 +7,9 @@ import type { Block, BlockLimits } from './block.js';
 export interface BlockSizer {
   /** Limits of the next block. */
   limits(): BlockLimits;
-  /** The warehouse cannot take this block: the next ones are cut to half of it. False: it is a single message. */
+  /** ClickHouse cannot take this block: the next ones are cut to half of it. False: it is a single message. */
   smaller(block: Sized): boolean;
-  /** The warehouse took a block. */
+  /** ClickHouse took a block. */
   stored(): void;
 }
 

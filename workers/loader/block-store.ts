@@ -1,9 +1,9 @@
 /**
- * What the loader asks of the warehouse: the last block of a shard, one block by number, insert-if-absent, and which batches
+ * What the loader asks of ClickHouse: the last block of a shard, one block by number, insert-if-absent, and which batches
  * are stored already (LOAD-5).
  */
 import { randomUUID } from 'node:crypto';
-import { type Warehouse, WarehouseError } from '../clickhouse/client.js';
+import { type ClickHouse, StatementError } from '../clickhouse/client.js';
 import type { TableMender } from '../clickhouse/mend-table.js';
 import {
   type BlockConstants,
@@ -21,7 +21,7 @@ import type { StoredCopies } from './dedup.js';
 import { type Fingerprint, fingerprintFacts, fingerprintFrom, noEvents } from './fingerprint.js';
 import { keyOf } from './frames.js';
 import type { FoundBlock, InsertFailure, Place } from './loader.js';
-import { byTenant } from './sort-by-tenant.js';
+import { sortByTenant } from './sort-by-tenant.js';
 import type { Identity } from './stored-events.js';
 import { eventCounts, mostAsked, namesOf, ofBatches } from './stored-events.js';
 
@@ -34,7 +34,7 @@ export interface LastBlock {
   readonly others: readonly { readonly generation: string; readonly hi: number }[];
 }
 
-export interface Sink extends StoredCopies {
+export interface BlockStore extends StoredCopies {
   /** @param fromDay where to look first: no block that matters begins before, as long as one is found from there on. */
   lastBlock(shard: number, generation: string, fromDay: string | undefined): Promise<LastBlock>;
   readBack(shard: number, place: Place, day: string): Promise<FoundBlock | undefined>;
@@ -53,7 +53,7 @@ export interface Sink extends StoredCopies {
    */
   trial(messages: readonly Uint8Array[], suspect?: number): Promise<string | undefined>;
   classify(error: unknown): InsertFailure;
-  /** Calls back when the warehouse answers again, after it has not. Returns the un-subscriber. */
+  /** Calls back when ClickHouse answers again, after it has not. Returns the un-subscriber. */
   onRecovered(listener: () => void): () => void;
 }
 
@@ -62,12 +62,12 @@ function* chunksOf(batches: readonly Identity[]): Generator<readonly Identity[]>
 }
 
 /** What a worker does about errors besides trying again. */
-export interface SinkCare {
+export interface StoreCare {
   readonly stale: StaleStatements;
   readonly mender: TableMender;
 }
 
-export function warehouseSink(warehouse: Warehouse, target: TableTarget, care?: SinkCare): Sink {
+export function clickhouseBlockStore(clickhouse: ClickHouse, target: TableTarget, care?: StoreCare): BlockStore {
   const table = tableName(target);
   const mended = async <T>(work: Promise<T>): Promise<T> => {
     try {
@@ -79,7 +79,7 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget, care?: 
   };
   // LOAD-4
   const ask = <T>(query: string, parameters: Record<string, unknown>): Promise<T[]> =>
-    mended(warehouse.rows<T>(query, parameters, readingSettings(target)));
+    mended(clickhouse.rows<T>(query, parameters, readingSettings(target)));
 
   /** Knows its block: reads no part but that block's. */
   async function hiAtOf(shard: number, generation: string, block: number): Promise<number> {
@@ -94,10 +94,14 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget, care?: 
   async function send(block: Block, constants: BlockConstants, queryId: string): Promise<void> {
     if (block.rows === 0) {
       const { query, settings } = tombstoneStatement(target, constants);
-      await warehouse.command(query, { settings, queryId });
+      await clickhouse.command(query, { settings, queryId });
       return;
     }
-    await warehouse.insertBlock(insertStatement(target, constants, block.messages), queryId, byTenant(block.messages));
+    await clickhouse.insertBlock(
+      insertStatement(target, constants, block.messages),
+      queryId,
+      sortByTenant(block.messages),
+    );
   }
 
   return {
@@ -157,17 +161,17 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget, care?: 
         await mended(send(block, constants, queryId));
         care?.stale.over(shard);
       } catch (error) {
-        if (error instanceof WarehouseError && error.kind === 'busy') await care?.stale.busy(shard, queryId);
+        if (error instanceof StatementError && error.kind === 'busy') await care?.stale.busy(shard, queryId);
         throw error;
       }
     },
 
     async trial(messages, suspect) {
       try {
-        await warehouse.insertBlock(trialStatement(), `sluice-trial-${randomUUID()}`, messages);
+        await clickhouse.insertBlock(trialStatement(), `sluice-trial-${randomUUID()}`, messages);
         return undefined;
       } catch (error) {
-        if (!(error instanceof WarehouseError)) throw error;
+        if (!(error instanceof StatementError)) throw error;
         const refused = error.kind === 'content' || (error.kind === 'unclear' && error.clickhouseCode === suspect);
         if (!refused) throw error;
         return error.message;
@@ -200,9 +204,9 @@ export function warehouseSink(warehouse: Warehouse, target: TableTarget, care?: 
     },
 
     classify(error) {
-      return error instanceof WarehouseError ? error.kind : 'transient';
+      return error instanceof StatementError ? error.kind : 'transient';
     },
 
-    onRecovered: (listener) => warehouse.onRecovered(listener),
+    onRecovered: (listener) => clickhouse.onRecovered(listener),
   };
 }

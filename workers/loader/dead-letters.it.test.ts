@@ -43,7 +43,7 @@ const bad = (count = 1, attempt = 1, id = `bad-${++batches}`): { id: string; pay
 
 on(
   'one bad batch among hundreds is found; the others are stored, with the values that they have alone',
-  async ({ scene, warehouse }) => {
+  async ({ scene, clickhouse }) => {
     const [shard, alone] = [await scene(), await scene()];
     const neighbours = [good(20, true), good(20, true)] as const;
     const before = Array.from({ length: 150 }, () => good(3));
@@ -79,7 +79,7 @@ on(
     await alone.load();
     const values = async (of: number): Promise<string[]> =>
       (
-        await warehouse.rows<Record<string, unknown>>(
+        await clickhouse.rows<Record<string, unknown>>(
           'SELECT * EXCEPT (_shard, _stream, _block, _lo, _hi, _hi_at, _accepted, _duplicate, _dead) FROM sluice.events ' +
             'WHERE _shard = {of:UInt32} AND batch_id IN {ids:Array(String)} ORDER BY event_id',
           { of, ids: neighbours.map(({ id }) => id) },
@@ -114,7 +114,7 @@ on('a message that is no sequence of batches goes whole, before it can swallow i
 });
 
 on(
-  'a block of bad batches alone is carried; a batch sent again is dead again, and none is stored',
+  'a block of bad batches alone is deferred; a batch sent again is dead again, and none is stored',
   async ({ scene }) => {
     const shard = await scene();
     const [one, two] = [bad(2), bad(3)];

@@ -3,7 +3,7 @@
  *
  *   DLQ-1  A message that is not a sequence of whole batches is taken out before the INSERT: a length that is wrong would make
  *      ClickHouse swallow bytes of the next message.
- *   DLQ-2  When the warehouse refuses a block for its content, batches are tried without storing anything: halves, halves of the
+ *   DLQ-2  When ClickHouse refuses a block for its content, batches are tried without storing anything: halves, halves of the
  *      half that is refused, until each offending batch is alone, and refused twice. What is not stays in the block. The block is
  *      then planned again without them: a copy that LOAD-5 had left out may be whole where the one before it was not.
  *   DLQ-3  When nearly all batches of a block are refused, one by one, it is not the batches (a broken table, a setting, a bug of
@@ -52,7 +52,7 @@ class Rest {
     this.batchIndexes.push(this.placeOf(i, index));
   }
 
-  bury(i: number, index: number, one: Omit<Dead, 'sequence' | 'index'>): void {
+  deadLetter(i: number, index: number, one: Omit<Dead, 'sequence' | 'index'>): void {
     this.dead.push({ ...one, sequence: this.block.sequences[i] as number, index: this.placeOf(i, index) });
   }
 
@@ -86,7 +86,7 @@ export function partUnframed(block: Block): Parted {
       batchId ||= batchIdIn(bytes, frame);
     });
     const reason = 'the message is not a sequence of whole length-delimited StoredBatch';
-    rest.bury(i, 0, { kind: 'unframed', reason, tenant, batchId, events: rows, bytes });
+    rest.deadLetter(i, 0, { kind: 'unframed', reason, tenant, batchId, events: rows, bytes });
   });
   return rest.parted();
 }
@@ -121,7 +121,7 @@ export function partRescanned(block: Block, contract: Contract): Parted {
       if (judged.left !== undefined) rest.keep(i, index, judged.left);
       begin = frame.to;
       first = index + 1;
-      rest.bury(i, index, {
+      rest.deadLetter(i, index, {
         kind: 'rescan',
         reason: judged.reason,
         tenant: tenantIn(bytes, frame),
@@ -152,7 +152,7 @@ function rescan(
 }
 
 /**
- * Tries batches without storing anything: why the warehouse refuses them for their content, undefined when it does not.
+ * Tries batches without storing anything: why ClickHouse refuses them for their content, undefined when it does not.
  * Rejects when that cannot be found out now.
  */
 export type Trial = (messages: readonly Uint8Array[]) => Promise<string | undefined>;
@@ -208,15 +208,14 @@ export async function partRefused(
   if ((await refuses(0, size)) === undefined || (await trial([control])) !== undefined) return nothing;
   if (await tooMany(size, doubtful, (at) => refuses(at, at + 1))) return nothing;
 
-  /** Twice: to the warehouse a body that was cut off on its way looks like bytes that cannot be read. */
+  /** Twice: to ClickHouse a body that was cut off on its way looks like bytes that cannot be read. */
   async function verdict(at: number): Promise<string | undefined> {
     let reason: string | undefined;
     for (let i = 0; i < 2; i++) {
       reason = await refuses(at, at + 1);
       if (reason === undefined) return undefined;
       // DLQ-5
-      if (doubtful && (await trial([control])) !== undefined)
-        throw new Error('the warehouse refuses what is surely good');
+      if (doubtful && (await trial([control])) !== undefined) throw new Error('ClickHouse refuses what is surely good');
     }
     return reason;
   }
@@ -283,7 +282,7 @@ function without(block: Block, reasonOf: (sequence: number, index: number) => st
       rest.keep(i, first, bytes.subarray(begin, frame.from));
       begin = frame.to;
       first = index + 1;
-      rest.bury(i, index, {
+      rest.deadLetter(i, index, {
         kind: 'refused',
         reason,
         tenant: tenantIn(bytes, frame),

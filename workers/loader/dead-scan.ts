@@ -1,5 +1,5 @@
 /**
- * Reading the dead-letter stream: what the loader set aside because the warehouse refuses its content (LOAD-6), with the reason
+ * Reading the dead-letter stream: what the loader set aside because ClickHouse refuses its content (LOAD-6), with the reason
  * and the place that it had in the log.
  */
 import { DeliverPolicy, type JetStreamManager, jetstream } from '@nats-io/jetstream';

@@ -87,7 +87,7 @@ on(
     await shard.publish(a.copy(2));
     await shard.publish(a.copy(1), b.copy(2));
     await shard.load();
-    // Another worker: it knows of b by the warehouse alone.
+    // Another worker: it knows of b by ClickHouse alone.
     await shard.publish(b.copy(1), c.copy(1));
     await shard.load();
     await assertOnce(shard, [...a.names, ...b.names, ...c.names]);
@@ -134,7 +134,7 @@ on(
       assert.equal(await sums(shard), { accepted: 25_000, duplicate: 15_000, rows: 25_000 });
       // As when far more is stored under the id than the copies have: then ids are sent instead of read.
       const eventIds = [...range(0, 16_000)];
-      const [counts] = await shard.sink.eventCounts([{ tenant: 'acme', batchId, eventIds }]);
+      const [counts] = await shard.store.eventCounts([{ tenant: 'acme', batchId, eventIds }]);
       assert.equal(
         [...(counts ?? [])].sort(),
         range(0, 15_000)
@@ -145,7 +145,7 @@ on(
   },
 );
 
-on('the fingerprint of a batch is the same in the warehouse and here', async ({ scene, warehouse }) => {
+on('the fingerprint of a batch is the same in ClickHouse and here', async ({ scene, clickhouse }) => {
   const shard = await scene();
   const ids = [
     'a',
@@ -166,14 +166,14 @@ on('the fingerprint of a batch is the same in the warehouse and here', async ({ 
     storedPayload(random, { tenant: 'acme', batchId: 'print', attempt: 1, events: ids.length, bytes }),
   );
   await shard.load();
-  const [print] = await shard.sink.fingerprints([{ tenant: 'acme', batchId: 'print' }]);
+  const [print] = await shard.store.fingerprints([{ tenant: 'acme', batchId: 'print' }]);
   assert.equal(print, fingerprintOfIds(ids));
   const odd = { tenant: 'acme', batchId: 'print', eventIds: ['ab', "'; DROP", '\\', '\0', 'run1-1'] };
-  assert.equal([...((await shard.sink.eventCounts([odd]))[0] ?? [])].sort(), [
+  assert.equal([...((await shard.store.eventCounts([odd]))[0] ?? [])].sort(), [
     ['ab', 1],
     ['run1-1', 2],
   ]);
-  assert.equal(await warehouse.rows('SELECT 1 AS one'), [{ one: 1 }]);
+  assert.equal(await clickhouse.rows('SELECT 1 AS one'), [{ one: 1 }]);
 });
 
 on('a copy that lies on another shard is found, since the number of shards may change', async ({ scene }) => {
@@ -188,7 +188,7 @@ on('a copy that lies on another shard is found, since the number of shards may c
 });
 
 on(
-  'blocks of copies alone are carried: committed, but neither written nor trimmed, and read again after a crash',
+  'blocks of copies alone are deferred: committed, but neither written nor trimmed, and read again after a crash',
   async ({ scene, jsm }) => {
     const shard = await scene();
     const [a, b] = [batch(10), batch(5)];
@@ -242,20 +242,20 @@ on(
   },
 );
 
-on('what the set of retries is read by skips the granules without one', async ({ scene, warehouse }) => {
+on('what the set of retries is read by skips the granules without one', async ({ scene, clickhouse }) => {
   const shard = await scene();
   // Three granules of 8,192 rows, with one retried batch among them.
   for (let i = 0; i < 50; i++) await shard.publish(batch(500).copy(i === 25 ? 2 : 1));
   await shard.load();
   const explain = async (where: string): Promise<string> =>
     (
-      await warehouse.rows<{ explain: string }>(
+      await clickhouse.rows<{ explain: string }>(
         `EXPLAIN indexes = 1 SELECT DISTINCT batch_id FROM sluice.events WHERE ${where}`,
       )
     )
       .map((row) => row.explain)
       .join('\n');
-  const [rows] = await warehouse.rows<{ n: string }>(
+  const [rows] = await clickhouse.rows<{ n: string }>(
     `SELECT toString(count()) AS n FROM sluice.events WHERE _shard = ${shard.shard}`,
   );
   assert.is(Number(rows?.n), 25_000);
@@ -267,7 +267,7 @@ on('what the set of retries is read by skips the granules without one', async ({
     await explain("received_at >= toDateTime('2100-01-01 00:00:00', 'UTC')"),
     /Name: by_arrival[\s\S]*?Parts: 0\//,
   );
-  const found = await shard.sink.retriedSince(Date.now() - 3_600_000, 1_000);
+  const found = await shard.store.retriedSince(Date.now() - 3_600_000, 1_000);
   assert.ok(found.some(({ batchId }) => batchId === `batch-${batches - 24}`));
   assert.not.ok(found.some(({ batchId }) => batchId === `batch-${batches}`));
 });

@@ -5,7 +5,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { type Block, contentOf, startBlock } from './block.js';
-import { retryGuard, suspectMs } from './dedup.js';
+import { createDeduplicator, suspectMs } from './dedup.js';
 import { fingerprintOfIds } from './fingerprint.js';
 import { framed } from './frames.js';
 
@@ -57,9 +57,9 @@ const countsOf = (ids: readonly string[]): Map<string, number> => {
   return counts;
 };
 
-function guardWith(stored: Readonly<Record<string, readonly string[]>> = {}, most?: number) {
+function deduplicatorWith(stored: Readonly<Record<string, readonly string[]>> = {}, most?: number) {
   const asked = { prints: [] as string[], ids: [] as string[] };
-  const guard = retryGuard(
+  const dedup = createDeduplicator(
     {
       async fingerprints(batches) {
         asked.prints.push(...batches.map(({ batchId }) => batchId));
@@ -74,19 +74,19 @@ function guardWith(stored: Readonly<Record<string, readonly string[]>> = {}, mos
     },
     most,
   );
-  return { guard, asked };
+  return { dedup, asked };
 }
 
 test('a block without a retry is passed on as it is, without a question', async () => {
-  const { guard, asked } = guardWith({ a: ['1'] });
+  const { dedup, asked } = deduplicatorWith({ a: ['1'] });
   const plain = block([[batch('a', 1, ['1']), batch('b', 1, ['2'])]]);
-  assert.is(await guard.plan(plain), plain);
+  assert.is(await dedup.plan(plain), plain);
   assert.equal(asked, { prints: [], ids: [] });
 });
 
 test('only suspects are asked for, and only what is stored is left out; 0 counts as a retry (DEDUP-1)', async () => {
-  const { guard, asked } = guardWith({ a: ['1', '2'], b: ['3'], other: ['9'] });
-  const planned = await guard.plan(
+  const { dedup, asked } = deduplicatorWith({ a: ['1', '2'], b: ['3'], other: ['9'] });
+  const planned = await dedup.plan(
     block([
       [batch('x', 1, ['x1']), batch('a', 2, ['1', '2']), batch('y', 1, ['y1'])],
       [batch('b', 0, ['3']), batch('c', 7, ['4'])],
@@ -100,8 +100,8 @@ test('only suspects are asked for, and only what is stored is left out; 0 counts
 });
 
 test('copies in the block count one after the other, the first copy wherever it lies (DEDUP-3)', async () => {
-  const { guard } = guardWith();
-  const planned = await guard.plan(
+  const { dedup } = deduplicatorWith();
+  const planned = await dedup.plan(
     block([
       [batch('a', 2, ['1', '2'])],
       [batch('a', 1, ['1', '2']), batch('a', 3, ['1', '2'])],
@@ -113,14 +113,14 @@ test('copies in the block count one after the other, the first copy wherever it 
 });
 
 test('the same batch id of another tenant is another batch', async () => {
-  const { guard } = guardWith();
-  const planned = await guard.plan(block([[batch('a', 2, ['1']), batch('a', 2, ['1'], 'zeta')]]));
+  const { dedup } = deduplicatorWith();
+  const planned = await dedup.plan(block([[batch('a', 2, ['1']), batch('a', 2, ['1'], 'zeta')]]));
   assert.is((await left(planned)).length, 2);
 });
 
 test('of a batch that is there in part only the missing events are left, each id as often as it is missing (DEDUP-4)', async () => {
-  const { guard, asked } = guardWith({ a: ['1', '3'], twice: ['7'] });
-  const planned = await guard.plan(
+  const { dedup, asked } = deduplicatorWith({ a: ['1', '3'], twice: ['7'] });
+  const planned = await dedup.plan(
     block([
       [batch('a', 2, ['1', '2', '3', '4']), batch('twice', 2, ['7', '7', '8'])],
       [batch('a', 3, ['1', '2', '3', '4', '5']), batch('b', 2, ['6'])],
@@ -137,8 +137,8 @@ test('of a batch that is there in part only the missing events are left, each id
 test('an id that is used again for other events swallows none of them, however many there are (DEDUP-4)', async () => {
   for (const ids of [['new'], ['n1', 'n2'], ['n1', 'n2', 'n3'], ['1', 'n2'], ['n1', '2'], ['2', '1', 'n']]) {
     for (const attempt of [0, 2]) {
-      const { guard } = guardWith({ a: ['1', '2'] });
-      const planned = await guard.plan(block([[batch('a', attempt, ids)], [batch('a', attempt, ids)]]));
+      const { dedup } = deduplicatorWith({ a: ['1', '2'] });
+      const planned = await dedup.plan(block([[batch('a', attempt, ids)], [batch('a', attempt, ids)]]));
       const fresh = ids.filter((id) => id.startsWith('n'));
       assert.equal(await left(planned), [`10.0 a: ${fresh.join(' ')}`]);
       assert.equal([planned.rows, planned.duplicate], [fresh.length, 2 * ids.length - fresh.length]);
@@ -147,8 +147,8 @@ test('an id that is used again for other events swallows none of them, however m
 });
 
 test('three contents of one id, in one message and in the next, with a retry of each and one of all together (DEDUP-3, DEDUP-4)', async () => {
-  const { guard, asked } = guardWith({ a: ['1'] });
-  const planned = await guard.plan(
+  const { dedup, asked } = deduplicatorWith({ a: ['1'] });
+  const planned = await dedup.plan(
     block([
       [batch('a', 0, ['2', '3']), batch('a', 0, ['4']), batch('a', 0, ['1'])],
       [batch('a', 0, ['3', '2']), batch('a', 0, ['4', '3', '2', '1']), batch('a', 1, ['5'])],
@@ -160,8 +160,8 @@ test('three contents of one id, in one message and in the next, with a retry of 
 });
 
 test('an ordinary retry is known by its fingerprint, in any order, and no event id is asked for (DEDUP-4)', async () => {
-  const { guard, asked } = guardWith({ a: ['1', '2', '3'], b: ['7', '7', '8'] });
-  const planned = await guard.plan(
+  const { dedup, asked } = deduplicatorWith({ a: ['1', '2', '3'], b: ['7', '7', '8'] });
+  const planned = await dedup.plan(
     block([
       [batch('a', 2, ['3', '1', '2']), batch('b', 0, ['8', '7', '7']), batch('c', 0, ['5', '5'])],
       [batch('c', 2, ['5', '5'])],
@@ -171,14 +171,14 @@ test('an ordinary retry is known by its fingerprint, in any order, and no event 
 });
 
 test('as often as an id is there, and no oftener, is it left out', async () => {
-  const { guard } = guardWith({ a: ['7', '8'] });
-  const planned = await guard.plan(block([[batch('a', 2, ['7', '7', '9']), batch('a', 3, ['7', '7', '7'])]]));
+  const { dedup } = deduplicatorWith({ a: ['7', '8'] });
+  const planned = await dedup.plan(block([[batch('a', 2, ['7', '7', '9']), batch('a', 3, ['7', '7', '7'])]]));
   assert.equal(await left(planned), ['10.0 a: 7 9', '10.1 a: 7']);
 });
 
 test('event ids are asked for in groups, so that many suspects do not fill the memory (DEDUP-6)', async () => {
   const groups: number[] = [];
-  const guard = retryGuard({
+  const dedup = createDeduplicator({
     fingerprints: async (batches) => batches.map(() => fingerprintOfIds(['x'])),
     async eventCounts(questions) {
       groups.push(questions.reduce((sum, { eventIds }) => sum + eventIds.length, 0));
@@ -186,56 +186,56 @@ test('event ids are asked for in groups, so that many suspects do not fill the m
     },
   });
   const ids = Array.from({ length: 9_000 }, (_, i) => `e${i}`);
-  const planned = await guard.plan(block([['a', 'b', 'c', 'd', 'e', 'f', 'g'].map((id) => batch(id, 0, ids))]));
+  const planned = await dedup.plan(block([['a', 'b', 'c', 'd', 'e', 'f', 'g'].map((id) => batch(id, 0, ids))]));
   assert.equal([planned.rows, planned.duplicate, groups], [63_000, 0, [27_000, 27_000, 9_000]]);
 });
 
 test('an identity stays a suspect for an hour of the log after a retry, so that a late first copy is found (DEDUP-2)', async () => {
-  const { guard, asked } = guardWith({ a: ['1'] });
-  await guard.plan(block([[batch('a', 2, ['1'])]]));
-  assert.equal(await left(await guard.plan(block([[batch('a', 1, ['1']), batch('b', 1, ['2'])]], noon + suspectMs))), [
+  const { dedup, asked } = deduplicatorWith({ a: ['1'] });
+  await dedup.plan(block([[batch('a', 2, ['1'])]]));
+  assert.equal(await left(await dedup.plan(block([[batch('a', 1, ['1']), batch('b', 1, ['2'])]], noon + suspectMs))), [
     '10.1 b: 2',
   ]);
   assert.equal(asked.prints, ['a', 'a']);
   const late = block([[batch('a', 1, ['1'])]], noon + suspectMs + 1);
-  assert.is(await guard.plan(late), late);
-  assert.is(guard.size, 0);
+  assert.is(await dedup.plan(late), late);
+  assert.is(dedup.size, 0);
 });
 
-test('after a recovery what the warehouse tells counts from the next message on, however old it is (DEDUP-2)', async () => {
-  const { guard } = guardWith({ a: ['1'] });
-  guard.begin([{ tenant: 'acme', batchId: 'a' }], true);
-  assert.is((await guard.plan(block([[batch('b', 1, ['2'])]], noon + 5 * suspectMs))).rows, 1);
-  assert.is((await guard.plan(block([[batch('a', 1, ['1'])]], noon + 6 * suspectMs))).rows, 0);
+test('after a recovery what ClickHouse tells counts from the next message on, however old it is (DEDUP-2)', async () => {
+  const { dedup } = deduplicatorWith({ a: ['1'] });
+  dedup.begin([{ tenant: 'acme', batchId: 'a' }], true);
+  assert.is((await dedup.plan(block([[batch('b', 1, ['2'])]], noon + 5 * suspectMs))).rows, 1);
+  assert.is((await dedup.plan(block([[batch('a', 1, ['1'])]], noon + 6 * suspectMs))).rows, 0);
   const late = block([[batch('a', 1, ['1'])]], noon + 6 * suspectMs + 1);
-  assert.is(await guard.plan(late), late);
+  assert.is(await dedup.plan(late), late);
 });
 
 test('a set that is full, or was not told in full, makes every batch a suspect for its hour (DEDUP-5)', async () => {
-  const full = guardWith({ a: ['1'], z: ['9'] }, 2);
-  await full.guard.plan(block([[batch('a', 2, ['1']), batch('b', 2, ['2']), batch('c', 2, ['3'])]]));
-  assert.is(full.guard.size, 2);
+  const full = deduplicatorWith({ a: ['1'], z: ['9'] }, 2);
+  await full.dedup.plan(block([[batch('a', 2, ['1']), batch('b', 2, ['2']), batch('c', 2, ['3'])]]));
+  assert.is(full.dedup.size, 2);
   // a was dropped from the set.
   assert.equal(
-    await left(await full.guard.plan(block([[batch('a', 1, ['1']), batch('z', 1, ['9'])]], noon + suspectMs))),
+    await left(await full.dedup.plan(block([[batch('a', 1, ['1']), batch('z', 1, ['9'])]], noon + suspectMs))),
     [],
   );
   const later = block([[batch('z', 1, ['9'])]], noon + suspectMs + 1);
-  assert.is(await full.guard.plan(later), later);
-  const untold = guardWith({ a: ['1'] });
-  untold.guard.begin([], false);
-  assert.equal(await left(await untold.guard.plan(block([[batch('a', 1, ['1'])]]))), []);
+  assert.is(await full.dedup.plan(later), later);
+  const untold = deduplicatorWith({ a: ['1'] });
+  untold.dedup.begin([], false);
+  assert.equal(await left(await untold.dedup.plan(block([[batch('a', 1, ['1'])]]))), []);
 });
 
 test('batches without an id are no copies', async () => {
-  const { guard, asked } = guardWith();
-  const planned = await guard.plan(block([[batch('', 0, ['1']), batch('', 0, ['1'])]]));
+  const { dedup, asked } = deduplicatorWith();
+  const planned = await dedup.plan(block([[batch('', 0, ['1']), batch('', 0, ['1'])]]));
   assert.equal([planned.rows, asked.prints.length], [2, 0]);
 });
 
 test('a plan that failed is made again from the same block, and forgets no retry', async () => {
   let fails = true;
-  const guard = retryGuard({
+  const dedup = createDeduplicator({
     async fingerprints(batches) {
       if (fails) throw new Error('down');
       return batches.map(() => fingerprintOfIds(['1']));
@@ -246,18 +246,18 @@ test('a plan that failed is made again from the same block, and forgets no retry
   });
   const cut = block([[batch('a', 2, ['1'])]]);
   try {
-    await guard.plan(cut);
+    await dedup.plan(cut);
     assert.unreachable('it was planned without an answer');
   } catch (error) {
     assert.is((error as Error).message, 'down');
   }
   fails = false;
-  assert.equal([(await guard.plan(cut)).rows, (await guard.plan(block([[batch('a', 1, ['1'])]]))).rows], [0, 0]);
+  assert.equal([(await dedup.plan(cut)).rows, (await dedup.plan(block([[batch('a', 1, ['1'])]]))).rows], [0, 0]);
 });
 
 test('what is left counts as the cutter counts it', async () => {
-  const { guard } = guardWith({ a: ['1', '3'] });
-  const planned = await guard.plan(block([[batch('a', 2, ['1', '2', '3']), batch('b', 1, ['4', '5'])]]));
+  const { dedup } = deduplicatorWith({ a: ['1', '3'] });
+  const planned = await dedup.plan(block([[batch('a', 2, ['1', '2', '3']), batch('b', 1, ['4', '5'])]]));
   // The batch that lost events still says how many it had: only the loader's sums are right.
   assert.is(planned.rows, 3);
   assert.ok(planned.messages.every((data) => !contentOf(data).unframed));

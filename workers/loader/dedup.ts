@@ -8,8 +8,8 @@
  *   DEDUP-1  A copy of another attempt than 1 makes its identity a suspect. 0 means "unknown", and counts as a retry.
  *   DEDUP-2  The first copy may come late, from a gateway that held it: so an identity stays a suspect for an hour of the log's time
  *      after a retry of it was seen. A gateway never publishes what it has held for more than ten minutes. After a recovery
- *      the set is read from the warehouse, whichever worker wrote it.
- *   DEDUP-3  All copies of a suspect in the block count, in the order of the log, on top of what the warehouse has in any shard.
+ *      the set is read from ClickHouse, whichever worker wrote it.
+ *   DEDUP-3  All copies of a suspect in the block count, in the order of the log, on top of what ClickHouse has in any shard.
  *   DEDUP-4  A copy is a duplicate when its fingerprint (fingerprint.ts) is that of what is there: as many events, with the same ids.
  *      Else its events are told apart by event_id: those that are there are left out, all others are stored. So a client that uses
  *      a batch id again for other events loses none of them, and a copy of which a gateway of another contract had refused a part
@@ -35,7 +35,7 @@ import {
 } from './frames.js';
 import type { EventsOfBatch, Identity } from './stored-events.js';
 
-/** What the warehouse is asked. All reject when it cannot be reached. */
+/** What ClickHouse is asked. All reject when it cannot be reached. */
 export interface StoredCopies {
   /** What it has of each of these batches, in all shards; in their order. */
   fingerprints(batches: readonly Identity[]): Promise<readonly Fingerprint[]>;
@@ -50,9 +50,9 @@ const mostRemembered = 50_000;
 /** DEDUP-6: events that are compared by their ids at a time, some 200 bytes each. One batch may have more. */
 const mostCompared = 20_000;
 
-export interface RetryGuard {
+export interface Deduplicator {
   /**
-   * DEDUP-2, after a recovery: begins again with what the warehouse has.
+   * DEDUP-2, after a recovery: begins again with what ClickHouse has.
    * @param batches retried batches that were stored within {@link suspectMs} before the next message
    * @param complete there are no others
    */
@@ -92,7 +92,7 @@ const whole: Verdict = { kind: 'whole' };
 
 /**
  * DEDUP-4, without a look at single events. Undefined: that is not enough.
- * @param there what the warehouse has of the batch
+ * @param there what ClickHouse has of the batch
  */
 function judgeByFingerprint(block: Block, copies: readonly Copy[], there: Fingerprint): Verdict[] | undefined {
   // What most suspects are when clients do not number their sends: the only copy.
@@ -114,7 +114,7 @@ function judgeByFingerprint(block: Block, copies: readonly Copy[], there: Finger
 
 /**
  * DEDUP-4, event by event.
- * @param stored how often the warehouse has the events of these copies
+ * @param stored how often ClickHouse has the events of these copies
  */
 function judgeByIds(block: Block, copies: readonly Copy[], stored: ReadonlyMap<string, number>): Verdict[] {
   /** What is there, by event_id; grows with what is kept. */
@@ -147,7 +147,7 @@ function idsOf(block: Block, copies: readonly Copy[]): string[] {
   return [...ids];
 }
 
-export function retryGuard(stored: StoredCopies, most = mostRemembered): RetryGuard {
+export function createDeduplicator(stored: StoredCopies, most = mostRemembered): Deduplicator {
   /** Identity → the log's time until which it is a suspect, oldest first. */
   let until = new Map<string, number>();
   /** Hashes of their batch ids, with how many have each. */

@@ -1,6 +1,6 @@
 /**
  * The batches inside a message, at wire level, for the few that the loader must look at one by one: batches that were sent
- * again (LOAD-5), and those that the warehouse refuses (LOAD-6). block.ts counts all the others, in less.
+ * again (LOAD-5), and those that ClickHouse refuses (LOAD-6). block.ts counts all the others, in less.
  */
 
 /** One length-delimited StoredBatch inside a message. Positions are offsets into the message. */
@@ -120,7 +120,7 @@ export function eachFrame(data: Uint8Array, visit: (frame: Frame, index: number)
       }
       at = skipped(data, at, to, wire);
       if (at < 0) {
-        // What comes after the first event is the warehouse's to judge (LOAD-6).
+        // What comes after the first event is ClickHouse's to judge (LOAD-6).
         if (told) break;
         return false;
       }

@@ -17,7 +17,7 @@ import { seededRandom } from '../../lib/testing/batches.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { freeze, isFrozen } from '../../lib/testing/freeze.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
-import { connectWarehouse, type Warehouse } from '../clickhouse/client.js';
+import { type ClickHouse, connectClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import { blockName } from '../clickhouse/schema/index.js';
 import { eraseUser } from '../ledger/erase.js';
@@ -37,8 +37,8 @@ const soloBatch = toBinary(
 
 interface Scene {
   readonly nats: TestNats;
-  readonly clickhouse: TestClickHouse;
-  readonly warehouse: Warehouse;
+  readonly engine: TestClickHouse;
+  readonly clickhouse: ClickHouse;
   readonly js: JetStreamClient;
   worker(settings?: Record<string, string | number>): Promise<WorkerProcess>;
   /** Publishes so many batches of so many events; returns how many events that were. */
@@ -48,9 +48,9 @@ interface Scene {
 
 async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
   await withNats((nats) =>
-    withClickHouse(async (clickhouse) => {
-      const config = resolveOptions(clickhouseClientOptions, { clickhouseUrl: clickhouse.url }, {});
-      const warehouse = connectWarehouse(config, silentLogger);
+    withClickHouse(async (engine) => {
+      const config = resolveOptions(clickhouseClientOptions, { clickhouseUrl: engine.url }, {});
+      const clickhouse = connectClickHouse(config, silentLogger);
       const workers: WorkerProcess[] = [];
       const random = seededRandom(7);
       const js = jetstream(nats.nc);
@@ -59,13 +59,13 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
       try {
         await use({
           nats,
+          engine,
           clickhouse,
-          warehouse,
           js,
           async worker(settings = {}) {
             const worker = await startWorkerProcess({
               natsUrl: nats.url,
-              clickhouseUrl: clickhouse.url,
+              clickhouseUrl: engine.url,
               blockDelay: '100ms',
               ...settings,
             });
@@ -84,7 +84,7 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
             return batches * events;
           },
           async counts() {
-            const [row] = await warehouse.rows<{ rows: string; distinct: string }>(
+            const [row] = await clickhouse.rows<{ rows: string; distinct: string }>(
               'SELECT toString(count()) AS rows, toString(uniqExact(event_id)) AS distinct FROM `sluice`.`events`',
             );
             return { rows: Number(row?.rows), distinct: Number(row?.distinct) };
@@ -93,7 +93,7 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
       } finally {
         for (const worker of workers) worker.child.kill('SIGKILL');
         await Promise.all(workers.map((worker) => worker.exited));
-        await warehouse.close();
+        await clickhouse.close();
       }
     }),
   );
@@ -128,8 +128,8 @@ test('what is published arrives once, though worker and engine are killed again 
       sent += await scene.publish(40, 250);
       await pause(100 + 60 * round);
       if (round % 2 === 1) {
-        scene.clickhouse.process().kill('SIGKILL');
-        await scene.clickhouse.restart();
+        scene.engine.process().kill('SIGKILL');
+        await scene.engine.restart();
       } else {
         worker.child.kill('SIGKILL');
         await worker.exited;
@@ -210,7 +210,7 @@ for (const [point, what] of [
 test("a statement that holds the next block's name with a half-sent body delays no shard", async () => {
   await withScene(async (scene) => {
     const jsm = await jetstreamManager(scene.nats.nc);
-    const port = Number(new URL(scene.clickhouse.url).port);
+    const port = Number(new URL(scene.engine.url).port);
     const held: Socket[] = [];
     try {
       for (let shard = 0; shard < shards; shard++) {
@@ -238,15 +238,15 @@ test("a statement that holds the next block's name with a half-sent body delays 
 
 test('a worker waits for NATS, shards and engine in any order, and a drain stores what it has', async () => {
   await withScene(async (scene) => {
-    scene.clickhouse.process().kill('SIGKILL');
+    scene.engine.process().kill('SIGKILL');
     const starting = startWorkerProcess({
       natsUrl: scene.nats.url,
-      clickhouseUrl: scene.clickhouse.url,
+      clickhouseUrl: scene.engine.url,
       blockDelay: '60s',
     });
     const sent = await scene.publish(8, 100);
     await pause(1_000);
-    await scene.clickhouse.restart();
+    await scene.engine.restart();
     const worker = await starting;
     await pause(1_500);
     worker.child.kill('SIGTERM');
@@ -255,19 +255,19 @@ test('a worker waits for NATS, shards and engine in any order, and a drain store
   });
 });
 
-test("an erased user's rows leave the warehouse, and the log cannot bring them back (LOAD-8)", async () => {
+test("an erased user's rows leave ClickHouse, and the log cannot bring them back (LOAD-8)", async () => {
   await withScene(async (scene) => {
     await scene.worker();
     const sent = await scene.publish(20, 100);
     await assertExact(scene, sent);
-    const [most] = await scene.warehouse.rows<{ user: string; n: string }>(
+    const [most] = await scene.clickhouse.rows<{ user: string; n: string }>(
       "SELECT user_id AS user, toString(count()) AS n FROM `sluice`.`events` WHERE user_id != '' GROUP BY user_id ORDER BY count() DESC LIMIT 1",
     );
     const jsm = await jetstreamManager(scene.nats.nc);
     const request = {
       tenant: 'acme',
       userId: most!.user,
-      warehouse: scene.warehouse,
+      clickhouse: scene.clickhouse,
       target: eventsTable('sluice'),
       jsm,
       shards: Array.from({ length: shards }, (_, shard) => shard),
@@ -288,14 +288,14 @@ test("an erased user's rows leave the warehouse, and the log cannot bring them b
     const lone = await eraseUser({ ...request, tenant: 'solo', userId: 'only-me' });
     assert.equal(lone, { rows: 1, messages: 1, unloaded: 0 });
     // It still tells when the log took the block's last message, by which a log that lost its end is known (LOAD-8).
-    const tombs = await scene.warehouse.rows<{ shard: number; timed: number }>(
+    const tombs = await scene.clickhouse.rows<{ shard: number; timed: number }>(
       "SELECT _shard AS shard, toUnixTimestamp64Milli(_hi_at) > 0 AS timed FROM `sluice`.`events` WHERE tenant = ''",
     );
     assert.equal(
       tombs.map((row) => [Number(row.shard), Number(row.timed)]),
       [[shard, 1]],
     );
-    await scene.warehouse.command("ALTER TABLE `sluice`.`events` DELETE WHERE tenant = ''", {
+    await scene.clickhouse.command("ALTER TABLE `sluice`.`events` DELETE WHERE tenant = ''", {
       settings: { mutations_sync: 2 },
     });
     // The shards go on.

@@ -7,7 +7,7 @@ export interface LoaderMetrics {
   /** An INSERT was answered without error. */
   inserted(shard: number, seconds: number): void;
   insertFailed(shard: number, failure: InsertFailure): void;
-  /** The warehouse has the block. `startedAt`: performance.now() when its last INSERT began. */
+  /** ClickHouse has the block. `startedAt`: performance.now() when its last INSERT began. */
   settled(shard: number, block: Block, mine: boolean, place: Place, startedAt: number): void;
   recovered(shard: number): void;
   gap(shard: number, messages: number): void;
@@ -18,7 +18,7 @@ export interface LoaderMetrics {
   lettersBlocked(shard: number, blocked: boolean): void;
   /** Alarm: the shard is not loaded until an operator acts. */
   stopped(shard: number, stopped: boolean): void;
-  /** Alarm: the warehouse refuses the shard's block for its content or the worker's settings. */
+  /** Alarm: ClickHouse refuses the shard's block for its content or the worker's settings. */
   stuck(shard: number, stuck: boolean): void;
   /** Alarm: the shard has messages, and stores nothing. */
   standing(shard: number, standing: boolean): void;

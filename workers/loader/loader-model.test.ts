@@ -1,8 +1,8 @@
 /**
  * LOAD-1 to LOAD-5 under everything that can go wrong, at random: loaders that share a shard by mistake, crash and come back, freeze
  * for long and go on (zombies); INSERTs that arrive late, run long, or whose replies are lost or lie; trimming meanwhile; batches
- * that are in the log several times, whole or in part, the first copy late or not. At the end each event must be in the
- * warehouse once, and whenever a loader says "committed", all before must be there. Weakened protocols must fail, or this
+ * that are in the log several times, whole or in part, the first copy late or not. At the end each event must be in ClickHouse
+ *  once, and whenever a loader says "committed", all before must be there. Weakened protocols must fail, or this
  * test proves nothing.
  */
 
@@ -14,7 +14,7 @@ import { integer, pick, type Random, seededRandom } from '../../lib/testing/batc
 import { utcDay } from '../../lib/timestamp.js';
 import type { LogMessage } from '../reader/log-message.js';
 import { startBlock } from './block.js';
-import { retryGuard, suspectMs } from './dedup.js';
+import { createDeduplicator, suspectMs } from './dedup.js';
 import { fingerprintOfIds, noEvents } from './fingerprint.js';
 import { batchIdIn, eachFrame, eventIdIn, eventsIn } from './frames.js';
 import { type InsertFailure, loadShard, type ShardIo } from './loader.js';
@@ -112,7 +112,7 @@ interface Outcome {
   /** Times that a loader said "committed" of what was not stored. */
   readonly lies: number;
   readonly blocks: number;
-  readonly carried: number;
+  readonly deferred: number;
   readonly left: number;
 }
 
@@ -138,7 +138,7 @@ async function run(seed: number, weakness: Weakness): Promise<Outcome> {
     }
     return ids;
   };
-  const carryBytes = pick(random, [1, 100, 1_000]);
+  const deferBytes = pick(random, [1, 100, 1_000]);
   let published = integer(random, 1, total);
   let first = 1;
   const table: StoredBlock[] = [];
@@ -151,9 +151,9 @@ async function run(seed: number, weakness: Weakness): Promise<Outcome> {
 
   let done = 0;
   let lies = 0;
-  let carriedBlocks = 0;
+  let deferredBlocks = 0;
   let leftOut = 0;
-  /** A loader says that everything up to here is in the warehouse. */
+  /** A loader says that everything up to here is in ClickHouse. */
   function committed(hi: number): void {
     done = Math.max(done, hi);
     const there = new Set(table.flatMap((stored) => stored.events.map((event) => event.eventId)));
@@ -205,13 +205,13 @@ async function run(seed: number, weakness: Weakness): Promise<Outcome> {
   function start(): void {
     const me = workers++;
     alive.add(me);
-    /** What the warehouse knows of retried batches. */
+    /** What ClickHouse knows of retried batches. */
     const known = weakness === 'retries are looked for in this block alone' ? () => [] : () => table;
     const idsOf = (batchId: string): string[] =>
       known().flatMap((stored) =>
         stored.events.filter((event) => event.batchId === batchId).map((event) => event.eventId),
       );
-    const guard = retryGuard({
+    const dedup = createDeduplicator({
       fingerprints: (batches) =>
         later(me, () => {
           if (faults && random() < 0.1) throw new Error('down');
@@ -252,7 +252,7 @@ async function run(seed: number, weakness: Weakness): Promise<Outcome> {
               .map(({ batchId }) => ({ tenant, batchId })),
           );
           const again = weakness !== 'the set of retries is not read again after a recovery' && adopted === undefined;
-          if (again) guard.begin(retried, true);
+          if (again) dedup.begin(retried, true);
           adopted = undefined;
           return {
             generation: 'g',
@@ -262,7 +262,7 @@ async function run(seed: number, weakness: Weakness): Promise<Outcome> {
             replaced: false,
             others: [],
             accepted: false,
-            carryBytes,
+            deferBytes,
           };
         }),
       gather: (_, hi) =>
@@ -281,14 +281,14 @@ async function run(seed: number, weakness: Weakness): Promise<Outcome> {
         }),
       async plan(_, block) {
         if (weakness === 'no retry check') return block;
-        const planned = await guard.plan(block);
+        const planned = await dedup.plan(block);
         leftOut += planned.duplicate;
         return planned;
       },
       isolate: async (_, block) => block,
       smaller: () => random() < 0.5,
-      carried(_, block) {
-        carriedBlocks++;
+      deferred(_, block) {
+        deferredBlocks++;
         committed(block.hi);
       },
       insert: (place, block) =>
@@ -396,23 +396,23 @@ async function run(seed: number, weakness: Weakness): Promise<Outcome> {
   let lost = 0;
   for (const id of eventsUpTo(total)) if (!times.has(id)) lost++;
   const doubled = [...times.values()].filter((n) => n > 1).length;
-  return { lost, doubled, lies, blocks: table.length, carried: carriedBlocks, left: leftOut };
+  return { lost, doubled, lies, blocks: table.length, deferred: deferredBlocks, left: leftOut };
 }
 
 test('two loaders, crashes, zombies, late and lying replies, retries: each event is stored once (LOAD-1, LOAD-2, LOAD-3, LOAD-5)', async () => {
   let blocks = 0;
-  let carried = 0;
+  let deferred = 0;
   let left = 0;
   for (let seed = 1; seed <= 2_000; seed++) {
     const outcome = await run(seed, 'none');
     blocks += outcome.blocks;
-    carried += outcome.carried;
+    deferred += outcome.deferred;
     left += outcome.left;
     const { lost, doubled, lies } = outcome;
     assert.equal({ seed, lost, doubled, lies }, { seed, lost: 0, doubled: 0, lies: 0 });
   }
   // Else it would have shown little.
-  assert.ok(blocks > 5_000 && carried > 1_000 && left > 10_000, `${blocks} ${carried} ${left}`);
+  assert.ok(blocks > 5_000 && deferred > 1_000 && left > 10_000, `${blocks} ${deferred} ${left}`);
 });
 
 for (const weakness of [

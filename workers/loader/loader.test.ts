@@ -1,4 +1,4 @@
-/** The protocol step by step, against a scripted warehouse. The random model: loader-model.test.ts. */
+/** The protocol step by step, against a scripted clickhouse. The random model: loader-model.test.ts. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Block, mostSpanMs } from './block.js';
@@ -42,7 +42,7 @@ const state = (more: Partial<ShardState> = {}): ShardState => ({
   replaced: false,
   others: [],
   accepted: false,
-  carryBytes: 1_000,
+  deferBytes: 1_000,
   ...more,
 });
 
@@ -106,7 +106,7 @@ async function play(script: {
       calls.push(`smaller[${cut.lo},${cut.hi}]`);
       return cut.lo < cut.hi;
     },
-    carried: (place, cut) => void calls.push(`carried#${place.block}[${cut.lo},${cut.hi}]`),
+    deferred: (place, cut) => void calls.push(`deferred#${place.block}[${cut.lo},${cut.hi}]`),
     classify: (error) => (error instanceof Refused ? error.failure : 'transient'),
     async readBack(place) {
       calls.push(`read#${place.block}`);
@@ -129,7 +129,7 @@ async function play(script: {
   return { ending: await loadShard(io), calls, events, settled };
 }
 
-test('the next block starts after the hi that the warehouse reports, under the next number (LOAD-3)', async () => {
+test('the next block starts after the hi that ClickHouse reports, under the next number (LOAD-3)', async () => {
   const { calls, ending } = await play({
     recover: [state({ block: 7, hi: 40 })],
     gather: [block(41, 50), block(51, 60)],
@@ -246,7 +246,7 @@ test('an INSERT that was taken and stored nothing leads to a recovery, not to a 
   assert.equal(calls, ['recover', 'gather>0', 'insert#1[1,5]', 'read#1', 'pause', 'recover', 'gather>5']);
 });
 
-test('reading back is tried until the warehouse answers; nothing is inserted on a guess', async () => {
+test('reading back is tried until ClickHouse answers; nothing is inserted on a guess', async () => {
   const { calls } = await play({
     recover: [state()],
     gather: [block(1, 5)],
@@ -256,7 +256,7 @@ test('reading back is tried until the warehouse answers; nothing is inserted on 
   assert.equal(calls.slice(2), ['insert#1[1,5]', 'read#1', 'pause', 'read#1', 'pause', 'read#1', 'mine#1', 'gather>5']);
 });
 
-test('content that the warehouse refuses is taken out, and the block is stored without it (LOAD-6)', async () => {
+test('content that ClickHouse refuses is taken out, and the block is stored without it (LOAD-6)', async () => {
   const { calls, events, settled } = await play({
     recover: [state()],
     gather: [block(1, 5, { rows: 10 })],
@@ -293,7 +293,7 @@ test("content that is no batch's fault is reported and tried again, slowly, and 
   assert.equal(waits, [5_000, 10_000]);
 });
 
-test('a block of which the warehouse refuses all is carried into the next one (LOAD-5, LOAD-6)', async () => {
+test('a block of which ClickHouse refuses all is deferred into the next one (LOAD-5, LOAD-6)', async () => {
   const { calls, settled } = await play({
     recover: [state()],
     gather: [block(1, 5, { rows: 10 }), block(6, 8)],
@@ -303,7 +303,7 @@ test('a block of which the warehouse refuses all is carried into the next one (L
   });
   assert.equal(calls.slice(4), [
     'isolate#1[1,5]',
-    'carried#1[1,5]',
+    'deferred#1[1,5]',
     'gather>5',
     'insert#1[1,8]',
     'read#1',
@@ -313,7 +313,7 @@ test('a block of which the warehouse refuses all is carried into the next one (L
   assert.equal([settled[0]?.rows, settled[0]?.dead], [1, 10]);
 });
 
-test('a block of which all is stored already is carried: its messages become the front of the next block (LOAD-5)', async () => {
+test('a block of which all is stored already is deferred: its messages become the front of the next block (LOAD-5)', async () => {
   const { calls, settled } = await play({
     recover: [state({ block: 2, hi: 4 })],
     gather: [
@@ -333,10 +333,10 @@ test('a block of which all is stored already is carried: its messages become the
     'recover',
     'gather>4',
     'plan#3[5,6]',
-    'carried#3[5,6]',
+    'deferred#3[5,6]',
     'gather>6',
     'plan#3[7,7]',
-    'carried#3[5,7]',
+    'deferred#3[5,7]',
     'gather>7',
     'plan#3[8,9]',
     'insert#3[5,9]',
@@ -351,7 +351,7 @@ test('a block of which all is stored already is carried: its messages become the
   );
 });
 
-test('what is carried is bounded by bytes and by messages: then a tombstone is written, and the log can be trimmed (LOAD-5)', async () => {
+test('what is deferred is bounded by bytes and by messages: then a tombstone is written, and the log can be trimmed (LOAD-5)', async () => {
   for (const [first, second] of [
     [block(1, 5, { bytes: 600 }), block(6, 8, { bytes: 600 })],
     [block(1, 5_000), block(5_001, 10_001)],
@@ -367,14 +367,14 @@ test('what is carried is bounded by bytes and by messages: then a tombstone is w
       readBack: [{ lo: 1, hi: second.hi }],
     });
     assert.equal(
-      calls.filter((call) => /^(?:carried|insert|mine)/.test(call)),
-      [`carried#1[1,${first.hi}]`, `insert#1[1,${second.hi}]`, 'mine#1'],
+      calls.filter((call) => /^(?:deferred|insert|mine)/.test(call)),
+      [`deferred#1[1,${first.hi}]`, `insert#1[1,${second.hi}]`, 'mine#1'],
     );
     assert.equal([settled[0]?.rows, settled[0]?.duplicate], [0, 2]);
   }
 });
 
-test('what is carried does not wait for a block of much later, whose day is another: it gets a tombstone (LOAD-5)', async () => {
+test('what is deferred does not wait for a block of much later, whose day is another: it gets a tombstone (LOAD-5)', async () => {
   const { calls, settled } = await play({
     recover: [state()],
     gather: [block(1, 5), block(6, 8, { firstTimeMs: mostSpanMs + 1, lastTimeMs: mostSpanMs + 1 })],
@@ -392,7 +392,7 @@ test('what is carried does not wait for a block of much later, whose day is anot
   );
 });
 
-test('what is carried is forgotten with a recovery: the messages are read again (LOAD-3, LOAD-5)', async () => {
+test('what is deferred is forgotten with a recovery: the messages are read again (LOAD-3, LOAD-5)', async () => {
   const { calls } = await play({
     recover: [state(), state()],
     gather: [block(1, 5), 'again', block(1, 5)],
@@ -405,17 +405,17 @@ test('what is carried is forgotten with a recovery: the messages are read again 
     'recover',
     'gather>0',
     'plan#1[1,5]',
-    'carried#1[1,5]',
+    'deferred#1[1,5]',
     'gather>5',
     'recover',
     'gather>0',
     'plan#1[1,5]',
-    'carried#1[1,5]',
+    'deferred#1[1,5]',
     'gather>5',
   ]);
 });
 
-test('a gap behind what is carried waits for another look at the warehouse too (LOAD-3, LOAD-5)', async () => {
+test('a gap behind what is deferred waits for another look at ClickHouse too (LOAD-3, LOAD-5)', async () => {
   const { calls, events } = await play({
     recover: [state(), state({ block: 4, hi: 20 })],
     gather: [block(1, 5), block(21, 22), block(21, 22)],
@@ -451,7 +451,7 @@ test('giving up leaves the block in flight to others', async () => {
   assert.not.ok(calls.includes('mine#1'));
 });
 
-test('recovery is tried until both the log and the warehouse answer, with growing waits', async () => {
+test('recovery is tried until both the log and ClickHouse answer, with growing waits', async () => {
   const { events } = await play({ recover: [new Error('a'), new Error('b'), new Error('c'), state()] });
   assert.equal(
     events.flatMap((event) => (event.kind === 'recover-failed' ? [event.waitMs] : [])),
@@ -464,7 +464,7 @@ test('a stream that changed under the reader is looked at again', async () => {
   assert.equal(calls, ['recover', 'gather>0', 'recover', 'gather>0']);
 });
 
-test('a stream that lost its end and went on, past what the warehouse holds, stops the shard (LOAD-8)', async () => {
+test('a stream that lost its end and went on, past what ClickHouse holds, stops the shard (LOAD-8)', async () => {
   const { ending, calls } = await play({ recover: [state({ block: 3, hi: 50, replaced: true })] });
   assert.match(ending.kind === 'stopped' ? ending.reason : '', /lost its end.*50/);
   assert.equal(calls, ['recover']);
@@ -485,7 +485,7 @@ test('a stream made again stops the shard until the operator accepts it (LOAD-8)
   assert.is(accepted.ending.kind, 'left');
 });
 
-test('a block that does not start at hi+1 waits for one more look at the warehouse (LOAD-3)', async () => {
+test('a block that does not start at hi+1 waits for one more look at ClickHouse (LOAD-3)', async () => {
   // Somebody else loaded and trimmed 6 to 8 meanwhile.
   const trimmed = await play({
     recover: [state({ block: 1, hi: 5 }), state({ block: 2, hi: 8 })],
@@ -509,7 +509,7 @@ test('a block that does not start at hi+1 waits for one more look at the warehou
   );
 });
 
-test('a block that is too large is cut again from where the warehouse is; a single message is tried again', async () => {
+test('a block that is too large is cut again from where ClickHouse is; a single message is tried again', async () => {
   const { calls } = await play({
     recover: [state(), state()],
     gather: [block(1, 8), block(1, 1)],

@@ -1,28 +1,28 @@
 /**
- * The loader's protocol for one shard: exactly once, with the warehouse as the only truth. Pure: everything it does goes
+ * The loader's protocol for one shard: exactly once, with ClickHouse as the only truth. Pure: everything it does goes
  * through {@link ShardIo}, so that the tests can crash, pause and deceive it at each step.
  *
  *   LOAD-1  One INSERT is one block is one part: it is there whole or not at all (the statement's settings see to it).
  *   LOAD-2  An INSERT of a block that is there inserts nothing. So any retry, by anyone, at any later time, is harmless:
  *      crashed, paused and cut-off workers need no fencing, and two workers on one shard only waste work.
- *   LOAD-3  The next block starts after the `hi` that the warehouse reports, never after what the worker remembers. Every
+ *   LOAD-3  The next block starts after the `hi` that ClickHouse reports, never after what the worker remembers. Every
  *      worker's block k+1 therefore starts with the same message and lies on the same day. After another's block the
  *      worker recovers in full. A worker that was away for long may find that the others loaded AND trimmed what its next
  *      block would start with; what it reads then belongs to a later block, perhaps of another day, where the probe of
- *      LOAD-2 would not see its number. So a block that does not start at hi+1 is not written before one more look at the
- *      warehouse has shown that no worker went on from hi: then the messages were truly removed.
+ *      LOAD-2 would not see its number. So a block that does not start at hi+1 is not written before one more look at ClickHouse
+ *       has shown that no worker went on from hi: then the messages were truly removed.
  *   LOAD-4  Replicated tables add a deduplication token: the statement's business (workers/clickhouse/schema).
  *   LOAD-5  A batch that was sent again is not stored again. Before a block is written, its suspects (dedup.ts) are compared with
- *      what the warehouse has, and what is there already is left out. That look holds for block k+1 if the warehouse has
- *      block k and nothing later, which is what LOAD-2 and LOAD-3 make sure of. A block of which nothing is left is carried: it is
+ *      what ClickHouse has, and what is there already is left out. That look holds for block k+1 if ClickHouse has
+ *      block k and nothing later, which is what LOAD-2 and LOAD-3 make sure of. A block of which nothing is left is deferred: it is
  *      not written, its messages become the front of the next block. They count as committed, because their events are
- *      stored; and they stay in the stream, because no block says so. What is carried is bounded; past the bound a block
+ *      stored; and they stay in the stream, because no block says so. What is deferred is bounded; past the bound a block
  *      of a tombstone row alone is written.
- *   LOAD-6  What the warehouse refuses for its content is taken out of the block, batch by batch, and put into the dead letters
+ *   LOAD-6  What ClickHouse refuses for its content is taken out of the block, batch by batch, and put into the dead letters
  *      before the block is written without it. One bad batch never blocks a shard, and none is dropped unseen. An error that
  *      no list names is treated so after a few tries, with more doubt; a block that is too large is cut smaller.
  *   LOAD-7  One block in flight per shard; the next one's messages are fetched meanwhile (pull-reader.ts).
- *   LOAD-8  What is in the warehouse of messages that are still in the stream is never deleted (trim.ts, retention.ts,
+ *   LOAD-8  What is in ClickHouse of messages that are still in the stream is never deleted (trim.ts, retention.ts,
  *      erase.ts), and a stream that was made again or lost its end stops the shard. A log that lost its end and went on is
  *      as long as before sooner or later: rows hold when the log took the block's last message (`_hi_at`), and a
  *      message of that sequence from another time is another message. Looked at in each recovery, and a recovery
@@ -32,23 +32,23 @@
  */
 import { type Block, maxLinks, mostSpanMs } from './block.js';
 
-/** What the stream and the warehouse know of the shard. */
+/** What the stream and ClickHouse know of the shard. */
 export interface ShardState {
   /** Identity of the stream that is there now: another one after it was made again. */
   readonly generation: string;
   readonly firstSequence: number;
   readonly lastSequence: number;
-  /** The last block of this generation in the warehouse, 0 when none, and its last message. */
+  /** The last block of this generation in ClickHouse, 0 when none, and its last message. */
   readonly block: number;
   readonly hi: number;
   /** The log has another message of the sequence `hi` than the one that was loaded: it lost its end, and went on. */
   readonly replaced: boolean;
-  /** Other generations of this shard in the warehouse; looked for only when this one has no block. */
+  /** Other generations of this shard in ClickHouse; looked for only when this one has no block. */
   readonly others: readonly { readonly generation: string; readonly hi: number }[];
   /** Whether the operator has said that this generation may be loaded in spite of `others`. */
   readonly accepted: boolean;
-  /** Most bytes of messages that may be carried (LOAD-5): they stay in the stream. */
-  readonly carryBytes: number;
+  /** Most bytes of messages that may be deferred (LOAD-5): they stay in the stream. */
+  readonly deferBytes: number;
 }
 
 /** Where a block stands: the constants of its INSERT that do not come from its messages. */
@@ -61,7 +61,7 @@ export interface Place {
 /** How an INSERT failed, as far as the protocol cares. */
 export type InsertFailure = 'busy' | 'content' | 'fatal' | 'large' | 'transient' | 'unclear';
 
-/** A block as the warehouse has it. */
+/** A block as ClickHouse has it. */
 export interface FoundBlock {
   /** First and last message. */
   readonly lo: number;
@@ -71,7 +71,7 @@ export interface FoundBlock {
 }
 
 export interface ShardIo {
-  /** Reads the state; rejects when the log or the warehouse cannot be reached. */
+  /** Reads the state; rejects when the log or ClickHouse cannot be reached. */
   recover(): Promise<ShardState>;
   /**
    * The next block of messages after `hi`; waits for them. `again`: the log may have changed, recover first.
@@ -79,7 +79,7 @@ export interface ShardIo {
    */
   gather(generation: string, hi: number): Promise<Block | 'again' | undefined>;
   /**
-   * The block without what must not be stored: copies of batches that are in the warehouse (LOAD-5), and messages that are no
+   * The block without what must not be stored: copies of batches that are in ClickHouse (LOAD-5), and messages that are no
    * sequence of batches, which are in the dead letters by then (LOAD-6). Rejects when it cannot find out; it is tried again.
    */
   plan(place: Place, block: Block): Promise<Block>;
@@ -88,20 +88,20 @@ export interface ShardIo {
    */
   insert(place: Place, block: Block): Promise<void>;
   /**
-   * LOAD-6. The block without the batches that the warehouse refuses, which are in the dead letters by then; the same block
+   * LOAD-6. The block without the batches that ClickHouse refuses, which are in the dead letters by then; the same block
    * when it refuses none of them, or so many that it is not the batches' fault. Rejects when it cannot find out.
    * @param error what the INSERT ended with: `content` or `unclear`
    */
   isolate(place: Place, block: Block, error: unknown): Promise<Block>;
-  /** The block is too large for the warehouse. The next ones are cut smaller; false when they cannot be. */
+  /** The block is too large for ClickHouse. The next ones are cut smaller; false when they cannot be. */
   smaller(block: Block): boolean;
   classify(error: unknown): InsertFailure;
-  /** The block of this number that the warehouse has, undefined when it has none. */
+  /** The block of this number that ClickHouse has, undefined when it has none. */
   readBack(place: Place, block: Block): Promise<FoundBlock | undefined>;
-  /** The block is in the warehouse: mine, or one that another worker stored under its number. */
+  /** The block is in ClickHouse: mine, or one that another worker stored under its number. */
   settled(place: Place, block: Block, mine: boolean): void;
   /** LOAD-5: the block has no row and is not written for now; its messages are committed, but no block has them yet. */
-  carried(place: Place, block: Block): void;
+  deferred(place: Place, block: Block): void;
   /** Something worth a line in the log and a metric. */
   tell(event: LoaderEvent): void;
   /** Waits about so long; less when stopping. */
@@ -166,21 +166,21 @@ export function refusal(state: ShardState): string | undefined {
   if (state.block === 0 && state.others.length > 0 && !state.accepted) {
     const known = state.others.map((other) => `${other.generation} (loaded up to ${other.hi})`).join(', ');
     return (
-      `the stream was made again: it is now ${state.generation}, and the warehouse holds ${known}. If all of its messages are ` +
+      `the stream was made again: it is now ${state.generation}, and ClickHouse holds ${known}. If all of its messages are ` +
       'new ones, `sluice shards accept <shard>` goes on with them. If some may be stored already, as in an old stream restored, ' +
       '`sluice shards mend <shard>` publishes them again as retries, so that each is stored once'
     );
   }
   if (state.lastSequence < state.hi) {
     return (
-      `the stream went backwards: its last message is ${state.lastSequence}, but the warehouse holds up to ` +
-      `${state.hi}. What it took since is not in the warehouse: ${mendText}`
+      `the stream went backwards: its last message is ${state.lastSequence}, but ClickHouse holds up to ` +
+      `${state.hi}. What it took since is not in ClickHouse: ${mendText}`
     );
   }
   if (state.replaced) {
     return (
-      `the stream lost its end and went on: its message ${state.hi} is not the one that the warehouse holds. What it took ` +
-      `since is not in the warehouse, and going on would pass over it: ${mendText}`
+      `the stream lost its end and went on: its message ${state.hi} is not the one that ClickHouse holds. What it took ` +
+      `since is not in ClickHouse, and going on would pass over it: ${mendText}`
     );
   }
   return undefined;
@@ -215,12 +215,12 @@ interface Gap {
   readonly lo: number;
 }
 
-/** Most messages that are carried; the bound of their bytes is the stream's ({@link ShardState.carryBytes}). */
-const mostCarried = 10_000;
+/** Most messages that are deferred; the bound of their bytes is the stream's ({@link ShardState.deferBytes}). */
+const mostDeferred = 10_000;
 
 /** LOAD-5: a block without rows may wait for the next one. */
-const mayWait = (block: Block, { carryBytes }: ShardState): boolean =>
-  block.bytes < carryBytes && block.hi - block.lo < mostCarried;
+const mayWait = (block: Block, { deferBytes }: ShardState): boolean =>
+  block.bytes < deferBytes && block.hi - block.lo < mostDeferred;
 
 /**
  * LOAD-8. The same sequences are not the same messages when the log has lost its end: another worker may have stored what this one
@@ -231,19 +231,19 @@ const isSame = (found: FoundBlock, block: Block): boolean =>
   found.hi === block.hi &&
   ((found.hiAtMs ?? 0) === 0 || found.hiAtMs === Math.floor(block.lastTimeMs));
 
-/** What was carried becomes the front of the next block. Its bytes are gone: none of them is to be stored. */
-function joined(carry: Block | undefined, next: Block): Block {
-  if (carry === undefined) return next;
+/** What was deferred becomes the front of the next block. Its bytes are gone: none of them is to be stored. */
+function joined(deferred: Block | undefined, next: Block): Block {
+  if (deferred === undefined) return next;
   return {
     ...next,
-    lo: carry.lo,
-    day: carry.day,
-    firstTimeMs: carry.firstTimeMs,
-    duplicate: carry.duplicate + next.duplicate,
-    dead: carry.dead + next.dead,
-    batches: carry.batches + next.batches,
-    bytes: carry.bytes + next.bytes,
-    traces: [...carry.traces, ...next.traces].slice(0, maxLinks),
+    lo: deferred.lo,
+    day: deferred.day,
+    firstTimeMs: deferred.firstTimeMs,
+    duplicate: deferred.duplicate + next.duplicate,
+    dead: deferred.dead + next.dead,
+    batches: deferred.batches + next.batches,
+    bytes: deferred.bytes + next.bytes,
+    traces: [...deferred.traces, ...next.traces].slice(0, maxLinks),
   };
 }
 
@@ -257,13 +257,13 @@ const emptied = (block: Block): Block => ({ ...block, messages: [], sequences: [
 async function follow(io: ShardIo, state: ShardState, seen: Gap | undefined): Promise<Gap | undefined> {
   const { generation } = state;
   let { block: last, hi } = state;
-  let carry: Block | undefined;
+  let deferred: Block | undefined;
   /** Planned, and waits for the block before it. */
   let ready: Block | undefined;
   while (true) {
     const place: Place = { generation, block: last + 1 };
     if (ready === undefined) {
-      const end = carry?.hi ?? hi;
+      const end = deferred?.hi ?? hi;
       const cut = await io.gather(generation, end);
       if (cut === 'again' || cut === undefined) return undefined;
       if (cut.lo !== end + 1) {
@@ -274,24 +274,24 @@ async function follow(io: ShardIo, state: ShardState, seen: Gap | undefined): Pr
       if (ready === undefined) return undefined;
     }
     let block: Block;
-    if (carry !== undefined && ready.lastTimeMs - carry.firstTimeMs > mostSpanMs) {
+    if (deferred !== undefined && ready.lastTimeMs - deferred.firstTimeMs > mostSpanMs) {
       // The two are too far apart to lie in the partition of the first.
-      block = carry;
+      block = deferred;
     } else {
-      block = joined(carry, ready);
+      block = joined(deferred, ready);
       ready = undefined;
       if (block.rows === 0 && mayWait(block, state)) {
-        carry = emptied(block);
-        io.carried(place, carry);
+        deferred = emptied(block);
+        io.deferred(place, deferred);
         continue;
       }
     }
-    carry = undefined;
+    deferred = undefined;
     const outcome = await store(io, state, place, block);
     if (outcome === undefined) return undefined;
     if (outcome.found === undefined) {
-      carry = emptied(outcome.block);
-      io.carried(place, carry);
+      deferred = emptied(outcome.block);
+      io.deferred(place, deferred);
       continue;
     }
     const mine = isSame(outcome.found, block);
@@ -322,7 +322,7 @@ async function tried<T>(io: ShardIo, place: Place, block: Block, work: () => Pro
 interface Stored {
   /** The block as it was sent last. */
   readonly block: Block;
-  /** What the warehouse has under its number. Undefined: nothing, because no row of it is left (LOAD-6). */
+  /** What ClickHouse has under its number. Undefined: nothing, because no row of it is left (LOAD-6). */
   readonly found: FoundBlock | undefined;
 }
 
@@ -341,7 +341,7 @@ async function insertOnce(io: ShardIo, place: Place, block: Block): Promise<Fail
   }
 }
 
-/** What the warehouse has under the block's number, however often it must be asked. `left`: giving up. */
+/** What ClickHouse has under the block's number, however often it must be asked. `left`: giving up. */
 async function look(io: ShardIo, place: Place, block: Block): Promise<FoundBlock | 'absent' | 'left'> {
   const wait = waits('transient');
   while (!io.givingUp()) {
@@ -359,7 +359,7 @@ async function look(io: ShardIo, place: Place, block: Block): Promise<FoundBlock
   return 'left';
 }
 
-/** Insert and read back until the warehouse has a block of this number. Undefined: giving up, or recover first. */
+/** Insert and read back until ClickHouse has a block of this number. Undefined: giving up, or recover first. */
 async function store(io: ShardIo, state: ShardState, place: Place, whole: Block): Promise<Stored | undefined> {
   const wait = Object.fromEntries(
     Object.keys(backOff).map((kind) => [kind, waits(kind as keyof typeof backOff)]),
@@ -385,7 +385,7 @@ async function store(io: ShardIo, state: ShardState, place: Place, whole: Block)
       return { block, found };
     }
     if (failed === undefined) {
-      // The warehouse took the INSERT and stored nothing: it has these messages under another number. Look again.
+      // ClickHouse took the INSERT and stored nothing: it has these messages under another number. Look again.
       await io.pause(wait.transient());
       return undefined;
     }

@@ -6,9 +6,9 @@ import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import type { Logger } from '../../lib/logger.js';
 import { byteBudget } from '../reader/budget.js';
-import { slabPool } from '../reader/buffer-pool.js';
+import { createBufferPool } from '../reader/buffer-pool.js';
 import type { LogMessage } from '../reader/log-message.js';
-import { readStream } from '../reader/pull-reader.js';
+import { createPullReader } from '../reader/pull-reader.js';
 
 const MiB = 1024 ** 2;
 const heldBytes = 32 * MiB;
@@ -34,12 +34,12 @@ export interface LogScanOptions {
 export async function scanLog(options: LogScanOptions): Promise<void> {
   const { nc, jsm, stream, generation, from, to, logger, onMessage } = options;
   if (to < from) return;
-  const reader = readStream({
+  const reader = createPullReader({
     nc,
     jsm,
     stream,
     budget: byteBudget(heldBytes),
-    slabs: slabPool(heldBytes),
+    buffers: createBufferPool(heldBytes),
     aheadBytes: heldBytes / 2,
     logger,
   });

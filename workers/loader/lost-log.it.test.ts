@@ -1,6 +1,6 @@
 /**
  * A log that is not the one that was loaded: an older copy of its folder put back, a stream removed, purged, restored from a
- * snapshot, sealed. `audit`, `where` and `shards` say so with one voice, and `shards mend` gets into the warehouse, once, what was
+ * snapshot, sealed. `audit`, `where` and `shards` say so with one voice, and `shards mend` gets into ClickHouse, once, what was
  * acknowledged since.
  */
 import { spawn } from 'node:child_process';
@@ -20,17 +20,17 @@ import { batchSubject, keptStream, settingsBucket, shardStream } from '../../lib
 import { seededRandom } from '../../lib/testing/batches.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
-import { connectWarehouse } from '../clickhouse/client.js';
+import { connectClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import { audit } from '../ledger/audit.js';
-import { ledgerSink } from '../ledger/ledger-store.js';
+import { ledgerStore } from '../ledger/ledger-store.js';
 import { mendShard } from '../ledger/shard-mend.js';
 import { acceptShard, bucketIfThere, keptText, type LogLook, lookAtLog, shardStatus } from '../ledger/shard-states.js';
 import { where } from '../ledger/where.js';
 import { storedPayload } from '../testing/payloads.js';
 import { until } from '../testing/shard-scene.js';
 import { startWorkerProcess } from '../testing/worker-process.js';
-import { warehouseSink } from './block-store.js';
+import { clickhouseBlockStore } from './block-store.js';
 import { readDeadLedger } from './dead-scan.js';
 
 const log = { shards: 1, replicas: 1, maxBytes: 64 * 1024 ** 2 };
@@ -64,8 +64,8 @@ let engine: Promise<TestClickHouse> | undefined;
 
 function sharedClickHouse(): Promise<TestClickHouse> {
   engine ??= new Promise((resolve, reject) => {
-    engineEnded = withClickHouse(async (clickhouse) => {
-      resolve(clickhouse);
+    engineEnded = withClickHouse(async (engine) => {
+      resolve(engine);
       await new Promise<void>((end) => {
         endEngine = end;
       });
@@ -83,24 +83,24 @@ test.after(async () => {
 let scenes = 0;
 
 async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
-  const clickhouse = await sharedClickHouse();
+  const engine = await sharedClickHouse();
   await withNats(async (nats) => {
     const database = `lost_${++scenes}`;
-    const addresses = { clickhouseUrl: clickhouse.url, clickhouseDatabase: database };
-    const warehouse = connectWarehouse(resolveOptions(clickhouseClientOptions, addresses, {}), silentLogger);
+    const addresses = { clickhouseUrl: engine.url, clickhouseDatabase: database };
+    const clickhouse = connectClickHouse(resolveOptions(clickhouseClientOptions, addresses, {}), silentLogger);
     await ensureLog(nats.nc, log);
     const jsm = await jetstreamManager(nats.nc);
     const js = jetstream(nats.nc);
     const random = seededRandom(31);
     const target = eventsTable(database);
-    const sink = warehouseSink(warehouse, target);
-    const ledger = ledgerSink(warehouse, target);
-    const ofLog = { nc: nats.nc, jsm, sink: ledger, progress: () => undefined, logger: silentLogger };
-    const inLog = async () => (await lookAtLog(nats.nc, jsm, sink)) as LogLook;
-    const look = async () => ({ jsm, sink, settings: await bucketIfThere(nats.nc) });
+    const store = clickhouseBlockStore(clickhouse, target);
+    const ledger = ledgerStore(clickhouse, target);
+    const ofLog = { nc: nats.nc, jsm, store: ledger, progress: () => undefined, logger: silentLogger };
+    const inLog = async () => (await lookAtLog(nats.nc, jsm, store)) as LogLook;
+    const look = async () => ({ jsm, store, settings: await bucketIfThere(nats.nc) });
     const worker = await startWorkerProcess({ natsUrl: nats.url, ...addresses, blockDelay: '50ms' });
     const stored = async (): Promise<[number, number]> => {
-      const [row] = await warehouse.rows<{ n: string; ids: string }>(
+      const [row] = await clickhouse.rows<{ n: string; ids: string }>(
         `SELECT toString(count()) AS n, toString(uniqExact(event_id)) AS ids FROM ${database}.events WHERE tenant != ''`,
       );
       return [Number(row?.n), Number(row?.ids)];
@@ -154,7 +154,7 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
         loaded: (events) => until(`${events} rows`, async () => (await stored())[0] >= events),
         async run(main, ...args) {
           const file = fileURLToPath(new URL(`./${main}-main.ts`, import.meta.url));
-          const flags = ['--nats-url', nats.url, '--clickhouse-url', clickhouse.url, '--clickhouse-database', database];
+          const flags = ['--nats-url', nats.url, '--clickhouse-url', engine.url, '--clickhouse-database', database];
           const child = spawn(process.execPath, ['--import', 'tsx', file, ...flags, ...args], {
             stdio: ['ignore', 'pipe', 'pipe'],
             env: testEnvironment(),
@@ -173,7 +173,7 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
     } finally {
       worker.child.kill('SIGKILL');
       await worker.exited;
-      await warehouse.close();
+      await clickhouse.close();
     }
   });
 }
@@ -204,10 +204,7 @@ test('an older copy of the log put back: audit, where and shards name the shard,
     assert.match(backwards.out, /difference 200: 2 faults\n$/);
     assert.match(await scene.shards(), /^0: the stream went backwards/);
     const whereIs = await run('where', '--tenant', 'acme', 'c-7');
-    assert.match(
-      whereIs.out,
-      /not in the warehouse: the log lost its end.*\n {2}shard 0 is not loaded: the stream went/,
-    );
+    assert.match(whereIs.out, /not in ClickHouse: the log lost its end.*\n {2}shard 0 is not loaded: the stream went/);
     // Of an event that is nowhere, every way that it can have gone is named.
     assert.match((await run('where', 'gone-1')).out, /the log lost it before it was loaded/);
 

@@ -17,7 +17,7 @@ import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.
 import { freePort } from '../../lib/testing/nats.js';
 import { blockName, insertStatement } from '../clickhouse/schema/index.js';
 import { batchStatuses } from '../ledger/batch-status.js';
-import { ledgerSink } from '../ledger/ledger-store.js';
+import { ledgerStore } from '../ledger/ledger-store.js';
 import { endScenes, type LedgerScene, withScene } from '../testing/ledger-scene.js';
 import { storedPayload } from '../testing/payloads.js';
 import { until } from '../testing/shard-scene.js';
@@ -36,8 +36,8 @@ function payload(batchId: string, attempt: number, ids: readonly string[], tenan
 }
 
 /** How often each event is stored. */
-async function stored({ warehouse, table }: LedgerScene): Promise<Record<string, number>> {
-  const rows = await warehouse.rows<{ id: string; n: string }>(
+async function stored({ clickhouse, table }: LedgerScene): Promise<Record<string, number>> {
+  const rows = await clickhouse.rows<{ id: string; n: string }>(
     `SELECT event_id AS id, toString(count()) AS n FROM ${table} WHERE tenant != '' GROUP BY id ORDER BY id`,
   );
   return Object.fromEntries(rows.map(({ id, n }) => [id, Number(n)]));
@@ -126,7 +126,7 @@ test('of a batch id that is used again every event is stored once, and audit and
       assert.not.match(told.out, /erased since/);
 
       const question = { tenant: 'acme', batchId: 'w-1' };
-      const answers = await batchStatuses({ nc: nats.nc, jsm, sink: ledgerSink(scene.warehouse, scene.target) }, [
+      const answers = await batchStatuses({ nc: nats.nc, jsm, store: ledgerStore(scene.clickhouse, scene.target) }, [
         question,
       ]);
       const answer = answers.get(keyOf('acme', 'w-1'));
@@ -140,7 +140,7 @@ test('of a batch id that is used again every event is stored once, and audit and
 
 test('a loader that takes other events under a used id for duplicates is found by audit, and where names what it did', async () => {
   await withScene(1, async (scene) => {
-    const { nats, jsm, warehouse, target } = scene;
+    const { nats, jsm, clickhouse, target } = scene;
     const generation = generationOf(await jsm.streams.info(shardStream(0)));
     const js = jetstream(nats.nc);
     const publish = (...payloads: readonly Uint8Array[]) =>
@@ -160,7 +160,7 @@ test('a loader that takes other events under a used id for duplicates is found b
     ) => {
       const day = new Date().toISOString().slice(0, 10);
       const constants = { day, stream: generation, shard: 0, block, lo, hi, accepted, duplicate, dead: 0 };
-      await warehouse.insertBlock(insertStatement(target, constants, [bytes]), blockName(constants), [bytes]);
+      await clickhouse.insertBlock(insertStatement(target, constants, [bytes]), blockName(constants), [bytes]);
     };
     // As many were there: the old way to tell.
     await store(1n, 1n, 1n, 2, 0, first);

@@ -1,5 +1,5 @@
 /**
- * One shard at work: the protocol (loader.ts) bound to the stream (pull-reader.ts), the warehouse (block-store.ts), the clock,
+ * One shard at work: the protocol (loader.ts) bound to the stream (pull-reader.ts), ClickHouse (block-store.ts), the clock,
  * logs, metrics and spans; and the round that looks at the stream every few seconds, to measure and to trim.
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
@@ -11,19 +11,19 @@ import type { Logger } from '../../lib/logger.js';
 import { streamInfo } from '../../lib/stream-info.js';
 import { shardStream } from '../../lib/subjects.js';
 import { utcDay } from '../../lib/timestamp.js';
-import { WarehouseError } from '../clickhouse/errors.js';
+import { StatementError } from '../clickhouse/errors.js';
 import type { ByteBudget } from '../reader/budget.js';
-import type { SlabPool } from '../reader/buffer-pool.js';
+import type { BufferPool } from '../reader/buffer-pool.js';
 import { isReplaced } from '../reader/end.js';
 import { logLink } from '../reader/link.js';
 import type { LogMessage } from '../reader/log-message.js';
-import { readStream } from '../reader/pull-reader.js';
+import { createPullReader } from '../reader/pull-reader.js';
 import { type Block, type BlockLimits, type FlushReason, startBlock } from './block.js';
 import { blockSizer } from './block-size.js';
-import type { Sink } from './block-store.js';
+import type { BlockStore } from './block-store.js';
 import { type Dead, partRefused, partRescanned, partUnframed, placeOf, withoutPlaces } from './dead-letters.js';
 import { scanDead } from './dead-scan.js';
-import { retryGuard, suspectMs } from './dedup.js';
+import { createDeduplicator, suspectMs } from './dedup.js';
 import { type LoaderEvent, loadShard, type Place, type ShardIo, type ShardState } from './loader.js';
 import type { LoaderMetrics } from './loader-metrics.js';
 import { controlBatch, currentContract } from './rescan.js';
@@ -34,10 +34,10 @@ export interface ShardLoaderOptions {
   readonly nc: NatsConnection;
   readonly jsm: JetStreamManager;
   readonly shard: number;
-  readonly sink: Sink;
+  readonly store: BlockStore;
   readonly limits: BlockLimits;
   readonly budget: ByteBudget;
-  readonly slabs: SlabPool;
+  readonly buffers: BufferPool;
   readonly deadLetters: DeadLetters;
   /** How long loaded messages stay in the stream, ms. */
   readonly replayMs: number;
@@ -75,9 +75,9 @@ export interface ShardLoader {
 interface Cut {
   readonly block: Block;
   planned: Block;
-  /** Batches that the warehouse refuses, by place; and all that the dead letters have. */
+  /** Batches that ClickHouse refuses, by place; and all that the dead letters have. */
   readonly refused: Map<string, Dead>;
-  readonly buried: Set<string>;
+  readonly deadLettered: Set<string>;
   /** How many of `refused` the planned block is without. */
   applied: number;
   /** The dead letters were asked for batches of it. */
@@ -85,13 +85,13 @@ interface Cut {
 }
 
 const dayMs = 86_400_000;
-const wasUnsent = (error: unknown): boolean => error instanceof WarehouseError && error.unsent;
+const wasUnsent = (error: unknown): boolean => error instanceof StatementError && error.unsent;
 /** Read ahead while a block is in flight: 40 % of one of the usual size (200k rows of 150 bytes); more brought 2 % and cost memory. */
 const mostAhead = 12 * 1024 ** 2;
-/** Share of a stream's limit that carried messages may take (LOAD-5): they cannot be trimmed. */
-const carryShare = 1 / 8;
-const mostCarryBytes = 64 * 1024 ** 2;
-/** Retried batches that are read from the warehouse after a recovery. */
+/** Share of a stream's limit that deferred messages may take (LOAD-5): they cannot be trimmed. */
+const deferShare = 1 / 8;
+const mostDeferredBytes = 64 * 1024 ** 2;
+/** Retried batches that are read from ClickHouse after a recovery. */
 const mostRetried = 50_000;
 /** How far a gateway's clock, by which they are found, may be behind the log's; and what a gateway may hold a batch for. */
 const clockMarginMs = 3_600_000;
@@ -110,11 +110,11 @@ const viewIn = (message: string): string | undefined => /\bview ([^\s(,]*[^\s(,.
 export const acceptKey = (shard: number): string => `accept.${shard}`;
 
 export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
-  const { nc, jsm, shard, sink, limits, metrics, roundMs = 2_000, stoppedMs = 15_000, hintMs = 1_000 } = options;
+  const { nc, jsm, shard, store, limits, metrics, roundMs = 2_000, stoppedMs = 15_000, hintMs = 1_000 } = options;
   const stream = shardStream(shard);
   const logger = options.logger.child({ shard, stream });
   const ledger = trimLedger();
-  const retries = retryGuard(sink);
+  const dedup = createDeduplicator(store);
   const sizer = blockSizer(limits);
   const still = standstill({ afterMs: options.standstillMs ?? standsStillMs + limits.delayMs });
   /** INSERTs that failed though their block was stored, by cause. */
@@ -124,18 +124,18 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     metrics.gap(shard, to - from + 1);
     logger.error(
       { from, to },
-      'messages are gone from the stream that the warehouse does not show: they were removed by hand, or ' +
+      'messages are gone from the stream that ClickHouse does not show: they were removed by hand, or ' +
         'their rows were erased; the shard goes on after them',
     );
   };
-  const { budget, slabs } = options;
+  const { budget, buffers } = options;
   const ask = logLink(nc);
-  const reader = readStream({ nc, jsm, stream, budget, slabs, aheadBytes, onGap: tellGap, logger });
+  const reader = createPullReader({ nc, jsm, stream, budget, buffers, aheadBytes, onGap: tellGap, logger });
 
   let stopping = false;
   let giveUpAt = Number.POSITIVE_INFINITY;
-  /** What the warehouse is known to have; `carried`: the end of what is carried besides (LOAD-5). */
-  let committed: { generation: string; hi: number; carried: number } | undefined;
+  /** What ClickHouse is known to have; `deferred`: the end of what is deferred besides (LOAD-5). */
+  let committed: { generation: string; hi: number; deferred: number } | undefined;
   /** The reader's breaks when the log was looked at last. */
   let lookedAfter = 0;
   let inFlight: Block | undefined;
@@ -161,14 +161,14 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       pauses.add(done);
     });
 
-  /** The back-off is for a warehouse that is away: what is in trouble now is tried at once when it is back. */
-  const offRecovered = sink.onRecovered(() => {
+  /** The back-off is for ClickHouse that is away: what is in trouble now is tried at once when it is back. */
+  const offRecovered = store.onRecovered(() => {
     for (const done of pauses) done();
   });
 
   const tellCommitted = (): void => {
     if (committed === undefined || lookedAfter !== reader.breaks) return;
-    options.onCommitted?.(shard, committed.generation, committed.carried);
+    options.onCommitted?.(shard, committed.generation, committed.deferred);
   };
   const hinting = setInterval(() => {
     tellCommitted();
@@ -195,16 +195,16 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     // one day of margin covers that and clocks that differ among the log's servers.
     const firstMs = Date.parse(info.state.first_ts);
     const fromDay = info.state.messages > 0 && firstMs > dayMs ? utcDay(firstMs - dayMs) : undefined;
-    const last = await sink.lastBlock(shard, generation, fromDay);
-    // Another worker may have loaded what came since: only a look after the warehouse's word tells that a stream went backwards.
+    const last = await store.lastBlock(shard, generation, fromDay);
+    // Another worker may have loaded what came since: only a look after ClickHouse's word tells that a stream went backwards.
     if (last.hi > info.state.last_seq) {
       info = await ask(() => streamInfo(jsm, stream));
       if (generationOf(info) !== generation) throw new Error('the stream was made again during the recovery');
     }
     // LOAD-5, DEDUP-2. The next message is not older than the stream's first one.
     const nextMs = info.state.messages > 0 ? firstMs : Date.now();
-    const retried = await sink.retriedSince(nextMs - suspectMs - clockMarginMs, mostRetried + 1);
-    retries.begin(retried.slice(0, mostRetried), retried.length <= mostRetried);
+    const retried = await store.retriedSince(nextMs - suspectMs - clockMarginMs, mostRetried + 1);
+    dedup.begin(retried.slice(0, mostRetried), retried.length <= mostRetried);
     const found = info;
     const replaced = await ask(() => isReplaced(jsm, found, last));
     const { max_bytes: maxBytes } = info.config;
@@ -217,7 +217,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       ...last,
       replaced,
       accepted: last.others.length > 0 && (await options.accepted(shard, generation)),
-      carryBytes: Math.min(mostCarryBytes, maxBytes > 0 ? maxBytes * carryShare : mostCarryBytes),
+      deferBytes: Math.min(mostDeferredBytes, maxBytes > 0 ? maxBytes * deferShare : mostDeferredBytes),
     };
   }
 
@@ -269,7 +269,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   async function trial(messages: readonly Uint8Array[], suspect: number | undefined): Promise<string | undefined> {
     if (io.givingUp()) throw new Error('stopping');
     sent++;
-    const reason = await sink.trial(messages, suspect);
+    const reason = await store.trial(messages, suspect);
     answered++;
     return reason;
   }
@@ -278,16 +278,16 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   async function planCut(place: Place, of: Cut): Promise<Block> {
     of.applied = of.refused.size;
     const framed = partUnframed(withoutPlaces(of.block, of.refused));
-    const rescanned = partRescanned(await retries.plan(framed.block), currentContract);
-    await bury(place, of, [...framed.dead, ...rescanned.dead]);
+    const rescanned = partRescanned(await dedup.plan(framed.block), currentContract);
+    await deadLetter(place, of, [...framed.dead, ...rescanned.dead]);
     failpoint('loader.after-plan');
     of.planned = rescanned.block;
     return of.planned;
   }
 
   /** LOAD-6. Resolves when the dead letters have them; until then no block without them may be stored. */
-  async function bury(place: Place, of: Cut, all: readonly Dead[]): Promise<void> {
-    const dead = all.filter((one) => !of.buried.has(placeOf(one)));
+  async function deadLetter(place: Place, of: Cut, all: readonly Dead[]): Promise<void> {
+    const dead = all.filter((one) => !of.deadLettered.has(placeOf(one)));
     if (dead.length === 0) return;
     failpoint('loader.before-dead-letter');
     try {
@@ -301,7 +301,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       throw error;
     }
     metrics.lettersBlocked(shard, false);
-    for (const one of dead) of.buried.add(placeOf(one));
+    for (const one of dead) of.deadLettered.add(placeOf(one));
     failpoint('loader.after-dead-letter');
     for (const { kind, events } of dead) metrics.dead(shard, kind, events);
     for (const { kind, reason, sequence, index, tenant, batchId, events } of dead.slice(0, mostTold)) {
@@ -330,7 +330,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
         const { kind, generation, sequence } = letter;
         if (kind !== 'refused' || generation !== place.generation || sequence < lo || sequence > hi) return;
         of.refused.set(placeOf(letter), { ...letter, bytes: data });
-        of.buried.add(placeOf(letter));
+        of.deadLettered.add(placeOf(letter));
       },
     });
     of.recalled = true;
@@ -351,25 +351,25 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     recover,
     gather,
     plan(place, block) {
-      cut = { block, planned: block, refused: new Map(), buried: new Set(), applied: 0, recalled: false };
+      cut = { block, planned: block, refused: new Map(), deadLettered: new Set(), applied: 0, recalled: false };
       return planCut(place, cut);
     },
     async isolate(place, block, error) {
       if (cut === undefined) return block;
       const of = cut;
-      const doubtful = error instanceof WarehouseError && error.kind === 'unclear';
+      const doubtful = error instanceof StatementError && error.kind === 'unclear';
       const suspect = doubtful ? error.clickhouseCode : undefined;
       await recall(place, of);
       if (of.refused.size === of.applied) {
         metrics.insertFailed(shard, doubtful ? 'unclear' : 'content');
         logger.warn(
           { block: place.block, batches: block.batches, error: String(error) },
-          'the warehouse refuses a block: looking for batches that are the cause',
+          'ClickHouse refuses a block: looking for batches that are the cause',
         );
         await partRefused(block, (messages) => trial(messages, suspect), controlBatch, {
           doubtful,
           async found(one) {
-            await bury(place, of, [one]);
+            await deadLetter(place, of, [one]);
             of.refused.set(placeOf(one), one);
           },
         });
@@ -379,13 +379,12 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     smaller(block) {
       const possible = sizer.smaller(block);
       const { rows, bytes } = sizer.limits();
-      if (possible)
-        logger.warn({ rows, bytes }, 'the warehouse cannot take a block of this size: blocks are cut smaller');
+      if (possible) logger.warn({ rows, bytes }, 'ClickHouse cannot take a block of this size: blocks are cut smaller');
       return possible;
     },
-    carried(place, block) {
+    deferred(place, block) {
       still.moved();
-      committed = { generation: place.generation, hi: block.lo - 1, carried: block.hi };
+      committed = { generation: place.generation, hi: block.lo - 1, deferred: block.hi };
       tellCommitted();
       failpoint('loader.after-carry');
     },
@@ -393,7 +392,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       failpoint('loader.before-insert');
       insertStart = performance.now();
       sent++;
-      await sink.insert(shard, place, block).catch((error: unknown) => {
+      await store.insert(shard, place, block).catch((error: unknown) => {
         if (wasUnsent(error)) sent--;
         throw error;
       });
@@ -401,9 +400,9 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       failpoint('loader.after-insert');
       metrics.inserted(shard, (performance.now() - insertStart) / 1000);
     },
-    classify: (error) => sink.classify(error),
+    classify: (error) => store.classify(error),
     async readBack(place, block) {
-      const found = await sink.readBack(shard, place, block.day);
+      const found = await store.readBack(shard, place, block.day);
       failpoint('loader.after-read-back');
       return found;
     },
@@ -412,13 +411,13 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
       if (mine) sizer.stored();
       metrics.settled(shard, block, mine, place, insertStart);
       if (mine) {
-        committed = { generation: place.generation, hi: block.hi, carried: block.hi };
+        committed = { generation: place.generation, hi: block.hi, deferred: block.hi };
         ledger.loaded({ hi: block.hi, bytes: block.bytes, timeMs: block.lastTimeMs });
         tellCommitted();
       } else {
         logger.info({ block: place.block, lo: block.lo, hi: block.hi }, 'another worker stored this block');
       }
-      // A carried block that is written for itself has no messages here; those at hand are of the next one (loader.ts).
+      // A deferred block that is written for itself has no messages here; those at hand are of the next one (loader.ts).
       if (!mine || block.hi === inFlight?.hi) releaseInFlight();
       failpoint('loader.after-settled');
     },
@@ -430,7 +429,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
 
   /** Something beside the table failed: ClickHouse stores a block first, and then hands it to the materialized views. */
   function tellStoredAnyway(place: Place, error: unknown): void {
-    if (!(error instanceof WarehouseError) || error.clickhouseCode === undefined || error.kind === 'busy') return;
+    if (!(error instanceof StatementError) || error.clickhouseCode === undefined || error.kind === 'busy') return;
     metrics.storedAnyway(shard, error.clickhouseCode);
     const cause = `${error.clickhouseCode} ${viewIn(error.message) ?? ''}`;
     if (causes.has(cause) || causes.size >= mostCauses) return;
@@ -461,10 +460,10 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
         const { state } = event;
         metrics.recovered(shard);
         tellRemovedRows(state);
-        committed = { generation: state.generation, hi: state.hi, carried: state.hi };
+        committed = { generation: state.generation, hi: state.hi, deferred: state.hi };
         ledger.begin(state.hi, Date.now());
         tellCommitted();
-        logger.info({ block: state.block, hi: state.hi, last: state.lastSequence }, 'recovered from the warehouse');
+        logger.info({ block: state.block, hi: state.hi, last: state.lastSequence }, 'recovered from ClickHouse');
         return;
       }
       case 'recover-failed':
@@ -493,10 +492,10 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
         };
         if (event.failure === 'content') {
           metrics.stuck(shard, true);
-          logger.error(about, `the warehouse refuses the content of messages ${about.lo} to ${about.hi} of ${stream}`);
+          logger.error(about, `ClickHouse refuses the content of messages ${about.lo} to ${about.hi} of ${stream}`);
         } else if (event.failure === 'fatal') {
           metrics.stuck(shard, true);
-          logger.error(about, 'the warehouse refuses blocks');
+          logger.error(about, 'ClickHouse refuses blocks');
         } else if (event.failure === 'unclear') {
           metrics.stuck(shard, true);
           logger.error(about, 'storing a block fails with an error that is not known here');
@@ -547,10 +546,12 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
     const state = info.state;
     const oldest = inFlight?.firstTimeMs ?? reader.peek()?.timeMs;
     depth =
-      known === undefined ? state.messages : Math.max(0, state.last_seq - Math.max(known.carried, state.first_seq - 1));
+      known === undefined
+        ? state.messages
+        : Math.max(0, state.last_seq - Math.max(known.deferred, state.first_seq - 1));
     const since = depth === 0 ? undefined : (oldest ?? Date.parse(known?.hi === 0 ? state.first_ts : state.last_ts));
     metrics.measured(shard, { depth, lagMs: since === undefined ? 0 : Math.max(0, Date.now() - since) });
-    // Only the stream that the warehouse was asked about, and only with its end in place. After a break it may have lost its end and
+    // Only the stream that ClickHouse was asked about, and only with its end in place. After a break it may have lost its end and
     // given what is loaded as a sequence to other messages, so the next recovery comes first.
     if (known === undefined || lookedAfter !== reader.breaks) return;
     if (generationOf(info) !== known.generation || state.last_seq < known.hi) return;

@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { seededRandom } from '../../lib/testing/batches.js';
 import { storedPayload } from '../testing/payloads.js';
-import { byTenant, tenantOf } from './sort-by-tenant.js';
+import { sortByTenant, tenantOf } from './sort-by-tenant.js';
 
 const random = seededRandom(3);
 const message = (tenant: string, batchId: string, events = 2) => storedPayload(random, { tenant, batchId, events });
@@ -12,9 +12,9 @@ const message = (tenant: string, batchId: string, events = 2) => storedPayload(r
 test('messages are grouped by tenant, tenants in the order of their bytes, and keep their order within', () => {
   const tenants = ['b', 'a', 'b', 'a-2', 'B', 'a', 'b'];
   const messages = tenants.map((tenant, i) => message(tenant, `batch-${i}`, i === 2 ? 500 : 2));
-  const arranged = byTenant(messages);
+  const sorted = sortByTenant(messages);
   assert.equal(
-    arranged.map((one) => messages.indexOf(one)),
+    sorted.map((one) => messages.indexOf(one)),
     [4, 1, 5, 3, 0, 2, 6],
   );
 });
@@ -35,10 +35,10 @@ test('what does not begin as the gateway writes it comes first, and nothing is l
   ];
   for (const payload of odd) assert.is(tenantOf(payload), '');
   const known = message('acme', 'b');
-  const arranged = byTenant([known, ...odd]);
-  assert.is(arranged.length, odd.length + 1);
-  assert.is(arranged.at(-1), known);
-  assert.equal(new Set(arranged), new Set([known, ...odd]));
+  const sorted = sortByTenant([known, ...odd]);
+  assert.is(sorted.length, odd.length + 1);
+  assert.is(sorted.at(-1), known);
+  assert.equal(new Set(sorted), new Set([known, ...odd]));
 });
 
 test.run();

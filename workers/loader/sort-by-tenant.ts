@@ -24,7 +24,7 @@ export function tenantOf(payload: Uint8Array): string {
 }
 
 /** The same messages, those of each tenant together, tenants in the order of their bytes. About 0.2 ms for 400 messages. */
-export function byTenant(messages: readonly Uint8Array[]): readonly Uint8Array[] {
+export function sortByTenant(messages: readonly Uint8Array[]): readonly Uint8Array[] {
   const groups = new Map<string, Uint8Array[]>();
   for (const message of messages) {
     const tenant = tenantOf(message);

@@ -14,13 +14,13 @@ import { testEnvironment } from '../../lib/config/index.js';
 import { formatShardSetting, shardsKey } from '../../lib/shard-setting.js';
 import { settingsBucket, shardStream } from '../../lib/subjects.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
-import type { Warehouse } from '../clickhouse/client.js';
+import type { ClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import type { InsertStatement } from '../clickhouse/schema/index.js';
 import { shownStatus } from '../ledger/shard-states.js';
 import { storedPayload } from '../testing/payloads.js';
 import { type Engines, type ShardScene, sharedEngines, until } from '../testing/shard-scene.js';
-import { warehouseSink } from './block-store.js';
+import { clickhouseBlockStore } from './block-store.js';
 import { batchIdIn, eachFrame } from './frames.js';
 import { askShardWaits, serveShardWaits, waitOf } from './shard-waits.js';
 
@@ -53,16 +53,16 @@ async function assertStored(shard: ShardScene, events: number): Promise<void> {
   assert.ok([...stored.values()].every((n) => n === 1));
 }
 
-/** A sink whose blocks and trials are changed on their way to the real engine. */
-const changed = (warehouse: Warehouse, change: (statement: InsertStatement) => InsertStatement) =>
-  warehouseSink(
-    { ...warehouse, insertBlock: (statement, id, body) => warehouse.insertBlock(change(statement), id, body) },
+/** A store whose blocks and trials are changed on their way to the real engine. */
+const changed = (clickhouse: ClickHouse, change: (statement: InsertStatement) => InsertStatement) =>
+  clickhouseBlockStore(
+    { ...clickhouse, insertBlock: (statement, id, body) => clickhouse.insertBlock(change(statement), id, body) },
     target,
   );
 
 on(
   'a block that is too large for the memory of a query is cut smaller until it passes, and grows again',
-  async ({ scene, warehouse }) => {
+  async ({ scene, clickhouse }) => {
     const shard = await scene();
     let sent = 0;
     for (let i = 0; i < 48; i++) {
@@ -71,12 +71,12 @@ on(
     }
     const sizes: number[] = [];
     // As much as some thousand rows need: a setting that a user's profile may have. (First in this file: others change the table.)
-    const most = changed(warehouse, ({ query, settings }) => ({
+    const most = changed(clickhouse, ({ query, settings }) => ({
       query,
       settings: { ...settings, max_memory_usage: 23 * 1024 ** 2, max_untracked_memory: 1 },
     }));
     await shard.load({
-      sink: {
+      store: {
         ...most,
         insert(of, place, block) {
           sizes.push(block.rows);
@@ -93,7 +93,7 @@ on(
 
 on(
   'a column that is dropped under a running worker is added again, and the shard goes on',
-  async ({ scene, warehouse }) => {
+  async ({ scene, clickhouse }) => {
     const shard = await scene();
     const loader = shard.start();
     await shard.publish(batch(5).payload);
@@ -108,7 +108,7 @@ on(
       'ADD COLUMN note String',
       'DROP PROJECTION blocks',
     ]) {
-      await warehouse.command(`ALTER TABLE sluice.events ${alter}`).catch((error: Error) => {
+      await clickhouse.command(`ALTER TABLE sluice.events ${alter}`).catch((error: Error) => {
         if (!/ad_creative/.test(alter)) throw error;
       });
       await shard.publish(batch(5).payload);
@@ -119,18 +119,18 @@ on(
     }
     await loader.stop(5_000);
     await assertStored(shard, sent);
-    await warehouse.command('ALTER TABLE sluice.events DROP COLUMN note');
+    await clickhouse.command('ALTER TABLE sluice.events DROP COLUMN note');
   },
 );
 
 on(
   'a table that is away raises an alarm with the reason; the shard goes on when it is back',
-  async ({ scene, warehouse, nats }) => {
+  async ({ scene, clickhouse, nats }) => {
     const shard = await scene();
-    await warehouse.command('RENAME TABLE sluice.events TO sluice.away');
+    await clickhouse.command('RENAME TABLE sluice.events TO sluice.away');
     let back = false;
     const comeBack = async (): Promise<void> => {
-      if (!back) await warehouse.command('RENAME TABLE sluice.away TO sluice.events');
+      if (!back) await clickhouse.command('RENAME TABLE sluice.away TO sluice.events');
       back = true;
     };
     try {
@@ -155,18 +155,18 @@ on(
 
 on(
   'an unlisted error costs only the batch that causes it; one that the batches do not cause is an alarm',
-  async ({ scene, warehouse }) => {
+  async ({ scene, clickhouse }) => {
     const shard = await scene();
     const good = Array.from({ length: 30 }, () => batch(3));
     const odd = batch(2, 'odd');
     await shard.publish(...good.slice(0, 15).map(({ payload }) => payload), odd.payload);
     await shard.publish(...good.slice(15).map(({ payload }) => payload));
     // FUNCTION_THROW_IF_VALUE_IS_NON_ZERO, which stands for any number that no list has.
-    const throwing = changed(warehouse, ({ query, settings }) => ({
+    const throwing = changed(clickhouse, ({ query, settings }) => ({
       query: query.replace('reinterpretAsUInt128(', "throwIf(batch_id = 'odd') + reinterpretAsUInt128("),
       settings,
     }));
-    await shard.load({ sink: throwing });
+    await shard.load({ store: throwing });
     await assertStored(shard, 90);
     const letters = await shard.letters();
     assert.equal(
@@ -177,19 +177,19 @@ on(
 
     // A rule of the operator's own refuses a row that the contract has no objection to. No batch is blamed.
     const other = await scene();
-    await warehouse.command("ALTER TABLE sluice.events ADD CONSTRAINT mine CHECK batch_id != 'refused-by-rule'");
+    await clickhouse.command("ALTER TABLE sluice.events ADD CONSTRAINT mine CHECK batch_id != 'refused-by-rule'");
     try {
       await other.publish(batch(3).payload, batch(1, 'refused-by-rule').payload);
       const loader = other.start({ standstillMs: 1_000, hintMs: 100 });
       await until('the alarm', () => other.seen.standing && other.seen.stuck);
       assert.match(loader.wait()?.reason ?? '', /VIOLATED_CONSTRAINT/);
       assert.equal([await other.blocks(), await other.letters()], [[], []]);
-      await warehouse.command('ALTER TABLE sluice.events DROP CONSTRAINT mine');
+      await clickhouse.command('ALTER TABLE sluice.events DROP CONSTRAINT mine');
       await until('it goes on', () => other.committed() === 1);
       await loader.stop(5_000);
       await assertStored(other, 4);
     } finally {
-      await warehouse.command('ALTER TABLE sluice.events DROP CONSTRAINT IF EXISTS mine');
+      await clickhouse.command('ALTER TABLE sluice.events DROP CONSTRAINT IF EXISTS mine');
     }
   },
 );
@@ -209,7 +209,7 @@ on('the search for bad batches goes on where a dead worker left it', async ({ sc
   for (const [life, found] of [['bad-1'], ['bad-1', 'bad-2']].entries()) {
     let died = false;
     const dying = {
-      ...shard.sink,
+      ...shard.store,
       async trial(messages: readonly Uint8Array[]): Promise<string | undefined> {
         if (died || (await shard.letters()).length > life) {
           died = true;
@@ -217,10 +217,10 @@ on('the search for bad batches goes on where a dead worker left it', async ({ sc
         }
         const known = ids(messages).filter((id) => found.slice(0, -1).includes(id));
         assert.equal(known, [], 'what was found is not looked for again');
-        return shard.sink.trial(messages);
+        return shard.store.trial(messages);
       },
     };
-    const loader = shard.start({ sink: dying });
+    const loader = shard.start({ store: dying });
     await until(`life ${life} has found one`, () => died);
     await loader.stop(0);
     assert.equal(
@@ -238,23 +238,26 @@ on('the search for bad batches goes on where a dead worker left it', async ({ sc
   assert.equal(await shard.blocks(), [{ block: 1, lo: 1, hi: 3, accepted: 120, duplicate: 0, dead: 3, rows: 120 }]);
 });
 
-on('a materialized view that refuses rows is named and counted, and holds up nothing', async ({ scene, warehouse }) => {
-  const shard = await scene();
-  await warehouse.command(
-    'CREATE MATERIALIZED VIEW sluice.numbers_of ENGINE = MergeTree ORDER BY n AS SELECT toInt64(event_id) AS n FROM sluice.events',
-  );
-  try {
-    for (let i = 0; i < 3; i++) {
-      await shard.publish(batch(4).payload);
-      await shard.load();
+on(
+  'a materialized view that refuses rows is named and counted, and holds up nothing',
+  async ({ scene, clickhouse }) => {
+    const shard = await scene();
+    await clickhouse.command(
+      'CREATE MATERIALIZED VIEW sluice.numbers_of ENGINE = MergeTree ORDER BY n AS SELECT toInt64(event_id) AS n FROM sluice.events',
+    );
+    try {
+      for (let i = 0; i < 3; i++) {
+        await shard.publish(batch(4).payload);
+        await shard.load();
+      }
+      assert.equal(shard.seen.storedAnyway, [6, 6, 6]);
+      await assertStored(shard, 12);
+      assert.equal(await shard.letters(), []);
+    } finally {
+      await clickhouse.command('DROP TABLE sluice.numbers_of');
     }
-    assert.equal(shard.seen.storedAnyway, [6, 6, 6]);
-    await assertStored(shard, 12);
-    assert.equal(await shard.letters(), []);
-  } finally {
-    await warehouse.command('DROP TABLE sluice.numbers_of');
-  }
-});
+  },
+);
 
 /** `sluice shards`, on its own. */
 function sluiceShards(natsUrl: string, clickhouseUrl: string): Promise<{ out: string; code: number | null }> {
@@ -270,24 +273,24 @@ function sluiceShards(natsUrl: string, clickhouseUrl: string): Promise<{ out: st
   return new Promise((resolve) => child.once('close', (code) => resolve({ out, code })));
 }
 
-on('`sluice shards` says why a shard waits, and its exit code says so', async ({ scene, nats, clickhouse }) => {
+on('`sluice shards` says why a shard waits, and its exit code says so', async ({ scene, nats, engine }) => {
   const shard = await scene();
   await shard.publish(batch(3).payload);
   const settings = await new Kvm(nats.nc).create(settingsBucket);
   await settings.put(shardsKey, formatShardSetting({ shards: shard.shard + 1, epoch: 1 }));
-  const alone = await sluiceShards(nats.url, clickhouse.url);
+  const alone = await sluiceShards(nats.url, engine.url);
   assert.match(alone.out, new RegExp(`shard ${shard.shard} waits: no worker answers`));
   assert.is(alone.code, 2);
   const all = Array.from({ length: shard.shard + 1 }, (_, of) => ({ shard: of }));
   const moving = serveShardWaits(nats.nc, () => all);
-  const fine = await sluiceShards(nats.url, clickhouse.url);
+  const fine = await sluiceShards(nats.url, engine.url);
   assert.is(fine.code, 0, fine.out);
   moving.close();
   const wait = { seconds: 34, reason: 'storing a block fails: ClickHouse 497 ACCESS_DENIED' };
   const standing = serveShardWaits(nats.nc, () =>
     all.map((one) => (one.shard === shard.shard ? { ...one, wait } : one)),
   );
-  const waits = await sluiceShards(nats.url, clickhouse.url);
+  const waits = await sluiceShards(nats.url, engine.url);
   standing.close();
   assert.match(waits.out, /waits\nshard \d+ waits: it stands still for 34 s: storing a block fails: ClickHouse 497/);
   assert.is(waits.code, 2);
@@ -295,32 +298,32 @@ on('`sluice shards` says why a shard waits, and its exit code says so', async ({
 
 on(
   'a table that is away is a finding of `sluice shards`, beside what the log holds',
-  async ({ scene, warehouse, nats, clickhouse }) => {
+  async ({ scene, clickhouse, nats, engine }) => {
     const shard = await scene();
     await shard.publish(batch(3).payload);
     const settings = await new Kvm(nats.nc).create(settingsBucket);
     await settings.put(shardsKey, formatShardSetting({ shards: shard.shard + 1, epoch: 1 }));
     const starting = serveShardWaits(nats.nc, () => ({ starting: 'column app_build is UInt64' }));
-    await warehouse.command('RENAME TABLE sluice.events TO sluice.away');
+    await clickhouse.command('RENAME TABLE sluice.events TO sluice.away');
     try {
-      const { out, code } = await sluiceShards(nats.url, clickhouse.url);
+      const { out, code } = await sluiceShards(nats.url, engine.url);
       assert.match(out, new RegExp(`\\n${shard.shard} +${shardStream(shard.shard)} .* \\? +\\? +waits\\n`));
       assert.match(out, /ClickHouse does not say what of it is loaded: ClickHouse 60 UNKNOWN_TABLE/);
       assert.match(out, /waits: no worker loads it: one waits itself: column app_build is UInt64\n/);
       assert.is(code, 2);
     } finally {
-      await warehouse.command('RENAME TABLE sluice.away TO sluice.events');
+      await clickhouse.command('RENAME TABLE sluice.away TO sluice.events');
       starting.close();
     }
   },
 );
 
-on('a warehouse that answers nothing does not keep the state of the log from who looks', async ({ scene, nats }) => {
+on('ClickHouse that answers nothing does not keep the state of the log from who looks', async ({ scene, nats }) => {
   const shard = await scene();
   await shard.publish(batch(3).payload);
   const jsm = await jetstreamManager(nats.nc);
   const never = { lastBlock: () => new Promise<never>(() => undefined) };
-  const look = { jsm, sink: never, settings: undefined };
+  const look = { jsm, store: never, settings: undefined };
   const status = await shownStatus(look, shard.shard, { shards: shard.shard + 1, epoch: 1 }, 50);
   assert.match(status.unknown ?? '', /does not answer/);
   assert.ok(status.messages > 0 && status.lag === status.messages);

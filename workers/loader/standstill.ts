@@ -22,7 +22,7 @@ export interface Wait {
 }
 
 export interface Standstill {
-  /** A block is stored, or carried. */
+  /** A block is stored, or deferred. */
   moved(): void;
   /** Something failed, and is tried again. */
   failed(what: string, error: unknown): void;

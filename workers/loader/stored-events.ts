@@ -1,5 +1,5 @@
 /**
- * Which events of a batch the warehouse has: for the loader, which leaves those out (LOAD-5), and for those who check that it did so
+ * Which events of a batch ClickHouse has: for the loader, which leaves those out (LOAD-5), and for those who check that it did so
  * rightly (audit, where).
  *
  * Whichever is less is moved: all ids that are stored under a batch id, or those that are asked for. So neither an answer nor the memory

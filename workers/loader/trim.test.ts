@@ -37,7 +37,7 @@ test('what an earlier worker loaded counts from now on, and goes first when spac
   assert.is(ledger.point({ ...calm, nowMs: 67_000 }), 110);
 });
 
-test('a recovery keeps what is known, and never lets the point pass what the warehouse reports', () => {
+test('a recovery keeps what is known, and never lets the point pass what ClickHouse reports', () => {
   const ledger = trimLedger();
   ledger.loaded({ hi: 10, bytes: 10, timeMs: 0 });
   ledger.loaded({ hi: 20, bytes: 10, timeMs: 0 });

@@ -3,7 +3,7 @@
  * history again, and what is not loaded is never touched.
  */
 
-/** A block in the warehouse whose messages may still be in the stream. */
+/** A block in ClickHouse whose messages may still be in the stream. */
 interface Loaded {
   readonly hi: number;
   readonly bytes: number;
@@ -22,7 +22,7 @@ export interface TrimState {
 }
 
 export interface TrimLedger {
-  /** The warehouse says that everything up to `hi` is loaded. */
+  /** ClickHouse says that everything up to `hi` is loaded. */
   begin(hi: number, nowMs: number): void;
   /** A block was stored. */
   loaded(block: Loaded): void;

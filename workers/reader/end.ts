@@ -1,6 +1,6 @@
 /**
- * Whether the log is still the one that was loaded (LOAD-8). One that lost its end, and took messages since, has messages below the
- * warehouse's position that are in no block: a reader that trusts that position would pass over them, or remove them.
+ * Whether the log is still the one that was loaded (LOAD-8). One that lost its end, and took messages since, has messages below ClickHouse
+ * 's position that are in no block: a reader that trusts that position would pass over them, or remove them.
  */
 import type { JetStreamManager, StreamInfo } from '@nats-io/jetstream';
 

@@ -1,4 +1,4 @@
-import type { Slab } from './buffer-pool.js';
+import type { ReadBuffer } from './buffer-pool.js';
 
 /** A message of a shard's stream. */
 export interface LogMessage {
@@ -8,5 +8,5 @@ export interface LogMessage {
   readonly timeMs: number;
   readonly data: Uint8Array;
   /** The memory that the data are a window on, which is used again once the message is let go. */
-  readonly slab?: Slab | undefined;
+  readonly buffer?: ReadBuffer | undefined;
 }

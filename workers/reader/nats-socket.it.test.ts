@@ -11,22 +11,22 @@ import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { integer, seededRandom } from '../../lib/testing/batches.js';
 import { withNats } from '../../lib/testing/nats.js';
-import { type Slab, type SlabPool, slabPool } from './buffer-pool.js';
-import { type Feed, type FeedOptions, openFeed } from './nats-socket.js';
+import { type BufferPool, createBufferPool, type ReadBuffer } from './buffer-pool.js';
+import { type NatsSocket, type NatsSocketOptions, openNatsSocket } from './nats-socket.js';
 
 interface Message {
   readonly sequence: number;
   readonly delivery: number;
   readonly timeMs: number;
   readonly data: Uint8Array;
-  readonly slab: Slab | undefined;
+  readonly buffer: ReadBuffer | undefined;
 }
 
 interface Scene {
-  readonly feed: Feed;
+  readonly natsSocket: NatsSocket;
   readonly socket: Socket;
-  readonly slabs: SlabPool;
-  /** What the feed has sent. */
+  readonly buffers: BufferPool;
+  /** What the natsSocket has sent. */
   readonly heard: () => string;
   readonly messages: Message[];
   readonly statuses: string[];
@@ -49,7 +49,7 @@ async function until(what: string, holds: () => boolean): Promise<void> {
 }
 
 /** @param info what the server says of itself when it is dialled */
-async function withFeed(use: (scene: Scene) => Promise<void>, info: object | string = {}): Promise<void> {
+async function withNatsSocket(use: (scene: Scene) => Promise<void>, info: object | string = {}): Promise<void> {
   let socket: Socket | undefined;
   let heard = '';
   const server = createServer((accepted) => {
@@ -67,20 +67,20 @@ async function withFeed(use: (scene: Scene) => Promise<void>, info: object | str
   const messages: Message[] = [];
   const statuses: string[] = [];
   const ends: string[] = [];
-  const slabs = slabPool(64 * 1024 ** 2);
+  const buffers = createBufferPool(64 * 1024 ** 2);
   const hooks = { onMessage: (_: Message): void => undefined };
-  const nc: FeedOptions['nc'] = {
+  const nc: NatsSocketOptions['nc'] = {
     info: { ...JSON.parse(greeting().slice(5)) },
     getServer: () => `127.0.0.1:${port}`,
     publish: () => assert.unreachable(),
     subscribe: () => assert.unreachable() as never,
   };
   try {
-    const feed = await openFeed({
+    const natsSocket = await openNatsSocket({
       nc,
       name: 'test',
       inbox: '_INBOX.A',
-      slabs,
+      buffers,
       events: {
         message(message) {
           hooks.onMessage(message);
@@ -92,10 +92,18 @@ async function withFeed(use: (scene: Scene) => Promise<void>, info: object | str
     });
     try {
       await use(
-        Object.assign(hooks, { feed, socket: socket as Socket, slabs, heard: () => heard, messages, statuses, ends }),
+        Object.assign(hooks, {
+          natsSocket,
+          socket: socket as Socket,
+          buffers,
+          heard: () => heard,
+          messages,
+          statuses,
+          ends,
+        }),
       );
     } finally {
-      feed.close();
+      natsSocket.close();
     }
   } finally {
     socket?.destroy();
@@ -114,8 +122,8 @@ function framed(sequence: number, data: Uint8Array): Buffer {
 }
 
 test('it says hello, subscribes, and publishes', async () => {
-  await withFeed(async ({ feed, heard }) => {
-    feed.publish('$JS.API.X', '{"a":"é"}', '_INBOX.A.1');
+  await withNatsSocket(async ({ natsSocket, heard }) => {
+    natsSocket.publish('$JS.API.X', '{"a":"é"}', '_INBOX.A.1');
     await until('heard', () => heard().endsWith('é"}\r\n'));
     assert.match(heard(), /^CONNECT \{.*"headers":true.*\}\r\nSUB _INBOX\.A\.\* 1\r\nPING\r\n/);
     assert.ok(heard().endsWith('PUB $JS.API.X _INBOX.A.1 10\r\n{"a":"é"}\r\n'));
@@ -123,19 +131,19 @@ test('it says hello, subscribes, and publishes', async () => {
 });
 
 test('messages come whole wherever the network cuts them, whatever is held meanwhile', async () => {
-  await withFeed(async (scene) => {
+  await withNatsSocket(async (scene) => {
     const random = seededRandom(7);
     const sent: Buffer[] = [];
     let held: { message: Message; copy: Buffer }[] = [];
     scene.onMessage = (message) => {
-      const slab = message.slab as Slab;
-      scene.slabs.hold(slab);
+      const buffer = message.buffer as ReadBuffer;
+      scene.buffers.hold(buffer);
       held.push({ message, copy: Buffer.from(message.data) });
       // Some are held for long, and what is held must not change.
       if (random() < 0.5) {
         const { message: gone, copy } = held.splice(integer(random, 0, held.length - 1), 1)[0]!;
         assert.ok(copy.equals(gone.data));
-        scene.slabs.letGo(gone.slab as Slab, true);
+        scene.buffers.letGo(gone.buffer as ReadBuffer, true);
       }
     };
     const stream: Buffer[] = [];
@@ -168,17 +176,17 @@ test('messages come whole wherever the network cuts them, whatever is held meanw
     for (const { message, copy } of held) {
       assert.ok(copy.equals(message.data));
       assert.ok(copy.equals(sent[message.delivery - 1]!));
-      scene.slabs.letGo(message.slab as Slab, true);
+      scene.buffers.letGo(message.buffer as ReadBuffer, true);
     }
     held = [];
-    assert.ok(scene.slabs.free >= 2, `${scene.slabs.free} slabs came back`);
+    assert.ok(scene.buffers.free >= 2, `${scene.buffers.free} buffers came back`);
     // The last one may still be on its way when the last message has come.
     await until('an answer to each PING', () => scene.heard().match(/PONG\r\n/g)?.length === 8);
   });
 });
 
 test("a word of the server on a pull is reported with its code and the pull's subject", async () => {
-  await withFeed(async ({ socket, statuses, messages }) => {
+  await withNatsSocket(async ({ socket, statuses, messages }) => {
     const headers = 'NATS/1.0 409 Message Size Exceeds MaxBytes\r\nNats-Pending-Messages: 1\r\n\r\n';
     socket.write(`HMSG _INBOX.A.5 1 ${headers.length} ${headers.length}\r\n${headers}\r\n`);
     const beat = 'NATS/1.0 100 Idle Heartbeat\r\n\r\n';
@@ -199,7 +207,7 @@ for (const [what, bytes, why] of [
   ['a line without an end, or one that is far too long', 'MSG '.repeat(80_000), /a line of more than/],
 ] as const) {
   test(`${what} ends it, once`, async () => {
-    await withFeed(async ({ socket, ends, messages }) => {
+    await withNatsSocket(async ({ socket, ends, messages }) => {
       socket.write(bytes);
       socket.write(framed(1, Buffer.from('late')));
       await until('ended', () => ends.length > 0);
@@ -212,7 +220,7 @@ for (const [what, bytes, why] of [
 }
 
 test('a server that goes away ends it; one that wants TLS or a log-in that we have not is not gone on with', async () => {
-  await withFeed(async ({ socket, ends }) => {
+  await withNatsSocket(async ({ socket, ends }) => {
     socket.destroy();
     await until('ended', () => ends.length > 0);
   });
@@ -221,7 +229,7 @@ test('a server that goes away ends it; one that wants TLS or a log-in that we ha
     [{ auth_required: true }, /TLS or other credentials/],
     ['no JSON', /no JSON/],
   ] as const) {
-    const error = await withFeed(async () => undefined, info).then(
+    const error = await withNatsSocket(async () => undefined, info).then(
       () => undefined,
       (reason: Error) => reason,
     );
@@ -234,11 +242,11 @@ test('a real server that asks for a password is read over our own connection too
     async ({ url }) => {
       const nc = await connectNats({ servers: `nats://sluice:s3cret@${url}`, name: 'test', logger: silentLogger });
       const messages: Message[] = [];
-      const feed = await openFeed({
+      const natsSocket = await openNatsSocket({
         nc,
         name: 'test',
         inbox: '_INBOX.A',
-        slabs: slabPool(64 * 1024 ** 2),
+        buffers: createBufferPool(64 * 1024 ** 2),
         events: {
           message: (message) => messages.push(message),
           status: () => undefined,
@@ -249,11 +257,11 @@ test('a real server that asks for a password is read over our own connection too
       await jsm.streams.add({ name: 'S', subjects: ['s'] });
       await jsm.consumers.add('S', { durable_name: 'c', ack_policy: 'explicit' });
       nc.publish('s', 'hello');
-      feed.publish('$JS.API.CONSUMER.MSG.NEXT.S.c', '{"batch":1}', '_INBOX.A.1');
+      natsSocket.publish('$JS.API.CONSUMER.MSG.NEXT.S.c', '{"batch":1}', '_INBOX.A.1');
       await until('a message', () => messages.length > 0);
       assert.is(messages[0]?.sequence, 1);
-      assert.is.not(messages[0]?.slab, undefined, 'it lies in our own memory');
-      feed.close();
+      assert.is.not(messages[0]?.buffer, undefined, 'it lies in our own memory');
+      natsSocket.close();
       await nc.close();
     },
     {

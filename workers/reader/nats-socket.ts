@@ -1,6 +1,6 @@
 /**
  * How messages get from nats-server into the worker: a connection of the shard's own that knows just what delivery takes
- * of the NATS protocol (INFO, CONNECT, PING, PONG, SUB, PUB, MSG, HMSG, -ERR) and reads the socket straight into slabs
+ * of the NATS protocol (INFO, CONNECT, PING, PONG, SUB, PUB, MSG, HMSG, -ERR) and reads the socket straight into buffers
  * (buffer-pool.ts). A message of 75 kB is a window on the bytes as they came; the library puts it together out of the
  * reads of 64 KiB that it spans, in buffers that grow under way. With this the whole worker costs 0.21 instead of 0.86 CPU-s
  * a million events of 148 bytes, at batches of 500 (docs/performance.md, Worker).
@@ -11,7 +11,7 @@
 import { connect, type Socket } from 'node:net';
 import type { Msg, NatsConnection, ServerInfo } from '@nats-io/nats-core';
 import { authenticatorOf, mustEncrypt } from '../../lib/nats.js';
-import type { Slab, SlabPool } from './buffer-pool.js';
+import type { BufferPool, ReadBuffer } from './buffer-pool.js';
 
 /** What the server says of a delivered message. */
 export interface Delivery {
@@ -21,10 +21,10 @@ export interface Delivery {
   readonly timeMs: number;
   readonly data: Uint8Array;
   /** Where the data lie; undefined when they are a buffer of their own. To be held before the callback returns. */
-  readonly slab: Slab | undefined;
+  readonly buffer: ReadBuffer | undefined;
 }
 
-export interface FeedEvents {
+export interface NatsSocketEvents {
   message(delivery: Delivery): void;
   /** A word of the server on a pull, instead of a message; `subject` is where it was sent. */
   status(subject: string, code: number, description: string): void;
@@ -32,19 +32,19 @@ export interface FeedEvents {
   ended(why: string): void;
 }
 
-export interface Feed {
+export interface NatsSocket {
   publish(subject: string, payload: string, reply: string): void;
   close(): void;
 }
 
-export interface FeedOptions {
+export interface NatsSocketOptions {
   readonly nc: Pick<NatsConnection, 'info' | 'getServer' | 'publish' | 'subscribe'>;
   /** Name of the connection, for the server's list. */
   readonly name: string;
   /** Deliveries and statuses are sent to subjects below this one. */
   readonly inbox: string;
-  readonly slabs: SlabPool;
-  readonly events: FeedEvents;
+  readonly buffers: BufferPool;
+  readonly events: NatsSocketEvents;
 }
 
 const dialMs = 5_000;
@@ -52,18 +52,18 @@ const dialMs = 5_000;
 const maxLine = 256 * 1024;
 /** Largest message that nats-server can be set to allow. */
 const maxMessage = 64 * 1024 ** 2;
-/** What is left of a slab for the next read at least. */
+/** What is left of a buffer for the next read at least. */
 const leastRead = 4_096;
 
-/** Opens a shard's feed on the server that `nc` is connected to. Rejects when it cannot be reached. */
-export async function openFeed(options: FeedOptions): Promise<Feed> {
+/** Opens a shard's natsSocket on the server that `nc` is connected to. Rejects when it cannot be reached. */
+export async function openNatsSocket(options: NatsSocketOptions): Promise<NatsSocket> {
   const { nc } = options;
-  return wantsLibrary(nc.info, nc) ? libraryFeed(options) : await socketFeed(options);
+  return wantsLibrary(nc.info, nc) ? overLibrary(options) : await dialled(options);
 }
 
 const wantsLibrary = (
   info: Pick<ServerInfo, 'tls_required' | 'auth_required'> | undefined,
-  nc: FeedOptions['nc'],
+  nc: NatsSocketOptions['nc'],
 ): boolean =>
   info === undefined ||
   info.tls_required === true ||
@@ -111,7 +111,7 @@ function infoOf(json: string): ServerInfo | undefined {
   }
 }
 
-function libraryFeed({ nc, inbox, events }: FeedOptions): Feed {
+function overLibrary({ nc, inbox, events }: NatsSocketOptions): NatsSocket {
   const onMessage = (msg: Msg): void => {
     const code = msg.headers?.code ?? 0;
     if (msg.data.length === 0 && code > 0) {
@@ -121,7 +121,7 @@ function libraryFeed({ nc, inbox, events }: FeedOptions): Feed {
     const reply = Buffer.from(msg.reply ?? '');
     const delivery = deliveryAt(reply, 0, reply.length);
     if (delivery === undefined) events.ended(`a message came with the reply "${msg.reply}"`);
-    else events.message({ ...delivery, data: msg.data, slab: undefined });
+    else events.message({ ...delivery, data: msg.data, buffer: undefined });
   };
   const sub = nc.subscribe(`${inbox}.*`, {
     callback: (error, msg) => (error === null ? onMessage(msg) : events.ended(error.message)),
@@ -132,10 +132,10 @@ function libraryFeed({ nc, inbox, events }: FeedOptions): Feed {
   };
 }
 
-function socketFeed({ nc, name, inbox, slabs, events }: FeedOptions): Promise<Feed> {
+function dialled({ nc, name, inbox, buffers, events }: NatsSocketOptions): Promise<NatsSocket> {
   const { hostname, port } = new URL(`nats://${nc.getServer()}`);
-  let slab = slabs.first();
-  /** The slab holds the operation that is being read from `start` on, and bytes up to `end`. */
+  let buffer = buffers.first();
+  /** The buffer holds the operation that is being read from `start` on, and bytes up to `end`. */
   let start = 0;
   let end = 0;
   /** Up to here no end of a line was found. */
@@ -151,28 +151,28 @@ function socketFeed({ nc, name, inbox, slabs, events }: FeedOptions): Promise<Fe
   let closed = false;
   let socket: Socket;
 
-  /** Goes on in a new slab that has room for so many bytes of the operation; what came of it moves along. */
+  /** Goes on in a new buffer that has room for so many bytes of the operation; what came of it moves along. */
   const roll = (bytes: number): void => {
-    const next = slabs.take(bytes);
-    slab.bytes.copy(next.bytes, 0, start, end);
-    slabs.filled(slab);
-    slab = next;
+    const next = buffers.take(bytes);
+    buffer.bytes.copy(next.bytes, 0, start, end);
+    buffers.filled(buffer);
+    buffer = next;
     end -= start;
     looked -= start;
     start = 0;
   };
   /** Where the next read goes. Asked after each read, and once before. */
   const room = (): Buffer => {
-    if (start === end && slab.held === 0 && !slab.spoiled) {
+    if (start === end && buffer.held === 0 && !buffer.spoiled) {
       start = 0;
       end = 0;
       looked = 0;
     }
-    if (need > slab.bytes.length - start || slab.bytes.length - end < leastRead) roll(Math.max(need, leastRead));
-    return slab.bytes.subarray(end);
+    if (need > buffer.bytes.length - start || buffer.bytes.length - end < leastRead) roll(Math.max(need, leastRead));
+    return buffer.bytes.subarray(end);
   };
 
-  return new Promise<Feed>((resolve, reject) => {
+  return new Promise<NatsSocket>((resolve, reject) => {
     let ready = false;
     let greeted = false;
     const fail = (why: string): void => {
@@ -186,7 +186,7 @@ function socketFeed({ nc, name, inbox, slabs, events }: FeedOptions): Promise<Fe
       closed = true;
       clearTimeout(patience);
       socket.destroy();
-      slabs.filled(slab);
+      buffers.filled(buffer);
     };
     const send = (text: string): void => {
       if (!closed) socket.write(text);
@@ -194,7 +194,7 @@ function socketFeed({ nc, name, inbox, slabs, events }: FeedOptions): Promise<Fe
 
     /** `MSG subject sid [reply] bytes`, `HMSG subject sid [reply] header-bytes bytes`; `to` is without the line's end. */
     const readMessageLine = (from: number, to: number, lineEnd: number): void => {
-      const { bytes } = slab;
+      const { bytes } = buffer;
       const numbers = (bytes[from]! | 0x20) === 0x68 ? 2 : 1;
       const at: number[] = [];
       for (let i = from; i < to; i++) if (bytes[i] === 0x20 && bytes[i + 1] !== 0x20) at.push(i + 1);
@@ -235,14 +235,14 @@ function socketFeed({ nc, name, inbox, slabs, events }: FeedOptions): Promise<Fe
       } else if (/^PONG/i.test(line)) {
         ready = true;
         clearTimeout(patience);
-        resolve(feed);
+        resolve(natsSocket);
       } else if (/^-ERR/i.test(line)) fail(line);
       else if (!/^\+OK/i.test(line)) fail(`the server sent "${line.slice(0, 200)}"`);
     };
-    const text = (from: number, to: number): string => slab.bytes.toString('latin1', from, to);
+    const text = (from: number, to: number): string => buffer.bytes.toString('latin1', from, to);
 
     const deliver = (): void => {
-      const { bytes } = slab;
+      const { bytes } = buffer;
       const data = bytes.subarray(start + dataAt, start + need - 2);
       const { code, description } =
         data.length === 0 && dataAt > headersAt
@@ -256,7 +256,7 @@ function socketFeed({ nc, name, inbox, slabs, events }: FeedOptions): Promise<Fe
       if (info === undefined) fail(`a message came with the reply "${text(start + replyAt, start + replyEnd)}"`);
       else {
         const { sequence, delivery, timeMs } = info;
-        events.message({ sequence, delivery, timeMs, data, slab });
+        events.message({ sequence, delivery, timeMs, data, buffer });
       }
     };
 
@@ -265,7 +265,7 @@ function socketFeed({ nc, name, inbox, slabs, events }: FeedOptions): Promise<Fe
       end += count;
       while (!closed) {
         if (need === 0) {
-          const { bytes } = slab;
+          const { bytes } = buffer;
           while (looked < end && bytes[looked] !== 0x0a) looked++;
           if (looked - start > maxLine) fail(`the server sent a line of more than ${maxLine} bytes`);
           if (looked === end || closed) return true;
@@ -289,7 +289,7 @@ function socketFeed({ nc, name, inbox, slabs, events }: FeedOptions): Promise<Fe
       return true;
     };
 
-    const feed: Feed = {
+    const natsSocket: NatsSocket = {
       publish: (subject, payload, reply) =>
         send(`PUB ${subject} ${reply} ${Buffer.byteLength(payload)}\r\n${payload}\r\n`),
       close,

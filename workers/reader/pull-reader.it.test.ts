@@ -9,8 +9,8 @@ import { silentLogger } from '../../lib/logger.js';
 import { shardStream, shardSubjects } from '../../lib/subjects.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
 import { type ByteBudget, byteBudget } from './budget.js';
-import { slabPool } from './buffer-pool.js';
-import { readStream, type StreamReader } from './pull-reader.js';
+import { createBufferPool } from './buffer-pool.js';
+import { createPullReader, type PullReader } from './pull-reader.js';
 
 const MiB = 1024 ** 2;
 const stream = shardStream(0);
@@ -48,7 +48,7 @@ async function withReader(
   use: (at: {
     nats: TestNats;
     jsm: JetStreamManager;
-    reader: StreamReader;
+    reader: PullReader;
     budget: ByteBudget;
     generation: string;
   }) => Promise<void>,
@@ -58,12 +58,12 @@ async function withReader(
     const jsm = await jetstreamManager(nats.nc);
     const generation = await create(jsm);
     const budget = byteBudget(limits.total);
-    const reader = readStream({
+    const reader = createPullReader({
       nc: way === 'socket' ? nats.nc : seenAs(nats.nc, { info: { ...nats.nc.info, auth_required: true } }),
       jsm,
       stream,
       budget,
-      slabs: slabPool(limits.total),
+      buffers: createBufferPool(limits.total),
       aheadBytes: limits.ahead,
       logger: silentLogger,
     });
@@ -76,7 +76,7 @@ async function withReader(
 }
 
 /** Takes messages until `count` are there; fails after 20 s. */
-async function take(reader: StreamReader, count: number): Promise<number[]> {
+async function take(reader: PullReader, count: number): Promise<number[]> {
   const sequences: number[] = [];
   const until = Date.now() + 20_000;
   while (sequences.length < count) {
@@ -221,12 +221,12 @@ test('messages that the reader misses and the leader of the stream has are not p
       return hasIt ? Object.assign(Object.create(reply), { json: () => ({ message: { seq: 7 } }) }) : reply;
     };
     const gaps: number[][] = [];
-    const reader = readStream({
+    const reader = createPullReader({
       nc: seenAs(nats.nc, { request }),
       jsm,
       stream,
       budget: byteBudget(64 * MiB),
-      slabs: slabPool(64 * MiB),
+      buffers: createBufferPool(64 * MiB),
       aheadBytes: MiB,
       onGap: (from, to) => gaps.push([from, to]),
       logger: silentLogger,
@@ -258,12 +258,12 @@ test('a connection that the server refuses is tried again after a while, not in 
       socket.write(`INFO ${JSON.stringify(info)}\r\n`);
     });
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const reader = readStream({
+    const reader = createPullReader({
       nc: seenAs(nats.nc, { getServer: () => `127.0.0.1:${(server.address() as AddressInfo).port}` }),
       jsm,
       stream,
       budget: byteBudget(64 * MiB),
-      slabs: slabPool(64 * MiB),
+      buffers: createBufferPool(64 * MiB),
       aheadBytes: MiB,
       logger: silentLogger,
     });

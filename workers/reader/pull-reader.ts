@@ -4,9 +4,9 @@
  * It speaks the pull protocol itself instead of using consume(), because of the bound. consume() with max_bytes also
  * caps at 100 messages, and stalls until two heartbeats are missed when the next message is larger than what is left of
  * its window; with a callback it has no back-pressure at all. Here one pull is open at a time, and the next one is only
- * sent when its bytes have room, so a slow warehouse stops the flow at the server.
+ * sent when its bytes have room, so a slow ClickHouse stops the flow at the server.
  *
- * Consumers are throw-away (memory, no acks): the warehouse alone knows what is loaded, and on some servers acks do not
+ * Consumers are throw-away (memory, no acks): ClickHouse alone knows what is loaded, and on some servers acks do not
  * survive a kill (FACT-8).
  */
 import { AckPolicy, DeliverPolicy, type JetStreamManager } from '@nats-io/jetstream';
@@ -17,11 +17,11 @@ import { newInbox } from '../../lib/nats.js';
 import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
 import { leaderSubject } from '../../lib/subjects.js';
 import type { ByteBudget } from './budget.js';
-import type { SlabPool } from './buffer-pool.js';
+import type { BufferPool } from './buffer-pool.js';
 import { areGone } from './gap.js';
 import { logLink } from './link.js';
 import type { LogMessage } from './log-message.js';
-import { type Delivery, type Feed, openFeed } from './nats-socket.js';
+import { type Delivery, type NatsSocket, openNatsSocket } from './nats-socket.js';
 
 const MiB = 1024 ** 2;
 
@@ -34,7 +34,7 @@ const tickMs = 500;
 /** Ticks without a sign of life before the consumer counts as lost. Ticks, not time: a busy event loop is no silence. */
 const silentTicks = 6;
 
-export interface StreamReader {
+export interface PullReader {
   /** The next message is the first after `hi`, of this generation of the stream. Keeps what is already at hand. */
   seek(generation: string, hi: number): void;
   peek(): LogMessage | undefined;
@@ -59,12 +59,12 @@ export interface StreamReader {
   close(): Promise<void>;
 }
 
-export interface StreamReaderOptions {
+export interface PullReaderOptions {
   readonly nc: NatsConnection;
   readonly jsm: JetStreamManager;
   readonly stream: string;
   readonly budget: ByteBudget;
-  readonly slabs: SlabPool;
+  readonly buffers: BufferPool;
   /** Most bytes at hand for this shard beyond what was taken. */
   readonly aheadBytes: number;
   /** Messages are missing behind one that was read: they were removed, for the stream's leader does not have them either. */
@@ -72,8 +72,8 @@ export interface StreamReaderOptions {
   readonly logger: Logger;
 }
 
-export function readStream(options: StreamReaderOptions): StreamReader {
-  const { nc, jsm, stream, budget, slabs, logger } = options;
+export function createPullReader(options: PullReaderOptions): PullReader {
+  const { nc, jsm, stream, budget, buffers, logger } = options;
   const ask = logLink(nc);
   let queue: (LogMessage | undefined)[] = [];
   let head = 0;
@@ -111,7 +111,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
   const offRoom = budget.onRoom(wake);
 
   const letGo = (messages: readonly (LogMessage | undefined)[], reusable: boolean): void => {
-    for (const message of messages) if (message?.slab !== undefined) slabs.letGo(message.slab, reusable);
+    for (const message of messages) if (message?.buffer !== undefined) buffers.letGo(message.buffer, reusable);
   };
 
   const clear = (): void => {
@@ -175,7 +175,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
       }
       endPull();
     };
-    const onMessage = ({ sequence, delivery, timeMs, data, slab }: Delivery): void => {
+    const onMessage = ({ sequence, delivery, timeMs, data, buffer }: Delivery): void => {
       heard = 0;
       if (!current() || broken !== undefined) return;
       if (delivery !== delivered + 1) {
@@ -204,8 +204,8 @@ export function readStream(options: StreamReaderOptions): StreamReader {
       const part = Math.min(size, reserved);
       reserved -= part;
       budget.release(part);
-      if (slab !== undefined) slabs.hold(slab);
-      queue.push({ sequence, timeMs, data, slab });
+      if (buffer !== undefined) buffers.hold(buffer);
+      queue.push({ sequence, timeMs, data, buffer });
       queued += size;
       left--;
       if (left === 0) endPull();
@@ -213,7 +213,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
     };
 
     const name = `sluice_${inbox.slice(inbox.lastIndexOf('.') + 1)}`;
-    let feed: Feed | undefined;
+    let natsSocket: NatsSocket | undefined;
     const ticker = setInterval(() => {
       if (open && ++heard > silentTicks) {
         broken = 'no sign of life';
@@ -239,11 +239,11 @@ export function readStream(options: StreamReaderOptions): StreamReader {
         wake();
         return;
       }
-      feed = await openFeed({
+      natsSocket = await openNatsSocket({
         nc,
         name: `sluice worker ${stream}`,
         inbox,
-        slabs,
+        buffers,
         events: {
           message: onMessage,
           status: onStatus,
@@ -263,7 +263,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
         left = pullMessages;
         heard = 0;
         open = true;
-        feed.publish(
+        natsSocket.publish(
           `$JS.API.CONSUMER.MSG.NEXT.${stream}.${name}`,
           JSON.stringify({
             batch: pullMessages,
@@ -281,7 +281,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
         if (!current()) return;
         if (!gone) throw new Error(`this replica of ${stream} lacks messages ${from} to ${to}, which its leader has`);
         goneTo = to;
-        // Behind what the warehouse has, the loader finds the gap itself (LOAD-3).
+        // Behind what ClickHouse has, the loader finds the gap itself (LOAD-3).
         if (received > sought) options.onGap?.(from, to);
         return;
       }
@@ -290,7 +290,7 @@ export function readStream(options: StreamReaderOptions): StreamReader {
     } finally {
       clearInterval(ticker);
       if (open) endPull();
-      feed?.close();
+      natsSocket?.close();
       void jsm.consumers.delete(stream, name).catch(() => undefined);
     }
   }

@@ -11,16 +11,16 @@ import { ensureShards } from '../../lib/log-streams.js';
 import { silentLogger } from '../../lib/logger.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
-import { connectWarehouse, type Warehouse } from '../clickhouse/client.js';
+import { type ClickHouse, connectClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import { prepareTable } from '../clickhouse/prepare-table.js';
 import type { TableTarget } from '../clickhouse/schema/index.js';
 import { type Audit, type AuditOptions, audit } from '../ledger/audit.js';
 import { auditTenant, type TenantAudit } from '../ledger/audit-tenant.js';
-import { ledgerSink } from '../ledger/ledger-store.js';
+import { ledgerStore } from '../ledger/ledger-store.js';
 import { type LogLook, lookAtLog } from '../ledger/shard-states.js';
 import { type Whereabouts, where } from '../ledger/where.js';
-import { warehouseSink } from '../loader/block-store.js';
+import { clickhouseBlockStore } from '../loader/block-store.js';
 import { readDeadLedger } from '../loader/dead-scan.js';
 import { startWorkerProcess, type WorkerProcess } from './worker-process.js';
 
@@ -28,8 +28,8 @@ const MiB = 1024 ** 2;
 
 export interface LedgerScene {
   readonly nats: TestNats;
-  readonly clickhouse: TestClickHouse;
-  readonly warehouse: Warehouse;
+  readonly engine: TestClickHouse;
+  readonly clickhouse: ClickHouse;
   readonly jsm: JetStreamManager;
   readonly target: TableTarget;
   /** Its name. */
@@ -51,8 +51,8 @@ let engine: Promise<TestClickHouse> | undefined;
 
 function sharedClickHouse(): Promise<TestClickHouse> {
   engine ??= new Promise((resolve, reject) => {
-    engineEnded = withClickHouse(async (clickhouse) => {
-      resolve(clickhouse);
+    engineEnded = withClickHouse(async (engine) => {
+      resolve(engine);
       await new Promise<void>((end) => {
         endEngine = end;
       });
@@ -71,24 +71,24 @@ export async function endScenes(): Promise<void> {
 let scenes = 0;
 
 export async function withScene(shards: number, use: (scene: LedgerScene) => Promise<void>): Promise<void> {
-  const clickhouse = await sharedClickHouse();
+  const engine = await sharedClickHouse();
   await withNats(async (nats) => {
     const database = `ledger_${++scenes}`;
     const target = eventsTable(database);
-    const warehouse = connectWarehouse(
-      resolveOptions(clickhouseClientOptions, { clickhouseUrl: clickhouse.url }, {}),
+    const clickhouse = connectClickHouse(
+      resolveOptions(clickhouseClientOptions, { clickhouseUrl: engine.url }, {}),
       silentLogger,
     );
     try {
-      await prepareTable(warehouse, target);
+      await prepareTable(clickhouse, target);
       await ensureShards(nats.nc, { shards, replicas: 1, maxBytes: 64 * MiB });
       const jsm = await jetstreamManager(nats.nc);
-      const sink = ledgerSink(warehouse, target);
+      const store = ledgerStore(clickhouse, target);
       const options = async (tenant?: string): Promise<AuditOptions> => ({
         nc: nats.nc,
         jsm,
-        sink,
-        ...((await lookAtLog(nats.nc, jsm, warehouseSink(warehouse, target))) as LogLook),
+        store,
+        ...((await lookAtLog(nats.nc, jsm, clickhouseBlockStore(clickhouse, target))) as LogLook),
         dead: await readDeadLedger({ nc: nats.nc, jsm, tenant }),
         retention: false,
         progress: () => undefined,
@@ -96,25 +96,25 @@ export async function withScene(shards: number, use: (scene: LedgerScene) => Pro
       });
       await use({
         nats,
+        engine,
         clickhouse,
-        warehouse,
         jsm,
         target,
         table: `${database}.events`,
         audit: async () => audit(await options()),
         auditTenant: async (tenant) => auditTenant(await options(tenant), tenant),
         where: async (id) => where({ ...(await options()), tenants: ['acme'], oneTenant: true }, id),
-        tamper: (statement) => warehouse.command(statement, { settings: { mutations_sync: 2 } }),
+        tamper: (statement) => clickhouse.command(statement, { settings: { mutations_sync: 2 } }),
         worker: () =>
           startWorkerProcess({
             natsUrl: nats.url,
-            clickhouseUrl: clickhouse.url,
+            clickhouseUrl: engine.url,
             clickhouseDatabase: database,
             blockDelay: '50ms',
           }),
         async run(main, args) {
           const file = fileURLToPath(new URL(`../${main}`, import.meta.url));
-          const addresses = ['--nats-url', nats.url, '--clickhouse-url', clickhouse.url];
+          const addresses = ['--nats-url', nats.url, '--clickhouse-url', engine.url];
           const child = spawn(
             process.execPath,
             ['--import', 'tsx', file, ...addresses, '--clickhouse-database', database, ...args],
@@ -132,7 +132,7 @@ export async function withScene(shards: number, use: (scene: LedgerScene) => Pro
         },
       });
     } finally {
-      await warehouse.close();
+      await clickhouse.close();
     }
   });
 }

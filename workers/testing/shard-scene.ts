@@ -1,5 +1,5 @@
 /**
- * One shard's loader between a real stream and the real engine, for tests of what ends up in the warehouse. A scene is used for many
+ * One shard's loader between a real stream and the real engine, for tests of what ends up in ClickHouse. A scene is used for many
  * tests: each begins with a shard of its own.
  */
 import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jetstream';
@@ -10,15 +10,15 @@ import { silentLogger } from '../../lib/logger.js';
 import { deadStream, shardStream, shardSubjects } from '../../lib/subjects.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
-import { connectWarehouse, type Warehouse } from '../clickhouse/client.js';
+import { type ClickHouse, connectClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import { tableMender } from '../clickhouse/mend-table.js';
 import { prepareTable } from '../clickhouse/prepare-table.js';
 import { staleStatements } from '../clickhouse/stale-statement.js';
-import { type Sink, warehouseSink } from '../loader/block-store.js';
+import { type BlockStore, clickhouseBlockStore } from '../loader/block-store.js';
 import { type ShardLoader, type ShardLoaderOptions, startShardLoader } from '../loader/shard.js';
 import { byteBudget } from '../reader/budget.js';
-import { slabPool } from '../reader/buffer-pool.js';
+import { createBufferPool } from '../reader/buffer-pool.js';
 import { type SeenMetrics, seeingMetrics } from './seen-metrics.js';
 
 const MiB = 1024 ** 2;
@@ -36,7 +36,7 @@ export interface StoredBlock {
 
 export interface ShardScene {
   readonly shard: number;
-  readonly sink: Sink;
+  readonly store: BlockStore;
   /** What the instruments recorded. */
   readonly seen: SeenMetrics;
   /** What onCommitted got last. */
@@ -57,8 +57,8 @@ export interface ShardScene {
 export interface Engines {
   readonly nats: TestNats;
   readonly jsm: JetStreamManager;
-  readonly clickhouse: TestClickHouse;
-  readonly warehouse: Warehouse;
+  readonly engine: TestClickHouse;
+  readonly clickhouse: ClickHouse;
   /** A scene with a stream of its own, of so many bytes. */
   scene(maxBytes?: number): Promise<ShardScene>;
 }
@@ -75,17 +75,17 @@ export async function until(what: string, holds: () => boolean | Promise<boolean
 /** Runs `use` with a nats-server and an engine; ends loaders and servers whatever happens. */
 export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Promise<T> {
   return withNats((nats) =>
-    withClickHouse(async (clickhouse) => {
-      const config = resolveOptions(clickhouseClientOptions, { clickhouseUrl: clickhouse.url }, {});
-      const warehouse = connectWarehouse(config, silentLogger);
+    withClickHouse(async (engine) => {
+      const config = resolveOptions(clickhouseClientOptions, { clickhouseUrl: engine.url }, {});
+      const clickhouse = connectClickHouse(config, silentLogger);
       const target = eventsTable(config.clickhouseDatabase);
       const jsm = await jetstreamManager(nats.nc);
       const js = jetstream(nats.nc);
       const loaders: ShardLoader[] = [];
-      await prepareTable(warehouse, target);
-      const mender = tableMender({ prepare: () => prepareTable(warehouse, target), logger: silentLogger });
-      const sink = warehouseSink(warehouse, target, {
-        stale: staleStatements(warehouse, { logger: silentLogger }),
+      await prepareTable(clickhouse, target);
+      const mender = tableMender({ prepare: () => prepareTable(clickhouse, target), logger: silentLogger });
+      const store = clickhouseBlockStore(clickhouse, target, {
+        stale: staleStatements(clickhouse, { logger: silentLogger }),
         mender,
       });
       let shards = 0;
@@ -100,10 +100,10 @@ export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Pro
             nc: nats.nc,
             jsm,
             shard,
-            sink,
+            store,
             limits: { rows: 200_000, bytes: 64 * MiB, delayMs: 50 },
             budget: byteBudget(64 * MiB),
-            slabs: slabPool(64 * MiB),
+            buffers: createBufferPool(64 * MiB),
             deadLetters: deadLetters({ nc: nats.nc, maxBytes: 16 * MiB }),
             replayMs: 3_600_000,
             metrics,
@@ -121,7 +121,7 @@ export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Pro
         };
         return {
           shard,
-          sink,
+          store,
           seen,
           committed: () => committed,
           publish: async (...payloads) => (await js.publish(`ev.${shard}.acme`, Buffer.concat(payloads))).seq,
@@ -134,7 +134,7 @@ export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Pro
             await loader.stop(10_000);
           },
           async blocks() {
-            const rows = await warehouse.rows<Record<keyof StoredBlock, string>>(
+            const rows = await clickhouse.rows<Record<keyof StoredBlock, string>>(
               'SELECT toString(_block) AS block, toString(any(_lo)) AS lo, toString(any(_hi)) AS hi, ' +
                 'toString(any(_accepted)) AS accepted, toString(any(_duplicate)) AS duplicate, toString(any(_dead)) AS dead, ' +
                 "toString(countIf(tenant != '')) AS rows FROM sluice.events WHERE _shard = {shard:UInt32} GROUP BY _block ORDER BY _block",
@@ -148,7 +148,7 @@ export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Pro
             );
           },
           async events() {
-            const rows = await warehouse.rows<{ id: string; n: string }>(
+            const rows = await clickhouse.rows<{ id: string; n: string }>(
               "SELECT event_id AS id, toString(count()) AS n FROM sluice.events WHERE _shard = {shard:UInt32} AND tenant != '' GROUP BY id",
               { shard },
             );
@@ -172,10 +172,10 @@ export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Pro
         };
       };
       try {
-        return await use({ nats, jsm, clickhouse, warehouse, scene });
+        return await use({ nats, jsm, engine, clickhouse, scene });
       } finally {
         await Promise.all(loaders.map((loader) => loader.stop(0)));
-        await warehouse.close();
+        await clickhouse.close();
       }
     }),
   );

@@ -14,7 +14,7 @@ import { seededRandom } from '../../../lib/testing/batches.js';
 import { withClickHouse } from '../../../lib/testing/clickhouse.js';
 import { acceptedCorpus } from '../../../lib/testing/corpus.js';
 import { storedPayload } from '../../testing/payloads.js';
-import { connectWarehouse } from '../client.js';
+import { connectClickHouse } from '../client.js';
 import { eventsTable } from '../connect.js';
 import { prepareTable } from '../prepare-table.js';
 import { type BlockConstants, blockName, insertStatement } from './index.js';
@@ -78,13 +78,13 @@ const textOf = (values: readonly unknown[]): string =>
 
 test(`${batches} oddly encoded batches are stored with the values that protobuf-es decodes`, async () => {
   await withClickHouse(async ({ url }) => {
-    const warehouse = connectWarehouse(
+    const clickhouse = connectClickHouse(
       resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
       silentLogger,
     );
     try {
       const target = eventsTable('sluice');
-      await prepareTable(warehouse, target);
+      await prepareTable(clickhouse, target);
       const random = seededRandom(seed);
       const compared = columns(EventSchema);
       const select = compared.map(({ select: text }, i) => `${text} AS c${i}`).join(', ');
@@ -110,9 +110,9 @@ test(`${batches} oddly encoded batches are stored with the values that protobuf-
         );
         const statement = insertStatement(target, constants, body);
         if (!statement.query.includes('device_user_agent')) pruned++;
-        await warehouse.insertBlock(statement, blockName(constants), body);
+        await clickhouse.insertBlock(statement, blockName(constants), body);
         const stored = new Map<string, string[]>();
-        const rows = await warehouse.rows<Record<string, unknown>>(
+        const rows = await clickhouse.rows<Record<string, unknown>>(
           `SELECT batch_id, ${select} FROM sluice.events WHERE _block = {block:UInt64}`,
           { block },
         );
@@ -140,7 +140,7 @@ test(`${batches} oddly encoded batches are stored with the values that protobuf-
       assert.ok(events >= batches);
       assert.ok(pruned > smallBlocks / 10, `only ${pruned} blocks lacked a column`);
     } finally {
-      await warehouse.close();
+      await clickhouse.close();
     }
   });
 });

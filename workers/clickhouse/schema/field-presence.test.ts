@@ -29,8 +29,8 @@ function valued(desc: DescMessage, message: Record<string, unknown> | undefined,
 }
 
 const found = (payloads: readonly Uint8Array[]): ReadonlySet<string> => {
-  const { present } = walker.presentIn(payloads);
-  return new Set([...walker.ids].filter(([, id]) => present(id)).map(([path]) => path));
+  const { presence } = walker.presenceIn(payloads);
+  return new Set([...walker.ids].filter(([, id]) => presence(id)).map(([path]) => path));
 };
 
 test('every field that some event has a value in is found, however it is encoded', () => {
@@ -98,7 +98,7 @@ test('bytes that cannot be walked count as holding everything', () => {
     Uint8Array.of(9),
   ];
   for (const bytes of odd)
-    assert.is(walker.presentIn([whole, bytes]).key, 'everything', Buffer.from(bytes).toString('hex'));
+    assert.is(walker.presenceIn([whole, bytes]).key, 'everything', Buffer.from(bytes).toString('hex'));
 });
 
 test.run();

@@ -11,9 +11,9 @@ import type { FieldNode, MessageNode } from '../../../lib/contract/rules.js';
 import { isTimestamp } from './columns.js';
 
 /** Tells which fields are there, by the numbers that {@link walkerOf} gave them. */
-export type Present = (id: number) => boolean;
+export type FieldPresence = (id: number) => boolean;
 
-export const everything: Present = () => true;
+export const everything: FieldPresence = () => true;
 
 /** Of one message type, by field number. */
 interface Table {
@@ -27,7 +27,7 @@ export interface Walker {
   /** Number of an event's field by its path, `device.country`, or of a batch's own field, `.user_agent`. */
   readonly ids: ReadonlyMap<string, number>;
   /** What the events in these payloads (length-delimited StoredBatch) have. */
-  presentIn(payloads: readonly Uint8Array[]): { readonly key: string; readonly present: Present };
+  presenceIn(payloads: readonly Uint8Array[]): { readonly key: string; readonly presence: FieldPresence };
 }
 
 /** A message whose fields are columns of their own. */
@@ -149,20 +149,20 @@ export function walkerOf(event: MessageNode, batchFields: ReadonlyMap<string, nu
 
   return {
     ids,
-    presentIn(payloads) {
+    presenceIn(payloads) {
       seen.fill(0);
       for (const payload of payloads) {
         for (let p = 0; p < payload.length; ) {
           p = longVarint(payload, p, payload.length);
           const stop = p + long;
           if (p < 0 || stop > payload.length || !walkBatch(payload, p, stop)) {
-            return { key: 'everything', present: everything };
+            return { key: 'everything', presence: everything };
           }
           p = stop;
         }
       }
       const found = seen.slice();
-      return { key: found.join(''), present: (id) => found[id] === 1 };
+      return { key: found.join(''), presence: (id) => found[id] === 1 };
     },
   };
 }

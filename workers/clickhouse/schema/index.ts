@@ -14,7 +14,7 @@ import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { eventRules, type FieldNode, type MessageNode } from '../../../lib/contract/rules.js';
 import { batchColumns, blockColumns, type Column, columnsOf, quote } from './columns.js';
 import { fitOf } from './compatible.js';
-import { everything, isFlattened, type Present, walkerOf } from './field-presence.js';
+import { everything, type FieldPresence, isFlattened, walkerOf } from './field-presence.js';
 import { inputFormat } from './format-schema.js';
 
 export interface TableTarget {
@@ -187,8 +187,8 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
   const walker = walkerOf(event, optionalBatchFields(storedBatch));
 
   /** Names, expressions and input of the rows of a block that has these fields. */
-  const rowsOf = (present: Present) => {
-    const has = (path: string): boolean => present(walker.ids.get(path) ?? 0);
+  const rowsOf = (presence: FieldPresence) => {
+    const has = (path: string): boolean => presence(walker.ids.get(path) ?? 0);
     const batchField = (name: string): boolean => !walker.ids.has(`.${name}`) || has(`.${name}`);
     const held = heldBy(event, has, '');
     const reading = { event: held.fields.length === 0 ? event : held, batchField };
@@ -211,11 +211,11 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
   /** By what blocks hold. A handful in practice; the bound is for a client that sends every mixture. */
   const known = new Map<string, ReturnType<typeof rowsOf>>();
   const rowsIn = (payloads: readonly Uint8Array[] | undefined): ReturnType<typeof rowsOf> => {
-    const { key, present } =
-      payloads === undefined ? { key: 'everything', present: everything } : walker.presentIn(payloads);
+    const { key, presence } =
+      payloads === undefined ? { key: 'everything', presence: everything } : walker.presenceIn(payloads);
     let rows = known.get(key);
     if (rows === undefined) {
-      rows = rowsOf(present);
+      rows = rowsOf(presence);
       if (known.size >= mostKnown) known.clear();
       known.set(key, rows);
     }

@@ -21,7 +21,7 @@ import { silentLogger } from '../../../lib/logger.js';
 import { seededRandom } from '../../../lib/testing/batches.js';
 import { withClickHouse } from '../../../lib/testing/clickhouse.js';
 import { storedPayload } from '../../testing/payloads.js';
-import { connectWarehouse, type Warehouse } from '../client.js';
+import { type ClickHouse, connectClickHouse } from '../client.js';
 import { eventsTable } from '../connect.js';
 import { prepareTable } from '../prepare-table.js';
 import { type BlockConstants, blockName, insertStatement, schemaOf } from './index.js';
@@ -40,16 +40,16 @@ const block = (n: number): BlockConstants => ({
   dead: 0,
 });
 
-async function withWarehouse(use: (warehouse: Warehouse) => Promise<void>): Promise<void> {
+async function withClickHouseClient(use: (clickhouse: ClickHouse) => Promise<void>): Promise<void> {
   await withClickHouse(async ({ url }) => {
-    const warehouse = connectWarehouse(
+    const clickhouse = connectClickHouse(
       resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
       silentLogger,
     );
     try {
-      await use(warehouse);
+      await use(clickhouse);
     } finally {
-      await warehouse.close();
+      await clickhouse.close();
     }
   });
 }
@@ -152,12 +152,12 @@ function everyKind(): DescMessage {
 const localName = (name: string): string => name.replace(/_([a-z])/g, (_, c: string) => c.toUpperCase());
 
 test('every kind of field becomes a column, and its values read back', async () => {
-  await withWarehouse(async (warehouse) => {
+  await withClickHouseClient(async (clickhouse) => {
     const batch = everyKind();
     const event = batch.field.events?.message as DescMessage;
     const schema = schemaOf(StoredBatchSchema, rulesOf(event));
-    for (const statement of schema.createStatements(target)) await warehouse.command(statement);
-    const columns = await warehouse.rows<{ name: string; type: string }>(
+    for (const statement of schema.createStatements(target)) await clickhouse.command(statement);
+    const columns = await clickhouse.rows<{ name: string; type: string }>(
       "SELECT name, type FROM system.columns WHERE database = 'sluice' AND table = 'events'",
     );
     assert.equal(
@@ -183,9 +183,9 @@ test('every kind of field becomes a column, and its values read back', async () 
     };
     const bytes = toBinary(batch, create(batch, { events: [full, { type: 1000 }] } as never));
     const payload = storedPayload(seededRandom(1), { tenant: 'acme', batchId: 'b', events: 2, bytes });
-    await warehouse.insertBlock(schema.insertStatement(target, block(1), [payload]), blockName(block(1)), [payload]);
+    await clickhouse.insertBlock(schema.insertStatement(target, block(1), [payload]), blockName(block(1)), [payload]);
     const names = Object.keys(scalars).map((name) => `toString(${name}) AS ${name}`);
-    const rows = await warehouse.rows<Record<string, unknown>>(
+    const rows = await clickhouse.rows<Record<string, unknown>>(
       `SELECT type, toString(toUnixTimestamp64Nano(occurred_at)) AS at, maybe, hue, words, palette, items, item_sku, item_n, colors, ` +
         `mapApply((k, v) -> (k, toString(v)), counts) AS counts, ${names.join(', ')} FROM sluice.events ORDER BY type`,
     );
@@ -228,9 +228,9 @@ test('every kind of field becomes a column, and its values read back', async () 
 });
 
 test('LOAD-1: one batch of 10,000 events, 60,000 batches of one, a mixture: each block is one part', async () => {
-  await withWarehouse(async (warehouse) => {
-    await prepareTable(warehouse, target);
-    await warehouse.command('SYSTEM STOP MERGES sluice.events');
+  await withClickHouseClient(async (clickhouse) => {
+    await prepareTable(clickhouse, target);
+    await clickhouse.command('SYSTEM STOP MERGES sluice.events');
     const random = seededRandom(5);
     const payload = (events: number, batchId: string) => storedPayload(random, { tenant: 'acme', batchId, events });
     const tiny = Array.from({ length: 100 }, (_, i) => payload(1, `t${i}`));
@@ -241,9 +241,9 @@ test('LOAD-1: one batch of 10,000 events, 60,000 batches of one, a mixture: each
       [...tiny, large, ...tiny],
     ];
     for (const [i, body] of bodies.entries()) {
-      await warehouse.insertBlock(insertStatement(target, block(i + 1), body), blockName(block(i + 1)), body);
+      await clickhouse.insertBlock(insertStatement(target, block(i + 1), body), blockName(block(i + 1)), body);
     }
-    const parts = await warehouse.rows<{ size: string }>(
+    const parts = await clickhouse.rows<{ size: string }>(
       "SELECT toString(rows) AS size FROM system.parts WHERE database = 'sluice' AND table = 'events' AND active ORDER BY min_block_number",
     );
     assert.equal(
@@ -254,8 +254,8 @@ test('LOAD-1: one batch of 10,000 events, 60,000 batches of one, a mixture: each
 });
 
 test("a client's clock that is out of range counts as not told", async () => {
-  await withWarehouse(async (warehouse) => {
-    await prepareTable(warehouse, target);
+  await withClickHouseClient(async (clickhouse) => {
+    await prepareTable(clickhouse, target);
     const payloads = [1_700_000_000n, 253_402_300_799n, -5n].map((seconds, i) => {
       const bytes = toBinary(
         StoredBatchSchema,
@@ -268,8 +268,8 @@ test("a client's clock that is out of range counts as not told", async () => {
       );
       return Buffer.concat([Buffer.from([bytes.length]), bytes]);
     });
-    await warehouse.insertBlock(insertStatement(target, block(1), payloads), blockName(block(1)), payloads);
-    const rows = await warehouse.rows<{ at: string }>(
+    await clickhouse.insertBlock(insertStatement(target, block(1), payloads), blockName(block(1)), payloads);
+    const rows = await clickhouse.rows<{ at: string }>(
       'SELECT toString(toUnixTimestamp64Nano(sent_at)) AS at FROM sluice.events ORDER BY batch_id',
     );
     assert.equal(
@@ -280,33 +280,33 @@ test("a client's clock that is out of range counts as not told", async () => {
 });
 
 test('a deletion changes what the ledger of blocks counts, and the ledger is what answers', async () => {
-  await withWarehouse(async (warehouse) => {
-    await prepareTable(warehouse, target);
+  await withClickHouseClient(async (clickhouse) => {
+    await prepareTable(clickhouse, target);
     const random = seededRandom(6);
     for (const n of [1, 2]) {
       const body = [storedPayload(random, { tenant: `t${n}`, batchId: 'b', events: 100 })];
-      await warehouse.insertBlock(insertStatement(target, block(n), body), blockName(block(n)), body);
+      await clickhouse.insertBlock(insertStatement(target, block(n), body), blockName(block(n)), body);
     }
     // A block that no part can hold is answered without any of them, and so without the ledger.
     const count = async (n: number, forced = 1) =>
       (
-        await warehouse.rows<{ n: string }>(
+        await clickhouse.rows<{ n: string }>(
           `SELECT toString(count()) AS n FROM sluice.events WHERE _day = '2026-03-01' AND _stream = '1700000000000000000' ` +
             `AND _shard = 0 AND _block = ${n} SETTINGS force_optimize_projection = ${forced}`,
         )
       )[0]?.n;
     assert.equal([await count(1), await count(2), await count(3, 0)], ['100', '100', '0']);
-    await warehouse.command("DELETE FROM sluice.events WHERE type IN ('click', 'impression')");
-    const [left] = await warehouse.rows<{ n: string }>(
+    await clickhouse.command("DELETE FROM sluice.events WHERE type IN ('click', 'impression')");
+    const [left] = await clickhouse.rows<{ n: string }>(
       'SELECT toString(count()) AS n FROM sluice.events WHERE _block = 1 SETTINGS optimize_use_projections = 0',
     );
     assert.ok(Number(left?.n) < 100);
     assert.is(await count(1), left?.n);
-    await warehouse.command("ALTER TABLE sluice.events DELETE WHERE tenant = 't1'", {
+    await clickhouse.command("ALTER TABLE sluice.events DELETE WHERE tenant = 't1'", {
       settings: { mutations_sync: 2 },
     });
     assert.is.not(await count(2), '0');
-    const blocks = await warehouse.rows<{ n: string }>(
+    const blocks = await clickhouse.rows<{ n: string }>(
       'SELECT toString(_block) AS n FROM sluice.events GROUP BY _block',
     );
     assert.equal(blocks, [{ n: '2' }]);

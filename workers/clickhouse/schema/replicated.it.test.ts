@@ -9,7 +9,7 @@ import { silentLogger } from '../../../lib/logger.js';
 import { seededRandom } from '../../../lib/testing/batches.js';
 import { withClickHouse } from '../../../lib/testing/clickhouse.js';
 import { storedPayload } from '../../testing/payloads.js';
-import { connectWarehouse } from '../client.js';
+import { connectClickHouse } from '../client.js';
 import {
   type BlockConstants,
   createStatements,
@@ -69,13 +69,13 @@ test('a replicated block has a token, a quorum in one order, and a probe that wa
 
 test('the engine knows every setting, and takes a token once even when the probe sees nothing (LOAD-4)', async () => {
   await withClickHouse(async ({ url }) => {
-    const warehouse = connectWarehouse(
+    const clickhouse = connectClickHouse(
       resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
       silentLogger,
     );
     try {
       const names = async (table: string): Promise<Set<string>> =>
-        new Set((await warehouse.rows<{ name: string }>(`SELECT name FROM system.${table}`)).map(({ name }) => name));
+        new Set((await clickhouse.rows<{ name: string }>(`SELECT name FROM system.${table}`)).map(({ name }) => name));
       const [settings, tableSettings] = [await names('settings'), await names('merge_tree_settings')];
       const statement = insertStatement(target, constants, undefined);
       assert.equal(
@@ -90,8 +90,8 @@ test('the engine knows every setting, and takes a token once even when the probe
         named.map((one) => one.split(' = ')[0] ?? '').filter((name) => !tableSettings.has(name)),
         [],
       );
-      await warehouse.command(database);
-      await warehouse.command(
+      await clickhouse.command(database);
+      await clickhouse.command(
         create
           .replace(/ReplicatedMergeTree\([^)]*\)/, 'MergeTree')
           .replace('non_replicated_deduplication_window = 0', 'non_replicated_deduplication_window = 100'),
@@ -99,17 +99,17 @@ test('the engine knows every setting, and takes a token once even when the probe
       const blind = { ...statement, query: statement.query.replace(/WHERE \(SELECT count[\s\S]*?\) = 0 /, '') };
       assert.not.equal(blind.query, statement.query);
       const count = async (): Promise<number> =>
-        Number((await warehouse.rows<{ n: string }>('SELECT toString(count()) AS n FROM sluice.events'))[0]?.n);
+        Number((await clickhouse.rows<{ n: string }>('SELECT toString(count()) AS n FROM sluice.events'))[0]?.n);
       const random = seededRandom(2);
       // Another worker cut the block elsewhere: it has the same name, and other bytes.
       const [mine, theirs] = [2, 5].map((events) =>
         storedPayload(random, { tenant: 'acme', batchId: `b${events}`, events }),
       );
-      await warehouse.insertBlock(blind, 'one', [mine as Uint8Array]);
-      await warehouse.insertBlock(blind, 'two', [theirs as Uint8Array]);
+      await clickhouse.insertBlock(blind, 'one', [mine as Uint8Array]);
+      await clickhouse.insertBlock(blind, 'two', [theirs as Uint8Array]);
       assert.is(await count(), 2);
     } finally {
-      await warehouse.close();
+      await clickhouse.close();
     }
   });
 });

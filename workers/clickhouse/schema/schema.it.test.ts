@@ -17,9 +17,9 @@ import { silentLogger } from '../../../lib/logger.js';
 import { encodeBatch, seededRandom } from '../../../lib/testing/batches.js';
 import { withClickHouse } from '../../../lib/testing/clickhouse.js';
 import { makeRichEvent } from '../../../lib/testing/rich-events.js';
-import { byTenant } from '../../loader/sort-by-tenant.js';
+import { sortByTenant } from '../../loader/sort-by-tenant.js';
 import { storedPayload } from '../../testing/payloads.js';
-import { connectWarehouse, type Warehouse, WarehouseError } from '../client.js';
+import { type ClickHouse, connectClickHouse, StatementError } from '../client.js';
 import { eventsTable } from '../connect.js';
 import { prepareTable } from '../prepare-table.js';
 import {
@@ -46,40 +46,40 @@ const block = (n: number, lo: number, hi: number): BlockConstants => ({
   dead: 0,
 });
 
-async function withTable(use: (warehouse: Warehouse) => Promise<void>): Promise<void> {
+async function withTable(use: (clickhouse: ClickHouse) => Promise<void>): Promise<void> {
   await withClickHouse(async ({ url }) => {
-    const warehouse = connectWarehouse(
+    const clickhouse = connectClickHouse(
       resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
       silentLogger,
     );
     try {
-      await prepareTable(warehouse, target);
-      await use(warehouse);
+      await prepareTable(clickhouse, target);
+      await use(clickhouse);
     } finally {
-      await warehouse.close();
+      await clickhouse.close();
     }
   });
 }
 
-const insert = (warehouse: Warehouse, c: BlockConstants, body: readonly Uint8Array[], queryId = blockName(c)) =>
-  warehouse.insertBlock(insertStatement(target, c, body), queryId, body);
+const insert = (clickhouse: ClickHouse, c: BlockConstants, body: readonly Uint8Array[], queryId = blockName(c)) =>
+  clickhouse.insertBlock(insertStatement(target, c, body), queryId, body);
 
 const nanosOf = (t: { seconds: bigint; nanos: number } | undefined): string =>
   String((t?.seconds ?? 0n) * 1_000_000_000n + BigInt(t?.nanos ?? 0));
 
 test('every column of every event reads back as it was sent', async () => {
-  await withTable(async (warehouse) => {
+  await withTable(async (clickhouse) => {
     const events = Array.from({ length: 400 }, () => makeRichEvent(random));
     events.forEach((event, i) => {
       event.eventId = `e${i}`;
     });
     const bytes = encodeBatch(create(EventBatchSchema, { events }));
     const sent = fromBinary(EventBatchSchema, bytes).events;
-    await insert(warehouse, block(1, 1, 2), [
+    await insert(clickhouse, block(1, 1, 2), [
       storedPayload(random, { tenant: 'acme', batchId: 'b-1', events: 400, bytes }),
       storedPayload(random, { tenant: 'other', batchId: 'b-2', events: 7 }),
     ]);
-    const rows = await warehouse.rows<Record<string, unknown>>(
+    const rows = await clickhouse.rows<Record<string, unknown>>(
       "SELECT * EXCEPT (occurred_at), toString(toUnixTimestamp64Nano(occurred_at)) AS at, CAST(type, 'Int32') AS type_number, " +
         "CAST(device_platform, 'Int32') AS platform_number, toString(value_micros) AS value, toString(touch_cost_micros) AS cost, " +
         "toString(_hi) AS hi FROM sluice.events WHERE tenant = 'acme'",
@@ -177,34 +177,34 @@ test('every column of every event reads back as it was sent', async () => {
 });
 
 test('LOAD-1, LOAD-2: a block is one part, and inserting it again, or at the same time, stores nothing more', async () => {
-  await withTable(async (warehouse) => {
+  await withTable(async (clickhouse) => {
     const body = Array.from({ length: 400 }, (_, i) =>
       storedPayload(random, { tenant: 'acme', batchId: `b${i}`, events: 500 }),
     );
-    await insert(warehouse, block(1, 1, 400), body);
+    await insert(clickhouse, block(1, 1, 400), body);
     const parts = () =>
-      warehouse.rows<{ name: string; rows: string }>(
+      clickhouse.rows<{ name: string; rows: string }>(
         "SELECT name, toString(rows) AS rows FROM system.parts WHERE database = 'sluice' AND table = 'events' AND active",
       );
     assert.equal(
       (await parts()).map((part) => part.rows),
       ['200000'],
     );
-    await insert(warehouse, block(1, 1, 400), body);
+    await insert(clickhouse, block(1, 1, 400), body);
     assert.is((await parts()).length, 1);
     const twice = await Promise.allSettled([
-      insert(warehouse, block(2, 401, 800), body),
-      insert(warehouse, block(2, 401, 800), body),
+      insert(clickhouse, block(2, 401, 800), body),
+      insert(clickhouse, block(2, 401, 800), body),
     ]);
-    const [row] = await warehouse.rows<{ n: string }>('SELECT toString(count()) AS n FROM sluice.events');
+    const [row] = await clickhouse.rows<{ n: string }>('SELECT toString(count()) AS n FROM sluice.events');
     assert.is(row?.n, '400000');
     const refused = twice
       .filter((r) => r.status === 'rejected')
-      .map((r) => (r as PromiseRejectedResult).reason as WarehouseError);
+      .map((r) => (r as PromiseRejectedResult).reason as StatementError);
     assert.ok(refused.length <= 1);
     for (const error of refused) assert.is(error.kind, 'busy');
     // What makes the protocol cheap: the ledger answers, not the rows.
-    const plan = await warehouse.rows<{ explain: string }>(
+    const plan = await clickhouse.rows<{ explain: string }>(
       "EXPLAIN SELECT count() FROM sluice.events WHERE _day = '2026-03-01' AND _stream = '1700000000000000000' AND _shard = 3 AND _block = 2",
     );
     assert.match(plan.map((line) => line.explain).join('\n'), /blocks/);
@@ -212,30 +212,30 @@ test('LOAD-1, LOAD-2: a block is one part, and inserting it again, or at the sam
 });
 
 test('a block that comes by tenant is stored as it is, and the look-up of a block opens no part that cannot hold it', async () => {
-  await withTable(async (warehouse) => {
+  await withTable(async (clickhouse) => {
     const tenants = ['globex', 'acme', 'initech', 'acme', 'globex'];
     const body = tenants.map((tenant, i) => storedPayload(random, { tenant, batchId: `b${i}`, events: 20 }));
     const sortedBlocks = async () => {
-      const [row] = await warehouse.rows<{ n: string }>(
+      const [row] = await clickhouse.rows<{ n: string }>(
         "SELECT toString(sum(value)) AS n FROM system.events WHERE event = 'MergeTreeDataWriterBlocksAlreadySorted'",
       );
       return Number(row?.n);
     };
     const before = await sortedBlocks();
-    await insert(warehouse, block(1, 1, 5), body);
+    await insert(clickhouse, block(1, 1, 5), body);
     const between = await sortedBlocks();
-    await insert(warehouse, block(2, 6, 10), byTenant(body));
+    await insert(clickhouse, block(2, 6, 10), sortByTenant(body));
     assert.is(
       (await sortedBlocks()) - between,
       between - before + 1,
       'one that was sorted more than in the block before',
     );
-    const [row] = await warehouse.rows<{ tenants: string; n: string }>(
+    const [row] = await clickhouse.rows<{ tenants: string; n: string }>(
       'SELECT toString(uniqExact(tenant)) AS tenants, toString(count()) AS n FROM sluice.events',
     );
     assert.equal(row, { tenants: '3', n: '200' });
     const lookUp = async (n: number) => {
-      const plan = await warehouse.rows<{ explain: string }>(
+      const plan = await clickhouse.rows<{ explain: string }>(
         `EXPLAIN indexes = 1 SELECT count() FROM sluice.events WHERE _day = '2026-03-01' AND _stream = '${block(n, 0, 0).stream}' ` +
           `AND _shard = 3 AND _block = ${n}`,
       );
@@ -248,7 +248,7 @@ test('a block that comes by tenant is stored as it is, and the look-up of a bloc
 
 test('a table that an older version made is loaded as it is: sort key, partition key and what its operator set stay', async () => {
   await withClickHouse(async ({ url }) => {
-    const warehouse = connectWarehouse(
+    const clickhouse = connectClickHouse(
       resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
       silentLogger,
     );
@@ -260,16 +260,16 @@ test('a table that an older version made is loaded as it is: sort key, partition
         .replace(/SETTINGS .*$/s, 'SETTINGS non_replicated_deduplication_window = 0, min_parts_to_merge_at_once = 7')
         .replace(/ CODEC\(ZSTD\(1\)\)/g, '');
       assert.is.not(older, table);
-      await warehouse.command(database);
-      await warehouse.command(older);
-      await prepareTable(warehouse, target);
+      await clickhouse.command(database);
+      await clickhouse.command(older);
+      await prepareTable(clickhouse, target);
       const body = ['b', 'a', 'b'].map((tenant) => storedPayload(random, { tenant, batchId: tenant, events: 30 }));
-      for (let i = 0; i < 2; i++) await insert(warehouse, block(1, 1, 3), byTenant(body));
-      const parts = await warehouse.rows<{ rows: string }>(
+      for (let i = 0; i < 2; i++) await insert(clickhouse, block(1, 1, 3), sortByTenant(body));
+      const parts = await clickhouse.rows<{ rows: string }>(
         "SELECT toString(rows) AS rows FROM system.parts WHERE database = 'sluice' AND table = 'events' AND active",
       );
       assert.equal(parts, [{ rows: '90' }]);
-      const [made] = await warehouse.rows<{ sorting_key: string; engine_full: string }>(
+      const [made] = await clickhouse.rows<{ sorting_key: string; engine_full: string }>(
         "SELECT sorting_key, engine_full FROM system.tables WHERE database = 'sluice' AND name = 'events'",
       );
       assert.is(made?.sorting_key, 'tenant, type, _shard, _block, occurred_at');
@@ -282,18 +282,18 @@ test('a table that an older version made is loaded as it is: sort key, partition
         'ALTER TABLE `sluice`.`events` MODIFY SETTING min_bytes_for_wide_part = 268435456',
       ]);
     } finally {
-      await warehouse.close();
+      await clickhouse.close();
     }
   });
 });
 
 test('data that is not Protobuf of the contract is refused whole, as content', async () => {
-  await withTable(async (warehouse) => {
+  await withTable(async (clickhouse) => {
     const good = storedPayload(random, { tenant: 'acme', batchId: 'b', events: 5 });
-    const error = await insert(warehouse, block(1, 1, 2), [good, good.subarray(0, good.length - 3)]).catch((e) => e);
-    assert.instance(error, WarehouseError);
-    assert.is((error as WarehouseError).kind, 'content');
-    const [row] = await warehouse.rows<{ n: string }>('SELECT toString(count()) AS n FROM sluice.events');
+    const error = await insert(clickhouse, block(1, 1, 2), [good, good.subarray(0, good.length - 3)]).catch((e) => e);
+    assert.instance(error, StatementError);
+    assert.is((error as StatementError).kind, 'content');
+    const [row] = await clickhouse.rows<{ n: string }>('SELECT toString(count()) AS n FROM sluice.events');
     assert.is(row?.n, '0');
   });
 });
@@ -333,17 +333,17 @@ function nextYear(): { storedBatch: DescMessage; event: ReturnType<typeof rulesO
 }
 
 test('a field and an enum value added to the .proto become a column and a label; old rows stay', async () => {
-  await withTable(async (warehouse) => {
-    await insert(warehouse, block(1, 1, 1), [storedPayload(random, { tenant: 'acme', batchId: 'old', events: 3 })]);
+  await withTable(async (clickhouse) => {
+    await insert(clickhouse, block(1, 1, 1), [storedPayload(random, { tenant: 'acme', batchId: 'old', events: 3 })]);
     const next = nextYear();
     const schema = schemaOf(next.storedBatch, next.event);
-    const columns = await warehouse.rows<{ name: string; type: string }>(
+    const columns = await clickhouse.rows<{ name: string; type: string }>(
       "SELECT name, type FROM system.columns WHERE database = 'sluice' AND table = 'events'",
     );
     const { statements: changes, misfits } = schema.migrations(target, columns);
     assert.equal(misfits, []);
     assert.is(changes.length, 2, changes.join('\n'));
-    for (const change of changes) await warehouse.command(change);
+    for (const change of changes) await clickhouse.command(change);
     const c = block(2, 2, 2);
     const newEvent = Buffer.concat([
       toBinary(
@@ -357,8 +357,8 @@ test('a field and an enum value added to the .proto become a column and a label;
     ]);
     const bytes = Buffer.concat([Buffer.from([0x0a, newEvent.length]), newEvent]);
     const body = [storedPayload(random, { tenant: 'acme', batchId: 'new', events: 1, bytes })];
-    await warehouse.insertBlock(schema.insertStatement(target, c, body), blockName(c), body);
-    const rows = await warehouse.rows<{ type: string; coupon: string; n: string }>(
+    await clickhouse.insertBlock(schema.insertStatement(target, c, body), blockName(c), body);
+    const rows = await clickhouse.rows<{ type: string; coupon: string; n: string }>(
       "SELECT batch_id, if(batch_id = 'new', toString(type), '') AS type, coupon, toString(count()) AS n FROM sluice.events GROUP BY ALL ORDER BY n",
     );
     assert.equal(
@@ -368,18 +368,18 @@ test('a field and an enum value added to the .proto become a column and a label;
         ['', '', '3'],
       ],
     );
-    const after = await warehouse.rows<{ name: string; type: string }>(
+    const after = await clickhouse.rows<{ name: string; type: string }>(
       "SELECT name, type FROM system.columns WHERE database = 'sluice' AND table = 'events'",
     );
     assert.equal(schema.migrations(target, after), { statements: [], misfits: [] });
     // A worker of the contract before, started later: it narrows nothing, loads, and everything can be read.
-    await prepareTable(warehouse, target);
+    await prepareTable(clickhouse, target);
     assert.equal(
-      await warehouse.rows("SELECT name, type FROM system.columns WHERE database = 'sluice' AND table = 'events'"),
+      await clickhouse.rows("SELECT name, type FROM system.columns WHERE database = 'sluice' AND table = 'events'"),
       after,
     );
-    await insert(warehouse, block(3, 3, 3), [storedPayload(random, { tenant: 'acme', batchId: 'older', events: 4 })]);
-    const [all] = await warehouse.rows<{ n: string }>(
+    await insert(clickhouse, block(3, 3, 3), [storedPayload(random, { tenant: 'acme', batchId: 'older', events: 4 })]);
+    const [all] = await clickhouse.rows<{ n: string }>(
       "SELECT toString(countIf(toString(type) != '')) AS n FROM sluice.events",
     );
     assert.is(all?.n, '8');
@@ -387,8 +387,8 @@ test('a field and an enum value added to the .proto become a column and a label;
 });
 
 test('the table of today needs no migration', async () => {
-  await withTable(async (warehouse) => {
-    const columns = await warehouse.rows<{ name: string; type: string }>(
+  await withTable(async (clickhouse) => {
+    const columns = await clickhouse.rows<{ name: string; type: string }>(
       "SELECT name, type FROM system.columns WHERE database = 'sluice' AND table = 'events'",
     );
     const { migrations } = await import('./index.js');
@@ -400,8 +400,8 @@ test('the table of today needs no migration', async () => {
 test('workers that prepare the table at the same time do no harm: on an empty server, and on an older table', async () => {
   await withClickHouse(async ({ url }) => {
     const config = resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {});
-    const workers = [0, 1, 2].map(() => connectWarehouse(config, silentLogger));
-    const first = workers[0] as Warehouse;
+    const workers = [0, 1, 2].map(() => connectClickHouse(config, silentLogger));
+    const first = workers[0] as ClickHouse;
     const described = () =>
       first.rows<{ name: string; type: string }>(
         "SELECT name, type FROM system.columns WHERE database = 'sluice' AND table = 'events' ORDER BY name",
