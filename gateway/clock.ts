@@ -1,4 +1,4 @@
-/** Time and dice of the ingest core: injected, so that the simulator and the tests turn the hands themselves. */
+/** Time and random numbers of the ingest core. They are injected, so that the simulator and the tests control them. */
 import { randomUUID } from 'node:crypto';
 
 export interface GatewayClock {

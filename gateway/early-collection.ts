@@ -2,11 +2,11 @@
  * Collects garbage earlier than V8 does, while memory is short. V8 starts when 64 MiB of buffers wait for it, or about as much heap as is
  * in use. A gateway that holds all that its limits allow has no room for so much beside it.
  *
- *   COLLECT-1  Below `shortBytes` of resident memory V8 decides alone, and while the gateway holds few unfinished bytes below `crampedBytes`. So
- *       ordinary traffic pays nothing, also at the highest rate, where V8 settles at 170 to 230 MiB.
- *   COLLECT-2  A collection is due when `wasteBytes` more are in use than at the least since the last one.
- *   COLLECT-3  After a collection of n ms, none is due for 2 n ms: at most a third of the time goes into it. While the gateway holds few unfinished
- *       bytes it is 50 n ms: ten thousand connections take as much memory, and no collection gives that back.
+ *   COLLECT-1  V8 alone decides below `shortBytes` of resident memory, or below `crampedBytes` while the gateway holds few unfinished
+ *       bytes. So ordinary traffic pays nothing, also at the highest rate, where V8 settles at 170 to 230 MiB.
+ *   COLLECT-2  A collection is due when `wasteBytes` more are in use than at the lowest point since the last one.
+ *   COLLECT-3   After a collection of n ms, none is due for 2 n ms: at most a third of the time goes into it. While the gateway holds
+ *       few unfinished bytes it is 50 n ms: ten thousand connections take as much memory, and no collection gives that back.
  *
  * Pure, but for `startEarlyCollection`.
  */

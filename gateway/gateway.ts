@@ -1,5 +1,5 @@
 /**
- * A gateway, put together and running: what main.ts starts and what tests start. The map of the rooms is in main.ts.
+ * Builds and starts a gateway, for main.ts and for tests. The map of the rooms is in main.ts.
  */
 import type { NatsConnection } from '@nats-io/transport-node';
 import { Health } from '#gen/grpc/health/v1/health_pb.js';

@@ -1,6 +1,6 @@
 /**
- * `--processes N`: several gateway processes behind one port on one machine. This is the one that starts them; each is a whole
- * gateway with bounds of its own, and connections are dealt out to them in turn (node:cluster).
+ * `--processes N`: several gateway processes behind one port on one machine. This process starts them and gives them connections in
+ * turn (node:cluster). Each is a whole gateway with its own bounds.
  *
  *   PROC-1  The first one has to listen before the others are started, so that an impossible setting is reported once. If it ends
  *       before that, everything ends with its exit code.

@@ -1,6 +1,6 @@
 /**
- * GetBatchStatus: the gateway has no way to the warehouse, so it asks a worker over NATS. A call that no worker answers is
- * told to come back; nothing is guessed.
+ * GetBatchStatus: the gateway has no connection to ClickHouse, so it asks a worker over NATS. When no worker answers, the caller gets
+ * UNAVAILABLE.
  */
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';

@@ -1,11 +1,11 @@
 /**
- * Request messages of Publish and PublishStream, past the RPC library's own decoders. For JSON it has protobuf-es's, which takes
- * 2026-02-30 for 2 March, loses digits, and refuses a batch for one bad event. For Protobuf it makes an object of each field, however
- * many there are. And what it inflates it bounds by size alone.
+ * Reads request messages of Publish and PublishStream without the RPC library's decoders. Its JSON decoder (protobuf-es) takes
+ * 2026-02-30 for 2 March, loses digits, and refuses a batch for one bad event. Its Protobuf decoder makes an object of each field. It
+ * bounds inflated bytes by size alone.
  *
- * Each message is taken out of the request body, inflated, read and put in line; the library gets an empty message in its place, and calls
- * the handler, which takes the next message from the line. So envelopes, deadlines and answers stay the library's. Nothing is read
- * before the library asks for it.
+ * This file takes each message out of the request body, inflates it, reads it and queues it. The library gets an empty message in its
+ * place and calls the handler, which takes the next message from the queue. So the library still handles envelopes, deadlines and
+ * answers. Nothing is read before the library asks for it.
  */
 import { EmptySchema } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError, type ContextValues, createContextKey, createContextValues } from '@connectrpc/connect';

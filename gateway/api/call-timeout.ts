@@ -1,6 +1,6 @@
 /**
- * How long a caller waits for its answer (`grpc-timeout`, `connect-timeout-ms`), read in one way for both paths, and the answer to
- * a request that is not whole by then. Batches that are whole have their deadline in the core (deadlines.ts).
+ * Reads how long a caller waits for its answer (`grpc-timeout`, `connect-timeout-ms`), in one way for both paths, and answers a request
+ * that is not whole by then. Batches that are whole have their deadline in the core (deadlines.ts).
  *
  * Whole milliseconds, rounded up: a call never ends here before it ends at its caller.
  */

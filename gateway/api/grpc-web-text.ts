@@ -1,8 +1,8 @@
 /**
- * grpc-web-text: gRPC-Web in base64, both ways, the default mode of the grpc-web package. Here it is turned into gRPC-Web and back.
+ * Turns grpc-web-text into gRPC-Web and back. It is gRPC-Web in base64, both ways, and the default mode of the grpc-web package.
  *
- * A body may be several base64 texts one after another, each with its padding. Answers are such: each piece is encoded by itself, so
- * that a browser can read it before the next one comes.
+ * A body may be several base64 texts in a row, each with its padding. Answers are encoded piece by piece, so that a browser can read
+ * one before the next one comes.
  */
 import { Code, ConnectError } from '@connectrpc/connect';
 import type { UniversalServerRequest, UniversalServerResponse } from '@connectrpc/connect/protocol';

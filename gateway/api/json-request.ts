@@ -1,9 +1,9 @@
 /**
- * JSON requests, on the plain HTTP routes and in the RPC protocols: what stands around the events, read strictly. The events themselves
- * are read by lib/contract/json, each for itself.
+ * Reads JSON requests of the plain HTTP routes and the RPC protocols: everything around the events, strictly. lib/contract/json reads
+ * the events, one by one.
  *
- *   JSON-1  A text that is no JSON, and a fault outside of the events, refuses the request, by the name of the field. On a stream it refuses
- *       its message: the others go on.
+ *   JSON-1  A text that is no JSON, and a fault outside of the events, refuses the request and names the field. On a stream it refuses
+ *       only its message.
  *   JSON-2  A fault inside an event refuses that event, by index, field and code.
  *   JSON-3  A name that comes twice is a fault, also once as `batchId` and once as `batch_id`; so is an unknown one, unless the request
  *       has the header `sluice-unknown-fields: ignore`. Then it is left out, and the answer lists it.

@@ -1,13 +1,13 @@
 /**
- * Calls that anybody may make, without a key: their bounds.
+ * Bounds of the calls that need no key.
  *
  *   OPEN-1  A call of one message is whole within 10 s (call-timeout.ts).
- *   OPEN-2  Short calls (Check, List) are bounded per connection. In all they are bounded, too: the oldest is reset for a new one. It is one
- *       that its client does not finish, so health checks are answered whatever others do.
+ *   OPEN-2  Short calls (Check, List) are bounded per connection. Their total is bounded too: the oldest is reset for a new one. The
+ *       oldest is one that its client does not finish, so other clients still get their health checks.
  *   OPEN-3  Calls that stay open (Watch, reflection) take a place of their connection, of its address and one in all, before their request
  *       is read. Past any limit they are refused.
- *   OPEN-4  Where there is no place, a call is refused before the RPC library makes anything of it (`refusal`): that costs a tenth. A connection
- *       that goes on with such calls ends (call-budget.ts).
+ *   OPEN-4   Where there is no place, the call is refused before the RPC library parses it (`refusal`), at a tenth of the cost. A
+ *       connection that repeats such calls ends (call-budget.ts).
  */
 import {
   create,

@@ -1,5 +1,5 @@
 /**
- * One batch of a caller, from whichever route, into the core: with its span, and every failure as a row of the table.
+ * Passes one batch of a caller into the core, from any route, with its span. Every failure becomes a row of the error table.
  */
 import { create } from '@bufbuild/protobuf';
 import { type BatchResult, BatchResultSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';

@@ -2,19 +2,19 @@
  * One PublishStream call: batches in, answers out as each is settled, in any order. The rules, for both shells around them:
  * the generator below, which the RPC library drives, and hot/stream.ts, which drives an HTTP/2 stream itself.
  *
- *   STREAM-1  Held bytes are bounded per stream. A batch counts from the moment it is read until its answer is handed to the
- *       transport, so a client that reads no answers is no longer read from, at the latest after 64 of them. Past the bound, and while the gateway as a
- *       whole has no room, nothing is read: flow control does the rest.
+ *   STREAM-1  Held bytes are bounded per stream. A batch counts from the moment it is read until the transport has its answer. So the
+ *       gateway stops reading from a client that reads no answers, after 64 of them at the latest. Beyond the bound, and while the
+ *       whole gateway has no room, it reads nothing: flow control does the rest.
  *   STREAM-2  A failed batch is an answer, also one whose JSON was refused while it was read. The stream ends for five reasons:
  *       the client is done, the connection ends, the key is revoked or the deadline has passed, the client's bytes are no
  *       message, or STREAM-5. But for a revoked key and a passed deadline, everything that was read is answered first.
  *   STREAM-3  Nothing is read before the caller is known (see routes.ts and hot/stream.ts).
- *   STREAM-4  A stream whose first message asks for durability COMMITTED hears how far the warehouse is (committed.ts), seldom
- *       and never per batch. It is not read while too many of its batches are not committed, or of its tenant's (COMMIT-5), and once the client is done
- *       it stays open until they are, or for a while: what has no Committed at the end is for the client to send again.
+ *   STREAM-4   A stream whose first message asks for durability COMMITTED hears how far the warehouse is (committed.ts), seldom and
+ *       never per batch. It is not read while too many of its batches are not committed, or of its tenant's (COMMIT-5), and once the
+ *       client is done it stays open until they are, or for a while: what has no Committed at the end is for the client to send again.
  *       A batch that falls into doubt is answered a second time, as failed. Other streams pay nothing for it.
  *   STREAM-5  After 100 batches in a row of which nothing was stored through their own fault, the stream ends: a refusal costs the gateway as
- *       much as a batch, and its answer is longer than the request. What the gateway or the log is at fault for does not count.
+ *       much as a batch, and its answer is longer than the request. Failures of the gateway or the log do not count.
  */
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import type { ConnectError } from '@connectrpc/connect';

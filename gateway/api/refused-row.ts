@@ -1,7 +1,6 @@
 /**
- * Refused batches in a row of one stream. Batches are answered in any order, so the row goes by the place at which they were read: a batch
- * that is accepted, whenever its answer comes, leaves a gap. Refusals arise nearly in the order of reading; one that comes late
- * closes the gap that it had left.
+ * Counts refused batches in a row on one stream. Answers come in any order, so the row follows the order of reading: an accepted batch
+ * leaves a gap, whenever its answer comes. Refusals come nearly in the order of reading; a late one closes the gap that it had left.
  */
 
 /** A client that is in order sends batches of which some are good. */

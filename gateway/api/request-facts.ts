@@ -1,5 +1,5 @@
 /**
- * What request headers say about a caller, checked and bounded, because it is stored with every batch.
+ * Checks and bounds what request headers say about a caller, because it is stored with every batch.
  */
 import { isIPv4, isIPv6 } from 'node:net';
 import type { ClientAddress } from '../listener/trusted-proxies.js';

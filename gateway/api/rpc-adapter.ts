@@ -1,6 +1,6 @@
 /**
- * From a node request to the RPC library's handler and back. In place of connect-node's own adapter, because that one
- * writes to the console, throws on a request without an authority, and lets a far-away deadline wrap around (call-timeout.ts).
+ * Passes a Node request to the RPC library's handler, and the answer back. It replaces connect-node's adapter, which writes to the
+ * console, throws on a request without an authority, and lets a distant deadline wrap around (call-timeout.ts).
  */
 import { Code, ConnectError, createContextValues } from '@connectrpc/connect';
 import type { UniversalServerRequest, UniversalServerResponse } from '@connectrpc/connect/protocol';

@@ -1,6 +1,6 @@
 /**
- * Calls with a stream of answers, in all protocols. Bytes that are no message come to the handler as an error of ours: the library
- * would answer them as `internal`, which says that the gateway is at fault.
+ * Calls with a stream of answers, in all protocols. The handler gets bytes that are no message as one of our errors. The library would
+ * answer `internal`, which blames the gateway.
  */
 import type { DescMethodBiDiStreaming, DescMethodServerStreaming, Message } from '@bufbuild/protobuf';
 import type { HandlerContext } from '@connectrpc/connect';

@@ -1,6 +1,6 @@
 /**
- * The messages of a body with envelopes, or of one without, as whole-messages.ts passes them on: whole, and not copied where they lie in one
- * piece. The RPC library's own decoders copy each, and dead copies of large messages wait for the collector.
+ * Cuts a body, with or without envelopes, into whole messages for whole-messages.ts. It copies no message that lies in one piece. The
+ * RPC library's decoders copy each, and dead copies of large messages wait for the collector.
  */
 import { Code, ConnectError } from '@connectrpc/connect';
 import { readAllBytes } from '@connectrpc/connect/protocol';

@@ -1,5 +1,5 @@
 /**
- * Who hears that a key is revoked: the open streams of that key. One subscription to the directory, however many streams.
+ * Tells the open streams of a key that it is revoked. All streams share one subscription to the directory.
  * Beside it, pending-tenants.ts answers for keys before NATS is reached. The directory itself is lib/tenants.ts.
  */
 import type { TenantDirectory } from '../../lib/tenants.js';

@@ -1,16 +1,16 @@
 /**
- * How many single calls are read at the same time. Hundreds of bodies that grow side by side would all be half there when memory is
- * used up (unfinished.ts); read in turn, each is soon whole. Calls past the bound wait unread: flow control holds them
- * back at the sender. Who calls is checked before: a refusal needs no seat. Streams are not concerned; they read one
- * message after another.
+ * Bounds how many single calls are read at the same time. Hundreds of bodies that grow side by side would all be half there when memory
+ * is used up (unfinished.ts); read in turn, each is soon whole. Calls beyond the bound wait unread, and flow control holds them back at
+ * the sender. The gateway checks the key before: a refusal needs no seat. This does not affect streams, which read one message after
+ * another.
  *
- *   GATE-1  At most `most` calls are inside. A tenant has a right to `mostOfTenant` of them. It may take more while no other tenant waits and
- *       `mostOfTenant` are left free, so that the next tenant enters at once. A call leaves with its answer.
+ *   GATE-1  At most `most` calls are inside. A tenant has a right to `mostOfTenant` of them. It may take more while no other tenant
+ *       waits and `mostOfTenant` stay free, so that the next tenant enters at once. A call leaves with its answer.
  *   GATE-2  Tenants are served in turn, and the calls of one in their order. A call that goes away while it waits leaves the line.
- *   GATE-3  A call gives its seat up, and is read on without one, after `holdMs`; and while others wait, when its body brings less than
- *       `slowBytes` in `slowMs`. A sender that drips must not keep the others out. Its bytes stay counted.
- *   GATE-4  A call whose request is whole before it has a seat needs none, while all calls without one have at most `mostSkippedBytes`. Admission
- *       counts them. Past that, whole calls wait for a seat, too: waiting in line is better for a burst than `overloaded`.
+ *   GATE-3  A call loses its seat after `holdMs`, and is read further without one. While others wait, it also loses the seat when its
+ *       body brings less than `slowBytes` in `slowMs`: a slow sender must not keep others out. Its bytes stay counted.
+ *   GATE-4   A call whose request is whole before it has a seat needs none, while all calls without one have at most `mostSkippedBytes`.
+ *       Admission counts them. Past that, whole calls wait for a seat, too: waiting in line is better for a burst than `overloaded`.
  *
  * A call with a seat costs a few operations on maps. It needs no timer: while calls wait, one timer serves all of them.
  */

@@ -1,6 +1,6 @@
 /**
- * The flags in front of each message of gRPC, gRPC-Web and Connect streams. Bits that no version of these protocols has given a
- * meaning yet are refused: what a peer means by them is not known, so its bytes cannot be taken for a plain message.
+ * The flags in front of each message of gRPC, gRPC-Web and Connect streams. Bits without a meaning in these protocols are refused: what
+ * a peer means by them is unknown, so its bytes are not a plain message.
  */
 import { SluiceError } from '../../lib/errors.js';
 

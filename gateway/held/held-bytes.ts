@@ -1,10 +1,10 @@
 /**
  * Memory for small pieces that are held while a batch waits for its ack.
  *
- * Node takes small buffers from a pool that many share, and each keeps its whole slab alive: 8 KiB in Node 20 and 22, 64 KiB since
- * Node 24. Then a message of 100 bytes costs six hundred times what admission counts. So what is held has a pool of its own,
- * with slabs of 8 KiB in every version. It costs as much as Node's: 0.1 to 0.3 µs for 100 to 3,000 bytes, where an own
- * ArrayBuffer costs 0.4 to 0.8 µs.
+ * Node takes small buffers from a shared pool, and each keeps its whole slab alive: 8 KiB in Node 20 and 22, 64 KiB since Node 24
+ * (FACT-47). Then a message of 100 bytes costs six hundred times what admission counts. So held pieces come from a separate pool, with
+ * slabs of 8 KiB in every version. It costs as much as Node's: 0.1 to 0.3 µs for 100 to 3,000 bytes, where an own ArrayBuffer costs 0.4
+ * to 0.8 µs.
  */
 
 /** A held piece keeps at most so many bytes alive, or its own size where that is more. */

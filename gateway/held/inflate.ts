@@ -6,7 +6,7 @@
  *   INFLATE-2  At most `atOnce` inflate at the same time, and at most `ofOwner` of one owner. zlib works on libuv's four threads, which
  *       file and name look-ups need too.
  *       A request keeps its place until its output is read, so the outputs of all requests are as few.
- *   INFLATE-3  Owners take turns; within one owner, first come, first served. Who has gone away while waiting is not inflated.
+ *   INFLATE-3  Owners take turns; within one owner, first come, first served. A request whose client has gone away is not inflated.
  */
 import { promisify } from 'node:util';
 import { gunzip } from 'node:zlib';

@@ -1,6 +1,6 @@
 /**
- * Long JSON texts are read in slices, one in each turn of the event loop, tenants in turn. Reading 4 MiB takes up to 90 ms of CPU: between
- * two slices everything else of the gateway goes on.
+ * Reads long JSON texts in slices: one in each turn of the event loop, tenants in turn. Reading 4 MiB takes up to 90 ms of CPU; between
+ * two slices the gateway does its other work.
  */
 import { allAtOnce } from '../../lib/contract/json/index.js';
 import { createTurns } from './turns.js';

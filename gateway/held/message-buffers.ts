@@ -1,6 +1,6 @@
 /**
- * Buffers for messages that came in parts, used again: one made per message is memory outside the heap that drives the
- * collector, as in payload-pool.ts. Kept by size class, and bounded in all.
+ * Reused buffers for messages that came in parts. A new buffer per message is memory outside the heap that drives the collector, as in
+ * payload-pool.ts. They are kept by size class, and their total is bounded.
  */
 import { heldBuffer } from './held-bytes.js';
 
@@ -56,9 +56,9 @@ export function createMessageBuffers(mostBytes: number): MessageBuffers {
 }
 
 /**
- * Takes the memory from a buffer that is used no more, while something may still refer to it: a generator keeps its last message until it gets
- * the next one, and each open call through the RPC library is a row of generators. Node 20 has no `transfer`; a clone there takes the memory with it, and
- * the young generation soon collects that.
+ * Takes the memory from a buffer that is used no more, while something may still refer to it: a generator keeps its last message until
+ * it gets the next one, and each open call through the RPC library is a row of generators. Node 20 has no `transfer`; a clone there
+ * takes the memory with it, and the young generation soon collects that.
  */
 function letGo(buffer: ArrayBuffer & { transfer?: (size: number) => ArrayBuffer }): void {
   if (buffer.transfer !== undefined) buffer.transfer(0);

@@ -1,7 +1,7 @@
 /**
- * A request stream that is not read for now. Node keeps what still comes, up to the flow-control window, as a list of pieces. Each piece
- * costs 200 bytes, and keeps the 64 KiB alive that were read from the connection with it. A peer that sends one byte a
- * frame makes 13 MB of a window of 64 KiB. So what comes while a stream is parked is copied into one buffer, and counted.
+ * Parks a request stream that is not read for now. Node keeps the bytes that still come, up to the flow-control window, as a list of
+ * pieces. Each piece costs 200 bytes, and keeps the read of 64 KiB alive that brought it (FACT-34). A peer that sends one byte a frame
+ * makes 13 MB of a window of 64 KiB. So what comes while a stream is parked is copied into one buffer, and counted.
  *
  * Node hands each piece to `stream.push`, a public method, which is replaced while the stream is parked.
  */

@@ -1,6 +1,6 @@
 /**
- * Places for what may be open at the same time: so many in all, and so many for each owner (a key, a tenant, a connection). A place
- * is taken before anything is held for its owner, and given back when what it stands for is over, whatever the end.
+ * Bounds what may be open at the same time, in all and for each owner (a key, a tenant, a connection). A place is taken before anything
+ * is held for its owner, and given back at the end, however it ends.
  */
 import type { SluiceError } from '../../lib/errors.js';
 

@@ -1,5 +1,5 @@
 /**
- * Work of which only so much is done at the same time: owners take turns, and within one owner it is first come, first served.
+ * Bounds work that runs at the same time. Owners take turns; within one owner it is first come, first served.
  * What waits is bounded elsewhere: a single call has a seat (call-gate.ts), and a stream does one thing after another.
  */
 export interface Turns {

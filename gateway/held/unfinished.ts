@@ -17,19 +17,21 @@
  * bounded in all and per tenant, as admission.ts bounds whole batches. Answers that a client does not read count here, too.
  *
  *   BODY-1  A body counts the memory that it takes, as bytes come, until its batch is with admission. What a header states counts nothing.
- *   BODY-2  Where what is held and what may be under way pass a bound, a body that grows is paused: flow control holds its sender back. One body of each tenant goes on: the
- *       eldest has the turn, and gives it to the next after `turnMs`. So something becomes whole and makes room, also when
- *       another sender stalls. When there is room again, bodies go on in their order, tenants in turn. While a whole batch of the tenant waits
- *       for room in admission, nothing makes room by becoming whole, and the turn waits, too. What comes of a body after it is paused counts as under way.
- *   BODY-3  Past twice a bound, a body that grows is refused. When the total is the
- *       bound and another tenant holds more, the newest body of that tenant is refused instead. The turn spares a body, unless bodies that
- *       the gateway does not read (`waiting`) hold the whole bound of their tenant.
+ *   BODY-2  When held bytes and bytes under way exceed a bound, a body that grows is paused: flow control holds its sender back. One
+ *       body of each tenant continues: the eldest has the turn, and gives it to the next after `turnMs`. So something becomes whole and
+ *       makes room, also when another sender stalls. When there is room again, bodies continue in their order, tenants in turn. While a
+ *       whole batch of the tenant waits for room in admission, becoming whole makes no room, so the turn waits too. Bytes that come
+ *       after a pause count as under way.
+ *   BODY-3  Beyond twice a bound, a body that grows is refused. When it is the bound of the total, and another tenant holds more, the
+ *       newest body of that tenant is refused instead. The turn spares a body, unless bodies that the gateway does not read (`waiting`)
+ *       hold the whole bound of their tenant.
  *   BODY-4  A body of which no byte comes for `silentMs` is refused, and so is one that brings less than `slowBytes` a second while others wait.
  *       The clock stands while the gateway itself does not read the body.
- *   BODY-5  Messages that come in one piece, the rule, never meet any of this.
- *   BODY-6  A paused body has an end, too. When less than `slowBytes` a second has come for `silentMs`, and less than half a window since it is paused, so that its sender might send, it is
- *       heard: read for `hearingMs`, whatever room there is. It may turn out to be whole. Else it brings `slowBytes` a second in that time, or is
- *       refused. At most `mostHeard` bodies are heard at once. The silence of BODY-4 is added up over all the times that a body is read.
+ *   BODY-5  Messages that come in one piece, as most do, meet none of these rules.
+ *   BODY-6  A paused body ends too. When less than `slowBytes` a second has come for `silentMs`, and less than half a window since the
+ *       pause, its sender could send more. Then the body is heard: read for `hearingMs`, even without room. It may turn out to be
+ *       whole. Otherwise it brings `slowBytes` a second in that time, or is refused. At most `mostHeard` bodies are heard at once. The
+ *       silence of BODY-4 adds up over all the times that a body is read.
  *
  * Pure: the caller gives the tick.
  */

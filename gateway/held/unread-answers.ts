@@ -1,6 +1,7 @@
 /**
- * Answers that a client does not read. While the transport takes no more, they gather: their bytes count as those of unfinished
- * requests do (unfinished.ts), and a stream that makes no room for 30 s ends. Its unread answers would keep its batches open forever.
+ * Counts answers that a client does not read. While the transport takes no more, they gather. Their bytes count like those of
+ * unfinished requests (unfinished.ts), and a stream that makes no room for 30 s ends. Its unread answers would keep its batches open
+ * forever.
  */
 import { SluiceError } from '../../lib/errors.js';
 import { unreadMs } from '../listener/unread-calls.js';

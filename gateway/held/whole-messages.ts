@@ -1,7 +1,7 @@
 /**
- * What the RPC library gets of a request: messages that are whole. By itself it takes memory of the stated size when it has the head of a
- * message, keeps each chunk, adds up all of them whenever one comes, and no budget counts that. Here parts gather in one buffer, which
- * grows with them and is counted. Flags of envelopes are checked on the way.
+ * Gives the RPC library whole messages. By itself it allocates the stated size when it has the head of a message, keeps each chunk, and
+ * joins all of them whenever one comes; no budget counts that (FACT-48). Here parts gather in one buffer, which grows with them and is
+ * counted. Flags of envelopes are checked here too.
  */
 import { reservedFlags } from './envelope-flags.js';
 import { detached } from './held-bytes.js';

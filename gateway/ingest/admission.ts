@@ -1,6 +1,5 @@
 /**
- * Bytes in flight, bounded in all and per tenant: what keeps the gateway's memory flat when the log is slower than the
- * callers.
+ * Bounds the bytes in flight, in all and per tenant. This keeps the gateway's memory flat when the log is slower than the callers.
  *
  *   ADMIT-1  Held bytes never pass a bound, except that a single batch is always admitted when nothing else is held.
  *   ADMIT-2  Waiters are served in turn between tenants and first come, first served within one. A waiter that is stopped by

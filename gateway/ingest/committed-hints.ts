@@ -1,6 +1,6 @@
 /**
- * Brings committed.ts what it must know from NATS: the workers' words, new leaders of streams, and, when a worker speaks of
- * another stream than the one that was seen last or a log went backwards, a new look at it.
+ * Brings committed.ts what it needs from NATS: the workers' watermarks and new leaders of streams. When a worker names another stream
+ * than the last one, or a log went backwards, it looks at the stream again.
  */
 import { jetstreamManager } from '@nats-io/jetstream';
 import type { Msg, NatsConnection } from '@nats-io/transport-node';

@@ -1,7 +1,6 @@
 /**
- * Deadlines of many waiting things with one timer: things are kept in buckets of a tick, and a bucket is looked at when
- * its tick is over. So a deadline is noticed up to one tick late, and a thing that settles in time costs two set
- * operations and no timer.
+ * Deadlines of many waiting items with one timer. Items are kept in buckets of a tick; when its tick is over, a bucket is examined. So
+ * a deadline is noticed up to one tick late, and an item that settles in time costs two set operations and no timer.
  */
 
 export interface DeadlineOptions<T> {

@@ -12,11 +12,11 @@
  *   INGEST-1  A batch is answered as accepted only after JetStream's ack for the message that holds it.
  *   INGEST-2  Its bytes count as held from admission until its message is settled, also when the caller has given up before.
  *   INGEST-3  No event is decoded: the scanner proves the bytes, and they go on unchanged.
- *   INGEST-4  A batch that was held for longer than `maxHeld` is not published any more: by then its client has sent it again,
- *       and the workers, who remember for an hour what was sent again (LOAD-5), are to hear of the first copy long before that.
- *   INGEST-5  A batch that says attempt 1 is written as 0, "unknown", when it may have lain on its way for so long: read from a
- *       connection that a stall of this process makes doubtful (stall.ts), or sent longer than `maxHeld` ago by its client's clock.
- *       So is one that a gRPC library or a proxy sends again below its application, which goes on to say 1 (request-facts.ts).
+ *   INGEST-4  A batch that was held for longer than `maxHeld` is not published. By then its client has sent it again. Workers remember
+ *       for an hour what was sent again (LOAD-5), so the first copy must come long before that.
+ *   INGEST-5  Attempt 1 is written as 0, "unknown", when the batch may have waited that long on its way. This is the case after a stall
+ *       of this process on an older connection (stall.ts), or when the client's clock says that it was sent longer than `maxHeld` ago.
+ *       It is also the case when a gRPC library or a proxy repeats it below its application, which still says 1 (request-facts.ts).
  *   INGEST-6  An acknowledged message whose sequence the warehouse has already (of a log that lost its end, COMMIT-3) would never be
  *       loaded: its batches are answered as "outcome unknown".
  */

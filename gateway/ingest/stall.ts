@@ -1,18 +1,18 @@
 /**
- * A gateway that stood still: stopped by a debugger, paused with its machine, starved of CPU time.
+ * Detects that the gateway was paused: stopped by a debugger, paused with its machine, or starved of CPU time.
  *
- * Its sockets hold what clients sent before. When it goes on it reads batches that say attempt 1, whose clients have long since
- * sent them again to another gateway. Workers remember which batches were sent again for one hour of the log's time (rule LOAD-5);
- * a first copy that comes later than that would be stored a second time. So a gateway doubts what may have lain for long:
+ * Its sockets hold what clients sent before the pause. When it continues, it reads batches that say attempt 1, although their clients
+ * have sent them again to another gateway. Workers remember for one hour of the log's time which batches were sent again (LOAD-5). A
+ * first copy that comes later would be stored a second time. So a gateway doubts batches that may have waited long:
  *
- *   STALL-1  It has stood still when its clock has moved on by more than `stallMs` between two looks, by the monotonic clock (which
- *       does not run while a machine is suspended) or by the wall clock (which may be set).
+ *   STALL-1  It was paused when more than `stallMs` have passed between two looks, by the monotonic clock (which does not run while a
+ *       machine is suspended) or by the wall clock (which may be set).
  *   STALL-2  It looks each second, and before each batch: what waited in the sockets may be read before any timer fires.
- *   STALL-3  Connections that were opened before the end of a stall, or within a minute after it (the kernel takes connections for
- *       a process that stands still), are doubted for as long as they live: attempt 1 on them is written as 0, "unknown", which
- *       the loader checks. Doubting costs a look-up and never an event.
+ *   STALL-3  It doubts connections that were opened before the end of a pause, or within a minute after it, for as long as they live
+ *       (the kernel takes connections for a paused process). It writes attempt 1 on them as 0, "unknown", and the loader checks for a
+ *       copy. A doubt costs a look-up and never an event.
  *
- * Besides, a batch that its client says to have sent long ago is doubted (ingest.ts, INGEST-5), whatever it lay in.
+ * It also doubts a batch that its client states to have sent long ago (ingest.ts, INGEST-5).
  */
 export interface StallWatch {
   /**

@@ -3,10 +3,10 @@
  *
  *   ADDR-1  An IPv4 address counts for itself, also when it is mapped into IPv6. IPv6 counts by /64, the least that a host is given.
  *   ADDR-2  A new connection takes a token. Tokens come back at `newPerSecond`, up to `burstSeconds` of them.
- *   ADDR-3  A connection that ends for abuse costs the tokens of two seconds, the next one of four, then eight: its address cannot go on with
- *       fresh ones. An address in debt gets no new connection, and loses those that it has, unless its offence are refused calls and they have shown a
- *       valid key lately; the debt is at most `mostDebtSeconds`.
- *   ADDR-4  Calls that are refused count for the address, too: else it makes as many as one connection may on each of many.
+ *   ADDR-3  A connection that ends for abuse costs its address the tokens of two seconds, the next one of four, then eight. An address
+ *       in debt gets no new connection, and loses those that it has. When its offence are refused calls, connections that have lately
+ *       shown a valid key stay. The debt is at most `mostDebtSeconds`.
+ *   ADDR-4  Refused calls count for the address too. Otherwise it could repeat on many connections what one connection may do.
  *   ADDR-5  An address is forgotten when it has no connection and all of its tokens. Beyond `mostAbsent` addresses without a
  *       connection the oldest is forgotten, so the table has at most one entry for each connection, and so many more.
  */

@@ -1,6 +1,6 @@
 /**
- * How many calls of a kind a connection or an address may make that bring nothing: `most` at once. `backPerSecond` of them come back
- * with time, and one with each useful call. Pure: the clock is the caller's.
+ * Budget of useless calls of a connection or an address: `most` at once. It regains `backPerSecond` a second, and one with each useful
+ * call. Pure: the clock is the caller's.
  */
 export interface CallBudgetOptions {
   readonly most: number;

@@ -1,5 +1,5 @@
 /**
- * All connections: how many there may be, and when each has to go. It knows sockets and sessions, and nothing of requests but their number.
+ * All connections: how many there may be, and when each ends. It knows sockets and sessions, and of requests only their number.
  *
  *   CONN-1  A connection counts from TCP's accept on, before any work for TLS or HTTP is done: for its address (address-limits.ts) and in
  *       all. Peers at trusted addresses, which speak for many others, count in all only.

@@ -1,5 +1,5 @@
 /**
- * What a handler may know of the connection that its request came on: who is at the other end, and that it will end.
+ * What a handler may know of its connection: who is at the other end, and when it ends.
  */
 import { createContextKey } from '@connectrpc/connect';
 

@@ -1,9 +1,9 @@
 /**
- * Finds HTTP/2 sessions that nghttp2 has ended without a word from Node.
+ * Finds HTTP/2 sessions that nghttp2 has ended and Node has not reported (FACT-43).
  *
- * After a broken frame nghttp2 sends GOAWAY, and from then on it reads and sends nothing. Node 22 says so. Node 20 says nothing, reads
- * no more, and does not see the peer leave: the connection would stay until its peer has been silent for 40 s. A client that breaks
- * one frame on each of its connections would hold hundreds of them.
+ * After a broken frame nghttp2 sends GOAWAY, and then reads and sends nothing. Node 22 reports that. Node 20 reports nothing, reads no
+ * more, and does not see the peer leave: the connection would stay until its peer has been silent for 40 s. A client that breaks one
+ * frame on each of its connections would hold hundreds of them.
  *
  * A PING shows it. A session that lives sends it at once; one that has ended keeps it in its queue. Pure: the clock is the caller's.
  */

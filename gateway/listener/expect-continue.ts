@@ -1,6 +1,6 @@
 /**
- * `Expect: 100-continue`: the client waits with its body until it is asked for it. It is asked once the body is going to be read, so a
- * caller without a key, or with a body that is too large, hears that first and sends nothing.
+ * `Expect: 100-continue`: the client waits with its body until the server asks for it. The gateway asks when it is about to read the
+ * body. So a caller without a key, or with a body that is too large, hears that first and sends nothing.
  */
 import type { NodeResponse } from './node-request.js';
 

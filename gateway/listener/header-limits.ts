@@ -1,6 +1,6 @@
 /**
- * How many headers a request may have. Node and nghttp2 cut a request that is far beyond with a reset, which clients take for trouble
- * that passes and try again. So those have room to spare, and this is the limit, with an answer that says so.
+ * Limits the headers of a request, with an answer that names the limit. Node and nghttp2 reset a request that is far beyond their own
+ * limits, and clients retry after a reset. So those limits are higher than this one.
  */
 import { SluiceError } from '../../lib/errors.js';
 

@@ -1,7 +1,7 @@
 /**
- * Requests over HTTP/1.1 that are not whole in time. Node reports such a request once, and would end it: also a large one on a slow line, such as 4 MiB
- * from a phone. So one whose body flows goes on: each further period must bring `slowBytes` for each second. A period in
- * which the gateway does not read the body does not count. That no byte comes at all is seen earlier.
+ * Requests over HTTP/1.1 that are not whole in time. Node reports such a request once, and would end it, even a large one on a slow
+ * line, such as 4 MiB from a phone. So a request whose body flows continues: each further period must bring `slowBytes` for each
+ * second. A period in which the gateway does not read the body does not count. Another check finds earlier that no byte comes at all.
  */
 import type { IncomingMessage } from 'node:http';
 import type { HeldConnection } from './held-connection.js';

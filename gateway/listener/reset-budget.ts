@@ -1,12 +1,12 @@
 /**
- * How often a peer may take calls back before it has their answer ("rapid reset"). Pure: the clock is the caller's.
+ * Bounds how often a peer may reset calls before it has their answer ("rapid reset"). Pure: the clock is the caller's.
  *
- * A call that lives for `youngMs` was given up, at its deadline or by its user, and costs nothing here. One that is taken back sooner
- * costs one of the budget (call-budget.ts), and each call that is answered gives one back: a proxy that hedges, or whose users close
- * pages, answers far more calls than it takes back. An attack does not wait for answers.
+ * A call that was reset after `youngMs` was given up, at its deadline or by its user, and costs nothing here. An earlier reset costs
+ * one of the budget (call-budget.ts), and each answered call gives one back. A proxy that hedges, or whose users close pages, has far
+ * more answered calls than resets. An attack does not wait for answers.
  *
- * A call that waits for the log counts as answered (`takeOver` in held-connection.ts). Its batch costs what an answered one does, and is
- * counted by admission. While the log stands still, clients with short deadlines take back all of their calls, and have done no wrong.
+ * A call that waits for the log counts as answered (`takeOver` in held-connection.ts). Its batch costs as much as an answered one, and
+ * admission counts it. While the log stalls, clients with short deadlines reset all of their calls, which is no abuse.
  */
 import { CallBudget } from './call-budget.js';
 

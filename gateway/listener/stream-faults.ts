@@ -1,10 +1,10 @@
 /**
- * Keeps an HTTP/2 connection through the fault of one of its streams.
+ * Keeps an HTTP/2 connection open after the fault of one of its streams (FACT-36).
  *
- * nghttp2 reports a request that is longer than its content-length as a protocol error, resets that one stream, and goes on. Since Node 22
- * Node destroys the whole session for it, with all other calls on that connection, and from within nghttp2's own
- * callback. Node does the same for a true error of the connection and does not tell which it is. A PING does: after a true error nghttp2
- * takes nothing more, so there is no answer.
+ * nghttp2 reports a request that is longer than its content-length as a protocol error, resets that one stream, and goes on. Since Node
+ * 22 Node destroys the whole session for it, with all other calls on that connection, and from within nghttp2's own callback. Node does
+ * the same for a true error of the connection, and does not report which it was. A PING shows it: after a true error nghttp2 reads
+ * nothing, so there is no answer.
  *
  * What is repeated has a bound: nghttp2 counts invalid frames (`maxSessionInvalidFrames`), and beyond them the error is another one.
  */

@@ -1,7 +1,7 @@
 /**
  * The files of `--tls-cert`, `--tls-key` and `--tls-client-ca`: read at the start, and again when they change.
  *
- *   TLS-1  They are taken together, when they fit each other, or not at all: then the listener goes on with what it has.
+ *   TLS-1  They are taken together when they fit each other. Otherwise the listener keeps what it has.
  *   TLS-2  New handshakes use what was taken last. Connections that are open stay as they are until their age (`maxConnectionAge`, server.ts).
  *   TLS-3  What does not fit is reported once, after two looks: certbot replaces its files one after the other.
  *   TLS-4  An expired certificate does not take the place of a valid one.

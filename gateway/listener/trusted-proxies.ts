@@ -1,7 +1,7 @@
 /**
- * Where a client is, when proxies stand before the gateway. Each adds the address that it saw to the end of X-Forwarded-For, or of
- * Forwarded (RFC 7239). A client can write these headers as well, so they are read from the right, and only as far as the addresses are
- * those of proxies that the operator trusts.
+ * Finds the address of a client behind proxies. Each proxy adds the address that it saw to the end of X-Forwarded-For, or of Forwarded
+ * (RFC 7239). A client can write these headers as well. So they are read from the right, and only as far as the addresses belong to
+ * proxies that the operator trusts.
  */
 import { BlockList, isIPv4, isIPv6 } from 'node:net';
 import { UsageError } from '../../lib/errors.js';

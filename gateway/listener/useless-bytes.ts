@@ -1,11 +1,11 @@
 /**
- * How many bytes a peer may send that do nothing: frames of unknown types, window updates, pings, settings, priorities, frames of
- * streams that are closed, messages and chunks of a byte, chunk extensions, empty lines. Node shows none of these. It shows how many bytes came in all, and
- * we see what arrived of calls. The rest is framing, or useless. Pure: the clock is the caller's.
+ * Bounds the bytes of a peer that do nothing: frames of unknown types, window updates, pings, settings, priorities, frames of streams
+ * that are closed, messages and chunks of a byte, chunk extensions, empty lines. Node shows none of these. It shows how many bytes came
+ * in all, and we see what arrived of calls. The rest is framing, or useless. Pure: the clock is the caller's.
  *
- * Forgiven are: as many bytes as have arrived of bodies, the largest headers of each call, and `backPerSecond`. Beyond these a client may
- * have sent of a body before it hears that its call is over, and nghttp2 drops that unseen. So each call that ends before its body
- * forgives a window, then or later. What is left adds up, and `most` is the end.
+ * These bytes are forgiven: as many as have arrived of bodies, the largest headers of each call, and `backPerSecond`. A client may also
+ * have sent part of a body before it hears that its call is over, and nghttp2 drops that unseen. So each call that ends before its body
+ * forgives a window, then or later. The rest adds up; at `most` the connection ends.
  */
 import { maxHeaderBytes } from './header-limits.js';
 import { narrowWindow } from './stream-windows.js';

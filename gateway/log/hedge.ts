@@ -1,10 +1,10 @@
 /**
- * A message that has no answer after a while is sent once more, over a second connection; the first answer counts. It cuts the
- * tail of a connection that is slow for a moment (a lost packet, a busy server on the way), and costs traffic.
+ * Sends a message without a timely answer once more over a second connection; the first answer counts. It shortens the tail of a
+ * connection that is slow for a moment (a lost packet, a busy server on the way), and costs traffic.
  *
  *   HEDGE-1  The copy is a retry: each batch of attempt 1 in it says attempt 2, so that the loader finds the double and stores it once
- *       (LOAD-5). That is what makes hedging safe; JetStream's own duplicate window is not relied on. Both copies come within the
- *       hour for which LOAD-5 remembers: a connection that stands still is given up after 20 s, and its bytes with it.
+ *       (LOAD-5). This makes hedging safe, without JetStream's own duplicate window. Both copies come within the hour for which LOAD-5
+ *       remembers: after 20 s the gateway gives up a connection that stalls, and its bytes with it.
  *   HEDGE-2  At most one message in twenty is sent twice, few at a time, and none while the log is full, the publish window is used
  *       up or messages wait for it: then the log is slow, not the connection, and more traffic would make it slower.
  *   HEDGE-3  A refusal of one copy says nothing of the other. Only when both are answered is the outcome known; else it is

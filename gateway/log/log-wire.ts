@@ -2,8 +2,8 @@
  * The publisher's line to JetStream: messages out, answers back to an inbox of its own. What the publisher knows of NATS is
  * {@link LogWire}; the simulator has another one.
  *
- * A message is put on NATS's wire as it lies: the PUB line, the payload and the line end in one piece of memory, which goes to the
- * socket as it is.
+ * A message goes on NATS's wire without a copy: the PUB line, the payload and the line end are one piece of memory, which goes to the
+ * socket.
  *
  * nats.js's own `publish` queues the three apart and joins them into a new, zeroed buffer before each write: one more
  * copy of every byte, and as much short-lived memory outside the heap as there is traffic, which is what drives the

@@ -1,9 +1,9 @@
 /**
- * Buffers for messages, used again: without it half a gigabyte a second of short-lived memory outside the heap drives the
- * collector (bench/ingest-core.ts: it took a quarter of the core's CPU time).
+ * Reused buffers for messages. Without reuse, half a gigabyte a second of short-lived memory outside the heap drives the collector
+ * (bench/ingest-core.ts: it took a quarter of the core's CPU time).
  *
  * A buffer may come back only when JetStream has answered its message: that proves that the client library and the socket
- * need it no more. What gets no answer is left to the collector.
+ * need it no more. A buffer without an answer is left to the collector.
  */
 import { wireHeadBytes, wireTailBytes } from './log-wire.js';
 

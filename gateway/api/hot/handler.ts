@@ -1,8 +1,8 @@
 /**
- * The hot path of the RPCs: binary `Publish` and `PublishStream` over HTTP/2, served on node's bare streams below the RPC
- * library, in gRPC, gRPC-Web and Connect. Everything else, and every request that is in the least unusual (another codec,
- * compression, a query, an authority that is none), is left to the library, whose answers are the
- * measure: compare.it.test.ts sends the same to both and compares all of it. The setting `hotPath` turns this off.
+ * The hot path of the RPCs: binary `Publish` and `PublishStream` over HTTP/2, served on node's bare streams below the RPC library, in
+ * gRPC, gRPC-Web and Connect. The library serves everything else, and every unusual request (another codec, compression, a query, an
+ * invalid authority). Its answers are the reference: compare.it.test.ts sends the same to both and compares them. The setting `hotPath`
+ * turns this off.
  *
  *   handler.ts          which requests are taken, and what is known of their callers
  *   unary.ts            Publish; stream.ts PublishStream (its rules are in ../publish-stream.ts)

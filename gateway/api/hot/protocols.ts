@@ -1,7 +1,7 @@
 /**
- * The three protocols as far as the hot handler speaks them: what a request must look like to be taken, how an answer begins,
- * and how it ends, well or with an error. Content types with other spellings, other codecs and compressed requests are the
- * library's. Each detail here is the library's too; compare.it.test.ts holds the two together.
+ * What the hot handler knows of the three protocols: which requests it takes, how an answer begins, and how it ends, with or without an
+ * error. The library takes content types with other spellings, other codecs and compressed requests. Each detail here is the same in
+ * the library; compare.it.test.ts checks that.
  */
 import type { OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import type { ConnectError } from '@connectrpc/connect';

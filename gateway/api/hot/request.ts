@@ -2,9 +2,8 @@
  * Reads PublishRequest and PublishStreamRequest: the fields around the batch, in one pass and without a reader object (0.3 µs
  * against 4 µs a request for the library's decode of the view; `npm run bench -- unary`).
  *
- * It knows the plain form only: each field at most once, of its own wire type, nothing else, an ASCII batch_id. Whatever is
- * different goes to the library's decoder, so that there is one opinion on what odd bytes mean, and one wording of what is
- * wrong with them.
+ * It knows the plain form only: each field at most once, of its own wire type, nothing else, an ASCII batch_id. Any other form goes to
+ * the library's decoder. So only one decoder decides what odd bytes mean, and how the error reads.
  */
 import { type DescMessage, fromBinary } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';

@@ -1,10 +1,10 @@
 /**
- * PublishStream on an HTTP/2 stream: chunks in, answers out. The rules of the call are those of publish-stream.ts; this shell
- * adds flow control: while a batch waits for room, or the gateway holds too many unfinished bytes, the stream is parked, and while the
- * client does not read nothing is written.
+ * PublishStream on an HTTP/2 stream: chunks in, answers out. publish-stream.ts has the rules of the call; this file adds flow control.
+ * While a batch waits for room, or the gateway holds too many unfinished bytes, it parks the stream. While the client does not read, it
+ * writes nothing.
  *
- * Answers that arise in one turn of the event loop, of all streams, are written together at its end: a JetStream ack often
- * settles many batches, and a write costs more than twenty answers do.
+ * It writes the answers of one turn of the event loop together at its end, for all streams. A JetStream ack often settles many batches,
+ * and a write costs more than twenty answers.
  */
 import type { ServerHttp2Stream } from 'node:http2';
 import { toBinary } from '@bufbuild/protobuf';

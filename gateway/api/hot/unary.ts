@@ -1,11 +1,12 @@
 /**
  * Publish on an HTTP/2 stream: one message in, one answer out.
  *
- * One object for each call, and listeners that all streams share and that find it by a symbol: of what a call costs, half is
- * node's HTTP/2, and closures, listeners and timers of our own were most of the rest (docs/performance.md).
+ * Each call has one object. All streams share the listeners, which find the object by a symbol. Half of a call's cost is Node's HTTP/2;
+ * closures, listeners and timers of our own were most of the rest (docs/performance.md).
  *
- * Nearly all calls are whole in the turn of the event loop in which they begin, and their stream closes soon after their answer. So a call
- * is read at once. What is not whole when the turn ends takes a seat or waits for one, and its bytes and its silence count from then on.
+ * Nearly all calls are whole in the turn of the event loop in which they begin, and their stream closes soon after their answer. So a
+ * call is read at once. A call that is not whole when the turn ends takes a seat or waits for one; from then on its bytes and its
+ * silence count.
  */
 import type { IncomingHttpHeaders, ServerHttp2Stream } from 'node:http2';
 import { Code, ConnectError } from '@connectrpc/connect';
