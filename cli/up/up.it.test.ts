@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { shellWord } from '../../lib/terminal.js';
+import { root } from '../roles.js';
 import { isAlive } from '../stack-file.js';
 import {
   type Answer,
@@ -27,6 +28,39 @@ function printed(up: UpProcess, start: string): string {
   let to = from;
   while (lines[to]?.endsWith('\\') === true) to++;
   return lines.slice(from, to + 1).join('\n');
+}
+
+/** The first command of README.md that begins so, on this stack in place of the one that README starts. */
+function ofReadme(start: string, up: UpProcess): string {
+  const text = readFileSync(join(root, 'README.md'), 'utf8');
+  const at = text.indexOf(`\n${start} `) + 1;
+  const [found = ''] = text.slice(at).split(/(?<!\\)\n/);
+  if (at === 0) throw new Error(`README.md has no command ${start}`);
+  return found
+    .replaceAll('127.0.0.1:7070', `127.0.0.1:${up.ports.port}`)
+    .replaceAll('127.0.0.1:8123', `127.0.0.1:${up.ports.clickhousePort}`)
+    .replace(/\$\(cat sluice-data\/([a-z-]+)\)/g, (_, name: string) => `$(cat ${shellWord(join(up.data, name))})`)
+    .replace(/^npx sluice (\S+)/, (_, name: string) => `node cli/sluice.mjs ${name} --data ${shellWord(up.data)}`);
+}
+
+/** README.md's way to the first event. */
+async function readmeIsTrue(up: UpProcess): Promise<void> {
+  const sent = await paste(ofReadme('curl', up));
+  assert.is(sent.code, 0, sent.err);
+  assert.is(JSON.parse(sent.out).accepted, 1);
+  await until('readme-1 is in ClickHouse', 20_000, async () => (await countOf(up, 'readme-1')) === 1);
+  for (const [start, shows] of [
+    ['npx sluice query', /readme-1/],
+    ['npx sluice where', /stored: 1 row in block/],
+    ['printf', /^\d+\n$/],
+  ] as const) {
+    const answer = await paste(ofReadme(start, up));
+    assert.is(answer.code, 0, `${start}: ${answer.err}`);
+    assert.match(answer.out, shows, start);
+  }
+  if (!(await has('grpcurl'))) return;
+  const called = await paste(ofReadme('grpcurl', up));
+  assert.is(called.code, 0, called.err);
 }
 
 const paste = (line: string): Promise<Answer> => command('bash', ['-c', line]).ended;
@@ -95,7 +129,7 @@ async function commandsBehave(data: string, ports: { clickhousePort: number }): 
   assert.match(note.err, /^The note has control characters/);
 }
 
-test('the stack gets ready, the printed lines work when pasted, Ctrl-C leaves nothing, and a second start keeps all', async () => {
+test('the stack gets ready, the lines that it prints and those of README work when pasted, Ctrl-C leaves nothing, and a second start keeps all', async () => {
   await withFolder(async (folder) => {
     const data = join(folder, "it's $HOME");
     const ports = await freePorts();
@@ -123,6 +157,7 @@ test('the stack gets ready, the printed lines work when pasted, Ctrl-C leaves no
     assert.match(query.out, /hello-1/);
     assert.match(query.out, /https:\/\/shop\.example\//);
 
+    await readmeIsTrue(up);
     await commandsBehave(data, ports);
 
     const { pids } = up.stack();
