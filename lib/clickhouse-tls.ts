@@ -1,4 +1,4 @@
-/** Whom clients of ClickHouse trust, for an https:// address. */
+/** Which authorities clients of ClickHouse trust, for an https:// address. */
 import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { UsageError } from './errors.js';

@@ -1,6 +1,6 @@
 /**
  * Loaded first by every command (`--import`). When the reader of standard output or error has gone, as `head` does, the command ends
- * without a word: where it has something to end, by the signal that it knows, else at once.
+ * silently: by its usual signal where it has something to end, otherwise at once.
  */
 let gone = false;
 

@@ -1,7 +1,7 @@
 /**
- * Named places in the code at which a test can make a process kill itself, as if the power had gone: `--failpoint name@n` ends it
- * with SIGKILL at the n-th passing. `name@n:freeze` stops it with SIGSTOP instead, like a machine that is paused; SIGCONT lets it go on.
- * `npm run chaos` goes through all of them. Without the option a passing is one look at a boolean.
+ * Named places in the code at which a test can make a process kill itself, as if the power had failed: `--failpoint name@n` ends it
+ * with SIGKILL at the n-th passing. `name@n:freeze` stops it with SIGSTOP instead, like a paused machine; SIGCONT continues it. `npm
+ * run chaos` uses all of them. Without the option, passing one costs one look at a boolean.
  */
 import { UsageError } from './errors.js';
 

@@ -1,5 +1,5 @@
 /**
- * The streams of the log, one per shard: made, and looked at before they are used. shard-number.ts says how many there are.
+ * Makes the streams of the log, one per shard, and checks them before use. shard-number.ts says how many there are.
  */
 import {
   JetStreamApiError,

@@ -1,5 +1,5 @@
 /**
- * What a process shows to nats-server: from a file, or from the addresses themselves.
+ * The credentials of a process for nats-server: from a file, or from the addresses themselves.
  */
 import {
   type Authenticator,

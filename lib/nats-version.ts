@@ -1,5 +1,5 @@
 /**
- * Which nats-server may be trusted with what.
+ * Decides which nats-server may hold replicated streams.
  *
  * Replicated streams of older servers lose acknowledged messages when nodes are killed (2.9.10: FACT-8), or when one node's
  * files are damaged (before 2.12.7 and 2.14). A single copy is another matter: 2.9.10 lost none.

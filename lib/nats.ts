@@ -1,6 +1,5 @@
 /**
- * Connections to NATS, with the settings that measurement asked for (docs/facts.md, FACT-6), and the bookkeeping
- * that every role needs.
+ * Connections to NATS, with measured settings (docs/facts.md, FACT-6) and the bookkeeping of every role.
  */
 import { type Authenticator, AuthorizationError, createInbox } from '@nats-io/nats-core';
 import { type ConnectionOptions, connect, type NatsConnection } from '@nats-io/transport-node';

@@ -1,6 +1,6 @@
 /**
- * Whether a request was meant for this machine. A page of a browser can have its own name resolve to 127.0.0.1 (DNS rebinding) and
- * then counts as the same site as a server here; the name that it calls is in the Host header.
+ * Checks whether a request was meant for this machine. A web page can let its own name resolve to 127.0.0.1 (DNS rebinding), and then
+ * counts as the same site as a server here. The name that it calls is in the Host header.
  */
 import { isIPv6 } from 'node:net';
 

@@ -1,5 +1,5 @@
 /**
- * A process that another one has started, and that ends with it.
+ * Ends a process when the process that started it is gone.
  */
 
 /**

@@ -1,7 +1,7 @@
 /**
- * Compiles a rules tree into a scanner: JavaScript source, one function per message, that walks the wire bytes once and
- * checks every rule in place. Nothing is decoded and nothing is allocated for a valid event. This is where it is decided
- * what is valid; fast-scan.ts only takes the easy part off it.
+ * Compiles a rules tree into a scanner: JavaScript source, one function per message, that walks the wire bytes once and checks every
+ * rule in place. Nothing is decoded and nothing is allocated for a valid event. This scanner decides what is valid; fast-scan.ts only
+ * takes over the easy part.
  *
  * Why source and not closures over the tree: the rules become literals, and V8 compiles one message to one function. The
  * fields are tested in ascending order in one pass, because that is how encoders write them; a field out of order costs

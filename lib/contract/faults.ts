@@ -1,6 +1,6 @@
 /**
- * From what the scanner found to what a customer reads: the field's path, a code, and a sentence that says what is
- * wrong and what is allowed. Runs for refused events only.
+ * Turns a finding of the scanner into what a customer reads: the field's path, a code, and a sentence that says what is wrong and what
+ * is allowed. Runs for refused events only.
  */
 import { RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { Charset } from '#gen/sluice/rules/v1/rules_pb.js';

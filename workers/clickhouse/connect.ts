@@ -1,5 +1,5 @@
 /**
- * Reaching what a worker needs, in any order it comes up: each step is tried until it succeeds, and says what it waits for.
+ * Connects to what a worker needs, in any order of start: each step repeats until it succeeds, and says what it waits for.
  */
 import type { NatsConnection } from '@nats-io/nats-core';
 import type { WorkerConfig } from '../../lib/config/index.js';

@@ -1,11 +1,11 @@
 /**
  * Errors of ClickHouse, sorted by what a caller can do about them.
  *
- * What goes wrong while a block is stored decides what the loader does with it: `content` may move events to the
- * dead-letter stream (LOAD-6), so only errors that the bytes alone can cause are in it; `large` blocks are cut smaller; what the
- * statement, the table or the rights cause is `fatal`; and what passes by itself (no connection, no space, a read-only replica,
- * too many parts) is `transient`. An answer that no list names is `unclear`: it is tried again for a while, and then the bytes
- * are looked at as well, with more doubt than those of `content` (DLQ-5 in dead-letters.ts).
+ * The class of an error decides what the loader does with a block. `content` may move events to the dead-letter stream (LOAD-6), so it
+ * has only errors that the bytes alone can cause. `large` blocks are cut smaller. Errors of the statement, the table or the rights are
+ * `fatal`. Errors that pass by themselves (no connection, no space, a read-only replica, too many parts) are `transient`. An unlisted
+ * answer is `unclear`: the loader retries for a while, and then examines the bytes too, with more doubt than for `content` (DLQ-5 in
+ * dead-letters.ts).
  */
 import { ClickHouseError } from '@clickhouse/client';
 

@@ -1,7 +1,7 @@
 /**
- * Brings the events table up to the contract again when a statement fails because the table lacks a column: a user dropped one that
- * is used. A table that is gone altogether is not made again under running workers: it may have been renamed or detached for a while,
- * and a new one in its place would be loaded from the log as if nothing had been stored.
+ * Adds a missing column when a statement fails because the table lacks it: a user dropped a column that is used. It does not make a
+ * missing table under running workers. The table may only be renamed or detached for a while, and a new one would be loaded from the
+ * log as if nothing had been stored.
  */
 import type { Logger } from '../../lib/logger.js';
 import { StatementError } from './client.js';

@@ -1,6 +1,6 @@
 /**
- * The events table brought up to the contract when a worker starts. It adds what is missing and widens what is too narrow
- * (schema/compatible.ts), logs each change, and changes nothing else. Many workers may do this at once, of several versions.
+ * Adapts the events table to the contract when a worker starts. It adds what is missing, widens what is too narrow
+ * (schema/compatible.ts), logs each change, and changes nothing else. Many workers of several versions may do this at once.
  */
 import type { Logger } from '../../lib/logger.js';
 import { type ClickHouse, StatementError, type StatementErrorKind } from './client.js';

@@ -1,5 +1,5 @@
 /**
- * Retention by day: whole partitions are dropped once they are older than asked, and only when LOAD-8 allows it.
+ * Retention by day: drops whole partitions that are older than the setting, when LOAD-8 allows it.
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import { generationOf } from '../../lib/log-streams.js';

@@ -1,10 +1,10 @@
 /**
- * Ends an INSERT that holds a block's name and does not move. A worker that freezes while it sends leaves its statement in the server,
- * which waits for the rest of the body and refuses everybody else's INSERT of that block (error 216) meanwhile.
+ * Ends an INSERT that holds a block's name and makes no progress. A worker that freezes while it sends leaves its statement in the
+ * server. The server waits for the rest of the body, and meanwhile refuses other INSERTs of that block (error 216).
  *
  *   STALE-1  Killing is harmless: a statement that is killed has stored its block or has not (LOAD-1), and the next one looks first (LOAD-2).
- *   STALE-2  Only a statement that stands still is killed: two looks at it, some time apart, show the same progress. The time doubles
- *      with each kill in a row, so that a slow server is not kept from ever finishing one.
+ *   STALE-2  Only a statement without progress is killed: two looks at it, some time apart, show the same progress. The time doubles
+ *       with each kill in a row, so that a slow server can finish one.
  *   STALE-3  A server that is blocked in reading the body notices the kill when its own patience ends: `http_receive_timeout` of its
  *      default profile, 30 s unless it is set lower. Neither the statement nor the connection can change that, so the worker says
  *      so at its start. The embedded server takes a name only when the body is there.

@@ -1,7 +1,7 @@
 /**
- * Texts that the engine reads as SQL later: the structures of table functions, such as `format(CSV, 'a UInt8, b String', …)`. A column
- * in them may have a DEFAULT or an ALIAS, which calls what a statement may not. So a structure is a literal, which can be looked at,
- * and gives names and types alone. Looked for in the tree of a statement, as the engine's own EXPLAIN AST prints it.
+ * Finds texts that the engine later reads as SQL: the structures of table functions, such as `format(CSV, 'a UInt8, b String', …)`. A
+ * column in them may have a DEFAULT or an ALIAS that calls what a statement may not. So a structure must be a literal with names and
+ * types alone. The check reads the tree of a statement as the engine's own EXPLAIN AST prints it.
  */
 
 import { withoutTexts } from './refused.js';

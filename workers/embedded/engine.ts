@@ -1,9 +1,9 @@
 /**
- * The embedded ClickHouse engine: a few sessions on one data folder. A session runs one statement at a time, so several of
- * them are what lets a look-up pass a long insert.
+ * The embedded ClickHouse engine: a few sessions on one data folder. A session runs one statement at a time (FACT-12). With several, a
+ * look-up does not wait for a long insert.
  *
- * A statement holds one thread of libuv's pool until it ends, and files and compression need that pool too. So there is one
- * session less than threads. And one session is kept for statements with data: questions, however long, never stop a loader.
+ * A statement holds one thread of libuv's pool until it ends, and files and compression need that pool too. So there is one session
+ * less than threads. One session is reserved for statements with data: long questions never stop a loader.
  */
 import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';

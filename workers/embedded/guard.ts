@@ -1,5 +1,5 @@
 /**
- * Who may send statements: looked at before anything of a request is held.
+ * Decides who may send statements, before anything of a request is held.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';

@@ -1,6 +1,6 @@
 /**
- * Answers that clients have not read yet. The engine gives each as a whole, so a client that reads slowly holds it here: all of them
- * together are bounded, and each has to be read within a time that goes by its size.
+ * Answers that clients have not read yet. The engine gives each answer as a whole, so a slow client holds it here. Their total is
+ * bounded, and each must be read within a time that grows with its size.
  */
 import type { ServerResponse } from 'node:http';
 import { EngineError } from './engine.js';

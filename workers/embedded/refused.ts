@@ -1,9 +1,9 @@
 /**
- * What the engine's rights do not cover, because the engine takes itself for a program that its own user runs: files that its
- * client writes and reads, a function, and the folders of some table engines. Looked for in a statement as the engine's own parser
- * writes it (`formatQuerySingleLine`): one statement, no comments, one spelling.
+ * Refuses what the engine's rights do not cover (FACT-14): files that its client writes and reads, a function, and the folders of some
+ * table engines. The check reads a statement as the engine's own parser writes it (`formatQuerySingleLine`): one statement, no
+ * comments, one spelling.
  *
- * A second line of defence: who may send statements at all has the password (http.ts).
+ * This is a second line of defence: a client that may send statements has the password (http.ts).
  */
 
 /** Quoted texts and names. */

@@ -1,12 +1,12 @@
 /**
  * What statements may do to this machine: the engine's users and their rights.
  *
- * The engine starts with one user that may do everything, as a program that embeds it wants. Here it runs statements that came
- * over a socket. So they run as a user without the rights to files, networks, programs and other databases (ClickHouse calls
- * them SOURCES). What a client sends along lies in the spool, and is read through a view whose definer alone may read files: the
- * only part of the path that a statement can choose is a number.
+ * The engine starts with one user that may do everything, as a program that embeds it wants. Here it runs statements that came over a
+ * socket. So they run as a user without the rights to files, networks, programs and other databases (ClickHouse calls them SOURCES).
+ * The data of a client is in the spool, and a view reads it. Only the view's definer may read files, and a statement can choose only a
+ * number in the path.
  *
- * The view is made each time by a user who may, before the engine is opened for statements.
+ * A user with the right makes the view each time, before the engine takes statements.
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';

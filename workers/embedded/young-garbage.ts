@@ -1,10 +1,10 @@
 /**
- * Collects young garbage by hand while a large body comes in.
+ * Triggers young collections while a large body comes in.
  *
- * Node reads a body in chunks of 64 KiB, memory outside of V8's heap. It is free again as soon as the young generation is
- * collected, but that is asked for by the heap, of which a chunk takes little. So dead chunks pile up until V8 collects
- * everything because of them: more than once for each block of 30 MB, at a third of what receiving it costs. A collection of
- * the young alone takes a tenth of a millisecond: 0.091 CPU-s a body without, 0.063 with, and none of the large ones.
+ * Node reads a body in chunks of 64 KiB, memory outside of V8's heap. A young collection frees it, but the heap triggers these, and a
+ * chunk takes little of the heap. So dead chunks pile up until V8 collects everything: more than once for each block of 30 MB, at a
+ * third of the cost of receiving it. A young collection takes a tenth of a millisecond: 0.091 CPU-s a body without, 0.063 with, and
+ * none of the large ones.
  */
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';

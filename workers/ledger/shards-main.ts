@@ -2,7 +2,7 @@
  * `sluice shards [--set N]`, `sluice shards accept <shard>`, `mend <shard>` and `rebuild`: the command line of shards.ts,
  * shard-states.ts, shard-mend.ts and shards-rebuild.ts.
  * Exit code 0: done, or all shards are loaded. 1: not done; the number is as it was, or the error says what to do. 2: shown,
- * and an operator must act: a shard is stopped, stands still or takes no batches, or the number was edited or lost.
+ * and an operator must act: a shard is stopped, makes no progress or takes no batches, or the number was edited or lost.
  */
 import { jetstreamManager } from '@nats-io/jetstream';
 import { parseArgv, resolveOptions, shardsOptions } from '../../lib/config/index.js';

@@ -3,16 +3,16 @@
  * first send. That is harmless only when the first send is in ClickHouse by then (LOAD-5 looks there, over all shards). So no
  * batch may be in the log, or on its way into it, when the number changes:
  *
- *   SHARD-1  The setting `shards` (lib/shard-setting.ts) is the only truth, and changes by compare-and-set alone. Who works at it says
- *      so in it, and again every {@link beatMs}; a process that finds it abandoned may take it over.
- *   SHARD-2  While a command does, gateways take no batches. That is a courtesy: clients hear it at once and come back.
- *   SHARD-3  What counts is that no stream listens to the subjects of its epoch any more: a batch that comes late, from a gateway
- *      that was frozen or cut off, finds no stream and is not stored, and its client hears that.
- *   SHARD-4  After that every stream is loaded to its end; the ends are looked at again afterwards.
+ *   SHARD-1  The setting `shards` (lib/shard-setting.ts) alone has the number, and changes by compare-and-set alone. A command that
+ *       changes it writes that into it, and again every {@link beatMs}; another process may take over an abandoned change.
+ *   SHARD-2  While a command changes it, gateways take no batches. This is only for speed: clients hear it at once and retry.
+ *   SHARD-3  What makes it safe: no stream listens to the subjects of its epoch. A late batch of a frozen or cut-off gateway finds no
+ *       stream and is not stored, and its client hears that.
+ *   SHARD-4  Then every stream is loaded to its end; the command checks the ends again afterwards.
  *   SHARD-5  Every change begins a new epoch, one that was given up too. Streams listen to subjects of the new epoch from then on,
  *      so what was computed from the old number finds no stream forever.
- *   SHARD-6  Before the streams are opened, all live workers have taken up the new number, with loaders that were started again: they
- *      know what was sent again on other shards lately (LOAD-5, DEDUP-2).
+ *   SHARD-6  Before the streams are opened, all live workers have taken up the new number, and have restarted their loaders. So these
+ *       know what was lately sent again on other shards (LOAD-5, DEDUP-2).
  *   SHARD-7  Until the streams are opened, the old number can be taken up again; afterwards only the new one.
  *      No process takes up a number that was edited by hand, or lost (lib/shard-number.ts); shards-rebuild.ts mends it.
  *   SHARD-8  A stream that is not used any more is emptied and kept: its name stays taken, so that no gateway makes it with an old subject.

@@ -1,8 +1,8 @@
 /**
  * Cutting: which messages of a shard's stream make up the next block. Pure; the clock is the caller's.
  *
- * A message's payload is a sequence of length-delimited StoredBatch. Only their metadata is looked at: the gateway writes
- * it first and the events last, so the scan of a batch ends at the first event (~0.2 µs a batch, whatever its size).
+ * A message's payload is a sequence of length-delimited StoredBatch. The worker reads only their metadata: the gateway writes it first
+ * and the events last, so the scan of a batch ends at the first event (~0.2 µs a batch, whatever its size).
  */
 
 import { utcDay } from '../../lib/timestamp.js';

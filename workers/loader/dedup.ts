@@ -1,9 +1,9 @@
 /**
- * LOAD-5: which copies of batches that were sent again are not to be stored. Pure but for the look-ups, which are injected.
+ * LOAD-5: decides which copies of retried batches must not be stored. Pure, except for the look-ups, which are injected.
  *
- * A client numbers the sends of a batch, and a gateway that publishes a batch twice marks the second copy. So an identity
- * (tenant, batch_id) is in the log with attempt 1 at most once, and every other copy says of itself that it is one. Only
- * suspects are looked up, so the cost grows with retries and not with traffic:
+ * A client numbers the sends of a batch, and a gateway that publishes a batch twice marks the second copy. So an identity (tenant,
+ * batch_id) is in the log with attempt 1 at most once, and every other copy is marked as a copy. The worker looks up suspects only, so
+ * the cost grows with retries and not with traffic:
  *
  *   DEDUP-1  A copy of another attempt than 1 makes its identity a suspect. 0 means "unknown", and counts as a retry.
  *   DEDUP-2  The first copy may come late, from a gateway that held it: so an identity stays a suspect for an hour of the log's time
@@ -11,10 +11,11 @@
  *      the set is read from ClickHouse, whichever worker wrote it.
  *   DEDUP-3  All copies of a suspect in the block count, in the order of the log, on top of what ClickHouse has in any shard.
  *   DEDUP-4  A copy is a duplicate when its fingerprint (fingerprint.ts) is that of what is there: as many events, with the same ids.
- *      Else its events are told apart by event_id: those that are there are left out, all others are stored. So a client that uses
- *      a batch id again for other events loses none of them, and a copy of which a gateway of another contract had refused a part
- *      is completed. A batch may name an event twice: of each id only as many are left out as are there.
- *   DEDUP-5  The set is bounded. What is dropped for that makes every batch a suspect until its hour is over: slower, never wrong.
+ *      Otherwise event_ids decide: stored events are left out, and all others are stored. So a client that reuses a batch id for other
+ *      events loses none of them. A copy of which a gateway of another contract had refused a part is completed. A batch may name an
+ *      event twice: of each id only as many are left out as are there.
+ *   DEDUP-5  The set is bounded. When an entry is dropped for that, every batch is a suspect until its hour is over: slower, never
+ *       wrong.
  *   DEDUP-6  Event ids are compared in groups of {@link mostCompared}, and what is moved for it is bounded by the copies: it does not grow with
  *      what is stored under a batch id (stored-events.ts).
  */

@@ -1,4 +1,4 @@
-/** What loading shards tells the metrics. */
+/** What loading shards reports to the metrics. */
 import type { DeadKind } from '../../lib/dead-letters.js';
 import type { Block } from './block.js';
 import type { InsertFailure, Place } from './loader.js';

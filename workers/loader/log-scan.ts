@@ -1,6 +1,5 @@
 /**
- * Reading what a stream holds now, from one sequence to another, once and within a bound of memory: for commands that look
- * into the log (audit, where).
+ * Reads what a stream holds now, from one sequence to another, once and within a bound of memory, for commands that read the log (audit, where).
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';

@@ -1,6 +1,6 @@
 /**
- * Why shards wait, asked of the workers: each answers with the shards that it loads, and with the reason of those that stand still;
- * or with the reason why it cannot start. Nothing is kept: what no worker says is not so.
+ * Asks the workers why shards wait. Each answers with the shards that it loads, and the reasons of those without progress, or with the
+ * reason why it cannot start. Nothing is stored: only answers of live workers count.
  */
 import type { Msg, NatsConnection } from '@nats-io/nats-core';
 import { shardWaitsSubject } from '../../lib/subjects.js';

@@ -1,8 +1,8 @@
 /**
- * Whether a shard moves: it stores what is in its stream, or it must be said why not. Pure; the clock is injected.
+ * Watches whether a shard makes progress: it stores what is in its stream, or the worker reports why not. Pure; the clock is injected.
  *
- * Whatever fails on the way to a stored block is noted here, with its reason. A shard that has something to load and does not get on
- * for {@link StandstillOptions.afterMs} stands still, and that is an alarm, whatever the reason and also without one.
+ * It notes each failure on the way to a stored block, with its reason. A shard that has messages to load and makes no progress for
+ * {@link StandstillOptions.afterMs} raises an alarm, with or without a known reason.
  */
 
 export interface StandstillOptions {

@@ -1,6 +1,6 @@
 /**
- * What a message of the log holds, batch by batch, as objects: for those who look into the log afterwards (audit, where). The
- * loader walks over the same frames without (frames.ts).
+ * What a message of the log holds, batch by batch, as objects, for the commands that read the log (audit, where). The loader walks over
+ * the same frames without objects (frames.ts).
  */
 import { batchIdIn, eachFrame, tenantIn } from './frames.js';
 

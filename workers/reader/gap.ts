@@ -1,9 +1,9 @@
 /**
- * Messages that are missing between two that were delivered.
+ * Examines messages that are missing between two that were delivered.
  *
- * A consumer reads one replica of the stream. One whose files were damaged lacks messages that the others have, and passes over
- * them without a word; were that believed, a block would be written whose range covers events that it does not hold. So a gap counts
- * only when the stream's leader does not have them either: they were trimmed, or removed by an operator.
+ * A consumer reads one replica of the stream. A replica with damaged files lacks messages that the others have, and skips them
+ * silently. A block would then cover messages that it does not hold. So a gap counts only when the stream's leader does not have the
+ * messages either: they were trimmed, or removed by an operator.
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';

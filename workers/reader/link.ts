@@ -1,7 +1,7 @@
 /**
- * Requests to JetStream over a connection that may be lost. What is on its way then gets no answer, and nats.js lets it wait for
- * its whole time-out of 5 s: a worker came back 5 s after nats-server did. Here a request is given up the moment the connection
- * is lost, and started when it is there.
+ * Requests to JetStream over a connection that may be lost. A request on its way then gets no answer, and nats.js lets it wait for its
+ * time-out of 5 s: a worker came back 5 s after nats-server (FACT-28). Here a request fails when the connection is lost, and starts
+ * when there is one.
  */
 import type { NatsConnection } from '@nats-io/nats-core';
 

@@ -1,6 +1,6 @@
 /**
- * The events of a request from JSON to an encoded EventBatch. An event that cannot be read is left out and told; the others go on.
- * Events are counted while they are read, so a small text that would unfold into very many is refused early.
+ * The events of a request from JSON to an encoded EventBatch. It leaves out and reports an event that it cannot read, and reads the
+ * others. It counts events while it reads, so it refuses early a small text that would become very many.
  */
 import { SluiceError } from '../../errors.js';
 import type { Rejection } from '../faults.js';

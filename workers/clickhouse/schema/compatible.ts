@@ -1,5 +1,5 @@
 /**
- * Whether a column as it is can hold what the contract wants to put there. A worker adds what is missing and widens what is too
+ * Decides whether an existing column can hold the values of the contract. A worker adds what is missing and widens what is too
  * narrow. It never narrows, and never rewrites a type that an operator chose and that holds the same values.
  */
 

@@ -4,8 +4,8 @@
  * whole INSERT a sixth more than with the 19 (bench insert, "all columns"). So a block's INSERT names only the columns
  * that some event of the block has a field for; the others get their default, which is what an absent field reads as.
  *
- * The walk decodes nothing and costs 0.16 CPU-s per million events. Whatever it cannot walk counts as "everything is
- * there": leaving a field out is only right when it is surely absent.
+ * The walk decodes nothing and costs 0.16 CPU-s per million events. What it cannot walk counts as "all fields are there": a field may
+ * be left out only when it is surely absent.
  */
 import type { FieldNode, MessageNode } from '../../../lib/contract/rules.js';
 import { isTimestamp } from './columns.js';
