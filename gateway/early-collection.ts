@@ -5,7 +5,7 @@
  *   COLLECT-1  V8 alone decides below `shortBytes` of resident memory, or below `crampedBytes` while the gateway holds few unfinished
  *       bytes. So ordinary traffic pays nothing, also at the highest rate, where V8 settles at 170 to 230 MiB.
  *   COLLECT-2  A collection is due when `wasteBytes` more are in use than at the lowest point since the last one.
- *   COLLECT-3   After a collection of n ms, none is due for 2 n ms: at most a third of the time goes into it. While the gateway holds
+ *   COLLECT-3  After a collection of n ms, none is due for 2 n ms: at most a third of the time goes into it. While the gateway holds
  *       few unfinished bytes it is 50 n ms: ten thousand connections take as much memory, and no collection gives that back.
  *
  * Pure, but for `startEarlyCollection`.

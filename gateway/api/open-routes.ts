@@ -6,7 +6,7 @@
  *       oldest is one that its client does not finish, so other clients still get their health checks.
  *   OPEN-3  Calls that stay open (Watch, reflection) take a place of their connection, of its address and one in all, before their request
  *       is read. Past any limit they are refused.
- *   OPEN-4   Where there is no place, the call is refused before the RPC library parses it (`refusal`), at a tenth of the cost. A
+ *   OPEN-4  Where there is no place, the call is refused before the RPC library parses it (`refusal`), at a tenth of the cost. A
  *       connection that repeats such calls ends (call-budget.ts).
  */
 import {

@@ -9,7 +9,7 @@
  *   GATE-2  Tenants are served in turn, and the calls of one in their order. A call that goes away while it waits leaves the line.
  *   GATE-3  A call loses its seat after `holdMs`, and is read further without one. While others wait, it also loses the seat when its
  *       body brings less than `slowBytes` in `slowMs`: a slow sender must not keep others out. Its bytes stay counted.
- *   GATE-4   A call whose request is whole before it has a seat needs none, while all calls without one have at most `mostSkippedBytes`.
+ *   GATE-4  A call whose request is whole before it has a seat needs none, while all calls without one have at most `mostSkippedBytes`.
  *       Admission counts them. Past that, whole calls wait for a seat, too: waiting in line is better for a burst than `overloaded`.
  *
  * A call with a seat costs a few operations on maps. It needs no timer: while calls wait, one timer serves all of them.

@@ -2,7 +2,7 @@
  * Delays the reset that follows an early answer. curl 7.88 (Debian 12) reports a stream error, and no status, when the reset comes
  * right after the answer while it still sends its body. After a short delay, it reads the answer and ends the stream itself.
  *
- *   LATE-1   The reset waits for 100 ms, or until the client has ended or reset the stream. What comes meanwhile is dropped, and counts
+ *   LATE-1  The reset waits for 100 ms, or until the client has ended or reset the stream. What comes meanwhile is dropped, and counts
  *       as payload of the connection. After 1 MiB of it the stream is not read any more: flow control holds the client back.
  *   LATE-2  It does not wait for gRPC (EARLY-1), nor on a connection with more than 32 open calls, these streams included. When one call more
  *       begins, all resets that wait are sent. So places that a client counts as free are free, unless it begins more than 200

@@ -1,16 +1,16 @@
 /**
- * A circuit breaker around ClickHouse: a worker of many shards does not hammer a server that is down, and does not let
- * each shard find out for itself, at the cost of a time-out, that it still is.
+ * A circuit breaker before ClickHouse. A worker of many shards does not hammer a server that is down, and its shards do not each wait
+ * for a time-out to find that out.
  *
- *   CIRCUIT-1  Only transient failures count. A statement that ClickHouse refuses for its content, its size, the rights or a running query
- *       of its name was answered; so was one that it refuses with an error that no list names.
+ *   CIRCUIT-1  Only transient failures count. A statement that ClickHouse refuses for its content, its size, the rights or a running
+ *       query of its name was answered. So was one that it refuses with an unlisted error.
  *   CIRCUIT-2  It opens when more than half of the last statements failed, and then nothing is sent: statements fail at once.
- *   CIRCUIT-3  After a while it is half open: one statement goes, the others wait for what comes of it. A failure opens it
- *       again, for longer.
- *   CIRCUIT-4  A circuit with a probe does not wait for a statement to come: it probes as soon as it may, and tells who waits
- *       when it closes. So no back-off adds to the time that the server was away.
- *   CIRCUIT-5  It knows nothing of blocks. To the loader an INSERT that was held back here has failed like any other: only
- *       reading back tells whether the block is there (LOAD-2, LOAD-3).
+ *   CIRCUIT-3  After a while it is half open: it sends one statement, and the others wait for its result. A failure opens it again, for
+ *       longer.
+ *   CIRCUIT-4  A circuit with a probe does not wait for a statement: it probes as soon as it may, and wakes waiting callers when it
+ *       closes. So no back-off adds to the time that the server was away.
+ *   CIRCUIT-5  It knows nothing of blocks. To the loader an INSERT that was held back here has failed like any other: only reading back
+ *       shows whether the block is stored (LOAD-2, LOAD-3).
  */
 import {
   CircuitState,

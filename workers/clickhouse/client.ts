@@ -1,6 +1,6 @@
 /**
- * The only way to ClickHouse: @clickhouse/client over HTTP, with a bounded pool, errors sorted by what a caller can do
- * about them (errors.ts), and a circuit breaker (circuit.ts). The same for the embedded engine and for a real server.
+ * The only way to ClickHouse: @clickhouse/client over HTTP, with a bounded pool, errors sorted by what a caller can do (errors.ts), and
+ * a circuit breaker (circuit.ts). It is the same for the embedded engine and for a server.
  */
 import { Readable } from 'node:stream';
 import { type ClickHouseClient, createClient } from '@clickhouse/client';

@@ -1,7 +1,7 @@
 /**
  * The ledger of one tenant: every copy of a batch that the log still has, against the rows of that batch. Reads only.
  *
- *   TENANT-1  As in audit.ts, the ends of the streams are taken before ClickHouse is asked.
+ *   TENANT-1  As in audit.ts, the audit reads the ends of the streams before it asks ClickHouse.
  *   TENANT-2  A copy's events have rows in the block that its message belongs to, or are dead letters, or are duplicates.
  *   TENANT-3  Duplicates are only what is stored by another copy: each event of a copy has a row under its batch id, in whatever shard, or is
  *      a dead letter. By event_id: a batch id that was used for other events has as many rows.

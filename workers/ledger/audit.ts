@@ -2,14 +2,14 @@
  * The ledger: accepted = stored + duplicate + dead-lettered + in flight, block by block, from what the log and ClickHouse
  * hold and not from counters. Reads only.
  *
- *   AUDIT-1  The end of each stream is taken first, ClickHouse is asked afterwards. What is loaded while the audit runs is then
- *      seen by both sides or by none, so that a running installation comes out even.
+ *   AUDIT-1  The audit reads the end of each stream first, and asks ClickHouse afterwards. Both sides or neither then see what is
+ *       loaded meanwhile, so the equation holds on a running installation.
  *   AUDIT-2  Blocks of a shard and stream generation are numbered without a gap from the first that is there, each begins with the
  *      message after the last one's end, and each is there once.
  *   AUDIT-3  A block whose messages are all in the log holds what they hold: the sum of their events is `_accepted` + `_duplicate`
  *      + `_dead`, and its rows are `_accepted`.
- *   AUDIT-4  A block whose messages are gone from the log, all or some, is held to its own facts: rows = `_accepted`. Fewer are an
- *      erasure (erase.ts empties the log first, so it can only be there); more are a fault.
+ *   AUDIT-4  For a block whose messages have left the log, all or some, only its rows are checked: rows = `_accepted`. Fewer rows are
+ *       an erasure (erase.ts empties the log first, so only there); more are a fault.
  *   AUDIT-5  Messages above the last block are in flight. Messages that are in no block, or that left the log before a block had
  *      them, are a fault.
  *   AUDIT-6  `_dead` events are in the dead-letter stream, as long as their messages are in the log.

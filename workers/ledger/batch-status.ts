@@ -1,11 +1,11 @@
 /**
- * Answers gateways that ask what became of a batch. Questions that wait are looked up together, so that many of them cost ClickHouse
- *  little more than one.
+ * Answers gateways that ask what became of a batch. It looks up waiting questions together, so many cost ClickHouse little more than
+ * one.
  *
  *   STATUS-1  At most {@link mostWaiting} questions wait; those beyond are answered `busy` at once.
  *   STATUS-2  One look-up runs at a time, for at most {@link mostTogether} batches.
  *   STATUS-3  The dead letters are read only for batches without rows, and only the newest {@link mostLetters}.
- *   STATUS-4  Who has waited longer than the gateway does is not looked up any more.
+ *   STATUS-4  A question that has waited longer than the gateway waits is dropped.
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { Msg, NatsConnection } from '@nats-io/nats-core';

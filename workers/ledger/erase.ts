@@ -1,11 +1,11 @@
 /**
  * Erasure of one user: every row of a tenant's `user_id` leaves ClickHouse, and the log can no longer bring one back.
  *
- * LOAD-8 fixes the order. What was loaded is removed from the streams first; only then are the rows deleted.
+ * LOAD-8 fixes the order. It removes loaded messages from the streams first, and then deletes the rows.
  *
- * And no block may vanish: LOAD-2 and LOAD-3 ask ClickHouse whether a block is there, and where the last one ends. A worker that
- * hangs on the very block would store it again. So a block that holds nothing but this user's rows gets a tombstone before
- * they go: a row with the block's constants and with no event in it (tenant '').
+ * No block may vanish: LOAD-2 and LOAD-3 ask ClickHouse whether a block is stored, and where the last one ends. A worker that is frozen
+ * with this block would store it again. So a block with only this user's rows gets a tombstone first: a row with the block's constants
+ * and without an event (tenant '').
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import { UsageError } from '../../lib/errors.js';

@@ -1,6 +1,6 @@
 /**
- * What ClickHouse says of blocks and batches, for those who check it against the log (audit, where, batch status). Read in
- * pages, so that memory is bounded however long the history is.
+ * Reads what ClickHouse has of blocks and batches, for the commands that compare it with the log (audit, where, batch status). It reads
+ * in pages, so memory is bounded for any history.
  */
 
 import type { ClickHouse } from '../clickhouse/client.js';

@@ -1,13 +1,13 @@
 /**
- * `sluice shards mend <shard>`: what a stream holds and no worker may load gets into ClickHouse, and the shard goes on. For a
- * stream that went backwards or lost its end and went on, one that was made again with messages that may be stored, and one
- * beyond the number of shards.
+ * `sluice shards mend <shard>` brings what a stream holds and no worker may load into ClickHouse; then the shard continues. It is for a
+ * stream that went backwards or lost its end, one that was made again with messages that may be stored, and one beyond the number of
+ * shards.
  *
  *   MEND-1  The stream takes no batches meanwhile: it listens to no subject of its shard (SHARD-3 in shards.ts).
  *   MEND-2  Messages that ClickHouse does not have are copied to the stream KEPT_<shard> first. Those are the ones that no block
  *      covers, and those that the log took after the last message of the block that covers them (`_hi_at`).
- *   MEND-3  Only then is the stream removed and made again. What it holds from then on is new, and accepted: it comes as retries, or
- *      from gateways.
+ *   MEND-3  Then the stream is removed and made again. What it holds from then on is new and accepted: it comes as retries, or from
+ *       gateways.
  *   MEND-4  The copies are published as retries: the loader leaves out what is stored, in whatever shard (LOAD-5). KEPT_<shard> is removed
  *      when the log has acknowledged all of them.
  *   MEND-5  Each step may be done twice. A mend that was interrupted is finished by the next one.

@@ -1,6 +1,6 @@
 /**
- * How each shard stands, as `sluice shards` shows it: what its stream holds, how far ClickHouse is, and whether a worker
- * would refuse to load it (LOAD-8).
+ * The state of each shard, as `sluice shards` shows it: what its stream holds, how far ClickHouse is, and whether a worker would refuse
+ * to load it (LOAD-8).
  */
 import type { JetStreamManager, StreamInfo } from '@nats-io/jetstream';
 import { type KV, Kvm } from '@nats-io/kv';

@@ -1,12 +1,12 @@
 /**
- * Who loads which shard. Each worker says every second in a KV bucket that it lives; all of them sort the live ones by
- * name and take shard i where i mod n is their own place. There is no election, and no lock.
+ * Decides which worker loads which shard. Each worker writes every second into a KV bucket that it lives. All workers sort the live
+ * ones by name, and take shard i where i mod n is their own place. There is no election, and no lock.
  *
- * A worker that falls silent is forgotten after {@link expiryMs}. A process that dies is noticed sooner: each asks the next one by name, a
- * few times a second, and the server answers at once when no subscriber listens there any more. Its entry is then removed for all.
+ * A worker that falls silent loses its entry after {@link expiryMs}. A dead process is noticed sooner. Each worker asks the next one by
+ * name a few times a second, and the server answers at once when no subscriber listens there. The asking worker then deletes the entry.
  *
  * Views differ for a moment when a worker comes or goes, and then two load the same shard. That is harmless: ClickHouse
- *  stores each block once (LOAD-2), so this file is about not wasting work, never about correctness.
+ *  stores each block once (LOAD-2), so this file only avoids wasted work, and correctness does not depend on it.
  */
 import type { KV } from '@nats-io/kv';
 import { type NatsConnection, RequestError } from '@nats-io/nats-core';

@@ -1,6 +1,6 @@
 /**
- * How large the blocks of a shard are cut. A block that needs more memory or time than ClickHouse grants is halved until it passes,
- * down to a single message; what passes grows again slowly, and the slower the more often it had to be halved. Pure.
+ * Decides the size of a shard's blocks. A block that needs more memory or time than ClickHouse grants is halved until it passes, down
+ * to a single message. After that blocks grow again slowly, and more slowly the more often they were halved. Pure.
  */
 import type { Block, BlockLimits } from './block.js';
 

@@ -1,13 +1,13 @@
 /**
- * LOAD-6: finding what of a block cannot be stored. Pure but for the trials, which are injected.
+ * LOAD-6: finds what of a block cannot be stored. Pure, except for the trials, which are injected.
  *
  *   DLQ-1  A message that is not a sequence of whole batches is taken out before the INSERT: a length that is wrong would make
  *      ClickHouse swallow bytes of the next message.
- *   DLQ-2  When ClickHouse refuses a block for its content, batches are tried without storing anything: halves, halves of the
- *      half that is refused, until each offending batch is alone, and refused twice. What is not stays in the block. The block is
- *      then planned again without them: a copy that LOAD-5 had left out may be whole where the one before it was not.
- *   DLQ-3  When nearly all batches of a block are refused, one by one, it is not the batches (a broken table, a setting, a bug of
- *      ours): nothing is taken out, and the shard waits with an alarm. The same when a batch is refused that is surely good.
+ *   DLQ-2  When ClickHouse refuses a block for its content, the worker tries batches without storing anything: halves, then halves of
+ *       the refused half, until each offending batch is alone, and refused twice. The others stay in the block. The block is then
+ *       planned again: a copy that LOAD-5 had left out may be whole where the one before it was not.
+ *   DLQ-3  When nearly all batches of a block are refused, one by one, the batches are not the cause (a broken table, a setting, a bug
+ *       of ours). Nothing is taken out, and the shard waits with an alarm. The same holds when a surely good batch is refused.
  *   DLQ-4  A batch with fields that its gateway's contract did not know is judged by the contract of this build: events that break
  *      one of its rules leave the batch, and the others are stored.
  *   DLQ-5  An unlisted error may as well be a server in trouble. Then a batch that is surely good must pass before and after

@@ -1,7 +1,7 @@
 /**
- * The fingerprint of a batch: how many events it has, and two sums over hashes of their event_ids. Two copies of a batch have the
- * same one, in whatever order their events lie. ClickHouse and the worker both compute it, so that an ordinary retry is known
- * without moving a single id (dedup.ts, DEDUP-4).
+ * The fingerprint of a batch: how many events it has, and two sums over hashes of their event_ids. Two copies of a batch have the same
+ * one, in whatever order their events lie. ClickHouse and the worker both compute it, so the worker recognises an ordinary retry
+ * without moving an id (dedup.ts, DEDUP-4).
  *
  * Sums and not XOR, so that an id that is there twice counts twice. Two independent hashes of 32 bits each: other ids have the same
  * fingerprint by chance once in 2^64 comparisons. About 0.1 µs an id of 36 bytes.

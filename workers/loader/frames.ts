@@ -1,6 +1,6 @@
 /**
- * The batches inside a message, at wire level, for the few that the loader must look at one by one: batches that were sent
- * again (LOAD-5), and those that ClickHouse refuses (LOAD-6). block.ts counts all the others, in less.
+ * Reads the batches inside a message, at wire level, for the few that the loader must examine one by one: retried batches (LOAD-5), and
+ * those that ClickHouse refuses (LOAD-6). block.ts counts all others at a lower cost.
  */
 
 /** One length-delimited StoredBatch inside a message. Positions are offsets into the message. */

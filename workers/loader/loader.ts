@@ -1,10 +1,10 @@
 /**
- * The loader's protocol for one shard: exactly once, with ClickHouse as the only truth. Pure: everything it does goes
- * through {@link ShardIo}, so that the tests can crash, pause and deceive it at each step.
+ * The loader's protocol for one shard: exactly once, with ClickHouse as the only record. Pure: everything it does goes through {@link
+ * ShardIo}, so that tests can crash, pause and deceive it at each step.
  *
  *   LOAD-1  One INSERT is one block is one part: it is there whole or not at all (the statement's settings see to it).
- *   LOAD-2  An INSERT of a block that is there inserts nothing. So any retry, by anyone, at any later time, is harmless:
- *      crashed, paused and cut-off workers need no fencing, and two workers on one shard only waste work.
+ *   LOAD-2  An INSERT of a block that is there inserts nothing. So any retry, by any worker, at any later time, is harmless. Crashed,
+ *       paused and cut-off workers need no fencing, and two workers on one shard only waste work.
  *   LOAD-3  The next block starts after the `hi` that ClickHouse reports, never after what the worker remembers. Every
  *      worker's block k+1 therefore starts with the same message and lies on the same day. After another's block the
  *      worker recovers in full. A worker that was away for long may find that the others loaded AND trimmed what its next
@@ -22,11 +22,11 @@
  *      before the block is written without it. One bad batch never blocks a shard, and none is dropped unseen. An error that
  *      no list names is treated so after a few tries, with more doubt; a block that is too large is cut smaller.
  *   LOAD-7  One block in flight per shard; the next one's messages are fetched meanwhile (pull-reader.ts).
- *   LOAD-8  What is in ClickHouse of messages that are still in the stream is never deleted (trim.ts, retention.ts,
- *      erase.ts), and a stream that was made again or lost its end stops the shard. A log that lost its end and went on is
- *      as long as before sooner or later: rows hold when the log took the block's last message (`_hi_at`), and a
- *      message of that sequence from another time is another message. Looked at in each recovery, and a recovery
- *      follows each break of the connection to the log (pull-reader.ts), since power may have been lost meanwhile.
+ *   LOAD-8  What is in ClickHouse of messages that are still in the stream is never deleted (trim.ts, retention.ts, erase.ts), and a
+ *      stream that was made again or lost its end stops the shard. A log that lost its end becomes as long as before when it grows. So
+ *      rows hold when the log took the block's last message (`_hi_at`): a message of that sequence from another time is another
+ *      message. Each recovery checks this, and each break of the connection to the log leads to a recovery (pull-reader.ts), because
+ *      power may have been lost meanwhile.
  *
  * In each block, events of its messages = rows + duplicate + dead.
  */

@@ -1,9 +1,9 @@
 /**
- * Which events of a batch ClickHouse has: for the loader, which leaves those out (LOAD-5), and for those who check that it did so
- * rightly (audit, where).
+ * Finds which events of a batch ClickHouse has: for the loader, which leaves those out (LOAD-5), and for the commands that check the
+ * loader (audit, where).
  *
- * Whichever is less is moved: all ids that are stored under a batch id, or those that are asked for. So neither an answer nor the memory
- * for it grows with what is stored: a client may use one batch id forever.
+ * The smaller set moves: all ids that are stored under a batch id, or the ids in question. So neither an answer nor its memory grows
+ * with what is stored: a client may use one batch id forever.
  */
 
 import { quote } from '../clickhouse/schema/columns.js';

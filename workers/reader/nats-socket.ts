@@ -5,8 +5,7 @@
  * reads of 64 KiB that it spans, in buffers that grow under way. With this the whole worker costs 0.21 instead of 0.86 CPU-s
  * a million events of 148 bytes, at batches of 500 (docs/performance.md, Worker).
  *
- * It logs in with what the library's connection shows. A server that wants TLS is the library's business: then its connection
- * delivers.
+ * It logs in with the credentials of the library's connection. Where the server requires TLS, the library's connection delivers.
  */
 import { connect, type Socket } from 'node:net';
 import type { Msg, NatsConnection, ServerInfo } from '@nats-io/nats-core';
