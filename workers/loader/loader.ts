@@ -249,6 +249,15 @@ function joined(deferred: Block | undefined, next: Block): Block {
 
 const emptied = (block: Block): Block => ({ ...block, messages: [], sequences: [], batchIndexes: [] });
 
+/** What is read and not stored: messages that wait without rows for the next block (LOAD-5), and a planned block behind them. */
+interface Front {
+  deferred: Block | undefined;
+  ready: Block | undefined;
+}
+
+/** A planned block; or the reason to leave: a recovery, that must look into the gap if there is one, or the end. */
+type Next = { readonly kind: 'planned'; readonly block: Block } | { readonly kind: 'leave'; readonly gap?: Gap };
+
 /**
  * Stores block after block, until something calls for a recovery or the end.
  * @param seen a gap that was met before the recovery of `state`
@@ -257,41 +266,23 @@ const emptied = (block: Block): Block => ({ ...block, messages: [], sequences: [
 async function follow(io: ShardIo, state: ShardState, seen: Gap | undefined): Promise<Gap | undefined> {
   const { generation } = state;
   let { block: last, hi } = state;
-  let deferred: Block | undefined;
-  /** Planned, and waits for the block before it. */
-  let ready: Block | undefined;
+  const front: Front = { deferred: undefined, ready: undefined };
   while (true) {
     const place: Place = { generation, block: last + 1 };
-    if (ready === undefined) {
-      const end = deferred?.hi ?? hi;
-      const cut = await io.gather(generation, end);
-      if (cut === 'again' || cut === undefined) return undefined;
-      if (cut.lo !== end + 1) {
-        if (seen?.hi !== end || seen.lo !== cut.lo) return { hi: end, lo: cut.lo }; // LOAD-3
-        io.tell({ kind: 'gap', from: end + 1, to: cut.lo - 1 });
-      }
-      ready = await tried(io, place, cut, () => io.plan(place, cut));
-      if (ready === undefined) return undefined;
+    if (front.ready === undefined) {
+      const next = await nextPlanned(io, place, front.deferred?.hi ?? hi, seen);
+      if (next.kind === 'leave') return next.gap;
+      front.ready = next.block;
     }
-    let block: Block;
-    if (deferred !== undefined && ready.lastTimeMs - deferred.firstTimeMs > mostSpanMs) {
-      // The two are too far apart to lie in the partition of the first.
-      block = deferred;
-    } else {
-      block = joined(deferred, ready);
-      ready = undefined;
-      if (block.rows === 0 && mayWait(block, state)) {
-        deferred = emptied(block);
-        io.deferred(place, deferred);
-        continue;
-      }
+    const block = takeFront(front);
+    if (block.rows === 0 && front.ready === undefined && mayWait(block, state)) {
+      defer(io, place, front, block);
+      continue;
     }
-    deferred = undefined;
     const outcome = await store(io, state, place, block);
     if (outcome === undefined) return undefined;
     if (outcome.found === undefined) {
-      deferred = emptied(outcome.block);
-      io.deferred(place, deferred);
+      defer(io, place, front, outcome.block);
       continue;
     }
     const mine = isSame(outcome.found, block);
@@ -301,6 +292,36 @@ async function follow(io: ShardIo, state: ShardState, seen: Gap | undefined): Pr
     last = place.block;
     hi = outcome.found.hi;
   }
+}
+
+/** The next block after `end`, without what must not be stored. */
+async function nextPlanned(io: ShardIo, place: Place, end: number, seen: Gap | undefined): Promise<Next> {
+  const cut = await io.gather(place.generation, end);
+  if (cut === 'again' || cut === undefined) return { kind: 'leave' };
+  if (cut.lo !== end + 1) {
+    if (seen?.hi !== end || seen.lo !== cut.lo) return { kind: 'leave', gap: { hi: end, lo: cut.lo } }; // LOAD-3
+    io.tell({ kind: 'gap', from: end + 1, to: cut.lo - 1 });
+  }
+  const block = await tried(io, place, cut, () => io.plan(place, cut));
+  return block === undefined ? { kind: 'leave' } : { kind: 'planned', block };
+}
+
+/** The block to store next, out of what is deferred and what is ready; takes it from the front. */
+function takeFront(front: Front): Block {
+  const { deferred, ready } = front;
+  front.deferred = undefined;
+  // The two are too far apart to lie in the partition of the first.
+  if (deferred !== undefined && ready !== undefined && ready.lastTimeMs - deferred.firstTimeMs > mostSpanMs) {
+    return deferred;
+  }
+  front.ready = undefined;
+  return joined(deferred, ready as Block);
+}
+
+/** LOAD-5: the block is not written; its messages become the front of the next one. */
+function defer(io: ShardIo, place: Place, front: Front, block: Block): void {
+  front.deferred = emptied(block);
+  io.deferred(place, front.deferred);
 }
 
 /** What `work` says of a block, however often it takes. Undefined: giving up, or the block is cut smaller. */
@@ -359,31 +380,23 @@ async function look(io: ShardIo, place: Place, block: Block): Promise<FoundBlock
   return 'left';
 }
 
+/** How a block is tried: the waits by failure, and how often its failure was an unlisted one. */
+interface Tries {
+  readonly wait: Readonly<Record<InsertFailure, () => number>>;
+  unclear: number;
+}
+
 /** Insert and read back until ClickHouse has a block of this number. Undefined: giving up, or recover first. */
 async function store(io: ShardIo, state: ShardState, place: Place, whole: Block): Promise<Stored | undefined> {
-  const wait = Object.fromEntries(
-    Object.keys(backOff).map((kind) => [kind, waits(kind as keyof typeof backOff)]),
-  ) as Record<InsertFailure, () => number>;
+  const kinds = Object.keys(backOff) as (keyof typeof backOff)[];
+  const wait = Object.fromEntries(kinds.map((kind) => [kind, waits(kind)])) as Record<InsertFailure, () => number>;
+  const tries: Tries = { wait, unclear: 0 };
   let block = whole;
-  let unclear = 0;
-  /** Reports a failure, and waits. */
-  const rest = async ({ failure, error }: Failed, pace = failure): Promise<void> => {
-    const waitMs = wait[pace]();
-    io.tell({ kind: 'insert-failed', failure, place, block, error, waitMs });
-    await io.pause(waitMs);
-  };
   while (!io.givingUp()) {
-    const failed = await insertOnce(io, place, block);
-    const suspect = failed?.failure === 'content' || (failed?.failure === 'unclear' && ++unclear >= mostUnclear);
-    if (failed !== undefined && !suspect) await rest(failed);
-    const found = await look(io, place, block);
-    if (found === 'left') return undefined;
-    if (found !== 'absent') {
-      if (failed !== undefined && isSame(found, block)) {
-        io.tell({ kind: 'stored-anyway', place, block, error: failed.error });
-      }
-      return { block, found };
-    }
+    const made = await attempt(io, place, block, tries);
+    if (made.kind === 'left') return undefined;
+    if (made.kind === 'found') return { block, found: made.found };
+    const { failed, suspect } = made;
     if (failed === undefined) {
       // ClickHouse took the INSERT and stored nothing: it has these messages under another number. Look again.
       await io.pause(wait.transient());
@@ -391,12 +404,60 @@ async function store(io: ShardIo, state: ShardState, place: Place, whole: Block)
     }
     if (failed.failure === 'large' && io.smaller(block)) return undefined;
     if (!suspect) continue;
-    const refused = block;
-    const rid = await tried(io, place, block, () => io.isolate(place, refused, failed.error));
+    const rid = await withoutRefused(io, place, block, tries, failed);
     if (rid === undefined) return undefined;
+    if (rid !== block && rid.rows === 0 && mayWait(rid, state)) return { block: rid, found: undefined };
     block = rid;
-    if (rid === refused) await rest(failed, 'content');
-    else if (rid.rows === 0 && mayWait(rid, state)) return { block: rid, found: undefined };
   }
   return undefined;
+}
+
+/** What came of one INSERT: ClickHouse has a block of the number, or none; or the loader gives up. */
+type Attempt =
+  | { readonly kind: 'left' }
+  | { readonly kind: 'found'; readonly found: FoundBlock }
+  | { readonly kind: 'absent'; readonly failed: Failed | undefined; readonly suspect: boolean };
+
+async function attempt(io: ShardIo, place: Place, block: Block, tries: Tries): Promise<Attempt> {
+  const failed = await insertOnce(io, place, block);
+  const suspect = failed !== undefined && isSuspect(failed, tries);
+  if (failed !== undefined && !suspect) await rest(io, place, block, tries, failed);
+  const found = await look(io, place, block);
+  if (found === 'left') return { kind: 'left' };
+  if (found === 'absent') return { kind: 'absent', failed, suspect };
+  if (failed !== undefined && isSame(found, block)) {
+    io.tell({ kind: 'stored-anyway', place, block, error: failed.error });
+  }
+  return { kind: 'found', found };
+}
+
+/** LOAD-6: the bytes may be at fault. */
+const isSuspect = ({ failure }: Failed, tries: Tries): boolean =>
+  failure === 'content' || (failure === 'unclear' && ++tries.unclear >= mostUnclear);
+
+/** Reports a failure, and waits. */
+async function rest(
+  io: ShardIo,
+  place: Place,
+  block: Block,
+  { wait }: Tries,
+  { failure, error }: Failed,
+  pace = failure,
+): Promise<void> {
+  const waitMs = wait[pace]();
+  io.tell({ kind: 'insert-failed', failure, place, block, error, waitMs });
+  await io.pause(waitMs);
+}
+
+/** LOAD-6. The same block, after a wait, when none of its batches is to blame. Undefined: giving up, or the block is cut smaller. */
+async function withoutRefused(
+  io: ShardIo,
+  place: Place,
+  block: Block,
+  tries: Tries,
+  failed: Failed,
+): Promise<Block | undefined> {
+  const rid = await tried(io, place, block, () => io.isolate(place, block, failed.error));
+  if (rid === block) await rest(io, place, block, tries, failed, 'content');
+  return rid;
 }
