@@ -13,14 +13,14 @@ import { shardStream } from '../lib/subjects.js';
 export const ceilingRoot = 'ceiling';
 
 /** More than any phase writes. */
-const mostShardBytes = 24 * 1024 ** 3;
+const maxShardBytes = 24 * 1024 ** 3;
 /** JetStream promises at most three quarters of the free disk to its streams: these take less, shards of both sides together. */
 const shareOfDisk = 0.6;
 
 /** Without a worker nothing is trimmed: a shard must hold a whole phase. */
 export function untrimmedShardBytes(shards: number): number {
   const { bavail, bsize } = statfsSync(tmpdir());
-  return Math.min(mostShardBytes, Math.floor((bavail * bsize * shareOfDisk) / (2 * shards)));
+  return Math.min(maxShardBytes, Math.floor((bavail * bsize * shareOfDisk) / (2 * shards)));
 }
 
 const ceilingStream = (shard: number): string => `CEILING_${shard}`;

@@ -51,10 +51,10 @@ export function mergeCharts(charts: readonly Chart[]): Chart[] {
 }
 
 /** Lines are thinned to this many points: more than a screen has columns. */
-const mostPoints = 600;
+const maxPoints = 600;
 
 /** At most `most` points: every n-th, and the last. */
-export function thin<T>(points: readonly T[], most = mostPoints): T[] {
+export function thin<T>(points: readonly T[], most = maxPoints): T[] {
   if (points.length <= most) return [...points];
   const step = Math.ceil(points.length / (most - 1));
   return points.filter((_, i) => i % step === 0 || i === points.length - 1);

@@ -17,7 +17,7 @@ interface Seen {
   readonly headers: Set<string>;
   readonly sessions: Set<ServerHttp2Session>;
   opened: number;
-  mostCallsAtOnce: number;
+  maxCallsAtOnce: number;
 }
 
 /** `accept, but`: the message of success, and then another status than 0. */
@@ -33,7 +33,7 @@ async function generate(
   handle: Handle,
   streamWindow = 256 * 1024,
 ): Promise<{ seen: Seen; generator: Generator }> {
-  const seen: Seen = { requests: new Map(), headers: new Set(), sessions: new Set(), opened: 0, mostCallsAtOnce: 0 };
+  const seen: Seen = { requests: new Map(), headers: new Set(), sessions: new Set(), opened: 0, maxCallsAtOnce: 0 };
   let calls = 0;
   // The connection's window stays at 64 KiB, so that it is used up again and again.
   const server = createServer({ settings: { initialWindowSize: streamWindow } });
@@ -43,7 +43,7 @@ async function generate(
     session.on('close', () => seen.sessions.delete(session));
   });
   server.on('stream', (stream, headers) => {
-    seen.mostCallsAtOnce = Math.max(seen.mostCallsAtOnce, ++calls);
+    seen.maxCallsAtOnce = Math.max(seen.maxCallsAtOnce, ++calls);
     stream.on('close', () => calls--);
     stream.on('error', () => undefined);
     seen.headers.add(
@@ -112,7 +112,7 @@ for (const protocol of ['grpc', 'connect'] as const) {
       const [type, te] = protocol === 'grpc' ? ['application/grpc+proto', 'trailers'] : ['application/proto', ''];
       assert.equal([...seen.headers], [`POST ${path} ${type} Bearer good ${te}`]);
       assert.is(seen.opened, connections);
-      assert.ok(seen.mostCallsAtOnce > 1);
+      assert.ok(seen.maxCallsAtOnce > 1);
     });
   }
 }

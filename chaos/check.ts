@@ -48,7 +48,7 @@ enum State {
 }
 
 const sliceEvents = 1_000_000;
-const mostStories = 12;
+const maxStories = 12;
 
 interface Source {
   readonly source: number;
@@ -127,14 +127,14 @@ export async function checkHistory(options: HistoryOptions): Promise<Findings> {
 }
 
 function tell(findings: Findings, story: string): void {
-  if (findings.stories.length < mostStories) findings.stories.push(story);
+  if (findings.stories.length < maxStories) findings.stories.push(story);
 }
 
 function readSource({ source, journal }: { source: number; journal: string }, findings: Findings): Source {
   const batches = readJournal(journal);
-  let most = 0;
-  for (const { first, count } of batches.values()) most = Math.max(most, first + count);
-  const states = new Uint8Array(most);
+  let max = 0;
+  for (const { first, count } of batches.values()) max = Math.max(max, first + count);
+  const states = new Uint8Array(max);
   for (const [batchId, { first, count, sends, state }] of batches) {
     for (let n = first; n < first + count; n++) {
       if (states[n] !== State.Unsent)
@@ -174,7 +174,7 @@ function findLost(source: Source, seen: Uint8Array, findings: Findings): void {
     const from = n;
     while (n + 1 < seen.length && source.states[n + 1] === State.Acked && seen[n + 1] === 0) n++;
     findings.lost += n + 1 - from;
-    if (findings.stories.length >= mostStories) continue;
+    if (findings.stories.length >= maxStories) continue;
     const [batchId, batch] = batchOf(source, from) ?? ['?', undefined];
     tell(
       findings,

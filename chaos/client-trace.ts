@@ -12,14 +12,14 @@ export interface ClientTrace {
   lines(): string[];
 }
 
-/** @param most lines that are kept */
-export function createClientTrace(most: number): ClientTrace {
+/** @param max lines that are kept */
+export function createClientTrace(max: number): ClientTrace {
   const ring: string[] = [];
   const began = performance.now();
   let noted = 0;
   let timers = 0;
   const note = (line: string): void => {
-    ring[noted++ % most] = `${(performance.now() - began).toFixed(1)} ${line}`;
+    ring[noted++ % max] = `${(performance.now() - began).toFixed(1)} ${line}`;
   };
   return {
     note,
@@ -40,8 +40,8 @@ export function createClientTrace(most: number): ClientTrace {
       },
     }),
     lines() {
-      const start = noted % most;
-      return noted <= most ? ring.slice() : [...ring.slice(start), ...ring.slice(0, start)];
+      const start = noted % max;
+      return noted <= max ? ring.slice() : [...ring.slice(start), ...ring.slice(0, start)];
     },
   };
 }

@@ -51,7 +51,7 @@ const pause = (ms: number, stop: AbortSignal): Promise<void> =>
   });
 
 /** SIGSTOP, and SIGCONT after a time. Workers stand still for longer than their lease of 3 s, so that another one goes on. */
-function stop(role: Role, leastMs: number, mostMs: number): Disturbance {
+function stop(role: Role, minMs: number, maxMs: number): Disturbance {
   return {
     name: `stop:${role}`,
     role,
@@ -61,7 +61,7 @@ function stop(role: Role, leastMs: number, mostMs: number): Disturbance {
       if (standing.length === 0) return undefined;
       const slot = pick(random, standing);
       slot.pause();
-      await pause(integer(random, leastMs, mostMs), signal);
+      await pause(integer(random, minMs, maxMs), signal);
       slot.resume();
       return { slot: role === 'gateway' ? slot : undefined };
     },
@@ -76,7 +76,7 @@ const measuredBy: Readonly<Record<LinkName, Role>> = {
   'worker-clickhouse': 'clickhouse',
 };
 
-function misbehave(mode: ProxyMode, link: LinkName, leastMs: number, mostMs: number): Disturbance {
+function misbehave(mode: ProxyMode, link: LinkName, minMs: number, maxMs: number): Disturbance {
   return {
     name: `${mode}:${link}`,
     role: measuredBy[link],
@@ -84,7 +84,7 @@ function misbehave(mode: ProxyMode, link: LinkName, leastMs: number, mostMs: num
     async apply({ stack, random }, signal) {
       const proxy = stack.proxies[link];
       proxy.set(mode);
-      await pause(integer(random, leastMs, mostMs), signal);
+      await pause(integer(random, minMs, maxMs), signal);
       proxy.set('pass');
       return { slot: undefined };
     },

@@ -54,11 +54,11 @@ const quickMs = 35_000;
 const controlMs = 25_000;
 
 const number =
-  (most: number, whole: boolean) =>
+  (max: number, whole: boolean) =>
   (text: string): number => {
     const value = whole ? parseWhole(text) : parseNumber(text);
-    if (value === undefined || value <= 0 || value > most) {
-      throw new InvalidArgumentError(`Give a ${whole ? 'whole ' : ''}number above 0, at most ${most}.`);
+    if (value === undefined || value <= 0 || value > max) {
+      throw new InvalidArgumentError(`Give a ${whole ? 'whole ' : ''}number above 0, at most ${max}.`);
     }
     return value;
   };
@@ -162,7 +162,7 @@ async function main(): Promise<number> {
   const isBounded = flags.kills !== undefined || flags.faults !== undefined;
   // Bounded in time, too: at the slowest pace that makes sense, a fault takes 6 s.
   const boundedMs = 120_000 + Math.max(flags.kills ?? 0, flags.faults ?? 0) * 6_000;
-  const mostMs =
+  const maxMs =
     flags.hours !== undefined
       ? flags.hours * hourMs
       : isBounded
@@ -201,9 +201,9 @@ async function main(): Promise<number> {
     durability: flags.durability,
     kills: endless ? Number.POSITIVE_INFINITY : (flags.kills ?? 0),
     faults: endless ? Number.POSITIVE_INFINITY : (flags.faults ?? 0),
-    mostMs,
+    maxMs,
     // Each failpoint 20 times in a thousand kills.
-    leastFailpoint: Math.floor((flags.kills ?? 0) / 50),
+    minFailpoint: Math.floor((flags.kills ?? 0) / 50),
     only: flags.only.length > 0 ? flags.only : (control?.faults ?? []),
     pace: isBounded || flags.hours !== undefined ? 1 : 0.6,
     oneByOne: flags.oneByOne === true,

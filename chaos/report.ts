@@ -17,12 +17,12 @@ const table = (rows: readonly (readonly string[])[]): string => {
     .join('\n');
 };
 
-const mostLines = 20;
-const mostChars = 600;
+const maxLines = 20;
+const maxChars = 600;
 
 /** The first lines, and how many more there are. */
 const some = (lines: readonly string[]): string[] =>
-  lines.length <= mostLines ? [...lines] : [...lines.slice(0, mostLines), `… and ${lines.length - mostLines} more`];
+  lines.length <= maxLines ? [...lines] : [...lines.slice(0, maxLines), `… and ${lines.length - maxLines} more`];
 
 /** For people. */
 export function page(result: RunResult, seed: number): string {
@@ -50,7 +50,7 @@ export function page(result: RunResult, seed: number): string {
     ...result.stories,
     ...result.undead,
     ...some(recoveries.hangs.map((line) => `hang: ${line}`)),
-    ...some(schedule.crashes.map((line) => `crash: ${line.slice(0, mostChars)}`)),
+    ...some(schedule.crashes.map((line) => `crash: ${line.slice(0, maxChars)}`)),
     ...(result.undelivered > 0 ? [`${n(result.undelivered)} events were given up by their client at the end`] : []),
     ...(result.stuck === undefined ? [] : [`not at rest: ${result.stuck}`]),
     ...(result.folder === undefined

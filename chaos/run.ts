@@ -25,13 +25,13 @@ import { type Watermark, watchWatermark } from './watermark.js';
 
 export interface RunOptions {
   readonly seed: number;
-  /** The run goes on until so many processes were killed, and each failpoint was died at `leastFailpoint` times. */
+  /** The run goes on until so many processes were killed, and each failpoint was died at `minFailpoint` times. */
   readonly kills: number;
   /** … and so many faults of any kind happened. */
   readonly faults: number;
   /** … or for so long, ms, whatever happened. */
-  readonly mostMs: number;
-  readonly leastFailpoint: number;
+  readonly maxMs: number;
+  readonly minFailpoint: number;
   /** Names or beginnings of names of faults; empty: all. */
   readonly only: readonly string[];
   /** Events per second. */
@@ -202,14 +202,14 @@ async function untilEnough(
   customers: Customers,
   since: number,
 ): Promise<void> {
-  const { kills, faults, leastFailpoint, mostMs, interrupted } = options;
-  while (!interrupted.aborted && Date.now() - since < mostMs) {
-    const enough = schedule.kills >= kills && schedule.faults >= faults && schedule.leastFailpoint >= leastFailpoint;
+  const { kills, faults, minFailpoint, maxMs, interrupted } = options;
+  while (!interrupted.aborted && Date.now() - since < maxMs) {
+    const enough = schedule.kills >= kills && schedule.faults >= faults && schedule.minFailpoint >= minFailpoint;
     if (enough) return;
     const seconds = Math.round((Date.now() - since) / 1_000);
-    const least = Number.isFinite(schedule.leastFailpoint) ? `, each failpoint ${schedule.leastFailpoint} times` : '';
+    const min = Number.isFinite(schedule.minFailpoint) ? `, each failpoint ${schedule.minFailpoint} times` : '';
     options.progress(
-      `${seconds} s, ${schedule.kills} kills${least}, ${schedule.faults - schedule.kills} other faults, ` +
+      `${seconds} s, ${schedule.kills} kills${min}, ${schedule.faults - schedule.kills} other faults, ` +
         `${customers.acked.toLocaleString('en')} events acknowledged`,
     );
     await sleep(250);

@@ -41,7 +41,7 @@ export interface Schedule {
   /** Deaths that no fault caused, a line each. */
   readonly crashes: readonly string[];
   /** Least number of times that one of the chosen failpoints was died at; infinite when none is chosen. */
-  readonly leastFailpoint: number;
+  readonly minFailpoint: number;
 }
 
 /** How long a process lives after it is ready, ms. */
@@ -61,12 +61,12 @@ const armedMs = 20_000;
 /** How long a process that froze itself stands still: longer than a worker's lease of 3 s. */
 const frozenMs: readonly [number, number] = [3_500, 8_000];
 const disturbedEveryMs: readonly [number, number] = [1_000, 6_000];
-const mostDisturbances = 3;
+const maxDisturbances = 3;
 /**
  * So many things may be down at a time. Without a bound a slow machine is hit faster than it recovers, and nothing at all is stored:
  * a run then shows only that nothing is doubled.
  */
-const mostOpen = 4;
+const maxOpen = 4;
 /** One by one: between a recovery and the next fault, so that leases and assignments are what they were, ms. */
 const calmMs: readonly [number, number] = [1_500, 3_500];
 
@@ -126,7 +126,7 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
 
   /** Resolves when another one may be hit. */
   async function room(): Promise<void> {
-    while (!over.signal.aborted && (recoveries?.open ?? 0) >= mostOpen) await sleep(50);
+    while (!over.signal.aborted && (recoveries?.open ?? 0) >= maxOpen) await sleep(50);
   }
 
   /** Clients wait for no recovery, and would be most of the dead. */
@@ -214,7 +214,7 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
     while (!over.signal.aborted) {
       await sleep(between(disturbedEveryMs));
       await room();
-      if (over.signal.aborted || running.size > 100 || busy.size >= mostDisturbances) continue;
+      if (over.signal.aborted || running.size > 100 || busy.size >= maxDisturbances) continue;
       const free = chosen.filter(({ target }) => !busy.has(target));
       const least = Math.min(...free.map(({ name }) => counts.get(name) ?? 0));
       const next = free.filter(({ name }) => (counts.get(name) ?? 0) <= least + 1);
@@ -272,7 +272,7 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
       );
       if (over.signal.aborted || oneByOne || recoveries === undefined || names.length === 0) return undefined;
       // One that dies again before it has done anything would keep everything from recovering.
-      if (recoveries.open >= 2 * mostOpen) return undefined;
+      if (recoveries.open >= 2 * maxOpen) return undefined;
       const mixed = isChosen(`kill:${role}`, only);
       if (mixed && random() >= armedShare) return undefined;
       const tries = (name: string): number => (counts.get(name) ?? 0) + (armed.get(name) ?? 0) / 2;
@@ -326,7 +326,7 @@ export function createSchedule({ random, only, cluster, pace, oneByOne, say }: S
       return [...counts.values()].reduce((sum, times) => sum + times, 0);
     },
     crashes,
-    get leastFailpoint() {
+    get minFailpoint() {
       return Math.min(...chosenFailpoints.map((name) => counts.get(`failpoint:${name}`) ?? 0));
     },
   };

@@ -16,7 +16,7 @@ const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 const concurrency = 2;
 const timeOutMs = 240_000;
 /** Seconds that a process may go on after its last test before the report names it: a forgotten timer costs the whole run. */
-const mostLinger = 3;
+const maxLinger = 3;
 const printable = './lib/testing/printable-errors.ts';
 /** Output kept of one file. */
 const maxOutput = 200_000;
@@ -167,7 +167,7 @@ function report(outcome: Outcome, done: number, of: number): void {
     skipped > 0 ? `${skipped} skipped` : '',
     failed > 0 ? `${failed} failed` : '',
     problem ?? '',
-    lingered > mostLinger ? `kept by something for ${lingered.toFixed(0)} s after its last test` : '',
+    lingered > maxLinger ? `kept by something for ${lingered.toFixed(0)} s after its last test` : '',
   ].filter(Boolean);
   const tail = extra.length === 0 ? '' : ` (${extra.join('; ')})`;
   process.stdout.write(

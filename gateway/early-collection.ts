@@ -35,23 +35,23 @@ const lookEveryMs = 25;
 
 /** @returns to be called often; tells whether it has collected */
 export function createEarlyCollection({ memory, holdsMuch, collect, now }: EarlyCollectionOptions): () => boolean {
-  let least = Number.POSITIVE_INFINITY;
+  let min = Number.POSITIVE_INFINITY;
   let collectedAt = Number.NEGATIVE_INFINITY;
   let tookMs = 0;
   return () => {
     const { rss, heapUsed, external } = memory();
     const used = heapUsed + external;
-    least = Math.min(least, used);
+    min = Math.min(min, used);
     const from = now();
     const much = holdsMuch();
     const short = rss >= (much ? shortBytes : crampedBytes);
     const restsUntil = collectedAt + (much ? restFactor : longRestFactor) * tookMs;
-    if (!short || used < least + wasteBytes || from < restsUntil) return false;
+    if (!short || used < min + wasteBytes || from < restsUntil) return false;
     collect();
     collectedAt = now();
     tookMs = collectedAt - from;
     const after = memory();
-    least = after.heapUsed + after.external;
+    min = after.heapUsed + after.external;
     return true;
   };
 }

@@ -40,7 +40,7 @@ import type { Connection } from './listener/connection.js';
 import { createCors } from './listener/cors.js';
 import { headerFault } from './listener/header-limits.js';
 import type { NodeRequest, NodeResponse } from './listener/node-request.js';
-import { mostConnections } from './listener/open-files.js';
+import { allowedConnections } from './listener/open-files.js';
 import { listen } from './listener/server.js';
 import { StreamWindows } from './listener/stream-windows.js';
 import { openTlsFiles } from './listener/tls-files.js';
@@ -53,9 +53,9 @@ import { createTracing } from './tracing.js';
 const callsAtOnce = 96;
 const tenantCallsAtOnce = 24;
 /** Of whole calls that need no seat: a quarter of what admission holds for one tenant by default. */
-const mostSeatlessBytes = 4 * 1024 ** 2;
+const maxSeatlessBytes = 4 * 1024 ** 2;
 /** Buffers for messages that came in parts, kept for the next ones. */
-const mostBufferBytes = 8 * 1024 ** 2;
+const maxBufferBytes = 8 * 1024 ** 2;
 /** A call that takes longer does not count any more. */
 const slowCallMs = 2_000;
 
@@ -186,7 +186,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     },
   });
   metrics.observe({ unfinishedBytes: () => unfinished.bytes });
-  const buffers = createMessageBuffers(mostBufferBytes);
+  const buffers = createMessageBuffers(maxBufferBytes);
   const routes = createRpcRoutes({
     ingest,
     tenants,
@@ -220,10 +220,10 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
   });
   const cors = createCors(config.corsOrigins);
   const gate = createCallGate({
-    most: callsAtOnce,
-    mostOfTenant: tenantCallsAtOnce,
+    max: callsAtOnce,
+    maxOfTenant: tenantCallsAtOnce,
     holdMs: slowCallMs,
-    mostSkippedBytes: mostSeatlessBytes,
+    maxSkippedBytes: maxSeatlessBytes,
   });
 
   const handle = createRpcAdapter({
@@ -286,7 +286,7 @@ export async function startGateway(config: GatewayConfig, { nats, hedgeNats, log
     port: config.port,
     tls,
     onRefused: (reason) => metrics.handshakeFailed(reason),
-    maxConnections: mostConnections(config.maxConnections, logger),
+    maxConnections: allowedConnections(config.maxConnections, logger),
     maxConnectionsPerAddress: config.maxConnectionsPerAddress,
     newConnectionsPerAddress: config.newConnectionsPerAddress,
     isTrusted,

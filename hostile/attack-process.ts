@@ -1,6 +1,6 @@
 /** One attack, in a process of its own, so that its event loop is not the good client's (see attacker.ts). */
 import { type Field, newCounts } from './attack.js';
-import { type AttackOrder, type FromAttacker, mostSeconds } from './attacker.js';
+import { type AttackOrder, type FromAttacker, maxSeconds } from './attacker.js';
 import { attackNamed } from './attacks/index.js';
 
 const say = (message: FromAttacker): Promise<void> =>
@@ -31,7 +31,7 @@ function openField(order: AttackOrder): Field {
     scaled: (full) => Math.max(1, Math.round(full * order.scale)),
     get over() {
       const passed = (performance.now() - since) / 1_000;
-      return passed >= seconds && (enough() || passed >= mostSeconds);
+      return passed >= seconds && (enough() || passed >= maxSeconds);
     },
     async pause(ms) {
       const until = performance.now() + ms;

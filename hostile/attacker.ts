@@ -9,7 +9,7 @@ export interface AttackOrder {
   readonly target: Target;
   readonly keys: readonly string[];
   readonly seconds: number;
-  /** The attack goes on for longer, up to {@link mostSeconds}, until it has counted so much: for a machine that is busy. @default nothing */
+  /** The attack goes on for longer, up to {@link maxSeconds}, until it has counted so much: for a machine that is busy. @default nothing */
   readonly atLeast?: Partial<Pick<Counts, 'answered' | 'bytesOut'>>;
   /** Above 0, at most 1. */
   readonly scale: number;
@@ -25,7 +25,7 @@ export type FromAttacker =
 const root = fileURLToPath(new URL('..', import.meta.url));
 /** Beyond its time, for the last answers and for the process to end by itself. */
 const graceMs = 40_000;
-export const mostSeconds = 40;
+export const maxSeconds = 40;
 
 export interface Attacker {
   /** Resolves with what the attack did, when it has ended and all its connections are closed. @throws Error when the script failed */
@@ -52,7 +52,7 @@ export async function startAttacker(order: AttackOrder): Promise<Attacker> {
   await Promise.race([ready, ended]);
   return {
     async go() {
-      const timer = setTimeout(() => child.kill('SIGKILL'), Math.max(order.seconds, mostSeconds) * 1_000 + graceMs);
+      const timer = setTimeout(() => child.kill('SIGKILL'), Math.max(order.seconds, maxSeconds) * 1_000 + graceMs);
       if (child.connected) child.send('go');
       await ended;
       clearTimeout(timer);

@@ -126,12 +126,12 @@ export function brokenBounds(name: string, figures: Figures, judged: readonly Ju
       .map(([reason, count]) => `${count} × ${reason}`)
       .join(', ');
   const p99 = during.good.p99 ?? Number.POSITIVE_INFINITY;
-  const mostP99 = Math.max(bounds.goodP99.orMs, bounds.goodP99.times * (alone.good.p99 ?? 0));
+  const maxP99 = Math.max(bounds.goodP99.orMs, bounds.goodP99.times * (alone.good.p99 ?? 0));
   const others = errorsOf('other') + errorsOf('probe');
   const found: Readonly<Record<Judged, string | undefined>> = {
     rssMib: above(rss.most, bounds.rssMib, 'MiB of memory'),
     loopMs: above(loopMs, bounds.loopMs, 'ms of loop delay'),
-    goodP99: above(p99, mostP99, "ms of the good client's P99"),
+    goodP99: above(p99, maxP99, "ms of the good client's P99"),
     goodErrors: above(errorsOf('good'), bounds.goodErrors, `failed calls of the good client (${reasons('good')})`),
     otherErrors: above(
       others,

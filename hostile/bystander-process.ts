@@ -19,7 +19,7 @@ const newcomerEvery = 25;
 const otherEveryMs = 100;
 const probeEveryMs = 1_000;
 const patienceMs = 20_000;
-const mostReasons = 6;
+const maxReasons = 6;
 const eventsOfCall = 20;
 
 type Role = 'good' | 'other' | 'probe';
@@ -58,7 +58,7 @@ async function count(role: Role, call: () => Promise<void>): Promise<void> {
   } catch (error) {
     mine.errors++;
     const reason = (error as Error).message;
-    if (mine.reasons.has(reason) || mine.reasons.size < mostReasons) {
+    if (mine.reasons.has(reason) || mine.reasons.size < maxReasons) {
       mine.reasons.set(reason, (mine.reasons.get(reason) ?? 0) + 1);
     }
   } finally {

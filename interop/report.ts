@@ -2,7 +2,7 @@
 import { type CaseName, caseNames } from './cases.js';
 import type { ClientResult, RunResult } from './run.js';
 
-const mostChars = 400;
+const maxChars = 400;
 
 const table = (rows: readonly (readonly string[])[]): string => {
   const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
@@ -25,7 +25,7 @@ function cell({ client, faults }: ClientResult, name: CaseName): string {
 function faultsOf({ client, faults }: ClientResult): string[] {
   const names = new Map<string, CaseName[]>();
   for (const [name, fault] of faults) if (fault !== undefined) names.set(fault, [...(names.get(fault) ?? []), name]);
-  return [...names].map(([fault, of]) => `FAULT ${client.name} ${of.join(', ')}: ${fault.slice(0, mostChars)}`);
+  return [...names].map(([fault, of]) => `FAULT ${client.name} ${of.join(', ')}: ${fault.slice(0, maxChars)}`);
 }
 
 export const isClean = ({ clients, audit }: RunResult): boolean =>
@@ -34,7 +34,7 @@ export const isClean = ({ clients, audit }: RunResult): boolean =>
 export function page(result: RunResult): string {
   const ran = result.clients.filter(({ skipped }) => skipped === undefined);
   const left = result.clients.flatMap(({ client, skipped }) =>
-    skipped === undefined ? [] : [`skipped ${client.name}: ${skipped.slice(0, mostChars)}`],
+    skipped === undefined ? [] : [`skipped ${client.name}: ${skipped.slice(0, maxChars)}`],
   );
   const accepted = ran.flatMap(({ outcomes }) => outcomes).reduce((sum, outcome) => sum + outcome.accepted, 0);
   const names = caseNames.filter((name) => ran.some(({ faults }) => faults.has(name)));

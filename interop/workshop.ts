@@ -19,7 +19,7 @@ export const defaultCache = join(homedir(), '.cache', 'sluice-interop');
 
 /** A first build fetches and compiles a library and all that it needs. */
 const buildWithinMs = 1_200_000;
-const mostOutput = 64 * 1024 ** 2;
+const maxOutput = 64 * 1024 ** 2;
 
 /** What a client needs is not on this machine; the message is the word for the table. */
 export class Missing extends Error {}
@@ -96,7 +96,7 @@ export function isBuilt(cache: string, name: string): boolean {
 
 async function shell(folder: string, program: string, args: readonly string[]): Promise<string> {
   try {
-    const { stdout } = await run(program, [...args], { cwd: folder, timeout: buildWithinMs, maxBuffer: mostOutput });
+    const { stdout } = await run(program, [...args], { cwd: folder, timeout: buildWithinMs, maxBuffer: maxOutput });
     return stdout;
   } catch (error) {
     const { stdout = '', stderr = '' } = error as { stdout?: string; stderr?: string };

@@ -67,10 +67,10 @@ const streamNotFound = 10059;
 const streamNameInUse = 10058;
 
 /** A header's value: one line of printable ASCII, of so many characters. */
-const line = (text: string, most: number): string =>
+const line = (text: string, max: number): string =>
   text
     .replace(/[^\x20-\x7e]/g, '?')
-    .slice(0, most)
+    .slice(0, max)
     .trim();
 
 export interface DeadLetters {
@@ -197,10 +197,10 @@ export function deadLetters({ nc, maxBytes }: DeadLettersOptions): DeadLetters {
   }
 
   async function publish(letter: DeadLetter): Promise<void> {
-    const most = (nc.info?.max_payload ?? 1024 ** 2) - headerBytes;
+    const max = (nc.info?.max_payload ?? 1024 ** 2) - headerBytes;
     // Only a message that no gateway wrote can be as large: batches leave room. The whole of it is in the log for a while.
-    const cut = letter.bytes.length > most;
-    const payload: Payload = cut ? letter.bytes.subarray(0, most) : letter.bytes;
+    const cut = letter.bytes.length > max;
+    const payload: Payload = cut ? letter.bytes.subarray(0, max) : letter.bytes;
     await js.publish(deadSubject(letter.shard, letter.tenant), payload, {
       headers: headersOf(letter, cut ? letter.bytes.length : undefined),
       msgID: `${letter.generation}.${letter.shard}.${letter.sequence}.${letter.index}`,

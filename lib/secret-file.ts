@@ -79,12 +79,12 @@ export function clickhousePassword(config: {
   return readSecret(config.clickhousePasswordFile, '--clickhouse-password-file');
 }
 
-function firstBytes(file: string, most: number): Buffer {
-  const bytes = Buffer.alloc(most);
+function firstBytes(file: string, max: number): Buffer {
+  const bytes = Buffer.alloc(max);
   const fd = openSync(file, 'r');
   try {
     let size = 0;
-    for (let read = -1; read !== 0 && size < most; size += read) read = readSync(fd, bytes, size, most - size, null);
+    for (let read = -1; read !== 0 && size < max; size += read) read = readSync(fd, bytes, size, max - size, null);
     return bytes.subarray(0, size);
   } finally {
     closeSync(fd);

@@ -31,8 +31,8 @@ export interface ShardChange {
 export const shardsKey = 'shards';
 export const maxShards = 1024;
 
-const isCount = (value: unknown, most: number): value is number =>
-  Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= most;
+const isCount = (value: unknown, max: number): value is number =>
+  Number.isSafeInteger(value) && (value as number) >= 1 && (value as number) <= max;
 
 /** What Sluice writes beside a number: eight hex digits. */
 const checkOf = ({ shards, epoch }: Pick<ShardSetting, 'shards' | 'epoch'>): string =>

@@ -27,7 +27,7 @@ interface Flags {
   readonly json?: boolean;
 }
 
-const mostSeeds = 10_000_000;
+const maxSeeds = 10_000_000;
 
 function seed(text: string): number {
   const value = parseWhole(text);
@@ -40,7 +40,7 @@ function seed(text: string): number {
 function seedRange(text: string): [number, number] {
   const [from = '', to = '', ...more] = text.split('..');
   const range: [number, number] = [seed(from), seed(to)];
-  if (more.length > 0 || range[1] < range[0] || range[1] - range[0] >= mostSeeds) {
+  if (more.length > 0 || range[1] < range[0] || range[1] - range[0] >= maxSeeds) {
     throw new InvalidArgumentError('Give it as 1..10000: first and last seed.');
   }
   return range;

@@ -23,7 +23,7 @@ export interface Reader {
 
 /** Messages of one pull, and what may be at hand. */
 const pullMessages = 3;
-const mostAhead = 8;
+const maxAhead = 8;
 
 export function createReader(world: World, process: Process, log: SimulatedLog, shard: number): Reader {
   let queue: StoredMessage[] = [];
@@ -45,7 +45,7 @@ export function createReader(world: World, process: Process, log: SimulatedLog, 
 
   /** Asks the server once; what comes back belongs to the consumer of `mine`. */
   const pull = (): void => {
-    if (pulling || !connected || lost || wanted === undefined || queue.length >= mostAhead) return;
+    if (pulling || !connected || lost || wanted === undefined || queue.length >= maxAhead) return;
     pulling = true;
     const mine = epoch;
     const done = (then?: () => void): void => {

@@ -39,7 +39,7 @@ const lookMs = 6_000;
 /** No request arrives later than this after it was sent, nor runs for longer, ms. */
 const lateMs = 40_000;
 /** Something that goes round in circles without time passing. */
-const mostSteps = 150_000;
+const maxSteps = 150_000;
 
 /** A number in [0, 1) that belongs to an id: what is wrong with an event stays wrong. */
 function shareOf(id: string): number {
@@ -158,7 +158,7 @@ export async function runWorld(seed: number, options: RunOptions = {}): Promise<
   const run = async (end: number, done: () => boolean): Promise<void> => {
     while (!done() && time.step(end)) {
       await settleDown();
-      if (time.steps > mostSteps) return;
+      if (time.steps > maxSteps) return;
     }
   };
   await run(plan.safetyMs, () => false);

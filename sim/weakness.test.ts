@@ -8,15 +8,15 @@ import { type Weakness, type WeaknessName, weaknesses } from './weakness.js';
 Error.stackTraceLimit = 0;
 
 /** Seeds within which each must be noticed: several times what it takes. */
-const mostSeeds = 2_000;
+const maxSeeds = 2_000;
 
 for (const [name, weakness] of Object.entries(weaknesses) as [WeaknessName, Weakness][]) {
   test(`it is noticed when ${weakness.what} (${name})`, async () => {
-    for (let seed = 1; seed <= mostSeeds; seed++) {
+    for (let seed = 1; seed <= maxSeeds; seed++) {
       const { verdict } = await runWorld(seed, { weakness: name, breakLog: weakness.breakLog });
       if (verdict.faults.length > 0) return;
     }
-    assert.unreachable(`${mostSeeds} worlds, and none failed`);
+    assert.unreachable(`${maxSeeds} worlds, and none failed`);
   });
 }
 

@@ -33,7 +33,7 @@ interface Answer {
 const batch = 500;
 const spreadDays = 30;
 /** While loading, questions are asked for at least so long: several blocks must be stored meanwhile. */
-const leastLoadingMs = 8_000;
+const minLoadingMs = 8_000;
 const fillPatienceMs = 600_000;
 
 /** What the table holds to ask about. */
@@ -82,7 +82,7 @@ async function askAll(
   repeats: number,
   when: string,
   progress: Progress,
-  leastMs = 0,
+  minMs = 0,
 ): Promise<Map<string, Answer>> {
   const client = createClient({ url, request_timeout: 120_000, log: { level: ClickHouseLogLevel.ERROR } });
   const times = new Map(questions.map(({ name }) => [name, newHistogram()]));
@@ -97,7 +97,7 @@ async function askAll(
         parts.reduce((sum, { rows }) => sum + Number(rows), 0),
       );
     }
-    const until = performance.now() + leastMs;
+    const until = performance.now() + minMs;
     for (let i = 0; i < repeats || performance.now() < until; i++) {
       if (i % 5 === 0) progress(`${when}: ${i} of ${repeats} times`);
       for (const { name, sql } of questions) {
@@ -173,7 +173,7 @@ async function* query(options: QueryOptions, progress: Progress): AsyncGenerator
         fleet.begin(loadRate);
         await new Promise((resolve) => setTimeout(resolve, 3_000));
         const [from, before] = [performance.now(), await warehouse.count()];
-        const asked = askAll(warehouse.url, questions, repeats, 'while loading', progress, leastLoadingMs);
+        const asked = askAll(warehouse.url, questions, repeats, 'while loading', progress, minLoadingMs);
         loading = await Promise.race([asked, fleet.failure, stack.failure]);
         storedPerS = ((await warehouse.count()) - before) / ((performance.now() - from) / 1000);
         await fleet.stop(60_000);

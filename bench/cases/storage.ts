@@ -29,11 +29,11 @@ export interface Storage {
 /** Columns that hold random ids; the first three are fields of an event, the others are of its batch. */
 const idColumns = ['event_id', 'anonymous_id', 'session_id', 'batch_id', '_batch'];
 /** More rows than this are not merged to one part for the figure: it would take minutes. */
-const mostRowsToMerge = 12_000_000;
+const maxRowsToMerge = 12_000_000;
 
 export async function measureStorage(warehouse: BenchWarehouse, progress: Progress): Promise<Storage> {
   const before = await warehouse.look();
-  const all = before.events <= mostRowsToMerge;
+  const all = before.events <= maxRowsToMerge;
   if (all) {
     progress('merging everything, to see what it takes on disk');
     await warehouse.ask(`OPTIMIZE TABLE ${eventsTable} FINAL SETTINGS optimize_skip_merged_partitions = 1`);

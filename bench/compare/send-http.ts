@@ -22,7 +22,7 @@ interface Lane {
 
 /** No connection for this long ends the run. */
 const patienceMs = 60_000;
-const mostAnswer = 1024 * 1024;
+const maxAnswer = 1024 * 1024;
 const nothing = Buffer.alloc(0);
 
 export function sendOverHttp(target: HttpTarget, events: SenderEvents): Sender {
@@ -120,7 +120,7 @@ export function readHttpAnswer(bytes: Buffer): HttpAnswer | undefined {
   const head = bytes.toString('latin1', 0, end);
   const status = Number(/^HTTP\/1\.1 (\d{3})/.exec(head)?.[1]);
   const length = Number(/\r\ncontent-length: *(\d+)/i.exec(head)?.[1]);
-  if (!(status >= 100) || !(length <= mostAnswer)) throw new Error(`not an answer of the API: ${head.slice(0, 200)}`);
+  if (!(status >= 100) || !(length <= maxAnswer)) throw new Error(`not an answer of the API: ${head.slice(0, 200)}`);
   const from = end + 4;
   if (bytes.length < from + length) return undefined;
   if (bytes.length > from + length) throw new Error('more than one answer to one request');

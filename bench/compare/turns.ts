@@ -110,12 +110,12 @@ export interface Comparison {
 }
 
 /** Who reaches less than this share of the fastest is too slow for a rate that says anything about the others. */
-const leastShare = 1 / 20;
+const minShare = 1 / 20;
 
 /** Half of what the slowest reached, of those that are not too slow. */
 export function commonRateOf(rates: readonly number[]): number {
   const fastest = Math.max(...rates);
-  return Math.min(...rates.filter((rate) => rate >= fastest * leastShare)) / 2;
+  return Math.min(...rates.filter((rate) => rate >= fastest * minShare)) / 2;
 }
 
 export async function takeTurns(field: Field, options: TurnOptions): Promise<Comparison> {

@@ -35,7 +35,7 @@ export function readRecording(text: string): Recording {
   return given as Recording;
 }
 
-export const leastOf = (one: Recorded): number => one.recorded * (1 - one.margin);
+export const minOf = (one: Recorded): number => one.recorded * (1 - one.margin);
 
 export interface Finding {
   readonly name: RatioName;
@@ -48,7 +48,7 @@ export interface Finding {
 /** A ratio that was not measured (NaN) does not pass. */
 export function compare(recording: Recording, measured: Measured): Finding[] {
   return ratioNames.map((name) => {
-    const least = leastOf(recording[name]);
+    const least = minOf(recording[name]);
     const value = measured[name];
     return { name, measured: value, recorded: recording[name].recorded, least, passed: value >= least };
   });

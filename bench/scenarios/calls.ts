@@ -23,12 +23,12 @@ const retryMs = 100;
 const longestBackoffMs = 1_000;
 /** A call that was refused unseen comes again after this, so often at most. */
 const refusalPauseMs = 5;
-const mostRefusals = 20;
+const maxRefusals = 20;
 /** No connection for this long ends the run. */
 const patienceMs = 30_000;
 const window = 1024 * 1024;
 /** Unary answers are a hundred bytes; more is an error page. */
-const mostAnswerBytes = 64 * 1024;
+const maxAnswerBytes = 64 * 1024;
 
 const service = '/sluice.ingest.v1.IngestService/';
 const { HTTP2_HEADER_METHOD, HTTP2_HEADER_PATH, HTTP2_HEADER_CONTENT_TYPE, HTTP2_HEADER_AUTHORIZATION } = constants;
@@ -71,7 +71,7 @@ export function openCalls(
     // What a connection that is going away refuses was not processed: the protocol lets a client send it again as it was.
     const { number } = client;
     const ended = (reason: string, rstCode: number): void => {
-      if (rstCode !== constants.NGHTTP2_REFUSED_STREAM || refusals >= mostRefusals) {
+      if (rstCode !== constants.NGHTTP2_REFUSED_STREAM || refusals >= maxRefusals) {
         events.outcome(client.index, number, failed(reason));
       } else {
         setTimeout(again, refusalPauseMs);
@@ -276,7 +276,7 @@ function callConnect(
   });
   stream.on('data', (chunk: Buffer) => {
     body = body === undefined ? chunk : Buffer.concat([body, chunk]);
-    if (body.length > mostAnswerBytes) stream.destroy(new Error('an answer above 64 KiB'));
+    if (body.length > maxAnswerBytes) stream.destroy(new Error('an answer above 64 KiB'));
   });
   stream.on('error', (error: Error) => {
     reason = error.message;

@@ -54,7 +54,7 @@ const messagesPerGroup = 40;
 /** Never sleep longer than this. */
 const longestTickMs = 20;
 /** At most 16 bits of a batch_id name the client. */
-export const mostClients = 65_536;
+export const maxClients = 65_536;
 
 export function createCrowd(options: CrowdOptions): Crowd {
   const { plan, now } = options;
@@ -71,7 +71,7 @@ export function createCrowd(options: CrowdOptions): Crowd {
       clients.push({ index: clients.length, message, group, number: 0, attempt: 0, intended: 0 });
     }
   }
-  if (clients.length > mostClients) throw new Error(`a crowd has at most ${mostClients} clients`);
+  if (clients.length > maxClients) throw new Error(`a crowd has at most ${maxClients} clients`);
 
   const tally = createTally(plan);
   const queue = dueQueue();

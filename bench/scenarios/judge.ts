@@ -63,8 +63,8 @@ function rowOf(name: string, seconds: number, parts: readonly Part[]): Row {
   };
 }
 
-/** @param mostGrowth MiB per minute that a process may grow in the second half */
-export function judge(scenario: Scenario, facts: RunFacts, mostGrowth: number): Summary {
+/** @param maxGrowth MiB per minute that a process may grow in the second half */
+export function judge(scenario: Scenario, facts: RunFacts, maxGrowth: number): Summary {
   const { plan, tally } = facts;
   const end = planSeconds(plan);
   const start = warmUpSeconds(plan);
@@ -103,7 +103,7 @@ export function judge(scenario: Scenario, facts: RunFacts, mostGrowth: number): 
     judgeStored(plan.customers, tally.acked, facts.stored, tally.unresolved),
     ...Object.entries(slopes)
       .filter(([role]) => role !== 'load')
-      .map(([role, slope]) => judgeMemory(role, slope, mostGrowth)),
+      .map(([role, slope]) => judgeMemory(role, slope, maxGrowth)),
     ...(scenario.judge?.(facts) ?? []),
   ];
   return { phases, customers, ack, histogram, slopes, verdicts };
@@ -121,7 +121,7 @@ function table(head: readonly string[], rows: readonly (readonly string[])[]): s
 }
 
 /** More customers than this are summed up by the least, the middle and the best served. */
-const mostCustomers = 12;
+const maxCustomers = 12;
 
 /** Lines for a terminal. */
 export function linesOf(scenario: Scenario, facts: RunFacts, summary: Summary): string[] {
@@ -150,7 +150,7 @@ export function linesOf(scenario: Scenario, facts: RunFacts, summary: Summary): 
   ];
   const bySlowest = [...summary.customers].sort((a, b) => b.ack.p95 - a.ack.p95);
   const shown =
-    bySlowest.length <= mostCustomers
+    bySlowest.length <= maxCustomers
       ? summary.customers
       : [...bySlowest.slice(0, 3), bySlowest[bySlowest.length >> 1]!, ...bySlowest.slice(-3)];
   const title =

@@ -9,14 +9,14 @@ export interface LagMeter {
 }
 
 /** Points of the curve that are kept: at four a second, seventeen minutes. A longer lag counts from the oldest of them. */
-const mostPoints = 4_096;
+const maxPoints = 4_096;
 
 export function createLagMeter(): LagMeter {
   let points: { at: number; total: number }[] = [{ at: 0, total: 0 }];
   return {
     acked(at, total) {
       points.push({ at, total });
-      if (points.length > 2 * mostPoints) points = points.slice(-mostPoints);
+      if (points.length > 2 * maxPoints) points = points.slice(-maxPoints);
     },
     lag(at, stored) {
       const last = points.at(-1)!;

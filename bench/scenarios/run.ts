@@ -35,7 +35,7 @@ const longRunSeconds = 900;
 const patienceMs = 30_000;
 const drainPatienceMs = 60_000;
 /** Points of a curve that are kept. */
-const mostPoints = 4_096;
+const maxPoints = 4_096;
 /** Batches that one statement groups at a time. */
 const batchesAtOnce = 500_000;
 
@@ -154,10 +154,10 @@ function startWatch(
   slotMs: number,
   progress: (line: string) => void,
 ): Watch {
-  const slots = boundedSeries<Slot>(mostPoints * 8, mergeSlots);
-  const lag = boundedSeries<Sample>(mostPoints, mergeSamples);
+  const slots = boundedSeries<Slot>(maxPoints * 8, mergeSlots);
+  const lag = boundedSeries<Sample>(maxPoints, mergeSamples);
   const rss = Object.fromEntries(
-    Object.keys(pids).map((role) => [role, boundedSeries<Sample>(mostPoints, meanSamples)]),
+    Object.keys(pids).map((role) => [role, boundedSeries<Sample>(maxPoints, meanSamples)]),
   );
   const meter = createLagMeter();
   let began: number | undefined;

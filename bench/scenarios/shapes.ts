@@ -88,7 +88,7 @@ export interface SpikeOptions {
 /** Recovery of the old platform's campaign. */
 const recoveryWithinSeconds = 3.1;
 /** Latency and lag below these are as good as the base's. */
-const leastBand = { p95: 20, lag: 2 };
+const minBand = { p95: 20, lag: 2 };
 
 export function spike(options: SpikeOptions): Scenario {
   const { calls, clients, rate, batch, stepSeconds, baseSeconds } = options;
@@ -119,7 +119,7 @@ export function spike(options: SpikeOptions): Scenario {
       return { band, seconds: recoverySeconds(samples, band, end) };
     };
     const p95 = facts.slots.map((slot) => ({ at: slot.at / 1000, value: slot.ack.p95 }));
-    return { p95: of(p95, leastBand.p95), lag: of(facts.lag, leastBand.lag) };
+    return { p95: of(p95, minBand.p95), lag: of(facts.lag, minBand.lag) };
   };
   return {
     name: 'spike',

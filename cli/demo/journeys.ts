@@ -21,10 +21,10 @@ export interface JourneyRow {
 
 const columns = ['path', 'total_conversions', 'total_conversion_value', 'total_null'] as const;
 const hourMs = 3_600_000;
-const mostJourneys = 10_000_000;
-const mostTouches = 1_000;
+const maxJourneys = 10_000_000;
+const maxTouches = 1_000;
 /** What an event may be worth, by the contract. */
-const mostMicros = 1_000_000_000_000_000n;
+const maxMicros = 1_000_000_000_000_000n;
 
 /**
  * Decimal text, in the form of JSON's numbers → millionths, rounded half up (away from zero), on the text itself: 2.4019999999999997 has no exact
@@ -62,21 +62,21 @@ export function parseRow(record: Readonly<Record<string, string>>): JourneyRow {
     const text = record[column] ?? '';
     // Spreadsheets write 12.0.
     const value = parseWhole(text.replace(/\.0{1,20}$/, ''));
-    if (value === undefined || value < 0 || value > mostJourneys) {
-      throw new Error(`${column} "${text.slice(0, 40)}" is not a whole number up to ${mostJourneys}`);
+    if (value === undefined || value < 0 || value > maxJourneys) {
+      throw new Error(`${column} "${text.slice(0, 40)}" is not a whole number up to ${maxJourneys}`);
     }
     return value;
   };
   const channels = (record.path ?? '').split('>').map((channel) => channel.trim());
   if (channels.includes('')) throw new Error('path has an empty channel');
-  if (channels.length > mostTouches) throw new Error(`path has more than ${mostTouches} channels`);
+  if (channels.length > maxTouches) throw new Error(`path has more than ${maxTouches} channels`);
   const long = channels.find((channel) => Buffer.byteLength(channel) > 128);
   if (long !== undefined) throw new Error(`channel "${long.slice(0, 40)}…" has more than 128 bytes`);
   const conversions = count('total_conversions');
   const valueMicros = toMicros(record.total_conversion_value ?? '');
   if (conversions === 0 && valueMicros !== 0n) throw new Error('total_conversion_value without total_conversions');
   const { each, last } = splitEvenly(valueMicros, conversions);
-  if ([each, last].some((micros) => micros > mostMicros || micros < -mostMicros)) {
+  if ([each, last].some((micros) => micros > maxMicros || micros < -maxMicros)) {
     throw new Error('total_conversion_value is more than a billion for one conversion');
   }
   return { channels, conversions, valueMicros, nulls: count('total_null') };

@@ -39,11 +39,11 @@ interface Flags {
 }
 
 const whole =
-  (least: number, most: number) =>
+  (min: number, max: number) =>
   (text: string): number => {
     const value = parseWhole(text);
-    if (value === undefined || value < least || value > most) {
-      throw new InvalidArgumentError(`Give a whole number from ${least} to ${most}.`);
+    if (value === undefined || value < min || value > max) {
+      throw new InvalidArgumentError(`Give a whole number from ${min} to ${max}.`);
     }
     return value;
   };

@@ -22,8 +22,8 @@ export type AskBatchStatus = (tenant: string, batchId: string) => Promise<GetBat
 const patienceMs = 5_000;
 const retryAfterMs = 1_000;
 /** Calls that wait at the same time, in all and of one tenant: what a worker takes is shared fairly. */
-const mostWaiting = 512;
-const mostOfOne = 128;
+const maxWaiting = 512;
+const maxOfOne = 128;
 
 const states = {
   'not stored': BatchState.NOT_STORED,
@@ -41,10 +41,10 @@ export function createBatchStatus(nats: Promise<NatsConnection>): AskBatchStatus
     () => {},
   );
   const places = createPlaces<string>({
-    most: mostWaiting,
-    mostOfOne: mostOfOne,
+    max: maxWaiting,
+    maxOfOne: maxOfOne,
     refuse: (full) =>
-      busy(full === 'owner' ? `At most ${mostOfOne} questions of a tenant wait for an answer.` : undefined),
+      busy(full === 'owner' ? `At most ${maxOfOne} questions of a tenant wait for an answer.` : undefined),
   });
 
   const unavailable = (message: string, cause?: unknown): SluiceError =>

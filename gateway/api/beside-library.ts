@@ -115,7 +115,7 @@ function inflation(
 ): (bytes: Uint8Array, read: (bytes: Uint8Array) => unknown) => Promise<unknown> {
   const meter = newMeter();
   return async (bytes, read) =>
-    inflater.inflate({ owner: ownerOf(header), bytes, most: readMaxBytes, meter, signal }, read);
+    inflater.inflate({ owner: ownerOf(header), bytes, max: readMaxBytes, meter, signal }, read);
 }
 
 const isByteStream = (body: UniversalServerRequest['body']): body is AsyncIterable<Uint8Array> =>

@@ -25,8 +25,8 @@ export interface HealthService {
 
 const pollMs = 250;
 /** Open Watch calls: a client needs one for each service it looks at. They cost some 50 kB each. */
-const mostWatches = 1_000;
-const mostWatchesOfConnection = 4;
+const maxWatches = 1_000;
+const maxWatchesOfConnection = 4;
 
 /** @param services full names of the services that need the log; the empty name stands for the gateway as a whole */
 export function createHealth(readiness: Readiness, services: readonly string[]): HealthService {
@@ -57,7 +57,7 @@ export function createHealth(readiness: Readiness, services: readonly string[]):
       routes.unary(list, () => ({
         statuses: Object.fromEntries([...known].map((name) => [name, { status: now() }])),
       }));
-      const places = placesForOpen('Watch calls', mostWatches, mostWatchesOfConnection);
+      const places = placesForOpen('Watch calls', maxWatches, maxWatchesOfConnection);
       routes.serverStream(watch, places, async function* ({ service }, { values, signal }) {
         if (!known.has(service)) {
           // By the protocol: no error, because the service may come.

@@ -66,11 +66,11 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
     { owner, reader, limits }: { owner: string; reader: ReadJson; limits: JsonLimits },
     signal: AbortSignal,
   ): Promise<BatchMessage> => {
-    const { inflater, jsonTurns, maxBodyBytes: most } = options;
+    const { inflater, jsonTurns, maxBodyBytes: max } = options;
     const take = (text: Uint8Array) => jsonTurns.take(owner, text.length, reader(text, limits), signal);
     if (!packed) return take(bytes);
     try {
-      return await inflater.inflate({ owner, bytes, most, meter: newMeter(), signal }, take);
+      return await inflater.inflate({ owner, bytes, max, meter: newMeter(), signal }, take);
     } catch (reason) {
       if (!(reason instanceof SluiceError && reason.code === 'request_malformed')) throw reason;
       throw new SluiceError('json_invalid', 'The body is not gzip, as its content-encoding says.', { cause: reason });
@@ -190,8 +190,8 @@ class Answered extends Error {
   }
 }
 
-const tooLarge = (most: number): SluiceError =>
-  new SluiceError('batch_too_large', `The body is larger than ${most} bytes.`);
+const tooLarge = (max: number): SluiceError =>
+  new SluiceError('batch_too_large', `The body is larger than ${max} bytes.`);
 
 /**
  * The header is a quoted string by its draft, and a bare one with most clients. @throws SluiceError batch_id_invalid
@@ -228,7 +228,7 @@ async function readBody(
   request: NodeRequest,
   response: NodeResponse,
   input: RequestInput,
-  { maxBodyBytes: most, buffers }: HttpApiOptions,
+  { maxBodyBytes: max, buffers }: HttpApiOptions,
 ): Promise<Body> {
   const type = request.headers['content-type'] ?? '';
   if (!/^application\/json\s*(;|$)/i.test(type)) {
@@ -238,18 +238,18 @@ async function readBody(
   if (encoding !== 'identity' && encoding !== 'gzip') {
     throw new SluiceError('content_encoding', `The content encoding is "${encoding.slice(0, 100)}".`);
   }
-  if (Number(request.headers['content-length'] ?? 0) > most) throw tooLarge(most);
+  if (Number(request.headers['content-length'] ?? 0) > max) throw tooLarge(max);
   inviteBody(response);
-  return { bytes: await joined(input, most, buffers), packed: encoding === 'gzip' };
+  return { bytes: await joined(input, max, buffers), packed: encoding === 'gzip' };
 }
 
 /** What comes, in one buffer that grows with it. @throws SluiceError batch_too_large | json_invalid, and what `next` throws */
-async function joined(input: RequestInput, most: number, buffers: MessageBuffers): Promise<Buffer> {
-  const body = new GrowingMessage(buffers, most, () => false);
+async function joined(input: RequestInput, max: number, buffers: MessageBuffers): Promise<Buffer> {
+  const body = new GrowingMessage(buffers, max, () => false);
   let first: Buffer | undefined;
   try {
     for (let chunk = await input.next(); chunk !== undefined; chunk = await input.next()) {
-      if ((first?.length ?? body.filled) + chunk.length > most) throw tooLarge(most);
+      if ((first?.length ?? body.filled) + chunk.length > max) throw tooLarge(max);
       if (first === undefined && body.filled === 0) {
         first = detached(chunk);
         input.keep(first.length);

@@ -12,7 +12,7 @@ import { Durability } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import {
   FieldFault,
   JsonText,
-  mostNames,
+  maxNames,
   NameTable,
   type ReadBatch,
   type ReadLimits,
@@ -192,7 +192,7 @@ class RequestReader {
     text.checkUtf8();
     if (!names.add(text.source, text.from, text.to, 0)) throw new FieldFault(0, twice);
     if (!this.limits.ignoreUnknownFields) throw new FieldFault(0, 'there is no such field');
-    if (names.size > mostNames) throw new FieldFault(0, `one of more than ${mostNames} unknown fields`);
+    if (names.size > maxNames) throw new FieldFault(0, `one of more than ${maxNames} unknown fields`);
     this.ignored.push(path);
     text.skip(true);
   }

@@ -62,8 +62,8 @@ export interface OpenRouteOptions {
 
 /** Most bytes of a request: a name, and what is around it. */
 const maxRequestBytes = 4 * 1024;
-const mostShortOfConnection = 32;
-const mostShort = 1_000;
+const maxShortOfConnection = 32;
+const maxShort = 1_000;
 /** When a place will do again, ms: half of it to one and a half. */
 const retryMs = 2_000;
 
@@ -71,24 +71,24 @@ const retryMs = 2_000;
 const addressShare = 4;
 
 /** Places for open calls of a kind. @param what in the plural, as the error names them */
-export function placesForOpen(what: string, most: number, mostOfConnection: number): Places<Connection> {
+export function placesForOpen(what: string, max: number, maxOfConnection: number): Places<Connection> {
   const refused = (why: string): SluiceError =>
     new SluiceError('too_many_calls', why, { retryAfterMs: Math.round(retryMs * (0.5 + Math.random())) });
   const places = createPlaces<Connection>({
-    most,
-    mostOfOne: mostOfConnection,
+    max,
+    maxOfOne: maxOfConnection,
     refuse: (full) =>
       refused(
         full === 'owner'
-          ? `This connection has ${mostOfConnection} open ${what}, and may have no more.`
-          : `The gateway has ${most} open ${what}, and takes no more.`,
+          ? `This connection has ${maxOfConnection} open ${what}, and may have no more.`
+          : `The gateway has ${max} open ${what}, and takes no more.`,
       ),
   });
-  const mostOfAddress = Math.floor(most / addressShare);
+  const maxOfAddress = Math.floor(max / addressShare);
   const ofAddress = createPlaces<string>({
-    most: Number.POSITIVE_INFINITY,
-    mostOfOne: mostOfAddress,
-    refuse: () => refused(`The address of this connection has ${mostOfAddress} open ${what}, and may have no more.`),
+    max: Number.POSITIVE_INFINITY,
+    maxOfOne: maxOfAddress,
+    refuse: () => refused(`The address of this connection has ${maxOfAddress} open ${what}, and may have no more.`),
   });
   const refusal = (connection: Connection): SluiceError | undefined =>
     places.refusal(connection) ??
@@ -183,7 +183,7 @@ function takePlace(places: Places<Connection>, values: ContextValues): () => voi
 
 /** OPEN-2. `admit` throws a SluiceError when the connection has too many of them. */
 function shortCalls(): { admit(values: ContextValues): void; refusal: Places<Connection>['refusal'] } {
-  const places = placesForOpen('health calls', Number.POSITIVE_INFINITY, mostShortOfConnection);
+  const places = placesForOpen('health calls', Number.POSITIVE_INFINITY, maxShortOfConnection);
   const open = new Set<Exchange>();
   return {
     refusal: places.refusal,
@@ -191,7 +191,7 @@ function shortCalls(): { admit(values: ContextValues): void; refusal: Places<Con
       const exchange = values.get(exchangeKey);
       const leave = takePlace(places, values);
       const [oldest] = open;
-      if (open.size >= mostShort && oldest !== undefined) {
+      if (open.size >= maxShort && oldest !== undefined) {
         open.delete(oldest);
         oldest.cancel();
       }

@@ -46,12 +46,12 @@ export interface ReflectionOptions {
 }
 
 /** Streams open in all, and of one connection. A client needs one. */
-const mostStreams = 100;
-const mostStreamsOfConnection = 4;
+const maxStreams = 100;
+const maxStreamsOfConnection = 4;
 const defaultIdleMs = 30_000;
 /** Of one stream: several times what a client asks that reads the whole contract, symbol by symbol. */
-const mostQuestions = 1_000;
-const mostAnswerBytes = 4 * 1024 ** 2;
+const maxQuestions = 1_000;
+const maxAnswerBytes = 4 * 1024 ** 2;
 
 /** Serves these services and, with them, itself. */
 export function reflectionRoutes(
@@ -73,7 +73,7 @@ export function reflectionRoutes(
     let bytes = 0;
     for await (const request of takeUntil(requests, life.begin)) {
       life.refresh();
-      if (++questions > mostQuestions || bytes > mostAnswerBytes) throw tooMuch();
+      if (++questions > maxQuestions || bytes > maxAnswerBytes) throw tooMuch();
       const messageResponse = answer(index, names, request.messageRequest, sent);
       if (messageResponse.case === 'fileDescriptorResponse') {
         for (const file of messageResponse.value.fileDescriptorProto) bytes += file.length;
@@ -87,7 +87,7 @@ export function reflectionRoutes(
   }
 
   return (routes) => {
-    const places = placesForOpen('reflection streams', mostStreams, mostStreamsOfConnection);
+    const places = placesForOpen('reflection streams', maxStreams, maxStreamsOfConnection);
     routes.bidiStream(ServerReflection.method.serverReflectionInfo, places, authorize, info);
     // Same fields, same numbers, other package name.
     routes.bidiStream(ServerReflectionAlpha.method.serverReflectionInfo, places, authorize, info as never);

@@ -4,7 +4,7 @@
  */
 
 /** A client that is in order sends batches of which some are good. */
-const most = 100;
+const max = 100;
 
 export class RefusedRow {
   /** Since the last gap, and before it; how many places the gap has. */
@@ -28,6 +28,6 @@ export class RefusedRow {
     this.#length++;
     if (skipped < 0 && this.#missing > 0 && --this.#missing === 0) this.#length += this.#before;
     this.#last = Math.max(this.#last, place);
-    return this.#length >= most;
+    return this.#length >= max;
   }
 }

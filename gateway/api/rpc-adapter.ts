@@ -112,15 +112,15 @@ async function serve(
   const plain = text?.request ?? request;
   const type = plain.header.get('content-type') ?? '';
   const known = knownFlags(type);
-  const most = (/[/+]json\b/i.test(type) ? maxJsonBytes : maxRequestBytes)(maxBatchBytes);
+  const max = (/[/+]json\b/i.test(type) ? maxJsonBytes : maxRequestBytes)(maxBatchBytes);
   const header = new Headers(plain.header);
   // The library would take memory for it at once. Node holds the body to it.
-  if (known === undefined && Number(header.get('content-length') ?? 0) <= most) header.delete('content-length');
+  if (known === undefined && Number(header.get('content-length') ?? 0) <= max) header.delete('content-length');
   const body = wholeMessages(plain.body as AsyncIterable<Uint8Array>, {
     known,
     // A single call has one message, and is refused for whatever its body holds beyond.
     streams: request.url.endsWith(`/${IngestService.method.publishStream.name}`),
-    most,
+    max,
     buffers,
     isRoomy,
     keep: (bytes) => input.keep(bytes),

@@ -20,8 +20,8 @@ export interface SplitEnvelope extends Piece {
 const headSize = 5;
 const nothing = new Uint8Array(0);
 
-/** @throws ConnectError in the library's words: a message over `most`, an envelope that ends early */
-export async function* splitEnvelopes(body: AsyncIterable<Uint8Array>, most: number): AsyncGenerator<SplitEnvelope> {
+/** @throws ConnectError in the library's words: a message over `max`, an envelope that ends early */
+export async function* splitEnvelopes(body: AsyncIterable<Uint8Array>, max: number): AsyncGenerator<SplitEnvelope> {
   let rest: Uint8Array = nothing;
   let head: { readonly flags: number; readonly size: number } | undefined;
   for await (const chunk of body) {
@@ -37,7 +37,7 @@ export async function* splitEnvelopes(body: AsyncIterable<Uint8Array>, most: num
         if (rest.length < headSize) break;
         const size = new DataView(rest.buffer, rest.byteOffset).getUint32(1);
         head = { flags: rest[0] as number, size };
-        if (size > most) throw tooLarge(size, most);
+        if (size > max) throw tooLarge(size, max);
         rest = rest.subarray(headSize);
       }
       if (rest.length < head.size) break;
@@ -55,20 +55,20 @@ export async function* splitEnvelopes(body: AsyncIterable<Uint8Array>, most: num
 /**
  * All of a body without envelopes.
  * @param stated its size, as a header has it
- * @throws ConnectError in the library's words: more than `most`, not as many as stated
+ * @throws ConnectError in the library's words: more than `max`, not as many as stated
  */
-export async function onePiece(body: AsyncIterable<Uint8Array>, most: number, stated: string | null): Promise<Piece> {
-  if (stated !== null) return { bytes: await readAllBytes(body, most, stated), release: undefined };
+export async function onePiece(body: AsyncIterable<Uint8Array>, max: number, stated: string | null): Promise<Piece> {
+  if (stated !== null) return { bytes: await readAllBytes(body, max, stated), release: undefined };
   const chunks = body[Symbol.asyncIterator]();
   const first = await chunks.next();
   if (first.done === true) return { bytes: nothing, release: undefined };
   const bytes = first.value;
   const release = takeOver(bytes);
   const second = await chunks.next();
-  if (second.done === true && bytes.length <= most) return { bytes, release };
+  if (second.done === true && bytes.length <= max) return { bytes, release };
   async function* all(): AsyncGenerator<Uint8Array> {
     yield bytes;
     for (let next = second; next.done !== true; next = await chunks.next()) yield next.value;
   }
-  return { bytes: await readAllBytes(all(), most, null), release };
+  return { bytes: await readAllBytes(all(), max, null), release };
 }

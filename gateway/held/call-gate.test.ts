@@ -7,16 +7,16 @@ interface TestCall extends GatedCall {
 }
 
 /** A gate with a clock by hand: as a rule for four calls, three of a tenant. The first letter of a call is its tenant. */
-function scene(most = 4, mostOfTenant = 3) {
+function scene(max = 4, maxOfTenant = 3) {
   const timers: { callback: () => void; at: number }[] = [];
   const entered: string[] = [];
   const calls = new Map<string, TestCall>();
   let time = 0;
   const gate: CallGate = createCallGate({
-    most,
-    mostOfTenant,
+    max,
+    maxOfTenant,
     holdMs: 2_000,
-    mostSkippedBytes: 1_000,
+    maxSkippedBytes: 1_000,
     now: () => time,
     schedule: (callback, ms) => timers.push({ callback, at: time + ms }),
   });

@@ -4,12 +4,12 @@
  * the sender. The gateway checks the key before: a refusal needs no seat. This does not affect streams, which read one message after
  * another.
  *
- *   GATE-1  At most `most` calls are inside. A tenant has a right to `mostOfTenant` of them. It may take more while no other tenant
- *       waits and `mostOfTenant` stay free, so that the next tenant enters at once. A call leaves with its answer.
+ *   GATE-1  At most `max` calls are inside. A tenant has a right to `maxOfTenant` of them. It may take more while no other tenant
+ *       waits and `maxOfTenant` stay free, so that the next tenant enters at once. A call leaves with its answer.
  *   GATE-2  Tenants are served in turn, and the calls of one in their order. A call that goes away while it waits leaves the line.
  *   GATE-3  A call loses its seat after `holdMs`, and is read further without one. While others wait, it also loses the seat when its
  *       body brings less than `slowBytes` in `slowMs`: a slow sender must not keep others out. Its bytes stay counted.
- *   GATE-4  A call whose request is whole before it has a seat needs none, while all calls without one have at most `mostSkippedBytes`.
+ *   GATE-4  A call whose request is whole before it has a seat needs none, while all calls without one have at most `maxSkippedBytes`.
  *       Admission counts them. Past that, whole calls wait for a seat, too: waiting in line is better for a burst than `overloaded`.
  *
  * A call with a seat costs a few operations on maps. It needs no timer: while calls wait, one timer serves all of them.
@@ -36,10 +36,10 @@ export interface CallGate {
 }
 
 export interface CallGateOptions {
-  readonly most: number;
-  readonly mostOfTenant: number;
+  readonly max: number;
+  readonly maxOfTenant: number;
   readonly holdMs: number;
-  readonly mostSkippedBytes: number;
+  readonly maxSkippedBytes: number;
   /** Monotonic ms. */
   readonly now?: () => number;
   /** As setTimeout. */
@@ -63,7 +63,7 @@ interface Seat {
 }
 
 export function createCallGate(options: CallGateOptions): CallGate {
-  const { most, mostOfTenant, holdMs, mostSkippedBytes } = options;
+  const { max, maxOfTenant, holdMs, maxSkippedBytes } = options;
   const now = options.now ?? (() => performance.now());
   const schedule = options.schedule ?? ((callback, ms) => void setTimeout(callback, ms).unref());
   /** With a call inside or in line, in the order in which they are served. */
@@ -94,14 +94,14 @@ export function createCallGate(options: CallGateOptions): CallGate {
 
   /** GATE-1. */
   const mayEnter = (tenant: Tenant): boolean => {
-    if (tenant.inside < mostOfTenant) return inside.size < most;
-    return inside.size < most - mostOfTenant && waiting === tenant.line.size;
+    if (tenant.inside < maxOfTenant) return inside.size < max;
+    return inside.size < max - maxOfTenant && waiting === tenant.line.size;
   };
 
   /** One of each tenant at a time, until none that waits may enter (GATE-2). */
   const admit = (): void => {
     for (const [name, tenant] of tenants) {
-      if (waiting === 0 || inside.size >= most) return;
+      if (waiting === 0 || inside.size >= max) return;
       const [call] = tenant.line;
       if (call === undefined || !mayEnter(tenant)) continue;
       tenant.line.delete(call);
@@ -166,7 +166,7 @@ export function createCallGate(options: CallGateOptions): CallGate {
       if (waiting > 0) admit();
     },
     skip(bytes) {
-      if (skippedBytes + bytes > mostSkippedBytes) return false;
+      if (skippedBytes + bytes > maxSkippedBytes) return false;
       skippedBytes += bytes;
       return true;
     },

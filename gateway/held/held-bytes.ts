@@ -35,9 +35,9 @@ export function heldCopy(bytes: Uint8Array): Buffer {
 }
 
 /** Held bytes may keep memory of at most so many times their size alive. */
-const mostKept = 2;
+const maxKept = 2;
 
 /** The bytes, or a copy when they are a small part of what they would keep alive. */
 export function detached(bytes: Buffer): Buffer {
-  return bytes.length * mostKept < bytes.buffer.byteLength ? heldCopy(bytes) : bytes;
+  return bytes.length * maxKept < bytes.buffer.byteLength ? heldCopy(bytes) : bytes;
 }

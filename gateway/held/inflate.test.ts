@@ -5,10 +5,10 @@ import * as assert from 'uvu/assert';
 import { SluiceError } from '../../lib/errors.js';
 import { createInflater, freeOutput, greatestRatio, type Inflater, newMeter } from './inflate.js';
 
-const most = 4 * 1024 ** 2;
+const max = 4 * 1024 ** 2;
 const zeros = (size: number): Uint8Array => gzipSync(Buffer.alloc(size));
 const inflate = (inflater: Inflater, bytes: Uint8Array, more: object = {}) =>
-  inflater.inflate({ owner: 'acme', bytes, most, meter: newMeter(), ...more }, (output) => output);
+  inflater.inflate({ owner: 'acme', bytes, max, meter: newMeter(), ...more }, (output) => output);
 const nameOf = (promise: Promise<unknown>): Promise<string> =>
   promise.then(
     () => 'inflated',
@@ -30,9 +30,9 @@ test('INFLATE-1: a bomb is refused, and no more of it is inflated than it may be
   const nested = Buffer.concat(Array.from({ length: 100 }, () => zeros(1_000_000)));
   for (const bytes of [bomb, nested]) {
     const inflater = createInflater();
-    const most = 50_000_000;
-    const allowed = Math.min(most, freeOutput + greatestRatio * bytes.length);
-    assert.is(await nameOf(inflate(inflater, bytes, { most })), 'inflates_too_far');
+    const max = 50_000_000;
+    const allowed = Math.min(max, freeOutput + greatestRatio * bytes.length);
+    assert.is(await nameOf(inflate(inflater, bytes, { max })), 'inflates_too_far');
     assert.ok(inflater.bytes <= allowed + 64 * 1024, `${inflater.bytes} bytes of ${bytes.length}`);
   }
 });
@@ -55,7 +55,7 @@ test('INFLATE-1: the messages of one call share what is free', async () => {
 
 test('what is too large, cut short or no gzip is refused by its name', async () => {
   const inflater = createInflater();
-  assert.is(await nameOf(inflate(inflater, gzipSync(randomBytes(2_000)), { most: 1_000 })), 'batch_too_large');
+  assert.is(await nameOf(inflate(inflater, gzipSync(randomBytes(2_000)), { max: 1_000 })), 'batch_too_large');
   assert.is(await nameOf(inflate(inflater, gzipSync(randomBytes(2_000)).subarray(0, 1_500))), 'request_malformed');
   assert.is(await nameOf(inflate(inflater, Buffer.from('no gzip'))), 'request_malformed');
 });
@@ -80,7 +80,7 @@ test('INFLATE-2: a request keeps its place until its output is read', async () =
   const inflater = createInflater({ atOnce: 1, ofOwner: 1 });
   let read = (): void => {};
   const first = inflater.inflate(
-    { owner: 'acme', bytes: gzipSync('1'), most, meter: newMeter() },
+    { owner: 'acme', bytes: gzipSync('1'), max, meter: newMeter() },
     () =>
       new Promise<string>((resolve) => {
         read = () => resolve('read');

@@ -34,7 +34,7 @@ export interface InflateRequest {
   readonly owner: string;
   readonly bytes: Uint8Array;
   /** Most bytes of output. */
-  readonly most: number;
+  readonly max: number;
   /** Of the call. */
   readonly meter: InflateMeter;
   /** The caller has gone away. */
@@ -44,7 +44,7 @@ export interface InflateRequest {
 export interface Inflater {
   /**
    * What `use` makes of the output.
-   * @throws SluiceError inflates_too_far (INFLATE-1), batch_too_large (more than `most`), request_malformed (no gzip)
+   * @throws SluiceError inflates_too_far (INFLATE-1), batch_too_large (more than `max`), request_malformed (no gzip)
    */
   inflate<T>(request: InflateRequest, use: (output: Uint8Array<ArrayBuffer>) => T): Promise<Awaited<T>>;
   /** For the RPC library, which does not say whose message it is: all of them have one owner. */
@@ -67,7 +67,7 @@ const unzip = promisify(gunzip);
 const largestChunk = 64 * 1024;
 
 export function createInflater({ atOnce = 3, ofOwner = 2 }: InflaterOptions = {}): Inflater {
-  const turns = createTurns({ most: atOnce, mostOfOwner: ofOwner });
+  const turns = createTurns({ max: atOnce, maxOfOwner: ofOwner });
   let bytes = 0;
 
   const inflate = async <T>(
@@ -90,11 +90,11 @@ export function createInflater({ atOnce = 3, ofOwner = 2 }: InflaterOptions = {}
   const compression: Compression = {
     name: compressionGzip.name,
     compress: compressionGzip.compress,
-    decompress: (input, most) =>
+    decompress: (input, max) =>
       input.length === 0
         ? Promise.resolve(new Uint8Array(0))
-        : inflate({ owner: '', bytes: input, most, meter: newMeter() }, (output) => output).catch((reason: unknown) => {
-            throw forLibrary(reason, most);
+        : inflate({ owner: '', bytes: input, max, meter: newMeter() }, (output) => output).catch((reason: unknown) => {
+            throw forLibrary(reason, max);
           }),
   };
 
@@ -114,10 +114,10 @@ export function createInflater({ atOnce = 3, ofOwner = 2 }: InflaterOptions = {}
 }
 
 /** zlib checks `maxOutputLength` with each chunk that it has inflated, so no more than a chunk is beyond it. */
-async function inflateOne({ bytes, most, meter }: InflateRequest): Promise<Uint8Array<ArrayBuffer>> {
+async function inflateOne({ bytes, max, meter }: InflateRequest): Promise<Uint8Array<ArrayBuffer>> {
   meter.input += bytes.length;
   const allowed = Math.max(0, freeOutput + greatestRatio * meter.input - meter.output);
-  const maxOutputLength = Math.max(1, Math.min(most, allowed));
+  const maxOutputLength = Math.max(1, Math.min(max, allowed));
   const chunkSize = Math.min(largestChunk, Math.max(1024, 4 * bytes.length));
   try {
     const output = await unzip(bytes, { maxOutputLength, chunkSize });
@@ -130,12 +130,12 @@ async function inflateOne({ bytes, most, meter }: InflateRequest): Promise<Uint8
         cause: reason,
       });
     }
-    throw most <= allowed ? tooLarge(most) : inflatesTooFar(meter.input);
+    throw max <= allowed ? tooLarge(max) : inflatesTooFar(meter.input);
   }
 }
 
-const tooLarge = (most: number): SluiceError =>
-  new SluiceError('batch_too_large', `The request inflates to more than ${most} bytes.`);
+const tooLarge = (max: number): SluiceError =>
+  new SluiceError('batch_too_large', `The request inflates to more than ${max} bytes.`);
 
 const inflatesTooFar = (input: number): SluiceError =>
   new SluiceError(
@@ -144,11 +144,11 @@ const inflatesTooFar = (input: number): SluiceError =>
   );
 
 /** The library's own words where it has some. */
-function forLibrary(reason: unknown, most: number): unknown {
+function forLibrary(reason: unknown, max: number): unknown {
   if (!(reason instanceof SluiceError)) return reason;
   if (reason.code === 'request_malformed') return new ConnectError('decompression failed', Code.InvalidArgument);
   return new ConnectError(
-    `message is larger than configured readMaxBytes ${most} after decompression`,
+    `message is larger than configured readMaxBytes ${max} after decompression`,
     Code.ResourceExhausted,
   );
 }

@@ -21,7 +21,7 @@ export interface JsonTurns {
 
 /** @param later runs the callback in the next turn of the event loop; @default setImmediate */
 export function createJsonTurns(later: (callback: () => void) => void = setImmediate): JsonTurns {
-  const turns = createTurns({ most: 1, mostOfOwner: 1 });
+  const turns = createTurns({ max: 1, maxOfOwner: 1 });
   const inTurns = async <T>(owner: string, slices: Generator<void, T>, signal: AbortSignal | undefined): Promise<T> => {
     for (;;) {
       await turns.enter(owner);

@@ -28,8 +28,8 @@ const slabSize = (size: number): number => {
   return Math.ceil(size / step) * step;
 };
 
-/** @param mostBytes that are kept while they are not in use */
-export function createMessageBuffers(mostBytes: number): MessageBuffers {
+/** @param maxBytes that are kept while they are not in use */
+export function createMessageBuffers(maxBytes: number): MessageBuffers {
   const free: Buffer[][] = Array.from({ length: largestKept / classBytes + 1 }, () => []);
   let kept = 0;
   return {
@@ -45,7 +45,7 @@ export function createMessageBuffers(mostBytes: number): MessageBuffers {
     give({ length, buffer }) {
       const bytes = buffer.byteLength;
       if (length < smallestKept) return;
-      if (length > largestKept || kept + bytes > mostBytes) {
+      if (length > largestKept || kept + bytes > maxBytes) {
         letGo(buffer as ArrayBuffer);
         return;
       }
@@ -81,12 +81,12 @@ export class GrowingMessage {
   #filled = 0;
 
   /**
-   * @param most bytes of the message: its size, or its limit
+   * @param max bytes of the message: its size, or its limit
    * @param isRoomy whether memory may be taken ahead
    */
   constructor(
     private readonly buffers: MessageBuffers,
-    private readonly most: number,
+    private readonly max: number,
     private readonly isRoomy: () => boolean,
   ) {}
 
@@ -99,12 +99,12 @@ export class GrowingMessage {
     return this.#body?.length ?? 0;
   }
 
-  /** Not beyond `most`. */
+  /** Not beyond `max`. */
   append(chunk: Buffer, from: number, to: number): void {
     const needed = this.#filled + to - from;
     let body = this.#body;
     if (body === undefined || needed > body.length) {
-      const larger = this.buffers.take(Math.min(this.most, this.#sizeFor(needed, body?.length)));
+      const larger = this.buffers.take(Math.min(this.max, this.#sizeFor(needed, body?.length)));
       if (body !== undefined) {
         body.copy(larger, 0, 0, this.#filled);
         this.buffers.give(body);

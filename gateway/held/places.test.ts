@@ -14,8 +14,8 @@ const refused = (take: () => unknown): string => {
 
 test('an owner has so many places, and all owners together; a place that is given back is taken again', () => {
   const places = createPlaces<string>({
-    most: 3,
-    mostOfOne: 2,
+    max: 3,
+    maxOfOne: 2,
     refuse: (full) => new SluiceError('too_many_calls', full),
   });
   const first = places.take('a');
@@ -41,7 +41,7 @@ test('an owner has so many places, and all owners together; a place that is give
 });
 
 test('a refusal takes nothing', () => {
-  const places = createPlaces<object>({ most: 1, mostOfOne: 1, refuse: () => new SluiceError('too_many_calls', 'no') });
+  const places = createPlaces<object>({ max: 1, maxOfOne: 1, refuse: () => new SluiceError('too_many_calls', 'no') });
   const owner = {};
   for (let i = 0; i < 3; i++) {
     const leave = places.take(owner);

@@ -15,13 +15,13 @@ export interface Places<Owner> {
 
 export interface PlacesOptions {
   /** In all. */
-  readonly most: number;
-  readonly mostOfOne: number;
+  readonly max: number;
+  readonly maxOfOne: number;
   /** @param full the limit that is reached: of this owner, or of all together */
   readonly refuse: (full: 'owner' | 'all') => SluiceError;
 }
 
-export function createPlaces<Owner>({ most, mostOfOne, refuse }: PlacesOptions): Places<Owner> {
+export function createPlaces<Owner>({ max, maxOfOne, refuse }: PlacesOptions): Places<Owner> {
   const owned = new Map<Owner, number>();
   let taken = 0;
 
@@ -33,8 +33,8 @@ export function createPlaces<Owner>({ most, mostOfOne, refuse }: PlacesOptions):
   };
 
   const refusal = (owner: Owner): SluiceError | undefined => {
-    if ((owned.get(owner) ?? 0) >= mostOfOne) return refuse('owner');
-    return taken >= most ? refuse('all') : undefined;
+    if ((owned.get(owner) ?? 0) >= maxOfOne) return refuse('owner');
+    return taken >= max ? refuse('all') : undefined;
   };
 
   return {

@@ -31,17 +31,17 @@ export function createStreamPlaces({
   const refusal = (message: string): SluiceError =>
     new SluiceError('too_many_calls', message, { retryAfterMs: Math.round(retryMs * (0.5 + Math.random())) });
   const hot = createPlaces<string>({
-    most: maxStreams,
-    mostOfOne: maxStreamsPerKey,
+    max: maxStreams,
+    maxOfOne: maxStreamsPerKey,
     refuse: (full) =>
       full === 'owner'
         ? refusal(`This key has ${maxStreamsPerKey} open streams, and may have no more (maxStreamsPerKey).`)
         : refusal('The gateway has as many open streams as it takes (maxStreams).'),
   });
   const share = Math.ceil(maxStreams / libraryShare);
-  const mostSlow = createPlaces<string>({
-    most: share,
-    mostOfOne: share,
+  const maxSlow = createPlaces<string>({
+    max: share,
+    maxOfOne: share,
     refuse: () =>
       refusal(
         `The gateway has as many open streams as it takes in JSON or another form than plain Protobuf over HTTP/2 (a twentieth of maxStreams).`,
@@ -51,7 +51,7 @@ export function createStreamPlaces({
     hot,
     library: {
       take(keyId) {
-        const leaveSlow = mostSlow.take(keyId);
+        const leaveSlow = maxSlow.take(keyId);
         try {
           const leave = hot.take(keyId);
           return () => {

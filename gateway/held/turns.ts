@@ -13,8 +13,8 @@ export interface Turns {
 
 export interface TurnsOptions {
   /** In all. */
-  readonly most: number;
-  readonly mostOfOwner: number;
+  readonly max: number;
+  readonly maxOfOwner: number;
 }
 
 interface OwnerState {
@@ -22,7 +22,7 @@ interface OwnerState {
   readonly line: (() => void)[];
 }
 
-export function createTurns({ most, mostOfOwner }: TurnsOptions): Turns {
+export function createTurns({ max, maxOfOwner }: TurnsOptions): Turns {
   /** In the order in which they are served next. */
   const owners = new Map<string, OwnerState>();
   let inside = 0;
@@ -30,8 +30,8 @@ export function createTurns({ most, mostOfOwner }: TurnsOptions): Turns {
 
   const serve = (): void => {
     for (const [owner, state] of owners) {
-      if (inside >= most) return;
-      const enter = state.inside < mostOfOwner ? state.line.shift() : undefined;
+      if (inside >= max) return;
+      const enter = state.inside < maxOfOwner ? state.line.shift() : undefined;
       if (enter === undefined) continue;
       waiting--;
       inside++;

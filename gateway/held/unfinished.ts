@@ -30,7 +30,7 @@
  *   BODY-5  Messages that come in one piece, as most do, meet none of these rules.
  *   BODY-6  A paused body ends too. When less than `slowBytes` a second has come for `silentMs`, and less than half a window since the
  *       pause, its sender could send more. Then the body is heard: read for `hearingMs`, even without room. It may turn out to be
- *       whole. Otherwise it brings `slowBytes` a second in that time, or is refused. At most `mostHeard` bodies are heard at once. The
+ *       whole. Otherwise it brings `slowBytes` a second in that time, or is refused. At most `maxHeard` bodies are heard at once. The
  *       silence of BODY-4 adds up over all the times that a body is read.
  *
  * Pure: the caller gives the tick.
@@ -105,7 +105,7 @@ export const silentMs = 15_000;
 const turnMs = 2_000;
 const hearingMs = 2_000;
 /** Of all tenants. Each may bring a window. */
-const mostHeard = 32;
+const maxHeard = 32;
 const tickMs = 1_000;
 const retryAfterMs = 1_000;
 
@@ -386,7 +386,7 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
       body.mark();
       return;
     }
-    if (budget.heard >= mostHeard) return;
+    if (budget.heard >= maxHeard) return;
     budget.heard++;
     body.heardMs = 0;
     // What came while it was paused comes once more when it is read.

@@ -10,7 +10,7 @@ const options = (more: Partial<MessageOptions> = {}): MessageOptions & { kept: n
   return {
     known: 1,
     streams: true,
-    most: 100_000,
+    max: 100_000,
     buffers: createMessageBuffers(1024 ** 2),
     isRoomy: () => false,
     keep: (bytes) => kept.push(bytes),
@@ -101,7 +101,7 @@ test('what is kept is the memory that is taken, and a stated size takes none', a
 });
 
 test('a body without envelopes comes in one piece, however small its chunks are', async () => {
-  const one = options({ known: undefined, most: 200_000 });
+  const one = options({ known: undefined, max: 200_000 });
   const body = Buffer.alloc(150_000, 7);
   const pieces = await passed(
     cut(body, () => 1),

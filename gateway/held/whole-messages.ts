@@ -13,7 +13,7 @@ export interface MessageOptions {
   /** A call with many messages: each is passed on by itself, since the library forgets those before one that is too large. */
   readonly streams: boolean;
   /** Most bytes of a message. A larger one is passed on as it comes: the library refuses it by its head. */
-  readonly most: number;
+  readonly max: number;
   readonly buffers: MessageBuffers;
   readonly isRoomy: () => boolean;
   /** So many bytes are kept here, or by the library. */
@@ -53,14 +53,14 @@ const longBytes = 64 * 1024;
 /** A body without envelopes is one message. */
 async function* whole(
   chunks: AsyncIterable<Uint8Array>,
-  { most, buffers, isRoomy, keep }: MessageOptions,
+  { max, buffers, isRoomy, keep }: MessageOptions,
 ): AsyncGenerator<Uint8Array> {
   let came = 0;
-  const message = new GrowingMessage(buffers, most, () => came > longBytes && isRoomy());
+  const message = new GrowingMessage(buffers, max, () => came > longBytes && isRoomy());
   try {
     for await (const chunk of chunks as AsyncIterable<Buffer>) {
       came += chunk.length;
-      if (came <= most) {
+      if (came <= max) {
         message.append(chunk, 0, chunk.length);
         keep(message.held);
         continue;
@@ -80,7 +80,7 @@ const headSize = 5;
 
 async function* messages(
   chunks: AsyncIterable<Uint8Array>,
-  { streams, most, buffers, isRoomy, keep }: MessageOptions,
+  { streams, max, buffers, isRoomy, keep }: MessageOptions,
   known: number,
 ): AsyncGenerator<Uint8Array> {
   const head = Buffer.alloc(headSize);
@@ -120,11 +120,11 @@ async function* messages(
           const unknown = (head[0] as number) & ~known;
           if (unknown !== 0) throw reservedFlags(unknown);
           left = head.readUInt32BE(1);
-          const fits = left <= chunk.length - at || left > most;
+          const fits = left <= chunk.length - at || left > max;
           if (headAt < 0 || !fits) {
             if (headAt > from) yield chunk.subarray(from, headAt);
             from = at;
-            if (left > 0 && left <= most) message = new GrowingMessage(buffers, left, isRoomy);
+            if (left > 0 && left <= max) message = new GrowingMessage(buffers, left, isRoomy);
             else yield Buffer.from(head);
           }
         }

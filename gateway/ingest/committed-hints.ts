@@ -13,7 +13,7 @@ import type { CommitWatch } from './committed.js';
 /** How often a stream is looked at again at most, ms: a worker that lags behind speaks of the old one for a while. */
 const lookMs = 1_000;
 const longestHint = 256;
-const mostShards = 1_024;
+const maxShards = 1_024;
 
 /** @returns the un-subscriber */
 export function followHints(nc: NatsConnection, commits: CommitWatch, logger: Logger): () => void {
@@ -69,8 +69,8 @@ const hintPrefix = prefixOf(committedSubject);
 const streamPrefix = prefixOf(shardStream);
 
 function parseShard(text: string): number | undefined {
-  const shard = /^\d{1,4}$/.test(text) ? Number(text) : mostShards;
-  return shard < mostShards ? shard : undefined;
+  const shard = /^\d{1,4}$/.test(text) ? Number(text) : maxShards;
+  return shard < maxShards ? shard : undefined;
 }
 
 const shardOfStream = (stream: string): number | undefined =>

@@ -27,8 +27,8 @@ function load(subject: IngestSubject, callers: number) {
   const acked: IngestResult[] = [];
   const failed: SluiceError[] = [];
   let running = true;
-  let mostHeld = 0;
-  let mostInFlight = 0;
+  let maxHeld = 0;
+  let maxInFlight = 0;
   const caller = async (name: number): Promise<void> => {
     for (let i = 0; running; i++) {
       try {
@@ -40,16 +40,16 @@ function load(subject: IngestSubject, callers: number) {
         failed.push(error);
         await new Promise((resolve) => setTimeout(resolve, Math.min(error.retryAfterMs ?? 0, 50)));
       }
-      mostHeld = Math.max(mostHeld, subject.gauges.bytesInFlight());
-      mostInFlight = Math.max(mostInFlight, subject.gauges.publishesInFlight());
+      maxHeld = Math.max(maxHeld, subject.gauges.bytesInFlight());
+      maxInFlight = Math.max(maxInFlight, subject.gauges.publishesInFlight());
     }
   };
   const all = Array.from({ length: callers }, (_, name) => caller(name));
   return {
     acked,
     failed,
-    mostHeld: () => mostHeld,
-    mostInFlight: () => mostInFlight,
+    maxHeld: () => maxHeld,
+    maxInFlight: () => maxInFlight,
     codes: () => new Set(failed.map(({ code }) => code)),
     async stop() {
       running = false;
@@ -80,8 +80,8 @@ test('a stalled server: held bytes and the window stay bounded, outcomes are ans
       assert.ok(sent <= 16 + ackedMeanwhile, `PUB-4: ${sent} messages went into the buffers of a window of 16`);
       await until('acks again', () => work.acked.length > ackedBefore + 500);
       await work.stop();
-      assert.ok(work.mostHeld() <= 4 * MiB, `${work.mostHeld()} bytes held`);
-      assert.ok(work.mostInFlight() <= 16);
+      assert.ok(work.maxHeld() <= 4 * MiB, `${work.maxHeld()} bytes held`);
+      assert.ok(work.maxInFlight() <= 16);
       assert.ok(grown < 64 * MiB, `grew by ${grown} bytes`);
       for (const code of ['outcome_unknown', 'log_unavailable', 'overloaded'] as const) {
         assert.ok(work.codes().has(code), `${code} was answered: ${[...work.codes()].join()}`);

@@ -192,20 +192,20 @@ test('buffers that are used again mix nothing up: every batch of many keeps its 
 test('no more publishes are in flight than the window allows', async () => {
   await withNats(async (nats) => {
     await withIngest(nats, { publishWindow: 4 }, async ({ ingest, gauges }) => {
-      let most = 0;
-      let mostQueued = 0;
+      let max = 0;
+      let maxQueued = 0;
       const watch = setInterval(() => {
-        most = Math.max(most, gauges.publishesInFlight());
-        mostQueued = Math.max(mostQueued, gauges.publishesQueued());
+        max = Math.max(max, gauges.publishesInFlight());
+        maxQueued = Math.max(maxQueued, gauges.publishesQueued());
       }, 0);
       const promises = Array.from({ length: 200 }, (_, i) => ingest.publish(ingestInput(`w-${i}`, largeBatch)));
-      most = Math.max(most, gauges.publishesInFlight());
+      max = Math.max(max, gauges.publishesInFlight());
       assert.is(gauges.publishesQueued(), 196);
       const { acked } = await outcomes(promises);
       clearInterval(watch);
       assert.is(acked.length, 200);
-      assert.is(most, 4);
-      assert.ok(mostQueued > 0);
+      assert.is(max, 4);
+      assert.ok(maxQueued > 0);
     });
   });
 });

@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type AddressLimits, burstSeconds, createAddressLimits, mostDebtSeconds, networkOf } from './address-limits.js';
+import { type AddressLimits, burstSeconds, createAddressLimits, maxDebtSeconds, networkOf } from './address-limits.js';
 
 /** Limits with a clock that the test turns, ms. */
 function limitsOf(connections: number, newPerSecond: number): { limits: AddressLimits; clock: { now: number } } {
@@ -61,7 +61,7 @@ test('abuse costs an address new connections, each time more, up to a debt with 
   assert.ok(limits.punish(entry), 'in debt');
   assert.is(entry.tokens, 50 * (burstSeconds - 6));
   for (let i = 0; i < 1_000; i++) limits.punish(entry);
-  clock.now += mostDebtSeconds * 1_000;
+  clock.now += maxDebtSeconds * 1_000;
   assert.is(tokensOf(limits, '192.0.2.1'), 0);
   clock.now += 1_000;
   assert.is(tokensOf(limits, '192.0.2.1'), 50);

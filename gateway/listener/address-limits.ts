@@ -5,9 +5,9 @@
  *   ADDR-2  A new connection takes a token. Tokens come back at `newPerSecond`, up to `burstSeconds` of them.
  *   ADDR-3  A connection that ends for abuse costs its address the tokens of two seconds, the next one of four, then eight. An address
  *       in debt gets no new connection, and loses those that it has. When its offence are refused calls, connections that have lately
- *       shown a valid key stay. The debt is at most `mostDebtSeconds`.
+ *       shown a valid key stay. The debt is at most `maxDebtSeconds`.
  *   ADDR-4  Refused calls count for the address too. Otherwise it could repeat on many connections what one connection may do.
- *   ADDR-5  An address is forgotten when it has no connection and all of its tokens. Beyond `mostAbsent` addresses without a
+ *   ADDR-5  An address is forgotten when it has no connection and all of its tokens. Beyond `maxAbsent` addresses without a
  *       connection the oldest is forgotten, so the table has at most one entry for each connection, and so many more.
  */
 import { isIPv4 } from 'node:net';
@@ -56,22 +56,22 @@ export interface AddressLimits {
 }
 
 export const burstSeconds = 4;
-export const mostDebtSeconds = 30;
-const mostAbsent = 16_384;
+export const maxDebtSeconds = 30;
+const maxAbsent = 16_384;
 /** Of calls by all of its connections. They cost a few hundred ms of CPU at once, and 30 ms a second. */
-const refusalsOfAddress = { most: 1_000, backPerSecond: 100 };
+const refusalsOfAddress = { max: 1_000, backPerSecond: 100 };
 
 export function createAddressLimits({ connections, newPerSecond, now }: AddressLimitsOptions): AddressLimits {
   const entries = new Map<string, AddressEntry>();
   /** Those without a connection, oldest first. */
   const absent = new Set<AddressEntry>();
-  const most = newPerSecond * burstSeconds;
+  const max = newPerSecond * burstSeconds;
 
   const refill = (entry: AddressEntry): void => {
     const time = now();
-    entry.tokens = Math.min(most, entry.tokens + ((time - entry.at) / 1_000) * newPerSecond);
+    entry.tokens = Math.min(max, entry.tokens + ((time - entry.at) / 1_000) * newPerSecond);
     entry.at = time;
-    if (entry.tokens === most) entry.offences = 0;
+    if (entry.tokens === max) entry.offences = 0;
   };
   const forget = (entry: AddressEntry): void => {
     absent.delete(entry);
@@ -80,7 +80,7 @@ export function createAddressLimits({ connections, newPerSecond, now }: AddressL
   /** To the end of the queue of those that may be forgotten. */
   const leave = (entry: AddressEntry): void => {
     absent.add(entry);
-    if (absent.size <= mostAbsent) return;
+    if (absent.size <= maxAbsent) return;
     const [oldest] = absent;
     if (oldest !== undefined) forget(oldest);
   };
@@ -94,7 +94,7 @@ export function createAddressLimits({ connections, newPerSecond, now }: AddressL
       let entry = entries.get(network);
       if (entry !== undefined) return entry;
       const refusals = newPerSecond === 0 ? undefined : new CallBudget(refusalsOfAddress, now());
-      entry = { network, connections: 0, tokens: most, at: now(), offences: 0, forwards: false, refusals };
+      entry = { network, connections: 0, tokens: max, at: now(), offences: 0, forwards: false, refusals };
       entries.set(network, entry);
       leave(entry);
       return entry;
@@ -118,14 +118,14 @@ export function createAddressLimits({ connections, newPerSecond, now }: AddressL
       if (newPerSecond === 0) return false;
       refill(entry);
       entry.offences++;
-      const cost = newPerSecond * Math.min(mostDebtSeconds, 2 ** entry.offences);
-      entry.tokens = Math.max(-mostDebtSeconds * newPerSecond, entry.tokens - cost);
+      const cost = newPerSecond * Math.min(maxDebtSeconds, 2 ** entry.offences);
+      entry.tokens = Math.max(-maxDebtSeconds * newPerSecond, entry.tokens - cost);
       return entry.tokens < 0;
     },
     sweep() {
       for (const entry of absent) {
         refill(entry);
-        if (entry.tokens >= most) forget(entry);
+        if (entry.tokens >= max) forget(entry);
       }
     },
   };

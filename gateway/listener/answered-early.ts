@@ -18,7 +18,7 @@
  */
 import type { ServerHttp2Stream } from 'node:http2';
 import { countCutShort, heldKey, type OnHeldConnection } from './held-connection.js';
-import { mostCalls, resetLate } from './late-reset.js';
+import { maxCalls, resetLate } from './late-reset.js';
 import { cancelStream } from './reset-stream.js';
 import { endWhenUnread } from './unread-calls.js';
 
@@ -29,7 +29,7 @@ export const lastWordsMs = 500;
  * however long that takes: one with 256 answers takes 50 ms on a busy machine.
  */
 const pauseMs = 10;
-const mostPauses = 5;
+const maxPauses = 5;
 /** While the socket takes no more, for the end of the answer to be written. */
 const unwrittenMs = 10;
 
@@ -53,14 +53,14 @@ export function resetWhenAnswered(stream: ServerHttp2Stream): void {
 /** EARLY-5. */
 function stopReadingUntilClosed(stream: ServerHttp2Stream & OnHeldConnection): void {
   const held = stream[heldKey];
-  if (held === undefined || held.open <= mostCalls) return;
+  if (held === undefined || held.open <= maxCalls) return;
   let pauses = 0;
   const goOn = (): void => {
     clearTimeout(timer);
     held.goOnReading(stream);
   };
   const timer = setTimeout(() => {
-    if (++pauses < mostPauses) timer.refresh();
+    if (++pauses < maxPauses) timer.refresh();
     else goOn();
   }, pauseMs);
   held.stopReading(stream);

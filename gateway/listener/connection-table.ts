@@ -49,7 +49,7 @@ const idlestAtOnce = 64;
  * Open calls of a connection. HTTP/2 and HTTP/1.1 allow fewer (http2-server.ts, http1-server.ts); more are there only when calls that
  * their peer has reset are still being put away.
  */
-const mostOpen = 512;
+const maxOpen = 512;
 const now = (): number => performance.now();
 /** Of sessions that nghttp2 has ended (ended-session.ts). */
 const nodeTellsOfEnds = Number(process.versions.node.split('.')[0]) >= 22;
@@ -112,7 +112,7 @@ export class ConnectionTable {
   begin(held: HeldConnection): void {
     this.#calls++;
     held.calls++;
-    if (++held.open > mostOpen) this.#punish(held, 'resets');
+    if (++held.open > maxOpen) this.#punish(held, 'resets');
     else if (held.window.size === wideWindow) this.#options.windows.changed(held);
   }
 
@@ -299,16 +299,16 @@ export class ConnectionTable {
 }
 
 /** The idlest of these that have no open call, the very idlest last. */
-function findIdlest(connections: Iterable<HeldConnection>, most: number): HeldConnection[] {
+function findIdlest(connections: Iterable<HeldConnection>, max: number): HeldConnection[] {
   const found: HeldConnection[] = [];
   for (const held of connections) {
     if (held.open > 0) continue;
     const first = found[0];
-    if (found.length === most && first !== undefined && !held.yieldsBefore(first)) continue;
+    if (found.length === max && first !== undefined && !held.yieldsBefore(first)) continue;
     let at = found.length;
     while (at > 0 && (found[at - 1] as HeldConnection).yieldsBefore(held)) at--;
     found.splice(at, 0, held);
-    if (found.length > most) found.shift();
+    if (found.length > max) found.shift();
   }
   return found;
 }

@@ -383,10 +383,10 @@ test('a peer that goes away with all of its calls open did no harm', async () =>
   });
 });
 
-/** Writes the same bytes until the connection is closed. False: it was kept although `most` bytes were taken. */
-async function poured(peer: WatchedPeer, piece: Buffer, most: number): Promise<boolean> {
+/** Writes the same bytes until the connection is closed. False: it was kept although `max` bytes were taken. */
+async function poured(peer: WatchedPeer, piece: Buffer, max: number): Promise<boolean> {
   const until = Date.now() + 8_000;
-  for (let sent = 0; sent < most && Date.now() < until; sent += piece.length) {
+  for (let sent = 0; sent < max && Date.now() < until; sent += piece.length) {
     if (peer.closed()) return true;
     if (!peer.socket.write(piece)) await new Promise((resolve) => setTimeout(resolve, 1));
   }
@@ -395,7 +395,7 @@ async function poured(peer: WatchedPeer, piece: Buffer, most: number): Promise<b
 }
 
 const many = (piece: Buffer): Buffer => Buffer.concat(Array<Buffer>(2_000).fill(piece));
-const mostPoured = 32 * 1024 ** 2;
+const maxPoured = 32 * 1024 ** 2;
 
 test('frames without effect end the connection', async () => {
   // Node 20 reads no more after a thousand resets, and says nothing: then silence ends the connection.
@@ -414,7 +414,7 @@ test('frames without effect end the connection', async () => {
     };
     for (const [name, piece] of Object.entries(kinds)) {
       const peer = await dial(port, '127.0.0.2', open);
-      assert.ok(await poured(peer, many(piece), mostPoured), name);
+      assert.ok(await poured(peer, many(piece), maxPoured), name);
     }
     assert.ok(seen.ended.filter((why) => why === 'useless_bytes').length >= 3, String(seen.ended));
     assert.ok(seen.ended.filter((why) => why === 'flood').length >= 3, String(seen.ended));
@@ -433,7 +433,7 @@ test('floods that Node and nghttp2 end themselves are charged to the address, to
       const from = `127.0.0.${10 + i}`;
       seen.ended.length = 0;
       const other = await called(port, from);
-      for (let n = 0; n < 2; n++) assert.ok(await poured(await dial(port, from, open), many(piece), mostPoured), from);
+      for (let n = 0; n < 2; n++) assert.ok(await poured(await dial(port, from, open), many(piece), maxPoured), from);
       await until('the address lost its other connection', other.closed);
       assert.equal(seen.ended, ['flood', 'flood', 'address_in_debt'], from);
     }
@@ -450,7 +450,7 @@ test('on HTTP/1.1 empty lines, chunks of a byte and their extensions end the con
     };
     for (const [name, [begin, piece]] of Object.entries(kinds)) {
       const peer = await dial(port, '127.0.0.2', begin);
-      assert.ok(await poured(peer, many(Buffer.from(piece)), mostPoured), name);
+      assert.ok(await poured(peer, many(Buffer.from(piece)), maxPoured), name);
     }
   });
 });

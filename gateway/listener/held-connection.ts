@@ -42,7 +42,7 @@ export const isTakenOver = (stream: OnHeldConnection): boolean => stream[takenOv
 export type ConnectionPhase = 'opening' | 'serving' | 'ending' | 'gone';
 
 /** As many as an HTTP/2 connection may have open (http2-server.ts): when a key is revoked, all of them may be refused at once. */
-const refusalsOfConnection = { most: 256, backPerSecond: 10 };
+const refusalsOfConnection = { max: 256, backPerSecond: 10 };
 /**
  * What a refusal costs a connection of good standing while its address has none left: others behind the same address have used them up.
  * With a key an attacker gets 16 more of each connection, and one each 1.6 s.
@@ -183,7 +183,7 @@ export function countCutShort(stream: OnHeldConnection): void {
  */
 const tinyPiece = 16;
 /** Between two looks of the table. */
-const mostTinyPieces = 10_000;
+const maxTinyPieces = 10_000;
 
 /**
  * Takes the place of `push` on a request's stream, and counts what arrives of its body. One function for all streams: it runs once
@@ -201,7 +201,7 @@ function pushCounted(this: Readable & OnHeldConnection, chunk: unknown, encoding
   if (held !== undefined && chunk != null) {
     const { length } = chunk as Uint8Array;
     held.payload += length;
-    if (length < tinyPiece && ++held.tinyPieces > mostTinyPieces) {
+    if (length < tinyPiece && ++held.tinyPieces > maxTinyPieces) {
       // False: Node reads no more.
       held.onAbuse(held, 'useless_bytes');
       return false;

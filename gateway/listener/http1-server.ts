@@ -31,9 +31,9 @@ export interface Http1Server {
 const headersTimeout = 10_000;
 const keepAliveTimeout = 75_000;
 /** Requests of one connection that have no complete answer: clients that send ahead at all send a few. */
-const mostPipelined = 64;
+const maxPipelined = 64;
 /** Further ones that came before the answer that refuses them, and are not served. No client does that by mistake. */
-const mostIgnored = 64;
+const maxIgnored = 64;
 /** ms for the answers to those that were taken, before the connection is cut. */
 const lastAnswersMs = 10_000;
 
@@ -57,8 +57,8 @@ export function createHttp1Server({ connections, onRequest, requestTimeout, onPi
     const held = (request.socket as OnHeldConnection)[heldKey];
     if (held === undefined || held.phase === 'gone') return void request.socket.destroy();
     // The connection ends behind the answer to the first one too many: those after it were not taken.
-    if (held.open > mostPipelined) {
-      if (++held.ignored > mostIgnored) connections.sentAhead(held);
+    if (held.open > maxPipelined) {
+      if (++held.ignored > maxIgnored) connections.sentAhead(held);
       return;
     }
     if (held.calls === 0 && isForwarded(request.headers)) connections.forwards(held);
@@ -70,7 +70,7 @@ export function createHttp1Server({ connections, onRequest, requestTimeout, onPi
     response[heldKey] = held;
     // 'finish' may not come, 'close' does (FACT-9).
     response.once('close', onClosed);
-    if (held.open > mostPipelined) {
+    if (held.open > maxPipelined) {
       onPipelined();
       refusePipelined(request, response);
       setTimeout(() => held.raw.destroy(), lastAnswersMs).unref();
@@ -115,7 +115,7 @@ export function createHttp1Server({ connections, onRequest, requestTimeout, onPi
 function refusePipelined({ socket }: IncomingMessage, response: ServerResponse): void {
   socket.pause();
   response.shouldKeepAlive = false;
-  const text = `This connection has ${mostPipelined} requests without an answer, which is the most.`;
+  const text = `This connection has ${maxPipelined} requests without an answer, which is the most.`;
   answerError(response, new SluiceError('overloaded', text, { retryAfterMs: 1_000 }));
 }
 

@@ -75,7 +75,7 @@ type Stream = ServerHttp2Stream & HeldStream;
  * whose reset lies right behind it: they look the same. After so many of them in a row a connection's calls wait for the end of the turn,
  * and those that are closed by then are neither served nor counted as answered.
  */
-const mostHasty = 16;
+const maxHasty = 16;
 
 /** In the time after which a silent peer is asked whether it lives. */
 const silenceLooks = 4;
@@ -150,7 +150,7 @@ export function createHttp2Server({
     resetLateOnes(held);
     turn ??= beginTurn();
     stream[beganKey] = turn;
-    if (held.hasty < mostHasty) {
+    if (held.hasty < maxHasty) {
       serve(held, stream, headers, more);
     } else {
       stream.on('error', ignore);

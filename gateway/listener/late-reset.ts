@@ -14,8 +14,8 @@ import { resetStream } from './reset-stream.js';
 
 const lateMs = 100;
 /** Of a connection whose resets may wait. */
-export const mostCalls = 32;
-const mostDropped = 1024 * 1024;
+export const maxCalls = 32;
+const maxDropped = 1024 * 1024;
 
 const droppedKey = Symbol('dropped');
 type LateStream = ServerHttp2Stream & OnHeldConnection & { [droppedKey]?: number };
@@ -24,7 +24,7 @@ type LateStream = ServerHttp2Stream & OnHeldConnection & { [droppedKey]?: number
 export function resetLate(stream: LateStream): void {
   if (stream.closed || stream.destroyed) return;
   const held = stream[heldKey];
-  if (held === undefined || held.open > mostCalls || isGrpc(stream)) {
+  if (held === undefined || held.open > maxCalls || isGrpc(stream)) {
     resetStream(stream);
     return;
   }
@@ -38,7 +38,7 @@ export function resetLate(stream: LateStream): void {
 
 /** A call has begun on this connection (LATE-2). */
 export function resetLateOnes({ open, lateResets }: Pick<HeldConnection, 'open' | 'lateResets'>): void {
-  if (lateResets === undefined || lateResets.size === 0 || open <= mostCalls) return;
+  if (lateResets === undefined || lateResets.size === 0 || open <= maxCalls) return;
   for (const stream of lateResets) resetStream(stream);
   lateResets.clear();
 }
@@ -51,7 +51,7 @@ const isGrpc = ({ sentHeaders }: ServerHttp2Stream): boolean =>
 function onDropped(this: LateStream, chunk: Buffer): void {
   const dropped = (this[droppedKey] ?? 0) + chunk.length;
   this[droppedKey] = dropped;
-  if (dropped >= mostDropped) this.pause();
+  if (dropped >= maxDropped) this.pause();
 }
 
 function onClose(this: LateStream): void {

@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { mostConnections, openFilesOf } from './open-files.js';
+import { allowedConnections, openFilesOf } from './open-files.js';
 
 const limits = (soft: string): string =>
   `Limit                     Soft Limit           Hard Limit           Units\nMax processes             63000                63000                processes\nMax open files            ${soft.padEnd(20)} 1048576              files\n`;
@@ -15,25 +15,25 @@ test('connections leave descriptors for all else, and a limit that is too low is
   const warnings: object[] = [];
   const logger = { warn: (fields: object) => void warnings.push(fields) } as never;
   assert.is(
-    mostConnections(10_000, logger, () => limits('65536')),
+    allowedConnections(10_000, logger, () => limits('65536')),
     10_000,
   );
   assert.is(
-    mostConnections(10_000, logger, () => limits('unlimited')),
+    allowedConnections(10_000, logger, () => limits('unlimited')),
     10_000,
   );
   assert.is(
-    mostConnections(10_000, logger, () => ''),
+    allowedConnections(10_000, logger, () => ''),
     10_000,
   );
   assert.equal(warnings, []);
   assert.is(
-    mostConnections(10_000, logger, () => limits('1024')),
+    allowedConnections(10_000, logger, () => limits('1024')),
     924,
   );
-  assert.equal(warnings, [{ openFiles: 1024, maxConnections: 10_000, most: 924 }]);
+  assert.equal(warnings, [{ openFiles: 1024, maxConnections: 10_000, max: 924 }]);
   assert.is(
-    mostConnections(10_000, logger, () => limits('64')),
+    allowedConnections(10_000, logger, () => limits('64')),
     1,
   );
 });

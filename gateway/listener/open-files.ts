@@ -16,7 +16,7 @@ export function openFilesOf(limits: string): number | undefined {
  * libuv then closes what waits, and clients see no reason.
  * @param wanted maxConnections
  */
-export function mostConnections(
+export function allowedConnections(
   wanted: number,
   logger: Pick<Logger, 'warn'>,
   limits: () => string = ownLimits,

@@ -223,8 +223,8 @@ onBothPaths(
           while (!first.closed && !first.destroyed && refusals < 1_000) {
             await refusedCall(first, refusals++);
           }
-          const most = 256 + ((Date.now() - since) / 1_000) * 10 + 10;
-          assert.ok(refusals <= most, `${refusals} refused calls, and at most ${most}`);
+          const max = 256 + ((Date.now() - since) / 1_000) * 10 + 10;
+          assert.ok(refusals <= max, `${refusals} refused calls, and at most ${max}`);
         });
       });
     });

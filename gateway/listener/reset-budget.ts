@@ -10,7 +10,7 @@
  */
 import { CallBudget } from './call-budget.js';
 
-const allowed = { most: 100, backPerSecond: 10 };
+const allowed = { max: 100, backPerSecond: 10 };
 /** Less than a call lives that we cancel ourselves, because its refusal is not read (answered-early.ts, EARLY-3). */
 const youngMs = 400;
 

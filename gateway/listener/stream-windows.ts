@@ -16,7 +16,7 @@
 export const narrowWindow = 64 * 1024;
 export const wideWindow = 256 * 1024;
 /** On a wide connection. */
-const mostCalls = 16;
+const maxCalls = 16;
 /** Half of a narrow window each quarter of a second: a peer half a second away cannot send more. */
 const busyBytesPerSecond = 128 * 1024;
 const quietMs = 10_000;
@@ -69,10 +69,10 @@ export interface StreamWindowsOptions {
 
 export class StreamWindows {
   #calls = 0;
-  readonly #mostCalls: number;
+  readonly #maxCalls: number;
 
   constructor(private readonly options: StreamWindowsOptions) {
-    this.#mostCalls = Math.floor(options.maxBytes / (wideWindow - narrowWindow));
+    this.#maxCalls = Math.floor(options.maxBytes / (wideWindow - narrowWindow));
   }
 
   /** What calls on wide connections may send beyond narrow windows. */
@@ -83,7 +83,7 @@ export class StreamWindows {
   /** A call has begun or ended on a wide connection. */
   changed(connection: WindowedConnection): void {
     this.#count(connection.window, connection.open);
-    if (connection.open > mostCalls || this.#calls > this.#mostCalls) this.#narrow(connection);
+    if (connection.open > maxCalls || this.#calls > this.#maxCalls) this.#narrow(connection);
   }
 
   /** To be called a few times a second. @param now monotonic, ms */
@@ -96,7 +96,7 @@ export class StreamWindows {
     if (busy) window.busyAt = now;
     const crowded = this.options.isCrowded();
     if (window.size === wideWindow) {
-      if (crowded || open > mostCalls || now - window.busyAt > quietMs) this.#narrow(connection);
+      if (crowded || open > maxCalls || now - window.busyAt > quietMs) this.#narrow(connection);
     } else if (busy && !crowded && now >= window.staysNarrowUntil && this.#mayWiden(connection)) {
       this.#widen(connection);
     }
@@ -108,7 +108,7 @@ export class StreamWindows {
   }
 
   #mayWiden({ window, open }: WindowedConnection): boolean {
-    return window.known && open <= mostCalls && this.#calls + open <= this.#mostCalls;
+    return window.known && open <= maxCalls && this.#calls + open <= this.#maxCalls;
   }
 
   #widen(connection: WindowedConnection): void {

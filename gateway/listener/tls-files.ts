@@ -41,7 +41,7 @@ const lookEveryMs = 2_000;
 /** Looks at the same files that do not fit, before the report (TLS-3). */
 const looksBeforeTold = 2;
 /** Certificates and keys are some kB; all authorities of an operating system are 250 kB. */
-const mostBytes = 1024 ** 2;
+const maxBytes = 1024 ** 2;
 const dayMs = 86_400_000;
 /** Told from so long before the end on, and then once a day; sooner for certificates that live for days only. */
 const warnBeforeMs = 7 * dayMs;
@@ -152,8 +152,8 @@ async function readMaterial({ tlsCert, tlsKey, tlsClientCa }: TlsFilesOptions): 
 async function readPem(flag: string, path: string): Promise<string> {
   try {
     const file = await stat(path);
-    if (!file.isFile() || file.size > mostBytes) {
-      throw new UsageError(`${flag}: ${path} is not a file of at most ${mostBytes / 1024} KiB: give a PEM file.`);
+    if (!file.isFile() || file.size > maxBytes) {
+      throw new UsageError(`${flag}: ${path} is not a file of at most ${maxBytes / 1024} KiB: give a PEM file.`);
     }
     return await readFile(path, 'utf8');
   } catch (error) {

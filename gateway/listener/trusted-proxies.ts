@@ -22,12 +22,12 @@ function networks(trusted: readonly string[]): BlockList {
   for (const entry of trusted) {
     const [address = '', bits, ...rest] = entry.split('/');
     const kind = family(address);
-    const most = kind === 'ipv4' ? 32 : 128;
-    const fits = bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= most);
+    const max = kind === 'ipv4' ? 32 : 128;
+    const fits = bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= max);
     if (kind === undefined || !fits || rest.length > 0) {
       throw new UsageError(`--trusted-proxies: "${entry}" is neither an address nor a network such as 10.0.0.0/8.`);
     }
-    list.addSubnet(address, bits === undefined ? most : Number(bits), kind);
+    list.addSubnet(address, bits === undefined ? max : Number(bits), kind);
   }
   return list;
 }

@@ -5,14 +5,14 @@
  *
  * These bytes are forgiven: as many as have arrived of bodies, the largest headers of each call, and `backPerSecond`. A client may also
  * have sent part of a body before it hears that its call is over, and nghttp2 drops that unseen. So each call that ends before its body
- * forgives a window, then or later. The rest adds up; at `most` the connection ends.
+ * forgives a window, then or later. The rest adds up; at `max` the connection ends.
  */
 import { maxHeaderBytes } from './header-limits.js';
 import { narrowWindow } from './stream-windows.js';
 
-const most = 1024 * 1024;
+const max = 1024 * 1024;
 /** The narrow windows of all streams that a connection may have. */
-const mostForgiven = 256 * narrowWindow;
+const maxForgiven = 256 * narrowWindow;
 const backPerSecond = 64 * 1024;
 
 /** For a TLS handshake, with the client's certificates. */
@@ -60,7 +60,7 @@ export class UselessBytes {
 
   /** @returns false when the peer has sent too many */
   look({ bytes, payload, calls, cutShort, window }: Received, now: number): boolean {
-    this.#forgiven = Math.min(mostForgiven, this.#forgiven + (cutShort - this.#cutShort) * window);
+    this.#forgiven = Math.min(maxForgiven, this.#forgiven + (cutShort - this.#cutShort) * window);
     this.#cutShort = cutShort;
     if (bytes === this.#bytes) return true;
     const useful = 2 * (payload - this.#payload) + (calls - this.#calls) * maxHeaderBytes;
@@ -73,6 +73,6 @@ export class UselessBytes {
     this.#payload = payload;
     this.#calls = calls;
     this.#at = now;
-    return this.#level <= most;
+    return this.#level <= max;
   }
 }

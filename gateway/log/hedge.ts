@@ -41,14 +41,14 @@ export interface HedgerOptions {
 
 /** HEDGE-2: copies per message, saved up to so many, and without an answer at most. */
 const share = 0.05;
-const mostSaved = 16;
-const mostOpen = 16;
+const maxSaved = 16;
+const maxOpen = 16;
 
 export function createHedger(options: HedgerOptions): Hedger {
   const { metrics, logger } = options;
-  const pool = createPayloadPool(options.payloadBytes, mostOpen);
+  const pool = createPayloadPool(options.payloadBytes, maxOpen);
   const open = new Map<string, Buffer>();
-  let saved = mostSaved;
+  let saved = maxSaved;
   let wire: LogWire | undefined;
   let connected = false;
   let closed = false;
@@ -85,11 +85,11 @@ export function createHedger(options: HedgerOptions): Hedger {
   const hedger: Hedger = {
     delayMs: options.delayMs,
     earn() {
-      saved = Math.min(mostSaved, saved + share);
+      saved = Math.min(maxSaved, saved + share);
     },
     send(subject, token, payload) {
       if (closed || !connected || wire === undefined) return false;
-      if (saved < 1 || open.size >= mostOpen) {
+      if (saved < 1 || open.size >= maxOpen) {
         metrics.hedged('held_back');
         return false;
       }

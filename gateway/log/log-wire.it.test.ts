@@ -81,8 +81,8 @@ test('what cannot be sent is refused before anything is: too large, or on a clos
   await withConnection(async (nc) => {
     const wire = createLogWire(nc, () => undefined);
     const before = nc.stats().outMsgs;
-    const most = nc.info?.max_payload as number;
-    assert.throws(() => wire.send('ev.0.acme', 'token', payload(most + 1, 0)), /at most/);
+    const max = nc.info?.max_payload as number;
+    assert.throws(() => wire.send('ev.0.acme', 'token', payload(max + 1, 0)), /at most/);
     assert.throws(() => wire.send('ev.0.acme', 'token', Buffer.alloc(10)), /no room/);
     assert.is(nc.stats().outMsgs, before);
     await nc.close();

@@ -57,8 +57,8 @@ export function createLogWire(nc: NatsConnection, onReply: (token: string, reply
     send(subject, token, payload) {
       if (nc.isClosed() || protocol.noMorePublishing) throw new Error('the connection to NATS is closed or draining');
       const size = payload.length;
-      const most = protocol.info?.max_payload ?? Number.POSITIVE_INFINITY;
-      if (size > most) throw new Error(`the payload has ${size} bytes; the server takes at most ${most}`);
+      const max = protocol.info?.max_payload ?? Number.POSITIVE_INFINITY;
+      if (size > max) throw new Error(`the payload has ${size} bytes; the server takes at most ${max}`);
       const line = `PUB ${subject} ${inbox}${token} ${size}\r\n`;
       const from = payload.byteOffset - line.length;
       if (line.length > wireHeadBytes || from < 0) throw new Error('no room for the PUB line before the payload');

@@ -16,9 +16,9 @@ export interface PayloadPool {
 
 /**
  * @param bytes size of the pooled buffers; larger ones are made and forgotten.
- * @param most how many are kept.
+ * @param max how many are kept.
  */
-export function createPayloadPool(bytes: number, most: number): PayloadPool {
+export function createPayloadPool(bytes: number, max: number): PayloadPool {
   const free: ArrayBufferLike[] = [];
   const around = wireHeadBytes + wireTailBytes;
   return {
@@ -28,7 +28,7 @@ export function createPayloadPool(bytes: number, most: number): PayloadPool {
       return Buffer.from(slab ?? Buffer.allocUnsafeSlow(Math.max(size, bytes) + around).buffer, wireHeadBytes, size);
     },
     give({ buffer }) {
-      if (buffer.byteLength === bytes + around && free.length < most) free.push(buffer);
+      if (buffer.byteLength === bytes + around && free.length < max) free.push(buffer);
     },
   };
 }

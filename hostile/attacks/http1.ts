@@ -11,10 +11,10 @@ const chunked = (key: string | undefined): string =>
     ...(key === undefined ? [] : [`authorization: ${bearer(key)}`]),
   ]);
 
-/** Writes `piece` again and again on each of `count` connections, after `start`, until `mostBytes` in all. */
-async function pour(field: Field, count: number, start: string, piece: Buffer, mostBytes: number): Promise<void> {
+/** Writes `piece` again and again on each of `count` connections, after `start`, until `maxBytes` in all. */
+async function pour(field: Field, count: number, start: string, piece: Buffer, maxBytes: number): Promise<void> {
   const lane = async (): Promise<void> => {
-    while (field.counts.bytesOut < mostBytes && !field.over) {
+    while (field.counts.bytesOut < maxBytes && !field.over) {
       const peer = await H1Peer.open(field.target, field.counts);
       if (peer === undefined) {
         await field.pause(50);
@@ -22,7 +22,7 @@ async function pour(field: Field, count: number, start: string, piece: Buffer, m
       }
       field.counts.sent++;
       await peer.write(start);
-      while (field.counts.bytesOut < mostBytes && !field.over && !peer.over) {
+      while (field.counts.bytesOut < maxBytes && !field.over && !peer.over) {
         if ((await Promise.race([peer.write(piece), field.untilOver()])) !== true) break;
       }
       peer.socket.destroy();

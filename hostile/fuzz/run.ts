@@ -56,10 +56,10 @@ export interface FuzzFigures {
 
 const lanes = 48;
 const tenants = 4;
-const mostOpen = 8;
+const maxOpen = 8;
 /** Short lives, so that nothing of the limits on one connection is met. */
-const mostOfConnection = 60;
-const mostFailures = 50;
+const maxOfConnection = 60;
+const maxFailures = 50;
 const memoryMib = 30;
 /** A collection takes some 100 ms; then pages go back to the system. */
 const collectMs = 1_000;
@@ -81,9 +81,9 @@ function createPool<C extends FrameConnection | NodeConnection>(
   return {
     async take(target) {
       for (;;) {
-        for (const one of connections) if (one.open === 0 && (one.over || one.count >= mostOfConnection)) one.close();
-        connections = connections.filter((one) => !one.over && (one.count < mostOfConnection || one.open > 0));
-        const free = connections.find((one) => one.open < mostOpen && one.count < mostOfConnection);
+        for (const one of connections) if (one.open === 0 && (one.over || one.count >= maxOfConnection)) one.close();
+        connections = connections.filter((one) => !one.over && (one.count < maxOfConnection || one.open > 0));
+        const free = connections.find((one) => one.open < maxOpen && one.count < maxOfConnection);
         if (free !== undefined) return free;
         opening ??= open(target).finally(() => {
           opening = undefined;
@@ -264,7 +264,7 @@ class Book {
   constructor(private readonly options: FuzzOptions) {}
 
   get full(): boolean {
-    return this.failures.length >= mostFailures;
+    return this.failures.length >= maxFailures;
   }
 
   get over(): boolean {

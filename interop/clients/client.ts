@@ -28,7 +28,7 @@ export interface ForeignClient {
 }
 
 const runWithinMs = 240_000;
-const mostWords = 4_000;
+const maxWords = 4_000;
 
 /** Runs a program that speaks the protocol of {@link Task} and {@link Outcome}. */
 export async function runProgram(
@@ -40,14 +40,14 @@ export async function runProgram(
   const child = spawn(program, [...words, JSON.stringify(task)], { cwd, stdio: ['ignore', 'pipe', 'pipe'] });
   let said = '';
   child.stderr.on('data', (chunk: Buffer) => {
-    said = (said + chunk.toString()).slice(-mostWords);
+    said = (said + chunk.toString()).slice(-maxWords);
   });
   const killer = setTimeout(() => child.kill('SIGKILL'), runWithinMs);
   const answered = new Set<CaseName>();
   const lines = createInterface({ input: child.stdout });
   lines.on('line', (line) => {
     const told = readLine(line);
-    if (told === undefined) said = `${said}${line}\n`.slice(-mostWords);
+    if (told === undefined) said = `${said}${line}\n`.slice(-maxWords);
     else if ('started' in told) listener.started(told.case);
     else {
       answered.add(told.case);
@@ -61,7 +61,5 @@ export async function runProgram(
   clearTimeout(killer);
   const unanswered = task.cases.filter((name) => !answered.has(name));
   if (unanswered.length > 0)
-    throw new Error(
-      `ended with ${ended} and did not answer ${unanswered.join(', ')}: ${said.trim().slice(-mostWords)}`,
-    );
+    throw new Error(`ended with ${ended} and did not answer ${unanswered.join(', ')}: ${said.trim().slice(-maxWords)}`);
 }

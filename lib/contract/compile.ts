@@ -27,7 +27,7 @@ export interface Scanner {
 }
 
 /** Comparing keys pair by pair stays cheap up to here. */
-const mostMapEntries = 1024;
+const maxMapEntries = 1024;
 
 /** Above ASCII's fast test; the check named here sees only texts that fail it. */
 const fastTest: Readonly<Record<Charset, string>> = {
@@ -73,10 +73,10 @@ export function compileScanner(root: MessageNode): Scanner {
         if (field.rules.required) required.push(`if ((${seen} & ${bit}) === 0) ${fail(Reason.Required)}`);
         lines.push(...value(field, id, 'end', fail, field.rules.maxBytes));
       } else {
-        const most = field.rules.maxItems;
-        if (most === undefined) throw new Error(`${node.typeName}.${field.name}: give it max_items`);
+        const max = field.rules.maxItems;
+        if (max === undefined) throw new Error(`${node.typeName}.${field.name}: give it max_items`);
         locals.push(`count${id} = 0`);
-        lines.push(`if (count${id} >= ${most}) ${fail(Reason.TooMany)}`);
+        lines.push(`if (count${id} >= ${max}) ${fail(Reason.TooMany)}`);
         if (field.cardinality === 'repeated') {
           if (field.wireType !== 2) {
             // Packed or not, both legal on the wire; and ClickHouse fails on an empty packed field.
@@ -84,9 +84,9 @@ export function compileScanner(root: MessageNode): Scanner {
           }
           lines.push(...value(field, id, 'end', fail, field.rules.maxBytes), `count${id}++;`);
         } else {
-          if (most > mostMapEntries)
-            throw new Error(`${node.typeName}.${field.name}: max_items is above ${mostMapEntries}`);
-          constants.push(`const slots${id} = new Int32Array(${most * 3});`);
+          if (max > maxMapEntries)
+            throw new Error(`${node.typeName}.${field.name}: max_items is above ${maxMapEntries}`);
+          constants.push(`const slots${id} = new Int32Array(${max * 3});`);
           lines.push(...mapEntry(field, id, fail));
         }
       }

@@ -37,10 +37,10 @@ export interface FastScan {
   /** Takes a batch: a copy, so that it lies in the scan's own memory. False: too large for it. */
   load(batch: Uint8Array): boolean;
   /**
-   * Passes over events of the loaded batch from byte `from` on, at most `most`. Returns where it stopped: the end, or the
+   * Passes over events of the loaded batch from byte `from` on, at most `max`. Returns where it stopped: the end, or the
    * tag of an event that somebody else has to look at.
    */
-  run(from: number, most: number): number;
+  run(from: number, max: number): number;
   /** How many events the last run passed over. */
   readonly passed: number;
 }
@@ -52,14 +52,14 @@ const masksAt = 64;
 const keysAt = 1024;
 /** Of a key: its first and last 16 bytes (the same when it has no more), and its length. */
 const keyBytes = 36;
-const mostKeys = 1024;
+const maxKeys = 1024;
 const pageBytes = 65_536;
 const batchAt = pageBytes;
 /** SCAN-2: each level of messages, a map's key, and its value may reach beyond the batch by a length of two bytes. */
 const roomBytes = 2 * pageBytes;
-const mostBatchBytes = 16 * 1024 ** 2;
+const maxBatchBytes = 16 * 1024 ** 2;
 /** A message within messages deeper than this is left to the compiled scanner. */
-const mostDepth = 3;
+const maxDepth = 3;
 
 /** As much of it as is used; TypeScript has it only among the types of browsers. */
 declare const WebAssembly:
@@ -82,14 +82,14 @@ export function createFastScan(event: MessageNode): FastScan | undefined {
   if (!WebAssembly.validate(bytes)) return undefined;
   const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes));
   const memory = exports.memory as WasmMemory;
-  const run = exports.run as (from: number, end: number, most: number) => number;
+  const run = exports.run as (from: number, end: number, max: number) => number;
   new Uint8Array(memory.buffer).fill(0xff, masksAt, masksAt + 16);
   let all = new Uint8Array(memory.buffer);
   let passed = new Int32Array(memory.buffer, passedAt, 1);
   let end = batchAt;
   return {
     load(batch) {
-      if (batch.length > mostBatchBytes) return false;
+      if (batch.length > maxBatchBytes) return false;
       const missing = batchAt + batch.length + roomBytes - all.length;
       if (missing > 0) {
         memory.grow(Math.ceil(missing / pageBytes));
@@ -100,8 +100,8 @@ export function createFastScan(event: MessageNode): FastScan | undefined {
       end = batchAt + batch.length;
       return true;
     },
-    run(from, most) {
-      return run(batchAt + from, end, most) - batchAt;
+    run(from, max) {
+      return run(batchAt + from, end, max) - batchAt;
     },
     get passed() {
       return passed[0] as number;
@@ -183,7 +183,7 @@ const tokenHalves = ((): { low: number[]; high: number[] } => {
 /** run(p, end, most): see FastScan. */
 function scanCode(event: MessageNode): Code {
   const code = createCode(3);
-  const [p, end, most] = [0, 1, 2];
+  const [p, end, max] = [0, 1, 2];
   const { emit } = code;
   const at = code.local('i32');
   const passed = code.local('i32');
@@ -266,14 +266,14 @@ function scanCode(event: MessageNode): Code {
   /** A byte at p into `local`. */
   const byte = (local: number): void => emit(get(p), i32.load8(), set(local), get(p), i32.const(1), i32.add, set(p));
 
-  /** The second byte, if there is one, of a tag or length whose first is in `local`. The result is at least `least`. */
-  const second = (local: number, least: number, refused: Label): void => {
+  /** The second byte, if there is one, of a tag or length whose first is in `local`. The result is at least `min`. */
+  const second = (local: number, min: number, refused: Label): void => {
     emit(get(local), i32.const(0x80), i32.geU);
     code.when(() => {
       emit(get(local), i32.const(0x7f), i32.and, get(p), i32.load8(), tee(local), i32.const(7), i32.shl, i32.or);
       emit(get(local), i32.const(0x80), i32.geU);
       code.gotoIf(refused);
-      emit(tee(local), i32.const(least), i32.ltU);
+      emit(tee(local), i32.const(min), i32.ltU);
       code.gotoIf(refused);
       emit(get(p), i32.const(1), i32.add, set(p));
     });
@@ -319,13 +319,13 @@ function scanCode(event: MessageNode): Code {
     }
   };
 
-  const integers: Readonly<Record<string, { most: bigint | undefined; zigzag: boolean }>> = {
-    int32: { most: 0x7fffffffn, zigzag: false },
-    uint32: { most: 0xffffffffn, zigzag: false },
-    sint32: { most: 0xffffffffn, zigzag: true },
-    int64: { most: undefined, zigzag: false },
-    uint64: { most: undefined, zigzag: false },
-    sint64: { most: undefined, zigzag: true },
+  const integers: Readonly<Record<string, { max: bigint | undefined; zigzag: boolean }>> = {
+    int32: { max: 0x7fffffffn, zigzag: false },
+    uint32: { max: 0xffffffffn, zigzag: false },
+    sint32: { max: 0xffffffffn, zigzag: true },
+    int64: { max: undefined, zigzag: false },
+    uint64: { max: undefined, zigzag: false },
+    sint64: { max: undefined, zigzag: true },
   };
   const fixedBytes: Readonly<Record<string, number>> = { fixed32: 4, sfixed32: 4, fixed64: 8, sfixed64: 8 };
 
@@ -366,8 +366,8 @@ function scanCode(event: MessageNode): Code {
         const numbers = new Set(field.enum?.values.map(({ number }) => number));
         let dense = 0;
         while (dense < 0x80 && numbers.has(dense)) dense++;
-        const least = rules.required ? 1 : 0;
-        emit(get(n), i32.const(least), i32.sub, i32.const(Math.max(0, dense - least)), i32.geU);
+        const min = rules.required ? 1 : 0;
+        emit(get(n), i32.const(min), i32.sub, i32.const(Math.max(0, dense - min)), i32.geU);
         code.gotoIf(refused);
         return;
       }
@@ -395,7 +395,7 @@ function scanCode(event: MessageNode): Code {
           emit(get(p), i32.const(size), i32.add, set(p));
           return;
         }
-        const { most: widest, zigzag } = integers[kind] as { most: bigint | undefined; zigzag: boolean };
+        const { max: widest, zigzag } = integers[kind] as { max: bigint | undefined; zigzag: boolean };
         varint(refused);
         if (widest !== undefined) {
           emit(get(x), i64.const(widest), i64.gtU);
@@ -435,7 +435,7 @@ function scanCode(event: MessageNode): Code {
     const slot = code.local('i32');
     const first = code.local('v128');
     const last = code.local('v128');
-    emit(get(count), i32.const(Math.min(field.rules.maxItems ?? 0, mostKeys)), i32.geU);
+    emit(get(count), i32.const(Math.min(field.rules.maxItems ?? 0, maxKeys)), i32.geU);
     code.gotoIf(refused);
     length(undefined, refused);
     emit(get(p), get(n), i32.add, set(entryEnd));
@@ -545,7 +545,7 @@ function scanCode(event: MessageNode): Code {
       emit(get(p), tee(at), get(end), i32.geU);
       code.gotoIf(out);
       code.block((refused) => {
-        emit(get(passed), get(most), i32.geU);
+        emit(get(passed), get(max), i32.geU);
         code.gotoIf(refused);
         byte(n);
         emit(get(n), i32.const(0x0a), i32.ne);
@@ -569,7 +569,7 @@ function supported(field: FieldNode, depth: number): boolean {
   if (cardinality === 'repeated') return false;
   // Tags of two bytes at most.
   if (number * 8 + wireType >= 2 ** 14) return false;
-  if (kind === 'message') return cardinality === 'singular' && depth < mostDepth;
+  if (kind === 'message') return cardinality === 'singular' && depth < maxDepth;
   if (cardinality === 'map' && (kind === 'bytes' || rules.maxItems === undefined)) return false;
   const fixed = kind === 'fixed32' || kind === 'sfixed32' || kind === 'fixed64' || kind === 'sfixed64';
   return !fixed || (rules.min === undefined && rules.max === undefined);

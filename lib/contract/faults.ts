@@ -231,7 +231,7 @@ function pathOf(fault: Fault, bytes: Uint8Array): string {
   return path;
 }
 
-const mostKeyBytes = 64;
+const keyBytesLimit = 64;
 
 /** The key of the map entry in bytes p … end-1, cut to 64 bytes and printable; '' when it has none that can be read. */
 function keyOf(bytes: Uint8Array, p: number, end: number): string {
@@ -241,7 +241,7 @@ function keyOf(bytes: Uint8Array, p: number, end: number): string {
       p = varint(bytes, p, end);
       if (p < 0) return '';
       const size = Math.min(varintParts[0]! >>> 0, end - p);
-      if (tag === 0x0a) return printable(bytes.subarray(p, p + Math.min(size, mostKeyBytes)), size > mostKeyBytes);
+      if (tag === 0x0a) return printable(bytes.subarray(p, p + Math.min(size, keyBytesLimit)), size > keyBytesLimit);
       p += size;
     } else if ((tag & 7) === 0) {
       p = varint(bytes, p, end);

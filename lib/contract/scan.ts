@@ -29,7 +29,7 @@ export interface ScanLimits {
   readonly maxEvents: number;
 }
 
-const mostRejections = 100;
+const maxRejections = 100;
 const noRejections: Rejection[] = [];
 Object.freeze(noRejections);
 
@@ -112,7 +112,7 @@ export function scanAfterReading(batch: Uint8Array, limits: ScanLimits, findings
   return {
     ...scan,
     rejected: scan.rejected + refused.length,
-    rejections: joinRejections(scan.rejections, findings).slice(0, mostRejections),
+    rejections: joinRejections(scan.rejections, findings).slice(0, maxRejections),
   };
 }
 
@@ -135,7 +135,7 @@ class Refused {
 
   add(batch: Uint8Array, index: number, at: number, start: number, end: number): void {
     this.spans.push(at, end);
-    if (this.rejections.length < mostRejections) this.rejections.push(explain(fault, batch, index, start));
+    if (this.rejections.length < maxRejections) this.rejections.push(explain(fault, batch, index, start));
   }
 
   /** A new buffer with what is left. */

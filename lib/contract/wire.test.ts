@@ -22,8 +22,8 @@ function decoded(): bigint {
 test('a varint is read whole in every length, padded ones of up to 9 bytes too', () => {
   for (let bits = 0n; bits <= 64n; bits++) {
     for (const value of [(1n << bits) - 1n, (1n << bits) % (1n << 64n), 0x5555_5555_5555_5555n % (1n << bits)]) {
-      const least = Math.max(1, Math.ceil(value.toString(2).length / 7));
-      for (let size = least; size <= Math.max(9, least); size++) {
+      const min = Math.max(1, Math.ceil(value.toString(2).length / 7));
+      for (let size = min; size <= Math.max(9, min); size++) {
         const bytes = encode(value, size);
         assert.is(varint(bytes, 0, bytes.length), size);
         assert.is(decoded(), value, `${value} in ${size} bytes`);

@@ -32,9 +32,9 @@ export function seededRandom(seed: number): Random {
   };
 }
 
-/** A whole number in [least, greatest]. */
-export function integer(random: Random, least: number, greatest: number): number {
-  return least + Math.floor(random() * (greatest - least + 1));
+/** A whole number in [least, max]. */
+export function integer(random: Random, min: number, max: number): number {
+  return min + Math.floor(random() * (max - min + 1));
 }
 
 /** One of the items. */
@@ -145,11 +145,11 @@ const letters = [
   '\u{10ffff}',
 ];
 
-/** Text of many scripts, at most `most` bytes of UTF-8, often exactly that, sometimes empty; `control` allows U+0000 and kin. */
-export function makeText(random: Random, most: number, control: boolean): string {
+/** Text of many scripts, at most `max` bytes of UTF-8, often exactly that, sometimes empty; `control` allows U+0000 and kin. */
+export function makeText(random: Random, max: number, control: boolean): string {
   const style = random();
   if (style < 0.1) return '';
-  const limit = style < 0.25 ? most : integer(random, 0, Math.min(most, style < 0.9 ? 24 : 300));
+  const limit = style < 0.25 ? max : integer(random, 0, Math.min(max, style < 0.9 ? 24 : 300));
   // Half of the texts are ASCII alone: that path of a scanner has its own boundaries.
   const alphabet = random() < 0.5 ? letters.slice(0, 6) : control ? [...letters, '\u0000', '\n', '\u007f'] : letters;
   let text = '';

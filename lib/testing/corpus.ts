@@ -91,8 +91,8 @@ function oddify(random: Random, fields: WireField[], desc: DescMessage): void {
 
 function padField(random: Random, field: WireField): void {
   if (typeof field.value === 'bigint') {
-    const most = Math.max(0, 9 - sizeOf(field.value));
-    if (random() < 0.2) field.pad = Math.min(most, pick(random, [1, 2, 9]));
+    const max = Math.max(0, 9 - sizeOf(field.value));
+    if (random() < 0.2) field.pad = Math.min(max, pick(random, [1, 2, 9]));
   } else if (field.wireType === 2 && random() < 0.1) {
     field.sizePad = integer(random, 1, 3);
   }

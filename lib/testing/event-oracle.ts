@@ -26,7 +26,7 @@ export function judgeEvent(bytes: Uint8Array): Opinion {
   // Structure is fine: from here on protobuf-es must decode, so a throw is the test's failure.
   const message = fromBinary(EventSchema, bytes);
   try {
-    judgeValues(reflect(EventSchema, message), { least: undefined, most: undefined });
+    judgeValues(reflect(EventSchema, message), { min: undefined, max: undefined });
   } catch (error) {
     return { fault: (error as Error).message, unknownFields };
   }
@@ -122,8 +122,8 @@ function judgeScalar(
   if (wireType !== wireTypeOf(scalar)) throw new Error(`${name}: wire type`);
   if (scalar === ScalarType.STRING) utf8.decode(value as Uint8Array);
   if (typeof value !== 'bigint') return;
-  const fits = (least: bigint, most: bigint, number: bigint) => {
-    if (number < least || number > most) throw new Error(`${name}: width`);
+  const fits = (min: bigint, max: bigint, number: bigint) => {
+    if (number < min || number > max) throw new Error(`${name}: width`);
   };
   switch (scalar) {
     case 'enum':
@@ -145,8 +145,8 @@ function judgeScalar(
 
 interface Bounds {
   /** Of a Timestamp's seconds. */
-  readonly least: number | undefined;
-  readonly most: number | undefined;
+  readonly min: number | undefined;
+  readonly max: number | undefined;
 }
 
 function judgeValues(message: ReflectMessage, seconds: Bounds): void {
@@ -157,10 +157,10 @@ function judgeValues(message: ReflectMessage, seconds: Bounds): void {
   for (const desc of message.fields) judgeField(message, desc);
 }
 
-function judgeTimestamp({ seconds, nanos }: { seconds: bigint; nanos: number }, { least, most }: Bounds): void {
+function judgeTimestamp({ seconds, nanos }: { seconds: bigint; nanos: number }, { min, max }: Bounds): void {
   if (nanos < 0 || nanos > 999_999_999) throw new Error('nanos');
-  if (least !== undefined && Number(seconds) < least) throw new Error('seconds');
-  if (most !== undefined && Number(seconds) > most) throw new Error('seconds');
+  if (min !== undefined && Number(seconds) < min) throw new Error('seconds');
+  if (max !== undefined && Number(seconds) > max) throw new Error('seconds');
 }
 
 type Refuse = (why: string) => never;
@@ -176,7 +176,7 @@ function judgeField(message: ReflectMessage, desc: DescField): void {
       judgeMap(message.get(desc), rules, refuse);
       break;
     case 'message':
-      if (message.isSet(desc)) judgeValues(message.get(desc), { least: rules.min, most: rules.max });
+      if (message.isSet(desc)) judgeValues(message.get(desc), { min: rules.min, max: rules.max });
       break;
     case 'enum':
       if (!desc.enum.values.some(({ number }) => number === message.get(desc))) refuse('unknown enum');

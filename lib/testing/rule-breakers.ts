@@ -140,9 +140,9 @@ function breakText({ rules }: FieldNode, put: Put): void {
 }
 
 function breakEnum({ rules, enum: desc }: FieldNode, put: Put): void {
-  const most = Math.max(...(desc?.values ?? []).map((value) => value.number));
+  const max = Math.max(...(desc?.values ?? []).map((value) => value.number));
   if (rules.required) put('0', RejectionCode.REQUIRED, numberValue(0n));
-  for (const value of [most + 1, 1000, -1, 2 ** 31, 2 ** 32 + 1, 2 ** 40]) {
+  for (const value of [max + 1, 1000, -1, 2 ** 31, 2 ** 32 + 1, 2 ** 40]) {
     put(`enum value ${value}`, RejectionCode.UNKNOWN_ENUM, numberValue(BigInt.asUintN(64, BigInt(value))));
   }
 }

@@ -58,7 +58,7 @@ export interface Circuit {
 
 /** It opens when more than half of the last six, and at least three, failed. */
 const lastCalls = 6;
-const leastCalls = 3;
+const minCalls = 3;
 const failureShare = 0.5;
 /** How long it stays open, ms, doubling: a refused connection is cheap, a refused block costs as much as a stored one. */
 const stays = { unanswered: { first: 200, last: 800 }, answered: { first: 500, last: 4_000 } } as const;
@@ -88,7 +88,7 @@ export function createCircuit(options: CircuitOptions): Circuit {
       handleWhen((error) => error instanceof StatementError && error.kind === 'transient'), // CIRCUIT-1
       {
         halfOpenAfter: backoff,
-        breaker: new CountBreaker({ threshold: failureShare, size: lastCalls, minimumNumberOfCalls: leastCalls }),
+        breaker: new CountBreaker({ threshold: failureShare, size: lastCalls, minimumNumberOfCalls: minCalls }),
       },
     );
     made.onStateChange((to) => {

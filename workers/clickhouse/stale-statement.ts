@@ -97,7 +97,7 @@ export function staleStatements(
 }
 
 /** A frozen client may keep a block's name for as long as the server waits for bytes (STALE-3): more than this is worth a word, s. */
-const mostReceiveSeconds = 5;
+const maxReceiveSeconds = 5;
 
 /** Says so when the server waits for longer. Never rejects. */
 export async function checkReceiveTimeout(clickhouse: Pick<ClickHouse, 'rows'>, logger: Logger): Promise<void> {
@@ -106,11 +106,11 @@ export async function checkReceiveTimeout(clickhouse: Pick<ClickHouse, 'rows'>, 
       "SELECT value FROM system.settings WHERE name = 'http_receive_timeout'",
     );
     const seconds = Number(row?.value);
-    if (!(seconds > mostReceiveSeconds)) return;
+    if (!(seconds > maxReceiveSeconds)) return;
     logger.warn(
       { http_receive_timeout: seconds },
       `a worker that freezes while it sends can hold up its shards for ${seconds} s: set http_receive_timeout to ` +
-        `${mostReceiveSeconds} in the default profile of the ClickHouse server (docs/reliability.md)`,
+        `${maxReceiveSeconds} in the default profile of the ClickHouse server (docs/reliability.md)`,
     );
   } catch (error) {
     logger.debug({ error: String(error) }, 'cannot read http_receive_timeout');

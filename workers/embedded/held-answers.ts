@@ -15,11 +15,11 @@ export interface HeldAnswers {
 }
 
 /** Time for any answer, ms, and the slowest pace of a large one, bytes a second. */
-const leastMs = 60_000;
+const minMs = 60_000;
 const slowest = 256 * 1024;
 
 /** @param maxBytes a statement is not run while more than this is held */
-export function heldAnswers(maxBytes: number, least = leastMs): HeldAnswers {
+export function heldAnswers(maxBytes: number, min = minMs): HeldAnswers {
   let held = 0;
   return {
     admit() {
@@ -33,7 +33,7 @@ export function heldAnswers(maxBytes: number, least = leastMs): HeldAnswers {
       // Its client has gone away meanwhile: 'close' was emitted, and comes no more.
       if (response.destroyed) return;
       held += bytes;
-      const overdue = setTimeout(() => response.destroy(), least + (bytes / slowest) * 1_000);
+      const overdue = setTimeout(() => response.destroy(), min + (bytes / slowest) * 1_000);
       overdue.unref();
       response.once('close', () => {
         clearTimeout(overdue);

@@ -15,7 +15,7 @@ import { eventsTable } from '../clickhouse/connect.js';
 import type { TableTarget } from '../clickhouse/schema/index.js';
 import { clickhouseBlockStore } from '../loader/block-store.js';
 import { readDeadLedger } from '../loader/dead-scan.js';
-import { type Audit, audit, type Fault, type Ledger, mostFaults } from './audit.js';
+import { type Audit, audit, type Fault, type Ledger, maxFaults } from './audit.js';
 import { auditTenant, type TenantAudit } from './audit-tenant.js';
 import { endWith } from './end-command.js';
 import { ledgerStore } from './ledger-store.js';
@@ -31,7 +31,7 @@ function faultLines(faults: readonly Fault[], faultCount: number): string[] {
     if (fault.shard === undefined) return `FAULT ${fault.message}`;
     return `FAULT shard ${fault.shard}${where}, messages ${fault.lo} to ${fault.hi}${events}: ${fault.message}`;
   });
-  if (faultCount > mostFaults) lines.push(`… and ${count(faultCount - mostFaults)} more`);
+  if (faultCount > maxFaults) lines.push(`… and ${count(faultCount - maxFaults)} more`);
   return lines;
 }
 

@@ -12,9 +12,9 @@ import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
 import { shardStream } from '../../lib/subjects.js';
 import { keyOf } from '../loader/frames.js';
 import { scanLog } from '../loader/log-scan.js';
-import { type AuditOptions, emptyLedger, type Fault, type Ledger, mostFaults } from './audit.js';
-import { compareCopies, copiesIn, excused, type LoadedCopy, mostEvents, someOf } from './compared-copies.js';
-import { mostNames, type StoredRows } from './ledger-store.js';
+import { type AuditOptions, emptyLedger, type Fault, type Ledger, maxFaults } from './audit.js';
+import { compareCopies, copiesIn, excused, type LoadedCopy, maxEvents, someOf } from './compared-copies.js';
+import { maxNames, type StoredRows } from './ledger-store.js';
 
 export interface TenantAudit {
   readonly tenant: string;
@@ -35,7 +35,7 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
   const fault = (found: Fault): void => {
     faultCount++;
     difference += Math.abs(found.difference ?? 0);
-    if (faults.length < mostFaults) faults.push(found);
+    if (faults.length < maxFaults) faults.push(found);
   };
 
   const ends: { shard: number; generation: string; first: number; last: number }[] = [];
@@ -87,8 +87,8 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
       const loaded = batch.filter(({ sequence }) => sequence <= hi);
       const ids = [...new Set(loaded.map(({ batchId }) => batchId))].map((batchId) => ({ tenant, batchId }));
       const byId = new Map<string, StoredRows[]>();
-      for (let i = 0; i < ids.length; i += mostNames) {
-        for (const row of await store.rowsOf(ids.slice(i, i + mostNames))) {
+      for (let i = 0; i < ids.length; i += maxNames) {
+        for (const row of await store.rowsOf(ids.slice(i, i + maxNames))) {
           byId.set(row.batchId, [...(byId.get(row.batchId) ?? []), row]);
         }
       }
@@ -175,7 +175,7 @@ export async function auditTenant(options: AuditOptions, tenant: string): Promis
           events += copy.events;
           held.push(copy);
         }
-        if (held.length < mostNames && events < mostEvents) return;
+        if (held.length < maxNames && events < maxEvents) return;
         await settle(held);
         held = [];
         events = 0;

@@ -76,7 +76,7 @@ export interface Audit {
   readonly total: Ledger;
   /** Sum of the faults' differences without their signs, so that a loss and a double do not hide each other. */
   readonly difference: number;
-  /** How many there are; the first {@link mostFaults} are named. */
+  /** How many there are; the first {@link maxFaults} are named. */
   readonly faultCount: number;
   readonly faults: readonly Fault[];
   readonly notes: readonly string[];
@@ -99,7 +99,7 @@ export interface AuditOptions {
   readonly logger: Logger;
 }
 
-export const mostFaults = 100;
+export const maxFaults = 100;
 
 /** A stream as it was when the audit began (AUDIT-1). */
 interface StreamEnd {
@@ -130,7 +130,7 @@ export async function audit(options: AuditOptions): Promise<Audit> {
   const fault = (found: Fault): void => {
     faultCount++;
     difference += Math.abs(found.difference ?? 0);
-    if (faults.length < mostFaults) faults.push(found);
+    if (faults.length < maxFaults) faults.push(found);
   };
 
   for (const message of options.problems ?? []) {
@@ -242,7 +242,7 @@ async function auditShard(
         // When those that are left account for all of it, the others never came into the block (AUDIT-5).
         if (events >= accepted)
           fault({ ...place, difference: undefined, message: `${message}, and it was stored without them` });
-        else if (notes.length < mostFaults)
+        else if (notes.length < maxFaults)
           notes.push(`shard ${shard}, block ${block.block}: ${message} after it was stored`);
       }
     }
@@ -310,7 +310,7 @@ async function auditShard(
       const message = `it left out ${count(block.dead)} events as dead letters, of which the dead-letter stream has ${count(letters)}`;
       // AUDIT-6; older ones an operator may have dealt with and removed.
       if (whole) fault({ ...place, difference: block.dead - letters, message });
-      else if (notes.length < mostFaults) notes.push(`shard ${shard}, block ${block.block}: ${message}`);
+      else if (notes.length < maxFaults) notes.push(`shard ${shard}, block ${block.block}: ${message}`);
     }
   };
 

@@ -2,9 +2,9 @@
  * Answers gateways that ask what became of a batch. It looks up waiting questions together, so many cost ClickHouse little more than
  * one.
  *
- *   STATUS-1  At most {@link mostWaiting} questions wait; those beyond are answered `busy` at once.
- *   STATUS-2  One look-up runs at a time, for at most {@link mostTogether} batches.
- *   STATUS-3  The dead letters are read only for batches without rows, and only the newest {@link mostLetters}.
+ *   STATUS-1  At most {@link maxWaiting} questions wait; those beyond are answered `busy` at once.
+ *   STATUS-2  One look-up runs at a time, for at most {@link maxTogether} batches.
+ *   STATUS-3  The dead letters are read only for batches without rows, and only the newest {@link maxLetters}.
  *   STATUS-4  A question that has waited longer than the gateway waits is dropped.
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
@@ -29,9 +29,9 @@ export interface BatchStatusOptions {
   readonly logger: Logger;
 }
 
-const mostWaiting = 2_000;
-const mostTogether = 200;
-const mostLetters = 10_000;
+const maxWaiting = 2_000;
+const maxTogether = 200;
+const maxLetters = 10_000;
 const patienceMs = 5_000;
 
 /** Looks these batches up. Rejects when ClickHouse or the log cannot be reached. */
@@ -50,8 +50,8 @@ export async function batchStatuses(
       nc,
       jsm,
       tenant,
-      newest: mostLetters,
-      most: mostLetters,
+      newest: maxLetters,
+      max: maxLetters,
       onLetter({ batchId, reason, events: dead }) {
         // A letter that is there twice, and copies that were sent again, are the same events.
         if (!ids.has(batchId)) return;
@@ -86,8 +86,8 @@ export function serveBatchStatus(options: BatchStatusOptions): { close(): Promis
 
   async function look(): Promise<void> {
     while (waiting.length > 0) {
-      const some = waiting.slice(0, mostTogether);
-      waiting = waiting.slice(mostTogether);
+      const some = waiting.slice(0, maxTogether);
+      waiting = waiting.slice(maxTogether);
       const now = performance.now();
       const asked = some.filter(({ sinceMs }) => now - sinceMs < patienceMs); // STATUS-4
       if (asked.length === 0) continue;
@@ -112,7 +112,7 @@ export function serveBatchStatus(options: BatchStatusOptions): { close(): Promis
       if (error !== null) return;
       const question = decodeQuestion(msg.string());
       if (question === undefined) return answer(msg, 'unavailable');
-      if (waiting.length >= mostWaiting) return answer(msg, 'busy'); // STATUS-1
+      if (waiting.length >= maxWaiting) return answer(msg, 'busy'); // STATUS-1
       waiting.push({ msg, question, sinceMs: performance.now() });
       looking ??= look().finally(() => {
         looking = undefined;

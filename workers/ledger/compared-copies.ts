@@ -9,7 +9,7 @@ import type { DeadLedger } from '../loader/dead-scan.js';
 import { type Fingerprint, fingerprintOf, isSameFingerprint } from '../loader/fingerprint.js';
 import { eventIdsIn, keyOf } from '../loader/frames.js';
 import { framesOf, type StoredFrame } from '../loader/stored-frames.js';
-import { type BatchName, type BatchTotal, type LedgerStore, mostNames } from './ledger-store.js';
+import { type BatchName, type BatchTotal, type LedgerStore, maxNames } from './ledger-store.js';
 
 /** A copy of a batch in the log. */
 export interface LoadedCopy extends StoredFrame {
@@ -19,7 +19,7 @@ export interface LoadedCopy extends StoredFrame {
 }
 
 /** Events of the copies that are compared together: their ids are held. */
-export const mostEvents = 200_000;
+export const maxEvents = 200_000;
 
 /** The copies in a message. @param tenant only of this one */
 export function copiesIn(sequence: number, data: Uint8Array, tenant?: string): LoadedCopy[] {
@@ -65,7 +65,7 @@ interface Sources {
   readonly stream: string;
 }
 
-/** Compares copies of one stream. At most about {@link mostEvents} events at a time. */
+/** Compares copies of one stream. At most about {@link maxEvents} events at a time. */
 export async function compareCopies(sources: Sources, copies: readonly LoadedCopy[]): Promise<Comparison> {
   const totals = await totalsOf(sources.store, copies);
   const batches = await openBatches(sources, openCopies(copies, totals), totals);
@@ -81,8 +81,8 @@ async function totalsOf(store: LedgerStore, copies: readonly LoadedCopy[]): Prom
   for (const { tenant, batchId } of copies) names.set(keyOf(tenant, batchId), { tenant, batchId });
   const all = [...names.values()];
   const totals = new Map<string, BatchTotal>();
-  for (let i = 0; i < all.length; i += mostNames) {
-    for (const total of await store.totalsOf(all.slice(i, i + mostNames))) totals.set(nameKey(total), total);
+  for (let i = 0; i < all.length; i += maxNames) {
+    for (const total of await store.totalsOf(all.slice(i, i + maxNames))) totals.set(nameKey(total), total);
   }
   return totals;
 }
@@ -230,7 +230,7 @@ export function leftOutCheck(
         held.push(copy);
         events += copy.events;
       }
-      if (held.length >= mostNames || events >= mostEvents) await compare();
+      if (held.length >= maxNames || events >= maxEvents) await compare();
     },
     async finish() {
       await compare();

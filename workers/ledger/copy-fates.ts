@@ -52,7 +52,7 @@ export interface Fates {
 const nothing: Fate = { known: false, own: undefined, elsewhere: 0, storedBy: undefined, missing: [] };
 
 /** Event ids that are held: the copies after them are judged by what is known of those before. */
-const mostHeld = 500_000;
+const maxHeld = 500_000;
 
 type Facts = Pick<EventPlace, 'generation' | 'shard' | 'day' | 'block' | 'attempt'>;
 const rowsKey = (tenant: string, batchId: string, { generation, shard, day, block, attempt }: Facts): string =>
@@ -122,7 +122,7 @@ async function contentsOf(
   let held = 0;
   for (const copy of copies) {
     const key = contentKey(copy);
-    if (contents.has(key) || copy.print === undefined || held > mostHeld) continue;
+    if (contents.has(key) || copy.print === undefined || held > maxHeld) continue;
     if (only !== undefined) {
       contents.set(key, [only]);
       continue;

@@ -84,7 +84,7 @@ export interface LedgerStore {
   block(of: Pick<StoredBlock, 'generation' | 'shard' | 'day' | 'block'>): Promise<StoredBlock | undefined>;
   /** The block that has this message of the log. */
   blockWith(generation: string, shard: number, sequence: number): Promise<StoredBlock | undefined>;
-  /** Where the events of these batches are, in all shards. At most {@link mostNames}. */
+  /** Where the events of these batches are, in all shards. At most {@link maxNames}. */
   rowsOf(names: readonly BatchName[]): Promise<StoredRows[]>;
   /** Rows and event ids of each of these batches, over all shards; those without rows are left out. */
   totalsOf(names: readonly BatchName[]): Promise<BatchTotal[]>;
@@ -100,7 +100,7 @@ export interface LedgerStore {
 
 const pageBlocks = 10_000;
 /** Names of a look-up: some 120 bytes of statement each. */
-export const mostNames = 2_000;
+export const maxNames = 2_000;
 
 /** The hash that `_batch` holds. */
 const hashOf = ({ tenant, batchId }: BatchName): string =>
@@ -208,7 +208,7 @@ export function ledgerStore(clickhouse: ClickHouse, target: TableTarget): Ledger
 
     async rowsOf(names) {
       if (names.length === 0) return [];
-      if (names.length > mostNames) throw new RangeError(`${names.length} names; at most ${mostNames} at a time`);
+      if (names.length > maxNames) throw new RangeError(`${names.length} names; at most ${maxNames} at a time`);
       return rowsFrom(
         await ask(
           `SELECT ${rowFacts} FROM ${table} WHERE _batch IN (${names.map(hashOf).join(', ')}) ` +
@@ -219,7 +219,7 @@ export function ledgerStore(clickhouse: ClickHouse, target: TableTarget): Ledger
 
     async totalsOf(names) {
       if (names.length === 0) return [];
-      if (names.length > mostNames) throw new RangeError(`${names.length} names; at most ${mostNames} at a time`);
+      if (names.length > maxNames) throw new RangeError(`${names.length} names; at most ${maxNames} at a time`);
       const rows = await ask<Record<string, string> & { attempts: number[] }>(
         `SELECT tenant, batch_id AS batchId, ${fingerprintFacts}, toString(uniqExact(event_id)) AS distinct, ` +
           'arraySort(groupUniqArray(_attempt)) AS attempts, toString(toUnixTimestamp64Milli(min(received_at))) AS receivedAtMs ' +

@@ -22,7 +22,7 @@ import { framesOf } from '../loader/stored-frames.js';
 import { isAnother } from '../reader/end.js';
 import type { LogCopy } from './copy-fates.js';
 import { fatesOf } from './copy-fates.js';
-import { type BatchName, type BlockGroup, type LedgerStore, mostNames, type StoredRows } from './ledger-store.js';
+import { type BatchName, type BlockGroup, type LedgerStore, maxNames, type StoredRows } from './ledger-store.js';
 
 /**
  * - `stored`: its events are rows of its block; those that a reason is given for are dead letters
@@ -85,10 +85,10 @@ export interface WhereOptions {
 }
 
 /** Copies that are shown. */
-const mostCopies = 1_000;
-const mostLetters = 1_000_000;
+const maxCopies = 1_000;
+const maxLetters = 1_000_000;
 /** Events of a copy that are named as missing. */
-const mostMissing = 10;
+const maxMissing = 10;
 
 const nameOf = ({ tenant, batchId }: BatchName): string => keyOf(tenant, batchId);
 
@@ -104,7 +104,7 @@ export async function where(options: WhereOptions, id: string): Promise<Whereabo
   for (const name of asBatch) named.set(nameOf(name), name);
   const names = [...named.values()];
   const rows: StoredRows[] = [];
-  for (let i = 0; i < names.length; i += mostNames) rows.push(...(await store.rowsOf(names.slice(i, i + mostNames))));
+  for (let i = 0; i < names.length; i += maxNames) rows.push(...(await store.rowsOf(names.slice(i, i + maxNames))));
 
   const isBatch = [...copies, ...letters, ...rows].some(({ batchId }) => batchId === id);
   let found = rows.filter(({ batchId }) => batchId === id);
@@ -139,7 +139,7 @@ export async function where(options: WhereOptions, id: string): Promise<Whereabo
       return (await hasLeftOut(store, copy)) ? 'wrongly left out' : 'gone';
     };
     const judgement = await state();
-    const some = missing.slice(0, mostMissing);
+    const some = missing.slice(0, maxMissing);
     result.push({
       ...copy,
       state: judgement,
@@ -236,7 +236,7 @@ async function copiesOf(options: WhereOptions, id: string): Promise<{ copies: Lo
           const decoded = decodedFrom(stored);
           const asEvent = decoded?.events.findIndex(({ eventId }) => eventId === id) ?? -1;
           if (frame.batchId !== id && asEvent < 0) continue;
-          if (copies.length >= mostCopies) {
+          if (copies.length >= maxCopies) {
             more = true;
             return;
           }
@@ -282,11 +282,11 @@ async function lettersOf(options: WhereOptions, id: string): Promise<Letter[]> {
     nc: options.nc,
     jsm: options.jsm,
     tenant: options.oneTenant ? options.tenants[0] : undefined,
-    most: mostLetters,
+    max: maxLetters,
     onLetter({ data, ...letter }) {
       options.progress(`dead letters: ${letter.deadSequence}`);
       if (letter.batchId !== id && !Buffer.from(data.buffer, data.byteOffset, data.length).includes(needle)) return;
-      if (letters.size >= mostCopies) return;
+      if (letters.size >= maxCopies) return;
       letters.set(`${letter.shard} ${letter.generation} ${letter.sequence} ${letter.index}`, letter);
     },
   });

@@ -14,9 +14,9 @@ import { controlBatch, currentContract } from './rescan.js';
 import type { ShardContext } from './shard-options.js';
 
 /** The newest dead letters of a shard that are read for a block that is refused: what a worker before this one has found. */
-const mostRecalled = 5_000;
+const maxRecalled = 5_000;
 /** Dead letters of a block that are logged one by one. */
-const mostTold = 5;
+const maxTold = 5;
 
 /** A block as it was gathered, and what became of it. */
 interface Plan {
@@ -111,13 +111,13 @@ async function deadLetter(context: ShardContext, place: Place, of: Plan, all: re
   for (const one of dead) of.deadLettered.add(placeOf(one));
   failpoint('loader.after-dead-letter');
   for (const { kind, events } of dead) metrics.dead(shard, kind, events);
-  for (const { kind, reason, sequence, index, tenant, batchId, events } of dead.slice(0, mostTold)) {
+  for (const { kind, reason, sequence, index, tenant, batchId, events } of dead.slice(0, maxTold)) {
     logger.error(
       { kind, sequence, index, tenant, batchId, events, reason },
       'a batch cannot be stored: it is in the dead letters',
     );
   }
-  if (dead.length > mostTold) logger.error({ more: dead.length - mostTold }, 'and more of them');
+  if (dead.length > maxTold) logger.error({ more: dead.length - maxTold }, 'and more of them');
 }
 
 /**
@@ -131,8 +131,8 @@ async function recall({ nc, jsm, shard, logger }: ShardContext, place: Place, of
     nc,
     jsm,
     shard,
-    newest: mostRecalled,
-    most: mostRecalled,
+    newest: maxRecalled,
+    max: maxRecalled,
     onLetter({ data, ...letter }) {
       const { kind, generation, sequence } = letter;
       if (kind !== 'refused' || generation !== place.generation || sequence < lo || sequence > hi) return;

@@ -23,7 +23,7 @@ import { keyOf } from './frames.js';
 import type { FoundBlock, InsertFailure, Place } from './loader.js';
 import { sortByTenant } from './sort-by-tenant.js';
 import type { Identity } from './stored-events.js';
-import { eventCounts, mostAsked, namesOf, ofBatches } from './stored-events.js';
+import { eventCounts, maxAsked, namesOf, ofBatches } from './stored-events.js';
 
 export interface LastBlock {
   /** 0 when there is none. */
@@ -43,9 +43,9 @@ export interface BlockStore extends StoredCopies {
   /**
    * LOAD-5, DEDUP-2: batches of another attempt than 1 that gateways took from then on, in all shards.
    * @param sinceMs by the gateways' clocks
-   * @param most this many at most
+   * @param max this many at most
    */
-  retriedSince(sinceMs: number, most: number): Promise<readonly Identity[]>;
+  retriedSince(sinceMs: number, max: number): Promise<readonly Identity[]>;
   /**
    * LOAD-6: reads a block's messages and stores nothing. @returns why they are refused for their content; undefined: they are not.
    * Rejects when that cannot be found out.
@@ -58,7 +58,7 @@ export interface BlockStore extends StoredCopies {
 }
 
 function* chunksOf(batches: readonly Identity[]): Generator<readonly Identity[]> {
-  for (let at = 0; at < batches.length; at += mostAsked) yield batches.slice(at, at + mostAsked);
+  for (let at = 0; at < batches.length; at += maxAsked) yield batches.slice(at, at + maxAsked);
 }
 
 /** What a worker does about errors besides trying again. */
@@ -193,12 +193,12 @@ export function clickhouseBlockStore(clickhouse: ClickHouse, target: TableTarget
 
     eventCounts: (questions) => eventCounts(ask, table, questions),
 
-    async retriedSince(sinceMs, most) {
+    async retriedSince(sinceMs, max) {
       const rows = await ask<{ tenant: string; batch_id: string }>(
         `SELECT DISTINCT toString(tenant) AS tenant, batch_id FROM ${table} ` +
           "WHERE _attempt != 1 AND received_at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') AND tenant != '' " +
-          'LIMIT {most:UInt32}',
-        { since: Math.max(0, Math.floor(sinceMs)), most },
+          'LIMIT {max:UInt32}',
+        { since: Math.max(0, Math.floor(sinceMs)), max },
       );
       return rows.map((row) => ({ tenant: row.tenant, batchId: row.batch_id }));
     },

@@ -5,7 +5,7 @@ import * as assert from 'uvu/assert';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { makeBatch, seededRandom } from '../../lib/testing/batches.js';
 import type { LogMessage } from '../reader/log-message.js';
-import { type BlockLimits, contentOf, maxLinks, mostSpanMs, startBlock } from './block.js';
+import { type BlockLimits, contentOf, maxLinks, maxSpanMs, startBlock } from './block.js';
 
 const limits: BlockLimits = { rows: 100, bytes: 1_000_000, delayMs: 1_000 };
 const noon = Date.parse('2026-03-01T12:00:00Z');
@@ -36,7 +36,7 @@ const message = (sequence: number, data: Uint8Array, timeMs = noon): LogMessage 
 test('a block knows its rows, batches, ends and day without decoding an event', () => {
   const cutter = startBlock(limits);
   assert.ok(cutter.add(message(5, Buffer.concat([stored(3), stored(4)])), 0));
-  assert.ok(cutter.add(message(9, stored(2), noon + mostSpanMs), 0));
+  assert.ok(cutter.add(message(9, stored(2), noon + maxSpanMs), 0));
   const block = cutter.cut('delay');
   assert.equal(
     { ...block, messages: block.messages.length, bytes: 0 },
@@ -57,7 +57,7 @@ test('a block knows its rows, batches, ends and day without decoding an event', 
       unknownFields: false,
       reason: 'delay',
       firstTimeMs: noon,
-      lastTimeMs: noon + mostSpanMs,
+      lastTimeMs: noon + maxSpanMs,
       traces: [],
     },
   );
@@ -115,8 +115,8 @@ test('messages without rows fill a block by their bytes, so that memory is bound
 test("a block spans an hour of the log's time at most: its rows lie in the partition of its first day", () => {
   const cutter = startBlock(limits);
   assert.ok(cutter.add(message(1, stored(1)), 0));
-  assert.ok(cutter.add(message(2, stored(1), noon + mostSpanMs), 0));
-  assert.not.ok(cutter.add(message(3, stored(1), noon + mostSpanMs + 1), 0));
+  assert.ok(cutter.add(message(2, stored(1), noon + maxSpanMs), 0));
+  assert.not.ok(cutter.add(message(3, stored(1), noon + maxSpanMs + 1), 0));
   assert.is(cutter.full(), 'delay');
 });
 

@@ -58,7 +58,7 @@ export interface BlockLimits {
  * Most of the log's time that a block spans, ms: a row lies in the partition of its block's first message, which retention
  * drops by its day.
  */
-export const mostSpanMs = 3_600_000;
+export const maxSpanMs = 3_600_000;
 
 /** Links of a block's span. */
 export const maxLinks = 64;
@@ -197,7 +197,7 @@ export function startBlock(limits: BlockLimits): Cutter {
       const more = newContent();
       const links: string[] = [];
       countPayload(message.data, more, links);
-      if (first !== undefined && message.timeMs - first.timeMs > mostSpanMs) {
+      if (first !== undefined && message.timeMs - first.timeMs > maxSpanMs) {
         refused = 'delay';
         return false;
       }

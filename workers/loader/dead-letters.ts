@@ -159,7 +159,7 @@ export type Trial = (messages: readonly Uint8Array[]) => Promise<string | undefi
 
 /** DLQ-3: so many batches are tried alone, and so many of them have to be refused. */
 const sampleSize = 20;
-const mostRefused = 18;
+const maxRefused = 18;
 
 export interface SearchOptions {
   /** DLQ-5: the error is an unlisted one. */
@@ -257,7 +257,7 @@ async function tooMany(
   for (let i = 0; i < sample; i++) {
     if ((await refuses(Math.floor((i * size) / sample))) !== undefined) refused++;
   }
-  return sample > 0 && refused > (doubtful ? sample / 2 : mostRefused);
+  return sample > 0 && refused > (doubtful ? sample / 2 : maxRefused);
 }
 
 /** The name of a batch's place in the log. */

@@ -28,7 +28,7 @@ export interface DeadScanOptions {
   /** Begin so many messages before the end of the stream. @default at its beginning */
   readonly newest?: number | undefined;
   /** Stop after so many. */
-  readonly most: number;
+  readonly max: number;
   readonly onLetter: (letter: DeadLetter) => void;
 }
 
@@ -37,7 +37,7 @@ const fetchMs = 2_000;
 
 /** Reads what is there now, oldest first. A copy may come twice. @returns whether that was all */
 export async function scanDead(options: DeadScanOptions): Promise<boolean> {
-  const { nc, jsm, most, onLetter } = options;
+  const { nc, jsm, max, onLetter } = options;
   let start: number;
   try {
     const { state } = await streamInfo(jsm, deadStream);
@@ -66,7 +66,7 @@ export async function scanDead(options: DeadScanOptions): Promise<boolean> {
         pending = message.info.pending;
         read++;
         // Not to wait for more, until the request expires.
-        if (pending === 0 || read >= most) return pending === 0;
+        if (pending === 0 || read >= max) return pending === 0;
       }
       if (pending === undefined) return true;
     }
@@ -95,16 +95,16 @@ export interface DeadPlace {
 }
 
 /** Letters that are remembered: some 200 bytes each. */
-const mostLetters = 200_000;
+const maxLetters = 200_000;
 
 /** Reads the whole stream into memory, without the bytes of the letters. */
-export async function readDeadLedger(options: Omit<DeadScanOptions, 'most' | 'onLetter'>): Promise<DeadLedger> {
+export async function readDeadLedger(options: Omit<DeadScanOptions, 'max' | 'onLetter'>): Promise<DeadLedger> {
   const shards = new Map<string, Map<string, DeadPlace>>();
   const batches = new Map<string, number>();
   let letters = 0;
   const all = await scanDead({
     ...options,
-    most: mostLetters,
+    max: maxLetters,
     onLetter({ shard, generation, sequence, index, reason, events, tenant, batchId }) {
       const key = `${shard} ${generation}`;
       const places = shards.get(key) ?? new Map<string, DeadPlace>();

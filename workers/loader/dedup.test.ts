@@ -57,7 +57,7 @@ const countsOf = (ids: readonly string[]): Map<string, number> => {
   return counts;
 };
 
-function deduplicatorWith(stored: Readonly<Record<string, readonly string[]>> = {}, most?: number) {
+function deduplicatorWith(stored: Readonly<Record<string, readonly string[]>> = {}, max?: number) {
   const asked = { prints: [] as string[], ids: [] as string[] };
   const dedup = createDeduplicator(
     {
@@ -72,7 +72,7 @@ function deduplicatorWith(stored: Readonly<Record<string, readonly string[]>> = 
         );
       },
     },
-    most,
+    max,
   );
   return { dedup, asked };
 }

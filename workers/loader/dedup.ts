@@ -16,7 +16,7 @@
  *      event twice: of each id only as many are left out as are there.
  *   DEDUP-5  The set is bounded. When an entry is dropped for that, every batch is a suspect until its hour is over: slower, never
  *       wrong.
- *   DEDUP-6  Event ids are compared in groups of {@link mostCompared}, and what is moved for it is bounded by the copies: it does not grow with
+ *   DEDUP-6  Event ids are compared in groups of {@link maxCompared}, and what is moved for it is bounded by the copies: it does not grow with
  *      what is stored under a batch id (stored-events.ts).
  */
 import type { Block } from './block.js';
@@ -47,9 +47,9 @@ export interface StoredCopies {
 /** How long the identity of a retry stays a suspect, in ms of the log's time. */
 export const suspectMs = 3_600_000;
 /** Identities that are remembered: about 150 bytes each. */
-const mostRemembered = 50_000;
+const maxRemembered = 50_000;
 /** DEDUP-6: events that are compared by their ids at a time, some 200 bytes each. One batch may have more. */
-const mostCompared = 20_000;
+const maxCompared = 20_000;
 
 export interface Deduplicator {
   /**
@@ -148,7 +148,7 @@ function idsOf(block: Block, copies: readonly Copy[]): string[] {
   return [...ids];
 }
 
-export function createDeduplicator(stored: StoredCopies, most = mostRemembered): Deduplicator {
+export function createDeduplicator(stored: StoredCopies, max = maxRemembered): Deduplicator {
   /** Identity → the log's time until which it is a suspect, oldest first. */
   let until = new Map<string, number>();
   /** Hashes of their batch ids, with how many have each. */
@@ -181,7 +181,7 @@ export function createDeduplicator(stored: StoredCopies, most = mostRemembered):
     const hash = hashOfKey(key);
     until.set(key, untilMs);
     hashes.set(hash, (hashes.get(hash) ?? 0) + 1);
-    if (until.size <= most) return;
+    if (until.size <= max) return;
     const [oldest, oldestUntil] = until.entries().next().value as [string, number];
     forget(oldest);
     allUntil = Math.max(allUntil, oldestUntil);
@@ -265,7 +265,7 @@ export function createDeduplicator(stored: StoredCopies, most = mostRemembered):
         group.push(suspect);
         questions.push({ tenant, batchId, eventIds, rows: there.events });
         events += eventIds.length;
-        if (events >= mostCompared) await compare();
+        if (events >= maxCompared) await compare();
       }
     }
     if (group.length > 0) await compare();

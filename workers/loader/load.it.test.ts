@@ -260,13 +260,13 @@ test("an erased user's rows leave ClickHouse, and the log cannot bring them back
     await scene.worker();
     const sent = await scene.publish(20, 100);
     await assertExact(scene, sent);
-    const [most] = await scene.clickhouse.rows<{ user: string; n: string }>(
+    const [max] = await scene.clickhouse.rows<{ user: string; n: string }>(
       "SELECT user_id AS user, toString(count()) AS n FROM `sluice`.`events` WHERE user_id != '' GROUP BY user_id ORDER BY count() DESC LIMIT 1",
     );
     const jsm = await jetstreamManager(scene.nats.nc);
     const request = {
       tenant: 'acme',
-      userId: most!.user,
+      userId: max!.user,
       clickhouse: scene.clickhouse,
       target: eventsTable('sluice'),
       jsm,
@@ -275,7 +275,7 @@ test("an erased user's rows leave ClickHouse, and the log cannot bring them back
       logger: silentLogger,
     };
     const erasure = await eraseUser(request);
-    assert.equal(erasure, { rows: Number(most!.n), messages: 20, unloaded: 0 });
+    assert.equal(erasure, { rows: Number(max!.n), messages: 20, unloaded: 0 });
     for (let shard = 0; shard < shards; shard++) {
       assert.is((await jsm.streams.info(shardStream(shard))).state.messages, 0);
     }

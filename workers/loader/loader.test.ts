@@ -1,7 +1,7 @@
 /** The protocol step by step, against a scripted clickhouse. The random model: loader-model.test.ts. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { type Block, mostSpanMs } from './block.js';
+import { type Block, maxSpanMs } from './block.js';
 import {
   type Ending,
   type InsertFailure,
@@ -377,7 +377,7 @@ test('what is deferred is bounded by bytes and by messages: then a tombstone is 
 test('what is deferred does not wait for a block of much later, whose day is another: it gets a tombstone (LOAD-5)', async () => {
   const { calls, settled } = await play({
     recover: [state()],
-    gather: [block(1, 5), block(6, 8, { firstTimeMs: mostSpanMs + 1, lastTimeMs: mostSpanMs + 1 })],
+    gather: [block(1, 5), block(6, 8, { firstTimeMs: maxSpanMs + 1, lastTimeMs: maxSpanMs + 1 })],
     plan: [{ rows: 0, duplicate: 1 }, { rows: 3 }],
     insert: ['ok', 'ok'],
     readBack: [

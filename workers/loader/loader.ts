@@ -30,7 +30,7 @@
  *
  * In each block, events of its messages = rows + duplicate + dead.
  */
-import { type Block, maxLinks, mostSpanMs } from './block.js';
+import { type Block, maxLinks, maxSpanMs } from './block.js';
 
 /** What the stream and ClickHouse know of the shard. */
 export interface ShardState {
@@ -146,7 +146,7 @@ const backOff = {
 } as const;
 
 /** INSERTs of a block that may fail with an unlisted error, before the block is taken apart: half a dozen seconds. */
-const mostUnclear = 5;
+const maxUnclear = 5;
 
 function waits(kind: keyof typeof backOff): () => number {
   const { first, last } = backOff[kind];
@@ -216,11 +216,11 @@ interface Gap {
 }
 
 /** Most messages that are deferred; the bound of their bytes is the stream's ({@link ShardState.deferBytes}). */
-const mostDeferred = 10_000;
+const maxDeferred = 10_000;
 
 /** LOAD-5: a block without rows may wait for the next one. */
 const mayWait = (block: Block, { deferBytes }: ShardState): boolean =>
-  block.bytes < deferBytes && block.hi - block.lo < mostDeferred;
+  block.bytes < deferBytes && block.hi - block.lo < maxDeferred;
 
 /**
  * LOAD-8. The same sequences are not the same messages when the log has lost its end: another worker may have stored what this one
@@ -311,7 +311,7 @@ function takeFront(front: Front): Block {
   const { deferred, ready } = front;
   front.deferred = undefined;
   // The two are too far apart to lie in the partition of the first.
-  if (deferred !== undefined && ready !== undefined && ready.lastTimeMs - deferred.firstTimeMs > mostSpanMs) {
+  if (deferred !== undefined && ready !== undefined && ready.lastTimeMs - deferred.firstTimeMs > maxSpanMs) {
     return deferred;
   }
   front.ready = undefined;
@@ -433,7 +433,7 @@ async function attempt(io: ShardIo, place: Place, block: Block, tries: Tries): P
 
 /** LOAD-6: the bytes may be at fault. */
 const isSuspect = ({ failure }: Failed, tries: Tries): boolean =>
-  failure === 'content' || (failure === 'unclear' && ++tries.unclear >= mostUnclear);
+  failure === 'content' || (failure === 'unclear' && ++tries.unclear >= maxUnclear);
 
 /** Reports a failure, and waits. */
 async function rest(

@@ -13,7 +13,7 @@ const MiB = 1024 ** 2;
 const heldBytes = 32 * MiB;
 const idleMs = 500;
 /** Failed looks for a message that the server says is there, before the scan gives up: half a minute. */
-const mostIdle = 60;
+const maxIdle = 60;
 
 export interface LogScanOptions {
   readonly nc: NatsConnection;
@@ -66,7 +66,7 @@ export async function scanLog(options: LogScanOptions): Promise<void> {
       // Nothing came: perhaps nothing is left, because the last ones were removed.
       const next = await jsm.direct.getMessage(stream, { seq: last + 1, next_by_subj: '>' });
       if (next === null || next.seq > to) return;
-      if (++idle > mostIdle) throw new Error(`the stream ${stream} delivers nothing after message ${last}`);
+      if (++idle > maxIdle) throw new Error(`the stream ${stream} delivers nothing after message ${last}`);
     }
   } finally {
     await reader.close();

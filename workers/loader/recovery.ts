@@ -12,9 +12,9 @@ import type { ShardContext } from './shard-options.js';
 const dayMs = 86_400_000;
 /** Share of a stream's limit that deferred messages may take (LOAD-5): they cannot be trimmed. */
 const deferShare = 1 / 8;
-const mostDeferredBytes = 64 * 1024 ** 2;
+const maxDeferredBytes = 64 * 1024 ** 2;
 /** Retried batches that are read from ClickHouse after a recovery. */
-const mostRetried = 50_000;
+const maxRetried = 50_000;
 /** How far a gateway's clock, by which they are found, may be behind the log's; and what a gateway may hold a batch for. */
 const clockMarginMs = 3_600_000;
 
@@ -40,8 +40,8 @@ export async function recoverShard(
   }
   // LOAD-5, DEDUP-2. The next message is not older than the stream's first one.
   const nextMs = info.state.messages > 0 ? firstMs : Date.now();
-  const retried = await store.retriedSince(nextMs - suspectMs - clockMarginMs, mostRetried + 1);
-  dedup.begin(retried.slice(0, mostRetried), retried.length <= mostRetried);
+  const retried = await store.retriedSince(nextMs - suspectMs - clockMarginMs, maxRetried + 1);
+  dedup.begin(retried.slice(0, maxRetried), retried.length <= maxRetried);
   const found = info;
   const replaced = await ask(() => isReplaced(jsm, found, last));
   const { max_bytes: maxBytes } = info.config;
@@ -55,6 +55,6 @@ export async function recoverShard(
     ...last,
     replaced,
     accepted,
-    deferBytes: Math.min(mostDeferredBytes, maxBytes > 0 ? maxBytes * deferShare : mostDeferredBytes),
+    deferBytes: Math.min(maxDeferredBytes, maxBytes > 0 ? maxBytes * deferShare : maxDeferredBytes),
   };
 }

@@ -10,7 +10,7 @@ type EventOf<Kind extends LoaderEvent['kind']> = Extract<LoaderEvent, { readonly
 type Reporting = Pick<ShardContext, 'shard' | 'stream' | 'metrics' | 'logger' | 'still'>;
 
 /** Causes of an INSERT that fails though its block is stored, that are logged one by one. */
-const mostCauses = 16;
+const maxCauses = 16;
 
 /** The view that ClickHouse's message names. */
 const viewIn = (message: string): string | undefined => /\bview ([^\s(,]*[^\s(,.:;])/.exec(message)?.[1];
@@ -124,7 +124,7 @@ function storedAnywayReport({ shard, metrics, logger }: Reporting): (place: Plac
     if (!(error instanceof StatementError) || error.clickhouseCode === undefined || error.kind === 'busy') return;
     metrics.storedAnyway(shard, error.clickhouseCode);
     const cause = `${error.clickhouseCode} ${viewIn(error.message) ?? ''}`;
-    if (causes.has(cause) || causes.size >= mostCauses) return;
+    if (causes.has(cause) || causes.size >= maxCauses) return;
     causes.add(cause);
     logger.warn(
       { block: place.block, view: viewIn(error.message), error: error.message },

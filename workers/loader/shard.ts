@@ -61,7 +61,7 @@ import { type TrimLedger, trimLedger } from './trim.js';
 export type { ShardLoader, ShardLoaderOptions } from './shard-options.js';
 
 /** Read ahead while a block is in flight: 40 % of one of the usual size (200k rows of 150 bytes); more brought 2 % and cost memory. */
-const mostAhead = 12 * 1024 ** 2;
+const maxAhead = 12 * 1024 ** 2;
 
 /** `accept.<shard>` in the settings bucket. */
 export const acceptKey = (shard: number): string => `accept.${shard}`;
@@ -121,7 +121,7 @@ function contextOf(options: ShardLoaderOptions): ShardContext {
   const logger = options.logger.child({ shard, stream });
   const reader = createPullReader({
     ...{ nc, jsm, stream, budget, buffers, logger },
-    aheadBytes: Math.min(limits.bytes, mostAhead),
+    aheadBytes: Math.min(limits.bytes, maxAhead),
     onGap: (from, to) => reportGap({ shard, metrics, logger }, from, to),
   });
   const still = standstill({ afterMs: options.standstillMs ?? standsStillMs + limits.delayMs });

@@ -42,11 +42,11 @@ export interface EventPlace {
 export type Ask = <T>(query: string, parameters: Record<string, unknown>) => Promise<T[]>;
 
 /** Batches that one statement asks for. */
-export const mostAsked = 100;
+export const maxAsked = 100;
 /** Bytes of names in one statement: ClickHouse takes 256 KiB of text. */
-const mostBytes = 160_000;
+const maxBytes = 160_000;
 /** Ids of one answer, and so many times as many may be stored as are asked for: an id in an answer costs a fraction of one in a question. */
-const mostAnswered = 50_000;
+const maxAnswered = 50_000;
 const readable = 4;
 
 export const namesOf = (batches: readonly Identity[]) => ({
@@ -73,7 +73,7 @@ function* sharesOf(questions: readonly EventsOfBatch[]): Generator<Share> {
     let named = false;
     for (const eventId of eventIds) {
       const pair = `(${quote(batchId)},${quote(eventId)})`;
-      if (bytes + pair.length > mostBytes || (!named && share.batches.length === mostAsked)) {
+      if (bytes + pair.length > maxBytes || (!named && share.batches.length === maxAsked)) {
         yield share;
         share = { batches: [], pairs: [] };
         bytes = 0;
@@ -110,7 +110,7 @@ function* chunksOf(questions: readonly EventsOfBatch[]): Generator<EventsOfBatch
   let chunk: EventsOfBatch[] = [];
   let rows = 0;
   for (const question of questions) {
-    if (chunk.length === mostAsked || (chunk.length > 0 && rows + (question.rows ?? 0) > mostAnswered)) {
+    if (chunk.length === maxAsked || (chunk.length > 0 && rows + (question.rows ?? 0) > maxAnswered)) {
       yield chunk;
       chunk = [];
       rows = 0;
@@ -134,7 +134,7 @@ export async function eventCounts(
     wanted.set(keyOf(tenant, batchId), new Set(eventIds));
   }
   const isSmall = ({ rows = Number.POSITIVE_INFINITY, eventIds }: EventsOfBatch): boolean =>
-    rows <= Math.min(mostAnswered, readable * eventIds.length);
+    rows <= Math.min(maxAnswered, readable * eventIds.length);
   for (const chunk of chunksOf(questions.filter(isSmall))) {
     const rows = await ask<{ tenant: string; batch_id: string; ids: string[] }>(
       `SELECT toString(tenant) AS tenant, batch_id, groupArray(event_id) AS ids FROM ${table} ` +

@@ -36,11 +36,11 @@ export interface TrimLedger {
  * A purge takes 75 to 113 ms whether it removes much or little, and publishes wait (nats-server 2.9.10; docs/performance.md, End to
  * end): so there are few, each of so much of the stream's limit at least, or after so much more of the replay time.
  */
-const leastShare = 1 / 8;
-const leastDelay = 1 / 60;
+const minShare = 1 / 8;
+const minDelay = 1 / 60;
 
 /** Blocks are remembered one by one up to so many, then in pairs. */
-const mostEntries = 4_096;
+const maxEntries = 4_096;
 
 export function trimLedger(): TrimLedger {
   let entries: Loaded[] = [];
@@ -51,7 +51,7 @@ export function trimLedger(): TrimLedger {
     },
     loaded(block) {
       entries.push(block);
-      if (entries.length > mostEntries) {
+      if (entries.length > maxEntries) {
         entries = entries.flatMap((entry, i) => {
           const next = entries[i + 1];
           if (i % 2 === 1) return [];
@@ -61,10 +61,10 @@ export function trimLedger(): TrimLedger {
     },
     point({ nowMs, streamBytes, maxBytes, replayMs }) {
       const above = maxBytes > 0 ? streamBytes - maxBytes / 2 : 0;
-      let excess = above >= maxBytes * leastShare ? above : 0;
+      let excess = above >= maxBytes * minShare ? above : 0;
       let hi: number | undefined;
       const first = entries[0];
-      const overdue = first !== undefined && nowMs - first.timeMs > replayMs * (1 + leastDelay);
+      const overdue = first !== undefined && nowMs - first.timeMs > replayMs * (1 + minDelay);
       for (const entry of entries) {
         const old = overdue && nowMs - entry.timeMs > replayMs;
         if (!old && excess <= 0) break;

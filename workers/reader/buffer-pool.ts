@@ -36,14 +36,14 @@ export interface BufferPool {
 
 const made = (bytes: Buffer): ReadBuffer => ({ bytes, held: 0, filling: true, spoiled: false });
 
-/** @param most bytes that are kept for later use */
-export function createBufferPool(most: number): BufferPool {
+/** @param max bytes that are kept for later use */
+export function createBufferPool(max: number): BufferPool {
   const free: Buffer[] = [];
   const done = (buffer: ReadBuffer): void => {
     if (buffer.filling || buffer.held > 0 || buffer.spoiled) return;
     // Never twice: a buffer object is over with its use, its buffer goes on in another one.
     buffer.spoiled = true;
-    if (buffer.bytes.length === bufferBytes && (free.length + 1) * bufferBytes <= most) free.push(buffer.bytes);
+    if (buffer.bytes.length === bufferBytes && (free.length + 1) * bufferBytes <= max) free.push(buffer.bytes);
   };
   return {
     take: (bytes) =>

@@ -52,7 +52,7 @@ const maxLine = 256 * 1024;
 /** Largest message that nats-server can be set to allow. */
 const maxMessage = 64 * 1024 ** 2;
 /** What is left of a buffer for the next read at least. */
-const leastRead = 4_096;
+const minRead = 4_096;
 
 /** Opens a shard's natsSocket on the server that `nc` is connected to. Rejects when it cannot be reached. */
 export async function openNatsSocket(options: NatsSocketOptions): Promise<NatsSocket> {
@@ -167,7 +167,7 @@ function dialled({ nc, name, inbox, buffers, events }: NatsSocketOptions): Promi
       end = 0;
       looked = 0;
     }
-    if (need > buffer.bytes.length - start || buffer.bytes.length - end < leastRead) roll(Math.max(need, leastRead));
+    if (need > buffer.bytes.length - start || buffer.bytes.length - end < minRead) roll(Math.max(need, minRead));
     return buffer.bytes.subarray(end);
   };
 

@@ -19,8 +19,8 @@ const (
 )
 
 const (
-	mostMicros  = 1_000_000_000_000_000
-	mostSeconds = 7_258_118_399
+	maxMicros  = 1_000_000_000_000_000
+	maxSeconds = 7_258_118_399
 )
 
 // One table look-up a byte: bit 0 letters, digits and . _ : / -, bit 1 control characters, bit 2 A to Z.
@@ -76,7 +76,7 @@ func checkEvent(e *event) (fault, bool) {
 	if e.OccurredAt == nil {
 		return fault{"occurred_at", required}, false
 	}
-	if seconds := e.OccurredAt.Unix(); seconds < 0 || seconds > mostSeconds {
+	if seconds := e.OccurredAt.Unix(); seconds < 0 || seconds > maxSeconds {
 		return fault{"occurred_at", outOfRange}, false
 	}
 	switch {
@@ -102,7 +102,7 @@ func checkEvent(e *event) (fault, bool) {
 		}
 	}
 	switch {
-	case e.ValueMicros < -mostMicros || e.ValueMicros > mostMicros:
+	case e.ValueMicros < -maxMicros || e.ValueMicros > maxMicros:
 		return fault{"value_micros", outOfRange}, false
 	case e.Currency != "" && len(e.Currency) > 3:
 		return fault{"currency", tooLong}, false
@@ -217,7 +217,7 @@ func checkTouch(t *touch) (fault, bool) {
 		return fault{"touch.keyword", tooLong}, false
 	case len(t.ClickID) > 512:
 		return fault{"touch.click_id", tooLong}, false
-	case t.CostMicros < -mostMicros || t.CostMicros > mostMicros:
+	case t.CostMicros < -maxMicros || t.CostMicros > maxMicros:
 		return fault{"touch.cost_micros", outOfRange}, false
 	}
 	return fault{}, true

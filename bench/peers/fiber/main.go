@@ -27,9 +27,9 @@ import (
 )
 
 const (
-	mostBody       = 8 << 20
-	mostEvents     = 10_000
-	mostRejections = 100
+	maxBody       = 8 << 20
+	maxEvents     = 10_000
+	maxRejections = 100
 	ackWithin      = 10 * time.Second
 )
 
@@ -60,7 +60,7 @@ func run(natsURL, stream, tenant, key string, raw bool) error {
 		return err
 	}
 	server := fiber.New(fiber.Config{
-		BodyLimit:             mostBody,
+		BodyLimit:             maxBody,
 		DisableStartupMessage: true,
 		JSONEncoder:           json.Marshal,
 		JSONDecoder:           json.Unmarshal,
@@ -114,7 +114,7 @@ func (s *service) ingest(c *fiber.Ctx) error {
 	if len(b.BatchID) == 0 || len(b.BatchID) > 64 || !only(b.BatchID, 1) {
 		return refuse(c, fiber.StatusBadRequest, "batchId is 1 to 64 letters, digits and . _ : / -")
 	}
-	if len(b.Events) == 0 || len(b.Events) > mostEvents {
+	if len(b.Events) == 0 || len(b.Events) > maxEvents {
 		return refuse(c, fiber.StatusBadRequest, "a batch has 1 to 10000 events")
 	}
 
@@ -130,7 +130,7 @@ func (s *service) ingest(c *fiber.Ctx) error {
 			continue
 		}
 		answer.Rejected++
-		if len(answer.Rejections) < mostRejections {
+		if len(answer.Rejections) < maxRejections {
 			answer.Rejections = append(answer.Rejections, rejection{i, f.field, f.code, f.field + " breaks the rule " + f.code})
 		}
 	}

@@ -36,7 +36,7 @@ import (
 )
 
 const (
-	mostBodyMiB = 8
+	maxBodyMiB = 8
 	stopWithin  = time.Second
 )
 
@@ -108,7 +108,7 @@ func newReceiver(address *net.TCPAddr, exporter consumer.Logs) (receiver.Logs, e
 	config.Protocols.HTTP = configoptional.None[otlpreceiver.HTTPConfig]()
 	grpc := config.Protocols.GRPC.GetOrInsertDefault()
 	grpc.NetAddr.Endpoint = address.String()
-	grpc.MaxRecvMsgSizeMiB = mostBodyMiB
+	grpc.MaxRecvMsgSizeMiB = maxBodyMiB
 	grpc.Auth = configoptional.Some(configauth.Config{AuthenticatorID: keyCheckID})
 	settings := receiver.Settings{
 		ID: component.NewID(factory.Type()),

@@ -142,9 +142,9 @@ export class Envelopes {
 }
 
 /** In the library's words. @param size when it is known */
-export function tooLarge(size: number | undefined, most: number): ConnectError {
+export function tooLarge(size: number | undefined, max: number): ConnectError {
   return new ConnectError(
-    `message size ${size === undefined ? '' : `${size} `}is larger than configured readMaxBytes ${most}`,
+    `message size ${size === undefined ? '' : `${size} `}is larger than configured readMaxBytes ${max}`,
     Code.ResourceExhausted,
   );
 }

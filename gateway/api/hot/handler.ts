@@ -61,7 +61,7 @@ export type HotHandler = (
 
 const publishPath = '/sluice.ingest.v1.IngestService/Publish';
 const publishStreamPath = '/sluice.ingest.v1.IngestService/PublishStream';
-const mostAuthorities = 1_000;
+const maxAuthorities = 1_000;
 /** A call whose request is not whole is answered at most so much after its deadline. */
 const deadlineTickMs = 20;
 
@@ -86,7 +86,7 @@ export function createHotHandler(options: HotOptions): HotHandler {
     if (authority === undefined) return false;
     if (authorities.has(authority)) return true;
     if (!URL.canParse(`http://${authority}/`)) return false;
-    if (authorities.size >= mostAuthorities) authorities.clear();
+    if (authorities.size >= maxAuthorities) authorities.clear();
     authorities.add(authority);
     return true;
   };
@@ -233,7 +233,7 @@ const noFacts: RequestFacts = {
 };
 /** Facts that hang on the user agent alone: most calls have no other. */
 const byUserAgent = new Map<string, RequestFacts>();
-const mostUserAgents = 1_000;
+const maxUserAgents = 1_000;
 
 function factsOf(headers: IncomingHttpHeaders, remoteAddress: string | undefined, options: FactOptions): RequestFacts {
   const agent = headers['user-agent'];
@@ -249,7 +249,7 @@ function factsOf(headers: IncomingHttpHeaders, remoteAddress: string | undefined
   let facts = byUserAgent.get(agent);
   if (facts === undefined) {
     facts = readFacts((name) => (name === 'user-agent' ? agent : undefined), undefined, options);
-    if (byUserAgent.size >= mostUserAgents) byUserAgent.clear();
+    if (byUserAgent.size >= maxUserAgents) byUserAgent.clear();
     byUserAgent.set(agent, facts);
   }
   return facts;

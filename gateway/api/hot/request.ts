@@ -15,7 +15,7 @@ type Release = (() => void) | undefined;
 const noBytes = new Uint8Array(0);
 const binaryOptions = { readUnknownFields: false };
 /** The decoder makes an object of each field: 500,000 empty ones, in 1 MiB, took 220 ms. Each event may be a field, and there is room for more. */
-const mostFields = 20_000;
+const maxFields = 20_000;
 
 /**
  * @param view one of the views of view.ts
@@ -27,9 +27,9 @@ export function readRequest(view: DescMessage, bytes: Buffer, release: Release):
 }
 
 function readOdd(view: DescMessage, bytes: Buffer, release: Release): BatchMessage {
-  if (hasMoreFields(bytes, mostFields)) {
+  if (hasMoreFields(bytes, maxFields)) {
     release?.();
-    throw new SluiceError('request_malformed', `The request has more than ${mostFields} fields outside of its events.`);
+    throw new SluiceError('request_malformed', `The request has more than ${maxFields} fields outside of its events.`);
   }
   try {
     return { ...fromView(fromBinary(view, bytes, binaryOptions)), release };
@@ -40,14 +40,14 @@ function readOdd(view: DescMessage, bytes: Buffer, release: Release): BatchMessa
 }
 
 /**
- * Whether a message has more than `most` fields at its top; those inside groups count too. Stops where the bytes are malformed: the
+ * Whether a message has more than `max` fields at its top; those inside groups count too. Stops where the bytes are malformed: the
  * decoder says how.
  */
-function hasMoreFields(bytes: Buffer, most: number): boolean {
+function hasMoreFields(bytes: Buffer, max: number): boolean {
   const end = bytes.length;
   let p = 0;
   for (let count = 0; p < end; count++) {
-    if (count === most) return true;
+    if (count === max) return true;
     const wireType = (bytes[p] as number) & 7;
     while ((bytes[p] as number) >= 0x80) p++;
     p++;

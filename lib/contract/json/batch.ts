@@ -37,7 +37,7 @@ export interface ReadBatch {
   readonly findings: ReadFindings | undefined;
 }
 
-const mostTold = 100;
+const maxTold = 100;
 const eventPlan = planOf(eventRules);
 
 /** Text that is read between two pauses, unless one event is longer: 4 to 8 ms. Bytes. */
@@ -101,7 +101,7 @@ class BatchReader {
     if (fault === undefined) this.reader.keepIgnored();
     else {
       this.refused.push(this.count);
-      if (this.rejections.length < mostTold) {
+      if (this.rejections.length < maxTold) {
         this.rejections.push({ index: this.count, field: fault.path, code: fault.code, message: fault.message });
       }
       out.q = before;

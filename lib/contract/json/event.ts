@@ -13,11 +13,11 @@ import { FieldFault, shown } from './fault.js';
 import { floatingNumber, isWholeKind, type WholeKind, wholeNumber } from './numbers.js';
 import type { WireOutput } from './output.js';
 import type { FieldPlan, MessagePlan } from './plan.js';
-import { mostNames, SeenNames } from './seen-names.js';
+import { maxNames, SeenNames } from './seen-names.js';
 import type { JsonText } from './text.js';
 
 /** Paths of ignored fields that an answer names. */
-const mostIgnored = 100;
+const maxIgnored = 100;
 /** Bits of a small integer, one a field. */
 const bitFields = 31;
 
@@ -99,10 +99,10 @@ export class EventReader {
     }
     text.checkUtf8();
     if (!unknown.add(source, from, to, mark)) repeated(() => shown(source, from, to));
-    if (unknown.size - mark > mostNames) {
-      throw new FieldFault(RejectionCode.TOO_MANY, `has more than ${mostNames} unknown fields`);
+    if (unknown.size - mark > maxNames) {
+      throw new FieldFault(RejectionCode.TOO_MANY, `has more than ${maxNames} unknown fields`);
     }
-    if (this.ignored.length < mostIgnored && this.noted.add(source, from, to, 0, plan.id)) {
+    if (this.ignored.length < maxIgnored && this.noted.add(source, from, to, 0, plan.id)) {
       this.ignored.push([...this.around, shown(source, from, to)].join('.'));
     }
     try {
@@ -372,6 +372,6 @@ function repeated(name: string | (() => string)): never {
   throw new FieldFault(RejectionCode.REPEATED, 'given twice; give it at most once', name);
 }
 
-function tooMany(what: string, most: number): never {
-  throw new FieldFault(RejectionCode.TOO_MANY, `has too many ${what}; at most ${most} are allowed`);
+function tooMany(what: string, max: number): never {
+  throw new FieldFault(RejectionCode.TOO_MANY, `has too many ${what}; at most ${max} are allowed`);
 }

@@ -46,10 +46,10 @@ export class FieldFault {
   }
 }
 
-const mostShownBytes = 64;
+const maxShownBytes = 64;
 
 /** Bytes of a customer's text for a message: at most 64 of them, without control characters. */
 export function shown(bytes: Uint8Array, from: number, to: number): string {
-  const cut = to - from > mostShownBytes;
-  return printable(bytes.subarray(from, cut ? from + mostShownBytes : to), cut);
+  const cut = to - from > maxShownBytes;
+  return printable(bytes.subarray(from, cut ? from + maxShownBytes : to), cut);
 }

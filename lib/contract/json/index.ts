@@ -15,6 +15,6 @@ export { type ReadBatch, type ReadFindings, type ReadLimits, readEvent, readEven
 export { readTimestamp, readWhole } from './event.js';
 export { FieldFault } from './fault.js';
 export { NameTable } from './names.js';
-export { mostNames, SeenNames } from './seen-names.js';
+export { maxNames, SeenNames } from './seen-names.js';
 export { allAtOnce } from './slices.js';
 export { JsonText } from './text.js';

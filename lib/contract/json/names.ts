@@ -12,7 +12,7 @@ const hashOfAll = (bytes: Uint8Array, from: number, to: number): number => {
 };
 
 /** How many ways to spread the names are tried for each size of the table. */
-const mostTries = 200;
+const maxTries = 200;
 const largestTable = 64 * 1024;
 
 interface Entry<T> {
@@ -62,7 +62,7 @@ function spread<T>(
   all: readonly Entry<T>[],
   size: number,
 ): { readonly places: readonly (Entry<T> | undefined)[]; readonly factor: number } | undefined {
-  for (let factor = 1; factor < 2 * mostTries; factor += 2) {
+  for (let factor = 1; factor < 2 * maxTries; factor += 2) {
     const mixed = Math.imul(factor, 0x9e3779b1);
     const places = Array<Entry<T> | undefined>(size).fill(undefined);
     const free = all.every((entry) => {

@@ -110,8 +110,8 @@ test('a number beyond its kind is out of range, and no bigint is made of a long 
 
 test('doubles are what JSON.parse makes of the same text', () => {
   const random = seededRandom(5);
-  const digits = (most: number) =>
-    Array.from({ length: 1 + Math.floor(random() * most) }, () => pick(random, [...'0123456789'])).join('');
+  const digits = (max: number) =>
+    Array.from({ length: 1 + Math.floor(random() * max) }, () => pick(random, [...'0123456789'])).join('');
   for (let i = 0; i < 30_000; i++) {
     const int = digits(random() < 0.5 ? 4 : 20).replace(/^0+(?=\d)/, '');
     const text = `${random() < 0.3 ? '-' : ''}${int}${random() < 0.7 ? `.${digits(18)}` : ''}${random() < 0.2 ? `e${random() < 0.5 ? '-' : ''}${digits(2)}` : ''}`;

@@ -26,7 +26,7 @@ export const isWholeKind = (kind: string): kind is WholeKind => Object.hasOwn(bo
 /** Numbers of so many digits are exact as doubles. */
 const exactDigits = 15;
 /** No 64-bit number has more. */
-const mostDigits = 20;
+const maxDigits = 20;
 /** Exponents are cut to this: more than a body has digits to make up for it. */
 const largestExponent = 10_000_000;
 
@@ -40,16 +40,16 @@ function notANumber(bytes: Uint8Array, from: number, to: number, wanted: string)
  */
 export function wholeNumber(bytes: Uint8Array, from: number, to: number, kind: WholeKind): number | bigint {
   const value = plainNumber(bytes, from, to) ?? oddNumber(bytes, from, to, kind);
-  const [least, most] = bounds[kind];
-  if (value < least || value > most) outOfRange(bytes, from, to, kind);
+  const [min, max] = bounds[kind];
+  if (value < min || value > max) outOfRange(bytes, from, to, kind);
   return value;
 }
 
 function outOfRange(bytes: Uint8Array, from: number, to: number, kind: WholeKind): never {
-  const [least, most] = bounds[kind];
+  const [min, max] = bounds[kind];
   throw new FieldFault(
     RejectionCode.OUT_OF_RANGE,
-    () => `is ${shown(bytes, from, to)}; a ${kind} holds ${least} to ${most}`,
+    () => `is ${shown(bytes, from, to)}; a ${kind} holds ${min} to ${max}`,
   );
 }
 
@@ -89,15 +89,15 @@ function oddNumber(bytes: Uint8Array, from: number, to: number, kind: WholeKind)
       zeros++;
       continue;
     }
-    if (digits !== '' && digits.length <= mostDigits) digits += '0'.repeat(Math.min(zeros, mostDigits));
+    if (digits !== '' && digits.length <= maxDigits) digits += '0'.repeat(Math.min(zeros, maxDigits));
     zeros = 0;
-    if (digits.length <= mostDigits) digits += String.fromCharCode(byte);
+    if (digits.length <= maxDigits) digits += String.fromCharCode(byte);
   }
   if (digits === '') return 0n;
   const exponent = p < to ? exponentIn(bytes, p + 1, to) : 0;
   const scale = zeros - fraction + exponent;
   if (scale < 0) notANumber(bytes, from, to, 'whole number');
-  if (digits.length + scale > mostDigits) outOfRange(bytes, from, to, kind);
+  if (digits.length + scale > maxDigits) outOfRange(bytes, from, to, kind);
   const value = BigInt(digits + '0'.repeat(scale));
   return negative ? -value : value;
 }

@@ -3,9 +3,9 @@
  *
  * What does not fit is not written, but counted: `overflowed` says so, and the caller grows the memory and writes the event again.
  */
-const least = 64 * 1024;
-const mostKept = 2 * 1024 * 1024;
-let kept = new Uint8Array(least);
+const min = 64 * 1024;
+const maxKept = 2 * 1024 * 1024;
+let kept = new Uint8Array(min);
 
 const eight = new DataView(new ArrayBuffer(8));
 const eightBytes = new Uint8Array(eight.buffer);
@@ -23,18 +23,18 @@ export class WireOutput {
     const larger = new Uint8Array(Math.max(size, this.bytes.length * 2));
     larger.set(this.bytes.subarray(0, keep));
     this.bytes = larger;
-    if (larger.length <= mostKept) kept = larger;
+    if (larger.length <= maxKept) kept = larger;
   }
 
   /** Others may write before this goes on. */
   pause(): void {
-    if (kept === this.bytes) kept = new Uint8Array(least);
+    if (kept === this.bytes) kept = new Uint8Array(min);
   }
 
   /** A copy of what was written; the memory is for others. */
   done(): Buffer {
     const written = Buffer.from(this.bytes.subarray(0, this.q));
-    if (this.bytes.length <= mostKept) kept = this.bytes;
+    if (this.bytes.length <= maxKept) kept = this.bytes;
     return written;
   }
 

@@ -6,7 +6,7 @@
  */
 
 /** Names that an object may have which no contract bounds. */
-export const mostNames = 100;
+export const maxNames = 100;
 
 /** Odd, and not known outside: names of one hash are compared byte by byte, and with 31 anybody can make such names. */
 const factor = Math.floor(Math.random() * 2 ** 31) | 1;

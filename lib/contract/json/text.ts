@@ -13,10 +13,10 @@ import { RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { SluiceError } from '../../errors.js';
 import { FieldFault, shown } from './fault.js';
 import { hashOf, type NameTable } from './names.js';
-import { mostNames, SeenNames } from './seen-names.js';
+import { maxNames, SeenNames } from './seen-names.js';
 
 /** Deeper values are refused: as deep as Protobuf's own decoders go. */
-const mostDepth = 100;
+const maxDepth = 100;
 
 const quote = 0x22;
 const backslash = 0x5c;
@@ -309,8 +309,8 @@ export class JsonText {
       const byte = this.next();
       if (byte === openBrace || byte === openBracket) {
         const isObject = byte === openBrace;
-        if (strict && depth >= mostDepth) {
-          throw new FieldFault(RejectionCode.TOO_DEEP, `nested more than ${mostDepth} levels deep`);
+        if (strict && depth >= maxDepth) {
+          throw new FieldFault(RejectionCode.TOO_DEEP, `nested more than ${maxDepth} levels deep`);
         }
         if (isObject ? this.openObject() : this.openArray()) {
           if (depth === levels.length) levels = grown(levels, depth * 2);
@@ -351,8 +351,8 @@ export class JsonText {
       if (!keys.add(this.source, this.from, this.to, mark)) {
         throw new FieldFault(RejectionCode.REPEATED, () => `the key "${this.shown()}" comes twice`);
       }
-      if (keys.size - mark > mostNames) {
-        throw new FieldFault(RejectionCode.TOO_MANY, `holds an object of more than ${mostNames} keys`);
+      if (keys.size - mark > maxNames) {
+        throw new FieldFault(RejectionCode.TOO_MANY, `holds an object of more than ${maxNames} keys`);
       }
     }
     this.colon();

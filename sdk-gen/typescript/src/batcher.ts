@@ -44,10 +44,10 @@ export interface Batcher {
 }
 
 const eventTag = 0x0a;
-const leastBuffer = 16 * 1024;
+const minBuffer = 16 * 1024;
 
 export function createBatcher(options: BatcherOptions): Batcher {
-  let writer = new WireWriter(leastBuffer);
+  let writer = new WireWriter(minBuffer);
   let events = 0;
   /** An event is being written: its bytes are not whole. */
   let writing = false;
@@ -86,8 +86,8 @@ export function createBatcher(options: BatcherOptions): Batcher {
 
   return {
     add(event, nowMs) {
-      const most = options.maxBatchBytes();
-      const target = Math.min(options.batchBytes, most);
+      const max = options.maxBatchBytes();
+      const target = Math.min(options.batchBytes, max);
       for (;;) {
         const start = writer.pos;
         write(event, nowMs);
@@ -98,9 +98,9 @@ export function createBatcher(options: BatcherOptions): Batcher {
           seal();
           continue;
         }
-        if (end > most) {
+        if (end > max) {
           writer.pos = start;
-          throw new RangeError(`the event has ${end} bytes and the gateway takes ${most} in a batch`);
+          throw new RangeError(`the event has ${end} bytes and the gateway takes ${max} in a batch`);
         }
         if (!writer.overflowed) break;
         writer.pos = start;

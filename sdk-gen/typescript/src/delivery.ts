@@ -219,9 +219,9 @@ const closingMs = 1_000;
 /** After so many ends of streams in a row a batch goes alone, and after one more it waits (DELIVER-6). */
 const suspiciousCuts = 2;
 /** How often the wait of such a batch is doubled. */
-const mostWaits = 3;
+const maxWaits = 3;
 /** How often the time for a commit is doubled (DELIVER-9). */
-const mostDoublings = 4;
+const maxDoublings = 4;
 
 const unsent = { attempt: 0, dueAt: 0, acceptance: undefined, overdue: false, cuts: 0, alone: false } as const;
 
@@ -366,7 +366,7 @@ export function createDelivery(options: DeliveryOptions): Delivery {
       if (!drained) batch.cuts++;
       batch.alone = refused || batch.cuts >= suspiciousCuts;
       const waits = lost.length === 1 ? batch.cuts - suspiciousCuts : 0;
-      retryAt(batch, waits > 0 ? now + options.retry.capMs * 2 ** Math.min(waits - 1, mostWaits) : now);
+      retryAt(batch, waits > 0 ? now + options.retry.capMs * 2 ** Math.min(waits - 1, maxWaits) : now);
     }
     return lost;
   };
@@ -545,7 +545,7 @@ export function createDelivery(options: DeliveryOptions): Delivery {
     const [first] = kept.values();
     if (first !== undefined && now - first.since >= commitWaitMs()) {
       for (const { batch, since } of kept.values()) if (now - since >= commitWaitMs()) batch.overdue = true;
-      doublings = Math.min(doublings + 1, mostDoublings);
+      doublings = Math.min(doublings + 1, maxDoublings);
       first.stream.link?.abort();
       endStream(
         first.stream,

@@ -55,21 +55,21 @@ function wrong(wanted: string, value: unknown): never {
   throw new TypeError(`expected ${wanted}, got ${shown(value)}`);
 }
 
-function integer(value: unknown, least: number, most: number): number {
-  if (typeof value !== 'number' || !Number.isInteger(value) || value < least || value > most) {
-    return wrong(`a whole number from ${least} to ${most}`, value);
+function integer(value: unknown, min: number, max: number): number {
+  if (typeof value !== 'number' || !Number.isInteger(value) || value < min || value > max) {
+    return wrong(`a whole number from ${min} to ${max}`, value);
   }
   return value;
 }
 
-function long(value: unknown, least: bigint, most: bigint): bigint {
+function long(value: unknown, min: bigint, max: bigint): bigint {
   const bits = typeof value === 'number' && Number.isSafeInteger(value) ? BigInt(value) : value;
-  if (typeof bits !== 'bigint' || bits < least || bits > most) return wrong(`a bigint from ${least} to ${most}`, value);
+  if (typeof bits !== 'bigint' || bits < min || bits > max) return wrong(`a bigint from ${min} to ${max}`, value);
   return bits;
 }
 
-const i64 = { least: -(2n ** 63n), most: 2n ** 63n - 1n };
-const u64 = { least: 0n, most: 2n ** 64n - 1n };
+const i64 = { min: -(2n ** 63n), max: 2n ** 63n - 1n };
+const u64 = { min: 0n, max: 2n ** 64n - 1n };
 const safe = 2n ** 52n;
 
 /** Small values, which most are, are written as numbers: bigint arithmetic allocates. */
@@ -110,16 +110,16 @@ const scalars: Readonly<Record<ScalarType, { wireType: number; write: WriteValue
   },
   [ScalarType.INT64]: {
     wireType: wire.varint,
-    write: (writer, value) => signed64(writer, long(value, i64.least, i64.most)),
+    write: (writer, value) => signed64(writer, long(value, i64.min, i64.max)),
   },
   [ScalarType.UINT64]: {
     wireType: wire.varint,
-    write: (writer, value) => signed64(writer, long(value, u64.least, u64.most)),
+    write: (writer, value) => signed64(writer, long(value, u64.min, u64.max)),
   },
   [ScalarType.SINT64]: {
     wireType: wire.varint,
     write: (writer, value) => {
-      const bits = long(value, i64.least, i64.most);
+      const bits = long(value, i64.min, i64.max);
       if (bits > -safe && bits < safe) {
         const n = Number(bits);
         writer.varint(n >= 0 ? 2 * n : -2 * n - 1);
@@ -136,11 +136,11 @@ const scalars: Readonly<Record<ScalarType, { wireType: number; write: WriteValue
   },
   [ScalarType.FIXED64]: {
     wireType: wire.fixed64,
-    write: (writer, value) => writer.fixed64(long(value, u64.least, u64.most)),
+    write: (writer, value) => writer.fixed64(long(value, u64.min, u64.max)),
   },
   [ScalarType.SFIXED64]: {
     wireType: wire.fixed64,
-    write: (writer, value) => writer.fixed64(long(value, i64.least, i64.most)),
+    write: (writer, value) => writer.fixed64(long(value, i64.min, i64.max)),
   },
   [ScalarType.FLOAT]: {
     wireType: wire.fixed32,

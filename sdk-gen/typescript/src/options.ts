@@ -87,18 +87,18 @@ export interface ResolvedOptions
 const KiB = 1024;
 
 const numbers = {
-  batchBytes: { def: 256 * KiB, least: 1, most: 8 * KiB * KiB },
-  batchEvents: { def: 2_000, least: 1, most: 1_000_000 },
-  lingerMs: { def: 50, least: 0, most: 3_600_000 },
-  maxBufferBytes: { def: 32 * KiB * KiB, least: 64 * KiB, most: 1024 * KiB * KiB },
-  maxBatchesInFlight: { def: 32, least: 1, most: 1024 },
-  maxBytesInFlight: { def: 4 * KiB * KiB, least: 1, most: 1024 * KiB * KiB },
-  retryBaseMs: { def: 100, least: 1, most: 60_000 },
-  retryCapMs: { def: 5_000, least: 1, most: 300_000 },
-  ackTimeoutMs: { def: 60_000, least: 100, most: 3_600_000 },
-  commitTimeoutMs: { def: 300_000, least: 1_000, most: 86_400_000 },
-  connectTimeoutMs: { def: 10_000, least: 100, most: 600_000 },
-  refusalGraceMs: { def: 3_000, least: 0, most: 600_000 },
+  batchBytes: { def: 256 * KiB, min: 1, max: 8 * KiB * KiB },
+  batchEvents: { def: 2_000, min: 1, max: 1_000_000 },
+  lingerMs: { def: 50, min: 0, max: 3_600_000 },
+  maxBufferBytes: { def: 32 * KiB * KiB, min: 64 * KiB, max: 1024 * KiB * KiB },
+  maxBatchesInFlight: { def: 32, min: 1, max: 1024 },
+  maxBytesInFlight: { def: 4 * KiB * KiB, min: 1, max: 1024 * KiB * KiB },
+  retryBaseMs: { def: 100, min: 1, max: 60_000 },
+  retryCapMs: { def: 5_000, min: 1, max: 300_000 },
+  ackTimeoutMs: { def: 60_000, min: 100, max: 3_600_000 },
+  commitTimeoutMs: { def: 300_000, min: 1_000, max: 86_400_000 },
+  connectTimeoutMs: { def: 10_000, min: 100, max: 600_000 },
+  refusalGraceMs: { def: 3_000, min: 0, max: 600_000 },
 } as const;
 
 /** @throws TypeError that names the option at fault */
@@ -114,10 +114,10 @@ export function resolveClientOptions(options: SluiceClientOptions): ResolvedOpti
     throw new TypeError("durability: give 'accepted' or 'committed'");
   }
   const resolved: Record<string, unknown> = { baseUrl, key, durability, tls: checkedTls(options.tls, baseUrl) };
-  for (const [name, { def, least, most }] of Object.entries(numbers)) {
+  for (const [name, { def, min, max }] of Object.entries(numbers)) {
     const value = options[name as keyof typeof numbers] ?? def;
-    if (typeof value !== 'number' || !(value >= least && value <= most)) {
-      throw new TypeError(`${name}: give a number from ${least} to ${most}`);
+    if (typeof value !== 'number' || !(value >= min && value <= max)) {
+      throw new TypeError(`${name}: give a number from ${min} to ${max}`);
     }
     resolved[name] = value;
   }

@@ -71,8 +71,8 @@ function skip(data: Uint8Array, from: number, end: number, wire: number): number
 export function walkerOf(event: MessageNode, batchFields: ReadonlyMap<string, number>): Walker {
   const ids = new Map<string, number>();
   const tableOf = (message: MessageNode, prefix: string): Table => {
-    const most = Math.max(...message.fields.map(({ number }) => number));
-    const table = { ids: new Uint16Array(most + 1), inner: [] as (Table | undefined)[] };
+    const max = Math.max(...message.fields.map(({ number }) => number));
+    const table = { ids: new Uint16Array(max + 1), inner: [] as (Table | undefined)[] };
     for (const field of message.fields) {
       const id = ids.size;
       ids.set(`${prefix}${field.name}`, id);

@@ -216,7 +216,7 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
     let rows = known.get(key);
     if (rows === undefined) {
       rows = rowsOf(presence);
-      if (known.size >= mostKnown) known.clear();
+      if (known.size >= maxKnown) known.clear();
       known.set(key, rows);
     }
     return rows;
@@ -375,7 +375,7 @@ const quorumMs = 30_000;
 export const readingSettings = (target: TableTarget): Record<string, string | number> =>
   target.engine === 'ReplicatedMergeTree' ? { select_sequential_consistency: 1 } : {};
 
-const mostKnown = 256;
+const maxKnown = 256;
 
 /** Fields of the batch that most batches lack: they are opt-in. */
 const optInFields: ReadonlySet<string> = new Set(['client_address', 'user_agent']);
