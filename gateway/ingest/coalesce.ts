@@ -94,31 +94,42 @@ export function createCoalescer<T>(options: CoalesceOptions<T>): Coalescer<T> {
     arm();
   };
 
+  const stateOf = (key: string): KeyState<T> => {
+    let state = states.get(key);
+    if (state === undefined) {
+      state = { inFlight: 0, open: undefined, openedAt: 0, last: undefined };
+      states.set(key, state);
+    }
+    return state;
+  };
+
+  /** Adds the item to a group that is there. False: none has room for it, and none gathers. */
+  const join = (key: string, state: KeyState<T>, item: T, bytes: number): boolean => {
+    const { open, last } = state;
+    if (open === undefined) {
+      if (last === undefined || last.sealed || last.bytes + bytes > maxBytes) return false;
+      last.items.push(item);
+      last.bytes += bytes;
+      return true;
+    }
+    if (open.bytes + bytes > maxBytes) {
+      // COALESCE-1: what came before leaves before.
+      emitOpen(state, 'size');
+      // A message that failed at once has been settled by now, and its key forgotten.
+      states.set(key, state);
+      return false;
+    }
+    open.items.push(item);
+    open.bytes += bytes;
+    if (bytes >= largeBytes) emitOpen(state, 'large');
+    else if (open.bytes >= maxBytes) emitOpen(state, 'size');
+    return true;
+  };
+
   return {
     add(key, item, bytes) {
-      let state = states.get(key);
-      if (state === undefined) {
-        state = { inFlight: 0, open: undefined, openedAt: 0, last: undefined };
-        states.set(key, state);
-      }
-      const { open, last } = state;
-      if (open !== undefined) {
-        if (open.bytes + bytes <= maxBytes) {
-          open.items.push(item);
-          open.bytes += bytes;
-          if (bytes >= largeBytes) emitOpen(state, 'large');
-          else if (open.bytes >= maxBytes) emitOpen(state, 'size');
-          return;
-        }
-        // COALESCE-1: what came before leaves before.
-        emitOpen(state, 'size');
-        // A message that failed at once has been settled by now, and its key forgotten.
-        states.set(key, state);
-      } else if (last !== undefined && !last.sealed && last.bytes + bytes <= maxBytes) {
-        last.items.push(item);
-        last.bytes += bytes;
-        return;
-      }
+      const state = stateOf(key);
+      if (join(key, state, item, bytes)) return;
       const group: Group<T> = { key, items: [item], bytes, sealed: false };
       if (bytes >= largeBytes) send(state, group, 'large');
       else if (bytes >= maxBytes) send(state, group, 'size');

@@ -3,8 +3,8 @@
  * Checked when the connection comes and again after every reconnect, because it may be to a server with other limits.
  */
 import type { NatsConnection } from '@nats-io/transport-node';
-import { ensureLog, generationOf } from '../../lib/log-streams.js';
 import type { Logger } from '../../lib/logger.js';
+import { ensureLog, generationOf } from '../../lib/log-streams.js';
 import { followShards } from '../../lib/shard-number.js';
 import { changeText } from '../../lib/shard-setting.js';
 import { createLogWire, type OpenLogWire } from './log-wire.js';
@@ -46,77 +46,84 @@ const firstRetryMs = 100;
 /** A log that is back is used within a second. Gateways that lost it together ask at different times. */
 const lastRetryMs = 1_000;
 
+type Phase =
+  | { readonly is: 'not_ready'; readonly reason: string }
+  | { readonly is: 'ready' }
+  | { readonly is: 'closed' };
+
+/** What is wrong with the connection itself. */
+function faultOf({ info }: NatsConnection, minPayload: number): string | undefined {
+  // No info: the connection is being made again.
+  if (info === undefined) return 'NATS is disconnected';
+  if (info.max_payload >= minPayload) return undefined;
+  return `NATS takes messages of at most ${info.max_payload} bytes, but ${minPayload} are needed: set max_payload in its configuration to at least that, or lower maxBatchBytes and coalesceBytes`;
+}
+
+/** Words of the client library that mean: the connection is gone. */
+const endings: Readonly<Record<string, string>> = {
+  disconnect: 'NATS is disconnected',
+  close: 'The connection to NATS was closed',
+};
+
 export function watchLog(options: LogConnectionOptions): LogConnection {
   const { config, logger, minPayload, onConnected, onDisconnected, onStream } = options;
-  let ready = false;
-  let reason: string | undefined = 'NATS is not connected yet';
+  let phase: Phase = { is: 'not_ready', reason: 'NATS is not connected yet' };
   let shards = 0;
   let shardEpoch = 1;
-  let closed = false;
   // Every disconnect starts a new epoch: a check that began in an older one must not declare readiness.
   let epoch = 0;
   let connection: NatsConnection | undefined;
   let retry: NodeJS.Timeout | undefined;
   let unfollow: (() => void) | undefined;
 
-  const notReady = (why: string): void => {
-    if (why !== reason) logger.warn({ reason: why }, 'log not ready');
-    reason = why;
+  const isClosed = (): boolean => phase.is === 'closed';
+  const isCurrent = (mine: number): boolean => !isClosed() && mine === epoch;
+
+  const notReady = (reason: string): void => {
+    if (phase.is === 'closed') return;
+    if (phase.is === 'ready' || reason !== phase.reason) logger.warn({ reason }, 'log not ready');
+    phase = { is: 'not_ready', reason };
   };
 
   const lose = (why: string): void => {
     epoch++;
     clearTimeout(retry);
-    ready = false;
     notReady(why);
     onDisconnected();
   };
 
   const check = async (nc: NatsConnection, mine: number, delay: number): Promise<void> => {
-    const again = (why: string): void => {
-      if (closed || mine !== epoch) return;
-      notReady(why);
-      retry = setTimeout(
-        () => void check(nc, mine, Math.min(delay * 2, lastRetryMs)),
-        delay * (0.5 + Math.random() / 2),
-      );
-    };
-    // No info: the connection is being made again.
-    if (nc.info === undefined) {
-      again('NATS is disconnected');
-      return;
-    }
-    const payload = nc.info.max_payload;
-    if (payload < minPayload) {
-      again(
-        `NATS takes messages of at most ${payload} bytes, but ${minPayload} are needed: set max_payload in its configuration to at least that, or lower maxBatchBytes and coalesceBytes`,
-      );
-      return;
-    }
+    const fault = faultOf(nc, minPayload) ?? (await setUp(nc, mine));
+    if (fault === undefined || !isCurrent(mine)) return;
+    notReady(fault);
+    const next = Math.min(delay * 2, lastRetryMs);
+    retry = setTimeout(() => void check(nc, mine, next), delay * (0.5 + Math.random() / 2));
+  };
+
+  /** Makes the streams that are missing, and declares the log ready. @returns what is wrong */
+  const setUp = async (nc: NatsConnection, mine: number): Promise<string | undefined> => {
     try {
       const setting = await ensureLog(nc, {
-        shards: config.shards,
-        replicas: config.replicas,
+        ...config,
         maxBytes: config.shardMaxBytes,
         onStream: (shard, info) => {
-          if (!closed && mine === epoch) onStream(shard, generationOf(info));
+          if (isCurrent(mine)) onStream(shard, generationOf(info));
         },
         logger,
       });
-      if (closed || mine !== epoch) return;
+      if (!isCurrent(mine)) return undefined;
       ({ shards, epoch: shardEpoch } = setting);
-      ready = true;
-      reason = undefined;
+      phase = { is: 'ready' };
       logger.info({ shards, server: nc.getServer() }, 'log ready');
       onConnected((onReply) => createLogWire(nc, onReply));
+      return undefined;
     } catch (error) {
-      again(`The log is not set up: ${error instanceof Error ? error.message : String(error)}${mayNot(error)}`);
+      return `The log is not set up: ${error instanceof Error ? error.message : String(error)}${mayNot(error)}`;
     }
   };
 
   const recheck = (why: string): void => {
-    if (!ready || connection === undefined) return;
-    ready = false;
+    if (phase.is !== 'ready' || connection === undefined) return;
     notReady(why);
     void check(connection, epoch, firstRetryMs);
   };
@@ -124,25 +131,24 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
   const watch = async (): Promise<void> => {
     const nc = await options.nats;
     connection = nc;
-    if (closed) return;
+    if (isClosed()) return;
     unfollow = followShards(
       nc,
       logger,
       (setting) => {
-        if (setting.changing !== undefined || setting.shards !== shards || setting.epoch !== shardEpoch) {
-          recheck(changeText(setting));
-        }
+        const same = setting.changing === undefined && setting.shards === shards && setting.epoch === shardEpoch;
+        if (!same) recheck(changeText(setting));
       },
       recheck,
     );
     // Taken before the first check, so that no change is missed.
     const statuses = nc.status();
     void check(nc, epoch, firstRetryMs);
-    for await (const status of statuses) {
-      if (closed) return;
-      if (status.type === 'disconnect') lose('NATS is disconnected');
-      else if (status.type === 'close') lose('The connection to NATS was closed');
-      else if (status.type === 'reconnect') void check(nc, epoch, firstRetryMs);
+    for await (const { type } of statuses) {
+      if (isClosed()) return;
+      const why = endings[type];
+      if (why !== undefined) lose(why);
+      else if (type === 'reconnect') void check(nc, epoch, firstRetryMs);
     }
   };
   watch().catch((error: unknown) => {
@@ -151,10 +157,10 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
 
   return {
     get ready() {
-      return ready;
+      return phase.is === 'ready';
     },
     get reason() {
-      return reason;
+      return phase.is === 'not_ready' ? phase.reason : undefined;
     },
     get shards() {
       return shards;
@@ -162,11 +168,9 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
     get shardEpoch() {
       return shardEpoch;
     },
-    recheck() {
-      recheck('a stream of the log is missing');
-    },
-    close() {
-      closed = true;
+    recheck: () => recheck('a stream of the log is missing'),
+    close: () => {
+      phase = { is: 'closed' };
       clearTimeout(retry);
       unfollow?.();
     },

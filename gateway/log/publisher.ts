@@ -1,8 +1,12 @@
 /**
  * Publishing to JetStream with a bounded window.
  *
- *   publisher.ts       this file: the window, and what becomes of each message
- *   hedge.ts           when a slow message is sent once more
+ *   publisher.ts       this file: messages wait for the window, leave, and are settled
+ *   outgoing.ts        what the publisher takes; publish-queue.ts messages that wait for the window
+ *   publish-window.ts  the window: messages on the wire, and places of those that were given up
+ *   publish-answers.ts what an answer means for its message, also with a second try; jetstream-answer.ts reads it
+ *   publish-errors.ts  what callers are answered instead of an ack
+ *   hedge.ts           sends a slow message once more; hedge-timer.ts finds those that are due
  *   log-wire.ts        messages out and acks in, on the connection to NATS
  *   payload-pool.ts    buffers for messages
  *   log-connection.ts  whether the log can take batches now
@@ -21,32 +25,23 @@
  *
  * Acks come to one inbox of our own, instead of js.publish's request per message: less to allocate, and late acks are seen.
  */
-import { SluiceError } from '../../lib/errors.js';
 import { failpoint } from '../../lib/failpoint.js';
 import type { Logger } from '../../lib/logger.js';
 import { createSparseLogger } from '../../lib/sparse-logger.js';
 import type { GatewayClock } from '../clock.js';
 import type { GatewayMetrics } from '../metrics.js';
 import type { Hedger } from './hedge.js';
-import type { LogReply, OpenLogWire } from './log-wire.js';
+import { createHedgeTimer } from './hedge-timer.js';
+import type { LogWire, OpenLogWire } from './log-wire.js';
+import type { Outgoing } from './outgoing.js';
 import { createPayloadPool } from './payload-pool.js';
+import { createPublishAnswers } from './publish-answers.js';
+import { createPublishErrors, type PublishErrors } from './publish-errors.js';
+import { PublishQueue } from './publish-queue.js';
+import { PublishWindow } from './publish-window.js';
 
-export interface Stored {
-  readonly stream: string;
-  readonly sequence: bigint;
-}
-
-/** Something to publish. */
-export interface Outgoing {
-  readonly subject: string;
-  /**
-   * Called at most once, right before sending; undefined: there is nothing left to send. `allocate` gives a buffer whose
-   * content is arbitrary; the publisher takes it back.
-   */
-  encode(allocate: (size: number) => Buffer): Buffer | undefined;
-  /** Called exactly once. */
-  settle(outcome: Stored | SluiceError): void;
-}
+export type { Stored } from './jetstream-answer.js';
+export type { Outgoing } from './outgoing.js';
 
 export interface PublisherOptions {
   readonly openWire: OpenLogWire;
@@ -77,159 +72,55 @@ export interface Publisher {
   close(): void;
 }
 
-interface Flight {
-  readonly message: Outgoing;
-  readonly payload: Buffer;
-  readonly sentAt: number;
-  /** Its copy: not thought of yet, without an answer, answered or never sent, lost with its connection. */
-  copy: 'none' | 'open' | 'done' | 'lost';
-  /** The answer to the message itself, when that was a refusal and its copy has no answer yet (HEDGE-3). */
-  refusal: SluiceError | undefined;
-}
-
-interface Queued {
-  readonly message: Outgoing;
-  readonly queuedAt: number;
-}
-
-/** JetStream's error numbers that mean "no room" for the account or the server. */
-const fullCodes: ReadonlySet<number> = new Set([10002, 10023, 10028, 10047]);
-/** "Store failed": no room in the stream when it speaks of a maximum, otherwise a fault of the disk. */
-const storeFailed = 10077;
-/** How long a caller should wait when the log is full: workers free room about once a second. */
-const fullRetryMs = 1_000;
-const unavailableRetryMs = 500;
 /** After an answer "full", nothing is sent twice for so long (HEDGE-2). */
 const fullCalmMs = 1_000;
 
 export function createPublisher(options: PublisherOptions): Publisher {
-  const { metrics, window, timeoutMs, hedger } = options;
+  const { metrics, hedger } = options;
+  const { now, random } = options.clock;
   const logger = createSparseLogger(options.logger);
-  const { now, schedule, random } = options.clock;
-  // Insertion order is the order of sending, so the oldest comes first.
-  const flights = new Map<string, Flight>();
-  /** Given up, but still holding its place (PUB-4). */
-  const lost = new Map<string, Flight>();
-  const pool = createPayloadPool(options.payloadBytes, window);
-  let queue: Queued[] = [];
-  let head = 0;
+  const errors = createPublishErrors(random);
+  const window = new PublishWindow(options.window);
+  const queue = new PublishQueue();
+  const pool = createPayloadPool(options.payloadBytes, options.window);
   let nextToken = 0;
-  let online = true;
-  let proving = false;
-  let cancelTimer: (() => void) | undefined;
-  let cancelHedge: (() => void) | undefined;
-  let fullAt = Number.NEGATIVE_INFINITY;
-
-  /** ±50 %, so that callers do not come back all at once. */
-  const jittered = (ms: number): number => Math.round(ms * (0.5 + random()));
-  const unavailable = (message: string): SluiceError =>
-    new SluiceError('log_unavailable', message, { retryAfterMs: jittered(unavailableRetryMs) });
-  const unknown = (message: string): SluiceError =>
-    new SluiceError('outcome_unknown', message, { retryAfterMs: jittered(unavailableRetryMs), outcomeUnknown: true });
-
-  const onReply = (token: string, reply: LogReply): void => {
-    const flight = flights.get(token);
-    if (flight === undefined) {
-      if (lost.delete(token)) metrics.published('late', 0);
-      pump();
-      return;
-    }
-    pool.give(flight.payload);
-    const outcome = readReply(reply, jittered);
-    const ms = now() - flight.sentAt;
-    if (isNoResponders(reply)) options.onNoStream();
-    if (outcome instanceof SluiceError) {
-      if (outcome.code === 'log_full') fullAt = now();
-      if (flight.copy === 'open') {
-        flight.refusal = outcome; // HEDGE-3
-        return;
-      }
-      metrics.published(outcome.code === 'log_full' ? 'full' : 'refused', ms);
-      if (outcome.code !== 'log_full')
-        logger.warn({ subject: flight.message.subject, err: outcome }, 'publish refused');
-    } else {
-      failpoint('gateway.after-ack');
-      metrics.published('stored', ms);
-    }
-    flights.delete(token);
-    flight.message.settle(flight.copy === 'lost' && outcome instanceof SluiceError ? unanswered() : outcome);
-    pump();
-  };
-
-  /** HEDGE-3: one copy was refused, the other's outcome is unknown. */
-  const unanswered = (): SluiceError => unknown('The log refused the batch once, and may have it from a second try.');
-
-  const onCopyReply = (token: string, reply: LogReply | undefined): void => {
-    const flight = flights.get(token);
-    if (flight === undefined) {
-      if (reply !== undefined) metrics.hedged('late');
-      return;
-    }
-    flight.copy = reply === undefined ? 'lost' : 'done';
-    const { refusal } = flight;
-    const outcome = reply === undefined ? undefined : readReply(reply, jittered);
-    if (outcome !== undefined && !(outcome instanceof SluiceError)) {
-      failpoint('gateway.after-ack');
-      flights.delete(token);
-      // Its bytes may still be on their way (PUB-4).
-      if (refusal === undefined) lost.set(token, flight);
-      metrics.hedged('won');
-      metrics.published('stored', now() - flight.sentAt);
-      flight.message.settle(outcome);
-      pump();
-      return;
-    }
-    if (outcome !== undefined) metrics.hedged('refused');
-    // An answer that says nothing leaves the copy's outcome open.
-    if (outcome?.outcomeUnknown === true) flight.copy = 'lost';
-    if (refusal === undefined) return;
-    flights.delete(token);
-    metrics.published(refusal.code === 'log_full' ? 'full' : 'refused', now() - flight.sentAt);
-    flight.message.settle(flight.copy === 'lost' ? unanswered() : refusal);
-    pump();
-  };
-
-  const armHedge = (ms: number): void => {
-    if (hedger !== undefined) cancelHedge ??= schedule(onHedgeTimer, ms);
-  };
-
-  const onHedgeTimer = (): void => {
-    cancelHedge = undefined;
-    if (hedger === undefined) return;
-    const at = now();
-    const limit = at - hedger.delayMs;
-    // HEDGE-2
-    const calm = online && head === queue.length && flights.size + lost.size < window && fullAt < at - fullCalmMs;
-    for (const [token, flight] of flights) {
-      if (flight.sentAt > limit) {
-        armHedge(Math.max(1, flight.sentAt - limit));
-        break;
-      }
-      if (flight.copy !== 'none') continue;
-      // Looked at once: a message that may not be sent twice now is not looked at again.
-      flight.copy = calm && hedger.send(flight.message.subject, token, flight.payload) ? 'open' : 'done';
-    }
-  };
+  let phase: 'online' | 'offline' | 'closed' = 'online';
 
   const pump = (): void => {
-    while (online && head < queue.length && flights.size + lost.size < window) {
-      const { message } = queue[head] as Queued;
-      queue[head++] = undefined as unknown as Queued;
+    while (phase === 'online' && window.hasRoom) {
+      const message = queue.shift();
+      if (message === undefined) return;
       transmit(message);
     }
-    if (head === queue.length) {
-      queue = [];
-      head = 0;
-    } else if (head > 1_024) {
-      queue = queue.slice(head);
-      head = 0;
-    }
+  };
+
+  const answers = createPublishAnswers({
+    window,
+    pool,
+    errors,
+    metrics,
+    logger,
+    now,
+    onNoStream: options.onNoStream,
+    onSettled: pump,
+  });
+  const wire: LogWire = options.openWire(answers.onReply);
+  const timeouts = createTimeouts(options, { window, queue, errors, wire, pump });
+
+  const isCalm = (at: number): boolean =>
+    phase === 'online' && queue.length === 0 && window.hasRoom && answers.lastFullAt < at - fullCalmMs;
+  const hedges = hedger && createHedgeTimer(hedger, options.clock, window.flights, isCalm);
+  if (hedger !== undefined) hedger.onReply = answers.onCopyReply;
+
+  const unsent = (message: Outgoing, why: string): void => {
+    metrics.published('unsent', 0);
+    message.settle(errors.unavailable(why));
   };
 
   const transmit = (message: Outgoing): void => {
     const payload = message.encode(pool.take);
     if (payload === undefined) {
-      message.settle(unavailable('Nothing was sent.'));
+      message.settle(errors.unavailable('Nothing was sent.'));
       return;
     }
     const token = (nextToken++).toString(36);
@@ -239,178 +130,109 @@ export function createPublisher(options: PublisherOptions): Publisher {
     } catch (error) {
       // Thrown before anything is buffered: the connection is closed, or the payload is above the server's limit.
       logger.error({ err: error, bytes: payload.length }, 'publish failed');
-      metrics.published('unsent', 0);
-      message.settle(unavailable('The log did not take the batch.'));
+      unsent(message, 'The log did not take the batch.');
       return;
     }
     failpoint('gateway.after-publish');
-    flights.set(token, { message, payload, sentAt: now(), copy: 'none', refusal: undefined });
-    if (hedger !== undefined) {
-      hedger.earn();
-      armHedge(hedger.delayMs);
-    }
+    window.flights.set(token, { message, payload, sentAt: now(), state: 'sent' });
+    hedges?.sent();
     metrics.sent(payload.length);
-    arm(timeoutMs);
-  };
-
-  /** One timer for all: the timeout is the same for all, so the oldest decides. */
-  const arm = (ms: number): void => {
-    cancelTimer ??= schedule(onTimer, ms);
-  };
-
-  const onTimer = (): void => {
-    cancelTimer = undefined;
-    const limit = now() - timeoutMs;
-    for (const [token, flight] of flights) {
-      if (flight.sentAt > limit) break;
-      flights.delete(token);
-      lost.set(token, flight);
-      metrics.published('timeout', 0);
-      flight.message.settle(unknown(`The log did not acknowledge the batch within ${timeoutMs} ms.`));
-    }
-    while (head < queue.length && (queue[head] as Queued).queuedAt <= limit) {
-      const { message } = queue[head] as Queued;
-      queue[head++] = undefined as unknown as Queued;
-      metrics.published('unsent', 0);
-      message.settle(unavailable(`The log took nothing for ${timeoutMs} ms; the batch was not sent.`));
-    }
-    if (lost.size > 0) prove();
-    pump();
-    const oldest = Math.min(
-      flights.values().next().value?.sentAt ?? Number.POSITIVE_INFINITY,
-      queue[head]?.queuedAt ?? Number.POSITIVE_INFINITY,
-    );
-    if (oldest !== Number.POSITIVE_INFINITY) arm(Math.max(1, oldest + timeoutMs - now()));
-  };
-
-  /** PUB-4: frees the places of those given up before a PING that the server has answered. */
-  const prove = (): void => {
-    if (proving) return;
-    proving = true;
-    const before = [...lost.keys()];
-    wire
-      .flush()
-      .then(
-        () => {
-          for (const token of before) lost.delete(token);
-        },
-        () => {
-          // Disconnected: that frees the places by itself.
-        },
-      )
-      .finally(() => {
-        proving = false;
-        pump();
-      });
+    timeouts.watch();
   };
 
   const settleAll = (reason: string): void => {
-    const sent = [...flights.values()];
-    const unsent = queue.slice(head);
-    flights.clear();
-    lost.clear();
-    queue = [];
-    head = 0;
-    for (const { message } of sent) {
+    const flights = window.empty();
+    const waiting = queue.empty();
+    for (const { message } of flights) {
       metrics.published('disconnected', 0);
-      message.settle(unknown(`${reason} before it acknowledged the batch.`));
+      message.settle(errors.unknown(`${reason} before it acknowledged the batch.`));
     }
-    for (const { message } of unsent) {
-      metrics.published('unsent', 0);
-      message.settle(unavailable(`${reason}; the batch was not sent.`));
-    }
+    for (const message of waiting) unsent(message, `${reason}; the batch was not sent.`);
   };
-
-  const wire = options.openWire(onReply);
-  if (hedger !== undefined) hedger.onReply = onCopyReply;
 
   return {
     send(message) {
-      if (!online) {
-        metrics.published('unsent', 0);
-        message.settle(unavailable('The log cannot be reached; the batch was not sent.'));
-      } else if (head === queue.length && flights.size + lost.size < window) {
+      if (phase !== 'online') {
+        unsent(message, 'The log cannot be reached; the batch was not sent.');
+      } else if (queue.length === 0 && window.hasRoom) {
         transmit(message);
       } else {
-        queue.push({ message, queuedAt: now() });
-        arm(timeoutMs);
+        queue.push(message, now());
+        timeouts.watch();
       }
     },
     disconnected() {
-      online = false;
+      if (phase === 'online') phase = 'offline';
       settleAll('The connection to the log was lost');
     },
     connected() {
-      online = true;
+      if (phase === 'offline') phase = 'online';
       pump();
     },
     get inFlight() {
-      return flights.size + lost.size;
+      return window.used;
     },
     get queued() {
-      return queue.length - head;
+      return queue.length;
     },
     close() {
-      online = false;
+      phase = 'closed';
       settleAll('The gateway stopped');
-      cancelTimer?.();
-      cancelTimer = undefined;
-      cancelHedge?.();
-      cancelHedge = undefined;
+      timeouts.close();
+      hedges?.close();
       wire.close();
     },
   };
 }
 
-/** The server's own word: there is no subscriber. */
-const isNoResponders = (reply: LogReply): boolean => reply.data.length === 0 && reply.headers?.code === 503;
+/** Gives up messages that wait too long for the window, or for their ack. */
+function createTimeouts(
+  { timeoutMs, metrics, clock: { now, schedule } }: Pick<PublisherOptions, 'timeoutMs' | 'metrics' | 'clock'>,
+  { window, queue, errors, wire, pump }: TimeoutParts,
+): { watch(): void; close(): void } {
+  let cancel: (() => void) | undefined;
 
-/** What JetStream answers: an ack, an error, or the server's word that no stream listens. */
-function readReply(reply: LogReply, jittered: (ms: number) => number): Stored | SluiceError {
-  if (reply.data.length === 0) {
-    return isNoResponders(reply)
-      ? new SluiceError('log_unavailable', 'A stream of the log is missing.', {
-          retryAfterMs: jittered(unavailableRetryMs),
-        })
-      : new SluiceError('outcome_unknown', 'The log sent an empty answer.', {
-          outcomeUnknown: true,
-          retryAfterMs: jittered(unavailableRetryMs),
-        });
-  }
-  let answer: unknown;
-  try {
-    answer = JSON.parse(reply.string());
-  } catch (cause) {
-    return new SluiceError('outcome_unknown', 'The log sent an answer that cannot be read.', {
-      outcomeUnknown: true,
-      retryAfterMs: jittered(unavailableRetryMs),
-      cause,
-    });
-  }
-  const { stream, seq, error } = answer as {
-    stream?: unknown;
-    seq?: unknown;
-    error?: { code?: number; err_code?: number; description?: string };
+  /** One timer for all: the timeout is the same for all, so the oldest decides. */
+  const arm = (ms: number): void => {
+    cancel ??= schedule(onTimer, ms);
   };
-  if (error !== undefined) {
-    const number = error.err_code ?? 0;
-    const full = fullCodes.has(number) || (number === storeFailed && (error.description ?? '').includes('maximum'));
-    return full
-      ? new SluiceError('log_full', 'The log is full.', { retryAfterMs: jittered(fullRetryMs), cause: error })
-      : new SluiceError(
-          'log_unavailable',
-          `The log refused the batch (JetStream error ${number}: ${error.description ?? 'no words'}).`,
-          {
-            retryAfterMs: jittered(unavailableRetryMs),
-            cause: error,
-          },
-        );
-  }
-  if (typeof stream !== 'string' || !Number.isSafeInteger(seq) || (seq as number) <= 0) {
-    return new SluiceError('outcome_unknown', 'The log sent an ack without a position.', {
-      outcomeUnknown: true,
-      retryAfterMs: jittered(unavailableRetryMs),
-    });
-  }
-  return { stream, sequence: BigInt(seq as number) };
+
+  const onTimer = (): void => {
+    cancel = undefined;
+    const limit = now() - timeoutMs;
+    for (const [token, flight] of window.flights) {
+      if (flight.sentAt > limit) break;
+      window.flights.delete(token);
+      window.lost.add(token);
+      metrics.published('timeout', 0);
+      flight.message.settle(errors.unknown(`The log did not acknowledge the batch within ${timeoutMs} ms.`));
+    }
+    while ((queue.oldestAt ?? Number.POSITIVE_INFINITY) <= limit) {
+      metrics.published('unsent', 0);
+      queue.shift()?.settle(errors.unavailable(`The log took nothing for ${timeoutMs} ms; the batch was not sent.`));
+    }
+    window.prove(() => wire.flush(), pump);
+    pump();
+    const oldest = Math.min(
+      window.flights.values().next().value?.sentAt ?? Number.POSITIVE_INFINITY,
+      queue.oldestAt ?? Number.POSITIVE_INFINITY,
+    );
+    if (oldest !== Number.POSITIVE_INFINITY) arm(Math.max(1, oldest + timeoutMs - now()));
+  };
+
+  return {
+    watch: () => arm(timeoutMs),
+    close() {
+      cancel?.();
+      cancel = undefined;
+    },
+  };
+}
+
+interface TimeoutParts {
+  readonly window: PublishWindow;
+  readonly queue: PublishQueue;
+  readonly errors: PublishErrors;
+  readonly wire: Pick<LogWire, 'flush'>;
+  readonly pump: () => void;
 }
