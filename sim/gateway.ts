@@ -1,9 +1,10 @@
 /**
- * A gateway: the real ingest core and the real rules of a stream (gateway/ingest/ingest.ts with all below it, publish-stream.ts), on a
+ * A gateway: the real ingest core and the real rules of a stream (gateway/ingest/ingest.ts with all below it, gateway/api/stream-call.ts), on a
  * simulated process, network and log.
  */
 
-import { type Answer, openStreamCall } from '../gateway/api/publish-stream.js';
+import { openStreamCall } from '../gateway/api/stream-call.js';
+import type { Answer } from '../gateway/api/stream-outbox.js';
 import type { BatchMessage } from '../gateway/api/view.js';
 import { createCommitWatch } from '../gateway/ingest/committed.js';
 import { createIngestCore, type IngestOptions } from '../gateway/ingest/ingest.js';

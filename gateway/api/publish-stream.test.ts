@@ -7,7 +7,7 @@ import { type CommitWatch, createCommitWatch } from '../ingest/committed.js';
 import type { IngestResult } from '../ingest/ingest.js';
 import { createConnection } from '../listener/connection.js';
 import { readStreamRequest } from './json-request.js';
-import { openStreamCall, type StreamCall } from './publish-stream.js';
+import { openStreamCall, type StreamCall } from './stream-call.js';
 import type { BatchMessage } from './view.js';
 
 interface Setting {

@@ -1,20 +1,19 @@
 /**
  * Knows which accepted batches ClickHouse has: the watermarks of the shards, and the streams that asked for them. Pure:
- * committed-hints.ts brings the workers' words, batch-messages.ts what becomes of messages, stream-call.ts the streams. What one stream has
+ * committed-hints.ts brings the workers' watermarks, batch-messages.ts the outcome of messages, stream-call.ts the streams. What one stream has
  * and hears is in commit-follower.ts.
  *
- *   COMMIT-1  A batch is committed when a worker has told, of the shard's stream as this gateway knows it (its generation), a
- *       sequence at or above the batch's. A lower one than before is news from a worker that is late: it changes nothing.
- *   COMMIT-2  A position names a message only within one history of the log. A log that lost power may have forgotten the end of
- *       what it acknowledged, and gives the same sequences to other messages; a watermark that passes them says nothing
- *       of the first ones. So whenever this gateway cannot be sure that the log is the one that acknowledged, every batch
- *       that is accepted and not committed is in doubt, and its stream is asked to send it again (the loader leaves out
- *       what it has already, LOAD-5). That is: the connection to NATS was lost; a stream was made again; a stream has
- *       another leader; the log went backwards (COMMIT-3).
- *   COMMIT-3  A message gets a sequence above each that was acknowledged, or told as committed, before it was sent. If it does
- *       not, the log went backwards. At or below the committed one it would never be loaded, for the warehouse has a
- *       message of that sequence: then it does not count as accepted, whatever the durability (ingest.ts, INGEST-6). Or the stream is
- *       another one, made again by another gateway: so the gateway looks at it.
+ *   COMMIT-1  A batch is committed when a worker has published a sequence at or above the batch's, for the generation of the shard's
+ *       stream that this gateway knows. A lower sequence than before comes from a late worker, and changes nothing.
+ *   COMMIT-2  A position names a message only within one history of the log. A log that lost power may have forgotten the end of what
+ *       it acknowledged, and gives the same sequences to other messages. A watermark that passes them says nothing about the first
+ *       ones. So when this gateway cannot be sure that the log is the one that acknowledged, every accepted and uncommitted batch is in
+ *       doubt. Its stream is asked to send it again (the loader leaves out what ClickHouse has, LOAD-5). Causes: the connection to NATS
+ *       was lost; a stream was made again; a stream has another leader; the log went backwards (COMMIT-3).
+ *   COMMIT-3  A message gets a sequence above each one that was acknowledged or published as committed before it was sent. If it does
+ *       not, the log went backwards. At or below the committed sequence it would never be loaded, because ClickHouse has a message of
+ *       that sequence. Then it does not count as accepted, whatever the durability (ingest.ts, INGEST-6). Or the stream is another one,
+ *       made again by another gateway: so the gateway looks at it.
  *   COMMIT-4  A stream sends a watermark after every acceptance that it covers; it covers none that the stream sends later.
  *   COMMIT-5  Memory is bounded: in batches per stream, per tenant and in all. Beyond a bound the gateway does not read a stream that
  *       has uncommitted batches (STREAM-4), until some of these are committed or in doubt. It reads streams without uncommitted

@@ -9,7 +9,7 @@ import {
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import type { IngestResult } from '../../ingest/ingest.js';
 import { toBatchResult } from '../publish-batch.js';
-import { type Answer, toMessage } from '../publish-stream.js';
+import { type Answer, toMessage } from '../stream-outbox.js';
 import { encodeAnswers, encodeResponse, envelope } from './answers.js';
 
 const rejection = create(RejectionSchema, {
@@ -68,7 +68,7 @@ test('answers of a stream are written one after another, each in its envelope, a
   );
   const written: Buffer[] = [];
   for (;;) {
-    const bytes = encodeAnswers(() => queue.shift());
+    const bytes = encodeAnswers({ next: () => queue.shift() });
     if (bytes.length === 0) break;
     assert.ok(bytes.length < 70 * 1024, `${bytes.length}`);
     written.push(bytes);

@@ -6,7 +6,7 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { PublishResponseSchema, PublishStreamResponseSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import type { IngestResult } from '../../ingest/ingest.js';
 import { toBatchResult } from '../publish-batch.js';
-import { type Answer, toMessage } from '../publish-stream.js';
+import { type Answer, toMessage } from '../stream-outbox.js';
 
 export const envelopeSize = 5;
 /** What a plain answer takes at most, with its envelope: two texts of 64 bytes, and numbers. */
@@ -106,7 +106,7 @@ export function encodeResponse(result: IngestResult, enveloped: boolean): Buffer
  * The next answers of a stream, each in its envelope, as one piece of bytes: until there is no more, or enough for one write.
  * Empty: there was none.
  */
-export function encodeAnswers(next: () => Answer | undefined): Buffer {
+export function encodeAnswers(answers: { next(): Answer | undefined }): Buffer {
   const pieces: Buffer[] = [];
   let start = used;
   let size = 0;
@@ -115,7 +115,7 @@ export function encodeAnswers(next: () => Answer | undefined): Buffer {
     size += used - start;
   };
   while (size + used - start < slabSize) {
-    const answer = next();
+    const answer = answers.next();
     if (answer === undefined) break;
     if (answer.case === 'accepted' && isPlain(answer.value)) {
       if (slabSize - used < plainSize) {

@@ -5,7 +5,7 @@
  * turns this off.
  *
  *   handler.ts          which requests are taken, and what is known of their callers
- *   unary.ts            Publish; stream.ts PublishStream (its rules are in ../publish-stream.ts)
+ *   unary.ts            Publish; stream.ts PublishStream (its rules are in ../stream-call.ts)
  *   protocols.ts        how answers begin and end in the three protocols
  *   envelopes.ts        messages out of chunks; ../../held/message-buffers.ts the memory for those that span some
  *   request.ts          the fields around the batch

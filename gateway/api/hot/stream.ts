@@ -1,5 +1,5 @@
 /**
- * PublishStream on an HTTP/2 stream: chunks in, answers out. publish-stream.ts has the rules of the call; this file adds flow control.
+ * PublishStream on an HTTP/2 stream: chunks in, answers out. stream-call.ts has the rules of the call; this file adds flow control.
  * While a batch waits for room, or the gateway holds too many unfinished bytes, it parks the stream. While the client does not read, it
  * writes nothing.
  *
@@ -18,7 +18,7 @@ import type { UnfinishedBody, UnfinishedBytes } from '../../held/unfinished.js';
 import { createUnreadWatch } from '../../held/unread-answers.js';
 import { resetWhenAnswered } from '../../listener/answered-early.js';
 import { cancelStream } from '../../listener/reset-stream.js';
-import { openStreamCall, type StreamCall, type StreamCallOptions } from '../publish-stream.js';
+import { openStreamCall, type StreamCall, type StreamCallOptions } from '../stream-call.js';
 import { publishStreamRequestView } from '../view.js';
 import { encodeAnswers, envelope } from './answers.js';
 import { type Envelope, Envelopes } from './envelopes.js';
@@ -89,7 +89,7 @@ export function serveStream(stream: ServerHttp2Stream, options: HotStreamOptions
     flushing = false;
     if (ended || stream.destroyed) return;
     while (!unread.full) {
-      const bytes = encodeAnswers(call.next);
+      const bytes = encodeAnswers(call);
       if (bytes.length === 0) break;
       failpoint('gateway.before-answer');
       if (!stream.write(bytes)) unread.blocked();
