@@ -1,6 +1,7 @@
 /**
  * The RPC routes: which handler answers which path, and what all of them share. The room:
  *
+ *   entrance.ts         where calls come in; calls.ts puts all calls together
  *   routes.ts           this file; rpc-route.ts the type of a route
  *   hot/                Publish and PublishStream in Protobuf over HTTP/2, below the RPC library; map in hot/handler.ts
  *   http-api.ts         POST /v1/events and /v1/events/batch, /healthz, /readyz
@@ -9,7 +10,8 @@
  *   beside-library.ts   reads messages of Publish and PublishStream without the library; split-envelopes.ts cuts a body into them
  *   json-request.ts     messages in JSON; view.ts messages in Protobuf, without decoding events
  *   publish-batch.ts    passes one batch to ingest/
- *   publish-stream.ts   one PublishStream call; refused-row.ts counts its refused batches in a row
+ *   publish-stream.ts   PublishStream through the RPC library; stream-call.ts has the rules of the call
+ *   stream-outbox.ts    its answers that wait; stream-commits.ts its wait for commits; refused-row.ts its refused batches in a row
  *   batch-status.ts     GetBatchStatus: asks a worker
  *   health.ts           grpc.health.v1; reflection.ts grpc.reflection v1 and v1alpha; open-routes.ts bounds calls without a key
  *   request-facts.ts    what headers say about a caller

@@ -22,7 +22,7 @@ interface Entry {
 const answerBytes = 600;
 const rejectionBytes = 200;
 /** The array is cut when so many of its answers are taken. */
-const mostTaken = 1024;
+const maxTaken = 1024;
 
 const rejectionsOf = (answer: Answer): number =>
   answer.case === 'accepted' ? answer.value.rejections.length * rejectionBytes : 0;
@@ -58,7 +58,7 @@ export class StreamOutbox {
     const entry = this.#entries[this.#taken];
     if (entry === undefined) return undefined;
     this.#taken++;
-    if (this.#taken === this.#entries.length || this.#taken === mostTaken) {
+    if (this.#taken === this.#entries.length || this.#taken === maxTaken) {
       this.#entries = this.#entries.slice(this.#taken);
       this.#taken = 0;
     }

@@ -2,6 +2,7 @@
  * What the gateway holds of requests and answers that are not whole, and the bounds of it. The room:
  *
  *   unfinished.ts       this file: bounds the bytes of unfinished requests, in all and per tenant
+ *   held.ts             the bounds and the memory that all calls share
  *   unread-answers.ts   counts answers that a client does not read
  *   request-input.ts    reads bodies on Node's request objects; parked-input.ts holds streams that are not read for now
  *   whole-messages.ts   gives the RPC library whole messages; message-buffers.ts is memory for those that come in parts

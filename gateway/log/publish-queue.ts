@@ -8,7 +8,7 @@ interface Queued {
 }
 
 /** The array is cut when so many of its places are empty. */
-const mostEmpty = 1_024;
+const maxEmpty = 1_024;
 
 export class PublishQueue {
   #items: (Queued | undefined)[] = [];
@@ -31,7 +31,7 @@ export class PublishQueue {
     const first = this.#items[this.#head];
     if (first === undefined) return undefined;
     this.#items[this.#head++] = undefined;
-    if (this.#head === this.#items.length || this.#head > mostEmpty) {
+    if (this.#head === this.#items.length || this.#head > maxEmpty) {
       this.#items = this.#items.slice(this.#head);
       this.#head = 0;
     }
