@@ -5,7 +5,7 @@
  * Counters are plain numbers that are read at each collection: adding to an OpenTelemetry counter hashes its
  * attributes each time, which would cost small batches more than their validation does.
  */
-import { metrics } from '@opentelemetry/api';
+import { type Meter, metrics, type ObservableResult } from '@opentelemetry/api';
 import { type Rejection, RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import type { ErrorName } from '../lib/errors.js';
 
@@ -93,170 +93,189 @@ const increase = (counts: Counts, name: string, by = 1): void => {
 
 export function createGatewayMetrics(): GatewayMetrics {
   const meter = metrics.getMeter('sluice');
+  const counts = makeCounters(meter);
+  const histograms = makeHistograms(meter);
   let gauges: Partial<GatewayGauges> = {};
+  makeReadCounters(meter, () => gauges);
+  makeGauges(meter, () => gauges);
 
-  /** A counter with one attribute. */
-  const counter = (name: string, description: string, attribute: string): Counts => {
-    const counts: Counts = new Map();
-    meter.createObservableCounter(name, { description }).addCallback((result) => {
-      for (const [value, count] of counts) result.observe(count, { [attribute]: value });
-    });
-    return counts;
+  return {
+    scanned(accepted, rejectedCount, rejections) {
+      histograms.batchEvents.record(accepted + rejectedCount);
+      if (rejectedCount === 0) return;
+      increase(counts.events, 'rejected', rejectedCount);
+      for (const { code } of rejections) increase(counts.rejected, RejectionCode[code] ?? 'UNSPECIFIED');
+      // Only the first hundred are told apart.
+      if (rejectedCount > rejections.length) increase(counts.rejected, 'NOT_LISTED', rejectedCount - rejections.length);
+    },
+    stored(count) {
+      increase(counts.batches, count === 0 ? 'nothing_valid' : 'stored');
+      if (count > 0) increase(counts.events, 'accepted', count);
+    },
+    failed(name) {
+      increase(counts.errors, name);
+    },
+    flushed(reason) {
+      increase(counts.flushes, reason);
+    },
+    sent(bytes) {
+      histograms.payloadBytes.record(bytes);
+    },
+    published(end, ms) {
+      increase(counts.publishes, end);
+      if (end === 'stored') histograms.publishMs.record(ms);
+    },
+    hedged(result) {
+      increase(counts.hedges, result);
+    },
+    connectionRefused(why) {
+      increase(counts.refused, why);
+    },
+    connectionEnded(why) {
+      increase(counts.ended, why);
+    },
+    handshakeFailed(reason) {
+      increase(counts.handshakes, reason);
+    },
+    observe(more) {
+      gauges = { ...gauges, ...more };
+    },
   };
+}
+
+/** A counter with one attribute. */
+function counter(meter: Meter, name: string, description: string, attribute: string): Counts {
+  const counts: Counts = new Map();
+  meter.createObservableCounter(name, { description }).addCallback((result) => {
+    for (const [value, count] of counts) result.observe(count, { [attribute]: value });
+  });
+  return counts;
+}
+
+const makeCounters = (meter: Meter) => ({
+  events: counter(meter, 'sluice_gateway_events_total', 'Events by what became of them.', 'result'),
+  batches: counter(
+    meter,
+    'sluice_gateway_batches_total',
+    'Batches that the log has, or that had no valid event.',
+    'result',
+  ),
+  rejected: counter(meter, 'sluice_gateway_rejected_events_total', 'Invalid events by reason.', 'reason'),
+  errors: counter(meter, 'sluice_gateway_errors_total', 'Errors told to callers, by name.', 'error'),
+  flushes: counter(meter, 'sluice_gateway_flushes_total', 'Log messages by what made them leave.', 'reason'),
+  publishes: counter(meter, 'sluice_gateway_publishes_total', 'Publishes to JetStream by how they ended.', 'end'),
+  hedges: counter(
+    meter,
+    'sluice_gateway_hedges_total',
+    'Second copies of slow messages, by what became of them.',
+    'result',
+  ),
+  refused: counter(
+    meter,
+    'sluice_gateway_connections_refused_total',
+    'Connections that were not taken, by the limit that they met.',
+    'reason',
+  ),
+  ended: counter(
+    meter,
+    'sluice_gateway_connections_ended_total',
+    'Connections that the gateway ended before their age, by why.',
+    'reason',
+  ),
+  handshakes: counter(
+    meter,
+    'sluice_gateway_tls_handshakes_failed_total',
+    'TLS handshakes that failed, by what was wrong.',
+    'reason',
+  ),
+});
+
+const makeHistograms = (meter: Meter) => ({
+  batchEvents: meter.createHistogram('sluice_gateway_batch_events', {
+    description: 'Events of a batch.',
+    advice: { explicitBucketBoundaries: [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000] },
+  }),
+  payloadBytes: meter.createHistogram('sluice_gateway_payload_bytes', {
+    description: 'Bytes of a message to JetStream.',
+    unit: 'By',
+    advice: {
+      explicitBucketBoundaries: [256, 1_024, 4_096, 16_384, 32_768, 65_536, 131_072, 262_144, 524_288, 1_048_576],
+    },
+  }),
+  publishMs: meter.createHistogram('sluice_gateway_publish_ms', {
+    description: "From a publish to JetStream's ack.",
+    unit: 'ms',
+    advice: { explicitBucketBoundaries: [0.5, 1, 2, 4, 8, 16, 32, 64, 125, 250, 500, 1_000, 2_500, 5_000] },
+  }),
+});
+
+/** Counters that other parts keep. */
+function makeReadCounters(meter: Meter, gauges: () => Partial<GatewayGauges>): void {
+  const counter = (name: string, description: string, read: (result: ObservableResult) => void): void => {
+    meter.createObservableCounter(name, { description }).addCallback(read);
+  };
+  counter('sluice_gateway_key_cache_total', 'Look-ups of keys by whether the cache knew them.', (result) => {
+    const stats = gauges().keyCache?.();
+    if (stats === undefined) return;
+    result.observe(stats.hits, { result: 'hit' });
+    result.observe(stats.misses, { result: 'miss' });
+  });
+  counter(
+    'sluice_gateway_commits_total',
+    'Batches of streams that want to hear of the warehouse: committed, or in doubt and to be sent again.',
+    (result) => {
+      const counts = gauges().commits?.();
+      if (counts === undefined) return;
+      result.observe(counts.committed, { result: 'committed' });
+      result.observe(counts.doubted, { result: 'doubted' });
+    },
+  );
+  counter('sluice_gateway_stalls_total', 'Times that the gateway stood still for longer than stallAfter.', (result) => {
+    const stalls = gauges().stalls?.();
+    if (stalls !== undefined) result.observe(stalls);
+  });
+  counter(
+    'sluice_gateway_early_collections_total',
+    'Times that garbage was collected before V8 would have, because memory was short.',
+    (result) => {
+      const collections = gauges().earlyCollections?.();
+      if (collections !== undefined) result.observe(collections);
+    },
+  );
+  counter(
+    'sluice_gateway_tls_reloads_total',
+    'Changes of the TLS files: loaded, or refused because they do not fit.',
+    (result) => {
+      const counts = gauges().tlsReloads?.();
+      if (counts === undefined) return;
+      result.observe(counts.loaded, { result: 'loaded' });
+      result.observe(counts.refused, { result: 'refused' });
+    },
+  );
+}
+
+function makeGauges(meter: Meter, gauges: () => Partial<GatewayGauges>): void {
   const gauge = (name: string, description: string, read: () => number | undefined): void => {
     meter.createObservableGauge(name, { description }).addCallback((result) => {
       const value = read();
       if (value !== undefined) result.observe(value);
     });
   };
-
-  const events = counter('sluice_gateway_events_total', 'Events by what became of them.', 'result');
-  const batches = counter(
-    'sluice_gateway_batches_total',
-    'Batches that the log has, or that had no valid event.',
-    'result',
-  );
-  const rejected = counter('sluice_gateway_rejected_events_total', 'Invalid events by reason.', 'reason');
-  const errors = counter('sluice_gateway_errors_total', 'Errors told to callers, by name.', 'error');
-  const flushes = counter('sluice_gateway_flushes_total', 'Log messages by what made them leave.', 'reason');
-  const publishes = counter('sluice_gateway_publishes_total', 'Publishes to JetStream by how they ended.', 'end');
-  const hedges = counter(
-    'sluice_gateway_hedges_total',
-    'Second copies of slow messages, by what became of them.',
-    'result',
-  );
-  const refused = counter(
-    'sluice_gateway_connections_refused_total',
-    'Connections that were not taken, by the limit that they met.',
-    'reason',
-  );
-  const ended = counter(
-    'sluice_gateway_connections_ended_total',
-    'Connections that the gateway ended before their age, by why.',
-    'reason',
-  );
-  const handshakes = counter(
-    'sluice_gateway_tls_handshakes_failed_total',
-    'TLS handshakes that failed, by what was wrong.',
-    'reason',
-  );
-  const cacheReads = meter.createObservableCounter('sluice_gateway_key_cache_total', {
-    description: 'Look-ups of keys by whether the cache knew them.',
-  });
-  cacheReads.addCallback((result) => {
-    const stats = gauges.keyCache?.();
-    if (stats === undefined) return;
-    result.observe(stats.hits, { result: 'hit' });
-    result.observe(stats.misses, { result: 'miss' });
-  });
-  const commits = meter.createObservableCounter('sluice_gateway_commits_total', {
-    description: 'Batches of streams that want to hear of the warehouse: committed, or in doubt and to be sent again.',
-  });
-  commits.addCallback((result) => {
-    const counts = gauges.commits?.();
-    if (counts === undefined) return;
-    result.observe(counts.committed, { result: 'committed' });
-    result.observe(counts.doubted, { result: 'doubted' });
-  });
-  meter
-    .createObservableCounter('sluice_gateway_stalls_total', {
-      description: 'Times that the gateway stood still for longer than stallAfter.',
-    })
-    .addCallback((result) => {
-      const stalls = gauges.stalls?.();
-      if (stalls !== undefined) result.observe(stalls);
-    });
-  meter
-    .createObservableCounter('sluice_gateway_early_collections_total', {
-      description: 'Times that garbage was collected before V8 would have, because memory was short.',
-    })
-    .addCallback((result) => {
-      const collections = gauges.earlyCollections?.();
-      if (collections !== undefined) result.observe(collections);
-    });
-  const reloads = meter.createObservableCounter('sluice_gateway_tls_reloads_total', {
-    description: 'Changes of the TLS files: loaded, or refused because they do not fit.',
-  });
-  reloads.addCallback((result) => {
-    const counts = gauges.tlsReloads?.();
-    if (counts === undefined) return;
-    result.observe(counts.loaded, { result: 'loaded' });
-    result.observe(counts.refused, { result: 'refused' });
-  });
   gauge('sluice_gateway_tls_certificate_expiry_seconds', 'Time until the TLS certificate in use expires.', () => {
-    const at = gauges.certificateExpiresAtMs?.();
+    const at = gauges().certificateExpiresAtMs?.();
     return at === undefined ? undefined : Math.round((at - Date.now()) / 1_000);
   });
-  const batchEvents = meter.createHistogram('sluice_gateway_batch_events', {
-    description: 'Events of a batch.',
-    advice: { explicitBucketBoundaries: [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000] },
-  });
-  const payloadBytes = meter.createHistogram('sluice_gateway_payload_bytes', {
-    description: 'Bytes of a message to JetStream.',
-    unit: 'By',
-    advice: {
-      explicitBucketBoundaries: [256, 1_024, 4_096, 16_384, 32_768, 65_536, 131_072, 262_144, 524_288, 1_048_576],
-    },
-  });
-  const publishMs = meter.createHistogram('sluice_gateway_publish_ms', {
-    description: "From a publish to JetStream's ack.",
-    unit: 'ms',
-    advice: { explicitBucketBoundaries: [0.5, 1, 2, 4, 8, 16, 32, 64, 125, 250, 500, 1_000, 2_500, 5_000] },
-  });
-  gauge('sluice_gateway_in_flight_bytes', 'Bytes held until the log has them.', () => gauges.bytesInFlight?.());
+  gauge('sluice_gateway_in_flight_bytes', 'Bytes held until the log has them.', () => gauges().bytesInFlight?.());
   gauge('sluice_gateway_unfinished_bytes', 'Bytes of requests that are not whole, and of unread answers.', () =>
-    gauges.unfinishedBytes?.(),
+    gauges().unfinishedBytes?.(),
   );
-  gauge('sluice_gateway_publishes_in_flight', 'Used part of the publish window.', () => gauges.publishesInFlight?.());
+  gauge('sluice_gateway_publishes_in_flight', 'Used part of the publish window.', () => gauges().publishesInFlight?.());
   gauge('sluice_gateway_publishes_queued', 'Messages waiting for the publish window.', () =>
-    gauges.publishesQueued?.(),
+    gauges().publishesQueued?.(),
   );
-  gauge('sluice_gateway_connections', 'Open connections.', () => gauges.connections?.());
-  gauge('sluice_gateway_open_streams', 'Open PublishStream calls.', () => gauges.openStreams?.());
+  gauge('sluice_gateway_connections', 'Open connections.', () => gauges().connections?.());
+  gauge('sluice_gateway_open_streams', 'Open PublishStream calls.', () => gauges().openStreams?.());
   gauge('sluice_gateway_uncommitted_batches', 'Batches of such streams, accepted and not committed.', () =>
-    gauges.uncommitted?.(),
+    gauges().uncommitted?.(),
   );
-
-  return {
-    scanned(accepted, rejectedCount, rejections) {
-      batchEvents.record(accepted + rejectedCount);
-      if (rejectedCount === 0) return;
-      increase(events, 'rejected', rejectedCount);
-      for (const { code } of rejections) increase(rejected, RejectionCode[code] ?? 'UNSPECIFIED');
-      // Only the first hundred are told apart.
-      if (rejectedCount > rejections.length) increase(rejected, 'NOT_LISTED', rejectedCount - rejections.length);
-    },
-    stored(count) {
-      increase(batches, count === 0 ? 'nothing_valid' : 'stored');
-      if (count > 0) increase(events, 'accepted', count);
-    },
-    failed(name) {
-      increase(errors, name);
-    },
-    flushed(reason) {
-      increase(flushes, reason);
-    },
-    sent(bytes) {
-      payloadBytes.record(bytes);
-    },
-    published(end, ms) {
-      increase(publishes, end);
-      if (end === 'stored') publishMs.record(ms);
-    },
-    hedged(result) {
-      increase(hedges, result);
-    },
-    connectionRefused(why) {
-      increase(refused, why);
-    },
-    connectionEnded(why) {
-      increase(ended, why);
-    },
-    handshakeFailed(reason) {
-      increase(handshakes, reason);
-    },
-    observe(more) {
-      gauges = { ...gauges, ...more };
-    },
-  };
 }
