@@ -10,7 +10,7 @@
  * {"error": {code, message, fix, …}} with the table's HTTP status.
  */
 import { toJson } from '@bufbuild/protobuf';
-import { BatchResultSchema, RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { BatchResultSchema, type Rejection, RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { batchIdPattern } from '../../lib/batch-status.js';
 import { SluiceError } from '../../lib/errors.js';
 import type { Logger } from '../../lib/logger.js';
@@ -56,9 +56,17 @@ export interface HttpApiOptions {
   readonly logger: Logger;
 }
 
-export function createHttpApi(options: HttpApiOptions): RequestHandler {
-  const { tenants, publish, readiness, metrics } = options;
-  const logger = createSparseLogger(options.logger);
+type IngestRoute = (
+  request: NodeRequest,
+  response: NodeResponse,
+  connection: Connection,
+  input: RequestInput,
+  one: boolean,
+) => Promise<void>;
+
+/** Takes one event, or a batch, and answers when the log has it. */
+function createIngestRoute(options: HttpApiOptions): IngestRoute {
+  const { tenants, publish } = options;
 
   /** The request in the body, inflated and read. @throws SluiceError */
   const read = async (
@@ -77,7 +85,7 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
     }
   };
 
-  const ingest = async (
+  return async (
     request: NodeRequest,
     response: NodeResponse,
     connection: Connection,
@@ -111,17 +119,26 @@ export function createHttpApi(options: HttpApiOptions): RequestHandler {
     const result = await published.then(toBatchResult, (error: unknown) => {
       throw new Answered(error as SluiceError);
     });
-    // A batch says which of its events were refused; of a single event there is nothing left to say 202 to.
-    const [refused] = result.rejections;
-    if (one && refused !== undefined) {
-      const { field, code } = refused;
-      throw new SluiceError('event_invalid', sentence(`${field === '' ? 'The event' : field}: ${refused.message}`), {
-        field,
-        rejection: `REJECTION_CODE_${RejectionCode[code] ?? code}`,
-      });
-    }
+    if (one) refuseInvalid(result.rejections[0]);
     sendJson(response, 202, {}, toJson(BatchResultSchema, result, { alwaysEmitImplicit: true }));
   };
+}
+
+/** A batch says which of its events were refused; of a single event there is nothing left to say 202 to. */
+function refuseInvalid(refused: Rejection | undefined): void {
+  if (refused === undefined) return;
+  const { field, code, message } = refused;
+  throw new SluiceError('event_invalid', sentence(`${field === '' ? 'The event' : field}: ${message}`), {
+    field,
+    rejection: `REJECTION_CODE_${RejectionCode[code] ?? code}`,
+  });
+}
+
+export function createHttpApi(options: HttpApiOptions): RequestHandler {
+  const { readiness, metrics } = options;
+  const logger = createSparseLogger(options.logger);
+
+  const ingest = createIngestRoute(options);
 
   const refuse = (response: NodeResponse, reason: unknown): void => {
     let error: SluiceError;
