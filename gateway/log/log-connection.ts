@@ -3,8 +3,8 @@
  * Checked when the connection comes and again after every reconnect, because it may be to a server with other limits.
  */
 import type { NatsConnection } from '@nats-io/transport-node';
-import type { Logger } from '../../lib/logger.js';
 import { ensureLog, generationOf } from '../../lib/log-streams.js';
+import type { Logger } from '../../lib/logger.js';
 import { followShards } from '../../lib/shard-number.js';
 import { changeText } from '../../lib/shard-setting.js';
 import { createLogWire, type OpenLogWire } from './log-wire.js';
