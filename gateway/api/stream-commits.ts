@@ -77,5 +77,5 @@ export class StreamCommits {
   }
 }
 
-/** What the client is told in place of the log's own position (COMMIT-6). */
+/** What the client gets in place of the log's own position (COMMIT-6). */
 const placeOf = ({ shard }: Position, place: number): Position => ({ stream: '', shard, sequence: BigInt(place) });

@@ -224,7 +224,7 @@ function randomCallers(seed: number) {
       else giveBack(integer(random, 0, held.length - 1));
       if (random() < 0.5) await macrotask();
     },
-    /** Gives all back until nobody waits. @returns how many wait still */
+    /** Gives all back until no caller waits. @returns how many wait still */
     async end() {
       for (let i = 0; i < 500 && (waiting > 0 || held.length > 0); i++) {
         while (held.length > 0) giveBack(0);
