@@ -1,5 +1,5 @@
 /**
- * `sluice doctor`: what `sluice up` needs, checked ahead, a line each, with the fix where something is missing.
+ * `sluice doctor`: checks what `sluice up` needs, a line each, with the fix where something is missing.
  */
 import { accessSync, constants, existsSync, rmdirSync, statfsSync } from 'node:fs';
 import { createRequire } from 'node:module';

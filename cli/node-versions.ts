@@ -1,6 +1,6 @@
 /**
- * The versions of Node that Sluice supports, and where the programs of those come from that are not running: npm's packages of Node, kept in
- * node_modules/.cache.
+ * The versions of Node that Sluice supports. Programs of other versions than the running one come from npm's packages of Node, and are
+ * kept in node_modules/.cache.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';

@@ -1,6 +1,6 @@
 /**
- * `sluice setup`: makes what an installation keeps in JetStream, so that gateways need no right to make it. May be run again at any time: what
- * is there stays as it is, and what was removed is made again.
+ * `sluice setup`: makes what an installation keeps in JetStream, so that gateways need no right to make it. It may run again at any
+ * time: it keeps what exists, and makes again what was removed.
  */
 import { jetstreamManager } from '@nats-io/jetstream';
 import type { SetupConfig } from '../lib/config/index.js';

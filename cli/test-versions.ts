@@ -1,6 +1,6 @@
 /**
- * `sluice test-versions` (npm run test:versions): the tests on every supported version of Node, one after another. A version that
- * cannot be had is skipped with a word. The last lines say what each came to.
+ * `sluice test-versions` (npm run test:versions): the tests on every supported version of Node, one after another. A version that is
+ * not available is skipped with one line. The last lines show the result of each.
  */
 import { spawnSync } from 'node:child_process';
 import { delimiter, dirname, join } from 'node:path';

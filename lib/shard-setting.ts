@@ -1,5 +1,5 @@
 /**
- * The setting that says how many shards there are: the key `shards` of the settings bucket, as text.
+ * The number of shards: the key `shards` of the settings bucket, as text.
  *
  * Each change of the number (workers/ledger/shards.ts), and each one that was given up, begins a new epoch. Streams listen to subjects
  * of the present epoch only, so a gateway that computes shards from an older number cannot put a batch anywhere.

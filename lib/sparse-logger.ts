@@ -1,5 +1,5 @@
 /**
- * A logger for what strangers can cause: of each message one line a second, and the next one says how many were left out.
+ * A logger for events that strangers can cause: one line a second of each message; the next line says how many were left out.
  */
 import type { Logger } from './logger.js';
 

@@ -1,10 +1,10 @@
 /**
- * What JetStream says of a stream, when it is to be relied on.
+ * Asks JetStream about a stream in a way that can be trusted (FACT-23).
  *
- * While a replicated stream has no leader, each of its servers answers for itself, and so does for 10 s after its start the one
- * that the cluster would like to lead (nats-server 2.14.9, jsStreamInfoRequest): also one that has just come back and lacks
- * the end of the stream. To the loader that would look like a stream that went backwards (LOAD-8), to an erasure like one that
- * holds nothing more. A leader answers only when it has everything that was ever acknowledged.
+ * While a replicated stream has no leader, each of its servers answers for itself. So does the preferred leader for 10 s after its
+ * start (nats-server 2.14.9, jsStreamInfoRequest). Such a server may just have come back and lack the end of the stream. To the loader
+ * that would look like a stream that went backwards (LOAD-8), to an erasure like an empty one. A leader answers only when it has
+ * everything that was ever acknowledged.
  */
 import { JetStreamApiError, type JetStreamManager, type StreamInfo } from '@nats-io/jetstream';
 

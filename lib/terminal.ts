@@ -1,6 +1,6 @@
 /**
- * Text for a terminal. What customers and operators have written (events, notes, ids) may hold sequences that a terminal obeys: they
- * move the cursor, change the title, or hide other text. They are shown escaped there, and left alone in files and pipes.
+ * Text for a terminal. Text of customers and operators (events, notes, ids) may hold sequences that a terminal obeys: they move the
+ * cursor, change the title, or hide other text. Terminals get them escaped; files and pipes get them unchanged.
  */
 
 /** Control characters but for tab and line feed, and the marks that change the direction of text. */

@@ -1,5 +1,5 @@
 /**
- * Dates and times as text, strictly: what is no date is refused, and never becomes another one. Date.parse makes 2 March of 2026-02-30,
+ * Reads dates and times as text, strictly: it refuses what is no date. Date.parse makes 2 March of 2026-02-30,
  * and the next day of T24:00:00Z.
  */
 

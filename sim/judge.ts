@@ -1,6 +1,6 @@
 /**
- * The verdict on a world that has come to rest: what the clients heard against what the table holds, and the ledger of every
- * block against the messages that it stands for. Nothing that the judged code counts is believed.
+ * The verdict on a world that has come to rest: compares what the clients heard with the table, and each block's counts with its
+ * messages. It trusts no count of the judged code.
  */
 import type { History } from './history.js';
 import type { SimulatedLog, StoredMessage } from './log.js';

@@ -1,5 +1,5 @@
 /**
- * What a world is like, by its seed alone. Each world has some of the troubles and not all: where everything fails at once, little
+ * Decides what a world is like, from its seed alone. Each world has some troubles and not all: where everything fails at once, little
  * of interest happens.
  */
 import { integer, pick, type Random } from '../lib/testing/batches.js';

@@ -1,6 +1,6 @@
 /**
- * A simulated process: it can be killed, which loses all that it knew, and frozen, after which it goes on as if nothing had
- * happened (a zombie). Its clocks are its own: they start anywhere, run fast or slow, and the wall clock is set now and then.
+ * A simulated process: it can be killed, which loses all that it knew, and frozen, after which it continues as if nothing had happened
+ * (a zombie). Its clocks are its own: they start anywhere, run fast or slow, and the wall clock is set now and then.
  */
 import { integer } from '../lib/testing/batches.js';
 import type { World } from './world.js';

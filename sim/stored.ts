@@ -1,4 +1,4 @@
-/** Reads batches and messages of the log by hand, as a stranger would: what the simulation judges by is not the code it judges. */
+/** Reads batches and messages of the log without the judged code, so that the verdict does not depend on it. */
 
 export interface StoredBatch {
   readonly tenant: string;

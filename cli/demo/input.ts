@@ -1,4 +1,4 @@
-/** Files as streams of text: gzip or not, told by its first bytes, with every line bounded. */
+/** Files as streams of text: gzip or not, by their first bytes, with every line bounded. */
 import { createReadStream } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { pipeline, type Readable } from 'node:stream';

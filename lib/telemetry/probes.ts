@@ -1,6 +1,6 @@
 /**
- * What the metrics port answers to probes. It has connections of its own, so a gateway whose port is full, or a stranger's flood, looks
- * busy there and not dead.
+ * Answers probes on the metrics port. That port has separate connections, so a gateway whose own port is full or flooded looks busy and
+ * not dead.
  *
  *   /healthz  this process lives
  *   /readyz   200, or 503 with the reason; 404 in a role that is never unready

@@ -1,6 +1,6 @@
 /**
- * Collects figures for all who ask for them: a collection costs milliseconds, and /metrics asks for no key. Who asks while a collection is
- * due shares it with the others, and never gets figures from before the question.
+ * Collects figures for all callers together: a collection costs milliseconds, and /metrics asks for no key. Callers that wait for the
+ * same collection share it, and never get figures from before their request.
  */
 export interface SharedFiguresOptions {
   /** Between the beginnings of two collections, ms. */

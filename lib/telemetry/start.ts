@@ -9,7 +9,7 @@
  *   flush.ts             the last spans, which a role sends when it has drained; metrics can be read until it ends
  *   process-metrics.ts   garbage collection, event loop, memory, CPU
  *
- * Nothing here throws into the role, except that a metrics port that cannot be had ends it at once. With OTEL_SDK_DISABLED=true
+ * Nothing here throws into the role. But a metrics port that is not available ends it at once. With OTEL_SDK_DISABLED=true
  * nothing is started.
  */
 import cluster from 'node:cluster';

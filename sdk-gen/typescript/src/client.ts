@@ -2,8 +2,8 @@
  * SluiceClient: what a host uses. It encodes, counts, keeps the buffer's bound and calls back; batches are gathered by
  * batcher.ts and delivered by delivery.ts.
  *
- * Nothing that happens in the background is thrown into the host: `onError` and `onRejected` report trouble, and
- * counted in `stats()`. A callback that throws is ignored.
+ * Nothing that happens in the background is thrown into the host: `onError` and `onRejected` report trouble, and `stats()` counts it. A
+ * callback that throws is ignored.
  */
 import { fromBinary } from '@bufbuild/protobuf';
 import { type Event, EventSchema } from '../gen/sluice/event/v1/event_pb.js';

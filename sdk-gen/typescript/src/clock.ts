@@ -1,4 +1,4 @@
-/** Time as the client sees it: injected, so that tests turn the hands themselves. */
+/** Time as the client sees it: injected, so that tests control it. */
 export interface Clock {
   /** Milliseconds; only differences matter. */
   now(): number;

@@ -1,20 +1,20 @@
 /**
- * The delivery of batches: a pure core. It owns every batch from the moment it is closed until it is settled, decides
- * what is sent when, and on which stream; sockets, clock and dice are given to it.
+ * The delivery of batches: a pure core. It owns every batch from the moment when it is closed until it is settled. It decides what is
+ * sent when, and on which stream. Sockets, clock and random numbers are injected.
  *
- *   DELIVER-1  A batch keeps its id and its bytes forever. Its attempt is 1 on the first hand-over to a stream ever, and one
- *       more on each later one: the gateway's side relies on that to tell retries from first sends.
+ *   DELIVER-1  A batch keeps its id and its bytes forever. Its attempt is 1 when a stream gets it for the first time, and one more each
+ *       later time. The gateway's side relies on that to distinguish retries from first sends.
  *   DELIVER-2  A batch is settled once: delivered (accepted, or committed, as the client wants it), or finally refused. Until
  *       then it waits, is in flight on one stream, or is kept for one stream (DELIVER-8). An answer that does not count all its
  *       events is no answer.
  *   DELIVER-3  What is in flight is bounded in batches and bytes, over all streams. What is kept does not count as in flight.
- *   DELIVER-4  A failed batch that may be retried goes out again no earlier than the gateway asked, plus full jitter; nothing
- *       new is sent before that either, for the failure speaks of the gateway, not of the batch.
+ *   DELIVER-4  A failed batch that may be retried goes out again no earlier than the gateway asked, plus full jitter. The client sends
+ *       nothing new before that either, because the failure concerns the gateway, not the batch.
  *   DELIVER-5  When a stream ends, whatever was in flight on it goes out again on the next one, before anything new.
- *   DELIVER-6  A stream that ends does not say which batch it means. A batch goes alone, with nothing else in flight, after the gateway ended
- *       its stream with INVALID_ARGUMENT, or after two streams in a row ended under it for any reason. If the gateway refuses the
- *       stream of a batch that was alone, that batch is finally refused. If anything else ends it, the batch is tried again less and
- *       less often. So no batch blocks the others forever.
+ *   DELIVER-6  A stream that ends does not name the batch at fault. So a batch goes alone, with nothing else in flight, after the
+ *       gateway ended its stream with INVALID_ARGUMENT, or after two streams in a row ended under it for any reason. If the gateway
+ *       refuses the stream of a batch that was alone, that batch is finally refused. If anything else ends it, the batch is tried again
+ *       less and less often. So no batch blocks the others forever.
  *   DELIVER-7  Only the gateway refuses finally, and it signs what it refuses (`reason`). A refused key (or a gateway that does not know the
  *       method) is tried again for a few seconds, since a new key takes a moment to be known everywhere. Then all that waits is
  *       finally refused. What a proxy says, such as HTTP 403 or 404, is tried again for as long as it takes.
@@ -22,11 +22,11 @@
  *       the warehouse has what it had accepted up to a position at or above the batch's. A watermark covers only what was
  *       accepted before it on the same stream: the log may have lost its end and given the same positions out again.
  *       A batch without one valid event has nothing to be kept for.
- *   DELIVER-9  A kept batch goes out again, with the next attempt (DELIVER-1), when its stream ends, when the gateway says that it failed
- *       after all, and when no watermark has covered it for too long. That time doubles while it does not help, so that
- *       a warehouse which is down for a day is not sent everything every few minutes.
- *   DELIVER-10  Kept and in flight together are bounded in batches by what the gateway tells. A gateway that tells no commits is
- *       one that does not know the method (DELIVER-7).
+ *   DELIVER-9  A kept batch goes out again, with the next attempt (DELIVER-1), when its stream ends, when the gateway says that it
+ *       failed after all, and when no watermark has covered it for too long. That time doubles while nothing is committed, so that the
+ *       client does not send everything every few minutes while ClickHouse is down for a day.
+ *   DELIVER-10  Kept batches and batches in flight together are bounded by the gateway's limit. A gateway without that limit does not
+ *       know the method (DELIVER-7).
  */
 import { fullJitter } from './backoff.js';
 import { type SealedBatch, splitBatch } from './batcher.js';

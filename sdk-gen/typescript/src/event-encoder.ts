@@ -5,7 +5,7 @@
  *
  * It follows the descriptor, so a new field in the .proto needs no edit here.
  *
- * Nothing is left out silently. A key that is no field is a fault of the event, as is a value of another type; each is named by its path. Fields
+ * Nothing is left out silently. A key that is no field, or a value of another type, is a fault of the event, named by its path. Fields
  * are read as properties, so those that an object inherits, or has as getters of its class, count. Entries of a map are those of a Map or of a
  * plain object; of an instance of a class, which may have some that cannot be listed, they are refused.
  */

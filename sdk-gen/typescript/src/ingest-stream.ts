@@ -1,7 +1,7 @@
 /**
- * The thin shell around one PublishStream call over gRPC: hands batches to the transport and turns its answers and errors
- * into the words of delivery.ts. Each stream has a connection of its own, so that "open another" always means another
- * connection, which a load balancer may send elsewhere.
+ * The thin layer around one PublishStream call over gRPC: it gives batches to the transport, and turns answers and errors into the
+ * types of delivery.ts. Each stream has a separate connection, so that another stream always means another connection, which a load
+ * balancer may send elsewhere.
  */
 import { create, type DescMethodBiDiStreaming, type MessageShape } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';

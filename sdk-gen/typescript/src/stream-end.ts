@@ -1,8 +1,8 @@
 /**
  * Why a stream ended, in the words of the host.
  *
- * Only the gateway itself refuses finally, and it signs each refusal: an ErrorInfo with its domain. A status without one comes from somebody
- * between, a proxy or a firewall that may think better of it, and is no reason to give anything up.
+ * Only the gateway itself refuses finally, and it signs each refusal: an ErrorInfo with its domain. A status without one comes from a
+ * proxy or a firewall in between, which may change its answer. It is no reason to give anything up.
  */
 import type { Duration } from '@bufbuild/protobuf/wkt';
 import { ConnectError } from '@connectrpc/connect';
