@@ -1,10 +1,10 @@
 /**
  * The load processes, spoken to as one: starts them, gives orders, adds up what they report.
  */
-import { type ChildProcess, fork } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
+
+import { type LatencyHistogram, unpackHistograms } from '../lib/testing/latency.js';
 import type { Counts } from './generator.js';
-import { type LatencyHistogram, unpackHistograms } from './latency.js';
+import { startLoadChild } from './load-child.js';
 import type { FromLoad, LoadResult, LoadSettings, ToLoad } from './protocol.js';
 
 export interface FleetOptions extends Omit<LoadSettings, 'seed' | 'inFlight'> {
@@ -38,83 +38,49 @@ export interface Fleet {
   close(): Promise<void>;
 }
 
-const loadEntry = fileURLToPath(new URL('./load.ts', import.meta.url));
+const entry = new URL('./load.ts', import.meta.url);
 
 export async function startFleet(options: FleetOptions): Promise<Fleet> {
-  const children: ChildProcess[] = [];
-  const progress = new Map<ChildProcess, { acked: number; resends: number }>();
-  let closing = false;
-  let fail: (error: Error) => void = () => undefined;
-  const failure = new Promise<never>((_, reject) => {
-    fail = reject;
-  });
-  failure.catch(() => undefined); // it may come when no code waits; every wait below races with it
+  const { processes, inFlight, seed, target, tenant, batch, spreadDays } = options;
+  const children = Array.from({ length: processes }, () =>
+    startLoadChild<ToLoad, FromLoad>(entry, options.nodeArguments ?? []),
+  );
+  const progress = children.map(() => ({ acked: 0, resends: 0 }));
+  const failure = Promise.race(children.map((child) => child.failure));
+  failure.catch(() => undefined);
 
-  /** The first message of a type from each process. */
-  const each = <T extends FromLoad['type']>(type: T): Promise<Extract<FromLoad, { type: T }>[]> =>
-    Promise.race([
-      failure,
-      Promise.all(
-        children.map(
-          (child) =>
-            new Promise<Extract<FromLoad, { type: T }>>((resolve) => {
-              const listen = (message: FromLoad) => {
-                if (message.type !== type) return;
-                child.off('message', listen);
-                resolve(message as Extract<FromLoad, { type: T }>);
-              };
-              child.on('message', listen);
-            }),
-        ),
-      ),
-    ]);
+  /** The next message of a type from each process. */
+  const each = <T extends FromLoad['type']>(type: T): Promise<Extract<FromLoad, { type: T }>[]> => {
+    const next = (child: (typeof children)[number]) =>
+      new Promise<Extract<FromLoad, { type: T }>>((resolve) => {
+        child.listen((message) => {
+          if (message.type === type) resolve(message as Extract<FromLoad, { type: T }>);
+        });
+      });
+    return Promise.race([failure, Promise.all(children.map(next))]);
+  };
   const tell = (message: ToLoad) => {
-    for (const child of children) child.send(message);
+    for (const child of children) child.tell(message);
   };
 
-  for (let i = 0; i < options.processes; i++) {
-    const child = fork(loadEntry, [], {
-      execArgv: ['--import', 'tsx', ...(options.nodeArguments ?? [])],
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-    });
-    children.push(child);
-    child.on('message', (message: FromLoad) => {
-      if (message.type === 'failed') fail(new Error(`load: ${message.message}`));
-      if (message.type === 'progress') progress.set(child, message);
-    });
-    child.on('exit', (code, signal) => {
-      if (!closing) fail(new Error(`a load process ended with ${signal ?? code}`));
-    });
-  }
   const ready = each('ready');
-  const { processes, inFlight, seed, target, tenant, batch, spreadDays } = options;
-  children.forEach((child, i) => {
-    const message: ToLoad = {
-      type: 'configure',
-      settings: {
-        target,
-        tenant,
-        batch,
-        ...(spreadDays === undefined ? {} : { spreadDays }),
-        inFlight: Math.max(1, Math.round(inFlight / processes)),
-        seed: seed * processes + i,
-      },
-    };
-    child.send(message);
-  });
+  for (const [i, child] of children.entries()) {
+    child.listen((message) => {
+      if (message.type === 'progress') progress[i] = message;
+    });
+    const shape = { target, tenant, batch, ...(spreadDays === undefined ? {} : { spreadDays }) };
+    const share = { inFlight: Math.max(1, Math.round(inFlight / processes)), seed: seed * processes + i };
+    child.tell({ type: 'configure', settings: { ...shape, ...share } });
+  }
   const [first] = await ready;
 
   return {
-    pids: children.map((child) => child.pid ?? 0),
+    pids: children.map((child) => child.pid),
     bytesPerEvent: first?.bytesPerEvent ?? 0,
     get progress() {
-      let acked = 0;
-      let resends = 0;
-      for (const one of progress.values()) {
-        acked += one.acked;
-        resends += one.resends;
-      }
-      return { acked, resends };
+      const sum = (pick: (one: { acked: number; resends: number }) => number) =>
+        progress.reduce((total, one) => total + pick(one), 0);
+      return { acked: sum((one) => one.acked), resends: sum((one) => one.resends) };
     },
     begin: (rate) => tell({ type: 'begin', rate: rate === 'max' ? 'max' : rate / processes }),
     mark: () => tell({ type: 'mark' }),
@@ -125,19 +91,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
     },
     failure,
     close: async () => {
-      closing = true;
-      await Promise.all(
-        children.map(
-          (child) =>
-            new Promise<void>((resolve) => {
-              if (child.exitCode !== null || child.signalCode !== null) return resolve();
-              child.once('exit', () => resolve());
-              if (child.connected) child.send({ type: 'end' } satisfies ToLoad);
-              const killer = setTimeout(() => child.kill('SIGKILL'), 3_000);
-              killer.unref();
-            }),
-        ),
-      );
+      await Promise.all(children.map((child) => child.close()));
     },
   };
 }

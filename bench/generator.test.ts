@@ -1,7 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { quantiles } from '../lib/testing/latency.js';
 import { createGenerator, type Generator } from './generator.js';
-import { quantiles } from './latency.js';
 import { closedLoop, openLoop } from './pace.js';
 import { prepare } from './payload.js';
 import type { Sender, Slot } from './sender.js';

@@ -2,7 +2,7 @@
  * The load generator's core: sends by a pace, keeps what is in flight, sends failed batches again, and measures each
  * batch from the moment it should have left until its ack. Knows nothing of sockets; the clock is the caller's.
  */
-import { type LatencyHistogram, newHistogram, record } from './latency.js';
+import { type LatencyHistogram, newHistogram, record } from '../lib/testing/latency.js';
 import type { Pace } from './pace.js';
 import { copyOf, type Prepared, patch, patchAttempt } from './payload.js';
 import type { Outcome, Sender, SenderEvents, Slot } from './sender.js';
@@ -72,34 +72,68 @@ const noCounts = (): Counts => ({ acked: 0, batches: 0, rejected: 0, resends: 0,
 /** Never sleep longer than this, so that retries and stops are noticed. */
 const longestTickMs = 20;
 
+function slotsOf({ messages, inFlight }: GeneratorOptions): Slot[] {
+  return Array.from({ length: inFlight }, (_, index) => {
+    const message = messages[index % messages.length];
+    if (message === undefined) throw new Error('a generator needs at least one message');
+    return { index, message: copyOf(message), number: 0, attempt: 0, intended: 0 };
+  });
+}
+
+interface Retry {
+  readonly at: number;
+  readonly slot: Slot;
+}
+
+/** Taken out before it is sent: a sender may tell the outcome at once. */
+function takeDue(retries: Retry[], now: number): Slot | undefined {
+  const i = retries.findIndex(({ at }) => at <= now);
+  return i < 0 ? undefined : retries.splice(i, 1)[0]?.slot;
+}
+
+/** Counts since the start, and counts and latencies of the window. */
+function createBook(now: () => number) {
+  const total = noCounts();
+  let counts = noCounts();
+  let latencies = { ack: newHistogram(), lag: newHistogram() };
+  let start = Number.POSITIVE_INFINITY;
+  let end = Number.POSITIVE_INFINITY;
+  const inWindow = (at: number) => at >= start && at < end;
+  return {
+    total,
+    count(what: keyof Counts, by: number): void {
+      total[what] += by;
+      if (inWindow(now())) counts[what] += by;
+    },
+    /** Of a batch that was intended in the window, whenever it ended. */
+    record(what: 'ack' | 'lag', intended: number, at: number): void {
+      if (inWindow(intended)) record(latencies[what], at - intended);
+    },
+    mark(): void {
+      counts = noCounts();
+      latencies = { ack: newHistogram(), lag: newHistogram() };
+      start = now();
+      end = Number.POSITIVE_INFINITY;
+    },
+    close(): void {
+      end = now();
+    },
+    window: (): Window => ({ ms: (Number.isFinite(end) ? end : now()) - start, counts: { ...counts }, ...latencies }),
+  };
+}
+
 export function createGenerator(options: GeneratorOptions): Generator {
   const now = options.now ?? (() => performance.now());
   const wallClock = options.wallClock ?? Date.now;
-  const slots: Slot[] = [];
-  for (let index = 0; index < options.inFlight; index++) {
-    const message = options.messages[index % options.messages.length];
-    if (message === undefined) throw new Error('a generator needs at least one message');
-    slots.push({ index, message: copyOf(message), number: 0, attempt: 0, intended: 0 });
-  }
+  const slots = slotsOf(options);
   const free = slots.map((slot) => slot.index).reverse();
-  const retries: { at: number; slot: Slot }[] = [];
-  const total = noCounts();
-  let counts = noCounts();
-  let ack = newHistogram();
-  let lag = newHistogram();
-  let windowStart = Number.POSITIVE_INFINITY;
-  let windowEnd = Number.POSITIVE_INFINITY;
+  const retries: Retry[] = [];
+  const book = createBook(now);
   let sender: Sender | undefined;
   let pace: Pace | undefined;
   let sent = 0;
   let error: Error | undefined;
   let lastReason: string | undefined;
-
-  const inWindow = (at: number) => at >= windowStart && at < windowEnd;
-  const count = (add: (to: Counts) => void) => {
-    add(total);
-    if (inWindow(now())) add(counts);
-  };
 
   const outcome = (index: number, number: number, result: Outcome): void => {
     const slot = slots[index];
@@ -110,12 +144,10 @@ export function createGenerator(options: GeneratorOptions): Generator {
     const at = now();
     switch (result.kind) {
       case 'accepted':
-        count((to) => {
-          to.acked += result.accepted;
-          to.rejected += result.rejected;
-          to.batches++;
-        });
-        if (inWindow(slot.intended)) record(ack, at - slot.intended);
+        book.count('batches', 1);
+        book.count('acked', result.accepted);
+        book.count('rejected', result.rejected);
+        book.record('ack', slot.intended, at);
         free.push(index);
         break;
       case 'retry':
@@ -124,9 +156,7 @@ export function createGenerator(options: GeneratorOptions): Generator {
         break;
       case 'refused':
         lastReason = result.reason;
-        count((to) => {
-          to.refused++;
-        });
+        book.count('refused', 1);
         free.push(index);
         break;
       default: {
@@ -137,23 +167,14 @@ export function createGenerator(options: GeneratorOptions): Generator {
   };
 
   const resend = (at: number): boolean => {
-    for (let i = 0; i < retries.length; ) {
-      const retry = retries[i]!;
-      if (retry.at > at) {
-        i++;
-        continue;
-      }
-      // Taken out before it is sent: a sender may tell the outcome at once.
-      retries.splice(i, 1);
-      patchAttempt(retry.slot.message, retry.slot.attempt + 1, wallClock());
-      if (sender?.send(retry.slot) !== true) {
-        retries.push(retry);
+    for (let slot = takeDue(retries, at); slot !== undefined; slot = takeDue(retries, at)) {
+      patchAttempt(slot.message, slot.attempt + 1, wallClock());
+      if (sender?.send(slot) !== true) {
+        retries.push({ at, slot });
         return false;
       }
-      retry.slot.attempt++;
-      count((to) => {
-        to.resends++;
-      });
+      slot.attempt++;
+      book.count('resends', 1);
     }
     return true;
   };
@@ -178,7 +199,7 @@ export function createGenerator(options: GeneratorOptions): Generator {
       }
       slot.intended = pace.take(at);
       sent++;
-      if (inWindow(slot.intended)) record(lag, now() - slot.intended);
+      book.record('lag', slot.intended, now());
       due--;
     }
     return Math.min(longestTickMs, pace.wait(now()));
@@ -199,23 +220,10 @@ export function createGenerator(options: GeneratorOptions): Generator {
       pace = given;
     },
     tick,
-    mark: () => {
-      counts = noCounts();
-      ack = newHistogram();
-      lag = newHistogram();
-      windowStart = now();
-      windowEnd = Number.POSITIVE_INFINITY;
-    },
-    close: () => {
-      windowEnd = now();
-    },
-    window: () => ({
-      ms: (Number.isFinite(windowEnd) ? windowEnd : now()) - windowStart,
-      counts: { ...counts },
-      ack,
-      lag,
-    }),
-    total,
+    mark: book.mark,
+    close: book.close,
+    window: book.window,
+    total: book.total,
     get inFlight() {
       return slots.length - free.length;
     },

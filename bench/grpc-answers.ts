@@ -87,41 +87,47 @@ export class Fields {
   }
 }
 
-const nobody: BatchName = { run: 0, slot: -1, number: -1 };
+const noName: BatchName = { run: 0, slot: -1, number: -1 };
 
-/** Reads one PublishStreamResponse. */
+/** Reads one PublishStreamResponse; a PublishResponse has its BatchResult where a stream's answer has `accepted`. */
 export function readAnswer(bytes: Buffer): Answer {
   const outer = new Fields(bytes, 0, bytes.length);
   if (!outer.next()) return { kind: 'other' };
-  if (outer.field === 1) {
-    const result = new Fields(bytes, outer.start, outer.end);
-    let name = nobody;
-    let accepted = 0;
-    let rejected = 0;
-    while (result.next()) {
-      if (result.field === 1) name = parseBatchId(bytes, result.start, result.end - result.start) ?? nobody;
-      else if (result.field === 2) accepted = result.value;
-      else if (result.field === 3) rejected = result.value;
-    }
-    return { kind: 'accepted', name, accepted, rejected };
-  }
-  if (outer.field === 2) {
-    const failure = new Fields(bytes, outer.start, outer.end);
-    let name = nobody;
-    let code = 0;
-    let message = '';
-    let retryAfterMs: number | undefined;
-    while (failure.next()) {
-      if (failure.field === 1) name = parseBatchId(bytes, failure.start, failure.end - failure.start) ?? nobody;
-      else if (failure.field === 2) code = failure.value;
-      else if (failure.field === 3) message = bytes.toString('utf8', failure.start, failure.end);
-      else if (failure.field === 4) {
-        retryAfterMs = 0;
-        const duration = new Fields(bytes, failure.start, failure.end);
-        while (duration.next()) retryAfterMs += duration.field === 1 ? duration.value * 1000 : duration.value / 1e6;
-      }
-    }
-    return { kind: 'failed', name, code, message, retryAfterMs };
-  }
+  if (outer.field === 1) return readAccepted(bytes, outer);
+  if (outer.field === 2) return readFailed(bytes, outer);
   return { kind: outer.field === 4 ? 'draining' : 'other' };
+}
+
+function readAccepted(bytes: Buffer, { start, end }: Fields): Answer {
+  const answer = { kind: 'accepted' as const, name: noName, accepted: 0, rejected: 0 };
+  const fields = new Fields(bytes, start, end);
+  while (fields.next()) {
+    if (fields.field === 1) answer.name = nameIn(bytes, fields);
+    else if (fields.field === 2) answer.accepted = fields.value;
+    else if (fields.field === 3) answer.rejected = fields.value;
+  }
+  return answer;
+}
+
+function readFailed(bytes: Buffer, { start, end }: Fields): Answer {
+  const answer = { kind: 'failed' as const, name: noName, code: 0, message: '', retryAfterMs: undefined };
+  let retryAfterMs: number | undefined;
+  const fields = new Fields(bytes, start, end);
+  while (fields.next()) {
+    if (fields.field === 1) answer.name = nameIn(bytes, fields);
+    else if (fields.field === 2) answer.code = fields.value;
+    else if (fields.field === 3) answer.message = bytes.toString('utf8', fields.start, fields.end);
+    else if (fields.field === 4) retryAfterMs = readDuration(bytes, fields);
+  }
+  return { ...answer, retryAfterMs };
+}
+
+const nameIn = (bytes: Buffer, { start, end }: Fields): BatchName => parseBatchId(bytes, start, end - start) ?? noName;
+
+/** Ms of a google.protobuf.Duration. */
+function readDuration(bytes: Buffer, { start, end }: Fields): number {
+  let ms = 0;
+  const fields = new Fields(bytes, start, end);
+  while (fields.next()) ms += fields.field === 1 ? fields.value * 1000 : fields.value / 1e6;
+  return ms;
 }

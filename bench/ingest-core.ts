@@ -14,7 +14,7 @@ import { silentLogger } from '../lib/logger.js';
 import { connectNats } from '../lib/nats.js';
 import { encodeBatch, makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { withNats } from '../lib/testing/nats.js';
-import { cpuSeconds } from './cpu.js';
+import { cpuSeconds } from '../lib/testing/process-use.js';
 
 const { values } = parseArgs({
   options: {

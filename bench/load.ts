@@ -12,16 +12,16 @@
  */
 import type { EventBatch } from '#gen/sluice/event/v1/event_pb.js';
 import { makeBatch, type Random } from '../lib/testing/batches.js';
-import { prepareJson } from './compare/json-payload.js';
-import { prepareOtlp } from './compare/otlp-payload.js';
+import { packHistogram } from '../lib/testing/latency.js';
+import { prepareJson, prepareOtlp } from './compare/payloads.js';
 import { sendOverHttp } from './compare/send-http.js';
 import { createGenerator, type Generator } from './generator.js';
-import { packHistogram } from './latency.js';
+import { say as sayAny, sayFailed, soon, takeOrders } from './load-child.js';
 import { closedLoop, openLoop } from './pace.js';
 import { type Prepared, type PrepareOptions, prepare } from './payload.js';
 import type { FromLoad, LoadSettings, LoadTarget, ToLoad } from './protocol.js';
-import { sendOverGrpc } from './send-grpc.js';
 import { sendToLog } from './send-log.js';
+import { sendOverStreams } from './send-streams.js';
 import { sendUnary } from './send-unary.js';
 import type { Sender, SenderEvents } from './sender.js';
 import { exportLogs, publish } from './unary-methods.js';
@@ -33,19 +33,12 @@ import { exportLogs, publish } from './unary-methods.js';
 const differentEvents = 32_000;
 const progressEveryMs = 500;
 
-function say(message: FromLoad): void {
-  process.send?.(message);
-}
-
-function fail(error: Error): void {
-  say({ type: 'failed', message: error.message });
-}
+const say = (message: FromLoad): void => sayAny(message);
 
 let generator: Generator | undefined;
 let sender: Sender | undefined;
 let settings: LoadSettings | undefined;
 let timer: NodeJS.Timeout | undefined;
-let immediate = false;
 let told = false;
 
 /** Sends what is due and comes back when the next is: by timer, or after the next round of I/O when an ack made room. */
@@ -54,21 +47,14 @@ function run(): void {
   const wait = generator.tick();
   if (generator.error !== undefined && !told) {
     told = true;
-    fail(generator.error);
+    sayFailed(generator.error);
   }
   clearTimeout(timer);
   // Timers have whole milliseconds; rounding up makes a batch leave late, which the ack latency then includes.
   timer = setTimeout(run, Math.max(1, Math.floor(wait)));
 }
 
-function runSoon(): void {
-  if (immediate) return;
-  immediate = true;
-  setImmediate(() => {
-    immediate = false;
-    run();
-  });
-}
+const runSoon = soon(run);
 
 /** Moves the events of a batch to any time of so many days. */
 function spread(random: Random, batch: EventBatch, days: number): EventBatch {
@@ -82,7 +68,7 @@ const payloadOf = (target: Exclude<LoadTarget, { kind: 'json' | 'otlp' }>): Prep
   target.kind === 'unary' ? (target.protocol === 'grpc' ? 'gateway' : 'connect') : target.kind;
 
 function messageFor({ target, tenant, batch: events, spreadDays: days }: LoadSettings, seed: number): Prepared {
-  if (target.kind === 'json') return prepareJson({ events, seed, host: new URL(target.url).host, key: target.key });
+  if (target.kind === 'json') return prepareJson({ events, seed });
   if (target.kind === 'otlp') return prepareOtlp({ events, seed });
   return prepare({
     target: payloadOf(target),
@@ -96,13 +82,13 @@ function messageFor({ target, tenant, batch: events, spreadDays: days }: LoadSet
 async function senderTo({ target, tenant, inFlight }: LoadSettings, events: SenderEvents): Promise<Sender> {
   switch (target.kind) {
     case 'gateway':
-      return sendOverGrpc(target, events);
+      return sendOverStreams(target, events);
     case 'unary':
       return sendUnary(target, publish, events);
     case 'otlp':
       return sendUnary({ ...target, protocol: 'grpc' }, exportLogs, events);
     case 'json':
-      return sendOverHttp({ url: target.url, connections: inFlight }, events);
+      return sendOverHttp({ ...target, connections: inFlight }, events);
     case 'log':
       return sendToLog({ ...target, tenant }, events);
     default: {
@@ -160,38 +146,28 @@ async function finish(patienceMs: number): Promise<void> {
   });
 }
 
-async function end(): Promise<void> {
-  await sender?.close();
-  process.exit(0);
+function begin(rate: number | 'max'): void {
+  if (settings === undefined) throw new Error('begin came before configure');
+  generator?.pace(rate === 'max' ? closedLoop() : openLoop(rate / settings.batch, performance.now()));
+  run();
 }
 
-process.on('message', (message: ToLoad) => {
-  const failed = (error: unknown) => fail(error instanceof Error ? error : new Error(String(error)));
-  switch (message.type) {
+takeOrders<ToLoad>(async (order) => {
+  switch (order.type) {
     case 'configure':
-      configure(message.settings).catch(failed);
-      break;
+      return configure(order.settings);
     case 'begin':
-      if (settings === undefined) return fail(new Error('begin came before configure'));
-      generator?.pace(
-        message.rate === 'max' ? closedLoop() : openLoop(message.rate / settings.batch, performance.now()),
-      );
-      run();
-      break;
+      return begin(order.rate);
     case 'mark':
-      generator?.mark();
-      break;
+      return generator?.mark();
     case 'stop':
-      finish(message.patienceMs).catch(failed);
-      break;
+      return finish(order.patienceMs);
     case 'end':
-      end().catch(failed);
-      break;
+      await sender?.close();
+      return process.exit(0);
     default: {
-      const never: never = message;
-      fail(new Error(`unknown order ${String(never)}`));
+      const never: never = order;
+      throw new Error(`unknown order ${String(never)}`);
     }
   }
 });
-// The benchmark is gone: nothing would ever stop this process.
-process.on('disconnect', () => process.exit(1));

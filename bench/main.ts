@@ -8,13 +8,13 @@
  *   scenarios/       load shapes through the whole stack, with verdicts
  *   gate/            ratios that the tests hold performance to
  *   compare/         command.ts: our gateway beside the same door built in other ways, which are in peers/
- *   stack.ts         the servers of a case, each its own process; roles.ts starts one; ceiling-streams.ts
- *   fleet.ts         the load processes; protocol.ts is how they are spoken to, load.ts is their entry
+ *   stack.ts         the servers of a case, each its own process (lib/testing/role-process.ts); ceiling-streams.ts
+ *   fleet.ts         the load processes (load-child.ts); protocol.ts is how they are spoken to, load.ts is their entry
  *   measure.ts       one measured phase; samples.ts: what is looked at while it runs
- *   cpu.ts           CPU time, memory, disk; latency.ts: histograms; medians.ts
+ *   medians.ts       rounds made one; slope.ts: growth (CPU, memory, disk: lib/testing/process-use.ts; histograms: lib/testing/latency.ts)
  *   exactly-once.ts  is what was acknowledged stored once?
  *   results.ts       how every command ends: report.ts (lines, JSON), report-page.ts (HTML), charts.ts
- *   ingest-core.ts, worker-core.ts (with swallow.ts), retry-look-up.ts   measure one part alone
+ *   ingest-core.ts   measures the gateway's core alone
  *   testing/         for the tests: drive.ts runs the load against a way of sending
  */
 import { Command } from 'commander';
@@ -25,7 +25,6 @@ import { insertCommand } from './cases/insert.js';
 import { loaderCommand } from './cases/loader.js';
 import { queryCommand } from './cases/query.js';
 import { compareCommand } from './compare/command.js';
-import { formatsCommand } from './compare/formats.js';
 import { parseCommand } from './compare/parse.js';
 import { gateCommand } from './gate/index.js';
 import { scenarioCommands } from './scenarios/index.js';
@@ -42,7 +41,6 @@ const commands: readonly Command[] = [
   gateCommand(),
   compareCommand(),
   parseCommand(),
-  formatsCommand(),
   ...scenarioCommands(),
 ];
 

@@ -1,11 +1,12 @@
 /**
  * One measured phase: load by a rate, a warm-up that does not count, a window that does.
  */
-import { cpuByRole, diskUse, type Pids } from './cpu.js';
+
+import { distribution, type Quantiles, quantiles } from '../lib/testing/latency.js';
+import { cpuByRole, diskUse, type Pids } from '../lib/testing/process-use.js';
 import type { Fleet } from './fleet.js';
-import { distribution, type Quantiles, quantiles } from './latency.js';
 import { type Sample, type Sampling, startSampling } from './samples.js';
-import { type Slope, slopeOf } from './scenarios/slope.js';
+import { type Slope, slopeOf } from './slope.js';
 import type { Stack } from './stack.js';
 
 export interface PhaseOptions {

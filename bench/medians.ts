@@ -27,3 +27,9 @@ export const cpuTogether = (phase: Pick<Phase, 'cpu_s_per_million'>, roles: read
 export function ratioOfRounds(mine: readonly number[], theirs: readonly number[]): number {
   return median(mine.map((value, round) => value / (theirs[round] ?? Number.NaN)));
 }
+
+/** Those that take turns in a round, begun by another one each time. */
+export function rotated<T>(items: readonly T[], round: number): T[] {
+  const by = items.length === 0 ? 0 : round % items.length;
+  return [...items.slice(by), ...items.slice(0, by)];
+}

@@ -3,7 +3,7 @@
  */
 import { InvalidArgumentError } from 'commander';
 import { parseNumber, parseWhole } from '../lib/number-text.js';
-import type { RoleName } from './roles.js';
+import type { RoleName } from '../lib/testing/role-process.js';
 
 /** A number above 0, at most `most`; whole unless said otherwise. */
 export const positive = (most: number, wholeOnly = true) => {

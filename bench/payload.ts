@@ -13,7 +13,7 @@ import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { encodeBatch, makeBatch, type Random, seededRandom } from '../lib/testing/batches.js';
 
 /** `connect`: the message alone; `gateway`: in a frame of gRPC, for streams and unary calls alike; `log`: as stored;
- * `json`: a request of HTTP (compare/json-payload.ts); `otlp`: an Export of logs in a frame of gRPC (compare/otlp-payload.ts). */
+ * `json`: the body of a request; `otlp`: an Export of logs in a frame of gRPC (both compare/payloads.ts). */
 export type PayloadTarget = 'gateway' | 'connect' | 'log' | 'json' | 'otlp';
 
 /** One message that can be sent again and again, each time as another batch of other events. */
@@ -48,7 +48,7 @@ export interface PrepareOptions {
 }
 
 const idLength = 36;
-export const batchIdLength = 24;
+const batchIdLength = 24;
 export const batchIdBlank = 'b-00000000-0000-00000000';
 /** Largest attempt that stays one byte. */
 const maxAttempt = 127;

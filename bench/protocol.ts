@@ -2,6 +2,7 @@
  * What the benchmark and its load processes say to each other, over Node's IPC.
  */
 import type { Counts } from './generator.js';
+import type { End } from './load-child.js';
 import type { UnaryTarget } from './send-unary.js';
 
 export type LoadTarget =
@@ -40,7 +41,7 @@ export type ToLoad =
   | { readonly type: 'mark' }
   /** The window ends and nothing new is sent; `result` follows when all is acknowledged, or after `patienceMs`. */
   | { readonly type: 'stop'; readonly patienceMs: number }
-  | { readonly type: 'end' };
+  | End;
 
 export interface LoadResult {
   readonly type: 'result';
@@ -59,5 +60,4 @@ export interface LoadResult {
 export type FromLoad =
   | { readonly type: 'ready'; readonly bytesPerEvent: number }
   | { readonly type: 'progress'; readonly acked: number; readonly resends: number }
-  | { readonly type: 'failed'; readonly message: string }
   | LoadResult;

@@ -2,35 +2,35 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Chart, mergeCharts, pageOf, thin } from './report-page.js';
 
-const chart = (title: string, name: string, x: string, y: number): Chart => ({
-  ...{ title, kind: 'bar', x: 'case', y: 'events/s' },
+const chart = (title: string, name: string, x: number, y: number): Chart => ({
+  ...{ title, x: 'seconds', y: 'events/s' },
   series: [{ name, points: [[x, y]] }],
 });
 
 test('charts of one title become one, with a series for each name', () => {
   const merged = mergeCharts([
-    chart('rate', 'gateway', 'batch 1', 10),
-    chart('cpu', 'gateway', 'batch 1', 1),
-    chart('rate', 'ceiling', 'batch 1', 20),
-    chart('rate', 'gateway', 'batch 20', 30),
+    chart('rate', 'a', 1, 10),
+    chart('cpu', 'a', 1, 1),
+    chart('rate', 'b', 1, 20),
+    chart('rate', 'a', 2, 30),
   ]);
   assert.equal(
-    merged.map(({ title, series }) => [title, series]),
+    merged.map(({ title, series }) => [title, series.map(({ name, points }) => [name, points])]),
     [
       [
         'rate',
         [
-          {
-            name: 'gateway',
-            points: [
-              ['batch 1', 10],
-              ['batch 20', 30],
+          [
+            'a',
+            [
+              [1, 10],
+              [2, 30],
             ],
-          },
-          { name: 'ceiling', points: [['batch 1', 20]] },
+          ],
+          ['b', [[1, 20]]],
         ],
       ],
-      ['cpu', [{ name: 'gateway', points: [['batch 1', 1]] }]],
+      ['cpu', [['a', [[1, 1]]]]],
     ],
   );
 });
@@ -47,7 +47,7 @@ test('a page needs nothing from elsewhere, and text in it stays text', () => {
   const page = pageOf({
     title: 'Sluice: <gateway>',
     subtitle: 'a & b',
-    sections: [{ lines: ['x < y'], charts: [chart('</script><b>', 'one', 'a', 1)] }],
+    sections: [{ lines: ['x < y'], charts: [chart('</script><b>', 'one', 1, 1)] }],
   });
   assert.match(page, /Sluice: &lt;gateway&gt;/);
   assert.match(page, /x &lt; y/);

@@ -5,12 +5,9 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 
-/** A plot. Charts of one title, from several results, become one: their series are joined by name. */
+/** Lines. Charts of one title, from several results, become one: their series are joined by name. */
 export interface Chart {
   readonly title: string;
-  readonly kind: 'line' | 'bar';
-  /** Bars of one x stand on each other. */
-  readonly stacked?: boolean;
   readonly x: string;
   readonly y: string;
   /** Percentiles are spread out towards 100; latencies are easier to read on a logarithmic scale. */
@@ -21,7 +18,7 @@ export interface Chart {
 
 export interface Series {
   readonly name: string;
-  readonly points: readonly (readonly [number | string, number])[];
+  readonly points: readonly (readonly [number, number])[];
 }
 
 export interface Page {
@@ -73,7 +70,7 @@ function chartLibrary(): string {
 export function pageOf(page: Page): string {
   const charts = mergeCharts(page.sections.flatMap((section) => section.charts)).map((chart) => ({
     ...chart,
-    series: chart.series.map((one) => ({ ...one, points: chart.kind === 'line' ? thin(one.points) : one.points })),
+    series: chart.series.map((one) => ({ ...one, points: thin(one.points) })),
   }));
   return `<!doctype html>
 <html lang="en">
@@ -115,29 +112,24 @@ Chart.defaults.animation = false;
 const place = (percent) => Math.log10(1 / (1 - Math.min(percent, 99.999) / 100));
 const percentTicks = [0, 50, 90, 99, 99.9, 99.99];
 charts.forEach((chart, index) => {
-  const bar = chart.kind === 'bar';
-  const labels = bar ? [...new Set(chart.series.flatMap((one) => one.points.map(([x]) => x)))] : undefined;
   const datasets = chart.series.map((one, i) => ({
     label: one.name,
-    data: bar
-      ? labels.map((label) => one.points.find(([x]) => x === label)?.[1] ?? null)
-      : one.points.map(([x, y]) => ({ x: chart.percentiles ? place(x) : x, y })),
+    data: one.points.map(([x, y]) => ({ x: chart.percentiles ? place(x) : x, y })),
     borderColor: colours[i % colours.length],
-    backgroundColor: colours[i % colours.length] + (bar ? 'cc' : '22'),
-    borderWidth: bar ? 0 : 2,
+    backgroundColor: colours[i % colours.length] + '22',
+    borderWidth: 2,
     pointRadius: chart.percentiles ? 2 : 0,
     tension: 0,
   }));
-  const x = { title: { display: true, text: chart.x }, stacked: chart.stacked === true };
-  if (!bar) x.type = 'linear';
+  const x = { type: 'linear', title: { display: true, text: chart.x } };
   if (chart.percentiles) {
     x.max = place(99.999);
     x.afterBuildTicks = (axis) => { axis.ticks = percentTicks.map((p) => ({ value: place(p) })); };
     x.ticks = { callback: (value) => String(percentTicks.find((p) => Math.abs(place(p) - value) < 1e-9) ?? '') };
   }
   new Chart(document.getElementById('chart-' + index), {
-    type: chart.kind,
-    data: { labels, datasets },
+    type: 'line',
+    data: { datasets },
     options: {
       maintainAspectRatio: false,
       interaction: { mode: 'nearest', intersect: false },
@@ -145,7 +137,6 @@ charts.forEach((chart, index) => {
         x,
         y: {
           title: { display: true, text: chart.y },
-          stacked: chart.stacked === true,
           type: chart.logarithmic ? 'logarithmic' : 'linear',
           beginAtZero: !chart.logarithmic,
         },

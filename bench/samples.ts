@@ -2,7 +2,7 @@
  * What is looked at again and again while a phase runs: memory and CPU of every process, how far the warehouse is behind,
  * parts, the log on disk.
  */
-import { type Pids, rssByRole } from './cpu.js';
+import { type Pids, rssByRole } from '../lib/testing/process-use.js';
 import type { Stack } from './stack.js';
 
 export interface Sample {
@@ -90,4 +90,10 @@ export function startSampling(stack: Stack, pids: Pids, acked: () => number, eve
       return { samples, peak, end };
     },
   };
+}
+
+/** Active parts of the events table: the most that were seen, and the last. */
+export function partsOf(samples: readonly Sample[]): { most: number; end: number } {
+  const parts = samples.map((sample) => sample.parts ?? 0);
+  return { most: Math.max(0, ...parts), end: parts.at(-1) ?? 0 };
 }

@@ -1,21 +1,22 @@
 /**
  * The load generator's unary calls against node's own HTTP/2 server, which reads and checks every byte of the protocol.
  */
-import { createServer, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2';
+import type { ServerHttp2Stream } from 'node:http2';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type PublishRequest, PublishRequestSchema, PublishResponseSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import type { Generator } from './generator.js';
+import type { CallProtocol } from './h2-link.js';
 import { prepare } from './payload.js';
-import { sendUnary, type UnaryProtocol } from './send-unary.js';
+import { sendUnary } from './send-unary.js';
 import { drive } from './testing/drive.js';
+import { framed, remember, withHttp2Server } from './testing/http2-server.js';
 import { publish } from './unary-methods.js';
 
 interface Seen {
   readonly requests: Map<string, PublishRequest[]>;
   readonly headers: Set<string>;
-  readonly sessions: Set<ServerHttp2Session>;
   opened: number;
   maxCallsAtOnce: number;
 }
@@ -26,76 +27,62 @@ type Handle = (request: PublishRequest, stream: ServerHttp2Stream) => Decision;
 
 const connections = 3;
 
+function answer(stream: ServerHttp2Stream, protocol: CallProtocol, decision: Decision, request: PublishRequest): void {
+  if (decision === 'nothing' || stream.destroyed) return;
+  const accepts = decision === 'accept' || decision === 'accept, but';
+  if (!accepts && protocol === 'grpc') {
+    const [status, message] = decision === 'stranger' ? [16, 'who are you?'] : [8, 'come back'];
+    // Headers that end the call: gRPC's answer without a message.
+    const grpc = { 'content-type': 'application/grpc', 'grpc-status': status, 'grpc-message': message };
+    stream.respond({ ':status': 200, ...grpc }, { endStream: true });
+  } else if (!accepts) {
+    stream.respond({ ':status': 429, 'content-type': 'application/json' });
+    stream.end('{"code":"resource_exhausted","message":"come back"}');
+  } else {
+    const result = { batchId: request.batchId, accepted: request.batch?.events.length ?? 0 };
+    const message = toBinary(PublishResponseSchema, create(PublishResponseSchema, { result }));
+    stream.respond({ ':status': 200, 'content-type': 'application/grpc' }, { waitForTrailers: protocol === 'grpc' });
+    const refusal = { 'grpc-status': '14', 'grpc-message': 'no log' };
+    stream.on('wantTrailers', () => stream.sendTrailers(decision === 'accept' ? { 'grpc-status': '0' } : refusal));
+    stream.end(protocol === 'grpc' ? framed(message) : message);
+  }
+}
+
 async function generate(
-  protocol: UnaryProtocol,
+  protocol: CallProtocol,
   events: number,
   batches: number,
   handle: Handle,
   streamWindow = 256 * 1024,
 ): Promise<{ seen: Seen; generator: Generator }> {
-  const seen: Seen = { requests: new Map(), headers: new Set(), sessions: new Set(), opened: 0, maxCallsAtOnce: 0 };
+  const seen: Seen = { requests: new Map(), headers: new Set(), opened: 0, maxCallsAtOnce: 0 };
+  const names = [':method', ':path', 'content-type', 'authorization', 'te'];
   let calls = 0;
-  // The connection's window stays at 64 KiB, so that it is used up again and again.
-  const server = createServer({ settings: { initialWindowSize: streamWindow } });
-  server.on('session', (session) => {
-    seen.opened++;
-    seen.sessions.add(session);
-    session.on('close', () => seen.sessions.delete(session));
-  });
-  server.on('stream', (stream, headers) => {
-    seen.maxCallsAtOnce = Math.max(seen.maxCallsAtOnce, ++calls);
-    stream.on('close', () => calls--);
-    stream.on('error', () => undefined);
-    seen.headers.add(
-      [':method', ':path', 'content-type', 'authorization', 'te'].map((name) => headers[name]).join(' '),
-    );
-    const chunks: Buffer[] = [];
-    stream.on('data', (chunk: Buffer) => chunks.push(chunk));
-    stream.on('end', () => {
-      const bytes = Buffer.concat(chunks);
-      const request = fromBinary(PublishRequestSchema, protocol === 'grpc' ? bytes.subarray(5) : bytes);
-      seen.requests.set(request.batchId, [...(seen.requests.get(request.batchId) ?? []), request]);
-      const decision = handle(request, stream);
-      if (decision === 'nothing' || stream.destroyed) return;
-      if (protocol === 'grpc' && decision !== 'accept' && decision !== 'accept, but') {
-        const status = decision === 'stranger' ? 16 : 8;
-        // Headers that end the call: gRPC's answer without a message.
-        const grpc = { 'grpc-status': status, 'grpc-message': decision === 'stranger' ? 'who are you?' : 'come back' };
-        stream.respond({ ':status': 200, 'content-type': 'application/grpc', ...grpc }, { endStream: true });
-        return;
-      }
-      if (decision === 'refuse') {
-        stream.respond({ ':status': 429, 'content-type': 'application/json' });
-        stream.end('{"code":"resource_exhausted","message":"come back"}');
-        return;
-      }
-      const result = { batchId: request.batchId, accepted: request.batch?.events.length ?? 0 };
-      const message = toBinary(PublishResponseSchema, create(PublishResponseSchema, { result }));
-      const head = Buffer.alloc(protocol === 'grpc' ? 5 : 0);
-      if (head.length > 0) head.writeUInt32BE(message.length, 1);
-      stream.respond({ ':status': 200, 'content-type': 'application/grpc' }, { waitForTrailers: protocol === 'grpc' });
-      const trailers =
-        decision === 'accept' ? { 'grpc-status': '0' } : { 'grpc-status': '14', 'grpc-message': 'no log' };
-      stream.on('wantTrailers', () => stream.sendTrailers(trailers));
-      stream.end(Buffer.concat([head, message]));
-    });
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  const port = typeof address === 'object' && address !== null ? address.port : 0;
-  const target = protocol === 'grpc' ? 'gateway' : 'connect';
-  const where = { url: `http://127.0.0.1:${port}`, key: 'good', protocol, connections };
-  try {
-    const generator = await drive({
-      messages: [prepare({ target, events, seed: 9, tenant: 't' })],
-      batches,
-      open: (to) => sendUnary(where, publish, to),
-    });
-    return { seen, generator };
-  } finally {
-    for (const session of seen.sessions) session.destroy();
-    await new Promise<void>((resolve) => server.close(() => resolve()));
-  }
+  return withHttp2Server(
+    streamWindow,
+    (stream, headers) => {
+      seen.maxCallsAtOnce = Math.max(seen.maxCallsAtOnce, ++calls);
+      stream.on('close', () => calls--);
+      seen.headers.add(names.map((name) => headers[name]).join(' '));
+      const chunks: Buffer[] = [];
+      stream.on('data', (chunk: Buffer) => chunks.push(chunk));
+      stream.on('end', () => {
+        const request = fromBinary(PublishRequestSchema, Buffer.concat(chunks).subarray(protocol === 'grpc' ? 5 : 0));
+        remember(seen.requests, request);
+        answer(stream, protocol, handle(request, stream), request);
+      });
+    },
+    async (server) => {
+      const target = protocol === 'grpc' ? 'gateway' : 'connect';
+      const generator = await drive({
+        messages: [prepare({ target, events, seed: 9, tenant: 't' })],
+        batches,
+        open: (to) => sendUnary({ url: server.url, key: 'good', protocol, connections }, publish, to),
+      });
+      seen.opened = server.opened;
+      return { seen, generator };
+    },
+  );
 }
 
 for (const protocol of ['grpc', 'connect'] as const) {

@@ -7,10 +7,11 @@ import { join } from 'node:path';
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client';
 import { jetstreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/transport-node';
+import { addTenant } from '../lib/tenants.js';
 import { withNats } from '../lib/testing/nats.js';
+import type { Pids } from '../lib/testing/process-use.js';
+import { type Role, type RoleName, startRole } from '../lib/testing/role-process.js';
 import { untrimmedShardBytes } from './ceiling-streams.js';
-import type { Pids } from './cpu.js';
-import { type Role, type RoleName, startRole } from './roles.js';
 
 export interface StackOptions {
   /** How many of each role; nats-server always runs. */
@@ -73,69 +74,25 @@ export const eventsTable = 'sluice.events';
 export async function withStack<T>(options: StackOptions, use: (stack: Stack) => Promise<T>): Promise<T> {
   return withNats(async (nats) => {
     const folder = await mkdtemp(join(tmpdir(), 'sluice-bench-'));
-    const roles: Role[] = [];
-    const start = async (role: RoleName, index: number, flags: readonly string[]): Promise<Role> => {
-      const { telemetry, profile } = options;
-      const all = [...flags, ...(options.flags[role] ?? [])];
-      const started = await startRole(role, index, { flags: all, folder, telemetry, profile });
-      roles.push(started);
-      started.failure.catch(fail);
-      return started;
-    };
+    const roles = startedRoles(folder, options);
     const common = ['--nats-url', nats.url, '--metrics-port', '0', '--log-level', 'warn'];
-    const pidsOf = (name: RoleName) => roles.filter((role) => role.name.startsWith(name)).map((role) => role.pid);
-    let close = async (): Promise<void> => undefined;
-    // A signal ends the run like an error does, so that what was started is ended too.
-    let interrupt: (signal: string) => void = () => undefined;
-    const interrupted = new Promise<never>((_, reject) => {
-      interrupt = (signal) => reject(new Error(`interrupted by ${signal}`));
-    });
-    interrupted.catch(() => undefined);
-    let fail: (error: unknown) => void = () => undefined;
-    const failed = new Promise<never>((_, reject) => {
-      fail = reject;
-    });
-    failed.catch(() => undefined);
-    process.once('SIGTERM', interrupt).once('SIGINT', interrupt);
+    const pids: Record<string, number[]> = { nats: [nats.process().pid ?? 0] };
+    const start = async (role: RoleName, count: number, flags: readonly string[]): Promise<Role | undefined> => {
+      const started: Role[] = [];
+      for (let i = 0; i < count; i++) started.push(await roles.start(role, i, flags));
+      if (count > 0) pids[role] = started.map(({ pid }) => pid);
+      return started[0];
+    };
+    let warehouse: OpenWarehouse | undefined;
     try {
-      const key =
-        options.gateways > 0 ? (await (await import('../lib/tenants.js')).addTenant(nats.nc, { tenant })).key : '';
-      for (let i = 0; i < options.gateways; i++) {
-        await start('gateway', i, [
-          ...common,
-          ...[
-            '--port',
-            '0',
-            '--shards',
-            String(options.shards),
-            // All load comes from one address.
-            ...['--max-connections-per-address', '0', '--new-connections-per-address', '0'],
-            '--shard-max-bytes',
-            options.shardMaxBytes ?? `${untrimmedShardBytes(options.shards)}`,
-          ],
-        ]);
-      }
-      const pids: Record<string, number[]> = { nats: [nats.process().pid ?? 0] };
-      let warehouse: Stack['warehouse'];
-      let startWorkers = async (): Promise<void> => undefined;
-      if (options.workers > 0) {
-        const data = ['--clickhouse-port', '0', '--clickhouse-data', join(folder, 'clickhouse'), '--log-level', 'warn'];
-        data.push('--clickhouse-metrics-port', '0');
-        const clickhouse = await start('clickhouse', 0, data);
-        const url = `http://127.0.0.1:${clickhouse.port}`;
-        startWorkers = async () => {
-          for (let i = 0; i < options.workers; i++) await start('worker', i, [...common, '--clickhouse-url', url]);
-          pids.worker = pidsOf('worker');
-        };
-        const opened = openWarehouse(url);
-        warehouse = opened;
-        close = opened.close;
-        if (options.workersLater !== true) await startWorkers();
-      }
-      const gateway = roles.find((role) => role.name.startsWith('gateway'));
-      for (const name of ['gateway', 'worker', 'clickhouse'] as const) {
-        if (pidsOf(name).length > 0) pids[name] = pidsOf(name);
-      }
+      const key = options.gateways > 0 ? (await addTenant(nats.nc, { tenant })).key : '';
+      const gateway = await start('gateway', options.gateways, [...common, ...gatewayFlags(options)]);
+      if (options.workers > 0) warehouse = openWarehouse(await start('clickhouse', 1, clickhouseFlags(folder)));
+      const startWorkers = async (): Promise<void> => {
+        if (warehouse !== undefined)
+          await start('worker', options.workers, [...common, '--clickhouse-url', warehouse.url]);
+      };
+      if (options.workersLater !== true) await startWorkers();
       return await use({
         natsUrl: nats.url,
         nc: nats.nc,
@@ -146,19 +103,55 @@ export async function withStack<T>(options: StackOptions, use: (stack: Stack) =>
         warehouse,
         logMib: () => logMib(nats.nc),
         startWorkers,
-        stopWorkers: async () => {
-          for (const role of roles) if (role.name.startsWith('worker')) await role.close();
-        },
-        failure: Promise.race([interrupted, failed]),
+        stopWorkers: () => roles.close('worker'),
+        failure: roles.failure,
       });
     } finally {
-      process.off('SIGTERM', interrupt).off('SIGINT', interrupt);
-      await close();
-      // The reverse of the start: a worker drains into a ClickHouse that still lives.
-      for (const role of roles.reverse()) await role.close();
+      await warehouse?.close();
+      await roles.close();
       await rm(folder, { recursive: true, force: true });
     }
   });
+}
+
+const gatewayFlags = ({ shards, shardMaxBytes }: StackOptions): string[] => [
+  ...['--port', '0', '--shards', String(shards)],
+  // All load comes from one address.
+  ...['--max-connections-per-address', '0', '--new-connections-per-address', '0'],
+  ...['--shard-max-bytes', shardMaxBytes ?? `${untrimmedShardBytes(shards)}`],
+];
+
+const clickhouseFlags = (folder: string): string[] => [
+  ...['--clickhouse-port', '0', '--clickhouse-data', join(folder, 'clickhouse')],
+  ...['--clickhouse-metrics-port', '0', '--log-level', 'warn'],
+];
+
+/** Processes that end together, also when a signal ends the run. */
+function startedRoles(folder: string, { flags, telemetry, profile }: StackOptions) {
+  const roles: Role[] = [];
+  let fail: (error: unknown) => void = () => undefined;
+  const failure = new Promise<never>((_, reject) => {
+    fail = reject;
+  });
+  failure.catch(() => undefined);
+  // A signal ends the run like an error does, so that what was started is ended too.
+  const interrupt = (signal: string) => fail(new Error(`interrupted by ${signal}`));
+  process.once('SIGTERM', interrupt).once('SIGINT', interrupt);
+  return {
+    failure,
+    async start(role: RoleName, index: number, given: readonly string[]): Promise<Role> {
+      const all = [...given, ...(flags[role] ?? [])];
+      const started = await startRole(role, index, { flags: all, folder, telemetry, profile });
+      roles.push(started);
+      started.failure.catch(fail);
+      return started;
+    },
+    /** In the reverse order of the start: a worker drains into a ClickHouse that still lives. @default all */
+    async close(name?: RoleName): Promise<void> {
+      if (name === undefined) process.off('SIGTERM', interrupt).off('SIGINT', interrupt);
+      for (const role of [...roles].reverse()) if (name === undefined || role.name.startsWith(name)) await role.close();
+    },
+  };
 }
 
 async function logMib(nc: NatsConnection): Promise<number | undefined> {
@@ -168,7 +161,10 @@ async function logMib(nc: NatsConnection): Promise<number | undefined> {
   return bytes === undefined ? undefined : bytes / 1024 ** 2;
 }
 
-function openWarehouse(url: string): BenchWarehouse & { close(): Promise<void> } {
+type OpenWarehouse = BenchWarehouse & { close(): Promise<void> };
+
+function openWarehouse(role: Role | undefined): OpenWarehouse {
+  const url = `http://127.0.0.1:${role?.port}`;
   const client = createClient({ url, request_timeout: 120_000, log: { level: ClickHouseLogLevel.ERROR } });
   const ask = async (query: string): Promise<Record<string, string>[]> => {
     const answer = await client.query({ query, format: 'JSONEachRow' });

@@ -1,76 +1,32 @@
 /**
- * Control runs: with one protection switched off, the harness must find what it is there to find. A protection is switched off in the
- * compiled copy that the run starts its processes from (build.ts), by replacing one statement; production code has no switch for it.
+ * Control runs: with one protection left out, the harness must find what it is there to find. Each protection has a seam of its name in
+ * the code (`isLeftOut`, lib/failpoint.ts), which leave-out.ts switches in the processes of the run; no setting of production does.
  */
-
-/** Replaces a piece of compiled text that is there exactly once. */
-export interface Patch {
-  /** From the root of the compiled project. */
-  readonly file: string;
-  readonly find: string;
-  readonly put: string;
-}
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import type { Protection } from '../lib/failpoint.js';
 
 export interface Control {
-  /** What is missing then. */
-  readonly without: string;
+  readonly protection: Protection;
   /** What the run must show. */
   readonly shows: 'lost' | 'doubled';
   /** Faults that bring it out soon; the default of `--only`. */
   readonly faults: readonly string[];
-  readonly patches: readonly Patch[];
 }
 
-export const controls = {
-  'insert-if-absent': {
-    without: 'the look in the INSERT whether the block is there (LOAD-2)',
-    shows: 'doubled',
-    faults: ['stop:worker'],
-    patches: [
-      {
-        file: 'workers/clickhouse/schema/index.js',
-        find: 'block}) = 0`',
-        put: 'block}) >= 0`',
-      },
-    ],
-  },
+export const controls: Readonly<Record<Protection, Control>> = {
+  'insert-if-absent': { protection: 'insert-if-absent', shows: 'doubled', faults: ['stop:worker'] },
   'retry-check': {
-    without: 'the look whether a batch that was sent again is stored already (LOAD-5)',
+    protection: 'retry-check',
     shows: 'doubled',
     faults: ['drop-replies:client-gateway', 'cut:client-gateway'],
-    patches: [
-      {
-        file: 'workers/loader/shard.js',
-        find: 'await retries.plan(framed.block)',
-        put: 'framed.block',
-      },
-    ],
   },
-  'event-ids': {
-    without: 'the look at the event ids of a batch of which as many events are stored (DEDUP-4)',
-    shows: 'lost',
-    faults: ['kill:client'],
-    patches: [
-      {
-        file: 'workers/loader/dedup.js',
-        find: 'isSameFingerprint(known, print)',
-        put: 'print.events <= known.events',
-      },
-    ],
-  },
-  'ack-before-durable': {
-    without: "the gateway's wait for JetStream's ack (INGEST-1)",
-    shows: 'lost',
-    faults: ['half-open:gateway-nats'],
-    patches: [
-      {
-        file: 'gateway/log/publisher.js',
-        find: 'metrics.sent(payload.length);',
-        // A position that no client has heard of yet: one below the watermark would be refused.
-        put: "metrics.sent(payload.length); { const { settle } = message; message.settle = () => {}; settle({ stream: 'EV_' + message.subject.split('.')[1], sequence: 2n ** 50n }); }",
-      },
-    ],
-  },
-} as const satisfies Readonly<Record<string, Control>>;
+  'event-ids': { protection: 'event-ids', shows: 'lost', faults: ['kill:client'] },
+  'ack-before-durable': { protection: 'ack-before-durable', shows: 'lost', faults: ['half-open:gateway-nats'] },
+};
 
-export type ControlName = keyof typeof controls;
+/** Arguments to node for a role of a control run. @param build the compiled project */
+export const withoutProtection = (build: string, control: Control | undefined): string[] =>
+  control === undefined
+    ? []
+    : ['--import', `${pathToFileURL(join(build, 'chaos/leave-out.js'))}?${control.protection}`];

@@ -19,11 +19,12 @@
  */
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { UsageError } from '../lib/errors.js';
+import { type Protection, protections } from '../lib/failpoint.js';
 import { replicatesFrom } from '../lib/nats-version.js';
 import { parseNumber, parseWhole } from '../lib/number-text.js';
 import { currentNats } from '../lib/testing/current-nats.js';
 import type { Durability } from '../sdk-gen/typescript/src/delivery.js';
-import { type ControlName, controls } from './controls.js';
+import { controls } from './controls.js';
 import { faultNames, isChosen } from './faults.js';
 import type { ClusterOptions } from './nats-nodes.js';
 import { page, summary, verdict } from './report.js';
@@ -41,7 +42,7 @@ interface Flags {
   readonly durability: Durability;
   readonly cluster?: boolean;
   readonly syncAlways?: boolean;
-  readonly control?: ControlName;
+  readonly control?: Protection;
   readonly oneByOne?: boolean;
   readonly keep?: boolean;
   readonly verbose?: boolean;
@@ -132,7 +133,7 @@ Faults, by name:
 
 Controls:
   ${Object.entries(controls)
-    .map(([name, { without, shows }]) => `${name}: without ${without}; shows events ${shows}`)
+    .map(([name, { shows }]) => `${name}: leaves out "${protections[name as Protection]}"; shows events ${shows}`)
     .join('\n  ')}
 
 Examples:
@@ -222,8 +223,8 @@ async function main(): Promise<number> {
     code = found > 0 ? 0 : 1;
     process.stdout.write(
       found > 0
-        ? `without ${control.without}, ${found} events were ${control.shows}: the check finds it\n`
-        : `without ${control.without}, no event was ${control.shows}: the run was too short, or the check is blind\n`,
+        ? `without ${control.protection}, ${found} events were ${control.shows}: the check finds it\n`
+        : `without ${control.protection}, no event was ${control.shows}: the run was too short, or the check is blind\n`,
     );
   } else process.stdout.write(failure === undefined ? 'all is well\n' : `failed: ${failure}\n`);
   if (flags.json === true) process.stdout.write(`${JSON.stringify(summary(result, seed))}\n`);

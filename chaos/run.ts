@@ -10,7 +10,7 @@ import { seededRandom } from '../lib/testing/batches.js';
 import type { Durability } from '../sdk-gen/typescript/src/delivery.js';
 import { buildProject } from './build.js';
 import { checkHistory, type Findings } from './check.js';
-import type { Control } from './controls.js';
+import { type Control, withoutProtection } from './controls.js';
 import { type Customers, startCustomers } from './customers.js';
 import { diskFaults, isChosen } from './faults.js';
 import { openJournal } from './journal.js';
@@ -101,7 +101,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
   let kept = options.keep;
   try {
     const build = join(folder, 'build');
-    buildProject(build, options.control?.patches ?? []);
+    buildProject(build);
     say('compiled');
     stack = await startStack({
       folder,
@@ -114,6 +114,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
       onDeath: (death) => schedule.died(death),
       say,
       arm: (role) => schedule.arm(role),
+      nodeArguments: withoutProtection(build, options.control),
     });
     say('the stack is up');
     const probes = { source: proberSource, journal: join(folder, `journal-${proberSource}`) };

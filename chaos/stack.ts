@@ -33,6 +33,8 @@ export interface StackOptions {
   readonly say: (line: string) => void;
   /** Their data are on disks that can be full. */
   readonly disks: readonly DiskName[];
+  /** Arguments to node for gateways and workers. */
+  readonly nodeArguments: readonly string[];
   /** Asked at each start of a gateway or worker: the failpoint to arm. */
   readonly arm: (role: Role) => string | undefined;
 }
@@ -164,7 +166,18 @@ export async function startStack(options: StackOptions): Promise<Stack> {
             '--log-positions',
           ];
           const nats = ['--nats-url', gatewayNats.addresses, '--replicas', String(log.replicas)];
-          return { failpoint, args: [...nodeFlags.gateway, 'gateway/main.js', ...common, ...nats, ...own, ...flags] };
+          return {
+            failpoint,
+            args: [
+              ...nodeFlags.gateway,
+              ...options.nodeArguments,
+              'gateway/main.js',
+              ...common,
+              ...nats,
+              ...own,
+              ...flags,
+            ],
+          };
         },
       });
       await gateway.whenReady();
@@ -185,7 +198,16 @@ export async function startStack(options: StackOptions): Promise<Stack> {
           const small = ['--block-delay', '200ms', '--replay-window', '3s', '--clickhouse-timeout', '10s'];
           return {
             failpoint,
-            args: [...nodeFlags.worker, 'workers/main.js', ...common, ...ways, ...own, ...small, ...flags],
+            args: [
+              ...nodeFlags.worker,
+              ...options.nodeArguments,
+              'workers/main.js',
+              ...common,
+              ...ways,
+              ...own,
+              ...small,
+              ...flags,
+            ],
           };
         },
       }),

@@ -8,7 +8,7 @@
 import { Agent, request as requestPlain } from 'node:http';
 import { type ClientHttp2Session, connect } from 'node:http2';
 import { request as requestTls, Agent as TlsAgent } from 'node:https';
-import { newHistogram, quantiles, record } from '../bench/latency.js';
+import { newHistogram, quantiles, record } from '../lib/testing/latency.js';
 import type { BystanderSettings, FromBystanders, Phase, PhaseSeen, Seen, ToBystanders } from './bystanders.js';
 import { bearer, envelope, publishRequests, service } from './wire/messages.js';
 import { dial } from './wire/sockets.js';

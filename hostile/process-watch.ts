@@ -4,8 +4,8 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { Agent, get } from 'node:http';
-import { cpuSeconds, family, rssMib } from '../bench/cpu.js';
-import type { Role } from '../bench/roles.js';
+import { cpuSeconds, family, rssMib } from '../lib/testing/process-use.js';
+import type { Role } from '../lib/testing/role-process.js';
 
 export interface ProcessWatch {
   /** MiB now. */

@@ -3,9 +3,10 @@
  *
  *   warm-up → alone → attack → after
  */
-import { type Role, startRole } from '../bench/roles.js';
+
 import { addTenant } from '../lib/tenants.js';
 import { type TestNats, withNats } from '../lib/testing/nats.js';
+import { type Role, startRole } from '../lib/testing/role-process.js';
 import type { Attack, Counts } from './attack.js';
 import { type AttackOrder, startAttacker } from './attacker.js';
 import { type PhaseSeen, startBystanders } from './bystanders.js';

@@ -33,6 +33,29 @@ export const failpoints = {
 
 export type Failpoint = keyof typeof failpoints;
 
+/**
+ * Protections that a control run of `npm run chaos` leaves out, to show that the harness finds what they prevent. No option or setting
+ * reaches them: chaos/leave-out.ts, which the run loads into its processes, is the only caller of {@link leaveOut}.
+ */
+export const protections = {
+  'insert-if-absent': 'The INSERT of a block looks whether the block is there (LOAD-2).',
+  'retry-check': 'The worker looks whether a batch that was sent again is stored already (LOAD-5).',
+  'event-ids': 'The worker compares event ids of a batch of which as many events are stored (DEDUP-4).',
+  'ack-before-durable': "The gateway waits for JetStream's ack before it answers (INGEST-1).",
+} as const satisfies Readonly<Record<string, string>>;
+
+export type Protection = keyof typeof protections;
+
+let leftOut: Protection | undefined;
+
+/** Switches a protection off in this process, until it ends. */
+export function leaveOut(protection: Protection): void {
+  leftOut = protection;
+}
+
+/** Whether a control run leaves this protection out. Costs one comparison. */
+export const isLeftOut = (protection: Protection): boolean => leftOut === protection;
+
 let armed = false;
 let target: string | undefined;
 let left = 0;

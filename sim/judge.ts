@@ -83,6 +83,32 @@ export function judge({ history, log, sink, dead }: Evidence): Verdict {
   };
 }
 
+/**
+ * What a worker says is committed must be stored at that moment, or be in the dead letters: what comes later excuses nothing.
+ * @returns called with each such word
+ */
+export function watchCommits({ history, log, sink, dead }: Evidence) {
+  const stored = new Set<string>();
+  /** Messages that were looked at, by stream. */
+  const checked = new Map<string, number>();
+  let parts = 0;
+  return (shard: number, generation: string, sequence: number): void => {
+    for (; parts < sink.parts.length; parts++) for (const { eventId } of sink.parts[parts]!.rows) stored.add(eventId);
+    const found = log.history.find(({ stream }) => stream.generation === generation && stream.shard === shard);
+    // A log that gave positions out twice cannot be compared by them.
+    if (found === undefined || found.messages.some(({ forgotten }) => forgotten)) return;
+    const name = `${generation}/${shard}`;
+    const from = checked.get(name) ?? 0;
+    if (sequence <= from) return;
+    checked.set(name, sequence);
+    const missing = found.messages
+      .filter((message) => message.sequence > from && message.sequence <= sequence)
+      .flatMap((message) => batchesOf(message).flatMap(({ eventIds }) => eventIds))
+      .filter((id) => !stored.has(id) && !dead.has(id));
+    if (missing.length > 0) history.odd(`committed up to ${name}/${sequence}, and not stored yet: ${few(missing)}`);
+  };
+}
+
 function batchesOf(message: StoredMessage): StoredBatch[] {
   try {
     return storedBatches(message.data);

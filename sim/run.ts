@@ -8,7 +8,7 @@ import { type FaultTargets, inflict } from './faults.js';
 import { startFleet } from './fleet.js';
 import { type GatewayConfig, type GatewayNode, startGateway } from './gateway.js';
 import { createHistory } from './history.js';
-import { judge, type Verdict } from './judge.js';
+import { judge, type Verdict, watchCommits } from './judge.js';
 import { createLog } from './log.js';
 import { createNetwork } from './network.js';
 import { makePlan, type Plan, type PlanOptions } from './plan.js';
@@ -59,6 +59,8 @@ export async function runWorld(seed: number, options: RunOptions = {}): Promise<
   const log = createLog(world, { shards: plan.shards, maxBytes: plan.logMaxBytes, syncMs: plan.syncMs });
   const sink = createSink(world, { poisonous: (id) => shareOf(id) < plan.poison, weakness: weakness.sink ?? {} });
   const letters = createDeadLetters(world);
+  const evidence = { history, log, sink, dead: letters.eventIds };
+  const sayCommitted = watchCommits(evidence);
   /** Streams made again that an operator has looked at. */
   const accepted = new Set<string>();
 
@@ -90,6 +92,7 @@ export async function runWorld(seed: number, options: RunOptions = {}): Promise<
       accepted: (_, generation) => accepted.has(generation),
       letters,
       onCommitted(shard, generation, sequence) {
+        sayCommitted(shard, generation, sequence);
         // Where no client waits for commits and the log forgets nothing, they change nothing.
         if (hinting && log.up) for (const gateway of gateways.all) gateway.hint(shard, generation, sequence);
       },
@@ -187,7 +190,7 @@ export async function runWorld(seed: number, options: RunOptions = {}): Promise<
   // At rest for a while, so that what is late still comes.
   await run(begun + restMs, () => rested > looks);
 
-  const verdict = judge({ history, log, sink, dead: letters.eventIds });
+  const verdict = judge(evidence);
   const faults = [...verdict.faults];
   if (rested <= looks) {
     const pending = clients.all.filter(({ process }) => process.alive).map((client) => client.pending);

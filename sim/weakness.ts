@@ -3,7 +3,9 @@
  * nothing. They weaken what surrounds the cores, never the cores.
  */
 import type { OpenLogWire } from '../gateway/log/log-wire.js';
+import { utcDay } from '../lib/timestamp.js';
 import type { StoredCopies } from '../workers/loader/dedup.js';
+import { noEvents } from '../workers/loader/fingerprint.js';
 import type { ShardIo } from '../workers/loader/loader.js';
 import type { Plan } from './plan.js';
 import type { SinkWeakness } from './sink.js';
@@ -120,6 +122,24 @@ export const weaknesses = {
             ? new Map(eventIds.map((id) => [id, 1]))
             : (counts[i] ?? new Map()),
         );
+      },
+    }),
+  },
+  'copies-in-block-alone': {
+    what: 'copies of a batch are looked for in the block at hand, and not in the sink',
+    stored: () => ({
+      fingerprints: async (batches) => batches.map(() => noEvents),
+      eventCounts: async (questions) => questions.map(() => new Map()),
+    }),
+  },
+  'day-of-last-message': {
+    what: 'a block belongs to the day of its last message, which two workers may cut apart, and not of its first',
+    worlds: { workers: 3, shards: 1, faults: ['freeze worker', 'stall network'], faultCount: 10, blockRows: 2 },
+    worker: (io) => ({
+      ...io,
+      async gather(generation, hi) {
+        const block = await io.gather(generation, hi);
+        return typeof block === 'object' ? { ...block, day: utcDay(block.lastTimeMs) } : block;
       },
     }),
   },

@@ -3,11 +3,11 @@
  */
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
+import type { RoleName } from '../../lib/testing/role-process.js';
 import type { PhaseOptions } from '../measure.js';
 import { parseRate, parseSet, positive } from '../options.js';
 import type { Result } from '../report.js';
 import { addOutputOptions, type OutputOptions, showResults } from '../results.js';
-import type { RoleName } from '../roles.js';
 
 export type Progress = PhaseOptions['progress'];
 

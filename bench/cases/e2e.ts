@@ -3,13 +3,14 @@
  * with what was acknowledged, and with what it takes on disk.
  */
 import type { Command } from 'commander';
-import { latencyChart, sampleCharts, throughputCharts } from '../charts.js';
+import { profileArguments } from '../../lib/testing/role-process.js';
+import { latencyChart, sampleCharts } from '../charts.js';
 import { checkExactlyOnce } from '../exactly-once.js';
 import { startFleet } from '../fleet.js';
 import { measurePhase, type Phase } from '../measure.js';
 import { parseSize, positive } from '../options.js';
 import { ingestReport, ingestTitle, phaseLines, type Result, row, whole } from '../report.js';
-import { profileArguments } from '../roles.js';
+import { partsOf } from '../samples.js';
 import { eventsTable, withStack } from '../stack.js';
 import { addStreamOptions, type CaseOptions, caseCommand, type Progress, type StreamOptions } from './case.js';
 import { diskLines, measureStorage, storageLines } from './storage.js';
@@ -66,7 +67,7 @@ async function* e2e(options: E2eOptions, progress: Progress): AsyncGenerator<Res
           ),
           lag_events: { most: Math.max(...lags), end: lags.at(-1) ?? 0 },
           drain_s: first.drain_s,
-          active_parts: partsOf(first),
+          active_parts: partsOf(first.samples),
           log_mib_most: Math.max(...first.samples.map((sample) => sample.logMib ?? 0)),
           resends: latency.total_resends,
           disk_write_mb_per_s: first.disk_write_mb_per_s,
@@ -93,9 +94,8 @@ async function* e2e(options: E2eOptions, progress: Progress): AsyncGenerator<Res
           ...storageLines(storage),
         ];
         const charts = [
-          ...throughputCharts(`e2e, ${batch}`, [{ name: 'acked', x: `e2e, ${batch}`, phases: [first] }]),
-          latencyChart(`e2e at ${Math.round(latency.acked_events_per_s)}/s`, latency),
-          ...sampleCharts('e2e', first),
+          latencyChart(`e2e at ${Math.round(latency.acked_events_per_s)}/s`, latency.ack_distribution),
+          ...sampleCharts('e2e', first.samples),
         ];
         return { json, lines, charts };
       } finally {
@@ -104,11 +104,6 @@ async function* e2e(options: E2eOptions, progress: Progress): AsyncGenerator<Res
     },
   );
 }
-
-export const partsOf = (phase: Pick<Phase, 'samples'>): { most: number; end: number } => {
-  const parts = phase.samples.map((sample) => sample.parts ?? 0);
-  return { most: Math.max(0, ...parts), end: parts.at(-1) ?? 0 };
-};
 
 export const e2eCommand = (): Command =>
   caseCommand<E2eOptions>({

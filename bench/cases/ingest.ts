@@ -4,16 +4,16 @@
  * compare what the machine did at the same time.
  */
 import { type Command, Option } from 'commander';
+import { profileArguments } from '../../lib/testing/role-process.js';
 import { ceilingRoot, emptyStreams, ensureCeilingStreams } from '../ceiling-streams.js';
-import { latencyChart, sampleCharts, throughputCharts } from '../charts.js';
+import { latencyChart, sampleCharts } from '../charts.js';
 import { type Fleet, startFleet } from '../fleet.js';
+import type { CallProtocol } from '../h2-link.js';
 import { measurePhase, type Phase } from '../measure.js';
 import { cpuTogether, median, ratioOfRounds } from '../medians.js';
 import { positive, positiveList } from '../options.js';
 import type { LoadTarget } from '../protocol.js';
 import { ingestReport, ingestTitle, phaseLines, type Result, roundLines, row } from '../report.js';
-import { profileArguments } from '../roles.js';
-import type { UnaryProtocol } from '../send-unary.js';
 import { type Stack, withStack } from '../stack.js';
 import {
   addRounds,
@@ -34,7 +34,7 @@ interface GatewayOptions extends CaseOptions, StreamOptions, RoundOptions {
 interface UnaryOptions extends Omit<GatewayOptions, 'streams'> {
   readonly clients: number;
   readonly connectionPerClient: boolean;
-  readonly protocol: UnaryProtocol;
+  readonly protocol: CallProtocol;
 }
 
 /** What is measured, and how the load gets there. */
@@ -155,10 +155,6 @@ async function* ingest(
       const input = { case: name, throughput, latency, batch, bytesPerEvent, seconds: options.seconds };
       const report = ingestReport({ ...input, ...(ceiling === undefined ? {} : { ceiling }) });
       const x = `${name}, ${batch}`;
-      const sides = [
-        { name, phases: throughput },
-        ...(raw ? [{ name: 'ceiling', x: `ceiling, ${batch}`, phases: raw }] : []),
-      ];
       const lines = [ingestTitle(report)];
       if (rounds.length > 0) lines.push(...roundLines(name, rounds));
       if (raw !== undefined && ceiling !== undefined) {
@@ -174,9 +170,8 @@ async function* ingest(
         json: { ...report, ...side.facts?.(report.acked_events_per_s, batch) },
         lines,
         charts: [
-          ...throughputCharts(x, sides),
-          latencyChart(`${x} at ${Math.round(latency.acked_events_per_s)}/s`, latency),
-          ...sampleCharts(x, latency),
+          latencyChart(`${x} at ${Math.round(latency.acked_events_per_s)}/s`, latency.ack_distribution),
+          ...sampleCharts(x, latency.samples),
         ],
       };
     }

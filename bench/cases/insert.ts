@@ -17,7 +17,7 @@ import { type Engine, openEngine } from '../../workers/embedded/engine.js';
 import { spooled, spoolFile } from '../../workers/embedded/rights.js';
 import { readFromSpool, withSettings } from '../../workers/embedded/statement.js';
 import { sortByTenant } from '../../workers/loader/sort-by-tenant.js';
-import { median } from '../medians.js';
+import { median, rotated } from '../medians.js';
 import { positive } from '../options.js';
 import { patch, prepare } from '../payload.js';
 
@@ -122,17 +122,22 @@ const text = async (engine: Engine, statement: string): Promise<string> => {
     .trim();
 };
 
-async function measure(engine: Engine, folder: string, options: InsertOptions): Promise<void> {
-  const chosen = variants.filter(({ name }) => options.only === undefined || name.includes(options.only));
-  if (chosen.length === 0) throw new Error(`no variant is called "${options.only}"`);
+interface Table {
+  readonly variant: Variant;
+  readonly target: TableTarget;
+  /** CPU-seconds per million rows, of each counted block. */
+  readonly inserts: number[];
+}
+
+/** A table of each variant, with merges stopped. @throws Error when no variant is meant */
+async function createTables(engine: Engine, only: string | undefined): Promise<Table[]> {
+  const chosen = variants.filter(({ name }) => only === undefined || name.includes(only));
+  if (chosen.length === 0) throw new Error(`no variant is called "${only}"`);
   const known = new Set((await text(engine, 'SELECT name FROM system.merge_tree_settings')).split('\n'));
   await text(engine, 'CREATE DATABASE sluice');
-  const tables = chosen.map((variant, i) => ({
-    variant,
-    target: { database: 'sluice', table: `t${i}`, engine: 'MergeTree' } as TableTarget,
-    inserts: [] as number[],
-  }));
-  for (const { variant, target } of tables) {
+  const tables: Table[] = [];
+  for (const [i, variant] of chosen.entries()) {
+    const target: TableTarget = { database: 'sluice', table: `t${i}`, engine: 'MergeTree' };
     const create = createStatements(target)[1] as string;
     await text(engine, variant.table?.(create) ?? create);
     for (const statement of settingStatements(target, known, '')) await text(engine, statement);
@@ -140,96 +145,104 @@ async function measure(engine: Engine, folder: string, options: InsertOptions): 
       await text(engine, `ALTER TABLE sluice.${target.table} MODIFY SETTING ${variant.settings}`);
     }
     await text(engine, `SYSTEM STOP MERGES sluice.${target.table}`);
+    tables.push({ variant, target, inserts: [] });
   }
+  return tables;
+}
+
+const bodies = { asTheyCame: 1, byTenant: 2 } as const;
+
+/** @returns CPU-seconds */
+async function insertBlock(engine: Engine, table: Table, number: number, messages: readonly Buffer[], rows: number) {
+  const { variant, target } = table;
+  const place = {
+    shard: number % 2,
+    block: BigInt(number + 1),
+    lo: BigInt(number * messages.length + 1),
+    hi: BigInt((number + 1) * messages.length),
+  };
+  const constants = {
+    day: '2026-03-01',
+    stream: '1700000000000000000',
+    ...place,
+    accepted: rows,
+    duplicate: 0,
+    dead: 0,
+  };
+  const { query, settings } = insertStatement(target, constants, variant.allColumns ? undefined : messages);
+  const url = new URLSearchParams(
+    Object.fromEntries(Object.entries(settings).map(([name, value]) => [name, String(value)])),
+  );
+  const body = variant.asTheyCame ? bodies.asTheyCame : bodies.byTenant;
+  const statement = readFromSpool(variant.insert?.(query) ?? query, (format, structure) =>
+    spooled(body, format, structure),
+  );
+  const before = cpuSeconds();
+  await engine.run(withSettings(statement, url), {
+    format: 'TSV',
+    database: 'default',
+    parameters: {},
+    withData: true,
+  });
+  return cpuSeconds() - before;
+}
+
+interface Figures {
+  /** CPU-seconds per million rows: the median, and the least. */
+  readonly insert: number;
+  readonly least: number;
+  readonly bytes: number;
+  /** Of merging all blocks to one part. */
+  readonly merged?: { readonly cpu: number; readonly bytes: number };
+}
+
+/** @param rows that the table holds */
+async function figuresOf(engine: Engine, { target, inserts }: Table, rows: number, merge: boolean): Promise<Figures> {
+  const where = `database = 'sluice' AND table = '${target.table}' AND active`;
+  const size = async () =>
+    Number(await text(engine, `SELECT sum(bytes_on_disk) FROM system.parts WHERE ${where}`)) / rows;
+  const figures = { insert: median(inserts), least: Math.min(...inserts), bytes: await size() };
+  if (!merge) return figures;
+  const before = cpuSeconds();
+  await text(engine, `SYSTEM START MERGES sluice.${target.table}`);
+  await text(engine, `OPTIMIZE TABLE sluice.${target.table} FINAL`);
+  const cpu = ((cpuSeconds() - before) / rows) * 1e6;
+  return { ...figures, merged: { cpu, bytes: await size() } };
+}
+
+async function measure(engine: Engine, folder: string, options: InsertOptions): Promise<void> {
+  const { blocks, rows, tenants, merge, json } = options;
+  const tables = await createTables(engine, options.only);
   // The first block is not counted: memory, caches.
-  for (let number = 0; number <= options.blocks; number++) {
-    process.stderr.write(`insert: block ${number} of ${options.blocks}\n`);
+  for (let number = 0; number <= blocks; number++) {
+    process.stderr.write(`insert: block ${number} of ${blocks}\n`);
     const messages = makeBlock(number, options);
-    const bodies = { came: 1, arranged: 2 };
-    writeFileSync(spoolFile(folder, bodies.came), Buffer.concat(messages));
-    writeFileSync(spoolFile(folder, bodies.arranged), Buffer.concat(sortByTenant(messages)));
-    for (let k = 0; k < tables.length; k++) {
-      const { variant, target, inserts } = tables[(k + number) % tables.length] as (typeof tables)[number];
-      const constants = {
-        day: '2026-03-01',
-        stream: '1700000000000000000',
-        shard: number % 2,
-        block: BigInt(number + 1),
-        lo: BigInt(number * messages.length + 1),
-        hi: BigInt((number + 1) * messages.length),
-        accepted: options.rows,
-        duplicate: 0,
-        dead: 0,
-      };
-      const { query, settings } = insertStatement(target, constants, variant.allColumns ? undefined : messages);
-      const url = new URLSearchParams();
-      for (const [name, value] of Object.entries(settings)) url.set(name, String(value));
-      const body = variant.asTheyCame ? bodies.came : bodies.arranged;
-      const before = cpuSeconds();
-      const statement = variant.insert?.(query) ?? query;
-      await engine.run(
-        withSettings(
-          readFromSpool(statement, (format, structure) => spooled(body, format, structure)),
-          url,
-        ),
-        {
-          format: 'TSV',
-          database: 'default',
-          parameters: {},
-          withData: true,
-        },
-      );
-      if (number > 0) inserts.push(((cpuSeconds() - before) / options.rows) * 1e6);
+    writeFileSync(spoolFile(folder, bodies.asTheyCame), Buffer.concat(messages));
+    writeFileSync(spoolFile(folder, bodies.byTenant), Buffer.concat(sortByTenant(messages)));
+    for (const table of rotated(tables, number)) {
+      const cpu = await insertBlock(engine, table, number, messages, rows);
+      if (number > 0) table.inserts.push((cpu / rows) * 1e6);
     }
   }
-  const rows = options.rows * (options.blocks + 1);
-  const size = async (table: string): Promise<number> =>
-    Number(
-      await text(
-        engine,
-        `SELECT sum(bytes_on_disk) FROM system.parts WHERE database = 'sluice' AND table = '${table}' AND active`,
-      ),
-    ) / rows;
-  const heads = [
-    'table',
-    'insert',
-    'least',
-    'B/row',
-    ...(options.merge ? ['merge', 'B/row merged', 'insert + merge, to the first'] : []),
-  ];
-  process.stdout.write(`CPU-s per million rows; blocks of ${options.rows}, ${options.tenants} tenants\n`);
-  process.stdout.write(`${heads.join(' | ')}\n`);
-  let first = Number.NaN;
-  for (const { variant, target, inserts } of tables) {
-    const insert = median(inserts);
-    const least = Math.min(...inserts);
-    const bytes = await size(target.table);
-    let merge = Number.NaN;
-    let merged = Number.NaN;
-    if (options.merge) {
-      const before = cpuSeconds();
-      await text(engine, `SYSTEM START MERGES sluice.${target.table}`);
-      await text(engine, `OPTIMIZE TABLE sluice.${target.table} FINAL`);
-      merge = ((cpuSeconds() - before) / rows) * 1e6;
-      merged = await size(target.table);
-    }
-    const all = insert + (options.merge ? merge : 0);
-    first = Number.isNaN(first) ? all : first;
-    const cells = [insert, least, bytes, ...(options.merge ? [merge, merged, all / first] : [])].map((n, i) =>
-      n.toFixed(i === 2 || i === 4 ? 1 : 2),
-    );
-    process.stdout.write(`${[variant.name, ...cells].join(' | ')}\n`);
-    if (options.json) {
-      const line = {
-        case: 'insert',
-        table: variant.name,
-        insert_cpu_s_per_million: insert,
-        insert_least: least,
-        bytes_per_row: bytes,
-        ...(options.merge ? { merge_cpu_s_per_million: merge, merged_bytes_per_row: merged, ratio: all / first } : {}),
-      };
-      process.stdout.write(`${JSON.stringify(line)}\n`);
-    }
+  const heads = ['table', 'insert', 'least', 'B/row'];
+  if (merge) heads.push('merge', 'B/row merged', 'insert + merge, to the first');
+  process.stdout.write(`CPU-s per million rows; blocks of ${rows}, ${tenants} tenants\n${heads.join(' | ')}\n`);
+  let first: number | undefined;
+  for (const table of tables) {
+    const { insert, least, bytes, merged } = await figuresOf(engine, table, rows * (blocks + 1), merge);
+    const all = insert + (merged?.cpu ?? 0);
+    first ??= all;
+    const cells = [insert.toFixed(2), least.toFixed(2), bytes.toFixed(1)];
+    if (merged !== undefined) cells.push(merged.cpu.toFixed(2), merged.bytes.toFixed(1), (all / first).toFixed(2));
+    process.stdout.write(`${[table.variant.name, ...cells].join(' | ')}\n`);
+    if (!json) continue;
+    const stored = { insert_cpu_s_per_million: insert, insert_least: least, bytes_per_row: bytes };
+    const after = merged && {
+      merge_cpu_s_per_million: merged.cpu,
+      merged_bytes_per_row: merged.bytes,
+      ratio: all / first,
+    };
+    process.stdout.write(`${JSON.stringify({ case: 'insert', table: table.variant.name, ...stored, ...after })}\n`);
   }
 }
 

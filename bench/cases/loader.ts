@@ -7,18 +7,19 @@ import { tmpdir } from 'node:os';
 import { promisify } from 'node:util';
 import type { Command } from 'commander';
 import { ensureShards } from '../../lib/log-streams.js';
-import { samplesCharts } from '../charts.js';
-import { cpuByRole, diskUse } from '../cpu.js';
-import { checkExactlyOnce } from '../exactly-once.js';
+import { cpuByRole, diskUse } from '../../lib/testing/process-use.js';
+import { profileArguments } from '../../lib/testing/role-process.js';
+import { sampleCharts } from '../charts.js';
+import { type Checked, checkExactlyOnce } from '../exactly-once.js';
+import type { Phase } from '../measure.js';
 import { positive } from '../options.js';
 import { machine, processLines, type Result, row, whole } from '../report.js';
-import { profileArguments } from '../roles.js';
-import { startSampling } from '../samples.js';
-import { slopeOf } from '../scenarios/slope.js';
-import { eventsTable, withStack } from '../stack.js';
+import { partsOf, type Sample, startSampling } from '../samples.js';
+import { slopeOf } from '../slope.js';
+import { type BenchWarehouse, eventsTable, type Stack, withStack } from '../stack.js';
 import { type CaseOptions, caseCommand, type Progress } from './case.js';
-import { fillLog } from './fill.js';
-import { diskLines, measureStorage, storageLines } from './storage.js';
+import { type Filled, fillLog } from './fill.js';
+import { diskLines, measureStorage, type Storage, storageLines } from './storage.js';
 
 interface LoaderOptions extends CaseOptions {
   readonly batch: number;
@@ -35,129 +36,150 @@ const diskBytesPerEvent = 160 + 120;
 /** The benchmark takes at most this share of the free disk. */
 const shareOfDisk = 0.5;
 
-async function* loader(options: LoaderOptions, progress: Progress): AsyncGenerator<Result> {
-  const { workers, shards, flags, telemetry, profile, batch, seed } = options;
+/** As many events as are wanted, or as the free disk has room for. */
+function backlogOf({ backlog, seconds, batch }: LoaderOptions, progress: Progress): number {
   const { bavail, bsize } = statfsSync(tmpdir());
   const room = Math.floor((bavail * bsize * shareOfDisk) / diskBytesPerEvent);
-  const wanted = options.backlog ?? Math.ceil(options.seconds * bestRate);
+  const wanted = backlog ?? Math.ceil(seconds * bestRate);
   const events = Math.ceil(Math.min(wanted, room) / batch) * batch;
   progress(
     `a backlog of ${whole(events)} events, ${Math.ceil((events * 160) / 1e9)} GB` +
       (room < wanted ? `: ${whole(wanted)} were wanted, but the free disk is not enough for more` : ''),
   );
-  yield await withStack(
-    { gateways: 0, workers, workersLater: true, shards, flags, telemetry, profile },
-    async (stack): Promise<Result> => {
-      const { warehouse } = stack;
-      if (warehouse === undefined) throw new Error('loader needs a worker');
-      await ensureShards(stack.nc, { shards, replicas: 1, maxBytes: Math.ceil((events * 200) / shards) + 2 ** 28 });
-      const filled = await fillLog(
-        stack,
-        { events, batch, shards, tenant: stack.tenant, seed, nodeArguments: profileArguments(profile, 'load') },
-        progress,
-      );
-      progress('writing the backlog back to disk');
-      await promisify(execFile)('sync', { timeout: 120_000 }).catch(() => undefined);
-      progress('starting the worker');
-      await stack.startWorkers();
-      const guarded = <T>(work: Promise<T>): Promise<T> => Promise.race([work, stack.failure]);
-      const sampling = startSampling(stack, stack.pids, () => filled.events, 500);
-      try {
-        const began = performance.now();
-        const [cpuStart, diskStart, storedStart] = [cpuByRole(stack.pids), diskUse(), await guarded(warehouse.count())];
-        let first: number | undefined;
-        let seconds = 0;
-        let stored = storedStart;
-        while (seconds < options.seconds && stored < filled.events) {
-          await guarded(new Promise((resolve) => setTimeout(resolve, 500)));
-          stored = await guarded(warehouse.count());
-          seconds = (performance.now() - began) / 1000;
-          if (first === undefined && seconds >= options.firstSeconds) first = (stored - storedStart) / seconds;
-          const parts = sampling.samples.at(-1)?.parts ?? 0;
-          progress(`${seconds.toFixed(0)} s: ${whole((stored - storedStart) / seconds)} rows/s, ${parts} parts`);
-        }
-        const cpuEnd = cpuByRole(stack.pids);
-        const diskEnd = diskUse();
-        const drained = stored >= filled.events;
-        const rows = stored - storedStart;
-        const { samples, peak } = sampling.stop();
-        await stack.stopWorkers();
-        progress('comparing what is stored with what was in the log');
-        const expected = { batches: filled.batches, eventsPerBatch: batch, resends: filled.resends, atMost: !drained };
-        const checked = await checkExactlyOnce(warehouse.ask, eventsTable, expected, progress);
-        const storage = await measureStorage(warehouse, progress);
-        const roles = Object.keys(stack.pids);
-        const cpu = Object.fromEntries(roles.map((role) => [role, (cpuEnd[role] ?? 0) - (cpuStart[role] ?? 0)]));
-        const perMillion = Object.fromEntries(roles.map((role) => [role, ((cpu[role] ?? 0) / rows) * 1e6]));
-        const share = Object.fromEntries(roles.map((role) => [role, (cpu[role] ?? 0) / seconds]));
-        const later = samples.slice(Math.floor(samples.length / 2));
-        const trend = slopeOf(later.map(({ at, parts }) => ({ at, value: parts ?? Number.NaN })));
-        const parts = { most: Math.max(0, ...samples.map((one) => one.parts ?? 0)), end: samples.at(-1)?.parts ?? 0 };
-        const disk = {
-          disk_write_mb_per_s: (diskEnd.writtenBytes - diskStart.writtenBytes) / 1e6 / seconds,
-          disk_busy: (diskEnd.busyMs - diskStart.busyMs) / 1000 / seconds,
-        };
-        const json = {
-          case: 'loader',
-          acked_events_per_s: null,
-          stored_events_per_s: rows / seconds,
-          first_stored_events_per_s: first ?? rows / seconds,
-          first_seconds: Math.min(options.firstSeconds, seconds),
-          seconds,
-          ...{ ratio_to_ceiling: null, cpu_ratio_to_ceiling: null, ack_ms: null },
-          cpu_s_per_million: perMillion,
-          rss_mib: peak,
-          backlog_events: filled.events,
-          drained,
-          batch,
-          checked,
-          active_parts: { ...parts, per_minute: [trend.perMinute, trend.low, trend.high] },
-          ...disk,
-          storage,
-        };
-        const rate = rows / seconds;
-        const lines = [
-          `loader: a backlog of ${whole(filled.events)} events in batches of ${batch}, ${machine.cpus} × ${machine.model}, Node ${machine.node}`,
-          '',
-          row(
-            'stored',
-            `${whole(rate)} events/s over ${seconds.toFixed(1)} s${drained ? ', then all was stored' : ''}`,
-          ),
-          row(`first ${json.first_seconds.toFixed(0)} s`, `${whole(json.first_stored_events_per_s)} events/s`),
-          row(
-            'active parts',
-            `${parts.most} at most, ${parts.end} at the end; over the second half ${trend.perMinute.toFixed(1)} a minute` +
-              ` (${trend.low.toFixed(1)} to ${trend.high.toFixed(1)})`,
-          ),
-          row('checked', `${whole(checked.events)} events in ${whole(checked.batches)} batches, each once`),
-          ...diskLines(disk),
-          ...storageLines(storage),
-          ...processLines(perMillion, share, peak),
-        ];
-        const bars = Object.entries(perMillion).map(([name, value]) => ({
-          name,
-          points: [['loader', value] as const],
-        }));
-        return {
-          json,
-          lines,
-          charts: [
-            ...samplesCharts('loader', samples),
-            {
-              title: 'CPU-seconds per million events, by process',
-              kind: 'bar',
-              stacked: true,
-              x: 'case, events of a batch',
-              y: 'CPU-s per million',
-              series: bars,
-            },
-          ],
-        };
-      } finally {
-        sampling.stop();
-      }
-    },
-  );
+  return events;
+}
+
+/** What was seen while the worker drained the backlog. */
+interface Drained {
+  readonly rows: number;
+  readonly seconds: number;
+  /** Rows a second of the beginning. */
+  readonly first: number;
+  /** Everything was stored before the time was over. */
+  readonly whole: boolean;
+  /** CPU seconds by role. */
+  readonly cpu: Readonly<Record<string, number>>;
+  readonly peak: Readonly<Record<string, number>>;
+  readonly samples: readonly Sample[];
+  readonly disk: Pick<Phase, 'disk_write_mb_per_s' | 'disk_busy'>;
+}
+
+async function drain(
+  stack: Stack,
+  warehouse: BenchWarehouse,
+  backlog: number,
+  { seconds: most, firstSeconds }: LoaderOptions,
+  progress: Progress,
+): Promise<Drained> {
+  const guarded = <T>(work: Promise<T>): Promise<T> => Promise.race([work, stack.failure]);
+  const sampling = startSampling(stack, stack.pids, () => backlog, 500);
+  try {
+    const began = performance.now();
+    const [cpuStart, diskStart, storedStart] = [cpuByRole(stack.pids), diskUse(), await guarded(warehouse.count())];
+    let first: number | undefined;
+    let seconds = 0;
+    let rows = 0;
+    while (seconds < most && storedStart + rows < backlog) {
+      await guarded(new Promise((resolve) => setTimeout(resolve, 500)));
+      rows = (await guarded(warehouse.count())) - storedStart;
+      seconds = (performance.now() - began) / 1000;
+      if (first === undefined && seconds >= firstSeconds) first = rows / seconds;
+      const parts = sampling.samples.at(-1)?.parts ?? 0;
+      progress(`${seconds.toFixed(0)} s: ${whole(rows / seconds)} rows/s, ${parts} parts`);
+    }
+    const cpuEnd = cpuByRole(stack.pids);
+    const diskEnd = diskUse();
+    const roles = Object.keys(stack.pids);
+    return {
+      ...{ rows, seconds, first: first ?? rows / seconds, whole: storedStart + rows >= backlog },
+      cpu: Object.fromEntries(roles.map((role) => [role, (cpuEnd[role] ?? 0) - (cpuStart[role] ?? 0)])),
+      ...sampling.stop(),
+      disk: {
+        disk_write_mb_per_s: (diskEnd.writtenBytes - diskStart.writtenBytes) / 1e6 / seconds,
+        disk_busy: (diskEnd.busyMs - diskStart.busyMs) / 1000 / seconds,
+      },
+    };
+  } finally {
+    sampling.stop();
+  }
+}
+
+function resultOf(
+  { batch, firstSeconds }: LoaderOptions,
+  filled: Filled,
+  drained: Drained,
+  checked: Checked,
+  storage: Storage,
+): Result {
+  const { rows, seconds, cpu, samples } = drained;
+  const per = (by: number) => Object.fromEntries(Object.entries(cpu).map(([role, used]) => [role, used / by]));
+  const perMillion = per(rows / 1e6);
+  const later = samples.slice(Math.floor(samples.length / 2));
+  const trend = slopeOf(later.map(({ at, parts }) => ({ at, value: parts ?? Number.NaN })));
+  const parts = partsOf(samples);
+  const json = {
+    case: 'loader',
+    acked_events_per_s: null,
+    stored_events_per_s: rows / seconds,
+    first_stored_events_per_s: drained.first,
+    first_seconds: Math.min(firstSeconds, seconds),
+    seconds,
+    ...{ ratio_to_ceiling: null, cpu_ratio_to_ceiling: null, ack_ms: null },
+    cpu_s_per_million: perMillion,
+    rss_mib: drained.peak,
+    backlog_events: filled.events,
+    drained: drained.whole,
+    batch,
+    checked,
+    active_parts: { ...parts, per_minute: [trend.perMinute, trend.low, trend.high] },
+    ...drained.disk,
+    storage,
+  };
+  const end = drained.whole ? ', then all was stored' : '';
+  const rise = `${trend.perMinute.toFixed(1)} a minute (${trend.low.toFixed(1)} to ${trend.high.toFixed(1)})`;
+  const lines = [
+    `loader: a backlog of ${whole(filled.events)} events in batches of ${batch}, ${machine.cpus} × ${machine.model}, Node ${machine.node}`,
+    '',
+    row('stored', `${whole(rows / seconds)} events/s over ${seconds.toFixed(1)} s${end}`),
+    row(`first ${json.first_seconds.toFixed(0)} s`, `${whole(drained.first)} events/s`),
+    row('active parts', `${parts.most} at most, ${parts.end} at the end; over the second half ${rise}`),
+    row('checked', `${whole(checked.events)} events in ${whole(checked.batches)} batches, each once`),
+    ...diskLines(drained.disk),
+    ...storageLines(storage),
+    ...processLines(perMillion, per(seconds), drained.peak),
+  ];
+  return { json, lines, charts: sampleCharts('loader', samples) };
+}
+
+async function* loader(options: LoaderOptions, progress: Progress): AsyncGenerator<Result> {
+  const { workers, shards, flags, telemetry, profile, batch, seed } = options;
+  const events = backlogOf(options, progress);
+  const servers = { gateways: 0, workers, workersLater: true, shards, flags, telemetry, profile };
+  yield await withStack(servers, async (stack): Promise<Result> => {
+    const { warehouse } = stack;
+    if (warehouse === undefined) throw new Error('loader needs a worker');
+    await ensureShards(stack.nc, { shards, replicas: 1, maxBytes: Math.ceil((events * 200) / shards) + 2 ** 28 });
+    const fill = {
+      events,
+      batch,
+      shards,
+      tenant: stack.tenant,
+      seed,
+      nodeArguments: profileArguments(profile, 'load'),
+    };
+    const filled = await fillLog(stack, fill, progress);
+    progress('writing the backlog back to disk');
+    await promisify(execFile)('sync', { timeout: 120_000 }).catch(() => undefined);
+    progress('starting the worker');
+    await stack.startWorkers();
+    const drained = await drain(stack, warehouse, filled.events, options, progress);
+    await stack.stopWorkers();
+    progress('comparing what is stored with what was in the log');
+    const { batches, resends } = filled;
+    const expected = { batches, eventsPerBatch: batch, resends, atMost: !drained.whole };
+    const checked = await checkExactlyOnce(warehouse.ask, eventsTable, expected, progress);
+    return resultOf(options, filled, drained, checked, await measureStorage(warehouse, progress));
+  });
 }
 
 export const loaderCommand = (): Command =>

@@ -5,8 +5,8 @@
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client';
 import type { Command } from 'commander';
 import { ensureShards } from '../../lib/log-streams.js';
+import { newHistogram, type Quantiles, quantiles, record } from '../../lib/testing/latency.js';
 import { startFleet } from '../fleet.js';
-import { newHistogram, type Quantiles, quantiles, record } from '../latency.js';
 import { positive } from '../options.js';
 import { machine, milliseconds, type Result, row, whole } from '../report.js';
 import { type BenchWarehouse, eventsTable, type Stack, withStack } from '../stack.js';
@@ -211,21 +211,7 @@ async function* query(options: QueryOptions, progress: Progress): AsyncGenerator
         `    ${'question'.padEnd(38)}${['idle p50', 'p95', 'loading p50', 'p95', 'rows read'].map((text) => text.padStart(13)).join('')}`,
         ...questions.map(({ name }) => `    ${name.padEnd(38)}${cells(of(name))}`),
       ];
-      const bars = (name: string, pick: (one: ReturnType<typeof of>) => number) => ({
-        name,
-        points: questions.map((question) => [question.name, pick(of(question.name))] as const),
-      });
-      const charts = [
-        {
-          title: 'Time until a question is answered, P95',
-          kind: 'bar' as const,
-          logarithmic: true,
-          x: 'question',
-          y: 'ms',
-          series: [bars('idle', (one) => one.idle.ms.p95), bars('while loading', (one) => one.loading.ms.p95)],
-        },
-      ];
-      return { json, lines, charts };
+      return { json, lines, charts: [] };
     },
   );
 }

@@ -4,10 +4,8 @@
  *   command.ts        the command and its table (this file)
  *   contenders.ts     who takes part, each with its stream and its load
  *   turns.ts          rounds of short windows, medians, the open loop at a common rate
- *   json-payload.ts, send-http.ts   the load for peers that take JSON
- *   otlp-payload.ts   the load for a peer that takes OTLP; ../send-unary.ts sends it
+ *   payloads.ts       batches for peers that take JSON or OTLP; send-http.ts sends JSON
  *   parse.ts          `bench -- parse`: readers of one batch inside one process
- *   formats.ts        `bench -- formats`: what the worker hands to ClickHouse; row-formats.ts
  */
 import { cpus } from 'node:os';
 import { Command, InvalidArgumentError } from 'commander';

@@ -3,16 +3,15 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Event, EventSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { median, rotated } from '../medians.js';
 import { patch, patchAttempt, prepare } from '../payload.js';
 import { readLogs } from '../peers/otlp-reader.js';
 import { plainJson } from '../peers/plain-json.js';
 import { toTable } from './command.js';
-import { prepareJson } from './json-payload.js';
-import { prepareOtlp } from './otlp-payload.js';
-import { readHttpAnswer } from './send-http.js';
-import { commonRateOf, cpuRatio, median, rotated, type Standing } from './turns.js';
+import { prepareJson, prepareOtlp } from './payloads.js';
+import { commonRateOf, cpuRatio, type Standing } from './turns.js';
 
-const options = { events: 20, seed: 7, host: '127.0.0.1:8080', key: 'k' };
+const options = { events: 20, seed: 7 };
 
 interface Body {
   readonly batchId: string;
@@ -20,14 +19,11 @@ interface Body {
   readonly events: { eventId: string }[];
 }
 
-function split(bytes: Buffer): { head: string; body: Body } {
-  const end = bytes.indexOf('\r\n\r\n') + 4;
-  return { head: bytes.toString('latin1', 0, end), body: JSON.parse(bytes.toString('utf8', end)) as Body };
-}
+const bodyOf = (bytes: Buffer): Body => JSON.parse(bytes.toString()) as Body;
 
 test('a JSON request is the same events as the Protobuf request of that seed', () => {
   const json = prepareJson(options);
-  const { body } = split(json.bytes);
+  const body = bodyOf(json.bytes);
   const batch = makeBatch(seededRandom(7), 20);
   assert.equal(body.events, JSON.parse(JSON.stringify(batch.events.map(plainJson))));
   const protobuf = prepare({ target: 'gateway', events: 20, seed: 7, tenant: 'acme' });
@@ -35,14 +31,13 @@ test('a JSON request is the same events as the Protobuf request of that seed', (
   assert.equal(protobuf.bytes.subarray(start, end), Buffer.from(encodeBatch(batch)));
 });
 
-test('a JSON request names its length, and patching keeps it JSON with new ids every time', () => {
+test('patching keeps a JSON request JSON, with new ids every time', () => {
   const json = prepareJson(options);
   const seen = new Set<string>();
   for (let number = 0; number < 50; number++) {
     patch(json, { run: 9, slot: 3, number }, Date.now());
     patchAttempt(json, 1 + (number % 20), Date.now());
-    const { head, body } = split(json.bytes);
-    assert.is(Number(/content-length: (\d+)/.exec(head)?.[1]), json.bytes.length - head.length);
+    const body = bodyOf(json.bytes);
     assert.is(body.attempt, Math.min(9, 1 + (number % 20)));
     assert.is(body.batchId, `b-00000009-0003-${number.toString(16).padStart(8, '0')}`);
     for (const { eventId } of body.events) {
@@ -80,20 +75,9 @@ test('patching keeps an OTLP request as it is, with new ids every time', () => {
   assert.is(seen.size, 50 * 20);
 });
 
-test('an answer is read when all of it is there, whatever the pieces', () => {
-  const whole = Buffer.from('HTTP/1.1 202 Accepted\r\nContent-Length: 7\r\n\r\n{"a":1}');
-  for (let cut = 0; cut < whole.length; cut++) assert.is(readHttpAnswer(whole.subarray(0, cut)), undefined);
-  assert.equal(readHttpAnswer(whole), { status: 202, body: '{"a":1}' });
-  assert.throws(() => readHttpAnswer(Buffer.concat([whole, Buffer.from('x')])), /more than one/);
-  assert.throws(() => readHttpAnswer(Buffer.from('HTTP/1.1 200 OK\r\nfoo: 1\r\n\r\n')), /not an answer/);
-});
-
-test('rounds begin with another contender each time, and the median is the middle', () => {
+test('rounds begin with another contender each time', () => {
   assert.equal(rotated(['a', 'b', 'c'], 0), ['a', 'b', 'c']);
   assert.equal(rotated(['a', 'b', 'c'], 4), ['b', 'c', 'a']);
-  assert.is(median([9, 1, 5]), 5);
-  assert.is(median([4, 1, 2, 9]), 3);
-  assert.ok(Number.isNaN(median([])));
 });
 
 test('the common rate is half of the slowest, but for those far behind', () => {

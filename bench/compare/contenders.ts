@@ -10,21 +10,20 @@ import { shardStream } from '../../lib/subjects.js';
 import { addTenant } from '../../lib/tenants.js';
 import { GoMissing } from '../../lib/testing/go-missing.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
+import { startRole } from '../../lib/testing/role-process.js';
 import { type Fleet, startFleet } from '../fleet.js';
 import { type Prepared, prepare } from '../payload.js';
 import { peers as allPeers, type Peer, type RunningPeer, startPeer } from '../peers/index.js';
 import { createPeerStream } from '../peers/peer-log.js';
 import type { LoadTarget } from '../protocol.js';
-import { startRole } from '../roles.js';
-import { prepareJson } from './json-payload.js';
-import { prepareOtlp } from './otlp-payload.js';
+import { prepareJson, prepareOtlp } from './payloads.js';
 
 export interface Contender {
   readonly name: string;
   readonly summary: string;
   readonly pid: number;
   readonly fleet: Fleet;
-  /** Bytes that the client writes for an event: request, head or frame included, HTTP/2's own frames and TCP not. */
+  /** Bytes of an event in a request: gRPC's frame included, HTTP's head and frames not. */
   readonly wireBytes: number;
   /** Rejects when the process ends on its own; never resolves. */
   readonly failure: Promise<never>;
@@ -151,7 +150,7 @@ async function startOurs(
 }
 
 function messageTo(target: LoadTarget, events: number, seed: number): Prepared {
-  if (target.kind === 'json') return prepareJson({ events, seed, host: new URL(target.url).host, key: target.key });
+  if (target.kind === 'json') return prepareJson({ events, seed });
   if (target.kind === 'otlp') return prepareOtlp({ events, seed });
   return prepare({ target: 'gateway', events, seed, tenant });
 }

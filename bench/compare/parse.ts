@@ -11,11 +11,12 @@ import { Command } from 'commander';
 import { EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { scanBatch } from '../../lib/contract/index.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { median, ratioOfRounds } from '../medians.js';
 import { positive } from '../options.js';
 import { compileChecks } from '../peers/object-checks.js';
 import { plainJson } from '../peers/plain-json.js';
 import { loadProto } from '../peers/protobufjs-contract.js';
-import { median } from './turns.js';
+import { type Reader, readInTurn } from '../readers-in-turn.js';
 
 interface CommandLine {
   readonly events: number;
@@ -23,27 +24,15 @@ interface CommandLine {
   readonly json: boolean;
 }
 
-interface Reader {
-  readonly name: string;
-  run(i: number): void;
-}
-
 /** How many different batches are cycled through: more events than a branch predictor can learn by heart. */
 const batchCount = 64;
-/** CPU time of one turn, about. */
-const turnMs = 40;
-
-/** Events of all turns, so that no reader's work can be left out by the compiler. */
-let read = 0;
+const baseline = 'JSON.parse, mixed';
 
 function makeReaders(events: number): { readers: Reader[]; bytesPerEvent: number; jsonBytesPerEvent: number } {
   const random = seededRandom(1);
   const batches = Array.from({ length: batchCount }, () => makeBatch(random, events));
   const mixed = batches.map(encodeBatch);
-  const alike = batches.map((batch) => {
-    const [first] = batch.events;
-    return encodeBatch({ ...batch, events: Array.from({ length: events }, () => first as never) });
-  });
+  const alike = batches.map((batch) => encodeBatch({ ...batch, events: Array(events).fill(batch.events[0]) }));
   const texts = batches.map((batch) => JSON.stringify({ events: batch.events.map(plainJson) }));
   const bodies = texts.map((text) => Buffer.from(text));
   const type = loadProto().lookupType('sluice.event.v1.EventBatch');
@@ -51,97 +40,50 @@ function makeReaders(events: number): { readers: Reader[]; bytesPerEvent: number
   const at = <T>(list: readonly T[], i: number): T => list[i % batchCount] as T;
   const checked = (list: readonly object[]): number =>
     list.reduce((n, event) => n + (check(event) === undefined ? 1 : 0), 0);
-  const reader = (name: string, count: (i: number) => number): Reader => ({
-    name,
-    run: (i) => {
-      read += count(i);
-    },
-  });
-  const readers = [
-    reader('scan, mixed', (i) => scanBatch(at(mixed, i), { maxEvents: 10_000 }).accepted),
-    reader('scan, alike', (i) => scanBatch(at(alike, i), { maxEvents: 10_000 }).accepted),
-    reader('JSON.parse, mixed', (i) => (JSON.parse(at(texts, i)) as { events: [] }).events.length),
-    reader('JSON.parse of bytes, mixed', (i) => (JSON.parse(at(bodies, i).toString()) as { events: [] }).events.length),
-    reader('protobufjs decode, mixed', (i) => (type.decode(at(mixed, i)) as unknown as { events: [] }).events.length),
-    reader('protobufjs decode and checks', (i) =>
-      checked((type.decode(at(mixed, i)) as unknown as { events: object[] }).events),
-    ),
-    reader('protobuf-es decode, mixed', (i) => fromBinary(EventBatchSchema, at(mixed, i)).events.length),
-    reader('protobuf-es decode and checks', (i) => checked(fromBinary(EventBatchSchema, at(mixed, i)).events)),
-  ];
-  const bytes = (list: readonly { length: number }[]) =>
-    list.reduce((n, one) => n + one.length, 0) / (batchCount * events);
-  return { readers, bytesPerEvent: bytes(mixed), jsonBytesPerEvent: bytes(bodies) };
-}
-
-function cpuMs(work: () => void): number {
-  const before = process.cpuUsage();
-  work();
-  const { user, system } = process.cpuUsage(before);
-  return (user + system) / 1000;
-}
-
-export interface ParseResult {
-  readonly case: 'parse';
-  readonly events_per_batch: number;
-  readonly rounds: number;
-  readonly bytes_per_event: number;
-  readonly json_bytes_per_event: number;
-  /** By reader, medians. */
-  readonly events_per_cpu_s: Readonly<Record<string, number>>;
-  /** How many times as many as JSON.parse of text: the median of ratios inside a round. */
-  readonly ratio_to_json_parse: Readonly<Record<string, number>>;
-}
-
-/** Reads batches by every reader in turn. */
-export function measureParse(
-  events: number,
-  rounds: number,
-  progress: (line: string) => void = () => undefined,
-): ParseResult {
-  const { readers, bytesPerEvent, jsonBytesPerEvent } = makeReaders(events);
-  // Warm, then choose how many batches make a turn.
-  const runs = readers.map((one) => {
-    let count = 1;
-    for (const _ of [1, 2, 3]) {
-      const ms = cpuMs(() => {
-        for (let i = 0; i < count; i++) one.run(i);
-      });
-      count = Math.max(4, Math.ceil((count * turnMs) / Math.max(ms, 0.5)));
-    }
-    return count;
-  });
-  const rates = readers.map((): number[] => []);
-  for (let round = 0; round < rounds; round++) {
-    readers.forEach((one, r) => {
-      const count = runs[r] as number;
-      const ms = cpuMs(() => {
-        for (let i = 0; i < count; i++) one.run(round + i);
-      });
-      rates[r]?.push((count * events * 1000) / ms);
-    });
-    progress(`round ${round + 1} of ${rounds}`);
-  }
-  if (read === 0) throw new Error('nothing was read');
-  const base = rates[readers.findIndex(({ name }) => name === 'JSON.parse, mixed')] as number[];
-  const by = (value: (list: readonly number[]) => number) =>
-    Object.fromEntries(readers.map(({ name }, r) => [name, value(rates[r] as number[])]));
-  return {
-    case: 'parse',
-    events_per_batch: events,
-    rounds,
-    bytes_per_event: Math.round(bytesPerEvent * 10) / 10,
-    json_bytes_per_event: Math.round(jsonBytesPerEvent * 10) / 10,
-    events_per_cpu_s: by((list) => Math.round(median(list))),
-    ratio_to_json_parse: by((list) => {
-      const ratio = median(list.map((rate, i) => rate / (base[i] as number)));
-      return Number(ratio.toPrecision(3));
-    }),
+  const scan = (bytes: Uint8Array) => scanBatch(bytes, { maxEvents: 10_000 }).accepted;
+  const parse = (text: string) => (JSON.parse(text) as { events: [] }).events.length;
+  const decode = (bytes: Uint8Array) => (type.decode(bytes) as unknown as { events: object[] }).events;
+  const decodeEs = (bytes: Uint8Array) => fromBinary(EventBatchSchema, bytes).events;
+  const by: Readonly<Record<string, (i: number) => number>> = {
+    'scan, mixed': (i) => scan(at(mixed, i)),
+    'scan, alike': (i) => scan(at(alike, i)),
+    [baseline]: (i) => parse(at(texts, i)),
+    'JSON.parse of bytes, mixed': (i) => parse(at(bodies, i).toString()),
+    'protobufjs decode, mixed': (i) => decode(at(mixed, i)).length,
+    'protobufjs decode and checks': (i) => checked(decode(at(mixed, i))),
+    'protobuf-es decode, mixed': (i) => decodeEs(at(mixed, i)).length,
+    'protobuf-es decode and checks': (i) => checked(decodeEs(at(mixed, i))),
   };
+  const perEvent = (list: readonly { length: number }[]) =>
+    list.reduce((n, one) => n + one.length, 0) / (batchCount * events);
+  const readers = Object.entries(by).map(([name, read]) => ({ name, read }));
+  return { readers, bytesPerEvent: perEvent(mixed), jsonBytesPerEvent: perEvent(bodies) };
 }
 
-export function parseCommand(): Command {
-  return new Command('parse')
+function run({ events, rounds, json }: CommandLine): void {
+  const { readers, bytesPerEvent, jsonBytesPerEvent } = makeReaders(events);
+  const rates = readInTurn(readers, rounds, (round) => {
+    process.stderr.write(`parse: round ${round + 1} of ${rounds}\n`);
+  });
+  const base = rates[readers.findIndex(({ name }) => name === baseline)]!;
+  const rows = readers.map(({ name }, r) => ({ name, rate: median(rates[r]!), ratio: ratioOfRounds(rates[r]!, base) }));
+  const sizes = `${bytesPerEvent.toFixed(1)} bytes (JSON ${jsonBytesPerEvent.toFixed(1)})`;
+  process.stdout.write(`batches of ${events} events of ${sizes}, ${rounds} rounds\n`);
+  for (const { name, rate, ratio } of rows) {
+    const [millions, times] = [rate / 1e6, ratio].map((value) => value.toFixed(2).padStart(7));
+    process.stdout.write(`${name.padEnd(32)}${millions} M events per CPU-second ${times} × JSON.parse\n`);
+  }
+  if (!json) return;
+  const of = (pick: (row: (typeof rows)[number]) => number) =>
+    Object.fromEntries(rows.map((row) => [row.name, Number(pick(row).toPrecision(4))]));
+  const shape = { case: 'parse', events_per_batch: events, rounds };
+  const bytes = { bytes_per_event: bytesPerEvent, json_bytes_per_event: jsonBytesPerEvent };
+  const figures = { events_per_cpu_s: of((row) => row.rate), ratio_to_json_parse: of((row) => row.ratio) };
+  process.stdout.write(`${JSON.stringify({ ...shape, ...bytes, ...figures })}\n`);
+}
+
+export const parseCommand = (): Command =>
+  new Command('parse')
     .description(
       'events read per CPU-second: the wire scan, JSON.parse, protobuf-es, protobufjs; one process, no servers',
     )
@@ -154,17 +96,4 @@ export function parseCommand(): Command {
 The scan checks every rule of the contract; the decoders and JSON.parse check none, but for "and checks", which adds the
 field rules on the decoded objects. "alike": one event again and again. Ratios: to JSON.parse of a text, inside a round.`,
     )
-    .action(({ events, rounds, json }: CommandLine) => {
-      const result = measureParse(events, rounds, (line) => process.stderr.write(`parse: ${line}\n`));
-      process.stdout.write(
-        `batches of ${events} events of ${result.bytes_per_event} bytes (JSON ${result.json_bytes_per_event}), ${rounds} rounds\n`,
-      );
-      for (const [name, rate] of Object.entries(result.events_per_cpu_s)) {
-        const ratio = (result.ratio_to_json_parse[name] as number).toFixed(2).padStart(7);
-        process.stdout.write(
-          `${name.padEnd(32)}${(rate / 1e6).toFixed(2).padStart(7)} M events per CPU-second ${ratio} × JSON.parse\n`,
-        );
-      }
-      if (json) process.stdout.write(`${JSON.stringify(result)}\n`);
-    });
-}
+    .action(run);

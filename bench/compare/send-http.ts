@@ -1,128 +1,67 @@
 /**
- * Sends JSON batches over HTTP/1.1 keep-alive on bare sockets, one request at a time on each: what a pool of a good client
- * does, without the cost of one. A request is one write of prepared bytes; an answer is read by its content-length.
+ * Sends JSON batches over HTTP/1.1 keep-alive, one request at a time on each connection, as a pool of a good client does. At
+ * batches of 500 node's client costs the load's process little beside what the peers do with them.
  */
-import { connect, type Socket } from 'node:net';
-import type { Sender, SenderEvents, Slot } from '../sender.js';
+import { Agent, type IncomingMessage, request } from 'node:http';
+import type { Outcome, Sender, SenderEvents, Slot } from '../sender.js';
 
 export interface HttpTarget {
   /** `http://127.0.0.1:8080` */
   readonly url: string;
+  readonly key: string;
   readonly connections: number;
 }
 
-interface Lane {
-  socket: Socket | undefined;
-  /** What the request in flight is for. */
-  slot: number;
-  number: number;
-  busy: boolean;
-  rest: Buffer;
-}
-
-/** No connection for this long ends the run. */
+/** No answer for this long ends the run. */
 const patienceMs = 60_000;
-const maxAnswer = 1024 * 1024;
-const nothing = Buffer.alloc(0);
 
 export function sendOverHttp(target: HttpTarget, events: SenderEvents): Sender {
+  const { connections, key } = target;
+  const agent = new Agent({ keepAlive: true, maxSockets: connections });
   const { hostname, port } = new URL(target.url);
-  const idle: Lane[] = [];
-  const sockets = new Set<Socket>();
-  let closed = false;
+  const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' };
+  const options = { hostname, port, path: '/v1/events/batch', method: 'POST', agent, headers };
+  let busy = 0;
   let lastGood = performance.now();
 
-  const open = (lane: Lane): void => {
-    const socket = connect({ host: hostname, port: Number(port), noDelay: true });
-    sockets.add(socket);
-    lane.rest = nothing;
-    socket.once('connect', () => {
-      lastGood = performance.now();
-      lane.socket = socket;
-      idle.push(lane);
-      events.writable();
-    });
-    socket.on('data', (chunk) => {
-      try {
-        lane.rest = lane.rest.length === 0 ? chunk : Buffer.concat([lane.rest, chunk]);
-        const answer = readHttpAnswer(lane.rest);
-        if (answer === undefined) return;
-        lane.rest = nothing;
-        settle(lane, answer);
-      } catch (error) {
-        events.failed(error instanceof Error ? error : new Error(String(error)));
-      }
-    });
-    socket.on('error', () => undefined); // 'close' follows
-    socket.once('close', () => {
-      sockets.delete(socket);
-      lane.socket = undefined;
-      const at = idle.indexOf(lane);
-      if (at >= 0) idle.splice(at, 1);
-      const { slot, number, busy } = lane;
-      lane.busy = false;
-      if (busy) events.outcome(slot, number, { kind: 'retry', afterMs: 50, reason: 'connection closed' });
-      if (closed) return;
-      if (performance.now() - lastGood > patienceMs) events.failed(new Error(`no connection to ${target.url}`));
-      else setTimeout(open, 100, lane);
-    });
+  const settle = (slot: Slot, number: number, outcome: Outcome): void => {
+    busy--;
+    events.outcome(slot.index, number, outcome);
   };
-
-  const settle = (lane: Lane, { status, body }: HttpAnswer): void => {
-    if (!lane.busy) throw new Error('an answer without a waiting send');
-    const { slot, number } = lane;
-    lane.busy = false;
-    idle.push(lane);
-    if (status === 202) {
-      const { accepted, rejected } = JSON.parse(body) as { accepted: number; rejected: number };
-      events.outcome(slot, number, { kind: 'accepted', accepted, rejected });
-    } else if (status === 429 || status === 503) {
-      events.outcome(slot, number, { kind: 'retry', afterMs: 100, reason: body.slice(0, 200) });
-    } else {
-      events.outcome(slot, number, { kind: 'refused', reason: `HTTP ${status} ${body.slice(0, 200)}` });
-    }
+  const lose = (slot: Slot, number: number, reason: string): void => {
+    if (performance.now() - lastGood > patienceMs) events.failed(new Error(`no answer from ${target.url}: ${reason}`));
+    settle(slot, number, { kind: 'retry', afterMs: 100, reason });
   };
-
-  for (let i = 0; i < target.connections; i++) {
-    open({ socket: undefined, slot: 0, number: 0, busy: false, rest: nothing });
-  }
   return {
-    ready: () => idle.length > 0,
+    ready: () => busy < connections,
     send(slot: Slot): boolean {
-      // First come, first served: the connection that has been idle for the longest is the next.
-      const lane = idle.shift();
-      if (lane?.socket === undefined) return false;
-      lane.slot = slot.index;
-      lane.number = slot.number;
-      lane.busy = true;
-      lane.socket.write(slot.message.bytes);
+      const { number, message } = slot;
+      busy++;
+      const call = request({ ...options, headers: { ...headers, 'content-length': message.bytes.length } });
+      call.on('error', (error) => lose(slot, number, error.message));
+      call.on('response', async (answer: IncomingMessage) => {
+        try {
+          let body = '';
+          for await (const chunk of answer.setEncoding('utf8')) body += chunk;
+          lastGood = performance.now();
+          settle(slot, number, outcomeOf(answer.statusCode ?? 0, body));
+        } catch (error) {
+          lose(slot, number, String(error));
+        }
+      });
+      call.end(message.bytes);
       return true;
     },
     async close() {
-      closed = true;
-      for (const socket of sockets) socket.destroy();
+      agent.destroy();
     },
   };
 }
 
-export interface HttpAnswer {
-  readonly status: number;
-  readonly body: string;
-}
-
-/** A whole answer with a content-length; undefined while some of it is missing. @throws Error on any other bytes */
-export function readHttpAnswer(bytes: Buffer): HttpAnswer | undefined {
-  const end = bytes.indexOf('\r\n\r\n');
-  if (end < 0) {
-    if (bytes.length > 16_384) throw new Error('an answer without an end of its head');
-    return undefined;
-  }
-  const head = bytes.toString('latin1', 0, end);
-  const status = Number(/^HTTP\/1\.1 (\d{3})/.exec(head)?.[1]);
-  const length = Number(/\r\ncontent-length: *(\d+)/i.exec(head)?.[1]);
-  if (!(status >= 100) || !(length <= maxAnswer)) throw new Error(`not an answer of the API: ${head.slice(0, 200)}`);
-  const from = end + 4;
-  if (bytes.length < from + length) return undefined;
-  if (bytes.length > from + length) throw new Error('more than one answer to one request');
-  return { status, body: bytes.toString('utf8', from, from + length) };
+function outcomeOf(status: number, body: string): Outcome {
+  const reason = `HTTP ${status} ${body.slice(0, 200)}`;
+  if (status === 429 || status === 503) return { kind: 'retry', afterMs: 100, reason };
+  if (status !== 202) return { kind: 'refused', reason };
+  const { accepted, rejected } = JSON.parse(body) as { accepted: number; rejected: number };
+  return { kind: 'accepted', accepted, rejected };
 }

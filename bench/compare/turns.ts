@@ -2,8 +2,10 @@
  * Turns: short windows in which one contender is loaded while the others are idle, in rounds whose order rotates, so that
  * what changes on the machine meets all alike. Medians over the rounds.
  */
-import { cpuByRole, rssMib } from '../cpu.js';
-import { type LatencyHistogram, type Quantiles, quantiles } from '../latency.js';
+
+import { type LatencyHistogram, type Quantiles, quantiles } from '../../lib/testing/latency.js';
+import { cpuByRole, rssMib } from '../../lib/testing/process-use.js';
+import { median, ratioOfRounds, rotated } from '../medians.js';
 import { type Contender, type Field, ours } from './contenders.js';
 
 export interface TurnOptions {
@@ -45,19 +47,6 @@ interface Turn {
 const ackPatienceMs = 60_000;
 /** Between turns: nats-server deletes the files of what was purged. */
 const settleMs = 400;
-
-export const median = (numbers: readonly number[]): number => {
-  const sorted = [...numbers].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  if (sorted.length % 2 === 1) return sorted[middle] as number;
-  return ((sorted[middle - 1] ?? Number.NaN) + (sorted[middle] ?? Number.NaN)) / 2;
-};
-
-/** The contenders of a round, begun by another one each time. */
-export function rotated<T>(items: readonly T[], round: number): T[] {
-  const by = items.length === 0 ? 0 : round % items.length;
-  return [...items.slice(by), ...items.slice(0, by)];
-}
 
 /** Events that a contender had acknowledged when its last turn ended. */
 const ackedBefore = new WeakMap<Contender, number>();
@@ -166,9 +155,7 @@ export async function takeTurns(field: Field, options: TurnOptions): Promise<Com
 
 /** How often the CPU of ours fits into another's, round by round: the median of ratios inside a round. */
 export function cpuRatio(standings: readonly Standing[], name: string): number {
-  const mine = standings.find((one) => one.name === ours)?.rounds ?? [];
-  const theirs = standings.find((one) => one.name === name)?.rounds ?? [];
-  return median(
-    theirs.map((round, i) => round.server_cpu_s_per_million / (mine[i]?.server_cpu_s_per_million ?? Number.NaN)),
-  );
+  const roundsOf = (which: string) =>
+    standings.find((one) => one.name === which)?.rounds.map((round) => round.server_cpu_s_per_million) ?? [];
+  return ratioOfRounds(roundsOf(name), roundsOf(ours));
 }

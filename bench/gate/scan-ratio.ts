@@ -5,19 +5,11 @@ import { toJsonString } from '@bufbuild/protobuf';
 import { EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { scanBatch } from '../../lib/contract/index.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { readInTurn } from '../readers-in-turn.js';
 
 const events = 500;
 /** More events than a branch predictor can learn by heart. */
 const batchCount = 32;
-/** CPU time of one turn, about. */
-const turnMs = 60;
-
-function cpuMs(work: () => void): number {
-  const before = process.cpuUsage();
-  work();
-  const { user, system } = process.cpuUsage(before);
-  return (user + system) / 1000;
-}
 
 /** @returns the ratio of each round */
 export function scanRatios(rounds: number): number[] {
@@ -25,30 +17,15 @@ export function scanRatios(rounds: number): number[] {
   const batches = Array.from({ length: batchCount }, () => makeBatch(random, events));
   const bytes = batches.map(encodeBatch);
   const texts = batches.map((batch) => toJsonString(EventBatchSchema, batch));
-  let read = 0;
-  const readers = [
-    (i: number) => {
-      read += scanBatch(bytes[i % batchCount]!, { maxEvents: events }).accepted;
-    },
-    (i: number) => {
-      read += (JSON.parse(texts[i % batchCount]!) as { events: unknown[] }).events.length;
-    },
-  ];
-  /** CPU time of reading one batch. */
-  const turn = (reader: (i: number) => void, runs: number, from: number): number =>
-    cpuMs(() => {
-      for (let i = 0; i < runs; i++) reader(from + i);
-    }) / runs;
-  // Warm, then choose how many batches make a turn.
-  const runs = readers.map((reader) => {
-    turn(reader, 400, 0);
-    return Math.max(10, Math.ceil(turnMs / turn(reader, 200, 0)));
-  });
-  const ratios: number[] = [];
-  for (let round = 0; round < rounds; round++) {
-    const [scan, parse] = readers.map((reader, i) => turn(reader, runs[i]!, round));
-    ratios.push(parse! / scan!);
-  }
-  if (read === 0) throw new Error('nothing was read');
-  return ratios;
+  const [scan, parse] = readInTurn(
+    [
+      { name: 'scan', read: (i) => scanBatch(bytes[i % batchCount]!, { maxEvents: events }).accepted },
+      {
+        name: 'JSON.parse',
+        read: (i) => (JSON.parse(texts[i % batchCount]!) as { events: unknown[] }).events.length,
+      },
+    ],
+    rounds,
+  );
+  return scan!.map((rate, round) => rate / parse![round]!);
 }

@@ -27,12 +27,8 @@ function schemaOf(field: FieldNode): Schema {
   const { rules } = field;
   if (field.cardinality === 'map') {
     const value = field.kind === 'string' ? { type: 'string', maxBytes: rules.maxValueBytes } : { type: 'number' };
-    return {
-      type: 'object',
-      maxProperties: rules.maxItems,
-      maxKeyBytes: rules.maxKeyBytes,
-      additionalProperties: value,
-    };
+    const { maxItems: maxProperties, maxKeyBytes } = rules;
+    return { type: 'object', maxProperties, maxKeyBytes, additionalProperties: value };
   }
   if (field.cardinality === 'repeated') throw new Error(`${field.name}: this schema knows no repeated fields yet`);
   switch (field.kind) {
@@ -44,26 +40,30 @@ function schemaOf(field: FieldNode): Schema {
       return { enum: names.filter(({ number }) => number !== 0 || !rules.required).map(({ name }) => name) };
     }
     case 'string': {
-      const schema: Schema = { type: 'string' };
-      if (rules.required) schema.minLength = 1;
-      if (rules.maxBytes !== undefined) schema.maxBytes = rules.maxBytes;
-      if (rules.minBytes !== undefined) schema.minBytes = rules.minBytes;
-      const pattern = patterns[rules.charset];
-      if (pattern !== undefined) schema.pattern = pattern;
-      return schema;
+      const { required, maxBytes, minBytes, charset } = rules;
+      return given({
+        type: 'string',
+        minLength: required ? 1 : undefined,
+        maxBytes,
+        minBytes,
+        pattern: patterns[charset],
+      });
     }
     case 'double':
     case 'float':
       return { type: 'number' };
-    default: {
-      const schema: Schema = { type: 'integer' };
-      if (rules.min !== undefined) schema.minimum = rules.min;
-      else if (field.kind.startsWith('u')) schema.minimum = 0;
-      if (rules.max !== undefined) schema.maximum = rules.max;
-      return schema;
-    }
+    default:
+      return given({
+        type: 'integer',
+        minimum: rules.min ?? (field.kind.startsWith('u') ? 0 : undefined),
+        maximum: rules.max,
+      });
   }
 }
+
+/** Without what is undefined, which Ajv refuses. */
+const given = (schema: Schema): Schema =>
+  Object.fromEntries(Object.entries(schema).filter(([, value]) => value !== undefined));
 
 const fits = (text: string, most: number): boolean =>
   text.length * 3 <= most || (text.length <= most && Buffer.byteLength(text) <= most);

@@ -36,51 +36,80 @@ function checksOf(message: MessageNode, object: string, path: string, depth: num
   return message.fields.map((field) => checkOf(field, object, path, depth)).join('\n');
 }
 
+type Refuse = (condition: string, code: RejectionCode) => string;
+
+/** What a check is made of: the field, the name of its value in the code, its path, and how it is refused. */
+interface Checked {
+  readonly field: FieldNode;
+  readonly value: string;
+  readonly at: string;
+  readonly refuse: Refuse;
+}
+
 function checkOf(field: FieldNode, object: string, path: string, depth: number): string {
   const value = `v${depth}_${field.number}`;
   const at = path === '' ? field.name : `${path}.${field.name}`;
-  const { rules } = field;
-  const lines = [`const ${value} = ${object}.${camel(field.name)};`];
-  const refuseIf = (condition: string, code: RejectionCode) => lines.push(`if (${condition}) ${fault(at, code)}`);
-  if (field.cardinality === 'map') {
-    const key = `${value}k`;
-    const one = `${value}[${key}]`;
-    const refuse = (condition: string, code: RejectionCode) =>
-      `if (${condition}) return { field: ${JSON.stringify(at)} + '[' + ${key} + ']', code: ${code} };`;
-    lines.push(
-      `let ${value}n = 0;`,
-      `for (const ${key} in ${value}) {`,
-      rules.maxItems === undefined ? '' : `if (++${value}n > ${rules.maxItems}) ${fault(at, RejectionCode.TOO_MANY)}`,
-      refuse(`${key} === ''`, RejectionCode.REQUIRED),
-      rules.maxKeyBytes === undefined ? '' : refuse(longer(key, rules.maxKeyBytes), RejectionCode.TOO_LONG),
-      rules.maxValueBytes === undefined ? '' : refuse(longer(one, rules.maxValueBytes), RejectionCode.TOO_LONG),
-      field.kind === 'double' ? refuse(`!Number.isFinite(${one})`, RejectionCode.NOT_FINITE) : '',
-      '}',
-    );
-  } else if (field.cardinality === 'repeated') {
-    throw new Error(`${at}: these checks know no repeated fields yet`);
-  } else if (field.kind === 'message') {
-    if (rules.required) refuseIf(`${value} == null`, RejectionCode.REQUIRED);
-    lines.push(`if (${value} != null) {`, checksOf(field.message as MessageNode, value, at, depth + 1), '}');
-  } else if (field.kind === 'enum') {
-    if (rules.required) refuseIf(`${value} === 0`, RejectionCode.REQUIRED);
-    const known = field.enum?.values.map(({ number }) => `${value} !== ${number}`) ?? [];
-    refuseIf(known.join(' && '), RejectionCode.UNKNOWN_ENUM);
-  } else if (field.kind === 'string') {
-    if (rules.required) refuseIf(`${value} === ''`, RejectionCode.REQUIRED);
-    lines.push(`if (${value} !== '') {`);
-    if (rules.maxBytes !== undefined) refuseIf(longer(value, rules.maxBytes), RejectionCode.TOO_LONG);
-    if (rules.minBytes !== undefined) refuseIf(`byteLength(${value}) < ${rules.minBytes}`, RejectionCode.TOO_SHORT);
-    const pattern = patterns[rules.charset];
-    if (pattern !== undefined) refuseIf(`!${pattern}.test(${value})`, RejectionCode.CHARSET);
-    lines.push('}');
-  } else if (field.kind === 'double' || field.kind === 'float') {
-    refuseIf(`!Number.isFinite(${value})`, RejectionCode.NOT_FINITE);
-  } else {
-    if (rules.min !== undefined) refuseIf(`${value} < ${rules.min}`, RejectionCode.OUT_OF_RANGE);
-    if (rules.max !== undefined) refuseIf(`${value} > ${rules.max}`, RejectionCode.OUT_OF_RANGE);
+  const checked: Checked = { field, value, at, refuse: (condition, code) => `if (${condition}) ${fault(at, code)}` };
+  return [`const ${value} = ${object}.${camel(field.name)};`, ...checksOfValue(checked, depth)].join('\n');
+}
+
+function checksOfValue(checked: Checked, depth: number): string[] {
+  const { field, value, at, refuse } = checked;
+  if (field.cardinality === 'map') return mapChecks(checked);
+  if (field.cardinality === 'repeated') throw new Error(`${at}: these checks know no repeated fields yet`);
+  switch (field.kind) {
+    case 'message': {
+      const inside = checksOf(field.message as MessageNode, value, at, depth + 1);
+      const whole = [`if (${value} != null) {`, inside, '}'];
+      return field.rules.required ? [refuse(`${value} == null`, RejectionCode.REQUIRED), ...whole] : whole;
+    }
+    case 'enum': {
+      const known = field.enum?.values.map(({ number }) => `${value} !== ${number}`) ?? [];
+      const unknown = refuse(known.join(' && '), RejectionCode.UNKNOWN_ENUM);
+      return field.rules.required ? [refuse(`${value} === 0`, RejectionCode.REQUIRED), unknown] : [unknown];
+    }
+    case 'string':
+      return textChecks(checked);
+    case 'double':
+    case 'float':
+      return [refuse(`!Number.isFinite(${value})`, RejectionCode.NOT_FINITE)];
+    default: {
+      const { min, max } = field.rules;
+      return [
+        min === undefined ? '' : refuse(`${value} < ${min}`, RejectionCode.OUT_OF_RANGE),
+        max === undefined ? '' : refuse(`${value} > ${max}`, RejectionCode.OUT_OF_RANGE),
+      ];
+    }
   }
-  return lines.join('\n');
+}
+
+function textChecks({ field: { rules }, value, refuse }: Checked): string[] {
+  const pattern = patterns[rules.charset];
+  return [
+    rules.required ? refuse(`${value} === ''`, RejectionCode.REQUIRED) : '',
+    `if (${value} !== '') {`,
+    rules.maxBytes === undefined ? '' : refuse(longer(value, rules.maxBytes), RejectionCode.TOO_LONG),
+    rules.minBytes === undefined ? '' : refuse(`byteLength(${value}) < ${rules.minBytes}`, RejectionCode.TOO_SHORT),
+    pattern === undefined ? '' : refuse(`!${pattern}.test(${value})`, RejectionCode.CHARSET),
+    '}',
+  ];
+}
+
+function mapChecks({ field: { rules, kind }, value, at, refuse }: Checked): string[] {
+  const key = `${value}k`;
+  const one = `${value}[${key}]`;
+  const refuseEntry: Refuse = (condition, code) =>
+    `if (${condition}) return { field: ${JSON.stringify(at)} + '[' + ${key} + ']', code: ${code} };`;
+  return [
+    `let ${value}n = 0;`,
+    `for (const ${key} in ${value}) {`,
+    rules.maxItems === undefined ? '' : refuse(`++${value}n > ${rules.maxItems}`, RejectionCode.TOO_MANY),
+    refuseEntry(`${key} === ''`, RejectionCode.REQUIRED),
+    rules.maxKeyBytes === undefined ? '' : refuseEntry(longer(key, rules.maxKeyBytes), RejectionCode.TOO_LONG),
+    rules.maxValueBytes === undefined ? '' : refuseEntry(longer(one, rules.maxValueBytes), RejectionCode.TOO_LONG),
+    kind === 'double' ? refuseEntry(`!Number.isFinite(${one})`, RejectionCode.NOT_FINITE) : '',
+    '}',
+  ];
 }
 
 /** Compiles the checks for messages whose fields have camelCase names, absent ones their defaults or null. */

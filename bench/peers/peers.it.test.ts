@@ -20,7 +20,7 @@ import { freeze } from '../../lib/testing/freeze.js';
 import { GoMissing } from '../../lib/testing/go-missing.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
 import { makeRichEvent } from '../../lib/testing/rich-events.js';
-import { prepareOtlp } from '../compare/otlp-payload.js';
+import { prepareOtlp } from '../compare/payloads.js';
 import type { Generator } from '../generator.js';
 import { sendUnary } from '../send-unary.js';
 import { drive } from '../testing/drive.js';

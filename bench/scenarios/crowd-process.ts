@@ -1,23 +1,19 @@
 /**
  * The load process of a scenario: all virtual clients, on one event loop that shares nothing with what is measured.
  */
+import { say as sayAny, sayFailed, soon, takeOrders } from '../load-child.js';
 import { openCalls } from './calls.js';
 import { createCrowd } from './crowd.js';
 import type { CrowdSettings, FromCrowd, ToCrowd } from './crowd-protocol.js';
 import { planSeconds } from './plan.js';
 
-const say = (message: FromCrowd): void => {
-  process.send?.(message);
-};
-const fail = (error: unknown): void =>
-  say({ type: 'failed', message: error instanceof Error ? error.message : String(error) });
+const say = (message: FromCrowd): void => sayAny(message);
 
 function begin({ plan, target, seed, slotMs, patienceMs }: CrowdSettings): void {
   let started = performance.now();
   const now = () => performance.now() - started;
   const crowd = createCrowd({ plan, seed, run: (Date.now() ^ (process.pid << 16)) >>> 0, now });
   let timer: NodeJS.Timeout | undefined;
-  let soon = false;
   /** Sends what is due and comes back when the next is: by timer, or after the next round of I/O when an answer came. */
   const run = (): void => {
     const wait = crowd.tick();
@@ -25,14 +21,9 @@ function begin({ plan, target, seed, slotMs, patienceMs }: CrowdSettings): void 
     if (crowd.error !== undefined) stop(crowd.error);
     else timer = setTimeout(run, Math.max(1, Math.floor(wait)));
   };
-  const runSoon = (): void => {
-    if (soon) return;
-    soon = true;
-    setImmediate(() => {
-      soon = false;
-      if (!stopped) run();
-    });
-  };
+  const runSoon = soon(() => {
+    if (!stopped) run();
+  });
   const { events } = crowd;
   const calls = openCalls(target, crowd.clients, {
     outcome: (...outcome) => {
@@ -57,7 +48,7 @@ function begin({ plan, target, seed, slotMs, patienceMs }: CrowdSettings): void 
     clearInterval(slots);
     clearTimeout(timer);
     if (error !== undefined) {
-      fail(error);
+      sayFailed(error);
       return;
     }
     say({ type: 'slot', slot: crowd.tally.slot(now()) });
@@ -74,13 +65,7 @@ function begin({ plan, target, seed, slotMs, patienceMs }: CrowdSettings): void 
   run();
 }
 
-process.on('message', (message: ToCrowd) => {
-  try {
-    if (message.type === 'begin') begin(message.settings);
-    else process.exit(0);
-  } catch (error) {
-    fail(error);
-  }
+takeOrders<ToCrowd>((order) => {
+  if (order.type === 'begin') begin(order.settings);
+  else process.exit(0);
 });
-// The benchmark is gone: nothing would ever stop this process.
-process.on('disconnect', () => process.exit(1));

@@ -1,6 +1,7 @@
 /**
  * What a scenario and its load process say to each other, over Node's IPC.
  */
+import type { End } from '../load-child.js';
 import type { CallTarget } from './calls.js';
 import type { Plan } from './plan.js';
 import type { Slot, TallyResult } from './tally.js';
@@ -15,11 +16,10 @@ export interface CrowdSettings {
   readonly patienceMs: number;
 }
 
-export type ToCrowd = { readonly type: 'begin'; readonly settings: CrowdSettings } | { readonly type: 'end' };
+export type ToCrowd = { readonly type: 'begin'; readonly settings: CrowdSettings } | End;
 
 export type FromCrowd =
   /** `at`: ms since 1970 of the plan's start, fractional. */
   | { readonly type: 'began'; readonly at: number }
   | { readonly type: 'slot'; readonly slot: Slot }
-  | { readonly type: 'failed'; readonly message: string }
   | { readonly type: 'result'; readonly result: TallyResult };

@@ -3,7 +3,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { EventType } from '#gen/sluice/event/v1/event_pb.js';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { quantiles, unpackHistograms } from '../latency.js';
+import { quantiles, unpackHistograms } from '../../lib/testing/latency.js';
 import { type Client, createCrowd } from './crowd.js';
 import { dueQueue } from './due.js';
 import { typesInTurn } from './mix.js';

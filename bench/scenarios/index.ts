@@ -2,21 +2,21 @@
  * Load shapes through the whole stack, each with verdicts: `npm run bench -- ramp | spike | endurance | customers`.
  *
  *   index.ts          the commands (this file)
- *   shapes.ts         the four scenarios, as plans; scenario.ts says what one is
+ *   shapes.ts         the four scenarios, as plans; scenario.ts says what one is, and what a run of it shows
  *   plan.ts           which clients call when; mix.ts: what they send
  *   run.ts            runs a scenario: servers, load process, lag and memory, what is stored at the end
  *   crowd-process.ts  the load process; crowd-protocol.ts is how it is spoken to
  *   crowd.ts          thousands of virtual clients; due.ts: who is next; tally.ts: what became of their calls
  *   calls.ts          how they call: streams, unary gRPC, unary Connect
  *   judge.ts          tables, figures and verdicts of a run; verdicts.ts: what it is held to; charts.ts: plots
- *   slope.ts, recovery.ts, lag.ts, series.ts   growth, recovery, age of what is not stored, bounded curves
+ *   recovery.ts, lag.ts   recovery, age of what is not stored
  */
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
+import type { RoleName } from '../../lib/testing/role-process.js';
 import { parseSet, positive } from '../options.js';
 import type { Result } from '../report.js';
 import { addOutputOptions, type OutputOptions, showResults } from '../results.js';
-import type { RoleName } from '../roles.js';
 import { chartsOf } from './charts.js';
 import { figuresOf, judge, linesOf } from './judge.js';
 import { planSeconds } from './plan.js';

@@ -1,11 +1,10 @@
 /**
  * From what was seen to verdicts, tables and figures. Pure.
  */
-import { type LatencyHistogram, type Quantiles, quantiles, unpackHistograms } from '../latency.js';
+import { type LatencyHistogram, type Quantiles, quantiles, unpackHistograms } from '../../lib/testing/latency.js';
+import { type Sample, type Slope, slopeOf } from '../slope.js';
 import { type Plan, plannedRate, planSeconds } from './plan.js';
-import type { RunFacts } from './run-facts.js';
-import type { Scenario } from './scenario.js';
-import { type Sample, type Slope, slopeOf } from './slope.js';
+import type { RunFacts, Scenario } from './scenario.js';
 import type { Part } from './tally.js';
 import { judgeErrors, judgeLatency, judgeMemory, judgeStored, judgeUptime, uptime, type Verdict } from './verdicts.js';
 
@@ -175,7 +174,6 @@ export function linesOf(scenario: Scenario, facts: RunFacts, summary: Summary): 
     ),
     '',
   );
-  lines.push(...(scenario.describe?.(facts) ?? []).flatMap((line) => [`  ${line}`]));
   if (facts.tally.lastReason !== undefined) lines.push(`  last failure: ${facts.tally.lastReason}`);
   lines.push(`  all stored ${facts.drain.toFixed(1)} s after the last call`, '');
   const passed = (verdict: Verdict) => (verdict.passed ? 'passed' : 'FAILED');

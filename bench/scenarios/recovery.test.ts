@@ -1,7 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import type { Sample } from '../slope.js';
 import { bandOf, recoverySeconds } from './recovery.js';
-import type { Sample } from './slope.js';
 
 const every = (step: number, until: number, value: (at: number) => number): Sample[] =>
   Array.from({ length: until / step }, (_, i) => ({ at: (i + 1) * step, value: value((i + 1) * step) }));

@@ -1,7 +1,7 @@
 /**
  * How long after a step of the load everything is as before: a measure is back when it stays within its base's band. Pure.
  */
-import type { Sample } from './slope.js';
+import type { Sample } from '../slope.js';
 
 export interface Band {
   /** Values up to this are as in the base. */

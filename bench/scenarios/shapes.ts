@@ -2,13 +2,12 @@
  * The load shapes, as plans: `ramp`, `spike`, `endurance`, `customers`. Pure.
  */
 
+import type { Sample } from '../slope.js';
 import { spanOf, within } from './judge.js';
 import type { Mix } from './mix.js';
 import { type CallKind, type Group, type Phase, type Plan, plannedRate, planSeconds } from './plan.js';
 import { bandOf, recoverySeconds } from './recovery.js';
-import type { RunFacts } from './run-facts.js';
-import type { Scenario } from './scenario.js';
-import type { Sample } from './slope.js';
+import type { RunFacts, Scenario } from './scenario.js';
 import { judgeFairness, judgeRecovery, type Verdict } from './verdicts.js';
 
 /** How clients call: all alike, or every second one on a stream of its own and the others by unary Connect calls. */

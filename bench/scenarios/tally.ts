@@ -1,7 +1,14 @@
 /**
  * What became of the calls: by phase, by customer, and by short slots of time. Pure; the clock is the caller's.
  */
-import { type LatencyHistogram, newHistogram, packHistogram, type Quantiles, quantiles, record } from '../latency.js';
+import {
+  type LatencyHistogram,
+  newHistogram,
+  packHistogram,
+  type Quantiles,
+  quantiles,
+  record,
+} from '../../lib/testing/latency.js';
 import type { Prepared } from '../payload.js';
 import { type Plan, phaseAt } from './plan.js';
 

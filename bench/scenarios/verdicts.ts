@@ -1,8 +1,8 @@
 /**
  * What a run is held to. Pure: each verdict says its bound, what was found, and whether that is good enough.
  */
-import type { Quantiles } from '../latency.js';
-import type { Slope } from './slope.js';
+import type { Quantiles } from '../../lib/testing/latency.js';
+import type { Slope } from '../slope.js';
 import type { Acked, Slot } from './tally.js';
 
 export interface Verdict {
@@ -97,28 +97,16 @@ export function judgeStored(
   stored: readonly StoredBatches[],
   unresolved: number,
 ): Verdict {
-  const problems: string[] = [];
-  let spare = unresolved;
-  for (const [i, tenant] of customers.entries()) {
-    const want = acked[i]!;
+  /** Batches that may be there beyond the acknowledged ones: calls whose answer was lost. */
+  const spare = { batches: unresolved };
+  const problems = customers.flatMap((tenant, i) => {
     const rows = stored.filter((row) => row.tenant === tenant);
-    for (const { rows: size, batches } of rows) {
-      const extra = batches - (want.batches[size] ?? 0);
-      if (extra <= 0) continue;
-      // No client heard of these: they may be calls whose answer was lost, if there were any.
-      if (want.batches[size] !== undefined && extra <= spare) spare -= extra;
-      else problems.push(`${tenant}: ${extra} batches of ${size} events beyond those acknowledged`);
+    const faults = [...surplus(acked[i]!, rows, spare), ...missing(acked[i]!, rows)];
+    if (unresolved === 0 && idSumOf(rows) !== acked[i]!.idSum) {
+      faults.push('other event_ids are stored than were acknowledged');
     }
-    for (const [size, batches] of Object.entries(want.batches)) {
-      const have = rows.find((row) => row.rows === Number(size))?.batches ?? 0;
-      if (have < batches)
-        problems.push(`${tenant}: ${batches - have} of ${batches} batches of ${size} events not stored`);
-    }
-    if (unresolved === 0) {
-      const ids = rows.reduce((sum, row) => (sum + row.idSum) % 2 ** 32, 0);
-      if (ids !== want.idSum) problems.push(`${tenant}: other event_ids are stored than were acknowledged`);
-    }
-  }
+    return faults.map((fault) => `${tenant}: ${fault}`);
+  });
   for (const tenant of new Set(stored.map((row) => row.tenant))) {
     if (!customers.includes(tenant)) problems.push(`${tenant}: rows of a customer that there is not`);
   }
@@ -135,6 +123,26 @@ export function judgeStored(
     value: problems.length,
   };
 }
+
+function surplus(want: Acked, rows: readonly StoredBatches[], spare: { batches: number }): string[] {
+  return rows.flatMap(({ rows: size, batches }) => {
+    const extra = batches - (want.batches[size] ?? 0);
+    if (extra <= 0) return [];
+    if (want.batches[size] === undefined || extra > spare.batches) {
+      return [`${extra} batches of ${size} events beyond those acknowledged`];
+    }
+    spare.batches -= extra;
+    return [];
+  });
+}
+
+const missing = (want: Acked, rows: readonly StoredBatches[]): string[] =>
+  Object.entries(want.batches).flatMap(([size, batches]) => {
+    const have = rows.find((row) => row.rows === Number(size))?.batches ?? 0;
+    return have < batches ? [`${batches - have} of ${batches} batches of ${size} events not stored`] : [];
+  });
+
+const idSumOf = (rows: readonly StoredBatches[]): number => rows.reduce((sum, row) => (sum + row.idSum) % 2 ** 32, 0);
 
 /**
  * A process leaks when its memory clearly grows: when even the lower end of the slope's 95 % interval is above the bound. What is

@@ -25,7 +25,7 @@
  *
  * Acks come to one inbox of our own, instead of js.publish's request per message: less to allocate, and late acks are seen.
  */
-import { failpoint } from '../../lib/failpoint.js';
+import { failpoint, isLeftOut } from '../../lib/failpoint.js';
 import type { Logger } from '../../lib/logger.js';
 import { createSparseLogger } from '../../lib/sparse-logger.js';
 import type { GatewayClock } from '../clock.js';
@@ -134,7 +134,8 @@ export function createPublisher(options: PublisherOptions): Publisher {
       return;
     }
     failpoint('gateway.after-publish');
-    window.flights.set(token, { message, payload, sentAt: now(), state: 'sent' });
+    const flying = isLeftOut('ack-before-durable') ? answeredEarly(message) : message;
+    window.flights.set(token, { message: flying, payload, sentAt: now(), state: 'sent' });
     hedges?.sent();
     metrics.sent(payload.length);
     timeouts.watch();
@@ -235,4 +236,11 @@ interface TimeoutParts {
   readonly errors: PublishErrors;
   readonly wire: Pick<LogWire, 'flush'>;
   readonly pump: () => void;
+}
+
+/** For a control run: the message is answered before JetStream's ack, which then answers no caller. */
+function answeredEarly(message: Outgoing): Outgoing {
+  // A position that no client has seen yet: one below the watermark would be refused.
+  message.settle({ stream: `EV_${message.subject.split('.')[1]}`, sequence: 2n ** 50n });
+  return { ...message, settle: () => undefined };
 }

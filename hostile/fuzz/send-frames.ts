@@ -1,8 +1,8 @@
 /** Sends requests over HTTP/2 frame by frame, several at a time on one connection, and sees what becomes of each. */
 import type { Socket } from 'node:net';
-import { HeaderBlockReader } from '../../bench/h2-header-blocks.js';
 import { integer } from '../../lib/testing/batches.js';
 import { FrameCutter, flag, frame, frameType, preface } from '../../lib/testing/h2-frames.js';
+import { HeaderBlockReader } from '../../lib/testing/h2-header-blocks.js';
 import { headerBlock, resetFrame, setting, settingsFrame, windowUpdate } from '../wire/h2.js';
 import { dial, opened, type Target } from '../wire/sockets.js';
 import { mayStayOpen, neverMs, type Outcome, Wait } from './outcome.js';

@@ -3,8 +3,8 @@
  * send most of what an attack sends.
  */
 import type { Socket } from 'node:net';
-import { HeaderBlockReader } from '../../bench/h2-header-blocks.js';
 import { FrameCutter, flag, frame, frameType, literalText, preface } from '../../lib/testing/h2-frames.js';
+import { HeaderBlockReader } from '../../lib/testing/h2-header-blocks.js';
 import type { Counts } from '../attack.js';
 import { dial, opened, type Target, written } from './sockets.js';
 

@@ -47,7 +47,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   sim: ['lib', 'gateway', 'workers', 'sdk-gen'],
   chaos: ['lib', 'cli', 'sdk-gen'],
   interop: ['lib', 'cli', 'sdk-gen'],
-  hostile: ['lib', 'bench'],
+  hostile: ['lib'],
 };
 
 /** What a file imports from this project, as paths from the root without extension. */

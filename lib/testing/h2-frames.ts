@@ -1,7 +1,7 @@
 /**
  * As much of HTTP/2 as a client of unary calls needs, over bytes: frames (RFC 9113) and the headers of a request (HPACK,
  * RFC 7541). node:http2 as a client costs about as much CPU a call as the gateway that is to be measured; this costs a few
- * microseconds. Header blocks of answers are read by bench/h2-header-blocks.ts.
+ * microseconds. Header blocks of answers: h2-header-blocks.ts.
  */
 
 export const frameType = {

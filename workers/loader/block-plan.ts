@@ -2,7 +2,7 @@
  * What of a block is to be stored (LOAD-5, LOAD-6): without copies that ClickHouse has, and without batches that cannot be stored, which are in
  * the dead letters before the block is stored without them.
  */
-import { failpoint } from '../../lib/failpoint.js';
+import { failpoint, isLeftOut } from '../../lib/failpoint.js';
 import { StatementError } from '../clickhouse/errors.js';
 import type { Block } from './block.js';
 import { type Dead, partRefused, partRescanned, partUnframed, placeOf, withoutPlaces } from './dead-letters.js';
@@ -48,7 +48,10 @@ export function createPlanner(
   async function planned(place: Place, of: Plan): Promise<Block> {
     of.applied = of.refused.size;
     const framed = partUnframed(withoutPlaces(of.block, of.refused));
-    const rescanned = partRescanned(await dedup.plan(framed.block), currentContract);
+    const rescanned = partRescanned(
+      isLeftOut('retry-check') ? framed.block : await dedup.plan(framed.block),
+      currentContract,
+    );
     await deadLetter(context, place, of, [...framed.dead, ...rescanned.dead]);
     failpoint('loader.after-plan');
     of.planned = rescanned.block;

@@ -1,4 +1,4 @@
-/** LOAD-5's rules DEDUP-1 to DEDUP-6, against look-ups with given answers. The random model: loader-model.test.ts. */
+/** LOAD-5's rules DEDUP-1 to DEDUP-6, against look-ups with given answers. Worlds at random: sim/. */
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { sizeDelimitedDecodeStream } from '@bufbuild/protobuf/wire';
 import { test } from 'uvu';

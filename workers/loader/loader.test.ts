@@ -1,4 +1,4 @@
-/** The protocol step by step, against a scripted clickhouse. The random model: loader-model.test.ts. */
+/** The protocol step by step, against a scripted clickhouse. Worlds at random: sim/. */
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Block, maxSpanMs } from './block.js';

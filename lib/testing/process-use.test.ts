@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { cpuByRole, family, rssByRole } from './cpu.js';
+import { cpuByRole, family, rssByRole } from './process-use.js';
 
 const hasProc = existsSync('/proc/self/stat');
 

@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { seededRandom } from '../../lib/testing/batches.js';
+import { seededRandom } from '../lib/testing/batches.js';
 import { type Sample, slopeOf } from './slope.js';
 
 const samples = (seconds: number, value: (at: number) => number): Sample[] =>

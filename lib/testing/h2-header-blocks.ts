@@ -1,6 +1,6 @@
 /**
  * Reads the header blocks of HTTP/2 (HPACK, RFC 7541) that a server sends on one connection: what a call over plain sockets
- * (lib/testing/h2-frames.ts) needs to learn its gRPC status. A header that came before costs a look into a table.
+ * (h2-frames.ts) needs to learn its gRPC status. A header that came before costs a look into a table.
  */
 
 const staticTable = (

@@ -6,7 +6,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { nodeFlags } from '../lib/config/index.js';
+import { nodeFlags } from '../config/index.js';
 
 export type RoleName = 'gateway' | 'worker' | 'clickhouse';
 
@@ -17,7 +17,7 @@ const entries: Readonly<Record<RoleName, string>> = {
   clickhouse: 'workers/embedded/main.ts',
 };
 
-const root = fileURLToPath(new URL('..', import.meta.url));
+const root = fileURLToPath(new URL('../..', import.meta.url));
 const readyWithinMs = 60_000;
 const drainWithinMs = 20_000;
 
