@@ -38,7 +38,7 @@ export function findNatsServer(folders: readonly string[] = usualFolders()): str
 export function natsServerVersion(file: string): string {
   const { stdout } = spawnSync(file, ['--version'], { encoding: 'utf8' });
   const match = /v?(\d+)\.(\d+)\.(\d+)/.exec(stdout ?? '');
-  if (match === null) throw new UsageError(`${file} does not tell its version. ${byHand}`);
+  if (match === null) throw new UsageError(`${file} does not show its version. ${byHand}`);
   const [major, minor] = [Number(match[1]), Number(match[2])];
   if (major < oldest[0] || (major === oldest[0] && minor < oldest[1])) {
     throw new UsageError(`${file} is version ${match[0]}, which is too old. ${byHand}`);
@@ -81,7 +81,7 @@ export function ensureNatsServer(say: (line: string) => void, folders?: readonly
     succeeds(command as string, rest);
   }
   const installed = findNatsServer(folders);
-  if (installed === undefined) throw new UsageError(`nats-server was installed, but is not to be found. ${byHand}`);
+  if (installed === undefined) throw new UsageError(`nats-server was installed, but is not on the PATH. ${byHand}`);
   natsServerVersion(installed);
   return installed;
 }

@@ -35,7 +35,7 @@ const open = async (
 const isLate = ({ headers, trailers, body, ms }: BareAnswer & { readonly ms: number }, name: string): void => {
   const text = body.toString('latin1');
   if (Number(headers[':status']) === 504)
-    assert.match(text, /"code":"deadline_exceeded".*passed before the request was whole/);
+    assert.match(text, /"code":"deadline_exceeded".*passed before the request was complete/);
   else assert.ok(trailers['grpc-status'] === '4' || text.includes('grpc-status: 4'), `${name}: ${text}`);
   assert.ok(ms > timeoutMs - 5 && ms < timeoutMs + 700, `${name}: answered after ${ms} ms`);
 };

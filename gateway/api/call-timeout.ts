@@ -65,7 +65,7 @@ export function roundTimeout(headers: IncomingHttpHeaders, waitedMs = 0): void {
 
 /** What a call whose request is not whole at its deadline is answered with. */
 export const requestLate = (): SluiceError =>
-  new SluiceError('deadline', 'The deadline passed before the request was whole.', { retryAfterMs: 0 });
+  new SluiceError('deadline', 'The deadline passed before the request was complete.', { retryAfterMs: 0 });
 
 /**
  * A handler whose request ends with an error at the caller's deadline, so that it answers in its own protocol.

@@ -512,7 +512,7 @@ onBothPaths(test, 'too many or too long headers get a final answer in every prot
           const said = JSON.stringify([answer.headers, answer.trailers, answer.body.toString('latin1')]);
           if (type === 'application/json') assert.is(answer.headers[':status'], 431);
           else assert.match(said, /grpc-status\D+3\b|invalid_argument/, `${type} ${said}`);
-          assert.match(decodeURIComponent(said.replace(/%(?![0-9A-F]{2})/g, '')), /the most is (100|16384)/, type);
+          assert.match(decodeURIComponent(said.replace(/%(?![0-9A-F]{2})/g, '')), /the limit is (100|16384)/, type);
         }
         // The session goes on.
         const fine = await bareCall(session, {

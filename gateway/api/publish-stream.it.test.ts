@@ -200,7 +200,7 @@ onBothPaths(
       assert.is(error.findDetails(RetryInfoSchema)[0]?.retryDelay?.seconds, 1n);
       assert.match(
         error.rawMessage,
-        /last 100 batches of this stream were refused, the last one so: .*(?:one event into the batch|valid)/,
+        /last 100 batches of this stream were refused. The last reason: .*(?:one event into the batch|valid)/,
       );
       // All that was read is answered (STREAM-2), the good one as well, and little beyond the hundredth is read.
       assert.is(

@@ -95,7 +95,7 @@ export function reflectionRoutes(
 }
 
 const tooMuch = (): SluiceError =>
-  new SluiceError('too_many_calls', 'This reflection stream has given all the answers that one stream gets.', {
+  new SluiceError('too_many_calls', 'This reflection stream has sent its limit of answers.', {
     retryAfterMs: 1_000,
   });
 

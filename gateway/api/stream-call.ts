@@ -343,7 +343,7 @@ const isEmpty = ({ batch, batchId, findings, refusal }: BatchMessage): boolean =
   batch.length === 0 && batchId === '' && findings === undefined && refusal === undefined;
 
 const tooManyRefusals = (last: string): SluiceError =>
-  new SluiceError('too_many_refusals', `The last 100 batches of this stream were refused, the last one so: ${last}`, {
+  new SluiceError('too_many_refusals', `The last 100 batches of this stream were refused. The last reason: ${last}`, {
     retryAfterMs: refusedRetryMs,
   });
 

@@ -105,7 +105,7 @@ export function toBatchFailure(batchId: string, error: SluiceError): MessageInit
  */
 export function fromLibraryError(code: Code, message: string): SluiceError | undefined {
   if (message.startsWith('parse binary:')) {
-    return new SluiceError('request_malformed', `The request is not the message it should be (${message.slice(14)}).`);
+    return new SluiceError('request_malformed', `The request is not a valid message (${message.slice(14)}).`);
   }
   if (message.includes('larger than configured readMaxBytes')) {
     return new SluiceError(

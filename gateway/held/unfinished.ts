@@ -294,7 +294,7 @@ export function createUnfinished(options: UnfinishedOptions): UnfinishedBytes {
   const full = (): SluiceError =>
     new SluiceError(
       'overloaded',
-      `The gateway holds ${budget.total} bytes of requests that are not whole yet, and takes no more than ${2 * maxBytes} in all and ${2 * maxTenantBytes} of a tenant.`,
+      `The gateway holds ${budget.total} bytes of unfinished requests, and takes no more than ${2 * maxBytes} in all and ${2 * maxTenantBytes} of a tenant.`,
       { retryAfterMs: Math.round(retryAfterMs * (0.5 + random())) },
     );
 

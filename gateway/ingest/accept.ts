@@ -72,7 +72,7 @@ const isStorable = ({ seconds, nanos }: { seconds: bigint; nanos: number }): boo
 /** @throws SluiceError when something about the batch, beside its events, is wrong */
 function check({ batch, batchId, sentAt, deadlineAt }: IngestInput, maxBatchBytes: number, receivedAt: number): void {
   if (batch.length > maxBatchBytes) {
-    throw new SluiceError('batch_too_large', `The batch has ${batch.length} bytes; the most is ${maxBatchBytes}.`);
+    throw new SluiceError('batch_too_large', `The batch has ${batch.length} bytes; the limit is ${maxBatchBytes}.`);
   }
   if (batchId !== '' && !batchIdPattern.test(batchId)) {
     throw new SluiceError('batch_id_invalid', 'The batch_id is longer than 64 bytes or has other characters.');

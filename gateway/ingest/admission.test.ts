@@ -55,7 +55,7 @@ test('what passes a bound is refused as overloaded, with a delay, and releasing 
   assert.match(mine.message, /this tenant/);
   assert.ok((mine.retryAfterMs ?? 0) >= 25);
   admission.take('b', 40);
-  assert.match(refusal(admission, 'c', 1).message, /The gateway holds what it may \(100 bytes\) of all callers/);
+  assert.match(refusal(admission, 'c', 1).message, /The gateway holds its limit of 100 bytes/);
   admission.release('a', 60);
   admission.take('c', 60);
   assert.is(admission.bytes, 100);

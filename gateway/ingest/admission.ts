@@ -50,7 +50,7 @@ export function createAdmission(options: AdmissionOptions): Admission {
     new SluiceError(
       'overloaded',
       full === 'gateway'
-        ? `The gateway holds what it may (${maxBytes} bytes) of all callers until the log has it, and takes no more.`
+        ? `The gateway holds its limit of ${maxBytes} bytes that the log does not have yet, and takes no more.`
         : `The gateway holds ${held} bytes of this tenant that the log has not acknowledged yet, and takes no more than ${maxTenantBytes}.`,
       { retryAfterMs: rate.retryAfterMs(full === 'gateway' ? maxBytes : maxTenantBytes) },
     );

@@ -16,11 +16,11 @@ export function headerFault(raw: readonly string[]): SluiceError | undefined {
   if (raw.length > 2 * maxHeaders) {
     return new SluiceError(
       'headers_too_large',
-      `The request has ${raw.length / 2} headers; the most is ${maxHeaders}.`,
+      `The request has ${raw.length / 2} headers; the limit is ${maxHeaders}.`,
     );
   }
   let bytes = 0;
   for (const text of raw) bytes += text.length;
   if (bytes <= maxHeaderBytes) return undefined;
-  return new SluiceError('headers_too_large', `The headers have ${bytes} bytes; the most is ${maxHeaderBytes}.`);
+  return new SluiceError('headers_too_large', `The headers have ${bytes} bytes; the limit is ${maxHeaderBytes}.`);
 }

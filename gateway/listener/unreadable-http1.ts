@@ -65,7 +65,7 @@ function unreadable({ code, reason }: NodeJS.ErrnoException & { reason?: string 
     code === 'HPE_HEADER_OVERFLOW'
       ? new SluiceError('headers_too_large', `The headers have more than ${maxHeaderBytes} bytes.`)
       : code === 'ERR_HTTP_REQUEST_TIMEOUT'
-        ? new SluiceError('request_timeout', 'The request did not come whole in time.')
+        ? new SluiceError('request_timeout', 'The request was not complete in time.')
         : new SluiceError('http_malformed', `The bytes are no HTTP request (${reason ?? code ?? 'unknown'}).`);
   const { status, body } = toHttpAnswer(error);
   const text = `${JSON.stringify(body)}\n`;

@@ -112,7 +112,7 @@ test('old days are dropped, those that a shard still needs stay; then a user is 
         );
         const wrong = await erase(nats.url, url, ['--tenant', 'acme']);
         assert.is(wrong.code, 1);
-        assert.match(wrong.error, /Say whom: sluice erase/);
+        assert.match(wrong.error, /Name the user: sluice erase/);
         const done = await erase(nats.url, url, ['--tenant', 'acme', '--user-id', String(user?.user)]);
         assert.is(done.code, 0, done.error);
         assert.equal(JSON.parse(done.out), { rows: Number(user?.n), messages: 1, unloaded: 0 });

@@ -19,7 +19,7 @@ import { shardsToLookAt } from './shard-states.js';
 async function main(): Promise<number> {
   const config = resolveOptions(eraseOptions, parseArgv(process.argv.slice(2), eraseOptions));
   if (config.tenant === '' || config.userId === '') {
-    throw new UsageError('Say whom: sluice erase --tenant <tenant> --user-id <user id>.');
+    throw new UsageError('Name the user: sluice erase --tenant <tenant> --user-id <user id>.');
   }
   const logger = createLogger('erase', config.logLevel);
   const nc = await connectNats({ ...natsAt(config), name: 'sluice erase', logger, timeoutMs: 5_000 });

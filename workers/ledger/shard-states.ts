@@ -241,7 +241,7 @@ export async function acceptShard(look: ShardLook, shard: number): Promise<{ gen
   const reason = refusal(state);
   if (reason === undefined)
     throw new UsageError(`Shard ${shard} does not wait to be accepted: its stream may be loaded.`);
-  if (state.block > 0) throw new UsageError(`Shard ${shard} cannot go on by being accepted: ${reason}.`);
+  if (state.block > 0) throw new UsageError(`Accepting does not help shard ${shard}: ${reason}.`);
   await look.settings.put(acceptKey(shard), state.generation);
   return { generation: state.generation, others: state.others.map((other) => other.generation) };
 }

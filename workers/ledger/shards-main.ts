@@ -75,8 +75,7 @@ function actionOf(words: string[]): Action {
   if (at < 0) return { kind: 'show' };
   const [kind, shard, ...more] = words.splice(at);
   if (kind === 'rebuild') {
-    if (shard !== undefined)
-      throw new UsageError('`sluice shards rebuild` takes no words after it; flags come before it.');
+    if (shard !== undefined) throw new UsageError('`sluice shards rebuild` takes no arguments; flags come before it.');
     return { kind };
   }
   if (shard === undefined || !/^\d{1,4}$/.test(shard) || more.length > 0) {

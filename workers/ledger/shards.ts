@@ -304,7 +304,9 @@ async function makeParked(jsm: JetStreamManager, settings: KV, shard: number): P
   try {
     const { config, state } = await streamInfo(jsm, name);
     if (state.messages > 0 || !config.subjects?.includes(parkedSubject(shard))) {
-      throw new UsageError(`There is a stream ${name} already, and it is in use: look what it holds, and remove it.`);
+      throw new UsageError(
+        `There is a stream ${name} already, and it is in use: look at what it holds, and remove it.`,
+      );
     }
     await jsm.streams.delete(name);
   } catch (error) {
