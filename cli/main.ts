@@ -8,7 +8,7 @@
  *   stack-file.ts    where the running stack is
  *   query.ts  tenant.ts  setup.ts  doctor.ts  settings.ts   one command each
  *   demo/            `sluice demo`
- *   test.ts          `sluice test`; test-versions.ts on every Node that node-versions.ts names; test-long.ts what takes longer
+ *   test.ts          `sluice test`: test-suites.ts says which files, test-file.ts runs one; test-versions.ts on every Node that node-versions.ts names; test-long.ts what takes longer
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -9,13 +9,18 @@ interface Part {
   readonly name: string;
   readonly entry: Entry;
   readonly flags: readonly string[];
+  /** About, on two cores. */
+  readonly minutes: number;
 }
 
 const parts: readonly Part[] = [
-  { name: 'hostile', entry: 'hostile', flags: ['--json'] },
-  { name: 'hostile, TLS', entry: 'hostile', flags: ['--tls', '--json'] },
-  { name: 'fuzz', entry: 'hostile', flags: ['fuzz', '--requests', '1000000', '--seed', '1', '--json'] },
-  { name: 'hostile, two processes', entry: 'hostile', flags: ['--processes', '2', '--json'] },
+  { name: 'tests', entry: 'test', flags: ['--long'], minutes: 8 },
+  { name: 'chaos', entry: 'chaos', flags: ['--seed', '1'], minutes: 2 },
+  { name: 'interop', entry: 'interop', flags: [], minutes: 5 },
+  { name: 'hostile', entry: 'hostile', flags: ['--json'], minutes: 15 },
+  { name: 'hostile, TLS', entry: 'hostile', flags: ['--tls', '--json'], minutes: 15 },
+  { name: 'fuzz', entry: 'hostile', flags: ['fuzz', '--requests', '1000000', '--seed', '1', '--json'], minutes: 15 },
+  { name: 'hostile, two processes', entry: 'hostile', flags: ['--processes', '2', '--json'], minutes: 15 },
 ];
 
 /** @returns the exit code */
@@ -31,8 +36,8 @@ async function main(words: readonly string[]): Promise<number> {
   }
   const results: string[] = [];
   let failed = false;
-  for (const { name, entry, flags } of chosen) {
-    process.stdout.write(`\n${name}\n`);
+  for (const { name, entry, flags, minutes } of chosen) {
+    process.stdout.write(`\n${name}, about ${minutes} minutes\n`);
     const code = await run(entry, flags);
     failed ||= code !== 0;
     results.push(`${name}: ${code === 0 ? 'passed' : `FAILED (exit code ${code})`}`);

@@ -10,7 +10,7 @@
  *   swallow-answer.ts     a TCP proxy that loses one answer
  *   browser.ts            a page in headless Chromium
  *   snippets.ts           the programs of docs/clients.md
- *   proxies.ts            nginx, HAProxy and Envoy as docs/proxies.md sets them up: for proxies.it.test.ts
+ *   proxies.ts            nginx, HAProxy and Envoy as docs/proxies.md sets them up: for proxies.long.test.ts
  *   stored-rows.ts        what ClickHouse has of a run
  *   report.ts             the table
  */

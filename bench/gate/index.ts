@@ -6,7 +6,7 @@
  *   scan-ratio.ts      the scanner against JSON.parse
  *   gateway-ratio.ts   the gateway against a raw publisher
  *
- * gate.it.test.ts runs it alone on the machine, as part of the tests.
+ * gate.long.test.ts runs it alone on the machine, as part of the long tests.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';

@@ -1,226 +1,21 @@
 /**
- * The scanner against a slow oracle (lib/testing/event-oracle.ts) on mutated batches. Both must agree on every event:
- * what the scanner accepts is Protobuf that protobuf-es decodes, in valid UTF-8, and obeys all rules; what it refuses is
- * refused for a reason; nothing that it accepts is changed. And each rule broken alone is refused with its field.
- *
- * To replay a failure, set `seed` to the one printed, and `firstCase` to the case.
+ * The scanner against the oracle on mutated batches (lib/testing/scanner-fuzz.ts; scanner-fuzz.long.test.ts has more of them), and each rule
+ * broken alone, which is refused with its field.
  */
 import { toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { EventSchema } from '#gen/sluice/event/v1/event_pb.js';
-import { SluiceError } from '../errors.js';
-import { integer, makeEvent, pick, type Random, seededRandom } from '../testing/batches.js';
-import { acceptedCorpus, makeOddEvent, makeUnknownField } from '../testing/corpus.js';
+import { makeEvent } from '../testing/batches.js';
+import { acceptedCorpus } from '../testing/corpus.js';
 import { judgeEvent } from '../testing/event-oracle.js';
 import { makeRichEvent } from '../testing/rich-events.js';
 import { ruleBreakers } from '../testing/rule-breakers.js';
-import { encodeTree, parseTree, type WireField } from '../testing/wire-tree.js';
+import { checkBatch, fuzzScanner, fuzzSeed, randomOf, scanLimits } from '../testing/scanner-fuzz.js';
+import { encodeTree, type WireField } from '../testing/wire-tree.js';
 import { scanBatch } from './index.js';
 
-const seed = 20_260_101;
-const firstCase = 0;
-const cases = 200_000;
-console.log(`scanner fuzz: seed ${seed}`);
-
-const limits = { maxEvents: 1000 };
-
-/** Random for one case: any case can be run alone. */
-const randomOf = (index: number): Random => seededRandom(Math.imul(seed, 31) + index);
-
-function mutateBytes(random: Random, bytes: Uint8Array): Uint8Array {
-  const at = () => integer(random, 0, Math.max(0, bytes.length - 1));
-  switch (integer(random, 0, 6)) {
-    case 0: {
-      const flipped = bytes.slice();
-      for (let i = integer(random, 1, 3); i > 0; i--) flipped[at()]! ^= 1 << integer(random, 0, 7);
-      return flipped;
-    }
-    case 1:
-      return bytes.slice(0, at());
-    case 2: {
-      // A splice of the batch into itself.
-      const [from, to, into] = [at(), at(), at()];
-      const piece = bytes.subarray(Math.min(from, to), Math.max(from, to));
-      return Uint8Array.from(Buffer.concat([bytes.subarray(0, into), piece, bytes.subarray(into)]));
-    }
-    case 3: {
-      const cut = at();
-      return Uint8Array.from(Buffer.concat([bytes.subarray(0, cut), bytes.subarray(cut + integer(random, 1, 4))]));
-    }
-    case 4: {
-      const set = bytes.slice();
-      set[at()] = pick(random, [0, 1, 0x7f, 0x80, 0xff, 0x0a, 0x12, 0xc0, 0xed, 0xf4]);
-      return set;
-    }
-    case 5: {
-      const put = pick(random, [[0x0a, 0], [0x80], [0x00], [0xff, 0xff], [0x0a], [0x80, 0x80, 0x80, 0x80, 0x10]]);
-      const into = at();
-      return Uint8Array.from(Buffer.concat([bytes.subarray(0, into), Uint8Array.from(put), bytes.subarray(into)]));
-    }
-    default: {
-      // The tail of it becomes noise.
-      const noisy = bytes.slice();
-      for (let i = at(); i < noisy.length; i++) noisy[i] = integer(random, 0, 255);
-      return noisy;
-    }
-  }
-}
-
-const varints = [0n, 1n, 2n, 7n, 8n, 127n, 128n, 999n, 1000n, 2160n, 2161n, 1n << 31n, 1n << 32n, (1n << 63n) - 1n];
-const negatives = [(1n << 64n) - 1n, (1n << 64n) - 2n, 1n << 63n, (1n << 64n) - (1n << 31n)];
-const texts = ['', 'a', 'CH', 'ch', 'EUR', '\u0000', '\n', '😀', '\u{10ffff}'].map((text) => Buffer.from(text));
-const badTexts = [[0xc0, 0x80], [0xed, 0xa0, 0x80], [0xff], [0xf4, 0x90, 0x80, 0x80], [0xe4, 0xbd]];
-
-/** Changes one field somewhere in the tree. */
-function mutateTree(random: Random, fields: WireField[]): void {
-  const field = fields.length === 0 ? undefined : pick(random, fields);
-  if (field === undefined) {
-    fields.push(makeUnknownField(random));
-    return;
-  }
-  if (Array.isArray(field.value) && random() < 0.7) {
-    mutateTree(random, field.value);
-    return;
-  }
-  switch (integer(random, 0, 10)) {
-    case 0:
-      fields.splice(integer(random, 0, fields.length), 0, { ...field });
-      break;
-    case 1:
-      fields.splice(fields.indexOf(field), 1);
-      break;
-    case 2:
-      field.number = integer(random, 0, 17);
-      break;
-    case 3:
-      field.wireType = integer(random, 0, 7);
-      if (field.wireType === 0 && typeof field.value !== 'bigint') field.value = pick(random, varints);
-      if (field.wireType === 2 && typeof field.value === 'bigint') field.value = pick(random, texts);
-      break;
-    case 4:
-      field.sizeLie = pick(random, [-1, 1, 2, -2, 100, 1 << 20]);
-      break;
-    case 5:
-      field.pad = integer(random, 0, 10);
-      field.sizePad = integer(random, 0, 5);
-      break;
-    case 6:
-      field.tagPad = integer(random, 0, 2);
-      break;
-    case 7:
-      fields.push(makeUnknownField(random));
-      break;
-    case 8:
-      fields.reverse();
-      break;
-    default:
-      if (typeof field.value === 'bigint') field.value = pick(random, random() < 0.5 ? varints : negatives);
-      else if (field.wireType === 2) {
-        field.value = random() < 0.5 ? pick(random, texts) : Uint8Array.from(pick(random, badTexts));
-      } else field.value = Uint8Array.from({ length: field.value.length }, () => pick(random, [0, 0xff, 0x7f, 0xf0]));
-  }
-}
-
-function makeCase(random: Random): Uint8Array {
-  const events: WireField[] = [];
-  for (let i = integer(random, 1, 3); i > 0; i--) {
-    const style = random();
-    const value =
-      style < 0.92
-        ? parseTree(toBinary(EventSchema, makeEvent(random, i)), EventSchema)
-        : style < 0.96
-          ? makeOddEvent(random, i)
-          : parseTree(toBinary(EventSchema, makeRichEvent(random)), EventSchema);
-    events.push({ number: 1, wireType: 2, value });
-  }
-  if (random() < 0.5) {
-    for (let i = integer(random, 1, 2); i > 0; i--) mutateTree(random, pick(random, events).value as WireField[]);
-    if (random() < 0.05) mutateTree(random, events);
-    return encodeTree(events);
-  }
-  return mutateBytes(random, encodeTree(events));
-}
-
-/** The events' bytes by a plain reading of the frame; undefined when it is malformed. */
-function unframe(batch: Uint8Array): Uint8Array[] | undefined {
-  const events: Uint8Array[] = [];
-  let p = 0;
-  while (p < batch.length) {
-    if (batch[p++] !== 0x0a) return undefined;
-    let size = 0;
-    let scale = 1;
-    for (let i = 0; ; i++) {
-      const byte = batch[p++];
-      if (byte === undefined || i === 5) return undefined;
-      size += (byte & 0x7f) * scale;
-      scale *= 128;
-      if (byte < 0x80) break;
-    }
-    if (size > batch.length - p) return undefined;
-    events.push(batch.subarray(p, p + size));
-    p += size;
-  }
-  return events;
-}
-
-function check(batch: Uint8Array, tally: { accepted: number; refused: number; malformed: number }): void {
-  const before = Buffer.from(batch);
-  const events = unframe(batch);
-  let result: ReturnType<typeof scanBatch>;
-  try {
-    result = scanBatch(batch, limits);
-  } catch (error) {
-    if (!(error instanceof SluiceError)) throw error;
-    assert.is(error.code, events?.length === 0 ? 'batch_empty' : 'batch_malformed');
-    if (error.code === 'batch_malformed') {
-      assert.is(events, undefined, 'refused a batch whose frame is sound');
-      assert.ok(error.offset !== undefined && error.offset >= 0 && error.offset < batch.length);
-    }
-    tally.malformed++;
-    return;
-  }
-  assert.ok(events !== undefined, 'accepted a malformed frame');
-  const refused = new Set(result.rejections.map((rejection) => rejection.index));
-  let unknown = false;
-  for (const [index, event] of events.entries()) {
-    const opinion = judgeEvent(event);
-    const rejection = result.rejections.find((one) => one.index === index);
-    assert.is(
-      opinion.fault !== undefined,
-      refused.has(index),
-      `event ${index}: ${opinion.fault} / ${rejection?.message}`,
-    );
-    if (opinion.fault === undefined) unknown ||= opinion.unknownFields;
-  }
-  assert.is(result.unknownFields, unknown, 'unknownFields');
-  assert.is(result.rejected, refused.size);
-  assert.is(result.accepted, events.length - refused.size);
-  assert.ok(before.equals(batch), 'the input is untouched');
-  const kept = unframe(result.bytes)?.map((event) => Buffer.from(event)) ?? [];
-  const expected = events.filter((_, index) => !refused.has(index));
-  assert.is(kept.length, expected.length);
-  for (const [index, event] of expected.entries()) assert.ok(kept[index]?.equals(event), 'the rest travels unchanged');
-  if (refused.size === 0) assert.is(result.bytes, batch);
-  tally.accepted += result.accepted;
-  tally.refused += result.rejected;
-}
-
-test('scanner and oracle agree on every event of 200,000 mutated batches', () => {
-  const tally = { accepted: 0, refused: 0, malformed: 0 };
-  for (let index = firstCase; index < cases; index++) {
-    const batch = makeCase(randomOf(index));
-    try {
-      check(batch, tally);
-    } catch (error) {
-      console.error(`case ${index}: ${Buffer.from(batch).toString('hex').slice(0, 4000)}`);
-      throw error;
-    }
-  }
-  console.log(`scanner fuzz: ${JSON.stringify(tally)}`);
-  // A fuzz that only ever meets one outcome tests nothing.
-  assert.ok(tally.accepted > cases / 10 && tally.refused > cases / 10 && tally.malformed > cases / 100);
-});
+test('scanner and oracle agree on every event of 20,000 mutated batches', () => fuzzScanner(0, 20_000));
 
 test('each rule broken alone is refused with its field and code', () => {
   const random = randomOf(-1);
@@ -232,7 +27,7 @@ test('each rule broken alone is refused with its field and code', () => {
       const broken = breaker.apply(whole);
       const event = (value: Uint8Array): WireField => ({ number: 1, wireType: 2, value });
       const batch = encodeTree([event(whole), event(broken), event(whole)]);
-      const result = scanBatch(batch, limits);
+      const result = scanBatch(batch, scanLimits);
       const [rejection] = result.rejections;
       assert.is(result.rejected, 1, breaker.name);
       assert.is(rejection?.index, 1, breaker.name);
@@ -249,13 +44,13 @@ test('valid events of every shape, and odd but legal encodings, are all accepted
   const random = randomOf(-2);
   for (let i = 0; i < 1500; i++) {
     const event = toBinary(EventSchema, makeRichEvent(random));
-    const result = scanBatch(encodeTree([{ number: 1, wireType: 2, value: event }]), limits);
+    const result = scanBatch(encodeTree([{ number: 1, wireType: 2, value: event }]), scanLimits);
     assert.is(result.rejected, 0, `${i}: ${JSON.stringify(result.rejections)}`);
     assert.is(result.unknownFields, false);
   }
-  for (const batch of acceptedCorpus(seed, 200)) {
+  for (const batch of acceptedCorpus(fuzzSeed, 200)) {
     const tally = { accepted: 0, refused: 0, malformed: 0 };
-    check(batch, tally);
+    checkBatch(batch, tally);
     assert.is(tally.refused, 0);
   }
 });

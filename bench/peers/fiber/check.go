@@ -3,7 +3,7 @@ package main
 import "math"
 
 // The field rules of sluice.event.v1, by hand, as a Go service would have them: straight code, nothing allocated for an
-// event without fault. bench/peers/peers.it.test.ts holds them to the contract's own scanner.
+// event without fault. bench/peers/peers.long.test.ts holds them to the contract's own scanner.
 
 type fault struct{ field, code string }
 

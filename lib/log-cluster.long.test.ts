@@ -12,6 +12,7 @@ import { shardStream } from './subjects.js';
 import { addTenant, listTenants, revokeKey, watchTenants } from './tenants.js';
 import { currentNats } from './testing/current-nats.js';
 import { withNatsCluster } from './testing/nats-cluster.js';
+import { until } from './testing/until.js';
 
 /** A first build takes a minute on an idle machine. Another run goes on where it stopped. */
 const buildWithinMs = 120_000;
@@ -23,15 +24,6 @@ const inCluster = (name: string, use: (program: string) => Promise<void>): void 
   if (program === undefined) test.skip(name);
   else test(name, () => use(program));
 };
-
-/** Fails after 40 s: an election takes 4 to 9 s, and two may follow one another. */
-async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const end = Date.now() + 40_000;
-  while (!(await holds())) {
-    assert.ok(Date.now() < end, `not within 40 s: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
 
 inCluster('streams and keys outlive any one node, and a member without a leader is not believed', async (program) => {
   await withNatsCluster(3, { program }, async (cluster) => {
