@@ -11,6 +11,7 @@ import { testEnvironment } from '../lib/config/index.js';
 import { addTenant } from '../lib/tenants.js';
 import { type TestClickHouse, withClickHouse } from '../lib/testing/clickhouse.js';
 import { freePort, type TestNats, withNats } from '../lib/testing/nats.js';
+import { until } from '../lib/testing/until.js';
 import { EventType, SluiceClient, type SluiceClientOptions } from '../sdk-gen/typescript/src/index.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -103,14 +104,6 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
 
 function track(client: SluiceClient, prefix: string, from: number, to: number): void {
   for (let i = from; i < to; i++) assert.ok(client.track({ type: EventType.CLICK, eventId: `${prefix}-${i}` }));
-}
-
-async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const end = Date.now() + 40_000;
-  while (!(await holds())) {
-    assert.ok(Date.now() < end, `not within 40 s: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
 }
 
 test('what a COMMITTED client has delivered is in ClickHouse at that moment, whatever died meanwhile', async () => {

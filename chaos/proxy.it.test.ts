@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { until } from '../lib/testing/until.js';
 import { type ChaosProxy, startProxy } from './proxy.js';
 
 interface Scene {
@@ -18,14 +19,6 @@ interface Peer {
 }
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-async function until(what: string, holds: () => boolean): Promise<void> {
-  const end = Date.now() + 10_000;
-  while (!holds()) {
-    assert.ok(Date.now() < end, `not within 10 s: ${what}`);
-    await pause(5);
-  }
-}
 
 /** A server that answers every byte with the same in capitals. */
 async function withProxy(use: (scene: Scene) => Promise<void>): Promise<void> {

@@ -13,20 +13,11 @@ import { type TestClickHouse, withClickHouse } from '../lib/testing/clickhouse.j
 import { type TestNats, withNats } from '../lib/testing/nats.js';
 import { withSlowLine } from '../lib/testing/slow-line.js';
 import { withSmallDisk } from '../lib/testing/small-disk.js';
+import { until, untilAnswered } from '../lib/testing/until.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const MiB = 1024 ** 2;
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
-
-async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<number> {
-  const start = performance.now();
-  for (;;) {
-    // Who is asked may be down at the moment.
-    if (await Promise.resolve(holds()).catch(() => false)) return performance.now() - start;
-    assert.ok(performance.now() - start < 60_000, `not within 60 s: ${what}`);
-    await sleep(20);
-  }
-}
 
 interface Role {
   readonly child: ChildProcess;
@@ -142,7 +133,7 @@ async function withScene(
         return Number(row?.n);
       },
       async assertExact() {
-        await until('all is stored', async () => (await scene.rows()) >= accepted.size * eventsOfBatch);
+        await untilAnswered('all is stored', async () => (await scene.rows()) >= accepted.size * eventsOfBatch);
         await sleep(300);
         const stored = await ask<{ id: string; n: string }>(
           "SELECT event_id AS id, toString(count()) AS n FROM sluice.events WHERE tenant != '' GROUP BY id",
@@ -205,7 +196,7 @@ test('while ClickHouse is away the gateway acknowledges until the log is full, t
           await until('the circuit opens', () => scene.worker.output().includes('left alone but for a probe'));
           const waiting = ['late-1', 'late-2', `away-${n - 1}`].map((id) => scene.deliver(id));
           await clickhouse.restart();
-          const ms = await until('rows again', async () => (await scene.rows()) > eventsOfBatch);
+          const ms = await untilAnswered('rows again', async () => (await scene.rows()) > eventsOfBatch);
           await Promise.all(waiting);
           await scene.assertExact();
           process.stdout.write(`first rows ${Math.round(ms)} ms after ClickHouse was back\n`);
@@ -231,7 +222,7 @@ test('a ClickHouse whose disk is full loses nothing, and goes on when there is r
             );
             await until('the circuit opens', () => scene.worker.output().includes('"circuit":"inserts"'));
             await disk.empty();
-            const ms = await until('rows again', async () => (await scene.rows()) > eventsOfBatch);
+            const ms = await untilAnswered('rows again', async () => (await scene.rows()) > eventsOfBatch);
             await scene.assertExact();
             process.stdout.write(`first rows ${Math.round(ms)} ms after there was room\n`);
             assert.not.match(scene.worker.output(), /refuses the content|refuses blocks/);

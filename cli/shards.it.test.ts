@@ -7,6 +7,7 @@ import { Code, ConnectError, createClient } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { until } from '../lib/testing/until.js';
 import {
   BatchState,
   type CloseReport,
@@ -15,7 +16,7 @@ import {
   SluiceClient,
 } from '../sdk-gen/typescript/src/index.js';
 import { keyFileOf } from './stack-file.js';
-import { freePorts, sluice, startUp, until, withFolder } from './testing/running-stack.js';
+import { freePorts, sluice, startUp, withFolder } from './testing/running-stack.js';
 
 const retried = 12;
 
@@ -77,10 +78,14 @@ test('the number of shards goes from 2 to 3 and back under load: nothing is lost
       report = await client.close();
     }
     assert.equal([report.delivered, report.undelivered.events], [tracked, 0]);
-    await until('all is loaded', 30_000, async () => {
-      const { out } = await sluice(['query', '--data', data, '--format', 'TSV', 'SELECT count() FROM events']);
-      return Number(out) >= tracked + retried;
-    });
+    await until(
+      'all is loaded',
+      async () => {
+        const { out } = await sluice(['query', '--data', data, '--format', 'TSV', 'SELECT count() FROM events']);
+        return Number(out) >= tracked + retried;
+      },
+      30_000,
+    );
     const status = await ingest.getBatchStatus({ batchId: 'again-0' }, { headers });
     assert.equal([status.state, status.stored], [BatchState.STORED, 1n]);
     const audit = await sluice(['audit', '--data', data, '--json']);

@@ -4,7 +4,8 @@ import { createGrpcTransport } from '@connectrpc/connect-node';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { freePorts, sluice, startUp, until, withFolder } from './testing/running-stack.js';
+import { until } from '../lib/testing/until.js';
+import { freePorts, sluice, startUp, withFolder } from './testing/running-stack.js';
 
 test('a key that is added works, is listed, and once revoked is refused within a second and ends its stream', async () => {
   await withFolder(async (data) => {
@@ -23,7 +24,7 @@ test('a key that is added works, is listed, and once revoked is refused within a
       const body = JSON.stringify({ eventId: 't-1', type: 'EVENT_TYPE_PAGE', occurredAt: new Date().toISOString() });
       return (await fetch(`${url}/v1/events`, { method: 'POST', headers, body })).status;
     };
-    await until('the new key is taken', 2_000, async () => (await send()) === 202);
+    await until('the new key is taken', async () => (await send()) === 202, 2_000);
     let streamEnd: unknown;
     const hold = new AbortController();
     const answers = createClient(IngestService, createGrpcTransport({ baseUrl: url })).publishStream(
@@ -43,8 +44,8 @@ test('a key that is added works, is listed, and once revoked is refused within a
 
     const revoked = await sluice(['tenant', 'revoke', keyId, '--data', data]);
     assert.is(revoked.code, 0, revoked.err);
-    await until('the key is refused', 1_000, async () => (await send()) === 401);
-    await until('its stream has ended', 1_000, () => streamEnd !== undefined);
+    await until('the key is refused', async () => (await send()) === 401, 1_000);
+    await until('its stream has ended', () => streamEnd !== undefined, 1_000);
     hold.abort();
     assert.match(String(streamEnd), /unauthenticated/i);
     assert.match((await sluice(['tenant', 'list', '--data', data])).out, new RegExp(`${keyId} +revoked `));

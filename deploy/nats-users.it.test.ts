@@ -13,19 +13,12 @@ import { connect, type NatsConnection } from '@nats-io/transport-node';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { testEnvironment } from '../lib/config/index.js';
+import { until } from '../lib/testing/until.js';
 import { type DeployedNats, type DeployedUser, withDeployedNats } from './testing/deployed-nats.js';
 
 const small = ['--shards', '2', '--shard-max-bytes', '64MiB', '--dead-letter-bytes', '16MiB'];
 const readyMs = 20_000;
 const root = fileURLToPath(new URL('..', import.meta.url));
-
-async function until(what: string, check: () => boolean | Promise<boolean>, ms = 20_000): Promise<void> {
-  const end = Date.now() + ms;
-  while (!(await check())) {
-    if (Date.now() > end) throw new Error(`not within ${ms} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
 
 interface Ended {
   readonly code: number;

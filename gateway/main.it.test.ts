@@ -9,7 +9,7 @@ import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { addTenant } from '../lib/tenants.js';
 import { makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { freePort, withNats } from '../lib/testing/nats.js';
-import { until } from './testing/ingest.js';
+import { until } from '../lib/testing/until.js';
 
 const main = fileURLToPath(new URL('./main.ts', import.meta.url));
 

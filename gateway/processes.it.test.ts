@@ -16,8 +16,8 @@ import { makeBatch, seededRandom } from '../lib/testing/batches.js';
 import { makeAuthority } from '../lib/testing/certificate.js';
 import { freeze } from '../lib/testing/freeze.js';
 import { withNats } from '../lib/testing/nats.js';
+import { until } from '../lib/testing/until.js';
 import { pauseAfter } from './processes.js';
-import { until } from './testing/ingest.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const { OTEL_SDK_DISABLED: _, ...environment } = testEnvironment();

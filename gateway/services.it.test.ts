@@ -12,7 +12,7 @@ import { Health, HealthCheckResponse_ServingStatus as Status } from '#gen/grpc/h
 import { ServerReflection, type ServerReflectionResponse } from '#gen/grpc/reflection/v1/reflection_pb.js';
 import { ServerReflection as ServerReflectionAlpha } from '#gen/grpc/reflection/v1alpha/reflection_pb.js';
 import { type GetLimitsResponse, IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { until } from './testing/ingest.js';
+import { until } from '../lib/testing/until.js';
 import { withGateway } from './testing/running-gateway.js';
 
 const service = 'sluice.ingest.v1.IngestService';

@@ -12,6 +12,7 @@ import { UsageError } from './errors.js';
 import { type Logger, silentLogger } from './logger.js';
 import { authenticatorOf, connectNats } from './nats.js';
 import { withNats } from './testing/nats.js';
+import { until } from './testing/until.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'sluice-login-'));
 test.after(() => rmSync(folder, { recursive: true }));
@@ -25,14 +26,6 @@ const write = (text: string): string => {
 function keptLog(): { readonly logger: Logger; readonly lines: () => string } {
   let lines = '';
   return { logger: pino({ level: 'trace' }, { write: (line) => (lines += line) }), lines: () => lines };
-}
-
-async function until(what: string, holds: () => boolean): Promise<void> {
-  const end = Date.now() + 15_000;
-  while (!holds()) {
-    assert.ok(Date.now() < end, `not within 15 s: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
 }
 
 const user = nkeys.createUser();

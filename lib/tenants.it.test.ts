@@ -3,14 +3,7 @@ import * as assert from 'uvu/assert';
 import { silentLogger } from './logger.js';
 import { addTenant, listTenants, revokeKey, watchTenants } from './tenants.js';
 import { withNats } from './testing/nats.js';
-
-async function until(what: string, holds: () => boolean, withinMs: number): Promise<void> {
-  const end = Date.now() + withinMs;
-  while (!holds()) {
-    if (Date.now() > end) throw new Error(`${what}: not within ${withinMs} ms`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}
+import { until } from './testing/until.js';
 
 const refusal = (attempt: () => unknown): string => {
   try {

@@ -9,6 +9,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { flagOf, testEnvironment } from '../../lib/config/index.js';
 import { freePort } from '../../lib/testing/nats.js';
+import { until } from '../../lib/testing/until.js';
 import { root } from '../roles.js';
 import { type RunningStack, runningStack } from '../stack-file.js';
 
@@ -82,15 +83,6 @@ export function command(program: string, args: readonly string[], more: Record<s
 export const sluice = (args: readonly string[], more: Record<string, string> = {}): Promise<Answer> =>
   command(process.execPath, ['cli/sluice.mjs', ...args], more).ended;
 
-/** Polls. @throws Error with `what` when the time is over */
-export async function until(what: string, ms: number, holds: () => unknown | Promise<unknown>): Promise<void> {
-  const end = performance.now() + ms;
-  while (!(await holds())) {
-    if (performance.now() > end) throw new Error(`not within ${ms} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-
 /** Processes whose command line or environment names the text, this one left out: "pid command line". */
 export function processesNaming(text: string): string[] {
   return readdirSync('/proc')
@@ -125,7 +117,7 @@ export async function startUp(
   void running.ended.then(() => {
     gone = true;
   });
-  await until('ready, or ended', 60_000, () => gone || running.out().includes('Ctrl-C ends everything'));
+  await until('ready, or ended', () => gone || running.out().includes('Ctrl-C ends everything'), 60_000);
   if (gone) throw new Error(`sluice up ended: ${running.err()}`);
   const stack = (): RunningStack => {
     const found = runningStack(data);
@@ -148,7 +140,7 @@ export async function withFolder(use: (folder: string) => Promise<void>): Promis
         // Gone meanwhile.
       }
     }
-    await until('the processes are gone', 5_000, () => processesNaming(folder).length === 0);
+    await until('the processes are gone', () => processesNaming(folder).length === 0, 5_000);
     await rm(folder, { recursive: true, force: true, maxRetries: 5 });
   }
 }

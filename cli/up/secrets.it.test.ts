@@ -19,6 +19,7 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { until } from '../../lib/testing/until.js';
 import {
   command,
   freePorts,
@@ -26,7 +27,6 @@ import {
   sluice,
   startUp,
   type UpProcess,
-  until,
   withFolder,
 } from '../testing/running-stack.js';
 
@@ -232,7 +232,7 @@ test('the umask of the user who starts it opens nothing and closes nothing', asy
         .map(([name, port]) => `--${name.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)} ${port}`);
       const line = `umask ${umask}; exec node cli/sluice.mjs up --data '${data}' ${flags.join(' ')}`;
       const running = command('bash', ['-c', line]);
-      await until('ready', 60_000, () => running.out().includes('Ctrl-C ends everything'));
+      await until('ready', () => running.out().includes('Ctrl-C ends everything'), 60_000);
       assert.is(modeOf(data), '700');
       for (const name of [...secretFiles, 'up.json']) assert.is(modeOf(join(data, name)), '600', name);
       running.child.kill('SIGINT');

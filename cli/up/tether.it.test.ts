@@ -4,7 +4,8 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { processesNaming, until } from '../testing/running-stack.js';
+import { until } from '../../lib/testing/until.js';
+import { processesNaming } from '../testing/running-stack.js';
 
 const pathOf = (file: string): string => fileURLToPath(new URL(file, import.meta.url));
 
@@ -18,7 +19,7 @@ test('a program whose supervisor is gone before the tether has loaded is ended',
   tether.disconnect();
   await once(tether, 'exit');
   assert.is(err, '');
-  await until('the program has ended', 5_000, () => processesNaming(seconds).length === 0);
+  await until('the program has ended', () => processesNaming(seconds).length === 0, 5_000);
 });
 
 test('a part of the stack hears that its supervisor is gone, also when it went before the part listened', async () => {

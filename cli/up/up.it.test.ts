@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { shellWord } from '../../lib/terminal.js';
+import { until } from '../../lib/testing/until.js';
 import { root } from '../roles.js';
 import { isAlive } from '../stack-file.js';
 import {
@@ -16,7 +17,6 @@ import {
   sluice,
   startUp,
   type UpProcess,
-  until,
   withFolder,
 } from '../testing/running-stack.js';
 
@@ -48,7 +48,7 @@ async function readmeIsTrue(up: UpProcess): Promise<void> {
   const sent = await paste(ofReadme('curl', up));
   assert.is(sent.code, 0, sent.err);
   assert.is(JSON.parse(sent.out).accepted, 1);
-  await until('readme-1 is in ClickHouse', 20_000, async () => (await countOf(up, 'readme-1')) === 1);
+  await until('readme-1 is in ClickHouse', async () => (await countOf(up, 'readme-1')) === 1, 20_000);
   for (const [start, shows] of [
     ['npx sluice query', /readme-1/],
     ['npx sluice where', /stored: 1 row in block/],
@@ -144,11 +144,11 @@ test('the stack gets ready, the lines that it prints and those of README work wh
     const curl = await paste(printed(up, 'curl'));
     assert.is(curl.code, 0, curl.err);
     assert.ok(!/error/.test(curl.out), curl.out);
-    await until('hello-1 is in ClickHouse', 20_000, async () => (await countOf(up, 'hello-1')) === 1);
+    await until('hello-1 is in ClickHouse', async () => (await countOf(up, 'hello-1')) === 1, 20_000);
     if (await has('grpcurl')) {
       const grpcurl = await paste(printed(up, 'grpcurl'));
       assert.is(grpcurl.code, 0, grpcurl.err);
-      await until('hello-2 is in ClickHouse', 20_000, async () => (await countOf(up, 'hello-2')) === 1);
+      await until('hello-2 is in ClickHouse', async () => (await countOf(up, 'hello-2')) === 1, 20_000);
     } else {
       assert.ok(printed(up, 'grpcurl').includes('sluice.ingest.v1.IngestService/Publish'));
     }
@@ -176,7 +176,7 @@ test('the stack gets ready, the lines that it prints and those of README work wh
     assert.is(keyOf(again), key);
     assert.is(await countOf(again, 'hello-1'), 1);
     assert.ok(await send(again, key, 'second-start'));
-    await until('the new event is there', 20_000, async () => (await countOf(again, 'second-start')) === 1);
+    await until('the new event is there', async () => (await countOf(again, 'second-start')) === 1, 20_000);
 
     const locked = await sluice(['up', ...flagsOf(data, await freePorts())]);
     assert.is(locked.code, 1);
@@ -198,13 +198,17 @@ test('a killed process is started again and events get through; when the supervi
       const before = up.stack().pids[name] ?? 0;
       process.kill(before, 'SIGKILL');
       const id = `after-${name}`;
-      await until(`${name} is back`, 30_000, () => {
-        const now = up.stack().pids[name] ?? 0;
-        return now !== before && now !== 0 && isAlive(now);
-      });
+      await until(
+        `${name} is back`,
+        () => {
+          const now = up.stack().pids[name] ?? 0;
+          return now !== before && now !== 0 && isAlive(now);
+        },
+        30_000,
+      );
       // An event that was taken twice by a retry is one event; it must be there once or more, never lost.
-      await until(`an event is taken after ${name} was killed`, 30_000, () => send(up, key, id));
-      await until(`${id} is in ClickHouse`, 30_000, async () => (await countOf(up, id)) >= 1);
+      await until(`an event is taken after ${name} was killed`, () => send(up, key, id), 30_000);
+      await until(`${id} is in ClickHouse`, async () => (await countOf(up, id)) >= 1, 30_000);
       assert.match(up.err(), new RegExp(`${name} ended with .*; starting it again`));
     }
     const { pids } = up.stack();
@@ -220,7 +224,7 @@ test('a killed process is started again and events get through; when the supervi
     // The lock of the dead supervisor is taken over, and nothing was lost.
     assert.ok((await countOf(again, 'after-nats')) >= 1);
     again.child.kill('SIGINT');
-    await until('it says that it ends', 5_000, () => again.err().includes('Ctrl-C again'));
+    await until('it says that it ends', () => again.err().includes('Ctrl-C again'), 5_000);
     const since = performance.now();
     again.child.kill('SIGINT');
     await again.ended;
@@ -235,7 +239,7 @@ test('it listens on IPv6 as well, and prints lines that work there', async () =>
     const curl = await paste(printed(up, 'curl'));
     assert.is(curl.code, 0, curl.err);
     assert.match(curl.out, /"accepted":1/);
-    await until('hello-1 is in ClickHouse', 20_000, async () => (await countOf(up, 'hello-1')) === 1);
+    await until('hello-1 is in ClickHouse', async () => (await countOf(up, 'hello-1')) === 1, 20_000);
     assert.is((await paste(printed(up, 'npx sluice query'))).code, 0);
     up.child.kill('SIGTERM');
     assert.is((await up.ended).code, 0);
@@ -274,7 +278,7 @@ test('Ctrl-C while it starts ends it at once, and leaves nothing', async () => {
   await withFolder(async (data) => {
     const ports = await freePorts();
     const up = command(process.execPath, ['cli/sluice.mjs', 'up', ...flagsOf(data, ports)]);
-    await until('it starts', 20_000, () => up.err().includes('Starting nats-server'));
+    await until('it starts', () => up.err().includes('Starting nats-server'), 20_000);
     const since = performance.now();
     up.child.kill('SIGINT');
     assert.is((await up.ended).code, 0, up.err());
@@ -291,9 +295,9 @@ test('a start after a kill waits for ports that the killed stack still holds', a
     const holder = createServer().listen(ports.clickhousePort, '127.0.0.1');
     await new Promise((resolve) => holder.once('listening', resolve));
     const up = command(process.execPath, ['cli/sluice.mjs', 'up', ...flagsOf(data, ports)]);
-    await until('it waits', 20_000, () => up.err().includes(`Waiting for port ${ports.clickhousePort}`));
+    await until('it waits', () => up.err().includes(`Waiting for port ${ports.clickhousePort}`), 20_000);
     await new Promise((resolve) => holder.close(resolve));
-    await until('it starts', 20_000, () => up.err().includes('Starting nats-server'));
+    await until('it starts', () => up.err().includes('Starting nats-server'), 20_000);
     up.child.kill('SIGINT');
     assert.is((await up.ended).code, 0, up.err());
     nothingLeft(data);
@@ -345,7 +349,7 @@ test('a worker whose table does not fit says so and waits; the gateway takes eve
       /no worker loads it: one waits itself: .*column app_build is UInt64/,
     );
     await alter('RENAME COLUMN app_build TO app_build_number');
-    await until('the event is stored', 30_000, async () => (await countOf(up, 'meanwhile')) === 1);
+    await until('the event is stored', async () => (await countOf(up, 'meanwhile')) === 1, 30_000);
     assert.match(up.err(), /worker is ready now/);
     up.child.kill('SIGTERM');
     assert.is((await up.ended).code, 0);

@@ -1,7 +1,8 @@
 import { gzipSync } from 'node:zlib';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { stored, until } from '../testing/ingest.js';
+import { until } from '../../lib/testing/until.js';
+import { stored } from '../testing/ingest.js';
 import { withGateway } from '../testing/running-gateway.js';
 
 const event = (id: string) => ({ eventId: id, type: 'EVENT_TYPE_CLICK', occurredAt: '2026-01-02T03:04:05Z' });

@@ -20,8 +20,9 @@ import { committedSubject, shardStream } from '../../lib/subjects.js';
 import { addTenant, revokeKey } from '../../lib/tenants.js';
 import { makeBatch, seededRandom } from '../../lib/testing/batches.js';
 import { freeze } from '../../lib/testing/freeze.js';
+import { until } from '../../lib/testing/until.js';
 import { bareCall, envelopesOf, withSession } from '../testing/bare-call.js';
-import { stored, until } from '../testing/ingest.js';
+import { stored } from '../testing/ingest.js';
 import { onBothPaths, type RunningGateway, withGateway } from '../testing/running-gateway.js';
 
 type Request = MessageInitShape<typeof PublishStreamRequestSchema>;

@@ -8,7 +8,7 @@ import { jetstreamManager } from '@nats-io/jetstream';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { seededRandom } from '../../lib/testing/batches.js';
-import { until } from '../testing/ingest.js';
+import { until } from '../../lib/testing/until.js';
 import { onBothPaths, type RunningGateway } from '../testing/running-gateway.js';
 
 const path = '/sluice.ingest.v1.IngestService/Publish';

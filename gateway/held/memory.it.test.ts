@@ -16,7 +16,7 @@ import { addTenant } from '../../lib/tenants.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { freePort, type TestNats, withNats } from '../../lib/testing/nats.js';
-import { until } from '../testing/ingest.js';
+import { until } from '../../lib/testing/until.js';
 
 const main = fileURLToPath(new URL('../main.ts', import.meta.url));
 const MiB = 1024 ** 2;

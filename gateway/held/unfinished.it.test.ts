@@ -9,10 +9,10 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { until } from '../../lib/testing/until.js';
 import { enveloped, envelopesOf } from '../testing/bare-call.js';
 import { type GatewayProcess, withGatewayProcess } from '../testing/gateway-process.js';
 import { besideGoodClient } from '../testing/good-client.js';
-import { until } from '../testing/ingest.js';
 
 const MiB = 1024 ** 2;
 const service = '/sluice.ingest.v1.IngestService/';

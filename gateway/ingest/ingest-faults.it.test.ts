@@ -7,6 +7,7 @@ import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { withNats } from '../../lib/testing/nats.js';
+import { until } from '../../lib/testing/until.js';
 import { createGatewayMetrics } from '../metrics.js';
 import {
   assertAllStored,
@@ -17,7 +18,6 @@ import {
   MiB,
   outcomes,
   smallBatch,
-  until,
   withIngest,
 } from '../testing/ingest.js';
 import { createIngest, type IngestResult } from './ingest.js';

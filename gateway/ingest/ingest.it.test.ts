@@ -13,6 +13,7 @@ import { shardStream } from '../../lib/subjects.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { withNats } from '../../lib/testing/nats.js';
+import { until } from '../../lib/testing/until.js';
 import { createGatewayMetrics } from '../metrics.js';
 import {
   assertAllStored,
@@ -23,7 +24,6 @@ import {
   outcomes,
   smallBatch,
   stored,
-  until,
   withIngest,
 } from '../testing/ingest.js';
 import { followHints } from './committed-hints.js';

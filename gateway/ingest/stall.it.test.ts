@@ -9,10 +9,11 @@ import { connectNats } from '../../lib/nats.js';
 import { addTenant } from '../../lib/tenants.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { withNats } from '../../lib/testing/nats.js';
+import { until } from '../../lib/testing/until.js';
 import { systemClock } from '../clock.js';
 import { watchLog } from '../log/log-connection.js';
 import { createGatewayMetrics } from '../metrics.js';
-import { ingestConfig, ingestInput, outcomes, stored, until } from '../testing/ingest.js';
+import { ingestConfig, ingestInput, outcomes, stored } from '../testing/ingest.js';
 import { createIngestCore, type IngestResult } from './ingest.js';
 
 const main = fileURLToPath(new URL('../main.ts', import.meta.url));

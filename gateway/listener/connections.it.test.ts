@@ -6,7 +6,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { silentLogger } from '../../lib/logger.js';
 import { makeCertificate } from '../../lib/testing/certificate.js';
-import { until } from '../testing/ingest.js';
+import { until } from '../../lib/testing/until.js';
 import { listening } from '../testing/listening.js';
 import { frame, framesOf, frameType, header, preface, word } from '../testing/raw-http2.js';
 import { type WatchedPeer, watched } from '../testing/watched-peer.js';

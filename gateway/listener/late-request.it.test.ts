@@ -4,7 +4,7 @@ import { connect } from 'node:net';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { silentLogger } from '../../lib/logger.js';
-import { until } from '../testing/ingest.js';
+import { until } from '../../lib/testing/until.js';
 import { listening } from '../testing/listening.js';
 import { watched } from '../testing/watched-peer.js';
 import type { NodeRequest, NodeResponse } from './node-request.js';

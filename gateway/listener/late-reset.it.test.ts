@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { until } from '../../lib/testing/until.js';
 import { withSession } from '../testing/bare-call.js';
-import { until } from '../testing/ingest.js';
 import { onBothPaths } from '../testing/running-gateway.js';
 
 const service = '/sluice.ingest.v1.IngestService';

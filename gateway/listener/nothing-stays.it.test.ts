@@ -5,7 +5,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { until } from '../testing/ingest.js';
+import { until } from '../../lib/testing/until.js';
 import { frame, frameType, preface } from '../testing/raw-http2.js';
 import { type RunningGateway, withGateway } from '../testing/running-gateway.js';
 

@@ -10,7 +10,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UsageError } from '../../lib/errors.js';
 import { silentLogger } from '../../lib/logger.js';
-import { until } from '../testing/ingest.js';
+import { until } from '../../lib/testing/until.js';
 import { listening } from '../testing/listening.js';
 import { frame, frameType, header, preface } from '../testing/raw-http2.js';
 import { type FrontServer, type FrontServerOptions, listen } from './server.js';

@@ -3,7 +3,7 @@ import { performance } from 'node:perf_hooks';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { silentLogger } from '../../lib/logger.js';
-import { until } from '../testing/ingest.js';
+import { until } from '../../lib/testing/until.js';
 import { listen } from './server.js';
 
 const frame = (type: number, flags: number, stream: number, payload = Buffer.alloc(0)): Buffer => {

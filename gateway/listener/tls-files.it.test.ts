@@ -8,8 +8,8 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Logger } from '../../lib/logger.js';
 import { makeAuthority, type TestAuthority, type TestCertificate } from '../../lib/testing/certificate.js';
+import { until } from '../../lib/testing/until.js';
 import type { TlsRefusal } from '../metrics.js';
-import { until } from '../testing/ingest.js';
 import { type FrontServer, listen } from './server.js';
 import { openTlsFiles, type TlsFiles, type TlsFilesOptions } from './tls-files.js';
 

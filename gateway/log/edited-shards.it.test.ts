@@ -6,14 +6,8 @@ import { silentLogger } from '../../lib/logger.js';
 import { formatShardSetting, shardsKey } from '../../lib/shard-setting.js';
 import { settingsBucket } from '../../lib/subjects.js';
 import { withNats } from '../../lib/testing/nats.js';
+import { until } from '../../lib/testing/until.js';
 import { watchLog } from './log-connection.js';
-
-async function until(what: string, holds: () => boolean): Promise<void> {
-  for (const end = Date.now() + 20_000; !holds(); ) {
-    if (Date.now() > end) throw new Error(`not within 20 s: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
 
 test('an edited number is not followed, a lost one is missed, and the right one is taken up again', async () => {
   await withNats(async ({ nc }) => {

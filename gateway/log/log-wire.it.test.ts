@@ -6,7 +6,7 @@ import * as assert from 'uvu/assert';
 import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { withNats } from '../../lib/testing/nats.js';
-import { until } from '../testing/ingest.js';
+import { until } from '../../lib/testing/until.js';
 import { createLogWire } from './log-wire.js';
 import { createPayloadPool } from './payload-pool.js';
 

@@ -11,6 +11,7 @@ import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
 import type { TestNats } from '../../lib/testing/nats.js';
+import { until } from '../../lib/testing/until.js';
 import {
   createIngest,
   type Ingest,
@@ -43,14 +44,6 @@ export interface IngestSubject {
   readonly gauges: GatewayGauges;
   /** How publishes ended, so far. */
   readonly ends: ReadonlyMap<PublishEnd, number>;
-}
-
-export async function until(what: string, check: () => boolean | Promise<boolean>, ms = 10_000): Promise<void> {
-  const end = Date.now() + ms;
-  while (!(await check())) {
-    if (Date.now() > end) throw new Error(`${what}: not within ${ms} ms`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
 }
 
 /** An ingest core on its own connection, ready; drained and closed at the end. */

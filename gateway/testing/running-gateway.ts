@@ -7,8 +7,8 @@ import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { addTenant } from '../../lib/tenants.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
+import { until } from '../../lib/testing/until.js';
 import { type Gateway, startGateway } from '../gateway.js';
-import { until } from './ingest.js';
 
 export interface RunningGateway {
   readonly gateway: Gateway;

@@ -11,6 +11,7 @@ import { addTenant } from '../tenants.js';
 import { withClickHouse } from '../testing/clickhouse.js';
 import { freeze } from '../testing/freeze.js';
 import { freePort, type TestNats, withNats } from '../testing/nats.js';
+import { until } from '../testing/until.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const { OTEL_SDK_DISABLED: _, ...environment } = testEnvironment();
@@ -82,14 +83,6 @@ function sum(samples: ReadonlyMap<string, number>, name: string, ...labels: stri
   return found.reduce((total, [, value]) => total + value, 0);
 }
 
-async function until(what: string, ms: number, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const end = performance.now() + ms;
-  while (!(await holds())) {
-    if (performance.now() > end) throw new Error(`not within ${ms} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-
 const event = (eventId: string, type = 'EVENT_TYPE_PAGE') => ({ eventId, type, occurredAt: '2026-01-02T03:04:05Z' });
 
 async function publish(port: number, key: string, events: object[], traceparent?: string): Promise<unknown> {
@@ -146,14 +139,18 @@ test('a gateway tells rates, sizes, reasons, latencies and its own state', async
       assert.ok(bytes > 50 && bytes < 5_000, `${bytes} bytes`);
       assert.is(sum(samples, 'sluice_gateway_key_cache_total', 'result="miss"'), 1);
       assert.ok(sum(samples, 'sluice_gateway_key_cache_total', 'result="hit"') >= 1);
-      await until('garbage was collected', 10_000, async () => {
-        await publish(
-          port,
-          key,
-          Array.from({ length: 500 }, (_, i) => event(`g-${i}`)),
-        );
-        return [...(await scrape(gateway.metrics)).keys()].some((name) => name.startsWith('sluice_process_gc_runs'));
-      });
+      await until(
+        'garbage was collected',
+        async () => {
+          await publish(
+            port,
+            key,
+            Array.from({ length: 500 }, (_, i) => event(`g-${i}`)),
+          );
+          return [...(await scrape(gateway.metrics)).keys()].some((name) => name.startsWith('sluice_process_gc_runs'));
+        },
+        10_000,
+      );
       processMetricsAreSane(await scrape(gateway.metrics));
     });
   });
@@ -175,13 +172,17 @@ test("the metrics port answers probes while the gateway's own port is full", asy
       });
       held.on('error', () => {});
       held.write('{');
-      await until('the only connection has an open call', 10_000, async () => {
-        const refused = await fetch(`http://127.0.0.1:${port}/readyz`).then(
-          () => false,
-          () => true,
-        );
-        return refused;
-      });
+      await until(
+        'the only connection has an open call',
+        async () => {
+          const refused = await fetch(`http://127.0.0.1:${port}/readyz`).then(
+            () => false,
+            () => true,
+          );
+          return refused;
+        },
+        10_000,
+      );
       const base = gateway.metrics.replace('/metrics', '');
       assert.equal(await probeOf(`${base}/healthz`), [200, { status: 'alive' }]);
       assert.equal(await probeOf(`${base}/readyz`), [200, { status: 'ready' }]);
@@ -195,7 +196,7 @@ test('metrics are for this machine: a page whose name points here gets none', as
   await withTenant(async (nats) => {
     const port = await freePort();
     await withRole('gateway/main.ts', ['--nats-url', nats.url, '--port', String(port)], async (gateway) => {
-      await until('it answers', 10_000, async () => (await fetch(gateway.metrics).catch(() => undefined))?.ok === true);
+      await until('it answers', async () => (await fetch(gateway.metrics).catch(() => undefined))?.ok === true, 10_000);
       const { port: metricsPort } = new URL(gateway.metrics);
       const answered = (host: string): Promise<[number, string]> =>
         new Promise((resolve, reject) => {
@@ -272,10 +273,14 @@ test("a worker tells rows, latencies and its queue; a caller's trace runs throug
             const traceId = '0af7651916cd43dd8448eb211c80319c';
             await publish(port, key, [event('a'), event('b')], `00-${traceId}-b7ad6b7169203331-01`);
             let samples = new Map<string, number>();
-            await until('two rows are counted', 20_000, async () => {
-              samples = await scrape(worker.metrics);
-              return [...samples].some(([name, value]) => name.startsWith('sluice_worker_rows_total') && value === 2);
-            });
+            await until(
+              'two rows are counted',
+              async () => {
+                samples = await scrape(worker.metrics);
+                return [...samples].some(([name, value]) => name.startsWith('sluice_worker_rows_total') && value === 2);
+              },
+              20_000,
+            );
             assert.is(sum(samples, 'sluice_worker_rows_total'), 2);
             assert.ok(sum(samples, 'sluice_worker_bytes_total') > 50);
             assert.is(sum(samples, 'sluice_worker_blocks_total', 'reason='), 1);
@@ -284,19 +289,27 @@ test("a worker tells rows, latencies and its queue; a caller's trace runs throug
             assert.ok(seconds > 0 && seconds < 30, `${seconds} s`);
             assert.is(sum(samples, 'sluice_worker_shards'), 2);
             assert.ok(sum(samples, 'sluice_worker_pool') >= 0);
-            await until('the queue is reported, and empty', 10_000, async () => {
-              samples = await scrape(worker.metrics);
-              const told = [...samples.keys()].some((name) => name.startsWith('sluice_worker_queue_depth'));
-              return told && sum(samples, 'sluice_worker_queue_depth') === 0;
-            });
+            await until(
+              'the queue is reported, and empty',
+              async () => {
+                samples = await scrape(worker.metrics);
+                const told = [...samples.keys()].some((name) => name.startsWith('sluice_worker_queue_depth'));
+                return told && sum(samples, 'sluice_worker_queue_depth') === 0;
+              },
+              10_000,
+            );
             processMetricsAreSane(samples);
 
             // The batch processor sends every five seconds; the end must not wait for that, nor lose what is left.
             const lastTraceId = '4bf92f3577b34da6a3ce929d0e0e4736';
             await publish(port, key, [event('c')], `00-${lastTraceId}-b7ad6b7169203331-01`);
-            await until('the last row is counted', 20_000, async () => {
-              return sum(await scrape(worker.metrics), 'sluice_worker_rows_total') === 3;
-            });
+            await until(
+              'the last row is counted',
+              async () => {
+                return sum(await scrape(worker.metrics), 'sluice_worker_rows_total') === 3;
+              },
+              20_000,
+            );
             for (const role of [worker, gateway]) {
               const since = performance.now();
               role.child.kill('SIGTERM');
@@ -329,12 +342,12 @@ test('a collector that never answers does not hold up the end, and metrics can b
         const stuck = publish(port, key, [event('b')]).catch(() => undefined);
         await until(
           'bytes in flight',
-          5_000,
           async () => sum(await scrape(gateway.metrics), 'sluice_gateway_in_flight_bytes') > 0,
+          5_000,
         );
         gateway.child.kill('SIGTERM');
         const since = performance.now();
-        await until('it drains', 5_000, () => gateway.output().includes('"draining"'));
+        await until('it drains', () => gateway.output().includes('"draining"'), 5_000);
         await new Promise((resolve) => setTimeout(resolve, 1_500));
         const samples = await scrape(gateway.metrics);
         assert.is(sum(samples, 'sluice_gateway_batches_total', 'result="stored"'), 1);

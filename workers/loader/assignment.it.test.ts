@@ -6,6 +6,7 @@ import * as assert from 'uvu/assert';
 import { silentLogger } from '../../lib/logger.js';
 import { workersBucket } from '../../lib/subjects.js';
 import { withNats } from '../../lib/testing/nats.js';
+import { until } from '../../lib/testing/until.js';
 import { type Assignment, expiryMs, joinWorkers } from './assignment.js';
 
 interface TestWorker {
@@ -31,16 +32,6 @@ async function join(url: string, name: string): Promise<TestWorker> {
     logger: silentLogger,
   });
   return Object.assign(worker, { nc, assignment });
-}
-
-/** Ms until it holds; fails after 15 s. */
-async function until(what: string, holds: () => boolean): Promise<number> {
-  const start = Date.now();
-  while (!holds()) {
-    assert.ok(Date.now() - start < 15_000, `not within 15 s: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-  return Date.now() - start;
 }
 
 const are = (worker: TestWorker, shards: readonly number[]): boolean => String(worker.shards) === String(shards);

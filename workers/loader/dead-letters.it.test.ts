@@ -7,8 +7,9 @@ import { EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { deadStream } from '../../lib/subjects.js';
 import { encodeBatch, integer, makeBatch, seededRandom } from '../../lib/testing/batches.js';
 import { makeRichEvent } from '../../lib/testing/rich-events.js';
+import { until } from '../../lib/testing/until.js';
 import { storedPayload } from '../testing/payloads.js';
-import { type Engines, sharedEngines, until } from '../testing/shard-scene.js';
+import { type Engines, sharedEngines } from '../testing/shard-scene.js';
 import { contentOf } from './block.js';
 
 const random = seededRandom(9);

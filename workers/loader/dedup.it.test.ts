@@ -4,8 +4,9 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Event, EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { until } from '../../lib/testing/until.js';
 import { type Stored, storedPayload } from '../testing/payloads.js';
-import { type Engines, type ShardScene, sharedEngines, until } from '../testing/shard-scene.js';
+import { type Engines, type ShardScene, sharedEngines } from '../testing/shard-scene.js';
 import { fingerprintOfIds } from './fingerprint.js';
 
 const random = seededRandom(5);

@@ -17,6 +17,7 @@ import { seededRandom } from '../../lib/testing/batches.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { freeze, isFrozen } from '../../lib/testing/freeze.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
+import { untilAnswered } from '../../lib/testing/until.js';
 import { type ClickHouse, connectClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import { blockName } from '../clickhouse/schema/index.js';
@@ -99,22 +100,11 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
   );
 }
 
-/** Ms until it holds; fails after 60 s. */
-async function until(what: string, holds: () => Promise<boolean>): Promise<number> {
-  const start = Date.now();
-  for (;;) {
-    // The engine may be down at the moment.
-    if (await holds().catch(() => false)) return Date.now() - start;
-    assert.ok(Date.now() - start < 60_000, `not within 60 s: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** Everything is stored, and stays stored once even when late INSERTs had the time to arrive. */
 async function assertExact(scene: Scene, sent: number): Promise<void> {
-  await until(`${sent} rows`, async () => (await scene.counts()).rows >= sent);
+  await untilAnswered(`${sent} rows`, async () => (await scene.counts()).rows >= sent);
   await pause(300);
   assert.equal(await scene.counts(), { rows: sent, distinct: sent });
 }
@@ -146,7 +136,7 @@ test('two workers share the shards; the shards of one that is killed are loaded 
   await withScene(async (scene) => {
     const [first] = await Promise.all([scene.worker(), scene.worker()]);
     const bucket = await new Kvm(scene.nats.nc).open(workersBucket);
-    await until('both are known', async () => {
+    await untilAnswered('both are known', async () => {
       let keys = 0;
       for await (const _ of await bucket.keys()) keys++;
       return keys === 2;
@@ -157,7 +147,7 @@ test('two workers share the shards; the shards of one that is killed are loaded 
     first.child.kill('SIGKILL');
     const killed = Date.now();
     sent += await scene.publish(40, 50);
-    await until('all shards are loaded', async () => (await scene.counts()).rows >= sent);
+    await untilAnswered('all shards are loaded', async () => (await scene.counts()).rows >= sent);
     assert.ok(Date.now() - killed < 6_000, `${Date.now() - killed} ms`);
     await assertExact(scene, sent);
   });
@@ -172,7 +162,7 @@ test('a worker that was frozen and thawed finds its shards loaded by another, an
     await freeze(frozen.child);
     await scene.worker(settings);
     sent += await scene.publish(40, 100);
-    await until('the other has loaded all', async () => (await scene.counts()).rows >= sent);
+    await untilAnswered('the other has loaded all', async () => (await scene.counts()).rows >= sent);
     // Long enough that what the frozen one would read next has left the log.
     await pause(3_500);
     sent += await scene.publish(40, 100);
@@ -198,7 +188,7 @@ for (const [point, what] of [
       }
       const since = Date.now();
       sent += await scene.publish(40, 100);
-      await until('the other has loaded all', async () => (await scene.counts()).rows >= sent);
+      await untilAnswered('the other has loaded all', async () => (await scene.counts()).rows >= sent);
       assert.ok(Date.now() - since < 6_000, `${Date.now() - since} ms`);
       frozen.child.kill('SIGCONT');
       sent += await scene.publish(16, 100);
@@ -227,7 +217,7 @@ test("a statement that holds the next block's name with a half-sent body delays 
       await scene.worker();
       const since = Date.now();
       const sent = await scene.publish(20, 100);
-      await until('all is loaded', async () => (await scene.counts()).rows >= sent);
+      await untilAnswered('all is loaded', async () => (await scene.counts()).rows >= sent);
       assert.ok(Date.now() - since < 6_000, `${Date.now() - since} ms`);
       await assertExact(scene, sent);
     } finally {
@@ -284,7 +274,7 @@ test("an erased user's rows leave ClickHouse, and the log cannot bring them back
     // A user who was alone in a block leaves a tombstone, so that the block stays known (LOAD-2, LOAD-3).
     const only = { tenant: 'solo', batchId: 'solo-1', events: 1, bytes: soloBatch };
     const shard = await publishStored(scene.js, shards, only, storedPayload(seededRandom(1), only));
-    await until('the lone row', async () => (await scene.counts()).rows === left.rows + 1);
+    await untilAnswered('the lone row', async () => (await scene.counts()).rows === left.rows + 1);
     const lone = await eraseUser({ ...request, tenant: 'solo', userId: 'only-me' });
     assert.equal(lone, { rows: 1, messages: 1, unloaded: 0 });
     // It still tells when the log took the block's last message, by which a log that lost its end is known (LOAD-8).

@@ -20,6 +20,7 @@ import { batchSubject, keptStream, settingsBucket, shardStream } from '../../lib
 import { seededRandom } from '../../lib/testing/batches.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
+import { until } from '../../lib/testing/until.js';
 import { connectClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import { audit } from '../ledger/audit.js';
@@ -28,7 +29,6 @@ import { mendShard } from '../ledger/shard-mend.js';
 import { acceptShard, bucketIfThere, keptText, type LogLook, lookAtLog, shardStatus } from '../ledger/shard-states.js';
 import { where } from '../ledger/where.js';
 import { storedPayload } from '../testing/payloads.js';
-import { until } from '../testing/shard-scene.js';
 import { startWorkerProcess } from '../testing/worker-process.js';
 import { clickhouseBlockStore } from './block-store.js';
 import { readDeadLedger } from './dead-scan.js';
@@ -45,7 +45,7 @@ interface Scene {
   /** Rows, and event ids among them. */
   stored(): Promise<[number, number]>;
   /** Waits for so many rows. */
-  loaded(events: number): Promise<void>;
+  loaded(events: number): Promise<unknown>;
   /** The faults of `sluice audit`, and its difference. */
   audit(): Promise<{ faults: string; difference: number }>;
   /** What `sluice shards` says is wrong: with each shard, and with a mend that was interrupted. */

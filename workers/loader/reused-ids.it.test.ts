@@ -15,12 +15,12 @@ import { batchSubject, shardStream } from '../../lib/subjects.js';
 import { addTenant } from '../../lib/tenants.js';
 import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
 import { freePort } from '../../lib/testing/nats.js';
+import { until } from '../../lib/testing/until.js';
 import { blockName, insertStatement } from '../clickhouse/schema/index.js';
 import { batchStatuses } from '../ledger/batch-status.js';
 import { ledgerStore } from '../ledger/ledger-store.js';
 import { endScenes, type LedgerScene, withScene } from '../testing/ledger-scene.js';
 import { storedPayload } from '../testing/payloads.js';
-import { until } from '../testing/shard-scene.js';
 import { keyOf } from './frames.js';
 
 test.after(endScenes);
@@ -56,7 +56,7 @@ test('of a batch id that is used again every event is stored once, and audit and
     const publish = async (shard: number, ...payloads: readonly Uint8Array[]): Promise<void> =>
       void (await js.publish(batchSubject(shard, 'acme'), Buffer.concat(payloads)));
     const worker = await scene.worker();
-    const loaded = (): Promise<void> =>
+    const loaded = (): Promise<unknown> =>
       until('loaded', async () => {
         const result = await scene.audit();
         even(result);
@@ -272,7 +272,7 @@ test('over HTTP: whatever a client says of its attempt, its second run loses not
         for (const way of Object.keys(ways)) await post(way, events);
         sent += events.length * Object.keys(ways).length;
       };
-      const loaded = (): Promise<void> =>
+      const loaded = (): Promise<unknown> =>
         until('loaded', async () => {
           const result = await scene.audit();
           even(result);

@@ -13,6 +13,7 @@ import { ensureShards } from '../../lib/log-streams.js';
 import { silentLogger } from '../../lib/logger.js';
 import { shardStream } from '../../lib/subjects.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
+import { until } from '../../lib/testing/until.js';
 import { byteBudget } from '../reader/budget.js';
 import { createBufferPool } from '../reader/buffer-pool.js';
 import { type SeenMetrics, seeingMetrics } from '../testing/seen-metrics.js';
@@ -74,14 +75,6 @@ function memoryBlockStore(): MemoryBlockStore {
     },
     onRecovered: () => () => undefined,
   };
-}
-
-async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const end = Date.now() + 15_000;
-  while (!(await holds())) {
-    assert.ok(Date.now() < end, `not within 15 s: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
 }
 
 function gate(): { readonly passed: Promise<void>; open(): void } {

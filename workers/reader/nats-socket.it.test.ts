@@ -11,6 +11,7 @@ import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { integer, seededRandom } from '../../lib/testing/batches.js';
 import { withNats } from '../../lib/testing/nats.js';
+import { until } from '../../lib/testing/until.js';
 import { type BufferPool, createBufferPool, type ReadBuffer } from './buffer-pool.js';
 import { type NatsSocket, type NatsSocketOptions, openNatsSocket } from './nats-socket.js';
 
@@ -39,14 +40,6 @@ const greeting = (more: object | string = {}): string =>
   typeof more === 'string'
     ? `INFO ${more}\r\n`
     : `INFO ${JSON.stringify({ server_id: 'x', headers: true, max_payload: 1024, ...more })}\r\n`;
-
-async function until(what: string, holds: () => boolean): Promise<void> {
-  const end = Date.now() + 15_000;
-  while (!holds()) {
-    assert.ok(Date.now() < end, `not within 15 s: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
 
 /** @param info what the server says of itself when it is dialled */
 async function withNatsSocket(use: (scene: Scene) => Promise<void>, info: object | string = {}): Promise<void> {

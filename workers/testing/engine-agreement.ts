@@ -11,7 +11,7 @@ import { silentLogger } from '../../lib/logger.js';
 import { seededRandom } from '../../lib/testing/batches.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
 import { acceptedCorpus } from '../../lib/testing/corpus.js';
-import { connectClickHouse, type ClickHouse } from '../clickhouse/client.js';
+import { type ClickHouse, connectClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import { prepareTable } from '../clickhouse/prepare-table.js';
 import { type BlockConstants, blockName, insertStatement } from '../clickhouse/schema/index.js';
@@ -130,7 +130,10 @@ function compareBatch(bytes: Uint8Array, stored: readonly string[], which: strin
 /** Stores odd batches in the real engine, and compares all columns. @throws Error at the first batch that differs */
 export async function assertEngineAgrees({ from, small, large }: AgreementBlocks): Promise<void> {
   await withClickHouse(async ({ url }) => {
-    const clickhouse = connectClickHouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}), silentLogger);
+    const clickhouse = connectClickHouse(
+      resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
+      silentLogger,
+    );
     try {
       await prepareTable(clickhouse, target);
       const random = seededRandom(seed);

@@ -10,6 +10,7 @@ import { silentLogger } from '../../lib/logger.js';
 import { deadStream, shardStream, shardSubjects } from '../../lib/subjects.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
+import { until } from '../../lib/testing/until.js';
 import { type ClickHouse, connectClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import { tableMender } from '../clickhouse/mend-table.js';
@@ -61,15 +62,6 @@ export interface Engines {
   readonly clickhouse: ClickHouse;
   /** A scene with a stream of its own, of so many bytes. */
   scene(maxBytes?: number): Promise<ShardScene>;
-}
-
-/** Waits until it holds; fails after 60 s. */
-export async function until(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const end = Date.now() + 60_000;
-  while (!(await holds())) {
-    if (Date.now() > end) throw new Error(`not within 60 s: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
 }
 
 /** Runs `use` with a nats-server and an engine; ends loaders and servers whatever happens. */

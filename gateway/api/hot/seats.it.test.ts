@@ -5,8 +5,8 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { makeBatch, seededRandom } from '../../../lib/testing/batches.js';
+import { until } from '../../../lib/testing/until.js';
 import { bareCall, enveloped, withSession } from '../../testing/bare-call.js';
-import { until } from '../../testing/ingest.js';
 import { type RunningGateway, withGateway } from '../../testing/running-gateway.js';
 
 const publishPath = '/sluice.ingest.v1.IngestService/Publish';
