@@ -22,34 +22,64 @@ const nothing = new Uint8Array(0);
 
 /** @throws ConnectError in the library's words: a message over `max`, an envelope that ends early */
 export async function* splitEnvelopes(body: AsyncIterable<Uint8Array>, max: number): AsyncGenerator<SplitEnvelope> {
-  let rest: Uint8Array = nothing;
-  let head: { readonly flags: number; readonly size: number } | undefined;
+  const cutter = new EnvelopeCutter(max);
   for await (const chunk of body) {
-    if (head !== undefined && rest.length === 0 && chunk.length === head.size) {
-      const { flags } = head;
-      head = undefined;
-      yield { flags, bytes: chunk, release: takeOver(chunk) };
+    const whole = cutter.wholeIn(chunk);
+    if (whole !== undefined) {
+      yield whole;
       continue;
     }
-    rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
-    for (;;) {
-      if (head === undefined) {
-        if (rest.length < headSize) break;
-        const size = new DataView(rest.buffer, rest.byteOffset).getUint32(1);
-        head = { flags: rest[0] as number, size };
-        if (size > max) throw tooLarge(size, max);
-        rest = rest.subarray(headSize);
-      }
-      if (rest.length < head.size) break;
-      const { flags, size } = head;
-      head = undefined;
-      const bytes = rest.subarray(0, size);
-      rest = rest.subarray(size);
-      yield { flags, bytes, release: undefined };
-    }
+    cutter.push(chunk);
+    for (let next = cutter.next(); next !== undefined; next = cutter.next()) yield next;
   }
   // A head without a byte of its message passes for an end, as in the library.
-  if (rest.length > 0) throw new ConnectError('protocol error: incomplete envelope', Code.InvalidArgument);
+  if (cutter.held > 0) throw new ConnectError('protocol error: incomplete envelope', Code.InvalidArgument);
+}
+
+class EnvelopeCutter {
+  readonly #max: number;
+  #rest: Uint8Array = nothing;
+  #head: { readonly flags: number; readonly size: number } | undefined;
+
+  constructor(max: number) {
+    this.#max = max;
+  }
+
+  get held(): number {
+    return this.#rest.length;
+  }
+
+  /** The message whose head came last, when the chunk is just that: it is not copied. */
+  wholeIn(chunk: Uint8Array): SplitEnvelope | undefined {
+    if (this.#head === undefined || this.#rest.length > 0 || chunk.length !== this.#head.size) return undefined;
+    const { flags } = this.#head;
+    this.#head = undefined;
+    return { flags, bytes: chunk, release: takeOver(chunk) };
+  }
+
+  push(chunk: Uint8Array): void {
+    this.#rest = this.#rest.length === 0 ? chunk : Buffer.concat([this.#rest, chunk]);
+  }
+
+  next(): SplitEnvelope | undefined {
+    this.#head ??= this.#readHead();
+    if (this.#head === undefined || this.#rest.length < this.#head.size) return undefined;
+    const { flags, size } = this.#head;
+    this.#head = undefined;
+    const bytes = this.#rest.subarray(0, size);
+    this.#rest = this.#rest.subarray(size);
+    return { flags, bytes, release: undefined };
+  }
+
+  #readHead(): { readonly flags: number; readonly size: number } | undefined {
+    if (this.#rest.length < headSize) return undefined;
+    const { buffer, byteOffset } = this.#rest;
+    const flags = this.#rest[0] as number;
+    const size = new DataView(buffer, byteOffset).getUint32(1);
+    if (size > this.#max) throw tooLarge(size, this.#max);
+    this.#rest = this.#rest.subarray(headSize);
+    return { flags, size };
+  }
 }
 
 /**

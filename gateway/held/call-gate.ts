@@ -62,6 +62,16 @@ interface Seat {
   received: number;
 }
 
+/** GATE-3. @param at monotonic ms */
+function isOver({ received }: GatedCall, seat: Seat, at: number, holdMs: number): boolean {
+  if (at >= seat.since + holdMs) return true;
+  if (received === undefined || at < seat.lookedAt + slowMs) return false;
+  const slow = received < seat.received + slowBytes;
+  seat.lookedAt = at;
+  seat.received = received;
+  return slow;
+}
+
 export function createCallGate(options: CallGateOptions): CallGate {
   const { max, maxOfTenant, holdMs, maxSkippedBytes } = options;
   const now = options.now ?? (() => performance.now());
@@ -119,21 +129,10 @@ export function createCallGate(options: CallGateOptions): CallGate {
     schedule(onTimer, slowMs);
   };
 
-  /** GATE-3. */
-  const isOver = (call: GatedCall, seat: Seat, at: number): boolean => {
-    if (at >= seat.since + holdMs) return true;
-    const { received } = call;
-    if (received === undefined || at < seat.lookedAt + slowMs) return false;
-    const slow = received < seat.received + slowBytes;
-    seat.lookedAt = at;
-    seat.received = received;
-    return slow;
-  };
-
   const onTimer = (): void => {
     armed = false;
     const at = now();
-    for (const [call, seat] of inside) if (isOver(call, seat, at)) standUp(call);
+    for (const [call, seat] of inside) if (isOver(call, seat, at, holdMs)) standUp(call);
     admit();
     arm();
   };

@@ -5,7 +5,7 @@
  * turns this off.
  *
  *   handler.ts          which requests are taken, and what is known of their callers
- *   unary.ts            Publish; stream.ts PublishStream (its rules are in ../stream-call.ts)
+ *   unary.ts            Publish; stream.ts PublishStream, stream-input.ts its requests (the rules are in ../stream-call.ts)
  *   protocols.ts        how answers begin and end in the three protocols
  *   envelopes.ts        messages out of chunks; ../../held/message-buffers.ts the memory for those that span some
  *   request.ts          the fields around the batch
@@ -61,15 +61,12 @@ export type HotHandler = (
 
 const publishPath = '/sluice.ingest.v1.IngestService/Publish';
 const publishStreamPath = '/sluice.ingest.v1.IngestService/PublishStream';
-const maxAuthorities = 1_000;
 /** A call whose request is not whole is answered at most so much after its deadline. */
 const deadlineTickMs = 20;
 
 export function createHotHandler(options: HotOptions): HotHandler {
-  const { ingest, tenants, keys, streams, publish, metrics, gate, unfinished, buffers } = options;
-  const { maxBatchBytes, maxStreamBytesInFlight, maxStreamUncommitted } = ingest.limits;
-  const maxMessageBytes = maxRequestBytes(maxBatchBytes);
-  const limits = encodeLimits(create(LimitsSchema, { ...ingest.limits, contract: contractRevision }));
+  const { ingest, keys, streams, publish, metrics, gate, unfinished, buffers } = options;
+  const maxMessageBytes = maxRequestBytes(ingest.limits.maxBatchBytes);
   const deadlines = createDeadlines<UnaryCall>({
     tickMs: deadlineTickMs,
     now: Date.now,
@@ -79,18 +76,90 @@ export function createHotHandler(options: HotOptions): HotHandler {
     },
     expired: (call) => call.expired(),
   });
-  const authorities = new Set<string>();
+  const { lookup, authorize, callOf } = createCallers(options);
 
-  /** The library makes a URL of it, and fails on one that is none. */
-  const isAuthority = (authority: string | undefined): boolean => {
-    if (authority === undefined) return false;
-    if (authorities.has(authority)) return true;
-    if (!URL.canParse(`http://${authority}/`)) return false;
-    if (authorities.size >= maxAuthorities) authorities.clear();
-    authorities.add(authority);
-    return true;
+  const unary: UnaryOptions = {
+    authorize,
+    call: (headers, connection, deadlineAt) =>
+      callOf(headers, lookup(headers), connection, deadlineAt, publishPath.slice(1)),
+    publish,
+    gate,
+    deadlines,
+    unfinished,
+    maxMessageBytes,
+    buffers,
+    onRefused: metrics.failed,
   };
 
+  const shared = {
+    limits: encodeLimits(create(LimitsSchema, { ...ingest.limits, contract: contractRevision })),
+    maxBytesInFlight: ingest.limits.maxStreamBytesInFlight,
+    maxUncommitted: ingest.limits.maxStreamUncommitted,
+    publish,
+    room: ingest.room,
+    commits: ingest.commits,
+    onFailed: metrics.failed,
+    onRefused: metrics.failed,
+    maxMessageBytes,
+    buffers,
+    unfinished,
+  };
+
+  const streaming = (
+    stream: ServerHttp2Stream,
+    headers: IncomingHttpHeaders,
+    connection: Connection,
+    protocol: Protocol,
+    timeout: number | undefined,
+    answer: AnswerOptions,
+  ): (() => void) => {
+    let caller: Caller;
+    let leave: () => void;
+    try {
+      caller = authorize(headers, connection);
+      leave = streams.take(caller.keyId);
+    } catch (reason) {
+      refuseStream(stream, protocol, answer, reason, metrics.failed);
+      return ignore;
+    }
+    const deadlineAt = timeout === undefined ? undefined : Date.now() + timeout;
+    const closed = serveStream(stream, {
+      ...shared,
+      protocol,
+      answer,
+      timeout,
+      call: callOf(headers, caller, connection, deadlineAt, publishStreamPath.slice(1)),
+      connection,
+      onRevoked: (listener) => keys.onRevoked(caller.keyId, listener),
+    });
+    return () => {
+      leave();
+      closed();
+    };
+  };
+
+  return (stream, headers, connection) => {
+    const path = headers[':path'];
+    const single = path === publishPath;
+    if (!single && path !== publishStreamPath) return undefined;
+    const protocol = (single ? unaryProtocols : streamProtocols)[headers['content-type'] ?? ''];
+    if (protocol === undefined || !isPlain(headers, protocol)) return undefined;
+    const wait = headers[protocol.timeout];
+    const timeout = wait === undefined ? undefined : timeoutOf(wait, protocol, single);
+    if (wait !== undefined && timeout === undefined) return undefined;
+
+    // Resets are everyday life; 'close' follows.
+    stream.on('error', ignore);
+    const answer = answerOf(headers, protocol, options.cors);
+    if (!single) return { closed: streaming(stream, headers, connection, protocol, timeout, answer) };
+    const call = new UnaryCall(stream, headers, connection, protocol, timeout, answer, unary);
+    call.arrive();
+    return call;
+  };
+}
+
+/** Who calls, and what is known of the call. */
+function createCallers({ tenants, facts }: HotOptions) {
   const lookup = (headers: IncomingHttpHeaders): Caller => tenants.lookup(headers.authorization);
   /** The refusal that is one too many is answered, too; calls behind it are not begun. */
   const authorize = (headers: IncomingHttpHeaders, connection: Connection): Caller => {
@@ -112,103 +181,64 @@ export function createHotHandler(options: HotOptions): HotHandler {
     name: string,
   ): BatchCall => ({
     caller,
-    facts: factsOf(headers, connection.remoteAddress, options.facts),
+    facts: factsOf(headers, connection.remoteAddress, facts),
     openedAt: connection.openedAt,
     resent: wasResent((name) => textOf(headers[name])),
     deadlineAt,
     name,
   });
 
-  const unary: UnaryOptions = {
-    authorize,
-    call: (headers, connection, deadlineAt) =>
-      callOf(headers, lookup(headers), connection, deadlineAt, publishPath.slice(1)),
-    publish,
-    gate,
-    deadlines,
-    unfinished,
-    maxMessageBytes,
-    buffers,
-    onRefused: metrics.failed,
-  };
+  return { lookup, authorize, callOf };
+}
 
-  const streaming = (
-    stream: ServerHttp2Stream,
-    headers: IncomingHttpHeaders,
-    connection: Connection,
-    protocol: Protocol,
-    timeout: number | undefined,
-    answer: AnswerOptions,
-  ): (() => void) => {
-    let caller: Caller;
-    let leave: () => void;
-    try {
-      caller = authorize(headers, connection);
-      leave = streams.take(caller.keyId);
-    } catch (reason) {
-      const { rpc, row } = classify(reason);
-      if (row !== undefined) metrics.failed(row.code);
-      resetWhenAnswered(stream);
-      begin(stream, protocol, answer);
-      end(stream, protocol, undefined, rpc);
-      return ignore;
-    }
-    const deadlineAt = timeout === undefined ? undefined : Date.now() + timeout;
-    const closed = serveStream(stream, {
-      protocol,
-      answer,
-      timeout,
-      limits,
-      call: callOf(headers, caller, connection, deadlineAt, publishStreamPath.slice(1)),
-      connection,
-      onRevoked: (listener) => keys.onRevoked(caller.keyId, listener),
-      maxBytesInFlight: maxStreamBytesInFlight,
-      maxUncommitted: maxStreamUncommitted,
-      publish,
-      room: ingest.room,
-      commits: ingest.commits,
-      onFailed: metrics.failed,
-      maxMessageBytes,
-      buffers,
-      unfinished,
-      onRefused: metrics.failed,
-    });
-    return () => {
-      leave();
-      closed();
-    };
-  };
+function refuseStream(
+  stream: ServerHttp2Stream,
+  protocol: Protocol,
+  answer: AnswerOptions,
+  reason: unknown,
+  onRefused: GatewayMetrics['failed'],
+): void {
+  const { rpc, row } = classify(reason);
+  if (row !== undefined) onRefused(row.code);
+  resetWhenAnswered(stream);
+  begin(stream, protocol, answer);
+  end(stream, protocol, undefined, rpc);
+}
 
-  return (stream, headers, connection) => {
-    const path = headers[':path'];
-    const single = path === publishPath;
-    if (!single && path !== publishStreamPath) return undefined;
-    if (headers[':method'] !== 'POST' || headers.expect !== undefined) return undefined;
-    const protocol = (single ? unaryProtocols : streamProtocols)[headers['content-type'] ?? ''];
-    if (protocol === undefined || !isAuthority(headers[':authority'])) return undefined;
-    const encoding = headers[protocol.encoding];
-    if (encoding !== undefined && encoding !== 'identity') return undefined;
-    if (!isTrimmed(headers.authorization) || !isTrimmed(headers['user-agent'])) return undefined;
-    let timeout: number | undefined;
-    const wait = headers[protocol.timeout];
-    if (wait !== undefined) {
-      timeout = typeof wait === 'string' ? protocol.timeoutOf(wait) : undefined;
-      if (timeout === undefined || (timeout === 0 && !single) || timeout > farthestTimeout) return undefined;
-    }
-    const accepted = protocol.acceptEncoding === undefined ? undefined : headers[protocol.acceptEncoding];
-    const { origin } = headers;
-    const answer: AnswerOptions =
-      accepted === undefined && origin === undefined
-        ? plainAnswer
-        : { gzip: knowsGzip(accepted), cors: origin === undefined ? undefined : options.cors(origin) };
+/** A request without anything unusual: the library serves the others. */
+function isPlain(headers: IncomingHttpHeaders, protocol: Protocol): boolean {
+  if (headers[':method'] !== 'POST' || headers.expect !== undefined) return false;
+  if (!isAuthority(headers[':authority'])) return false;
+  const encoding = headers[protocol.encoding];
+  if (encoding !== undefined && encoding !== 'identity') return false;
+  return isTrimmed(headers.authorization) && isTrimmed(headers['user-agent']);
+}
 
-    // Resets are everyday life; 'close' follows.
-    stream.on('error', ignore);
-    if (!single) return { closed: streaming(stream, headers, connection, protocol, timeout, answer) };
-    const call = new UnaryCall(stream, headers, connection, protocol, timeout, answer, unary);
-    call.arrive();
-    return call;
-  };
+/** ms; undefined: the library's to judge. */
+function timeoutOf(wait: string | readonly string[], protocol: Protocol, single: boolean): number | undefined {
+  const timeout = typeof wait === 'string' ? protocol.timeoutOf(wait) : undefined;
+  if (timeout === undefined || (timeout === 0 && !single) || timeout > farthestTimeout) return undefined;
+  return timeout;
+}
+
+function answerOf(headers: IncomingHttpHeaders, protocol: Protocol, cors: HotOptions['cors']): AnswerOptions {
+  const accepted = protocol.acceptEncoding === undefined ? undefined : headers[protocol.acceptEncoding];
+  const { origin } = headers;
+  if (accepted === undefined && origin === undefined) return plainAnswer;
+  return { gzip: knowsGzip(accepted), cors: origin === undefined ? undefined : cors(origin) };
+}
+
+const maxAuthorities = 1_000;
+const authorities = new Set<string>();
+
+/** The library makes a URL of it, and fails on one that is none. */
+function isAuthority(authority: string | undefined): boolean {
+  if (authority === undefined) return false;
+  if (authorities.has(authority)) return true;
+  if (!URL.canParse(`http://${authority}/`)) return false;
+  if (authorities.size >= maxAuthorities) authorities.clear();
+  authorities.add(authority);
+  return true;
 }
 
 const plainAnswer: AnswerOptions = { gzip: false, cors: undefined };

@@ -49,12 +49,9 @@ function hasMoreFields(bytes: Buffer, max: number): boolean {
   for (let count = 0; p < end; count++) {
     if (count === max) return true;
     const wireType = (bytes[p] as number) & 7;
-    while ((bytes[p] as number) >= 0x80) p++;
-    p++;
-    if (wireType === 0) {
-      while ((bytes[p] as number) >= 0x80) p++;
-      p++;
-    } else if (wireType === 1) p += 8;
+    p = behindVarint(bytes, p);
+    if (wireType === 0) p = behindVarint(bytes, p);
+    else if (wireType === 1) p += 8;
     else if (wireType === 5) p += 4;
     else if (wireType === 2) {
       const size = varint(bytes, p, end);
@@ -63,6 +60,12 @@ function hasMoreFields(bytes: Buffer, max: number): boolean {
     } else if (wireType > 5) return false;
   }
   return false;
+}
+
+function behindVarint(bytes: Buffer, at: number): number {
+  let p = at;
+  while ((bytes[p] as number) >= 0x80) p++;
+  return p + 1;
 }
 
 /** Set by `varint`: where it ended, or -1. */

@@ -13,17 +13,14 @@ import { type PublishStreamResponse, PublishStreamResponseSchema } from '#gen/sl
 import type { ErrorName } from '../../../lib/errors.js';
 import { failpoint } from '../../../lib/failpoint.js';
 import type { MessageBuffers } from '../../held/message-buffers.js';
-import { ParkedInput } from '../../held/parked-input.js';
-import type { UnfinishedBody, UnfinishedBytes } from '../../held/unfinished.js';
+import type { UnfinishedBytes } from '../../held/unfinished.js';
 import { createUnreadWatch } from '../../held/unread-answers.js';
 import { resetWhenAnswered } from '../../listener/answered-early.js';
 import { cancelStream } from '../../listener/reset-stream.js';
 import { openStreamCall, type StreamCall, type StreamCallOptions } from '../stream-call.js';
-import { publishStreamRequestView } from '../view.js';
 import { encodeAnswers, envelope } from './answers.js';
-import { type Envelope, Envelopes } from './envelopes.js';
 import { type AnswerOptions, begin, end, type Protocol } from './protocols.js';
-import { readRequest } from './request.js';
+import { StreamInput } from './stream-input.js';
 
 export interface HotStreamOptions extends Omit<StreamCallOptions, 'wake' | 'isFull'> {
   readonly protocol: Protocol;
@@ -75,7 +72,7 @@ export function serveStream(stream: ServerHttp2Stream, options: HotStreamOptions
     },
     isFull: () => unread.full,
   });
-  const input = createStreamInput(stream, options, call);
+  const input = new StreamInput(stream, options, call);
   const unread = createUnreadWatch(options.unfinished, options.call.caller.tenant, (reason) => {
     // It would not read an error either.
     if (ended) return;
@@ -128,140 +125,4 @@ export function serveStream(stream: ServerHttp2Stream, options: HotStreamOptions
     call.close();
     input.close();
   };
-}
-
-/**
- * The request's half of a stream: chunks in, messages to the call, one after another. It is read while the call takes messages and
- * the budget has room.
- */
-function createStreamInput(stream: ServerHttp2Stream, options: HotStreamOptions, call: StreamCall): { close(): void } {
-  const { protocol, unfinished } = options;
-  const envelopes = new Envelopes(
-    options.maxMessageBytes,
-    protocol.reservedFlags,
-    options.buffers,
-    () => unfinished.roomy,
-  );
-  /** Bytes of the message that the call has not taken yet. */
-  let taking: number | undefined;
-  /** The budget has no room. */
-  let crowded = false;
-  let requestEnded = false;
-  let stopped = false;
-  let parked: ParkedInput | undefined;
-  let body: UnfinishedBody | undefined;
-
-  const count = (came: number): void => {
-    const bytes = envelopes.held + (taking ?? 0) + (parked?.bytes ?? 0);
-    if (bytes > 0 || body !== undefined) bodyOf().hold(bytes, came);
-  };
-
-  const bodyOf = (): UnfinishedBody => {
-    body ??= unfinished.open(options.call.caller.tenant, {
-      pause() {
-        crowded = true;
-        flow();
-      },
-      resume() {
-        crowded = false;
-        flow();
-      },
-      refuse(thrown) {
-        options.onRefused(thrown.code);
-        stop({ thrown });
-      },
-    });
-    return body;
-  };
-
-  const flow = (): void => {
-    const reads = (taking === undefined && !crowded) || stopped;
-    if (reads && parked !== undefined) {
-      const before = parked;
-      parked = undefined;
-      before.resume();
-    } else if (!reads && parked === undefined) {
-      parked = new ParkedInput(stream, stream, count);
-    }
-  };
-
-  /** Nothing more is read; what still comes is thrown away. */
-  const stop = (reason?: { thrown: unknown }): void => {
-    if (stopped) return;
-    close();
-    stream.resume();
-    call.finish(reason);
-  };
-
-  const close = (): void => {
-    stopped = true;
-    envelopes.close();
-    parked?.drop();
-    parked = undefined;
-    body?.close();
-  };
-
-  const finish = (): void => {
-    if (!envelopes.incomplete) call.finish();
-    else stop({ thrown: new ConnectError('protocol error: incomplete envelope', Code.InvalidArgument) });
-  };
-
-  /** The call has no room for the message: nothing is read until it has. */
-  const waitFor = async (taken: Promise<boolean>, bytes: number): Promise<void> => {
-    taking = bytes;
-    envelopes.detach();
-    flow();
-    bodyOf().wait();
-    count(0);
-    const goesOn = await taken;
-    taking = undefined;
-    if (stopped) return;
-    if (!goesOn) return stop();
-    pump();
-    if (taking !== undefined || stopped) return;
-    body?.go();
-    count(0);
-    flow();
-    if (requestEnded) finish();
-  };
-
-  /** Hands over what is there. */
-  const pump = (): void => {
-    try {
-      for (let next = envelopes.next(); next !== undefined; next = envelopes.next()) {
-        const taken = hand(next);
-        if (taken === true) continue;
-        if (taken === false) stop();
-        else void waitFor(taken, next.bytes.length);
-        return;
-      }
-    } catch (thrown) {
-      stop({ thrown });
-    }
-  };
-
-  const hand = ({ flags, bytes, release }: Envelope): boolean | Promise<boolean> => {
-    if ((flags & 1) === 1) {
-      release?.();
-      throw new ConnectError('received compressed envelope, but do not know how to decompress', Code.Internal);
-    }
-    if ((flags & protocol.skippedFlags) !== 0) {
-      release?.();
-      return true;
-    }
-    return call.take(readRequest(publishStreamRequestView, bytes, release));
-  };
-
-  stream.on('data', (chunk: Buffer) => {
-    if (stopped) return;
-    envelopes.push(chunk);
-    if (taking !== undefined) return;
-    pump();
-    if (taking === undefined && !stopped) count(chunk.length);
-  });
-  stream.on('end', () => {
-    requestEnded = true;
-    if (taking === undefined && !stopped) finish();
-  });
-  return { close };
 }
