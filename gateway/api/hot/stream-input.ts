@@ -80,6 +80,10 @@ export class StreamInput implements BodyOwner {
   }
 
   close(): void {
+    this.#letGo();
+  }
+
+  #letGo(): void {
     this.#phase = stopped;
     this.#envelopes.close();
     this.#parked?.drop();
@@ -122,7 +126,7 @@ export class StreamInput implements BodyOwner {
   /** Nothing more is read; what still comes is thrown away. */
   #stop(reason?: { thrown: unknown }): void {
     if (this.#phase.is === 'stopped') return;
-    this.close();
+    this.#letGo();
     this.#stream.resume();
     this.#call.finish(reason);
   }
