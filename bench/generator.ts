@@ -142,28 +142,21 @@ export function createGenerator(options: GeneratorOptions): Generator {
       return;
     }
     const at = now();
-    switch (result.kind) {
-      case 'accepted':
-        book.count('batches', 1);
-        book.count('acked', result.accepted);
-        book.count('rejected', result.rejected);
-        book.record('ack', slot.intended, at);
-        free.push(index);
-        break;
-      case 'retry':
-        lastReason = result.reason;
-        retries.push({ at: at + result.afterMs, slot });
-        break;
-      case 'refused':
-        lastReason = result.reason;
-        book.count('refused', 1);
-        free.push(index);
-        break;
-      default: {
-        const never: never = result;
-        throw new Error(`unknown outcome ${String(never)}`);
-      }
+    if (result.kind === 'retry') {
+      lastReason = result.reason;
+      retries.push({ at: at + result.afterMs, slot });
+      return;
     }
+    free.push(index);
+    if (result.kind === 'refused') {
+      lastReason = result.reason;
+      book.count('refused', 1);
+      return;
+    }
+    book.count('batches', 1);
+    book.count('acked', result.accepted);
+    book.count('rejected', result.rejected);
+    book.record('ack', slot.intended, at);
   };
 
   const resend = (at: number): boolean => {

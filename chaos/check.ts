@@ -109,12 +109,7 @@ export async function checkHistory(options: HistoryOptions): Promise<Findings> {
       const count = Number(run.c);
       findings.stored += (run.hi - run.lo + 1) * count;
       if (one === undefined) continue;
-      for (let n = run.lo; n <= run.hi; n++) {
-        if (n >= one.states.length || one.states[n] === State.Unsent) {
-          findings.foreign += count;
-          tell(findings, `foreign: ${eventId(run.s, n)} is stored, and was never sent`);
-        } else (seen.get(run.s) as Uint8Array)[n] = 1;
-      }
+      noteStored(one, run, count, seen.get(run.s) as Uint8Array, findings);
       if (count > 1) {
         findings.doubled += (run.hi - run.lo + 1) * (count - 1);
         tell(findings, await storyOfDouble(ask, table, one, run));
@@ -124,6 +119,22 @@ export async function checkHistory(options: HistoryOptions): Promise<Findings> {
   }
   await checkLedger(ask, table, findings);
   return findings;
+}
+
+/** Marks a run of stored events as seen; what was never sent is foreign. */
+function noteStored(
+  { source, states }: Source,
+  { lo, hi }: { readonly lo: number; readonly hi: number },
+  count: number,
+  seen: Uint8Array,
+  findings: Findings,
+): void {
+  for (let n = lo; n <= hi; n++) {
+    if (n >= states.length || states[n] === State.Unsent) {
+      findings.foreign += count;
+      tell(findings, `foreign: ${eventId(source, n)} is stored, and was never sent`);
+    } else seen[n] = 1;
+  }
 }
 
 function tell(findings: Findings, story: string): void {

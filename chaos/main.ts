@@ -24,11 +24,11 @@ import { replicatesFrom } from '../lib/nats-version.js';
 import { parseNumber, parseWhole } from '../lib/number-text.js';
 import { currentNats } from '../lib/testing/current-nats.js';
 import type { Durability } from '../sdk-gen/typescript/src/delivery.js';
-import { controls } from './controls.js';
+import { type Control, controls } from './controls.js';
 import { faultNames, isChosen } from './faults.js';
 import type { ClusterOptions } from './nats-nodes.js';
 import { page, summary, verdict } from './report.js';
-import { run } from './run.js';
+import { type RunResult, run } from './run.js';
 
 interface Flags {
   readonly quick?: boolean;
@@ -155,23 +155,18 @@ async function clusterOf({ syncAlways = false }: Flags): Promise<ClusterOptions>
   return { program: nats.program, syncAlways };
 }
 
-async function main(): Promise<number> {
-  const flags = program.parse().opts<Flags>();
-  const { seed, rate, clients } = flags;
-  if (flags.syncAlways === true && flags.cluster !== true) program.error('--sync-always goes with --cluster.');
-  const control = flags.control === undefined ? undefined : controls[flags.control];
+/** How long the run takes: bounded by kills and faults, or by time alone. */
+function boundsOf(flags: Flags): { readonly isBounded: boolean; readonly endless: boolean; readonly maxMs: number } {
   const isBounded = flags.kills !== undefined || flags.faults !== undefined;
   // Bounded in time, too: at the slowest pace that makes sense, a fault takes 6 s.
   const boundedMs = 120_000 + Math.max(flags.kills ?? 0, flags.faults ?? 0) * 6_000;
-  const maxMs =
-    flags.hours !== undefined
-      ? flags.hours * hourMs
-      : isBounded
-        ? boundedMs
-        : control === undefined
-          ? quickMs
-          : controlMs;
-  const endless = !isBounded;
+  const freeMs = flags.control === undefined ? quickMs : controlMs;
+  const maxMs = flags.hours === undefined ? (isBounded ? boundedMs : freeMs) : flags.hours * hourMs;
+  return { isBounded, endless: !isBounded, maxMs };
+}
+
+/** Aborted by the first signal that asks the run to end; the second one ends the process. */
+function untilSignal(): AbortSignal {
   const interrupted = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(signal, () => {
@@ -179,6 +174,33 @@ async function main(): Promise<number> {
       interrupted.abort();
     });
   }
+  return interrupted.signal;
+}
+
+/** A control run passes when the check finds what is missing; any other when it finds nothing. */
+function conclusion(
+  result: RunResult,
+  control: Control | undefined,
+): { readonly passed: boolean; readonly line: string } {
+  if (control === undefined) {
+    const failure = verdict(result);
+    return { passed: failure === undefined, line: failure === undefined ? 'all is well' : `failed: ${failure}` };
+  }
+  const { protection, shows } = control;
+  const found = result[shows];
+  if (found > 0)
+    return { passed: true, line: `without ${protection}, ${found} events were ${shows}: the check finds it` };
+  const why = 'the run was too short, or the check is blind';
+  return { passed: false, line: `without ${protection}, no event was ${shows}: ${why}` };
+}
+
+async function main(): Promise<number> {
+  const flags = program.parse().opts<Flags>();
+  const { seed, rate, clients } = flags;
+  if (flags.syncAlways === true && flags.cluster !== true) program.error('--sync-always goes with --cluster.');
+  const control = flags.control === undefined ? undefined : controls[flags.control];
+  const { endless, maxMs, isBounded } = boundsOf(flags);
+  const interrupted = untilSignal();
   const since = Date.now();
   const isTerminal = process.stderr.isTTY === true;
   let toldAt = 0;
@@ -212,23 +234,14 @@ async function main(): Promise<number> {
     keep: flags.keep === true,
     say,
     progress,
-    interrupted: interrupted.signal,
+    interrupted,
   });
   process.stderr.write(clear);
   process.stdout.write(`${page(result, seed)}\n`);
-  const failure = verdict(result);
-  let code = failure === undefined ? 0 : 1;
-  if (control !== undefined) {
-    const found = result[control.shows];
-    code = found > 0 ? 0 : 1;
-    process.stdout.write(
-      found > 0
-        ? `without ${control.protection}, ${found} events were ${control.shows}: the check finds it\n`
-        : `without ${control.protection}, no event was ${control.shows}: the run was too short, or the check is blind\n`,
-    );
-  } else process.stdout.write(failure === undefined ? 'all is well\n' : `failed: ${failure}\n`);
+  const { passed, line } = conclusion(result, control);
+  process.stdout.write(`${line}\n`);
   if (flags.json === true) process.stdout.write(`${JSON.stringify(summary(result, seed))}\n`);
-  return code;
+  return passed ? 0 : 1;
 }
 
 main()

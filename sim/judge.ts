@@ -45,19 +45,7 @@ export function judge({ history, log, sink, dead }: Evidence): Verdict {
   const invalid = [...history.invalid].filter((id) => times.has(id));
   if (invalid.length > 0) faults.push(`refused as invalid, and stored: ${few(invalid)}`);
 
-  /** Events that the log has had and has no more, not by trimming. */
-  const alive = new Set<string>();
-  const known = new Set<string>();
-  for (const { messages } of log.history) {
-    for (const message of messages) {
-      for (const { eventIds } of batchesOf(message)) {
-        for (const id of eventIds) {
-          known.add(id);
-          if (!message.forgotten) alive.add(id);
-        }
-      }
-    }
-  }
+  const { alive, known } = eventsOfLog(log);
   const missing = (of: ReadonlySet<string>): string[] => [...of].filter((id) => !times.has(id) && !dead.has(id));
   const uncommitted = missing(history.committed);
   if (uncommitted.length > 0) faults.push(`told to be committed, and not stored: ${few(uncommitted)}`);
@@ -81,6 +69,19 @@ export function judge({ history, log, sink, dead }: Evidence): Verdict {
     dead: dead.size,
     forgotten: notStored.length - lost.length,
   };
+}
+
+/** Events that the log has had, and those of them that it has not forgotten: trimming forgets nothing. */
+function eventsOfLog(log: SimulatedLog): { readonly known: ReadonlySet<string>; readonly alive: ReadonlySet<string> } {
+  const alive = new Set<string>();
+  const known = new Set<string>();
+  for (const message of log.history.flatMap(({ messages }) => messages)) {
+    for (const id of batchesOf(message).flatMap(({ eventIds }) => eventIds)) {
+      known.add(id);
+      if (!message.forgotten) alive.add(id);
+    }
+  }
+  return { known, alive };
 }
 
 /**
@@ -131,34 +132,31 @@ function leftOut(log: SimulatedLog, parts: readonly Part[]): string[] {
 
 /** Blocks of a stream are numbered 1, 2, …, their ranges touch, and each stands for all events of its messages. */
 function ledgerFaults(log: SimulatedLog, parts: readonly Part[]): string[] {
-  const faults: string[] = [];
-  for (const { stream, messages } of log.history) {
+  return log.history.flatMap(({ stream, messages }) => {
     const blocks = parts
       .filter((part) => part.generation === stream.generation && part.shard === stream.shard)
       .sort((a, b) => a.block - b.block);
     // A log that gave positions out twice cannot be counted by them.
-    const rewound = messages.some((message) => message.forgotten);
-    let hi = 0;
-    blocks.forEach((part, i) => {
-      const name = `block ${part.generation}/${part.shard}/${part.block}`;
-      if (part.block !== i + 1) faults.push(`${name} is the ${i + 1}. of its stream`);
-      if (part.lo !== hi + 1) faults.push(`${name} begins with ${part.lo} after ${hi}`);
-      hi = part.hi;
-      if (part.rows.length !== part.accepted) {
-        faults.push(`${name} says ${part.accepted} rows and has ${part.rows.length}`);
-      }
-      if (rewound) return;
-      let events = 0;
-      for (const message of messages) {
-        if (message.sequence < part.lo || message.sequence > part.hi) continue;
-        for (const batch of batchesOf(message)) events += batch.eventIds.length;
-      }
-      if (events !== part.accepted + part.duplicate + part.dead) {
-        faults.push(
-          `${name}: ${events} events in its messages are not ${part.accepted} + ${part.duplicate} + ${part.dead}`,
-        );
-      }
-    });
+    const counted = messages.some((message) => message.forgotten) ? undefined : messages;
+    return blocks.flatMap((part, i) => blockFaults(part, i + 1, (blocks[i - 1]?.hi ?? 0) + 1, counted));
+  });
+}
+
+/** @param lo where it has to begin */
+function blockFaults(part: Part, number: number, lo: number, messages: readonly StoredMessage[] | undefined): string[] {
+  const faults: string[] = [];
+  const name = `block ${part.generation}/${part.shard}/${part.block}`;
+  if (part.block !== number) faults.push(`${name} is the ${number}. of its stream`);
+  if (part.lo !== lo) faults.push(`${name} begins with ${part.lo} after ${lo - 1}`);
+  if (part.rows.length !== part.accepted) faults.push(`${name} says ${part.accepted} rows and has ${part.rows.length}`);
+  if (messages === undefined) return faults;
+  const events = messages
+    .filter(({ sequence }) => sequence >= part.lo && sequence <= part.hi)
+    .reduce((sum, message) => sum + batchesOf(message).reduce((n, batch) => n + batch.eventIds.length, 0), 0);
+  if (events !== part.accepted + part.duplicate + part.dead) {
+    faults.push(
+      `${name}: ${events} events in its messages are not ${part.accepted} + ${part.duplicate} + ${part.dead}`,
+    );
   }
   return faults;
 }

@@ -72,6 +72,24 @@ export function eventIds(batch: Uint8Array): string[] {
   return ids;
 }
 
+function readBatch(message: Uint8Array, end: number): StoredBatch {
+  const ids: string[] = [];
+  const batch = { tenant: '', batchId: '', attempt: 0, eventCount: 0, receivedAtMs: 0, eventIds: ids };
+  while (at < end) {
+    const tag = varint(message);
+    if (tag === 0x0a) {
+      const length = varint(message);
+      ids.push(eventId(message, at + length));
+    } else if (tag === 0x12) batch.tenant = text(message, varint(message));
+    else if (tag === 0x1a) batch.batchId = text(message, varint(message));
+    else if (tag === 0x20) batch.attempt = varint(message);
+    else if (tag === 0x2a) batch.receivedAtMs = timestamp(message);
+    else if (tag === 0x38) batch.eventCount = varint(message);
+    else skip(message, tag & 7);
+  }
+  return batch;
+}
+
 /**
  * The batches of a message.
  * @throws RangeError when it is not a sequence of whole StoredBatches
@@ -83,26 +101,8 @@ export function storedBatches(message: Uint8Array): StoredBatch[] {
     const size = varint(message);
     const end = at + size;
     if (end > message.length) throw new RangeError('a batch is longer than its message');
-    let tenant = '';
-    let batchId = '';
-    let attempt = 0;
-    let eventCount = 0;
-    let receivedAtMs = 0;
-    const ids: string[] = [];
-    while (at < end) {
-      const tag = varint(message);
-      if (tag === 0x0a) {
-        const length = varint(message);
-        ids.push(eventId(message, at + length));
-      } else if (tag === 0x12) tenant = text(message, varint(message));
-      else if (tag === 0x1a) batchId = text(message, varint(message));
-      else if (tag === 0x20) attempt = varint(message);
-      else if (tag === 0x2a) receivedAtMs = timestamp(message);
-      else if (tag === 0x38) eventCount = varint(message);
-      else skip(message, tag & 7);
-    }
+    batches.push(readBatch(message, end));
     if (at !== end) throw new RangeError('a batch ends within a field');
-    batches.push({ tenant, batchId, attempt, eventCount, receivedAtMs, eventIds: ids });
   }
   return batches;
 }
