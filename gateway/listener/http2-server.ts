@@ -92,6 +92,25 @@ const resets = { streamResetBurst: 1_000, streamResetRate: 1_000 };
 /** NGHTTP2_ERR_FLOODED. */
 const floodedError = -904;
 
+/** Counts turns of the event loop in which streams begin. */
+class Turns {
+  /** That are over. */
+  over = 0;
+  #current: Turn | undefined;
+  readonly #end = (): void => {
+    this.over++;
+    this.#current = undefined;
+  };
+
+  current(): Turn {
+    if (this.#current === undefined) {
+      setImmediate(this.#end);
+      this.#current = { number: this.over, at: performance.now() };
+    }
+    return this.#current;
+  }
+}
+
 export function createHttp2Server({
   connections,
   onRequest,
@@ -125,17 +144,7 @@ export function createHttp2Server({
     watchSilence(session, held.socket, silenceTimeout);
   });
 
-  /** That are over, of those in which streams began. */
-  let turns = 0;
-  let turn: Turn | undefined;
-  const endTurn = (): void => {
-    turns++;
-    turn = undefined;
-  };
-  const beginTurn = (): Turn => {
-    setImmediate(endTurn);
-    return { number: turns, at: performance.now() };
-  };
+  const turns = new Turns();
 
   // One listener for all sessions: a stream that is closed already knows its session no more.
   function onNewStream(this: OnHeldConnection, stream: Stream, headers: IncomingHttpHeaders, ...more: unknown[]): void {
@@ -148,8 +157,7 @@ export function createHttp2Server({
     if (held.calls === 0 && isForwarded(headers)) connections.forwards(held);
     connections.begin(held);
     resetLateOnes(held);
-    turn ??= beginTurn();
-    stream[beganKey] = turn;
+    stream[beganKey] = turns.current();
     if (held.hasty < maxHasty) {
       serve(held, stream, headers, more);
     } else {
@@ -178,7 +186,7 @@ export function createHttp2Server({
     if (!this.readableEnded && !this.endAfterHeaders) countCutShort(this);
     const began = this[beganKey];
     // Node may put the end of a stream off to the next turn.
-    held.hasty = turns - (began?.number ?? 0) <= 1 ? held.hasty + 1 : 0;
+    held.hasty = turns.over - (began?.number ?? 0) <= 1 ? held.hasty + 1 : 0;
     // 'finish' may not come (FACT-9), and with the session all of its streams end, whichever side ended it.
     const whole = this.rstCode === constants.NGHTTP2_NO_ERROR ? !this.aborted : this.writableFinished;
     const answered = (this.headersSent && whole) || held.session?.destroyed === true || isTakenOver(this);
