@@ -180,23 +180,25 @@ const tokenHalves = ((): { low: number[]; high: number[] } => {
   return { low, high };
 })();
 
-/** run(p, end, most): see FastScan. */
-function scanCode(event: MessageNode): Code {
-  const code = createCode(3);
-  const [p, end, max] = [0, 1, 2];
-  const { emit } = code;
-  const at = code.local('i32');
-  const passed = code.local('i32');
-  /** Where the event ends. */
-  const stop = code.local('i32');
-  const t = code.local('i32');
-  const n = code.local('i32');
-  const q = code.local('i32');
-  const x = code.local('i64');
-  const s = code.local('i64');
-  const v = code.local('v128');
-  const bad = code.local('v128');
+/** The locals of the scan, and the code that uses them. */
+interface Registers {
+  readonly code: Code;
+  readonly emit: Code['emit'];
+  /** Where it reads. */
+  readonly p: number;
+  readonly t: number;
+  readonly n: number;
+  readonly q: number;
+  readonly x: number;
+  readonly s: number;
+  readonly v: number;
+  readonly bad: number;
+}
 
+/** From 16 bytes on the stack to bytes whose top bit tells that they are refused. */
+type Judge = Readonly<Record<Charset, () => void>>;
+
+function judgeCode({ code, emit, v }: Registers): Judge {
   /** A constant, kept in a local: V8 would build it at each use. */
   const kept = (value: readonly number[]): number => {
     const local = code.local('v128');
@@ -212,8 +214,7 @@ function scanCode(event: MessageNode): Code {
   const tokenLow = kept(v128.const(tokenHalves.low));
   const tokenHigh = kept(v128.const(tokenHalves.high));
 
-  /** From 16 bytes on the stack to bytes whose top bit tells that they are refused. */
-  const judge: Readonly<Record<Charset, () => void>> = {
+  return {
     [Charsets.UNSPECIFIED]: () => {},
     [Charsets.NO_CONTROL]: () => emit(get(space), v128.subBytes, get(plain), v128.geBytesU),
     [Charsets.UPPER_ALPHA]: () => emit(get(upperA), v128.subBytes, get(letters), v128.geBytesU),
@@ -224,9 +225,12 @@ function scanCode(event: MessageNode): Code {
       emit(v128.and, get(zero), v128.eqBytes);
     },
   };
+}
 
+/** Checks of texts. */
+function textCode({ code, emit, p, n, q, bad }: Registers, judge: Judge): (charset: Charset, refused: Label) => void {
   /** p and n → the text of n bytes at p is checked, and p is behind it. */
-  const text = (charset: Charset, refused: Label): void => {
+  return (charset, refused) => {
     emit(get(n), i32.const(16), i32.gtU);
     code.when(
       () => {
@@ -262,7 +266,12 @@ function scanCode(event: MessageNode): Code {
     }
     emit(get(q), set(p));
   };
+}
 
+type Readers = ReturnType<typeof readerCode>;
+
+/** Reads bytes, tags, lengths and varints. */
+function readerCode({ code, emit, p, n, x, s }: Registers) {
   /** A byte at p into `local`. */
   const byte = (local: number): void => emit(get(p), i32.load8(), set(local), get(p), i32.const(1), i32.add, set(p));
 
@@ -319,117 +328,146 @@ function scanCode(event: MessageNode): Code {
     }
   };
 
-  const integers: Readonly<Record<string, { max: bigint | undefined; zigzag: boolean }>> = {
-    int32: { max: 0x7fffffffn, zigzag: false },
-    uint32: { max: 0xffffffffn, zigzag: false },
-    sint32: { max: 0xffffffffn, zigzag: true },
-    int64: { max: undefined, zigzag: false },
-    uint64: { max: undefined, zigzag: false },
-    sint64: { max: undefined, zigzag: true },
-  };
-  const fixedBytes: Readonly<Record<string, number>> = { fixed32: 4, sfixed32: 4, fixed64: 8, sfixed64: 8 };
+  return { byte, second, length, varint };
+}
 
-  /** The value of `field` at p is checked and p is behind it. */
-  const value = (field: FieldNode, maxBytes: number | undefined, depth: number, refused: Label): void => {
-    const { kind, rules } = field;
-    switch (kind) {
+const integers: Readonly<Record<string, { max: bigint | undefined; zigzag: boolean }>> = {
+  int32: { max: 0x7fffffffn, zigzag: false },
+  uint32: { max: 0xffffffffn, zigzag: false },
+  sint32: { max: 0xffffffffn, zigzag: true },
+  int64: { max: undefined, zigzag: false },
+  uint64: { max: undefined, zigzag: false },
+  sint64: { max: undefined, zigzag: true },
+};
+const fixedBytes: Readonly<Record<string, number>> = { fixed32: 4, sfixed32: 4, fixed64: 8, sfixed64: 8 };
+
+/** Checks of numbers. Each has the value at p, and moves p behind it. */
+function numberCode({ code, emit, p, n, x }: Registers, { byte, varint }: Readers) {
+  const bool = (refused: Label): void => {
+    byte(n);
+    emit(get(n), i32.const(1), i32.gtU);
+    code.gotoIf(refused);
+  };
+
+  const enumeration = ({ rules, ...field }: FieldNode, refused: Label): void => {
+    byte(n);
+    const numbers = new Set(field.enum?.values.map(({ number }) => number));
+    let dense = 0;
+    while (dense < 0x80 && numbers.has(dense)) dense++;
+    const min = rules.required ? 1 : 0;
+    emit(get(n), i32.const(min), i32.sub, i32.const(Math.max(0, dense - min)), i32.geU);
+    code.gotoIf(refused);
+  };
+
+  const floating = ({ kind, rules }: FieldNode, refused: Label): void => {
+    const size = kind === 'double' ? 8 : 4;
+    const exponent = kind === 'double' ? 0x7ff0 : 0x7f80;
+    emit(get(p), i32.load16(size - 2), i32.const(exponent), i32.and, i32.const(exponent), i32.eq);
+    code.gotoIf(refused);
+    const read = kind === 'double' ? f64.load() : f64.loadFloat();
+    if (rules.min !== undefined) {
+      emit(get(p), read, f64.const(rules.min), f64.lt);
+      code.gotoIf(refused);
+    }
+    if (rules.max !== undefined) {
+      emit(get(p), read, f64.const(rules.max), f64.gt);
+      code.gotoIf(refused);
+    }
+    emit(get(p), i32.const(size), i32.add, set(p));
+  };
+
+  const whole = ({ kind, rules }: FieldNode, refused: Label): void => {
+    const { max: widest, zigzag } = integers[kind] as { max: bigint | undefined; zigzag: boolean };
+    varint(refused);
+    if (widest !== undefined) {
+      emit(get(x), i64.const(widest), i64.gtU);
+      code.gotoIf(refused);
+    }
+    if (zigzag) {
+      emit(get(x), i64.const(1n), i64.shrU, i64.const(0n), get(x), i64.const(1n), i64.and, i64.sub, i64.xor, set(x));
+    }
+    // A whole x is below 0.5 exactly when it is below 1.
+    if (rules.min !== undefined) {
+      emit(get(x), i64.const(BigInt(Math.ceil(rules.min))), i64.ltS);
+      code.gotoIf(refused);
+    }
+    if (rules.max !== undefined) {
+      emit(get(x), i64.const(BigInt(Math.floor(rules.max))), i64.gtS);
+      code.gotoIf(refused);
+    }
+  };
+
+  const fixed = (size: number): void => emit(get(p), i32.const(size), i32.add, set(p));
+
+  return { bool, enumeration, floating, whole, fixed };
+}
+
+type MessageCode = (node: MessageNode, limit: number, depth: number, refused: Label) => void;
+type ValueCode = (field: FieldNode, maxBytes: number | undefined, depth: number, refused: Label) => void;
+
+/** Checks the value of a field at p, and moves p behind it. */
+function valueCode(
+  registers: Registers,
+  readers: Readers,
+  text: (charset: Charset, refused: Label) => void,
+  message: MessageCode,
+): ValueCode {
+  const { code, emit, p, n } = registers;
+  const { length } = readers;
+  const numbers = numberCode(registers, readers);
+
+  const bytes = ({ kind, rules }: FieldNode, maxBytes: number | undefined, refused: Label): void => {
+    length(maxBytes, refused);
+    if (rules.required) {
+      emit(get(n), i32.eqz);
+      code.gotoIf(refused);
+    }
+    if (rules.minBytes !== undefined) {
+      // Short, but not empty.
+      emit(get(n), i32.const(1), i32.sub, i32.const(rules.minBytes - 1), i32.ltU);
+      code.gotoIf(refused);
+    }
+    if (kind === 'string') text(rules.charset, refused);
+    else emit(get(p), get(n), i32.add, set(p));
+  };
+
+  return (field, maxBytes, depth, refused) => {
+    switch (field.kind) {
       case 'string':
-      case 'bytes': {
-        length(maxBytes, refused);
-        if (rules.required) {
-          emit(get(n), i32.eqz);
-          code.gotoIf(refused);
-        }
-        if (rules.minBytes !== undefined) {
-          // Short, but not empty.
-          emit(get(n), i32.const(1), i32.sub, i32.const(rules.minBytes - 1), i32.ltU);
-          code.gotoIf(refused);
-        }
-        if (kind === 'string') text(rules.charset, refused);
-        else emit(get(p), get(n), i32.add, set(p));
-        return;
-      }
+      case 'bytes':
+        return bytes(field, maxBytes, refused);
       case 'message': {
         length(undefined, refused);
         const inner = code.local('i32');
         emit(get(p), get(n), i32.add, set(inner));
-        message(field.message as MessageNode, inner, depth + 1, refused);
-        return;
+        return message(field.message as MessageNode, inner, depth + 1, refused);
       }
       case 'bool':
-        byte(n);
-        emit(get(n), i32.const(1), i32.gtU);
-        code.gotoIf(refused);
-        return;
-      case 'enum': {
-        byte(n);
-        const numbers = new Set(field.enum?.values.map(({ number }) => number));
-        let dense = 0;
-        while (dense < 0x80 && numbers.has(dense)) dense++;
-        const min = rules.required ? 1 : 0;
-        emit(get(n), i32.const(min), i32.sub, i32.const(Math.max(0, dense - min)), i32.geU);
-        code.gotoIf(refused);
-        return;
-      }
+        return numbers.bool(refused);
+      case 'enum':
+        return numbers.enumeration(field, refused);
       case 'double':
-      case 'float': {
-        const size = kind === 'double' ? 8 : 4;
-        const exponent = kind === 'double' ? 0x7ff0 : 0x7f80;
-        emit(get(p), i32.load16(size - 2), i32.const(exponent), i32.and, i32.const(exponent), i32.eq);
-        code.gotoIf(refused);
-        const read = kind === 'double' ? f64.load() : f64.loadFloat();
-        if (rules.min !== undefined) {
-          emit(get(p), read, f64.const(rules.min), f64.lt);
-          code.gotoIf(refused);
-        }
-        if (rules.max !== undefined) {
-          emit(get(p), read, f64.const(rules.max), f64.gt);
-          code.gotoIf(refused);
-        }
-        emit(get(p), i32.const(size), i32.add, set(p));
-        return;
-      }
+      case 'float':
+        return numbers.floating(field, refused);
       default: {
-        const size = fixedBytes[kind];
-        if (size !== undefined) {
-          emit(get(p), i32.const(size), i32.add, set(p));
-          return;
-        }
-        const { max: widest, zigzag } = integers[kind] as { max: bigint | undefined; zigzag: boolean };
-        varint(refused);
-        if (widest !== undefined) {
-          emit(get(x), i64.const(widest), i64.gtU);
-          code.gotoIf(refused);
-        }
-        if (zigzag) {
-          emit(
-            get(x),
-            i64.const(1n),
-            i64.shrU,
-            i64.const(0n),
-            get(x),
-            i64.const(1n),
-            i64.and,
-            i64.sub,
-            i64.xor,
-            set(x),
-          );
-        }
-        // A whole x is below 0.5 exactly when it is below 1.
-        if (rules.min !== undefined) {
-          emit(get(x), i64.const(BigInt(Math.ceil(rules.min))), i64.ltS);
-          code.gotoIf(refused);
-        }
-        if (rules.max !== undefined) {
-          emit(get(x), i64.const(BigInt(Math.floor(rules.max))), i64.gtS);
-          code.gotoIf(refused);
-        }
+        const size = fixedBytes[field.kind];
+        if (size !== undefined) numbers.fixed(size);
+        else numbers.whole(field, refused);
       }
     }
   };
+}
 
+type EntryCode = (field: FieldNode, count: number, depth: number, refused: Label) => void;
+
+function entryCode(
+  { code, emit, p, n }: Registers,
+  { byte, length }: Readers,
+  text: (charset: Charset, refused: Label) => void,
+  value: ValueCode,
+): EntryCode {
   /** The entry of a map at p: a key and a value, in this order. `count` holds how many came before. */
-  const mapEntry = (field: FieldNode, count: number, depth: number, refused: Label): void => {
+  return (field, count, depth, refused) => {
     const entryEnd = code.local('i32');
     const key = code.local('i32');
     const slot = code.local('i32');
@@ -482,9 +520,44 @@ function scanCode(event: MessageNode): Code {
     emit(get(p), get(entryEnd), i32.ne);
     code.gotoIf(refused);
   };
+}
+
+/** Checks messages, field by field in ascending order. */
+function messageCode(
+  { code, emit, p, t }: Registers,
+  { byte, second }: Readers,
+  mapEntry: EntryCode,
+  value: ValueCode,
+): MessageCode {
+  /** A field whose tag may be in t. @param tag reads the next tag */
+  const fieldCode = (field: FieldNode, depth: number, refused: Label, tag: () => void): void => {
+    const expected = field.number * 8 + (field.cardinality === 'map' ? 2 : field.wireType);
+    const skipUnlessExpected = (label: Label): void => {
+      emit(get(t), i32.const(expected), i32.ne);
+      code.gotoIf(label);
+    };
+    const one = (label: Label): void => {
+      skipUnlessExpected(label);
+      value(field, field.rules.maxBytes, depth, refused);
+      tag();
+    };
+    if (field.cardinality === 'map') {
+      const count = code.local('i32');
+      emit(i32.const(0), set(count));
+      code.block((skip) => {
+        code.loop((again) => {
+          skipUnlessExpected(skip);
+          mapEntry(field, count, depth, refused);
+          tag();
+          code.goto(again);
+        });
+      });
+    } else if (field.rules.required) one(refused);
+    else code.block(one);
+  };
 
   /** The fields of `node` from p to `limit`. Whatever is not as expected goes to `refused`. */
-  const message = (node: MessageNode, limit: number, depth: number, refused: Label): void => {
+  return (node, limit, depth, refused) => {
     const fields = node.fields
       .filter((field) => supported(field, depth) || field.rules.required)
       .sort((a, b) => a.number - b.number);
@@ -500,38 +573,10 @@ function scanCode(event: MessageNode): Code {
       };
       tag();
       for (const field of fields) {
-        if (!supported(field, depth)) {
-          // A required field that only the compiled scanner knows.
-          code.goto(refused);
-          return;
-        }
-        const expected = field.number * 8 + (field.cardinality === 'map' ? 2 : field.wireType);
+        // A required field that only the compiled scanner knows.
+        if (!supported(field, depth)) break;
         if (field.rules.required) required--;
-        if (field.cardinality === 'map') {
-          const count = code.local('i32');
-          emit(i32.const(0), set(count));
-          code.block((skip) => {
-            code.loop((again) => {
-              emit(get(t), i32.const(expected), i32.ne);
-              code.gotoIf(skip);
-              mapEntry(field, count, depth, refused);
-              tag();
-              code.goto(again);
-            });
-          });
-        } else if (field.rules.required) {
-          emit(get(t), i32.const(expected), i32.ne);
-          code.gotoIf(refused);
-          value(field, field.rules.maxBytes, depth, refused);
-          tag();
-        } else {
-          code.block((skip) => {
-            emit(get(t), i32.const(expected), i32.ne);
-            code.gotoIf(skip);
-            value(field, field.rules.maxBytes, depth, refused);
-            tag();
-          });
-        }
+        fieldCode(field, depth, refused, tag);
       }
       // A tag that is left over.
       code.goto(refused);
@@ -539,6 +584,26 @@ function scanCode(event: MessageNode): Code {
     emit(get(p), get(limit), i32.ne);
     code.gotoIf(refused);
   };
+}
+
+/** run(p, end, most): see FastScan. */
+function scanCode(event: MessageNode): Code {
+  const code = createCode(3);
+  const [p, end, max] = [0, 1, 2];
+  const { emit } = code;
+  const at = code.local('i32');
+  const passed = code.local('i32');
+  /** Where the event ends. */
+  const stop = code.local('i32');
+  const [t, n, q] = [code.local('i32'), code.local('i32'), code.local('i32')];
+  const [x, s] = [code.local('i64'), code.local('i64')];
+  const [v, bad] = [code.local('v128'), code.local('v128')];
+  const registers: Registers = { code, emit, p, t, n, q, x, s, v, bad };
+  const readers = readerCode(registers);
+  const text = textCode(registers, judgeCode(registers));
+  const value = valueCode(registers, readers, text, (...of) => message(...of));
+  const message = messageCode(registers, readers, entryCode(registers, readers, text, value), value);
+  const { byte, length } = readers;
 
   code.block((out) => {
     code.loop((next) => {
