@@ -1,42 +1,18 @@
 /**
- * `sluice worker`: loads the log's shards into ClickHouse, each event exactly once.
+ * `sluice worker`: loads the log's shards into ClickHouse, each event exactly once. This file wires the parts, starts them in any order,
+ * and drains them.
  *
- *   main.ts            this file: wiring, start in any order, drain
- *   erase-main.ts      `sluice erase`: the command line of erase.ts
- *   end-command.ts     how the commands end
- *   connect.ts         NATS, ClickHouse and table, reached with patience; prepare-table.ts brings the table up to the contract
- *   assignment.ts      which worker loads which shard
- *   pool.ts     the loaders of the shards that are this worker's
- *   loader.ts          the protocol of one shard, pure; LOAD-1 to LOAD-8 stand there
- *   shard.ts    the protocol bound to stream, ClickHouse, clock, metrics
- *   block-store.ts     what the protocol asks of ClickHouse; stale-statement.ts ends an INSERT that keeps a block's name,
- *                      mend-table.ts brings the table up to the contract when a column was dropped
- *   block.ts           which messages make up a block; sort-by-tenant.ts: in which order they are sent
- *   dedup.ts         which batches were sent again, and which of their events are stored already (LOAD-5)
- *   fingerprint.ts     tells whether two copies of a batch hold the same events; stored-events.ts: single events in ClickHouse
- *   dead-letters.ts          what of a block cannot be stored (LOAD-6); rescan.ts is the contract's part of it
- *   frames.ts          the batches inside a message, for these two
- *   pull-reader.ts           reading a stream, ahead, within bounds (budget.ts)
- *   gap.ts         messages that are missing from it; end.ts: whether it lost its end (LOAD-8)
- *   link.ts        requests to JetStream, given up when the connection is
- *   nats-socket.ts            how its messages get here; buffer-pool.ts is the memory that they lie in
- *   trim.ts            what may leave a stream
- *   retention.ts       what may leave ClickHouse by age
- *   erase.ts           what must leave it for a user's sake
- *   audit-main.ts      `sluice audit`: audit.ts the ledger by block, audit-tenant.ts by batch of one tenant; compared-copies.ts
- *                      compares copies with rows, event by event
- *   where-main.ts      `sluice where`: where.ts finds an event or a batch, copy-fates.ts what became of each copy's events
- *                      both: ledger-store.ts what ClickHouse says, log-scan.ts and dead-scan.ts what the streams hold
- *                      (stored-frames.ts its batches), progress-line.ts how far they are
- *   shards-main.ts     `sluice shards`: shards.ts changes their number, shard-states.ts shows them, shard-mend.ts saves what a
- *                      stream holds that may not be loaded, shards-rebuild.ts writes a lost number again,
- *                      shard-waits.ts asks workers why shards wait
- *   standstill.ts      whether a shard moves; block-size.ts how large its blocks are
- *   batch-status.ts    answers gateways that ask what became of a batch
- *   metrics.ts         instruments and spans
- *   client.ts       the client of ClickHouse; errors.ts sorts its errors, circuit.ts spares it when it is in trouble
- *   schema/            table, migrations and INSERT from the descriptors
- *   embedded/          `sluice clickhouse`, the engine on a laptop
+ * The rooms, in the order of a batch's way; each entry file has the map of its room:
+ *
+ *   reader/        messages of a shard's stream (pull-reader.ts)
+ *   loader/        from messages to blocks, exactly once (shard.ts)
+ *   clickhouse/    the client, the events table and its statements (client.ts)
+ *   ledger/        the commands and answers that look into log and ClickHouse (audit.ts)
+ *   embedded/      `sluice clickhouse`, the engine on a laptop (main.ts)
+ *
+ * Beside this file:
+ *
+ *   metrics.ts     instruments and spans
  */
 
 import { randomBytes } from 'node:crypto';

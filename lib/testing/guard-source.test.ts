@@ -133,6 +133,13 @@ const entryFiles: Readonly<Record<string, string>> = {
   'gateway/log': 'publisher.ts',
   'gateway/auth': 'key-watch.ts',
   'gateway/errors': 'rpc-errors.ts',
+  workers: 'main.ts',
+  'workers/reader': 'pull-reader.ts',
+  'workers/loader': 'shard.ts',
+  'workers/clickhouse': 'client.ts',
+  'workers/clickhouse/schema': 'index.ts',
+  'workers/ledger': 'audit.ts',
+  'workers/embedded': 'main.ts',
 };
 
 /** The comment with which a file begins. */

@@ -1,6 +1,15 @@
 /**
  * The only way to ClickHouse: @clickhouse/client over HTTP, with a bounded pool, errors sorted by what a caller can do (errors.ts), and
  * a circuit breaker (circuit.ts). It is the same for the embedded engine and for a server.
+ *
+ *   errors.ts           what a statement can end with
+ *   circuit.ts          spares ClickHouse when it is in trouble
+ *   connect.ts          reaching NATS, ClickHouse and the table, with patience
+ *   prepare-table.ts    brings the events table up to the contract
+ *   mend-table.ts       does so when a column was dropped under a running worker
+ *   retention.ts        what may leave ClickHouse by age
+ *   stale-statement.ts  ends an INSERT that hangs and keeps a block's name
+ *   schema/             table, migrations and INSERT from the descriptors (index.ts)
  */
 import { Readable } from 'node:stream';
 import { type ClickHouseClient, createClient } from '@clickhouse/client';

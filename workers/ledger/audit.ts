@@ -1,4 +1,17 @@
 /**
+ * The ledger: what became of events, from what the log and ClickHouse hold.
+ *
+ *   audit-main.ts       `sluice audit`: this file the ledger by block; audit-tenant.ts by batch of one tenant
+ *   compared-copies.ts  compares copies of batches with rows, event by event
+ *   where-main.ts       `sluice where`: where.ts finds an event or a batch; copy-fates.ts: what became of each copy's events
+ *   ledger-store.ts     what both ask of ClickHouse
+ *   progress-line.ts    how far they are
+ *   erase-main.ts       `sluice erase`: erase.ts removes a user's rows
+ *   shards-main.ts      `sluice shards`: shards.ts changes their number; shard-states.ts shows them; shard-mend.ts saves what a stream
+ *                       holds that may not be loaded; shards-rebuild.ts writes a lost number again
+ *   batch-status.ts     answers gateways that ask what became of a batch
+ *   end-command.ts      how the commands end
+ *
  * The ledger: accepted = stored + duplicate + dead-lettered + in flight, block by block, from what the log and ClickHouse
  * hold and not from counters. Reads only.
  *

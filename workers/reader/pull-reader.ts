@@ -1,38 +1,37 @@
 /**
- * Reading a shard's stream: messages in order from any position, fetched ahead within a bound of bytes.
+ * The reader: messages of a shard's stream in order from any position, read ahead within a bound of bytes. This file is one stream's
+ * reader: where it is, and what it does when the log may have become another one.
  *
- * It speaks the pull protocol itself instead of using consume(), because of the bound. consume() with max_bytes also
+ *   consumer.ts        one consumer of the stream
+ *   pulls.ts           its pulls, one at a time, and the order of what comes
+ *   nats-socket.ts     the connection that delivers
+ *   nats-operations.ts what the server sends, told apart in the buffers
+ *   message-queue.ts   the messages at hand; log-message.ts is one of them
+ *   buffer-pool.ts     the memory that they lie in
+ *   budget.ts          the bound of bytes over all shards
+ *   waiters.ts         waiting for a change
+ *   gap.ts             whether messages that are missing are gone
+ *   end.ts             whether the stream lost its end (LOAD-8)
+ *   link.ts            requests to JetStream that end when the connection is lost
+ *
+ * The reader speaks the pull protocol itself instead of using consume(), because of the bound. consume() with max_bytes also
  * caps at 100 messages, and stalls until two heartbeats are missed when the next message is larger than what is left of
  * its window; with a callback it has no back-pressure at all. Here one pull is open at a time, and the next one is only
  * sent when its bytes have room, so a slow ClickHouse stops the flow at the server.
- *
- * Consumers are throw-away (memory, no acks): ClickHouse alone knows what is loaded, and on some servers acks do not
- * survive a kill (FACT-8).
  */
-import { AckPolicy, DeliverPolicy, type JetStreamManager } from '@nats-io/jetstream';
-import { type NatsConnection, nanos } from '@nats-io/nats-core';
-import { generationOf } from '../../lib/log-streams.js';
+import type { JetStreamManager } from '@nats-io/jetstream';
+import type { NatsConnection } from '@nats-io/nats-core';
 import type { Logger } from '../../lib/logger.js';
-import { newInbox } from '../../lib/nats.js';
-import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
+import { isStreamMissing } from '../../lib/stream-info.js';
 import { leaderSubject } from '../../lib/subjects.js';
 import type { ByteBudget } from './budget.js';
 import type { BufferPool } from './buffer-pool.js';
-import { areGone } from './gap.js';
+import { type ConsumerContext, readConsumer } from './consumer.js';
 import { logLink } from './link.js';
 import type { LogMessage } from './log-message.js';
-import { type Delivery, type NatsSocket, openNatsSocket } from './nats-socket.js';
-
-const MiB = 1024 ** 2;
-
-/** How a pull is shaped. The heartbeat tells a quiet stream from a lost consumer. */
-const pullMessages = 1_000;
-const pullBytes = 4 * MiB;
-const pullExpiresMs = 5_000;
-const heartbeatMs = 1_000;
-const tickMs = 500;
-/** Ticks without a sign of life before the consumer counts as lost. Ticks, not time: a busy event loop is no silence. */
-const silentTicks = 6;
+import { createMessageQueue } from './message-queue.js';
+import type { Progress } from './pulls.js';
+import { createWaiters, type Waiters } from './waiters.js';
 
 export interface PullReader {
   /** The next message is the first after `hi`, of this generation of the stream. Keeps what is already at hand. */
@@ -72,327 +71,141 @@ export interface PullReaderOptions {
   readonly logger: Logger;
 }
 
+/**
+ * - `idle`: before the first seek
+ * - `reading`: from a position on; another object after each seek that dropped what was at hand
+ * - `lost`: nothing at hand is sure any more; the next seek reads again
+ */
+type Phase =
+  | { readonly kind: 'idle' }
+  | { readonly kind: 'reading'; readonly progress: Progress }
+  | { readonly kind: 'lost' }
+  | { readonly kind: 'closed' };
+
 export function createPullReader(options: PullReaderOptions): PullReader {
-  const { nc, jsm, stream, budget, buffers, logger } = options;
-  const ask = logLink(nc);
-  let queue: (LogMessage | undefined)[] = [];
-  let head = 0;
-  let queued = 0;
-  /** Generation to read; undefined before the first seek. */
-  let wanted: string | undefined;
-  /** Last sequence that left the queue, or where the queue begins. */
-  let taken = 0;
-  /** Last sequence that was received; the consumer goes on after it. */
-  let received = 0;
-  /** Messages after `received` and up to here are known to be gone (gap.ts). */
-  let goneTo = 0;
-  /** Where the last seek that dropped what was at hand began. */
-  let sought = 0;
-  let lost = false;
+  const { nc, jsm, stream, budget, buffers, aheadBytes, logger } = options;
+  const waiters = createWaiters();
+  const { wake } = waiters;
+  const queue = createMessageQueue(budget, buffers);
+  let phase: Phase = { kind: 'idle' };
+  const phaseNow = (): Phase => phase;
   let breaks = 0;
-  let closed = false;
-  /** Changes whenever the open consumer must be given up. */
-  let epoch = 0;
-  const waiters = new Set<() => void>();
 
-  const wake = (): void => {
-    for (const done of waiters) done();
-  };
-  const wait = (ms: number): Promise<void> =>
-    new Promise((resolve) => {
-      const done = (): void => {
-        clearTimeout(timer);
-        waiters.delete(done);
-        resolve();
-      };
-      const timer = Number.isFinite(ms) ? setTimeout(done, Math.max(0, ms)) : undefined;
-      waiters.add(done);
-    });
-  const offRoom = budget.onRoom(wake);
-
-  const letGo = (messages: readonly (LogMessage | undefined)[], reusable: boolean): void => {
-    for (const message of messages) if (message?.buffer !== undefined) buffers.letGo(message.buffer, reusable);
-  };
-
-  const clear = (): void => {
-    budget.release(queued);
-    letGo(queue, true);
-    queue = [];
-    head = 0;
-    queued = 0;
-  };
-
-  /** Removes the first message. */
-  const shift = (): LogMessage => {
-    const message = queue[head]!;
-    queued -= message.data.length;
-    queue[head++] = undefined;
-    if (head === queue.length) {
-      queue = [];
-      head = 0;
-    } else if (head >= 1024) {
-      queue = queue.slice(head);
-      head = 0;
-    }
-    return message;
-  };
-
-  const hasRoom = (bytes: number): boolean =>
-    queued === 0 || (queued + bytes <= Math.max(options.aheadBytes, bytes) && budget.fits(bytes));
-
-  /** Pulls from one consumer until it is lost, replaced or closed. */
-  async function follow(generation: string, mine: number): Promise<void> {
-    const current = (): boolean => !closed && mine === epoch;
-    const inbox = newInbox(nc);
-    let pull = 0;
-    let open = false;
-    let left = 0;
-    let reserved = 0;
-    let delivered = 0;
-    let heard = 0;
-    /** Something came of this consumer: else the next try waits a while. */
-    let alive = false;
-    let broken: string | undefined;
-    /** The message after those that are missing. */
-    let beyond: number | undefined;
-    let chunk = Math.max(pullBytes, (nc.info?.max_payload ?? MiB) + 4096);
-
-    const endPull = (): void => {
-      open = false;
-      budget.release(reserved);
-      reserved = 0;
-      wake();
-    };
-    const onStatus = (subject: string, code: number, description: string): void => {
-      heard = 0;
-      alive = true;
-      if (code === 100 || subject !== `${inbox}.${pull}`) return;
-      if (code === 409 && /exceeds maxbytes/i.test(description)) {
-        // Not even the first message fitted: the server allows larger ones than it said.
-        if (left === pullMessages) chunk = Math.min(chunk * 2, 256 * MiB);
-      } else if (code !== 404 && code !== 408) {
-        broken = `${code} ${description}`;
-      }
-      endPull();
-    };
-    const onMessage = ({ sequence, delivery, timeMs, data, buffer }: Delivery): void => {
-      heard = 0;
-      if (!current() || broken !== undefined) return;
-      if (delivery !== delivered + 1) {
-        broken = `delivery ${delivery} came after ${delivered}`;
-        endPull();
-        return;
-      }
-      if (sequence <= received) {
-        // Servers up to 2.9 let a consumer begin earlier than asked when the stream is shorter.
-        broken = `message ${sequence} came after ${received}`;
-        endPull();
-        return;
-      }
-      if (sequence > received + 1 && sequence > goneTo + 1) {
-        beyond = sequence;
-        broken = `messages ${received + 1} to ${sequence - 1} are missing`;
-        endPull();
-        return;
-      }
-      delivered = delivery;
-      alive = true;
-      received = sequence;
-      const size = data.length;
-      // The reservation turns into the message's own charge.
-      budget.charge(size);
-      const part = Math.min(size, reserved);
-      reserved -= part;
-      budget.release(part);
-      if (buffer !== undefined) buffers.hold(buffer);
-      queue.push({ sequence, timeMs, data, buffer });
-      queued += size;
-      left--;
-      if (left === 0) endPull();
-      else if (queue.length - head === 1) wake();
-    };
-
-    const name = `sluice_${inbox.slice(inbox.lastIndexOf('.') + 1)}`;
-    let natsSocket: NatsSocket | undefined;
-    const ticker = setInterval(() => {
-      if (open && ++heard > silentTicks) {
-        broken = 'no sign of life';
-        endPull();
-      }
-    }, tickMs);
-    try {
-      const asked = {
-        name,
-        ack_policy: AckPolicy.None,
-        deliver_policy: DeliverPolicy.StartSequence,
-        opt_start_seq: received + 1,
-        inactive_threshold: nanos(30_000),
-        mem_storage: true,
-        num_replicas: 1,
-      };
-      await ask(() => jsm.consumers.add(stream, asked));
-      // LOAD-8. Asked after the consumer was made: a stream that is still of the old making now was so then.
-      const info = await ask(() => streamInfo(jsm, stream));
-      if (!current()) return;
-      if (generationOf(info) !== generation || info.state.last_seq < received) {
-        lost = true;
-        wake();
-        return;
-      }
-      natsSocket = await openNatsSocket({
-        nc,
-        name: `sluice worker ${stream}`,
-        inbox,
-        buffers,
-        events: {
-          message: onMessage,
-          status: onStatus,
-          ended(why) {
-            broken = why;
-            endPull();
-          },
-        },
-      });
-      while (current() && broken === undefined) {
-        if (open || !hasRoom(chunk)) {
-          await wait(tickMs);
-          continue;
-        }
-        reserved = chunk;
-        budget.charge(chunk);
-        left = pullMessages;
-        heard = 0;
-        open = true;
-        natsSocket.publish(
-          `$JS.API.CONSUMER.MSG.NEXT.${stream}.${name}`,
-          JSON.stringify({
-            batch: pullMessages,
-            max_bytes: chunk,
-            expires: nanos(pullExpiresMs),
-            idle_heartbeat: nanos(heartbeatMs),
-          }),
-          `${inbox}.${++pull}`,
-        );
-      }
-      if (broken === undefined || !current()) return;
-      if (beyond !== undefined) {
-        const [from, to] = [received + 1, beyond - 1];
-        const gone = await areGone(nc, jsm, stream, from, to);
-        if (!current()) return;
-        if (!gone) throw new Error(`this replica of ${stream} lacks messages ${from} to ${to}, which its leader has`);
-        goneTo = to;
-        // Behind what ClickHouse has, the loader finds the gap itself (LOAD-3).
-        if (received > sought) options.onGap?.(from, to);
-        return;
-      }
-      if (!alive) throw new Error(broken);
-      logger.info({ stream, why: broken }, 'reading on with a new consumer');
-    } finally {
-      clearInterval(ticker);
-      if (open) endPull();
-      natsSocket?.close();
-      void jsm.consumers.delete(stream, name).catch(() => undefined);
-    }
-  }
-
-  const running = (async () => {
-    let failures = 0;
-    while (!closed) {
-      if (wanted === undefined || lost) {
-        await wait(Number.POSITIVE_INFINITY);
-        continue;
-      }
-      try {
-        await follow(wanted, epoch);
-        failures = 0;
-      } catch (error) {
-        if (closed) return;
-        if (isStreamMissing(error)) {
-          lost = true;
-          wake();
-          continue;
-        }
-        failures++;
-        const waitMs = Math.min(100 * 2 ** Math.min(failures, 5), 2_000) * (0.5 + Math.random() / 2);
-        logger.warn({ stream, error: String(error), waitMs: Math.round(waitMs) }, 'cannot read the stream yet');
-        const until = Date.now() + waitMs;
-        while (!closed && Date.now() < until) await wait(until - Date.now());
-      }
-    }
-  })();
-
-  /** Nothing at hand is sure any more; `seek` goes on with a new consumer. */
-  const doubt = (): void => {
-    lost = true;
-    epoch++;
+  const enter = (next: Phase): void => {
+    // Nothing follows the end.
+    if (phase.kind !== 'closed') phase = next;
     wake();
   };
-  const statuses = nc.status();
-  void (async () => {
-    for await (const status of statuses) {
-      if (closed) return;
-      if (status.type === 'disconnect') breaks++;
-      // Not before: there is no one to ask.
-      else if (status.type === 'reconnect') doubt();
-    }
-  })();
-  const leaders = nc.subscribe(leaderSubject(stream), {
-    callback: () => {
-      breaks++;
-      doubt();
-    },
+  const offRoom = budget.onRoom(wake);
+  const stopWatching = watchBreaks(options, {
+    onBreak: () => void breaks++,
+    onDoubt: () => enter({ kind: 'lost' }),
+    ended: () => phase.kind === 'closed',
   });
+  const hasRoom = (bytes: number): boolean =>
+    queue.size === 0 || (queue.bytes + bytes <= Math.max(aheadBytes, bytes) && budget.fits(bytes));
+  const context: ConsumerContext = {
+    ...{ nc, jsm, stream, ask: logLink(nc), queue, budget, buffers, waiters, hasRoom, logger },
+    onGap: options.onGap,
+  };
+  const running = readUntilClosed(context, phaseNow, enter);
 
   return {
     seek(generation, hi) {
+      const progress = phase.kind === 'reading' ? phase.progress : undefined;
       // The queue holds what lies after `taken`. What was taken but not stored must be read again.
-      if (!lost && wanted === generation && hi >= taken && hi <= received) {
-        while (queue[head] !== undefined && queue[head]!.sequence <= hi) {
-          const message = shift();
-          budget.release(message.data.length);
-          letGo([message], true);
+      if (progress?.generation === generation && hi >= progress.taken && hi <= progress.received) {
+        for (let first = queue.peek(); first !== undefined && first.sequence <= hi; first = queue.peek()) {
+          queue.release([queue.shift()], true);
         }
-        taken = hi;
+        progress.taken = hi;
         return;
       }
-      clear();
-      wanted = generation;
-      received = hi;
-      taken = hi;
-      sought = hi;
-      goneTo = 0;
-      lost = false;
-      epoch++;
-      wake();
+      queue.clear();
+      enter({ kind: 'reading', progress: { generation, sought: hi, taken: hi, received: hi, goneTo: 0 } });
     },
-    peek: () => queue[head],
+    peek: queue.peek,
     take() {
-      if (queue[head] === undefined) return;
-      taken = queue[head]!.sequence;
-      shift();
-      if (queued < options.aheadBytes / 2 || queue.length === 0) wake();
+      if (queue.peek() === undefined) return;
+      const { sequence } = queue.shift();
+      if (phase.kind === 'reading') phase.progress.taken = sequence;
+      if (queue.bytes < aheadBytes / 2 || queue.size === 0) wake();
     },
     get lost() {
-      return lost;
+      return phase.kind === 'lost';
     },
     get breaks() {
       return breaks;
     },
-    wait,
+    wait: waiters.wait,
     wake,
-    release(messages, reusable) {
-      letGo(messages, reusable);
-      budget.release(messages.reduce((sum, message) => sum + message.data.length, 0));
-    },
+    release: queue.release,
     async close() {
-      if (closed) return;
-      closed = true;
-      epoch++;
+      if (phase.kind === 'closed') return;
+      enter({ kind: 'closed' });
       offRoom();
-      leaders.unsubscribe();
-      wake();
+      stopWatching();
       await running;
-      clear();
+      queue.clear();
     },
   };
+}
+
+/** Reads with one consumer after the other. @param enter begins another phase */
+async function readUntilClosed(
+  context: ConsumerContext,
+  phaseNow: () => Phase,
+  enter: (phase: Phase) => void,
+): Promise<void> {
+  const { stream, waiters, logger } = context;
+  let failures = 0;
+  for (let phase = phaseNow(); phase.kind !== 'closed'; phase = phaseNow()) {
+    if (phase.kind !== 'reading') {
+      await waiters.wait(Number.POSITIVE_INFINITY);
+      continue;
+    }
+    const mine = phase;
+    const current = (): boolean => phaseNow() === mine;
+    try {
+      if ((await readConsumer(context, mine.progress, current)) === 'lost' && current()) enter({ kind: 'lost' });
+      failures = 0;
+    } catch (error) {
+      if (phaseNow().kind === 'closed') return;
+      if (isStreamMissing(error)) {
+        if (current()) enter({ kind: 'lost' });
+        continue;
+      }
+      const waitMs = Math.min(100 * 2 ** Math.min(++failures, 5), 2_000) * (0.5 + Math.random() / 2);
+      logger.warn({ stream, error: String(error), waitMs: Math.round(waitMs) }, 'cannot read the stream yet');
+      await waitUnlessClosed(waiters, waitMs, phaseNow);
+    }
+  }
+}
+
+async function waitUnlessClosed({ wait }: Waiters, ms: number, phaseNow: () => Phase): Promise<void> {
+  const until = Date.now() + ms;
+  while (phaseNow().kind !== 'closed' && Date.now() < until) await wait(until - Date.now());
+}
+
+/** Watches for what may have made the log another one (LOAD-8). Returns what ends that. */
+function watchBreaks(
+  { nc, stream }: Pick<PullReaderOptions, 'nc' | 'stream'>,
+  on: { readonly onBreak: () => void; readonly onDoubt: () => void; readonly ended: () => boolean },
+): () => void {
+  const statuses = nc.status();
+  void (async () => {
+    for await (const { type } of statuses) {
+      if (on.ended()) return;
+      if (type === 'disconnect') on.onBreak();
+      // Not before: there is no server to ask.
+      else if (type === 'reconnect') on.onDoubt();
+    }
+  })();
+  const leaders = nc.subscribe(leaderSubject(stream), {
+    callback() {
+      on.onBreak();
+      on.onDoubt();
+    },
+  });
+  return () => leaders.unsubscribe();
 }

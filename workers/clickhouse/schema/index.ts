@@ -3,7 +3,7 @@
  *
  *   columns.ts         fields → columns, their types, and how they are selected from the input
  *   format-schema.ts   the schema for ClickHouse's Protobuf reader
- *   field-presence.ts         which columns a block has values for
+ *   field-presence.ts  which columns a block has values for
  *   compatible.ts      whether a column as it is can hold what the contract wants
  *   index.ts           the statements
  *
