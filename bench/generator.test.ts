@@ -2,7 +2,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { quantiles } from '../lib/testing/latency.js';
 import { createGenerator, type Generator } from './generator.js';
-import { closedLoop, openLoop } from './pace.js';
+import { createClosedLoop, createOpenLoop } from './pace.js';
 import { prepare } from './payload.js';
 import type { Sender, Slot } from './sender.js';
 
@@ -38,7 +38,7 @@ function rig(inFlight: number) {
 test('latency counts from the intended time, so a stall is felt by every batch that it delays', () => {
   const { state, sent, generator, accept } = rig(100);
   generator.mark();
-  generator.pace(openLoop(100, 0)); // one batch each 10 ms
+  generator.pace(createOpenLoop(100, 0)); // one batch each 10 ms
   // No tick for 100 ms, then an ack at once for everything: 11 batches waited 100, 90 … 0 ms.
   state.now = 100;
   generator.tick();
@@ -54,7 +54,7 @@ test('latency counts from the intended time, so a stall is felt by every batch t
 test('back-pressure does not move the schedule either', () => {
   const { state, sent, generator, accept } = rig(100);
   generator.mark();
-  generator.pace(openLoop(100, 0));
+  generator.pace(createOpenLoop(100, 0));
   state.room = false;
   state.now = 50;
   generator.tick();
@@ -68,7 +68,7 @@ test('back-pressure does not move the schedule either', () => {
 
 test('a closed loop keeps exactly the allowed number in flight', () => {
   const { sent, generator, accept } = rig(4);
-  generator.pace(closedLoop());
+  generator.pace(createClosedLoop());
   generator.tick();
   generator.tick();
   assert.is(sent.length, 4);
@@ -82,7 +82,7 @@ test('a closed loop keeps exactly the allowed number in flight', () => {
 test('a failed batch is sent again under its name with the next attempt, not before it may', () => {
   const { state, sent, generator, accept } = rig(1);
   generator.mark();
-  generator.pace(closedLoop());
+  generator.pace(createClosedLoop());
   generator.tick();
   generator.events.outcome(0, 0, { kind: 'retry', afterMs: 100, reason: 'busy' });
   state.now = 99;
@@ -105,7 +105,7 @@ test('a failed batch is sent again under its name with the next attempt, not bef
 
 test('acks after the end of the window give latency but no throughput', () => {
   const { state, sent, generator, accept } = rig(10);
-  generator.pace(openLoop(100, 0));
+  generator.pace(createOpenLoop(100, 0));
   generator.tick(); // batch 0: before the window
   state.now = 10;
   generator.mark();
@@ -127,7 +127,7 @@ test('acks after the end of the window give latency but no throughput', () => {
 
 test('a refused batch is counted and not sent again', () => {
   const { sent, generator } = rig(1);
-  generator.pace(closedLoop());
+  generator.pace(createClosedLoop());
   generator.tick();
   generator.events.outcome(0, 0, { kind: 'refused', reason: 'malformed' });
   assert.is(generator.total.refused, 1);

@@ -12,7 +12,7 @@ import { gatewayOptions } from '../lib/config/index.js';
 import { contractRevision } from '../lib/contract/index.js';
 import { silentLogger } from '../lib/logger.js';
 import { connectNats } from '../lib/nats.js';
-import { encodeBatch, makeBatch, seededRandom } from '../lib/testing/batches.js';
+import { createRandom, encodeBatch, makeBatch } from '../lib/testing/batches.js';
 import { withNats } from '../lib/testing/nats.js';
 import { cpuSeconds } from '../lib/testing/process-use.js';
 
@@ -34,7 +34,7 @@ const defaults = Object.fromEntries(
   Object.entries(gatewayOptions).map(([name, spec]) => [name, spec.default]),
 ) as unknown as Parameters<typeof createIngest>[0]['config'];
 
-const random = seededRandom(1);
+const random = createRandom(1);
 const batches = Array.from({ length: 32 }, () => encodeBatch(makeBatch(random, events)));
 const eventBytes = batches.reduce((sum, batch) => sum + batch.length, 0) / (batches.length * events);
 

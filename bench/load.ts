@@ -17,7 +17,7 @@ import { prepareJson, prepareOtlp } from './compare/payloads.js';
 import { sendOverHttp } from './compare/send-http.js';
 import { createGenerator, type Generator } from './generator.js';
 import { say as sayAny, sayFailed, soon, takeOrders } from './load-child.js';
-import { closedLoop, openLoop } from './pace.js';
+import { createClosedLoop, createOpenLoop } from './pace.js';
 import { type Prepared, type PrepareOptions, prepare } from './payload.js';
 import type { FromLoad, LoadSettings, LoadTarget, ToLoad } from './protocol.js';
 import { sendToLog } from './send-log.js';
@@ -148,7 +148,7 @@ async function finish(patienceMs: number): Promise<void> {
 
 function begin(rate: number | 'max'): void {
   if (settings === undefined) throw new Error('begin came before configure');
-  generator?.pace(rate === 'max' ? closedLoop() : openLoop(rate / settings.batch, performance.now()));
+  generator?.pace(rate === 'max' ? createClosedLoop() : createOpenLoop(rate / settings.batch, performance.now()));
   run();
 }
 

@@ -16,7 +16,7 @@ export interface Pace {
  * An open loop: batch k belongs at `startMs + k / perSecond`. A server that stalls does not delay the schedule, and
  * batches that have to wait are measured from when they should have left: no coordinated omission.
  */
-export function openLoop(perSecond: number, startMs: number): Pace {
+export function createOpenLoop(perSecond: number, startMs: number): Pace {
   const interval = 1000 / perSecond;
   let taken = 0;
   const reached = (now: number) => (now < startMs ? 0 : Math.floor((now - startMs) / interval) + 1);
@@ -28,6 +28,6 @@ export function openLoop(perSecond: number, startMs: number): Pace {
 }
 
 /** A closed loop: always one more, as long as there is room in flight. Measures throughput, not what users feel. */
-export function closedLoop(): Pace {
+export function createClosedLoop(): Pace {
   return { due: () => Number.POSITIVE_INFINITY, take: (now) => now, wait: () => 0 };
 }

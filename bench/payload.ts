@@ -10,7 +10,7 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import type { EventBatch } from '#gen/sluice/event/v1/event_pb.js';
 import { PublishStreamRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
-import { encodeBatch, makeBatch, type Random, seededRandom } from '../lib/testing/batches.js';
+import { createRandom, encodeBatch, makeBatch, type Random } from '../lib/testing/batches.js';
 
 /** `connect`: the message alone; `gateway`: in a frame of gRPC, for streams and unary calls alike; `log`: as stored;
  * `json`: the body of a request; `otlp`: an Export of logs in a frame of gRPC (both compare/payloads.ts). */
@@ -59,7 +59,7 @@ const hexQuads = Uint32Array.from({ length: 65_536 }, (_, value) =>
 
 /** @throws Error when the encoder's layout is not the one that patching relies on */
 export function prepare(options: PrepareOptions): Prepared {
-  const random = seededRandom(options.seed);
+  const random = createRandom(options.seed);
   const batch = Buffer.from(encodeBatch(options.batch?.(random) ?? makeBatch(random, options.events)));
   const idOffsets = eventIdOffsets(batch, options.events);
   const sentAt = { seconds: BigInt(Math.floor(Date.now() / 1000)), nanos: 0 };

@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { seededRandom } from '../lib/testing/batches.js';
+import { createRandom } from '../lib/testing/batches.js';
 import { type Sample, slopeOf } from './slope.js';
 
 const samples = (seconds: number, value: (at: number) => number): Sample[] =>
@@ -23,7 +23,7 @@ test('a leak shows through a saw-tooth ten times its minute', () => {
 });
 
 test('noise that wanders is not taken for a leak more often than one time in six', () => {
-  const random = seededRandom(3);
+  const random = createRandom(3);
   let wrong = 0;
   for (let run = 0; run < 200; run++) {
     let wander = 0;

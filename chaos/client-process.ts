@@ -15,7 +15,7 @@ import type { Durability, Link, LinkEvents, Outgoing } from '../sdk-gen/typescri
 import { openIngestStream } from '../sdk-gen/typescript/src/ingest-stream.js';
 import type { SluiceClientOptions } from '../sdk-gen/typescript/src/options.js';
 import { createClientTrace } from './client-trace.js';
-import { asItIs, type Counter, countedIds } from './counted-ids.js';
+import { asItIs, type Counter, createCountedIds } from './counted-ids.js';
 import { makeEvent } from './events.js';
 import { type BatchHistory, type Journal, openJournal, readJournal } from './journal.js';
 
@@ -104,7 +104,7 @@ const note = (line: string): void => {
 let connections = 0;
 
 /** A connection that writes down what goes out and what comes in. */
-function recordedLink(journal: Journal, durability: Durability, events: LinkEvents): Link {
+function createRecordedLink(journal: Journal, durability: Durability, events: LinkEvents): Link {
   const counts = new Map<string, number>();
   const number = ++connections;
   note(`connection ${number}: connecting`);
@@ -200,7 +200,7 @@ async function sendAgain(source: number, file: string): Promise<void> {
         if (--unanswered === 0) end();
       };
       const patience = setTimeout(end, 5_000);
-      const link = recordedLink(journal, 'accepted', {
+      const link = createRecordedLink(journal, 'accepted', {
         onLimits: () => {
           for (const batch of inFlight) link.send(batch);
         },
@@ -221,7 +221,7 @@ async function sendAgain(source: number, file: string): Promise<void> {
 
 const journal = openJournal(task.journal);
 const durability = task.client.durability ?? 'accepted';
-const named = task.counter === undefined ? asItIs : countedIds(task.counter, durability === 'accepted');
+const named = task.counter === undefined ? asItIs : createCountedIds(task.counter, durability === 'accepted');
 const client = new SluiceClient(
   {
     ...task.client,
@@ -231,7 +231,7 @@ const client = new SluiceClient(
     onError: ({ code, message }) => note(`trouble: ${code}, ${message}`),
     onRejected: ({ batchId, code }) => journal.refused(named.nameOf(batchId), code),
   },
-  (events) => named.link(events, (inner) => recordedLink(journal, durability, inner)),
+  (events) => named.link(events, (inner) => createRecordedLink(journal, durability, inner)),
 );
 
 let closing = false;

@@ -22,7 +22,7 @@ export interface Naming {
 export const asItIs: Naming = { link: (events, open) => open(events), nameOf: (batchId) => batchId };
 
 /** @param forgets an accepted batch is not sent again, so that its name need not be kept */
-export function countedIds({ prefix, firstAttempt }: Counter, forgets: boolean): Naming {
+export function createCountedIds({ prefix, firstAttempt }: Counter, forgets: boolean): Naming {
   const names = new Map<string, string>();
   const owners = new Map<string, string>();
   let count = 0;

@@ -38,7 +38,7 @@ export interface RecoveryOptions {
   readonly withinMs: number;
 }
 
-export function measureRecoveries(options: RecoveryOptions): Recoveries {
+export function createRecoveries(options: RecoveryOptions): Recoveries {
   const { prober, watermark, shards } = options;
   const samples: { fault: string; role: Role; ms: number }[] = [];
   const hangs: string[] = [];

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { jetstreamManager } from '@nats-io/jetstream';
 import { shardStream } from '../lib/subjects.js';
-import { seededRandom } from '../lib/testing/batches.js';
+import { createRandom } from '../lib/testing/batches.js';
 import type { Durability } from '../sdk-gen/typescript/src/delivery.js';
 import { buildProject } from './build.js';
 import { checkHistory, type Findings } from './check.js';
@@ -18,7 +18,7 @@ import { countLate } from './late.js';
 import type { ClusterOptions } from './nats-nodes.js';
 import { createPoisoner, neighbourSource } from './poison.js';
 import { createProber, proberSource } from './prober.js';
-import { measureRecoveries, type Recoveries } from './recovery.js';
+import { createRecoveries, type Recoveries } from './recovery.js';
 import { createSchedule, type Schedule } from './schedule.js';
 import { type Stack, startStack } from './stack.js';
 import { type Watermark, watchWatermark } from './watermark.js';
@@ -87,7 +87,7 @@ const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 export async function run(options: RunOptions): Promise<RunResult> {
   const { say } = options;
   const folder = await mkdtemp(join(tmpdir(), 'sluice-chaos-'));
-  const random = seededRandom(options.seed);
+  const random = createRandom(options.seed);
   const schedule = createSchedule({
     random,
     only: options.only,
@@ -128,7 +128,7 @@ export async function run(options: RunOptions): Promise<RunResult> {
       journal: openJournal(neighbours.journal),
       random,
     });
-    const recoveries = measureRecoveries({
+    const recoveries = createRecoveries({
       prober,
       watermark,
       shards,

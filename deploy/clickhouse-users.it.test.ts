@@ -11,7 +11,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { clickhouseClientOptions, resolveOptions, testEnvironment } from '../lib/config/index.js';
 import { silentLogger } from '../lib/logger.js';
-import { type ClickHouse, connectClickHouse } from '../workers/clickhouse/client.js';
+import { type ClickHouse, createClickHouse } from '../workers/clickhouse/client.js';
 import { eventsTable } from '../workers/clickhouse/connect.js';
 import { failedMutations, prepareTable } from '../workers/clickhouse/prepare-table.js';
 
@@ -35,7 +35,7 @@ async function asUser(user: string, use: (clickhouse: ClickHouse) => Promise<voi
       void gone.then((code) => reject(new Error(`the engine ended with ${code}`)));
     });
     const settings = { clickhouseUrl: `http://127.0.0.1:${port}` };
-    const clickhouse = connectClickHouse(resolveOptions(clickhouseClientOptions, settings, {}), silentLogger);
+    const clickhouse = createClickHouse(resolveOptions(clickhouseClientOptions, settings, {}), silentLogger);
     try {
       await use(clickhouse);
     } finally {

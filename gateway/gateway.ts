@@ -9,7 +9,7 @@ import { watchTenants } from '../lib/tenants.js';
 import { createCalls } from './api/calls.js';
 import type { Readiness } from './api/health.js';
 import { watchKeys } from './auth/key-watch.js';
-import { pendingTenants } from './auth/pending-tenants.js';
+import { createPendingTenants } from './auth/pending-tenants.js';
 import { startEarlyCollection } from './early-collection.js';
 import { createHeld } from './held/held.js';
 import { followHints } from './ingest/committed-hints.js';
@@ -54,7 +54,7 @@ export async function startGateway(config: GatewayConfig, parts: GatewayParts): 
   const hedger = openHedger(config, parts, metrics);
   const ingest = createIngest({ nats, config, metrics, logger, stalls: stalls.watch, hedger });
   const leaveHints = followHintsOf(parts, ingest);
-  const tenants = pendingTenants({ open: async () => watchTenants(await nats, logger, config.replicas), logger });
+  const tenants = createPendingTenants({ open: async () => watchTenants(await nats, logger, config.replicas), logger });
   const keys = watchKeys(tenants);
   const readiness = createReadiness(ingest, tenants, () => draining);
   const held = createHeld(config, ingest.isFull);

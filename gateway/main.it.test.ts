@@ -7,7 +7,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { addTenant } from '../lib/tenants.js';
-import { makeBatch, seededRandom } from '../lib/testing/batches.js';
+import { createRandom, makeBatch } from '../lib/testing/batches.js';
 import { freePort, withNats } from '../lib/testing/nats.js';
 import { until } from '../lib/testing/until.js';
 
@@ -54,7 +54,7 @@ test('it says when it is ready, publishes, and on SIGTERM drains and exits with 
         createGrpcTransport({ baseUrl: `http://127.0.0.1:${running.readyPort()}` }),
       );
       const headers = { authorization: `Bearer ${key}` };
-      const answer = await client.publish({ batch: makeBatch(seededRandom(1), 3), batchId: 'a' }, { headers });
+      const answer = await client.publish({ batch: makeBatch(createRandom(1), 3), batchId: 'a' }, { headers });
       assert.is(answer.result?.accepted, 3);
       const started = Date.now();
       running.child.kill('SIGTERM');

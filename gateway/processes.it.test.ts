@@ -12,8 +12,8 @@ import * as assert from 'uvu/assert';
 import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { testEnvironment } from '../lib/config/index.js';
 import { addTenant } from '../lib/tenants.js';
-import { makeBatch, seededRandom } from '../lib/testing/batches.js';
-import { makeAuthority } from '../lib/testing/certificate.js';
+import { createRandom, makeBatch } from '../lib/testing/batches.js';
+import { createAuthority } from '../lib/testing/certificate.js';
 import { freeze } from '../lib/testing/freeze.js';
 import { withNats } from '../lib/testing/nats.js';
 import { until } from '../lib/testing/until.js';
@@ -92,7 +92,7 @@ const started = (lines: Line[]): number[] =>
 async function publish(port: number | undefined, key: string, id: string): Promise<void> {
   const transport = createGrpcTransport({ baseUrl: `http://127.0.0.1:${port}` });
   const headers = { authorization: `Bearer ${key}` };
-  const batch = makeBatch(seededRandom(1), 3);
+  const batch = makeBatch(createRandom(1), 3);
   const answer = await createClient(IngestService, transport).publish({ batch, batchId: id }, { headers });
   assert.is(answer.result?.accepted, 3);
 }
@@ -166,7 +166,7 @@ test('a port in use and a bad setting are reported once, with exit code 1', asyn
 });
 
 test('both processes take up a renewed certificate, and both want one of their clients', async () => {
-  const [servers, clients] = [makeAuthority(), makeAuthority()];
+  const [servers, clients] = [createAuthority(), createAuthority()];
   const client = clients.issue();
   const folder = mkdtempSync(join(tmpdir(), 'sluice-tls-'));
   const path = (name: string): string => join(folder, name);

@@ -5,7 +5,7 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { makeBatch, seededRandom } from '../lib/testing/batches.js';
+import { createRandom, makeBatch } from '../lib/testing/batches.js';
 import { until } from '../lib/testing/until.js';
 import { enveloped } from './testing/bare-call.js';
 import { type RunningGateway, withGateway } from './testing/running-gateway.js';
@@ -13,7 +13,7 @@ import { type RunningGateway, withGateway } from './testing/running-gateway.js';
 const service = '/sluice.ingest.v1.IngestService/';
 const message = toBinary(
   PublishRequestSchema,
-  create(PublishRequestSchema, { batch: makeBatch(seededRandom(3), 3), attempt: 1 }),
+  create(PublishRequestSchema, { batch: makeBatch(createRandom(3), 3), attempt: 1 }),
 );
 
 async function sendAndFallSilent({ gateway, url, port, headers }: RunningGateway): Promise<void> {

@@ -4,12 +4,12 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { makeBatch, seededRandom } from '../lib/testing/batches.js';
+import { createRandom, makeBatch } from '../lib/testing/batches.js';
 import { freeze } from '../lib/testing/freeze.js';
 import { bareCall, withSession } from './testing/bare-call.js';
 import { withGateway } from './testing/running-gateway.js';
 
-const events = makeBatch(seededRandom(5), 2);
+const events = makeBatch(createRandom(5), 2);
 const publish = '/sluice.ingest.v1.IngestService/Publish';
 const message = Buffer.from(toBinary(PublishRequestSchema, create(PublishRequestSchema, { batch: events })));
 const event = { eventId: 'slow', type: 'EVENT_TYPE_PAGE', occurredAt: '2026-01-02T03:04:05Z' };

@@ -9,12 +9,12 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { testEnvironment } from '../lib/config/index.js';
 import { addTenant } from '../lib/tenants.js';
-import { makeAuthority } from '../lib/testing/certificate.js';
+import { createAuthority } from '../lib/testing/certificate.js';
 import { withNats } from '../lib/testing/nats.js';
 import { EventType, SluiceClient, type SluiceClientOptions } from '../sdk-gen/typescript/src/index.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const [servers, clients] = [makeAuthority(), makeAuthority()];
+const [servers, clients] = [createAuthority(), createAuthority()];
 
 async function withTlsGateway(use: (url: string, key: string) => Promise<void>): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'sluice-tls-'));

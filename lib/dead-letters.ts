@@ -184,7 +184,7 @@ export interface DeadLettersOptions {
 }
 
 /** Where dead letters go. The stream is made when it is not there. */
-export function deadLetters({ nc, maxBytes }: DeadLettersOptions): DeadLetters {
+export function createDeadLetters({ nc, maxBytes }: DeadLettersOptions): DeadLetters {
   const js: JetStreamClient = jetstream(nc);
   /** Done once per process, and again when a letter found no stream. */
   let ensured: Promise<void> | undefined;

@@ -7,12 +7,12 @@ import { UsageError } from './errors.js';
 import { silentLogger } from './logger.js';
 import { connectNats, mustEncrypt } from './nats.js';
 import type { NatsTlsFiles } from './nats-tls.js';
-import { makeAuthority, type TestCertificate } from './testing/certificate.js';
+import { createAuthority, type TestCertificate } from './testing/certificate.js';
 import { currentNats } from './testing/current-nats.js';
 import { withNats } from './testing/nats.js';
 import { testFiles } from './testing/test-files.js';
 
-const authority = makeAuthority();
+const authority = createAuthority();
 const file = testFiles('sluice-nats-tls-');
 const ca = file('ca.pem', authority.ca);
 const filesOf = (name: string, { cert, key }: TestCertificate): { cert: string; key: string } => ({
@@ -61,7 +61,7 @@ test('with the CA of the server and a certificate that it takes, requests go thr
     const named = `localhost:${url.split(':')[1]}`;
     assert.ok(await echoes(url, { ...none, ca, ...client }));
     assert.ok(await echoes(`tls://${named}`, { ...none, ca, ...client }));
-    const stranger = makeAuthority();
+    const stranger = createAuthority();
     await refusedWith(url, { ...none, ca: file('other-ca.pem', stranger.ca), ...client }, /TLS with NATS .* fails/);
     await refusedWith(url, { ...none, ...client }, /TLS with NATS .* fails/);
     const [foreign, expired] = [stranger.issue(), authority.issue({ days: -1 })];

@@ -1,7 +1,7 @@
 /**
  * One world, from its seed to its verdict: a phase in which things go wrong, and a calm one at whose end all must be at rest.
  */
-import { integer, pick, seededRandom } from '../lib/testing/batches.js';
+import { createRandom, integer, pick } from '../lib/testing/batches.js';
 import { type Client, startClient } from './client.js';
 import { createDeadLetters } from './dead-letters.js';
 import { type FaultTargets, inflict } from './faults.js';
@@ -50,7 +50,7 @@ function shareOf(id: string): number {
 
 export async function runWorld(seed: number, options: RunOptions = {}): Promise<Run> {
   const weakness: Weakness = options.weakness === undefined ? { what: 'nothing' } : weaknesses[options.weakness];
-  const random = seededRandom(seed);
+  const random = createRandom(seed);
   const plan = makePlan(seed, random, { ...options, favour: weakness.worlds });
   const world = createWorld(random, plan.epochMs, options.trace);
   const { time } = world;

@@ -4,13 +4,13 @@
  */
 
 import { utcDay } from '../lib/timestamp.js';
-import { type Block, type BlockLimits, startBlock } from '../workers/loader/block.js';
-import { blockSizer } from '../workers/loader/block-size.js';
+import { type Block, type BlockLimits, createCutter } from '../workers/loader/block.js';
+import { createBlockSizer } from '../workers/loader/block-size.js';
 import { type Dead, partRefused, partUnframed, placeOf, withoutPlaces } from '../workers/loader/dead-letters.js';
 import { createDeduplicator, type StoredCopies, suspectMs } from '../workers/loader/dedup.js';
 import { type Ending, loadShard, type ShardIo } from '../workers/loader/loader.js';
 import { controlBatch } from '../workers/loader/rescan.js';
-import { trimLedger } from '../workers/loader/trim.js';
+import { createTrimLedger } from '../workers/loader/trim.js';
 import type { LogMessage } from '../workers/reader/log-message.js';
 import type { DeadLetters } from './dead-letters.js';
 import type { SimulatedLog } from './log.js';
@@ -64,7 +64,7 @@ function loadOne(
   committed: ({ generation: string; deferred: number } | undefined)[],
 ): void {
   const reader = createReader(world, process, log, shard);
-  const ledger = trimLedger();
+  const ledger = createTrimLedger();
   const { weakness } = options;
   const stored: StoredCopies = {
     fingerprints: (batches) => sink.fingerprints(process, batches),
@@ -128,7 +128,7 @@ function loadOne(
     }
   };
 
-  const sizer = blockSizer(options.limits);
+  const sizer = createBlockSizer(options.limits);
   const io: ShardIo = {
     async recover() {
       const look = () =>
@@ -179,7 +179,7 @@ function loadOne(
       // A break during the recovery: what it found out is in doubt already.
       if (lookedAfter !== reader.breaks && weakness.forgetsDoubt !== true) return 'again';
       reader.seek(generation, hi);
-      const cutter = startBlock(sizer.limits());
+      const cutter = createCutter(sizer.limits());
       for (;;) {
         if (reader.lost) return 'again';
         let message: LogMessage | undefined = reader.peek();

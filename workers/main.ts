@@ -21,7 +21,7 @@ import { jetstreamManager } from '@nats-io/jetstream';
 import { Kvm } from '@nats-io/kv';
 import { installationReplicas } from '../lib/buckets.js';
 import { parseArgv, resolveOptions, workerOptions } from '../lib/config/index.js';
-import { deadLetters } from '../lib/dead-letters.js';
+import { createDeadLetters } from '../lib/dead-letters.js';
 import { UsageError } from '../lib/errors.js';
 import { armFailpoint } from '../lib/failpoint.js';
 import { createLogger } from '../lib/logger.js';
@@ -32,19 +32,19 @@ import { followShards } from '../lib/shard-number.js';
 import { committedSubject, settingsBucket } from '../lib/subjects.js';
 import { flushTelemetry } from '../lib/telemetry/flush.js';
 import { knownShards, openClickHouse, patiently } from './clickhouse/connect.js';
-import { tableMender } from './clickhouse/mend-table.js';
+import { createTableMender } from './clickhouse/mend-table.js';
 import { prepareTable } from './clickhouse/prepare-table.js';
 import { dropOldDays } from './clickhouse/retention.js';
-import { checkReceiveTimeout, staleStatements } from './clickhouse/stale-statement.js';
+import { checkReceiveTimeout, createStaleStatements } from './clickhouse/stale-statement.js';
 import { serveBatchStatus } from './ledger/batch-status.js';
-import { ledgerStore } from './ledger/ledger-store.js';
+import { createLedgerStore } from './ledger/ledger-store.js';
 import { type Assignment, joinWorkers } from './loader/assignment.js';
-import { clickhouseBlockStore } from './loader/block-store.js';
-import { type LoaderPool, loaderPool } from './loader/pool.js';
+import { createClickHouseBlockStore } from './loader/block-store.js';
+import { createLoaderPool, type LoaderPool } from './loader/pool.js';
 import { acceptKey, startShardLoader } from './loader/shard.js';
 import { serveShardWaits } from './loader/shard-waits.js';
-import { waitingMetric, workerMetrics } from './metrics.js';
-import { byteBudget } from './reader/budget.js';
+import { createWaitingMetric, createWorkerMetrics } from './metrics.js';
+import { createByteBudget } from './reader/budget.js';
 import { createBufferPool } from './reader/buffer-pool.js';
 
 /** How long a drain may take: the block in flight, and the one that was gathered. */
@@ -59,7 +59,7 @@ async function main(): Promise<void> {
   const logger = createLogger('worker', config.logLevel);
   const stop = new AbortController();
   let ending: (() => Promise<void>) | undefined;
-  const waiting = waitingMetric();
+  const waiting = createWaitingMetric();
 
   async function end(why: string): Promise<void> {
     if (stop.signal.aborted) return;
@@ -86,21 +86,21 @@ async function main(): Promise<void> {
   let { shards, epoch } = await knownShards(nc, logger, stop.signal, waiting.tell);
   waiting.over();
   const settings = await patiently('the settings', logger, stop.signal, () => new Kvm(nc).open(settingsBucket));
-  const budget = byteBudget(config.maxBytesHeld);
+  const budget = createByteBudget(config.maxBytesHeld);
   const buffers = createBufferPool(config.maxBytesHeld);
-  const metrics = workerMetrics({
+  const metrics = createWorkerMetrics({
     bytesHeld: () => budget.used,
     pool: () => clickhouse.stats(),
     circuits: () => clickhouse.circuits(),
   });
-  const store = clickhouseBlockStore(clickhouse, target, {
-    stale: staleStatements(clickhouse, { logger }),
-    mender: tableMender({ prepare: () => prepareTable(clickhouse, target, logger), logger }),
+  const store = createClickHouseBlockStore(clickhouse, target, {
+    stale: createStaleStatements(clickhouse, { logger }),
+    mender: createTableMender({ prepare: () => prepareTable(clickhouse, target, logger), logger }),
   });
   void checkReceiveTimeout(clickhouse, logger);
-  const letters = deadLetters({ nc, maxBytes: config.deadLetterBytes });
+  const letters = createDeadLetters({ nc, maxBytes: config.deadLetterBytes });
 
-  const pool = loaderPool(
+  const pool = createLoaderPool(
     (shard) =>
       startShardLoader({
         nc,
@@ -147,7 +147,7 @@ async function main(): Promise<void> {
       refused = reason;
     },
   );
-  const statuses = serveBatchStatus({ nc, jsm, store: ledgerStore(clickhouse, target), logger });
+  const statuses = serveBatchStatus({ nc, jsm, store: createLedgerStore(clickhouse, target), logger });
   loaded = pool.loaded;
 
   /** One worker sees to retention; two would do no harm. */

@@ -17,7 +17,7 @@ export interface WorkerGauges {
 }
 
 /** What a worker waits for while it starts: shown at /metrics, and told to the process that started it. */
-export function waitingMetric() {
+export function createWaitingMetric() {
   const all: readonly WaitsFor[] = ['warehouse', 'table', 'shards'];
   let current: WaitsFor | undefined;
   let reason: string | undefined;
@@ -60,7 +60,7 @@ function linkOf(traceparent: string): { context: NonNullable<ReturnType<typeof t
   return span === undefined ? undefined : { context: span };
 }
 
-export function workerMetrics(gauges: WorkerGauges): LoaderMetrics {
+export function createWorkerMetrics(gauges: WorkerGauges): LoaderMetrics {
   const meter = metrics.getMeter('sluice');
   const tracer = trace.getTracer('sluice');
   const counter = (name: string, description: string, unit = '1') => meter.createCounter(name, { description, unit });

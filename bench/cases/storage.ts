@@ -3,7 +3,7 @@
  */
 import { toJsonString } from '@bufbuild/protobuf';
 import { type Event, EventSchema } from '#gen/sluice/event/v1/event_pb.js';
-import { makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, makeBatch } from '../../lib/testing/batches.js';
 import type { Phase } from '../measure.js';
 import { row } from '../report.js';
 import { type BenchWarehouse, eventsTable } from '../stack.js';
@@ -61,7 +61,7 @@ export async function measureStorage(warehouse: BenchWarehouse, progress: Progre
 
 /** The generator's events as JSON, a line each: what an API of JSON would be sent. */
 function jsonBytes(): { whole: number; withoutIds: number } {
-  const { events } = makeBatch(seededRandom(1), 5_000);
+  const { events } = makeBatch(createRandom(1), 5_000);
   const bytes = (of: readonly Event[]) =>
     of.reduce((sum, event) => sum + Buffer.byteLength(toJsonString(EventSchema, event)) + 1, 0) / of.length;
   return {

@@ -2,7 +2,7 @@ import { toJson } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Event, EventSchema } from '#gen/sluice/event/v1/event_pb.js';
-import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.js';
 import { median, rotated } from '../medians.js';
 import { patch, patchAttempt, prepare } from '../payload.js';
 import { readLogs } from '../peers/otlp-reader.js';
@@ -24,7 +24,7 @@ const bodyOf = (bytes: Buffer): Body => JSON.parse(bytes.toString()) as Body;
 test('a JSON request is the same events as the Protobuf request of that seed', () => {
   const json = prepareJson(options);
   const body = bodyOf(json.bytes);
-  const batch = makeBatch(seededRandom(7), 20);
+  const batch = makeBatch(createRandom(7), 20);
   assert.equal(body.events, JSON.parse(JSON.stringify(batch.events.map(plainJson))));
   const protobuf = prepare({ target: 'gateway', events: 20, seed: 7, tenant: 'acme' });
   const { start, end } = protobuf.batch;
@@ -52,7 +52,7 @@ test('an OTLP request is the same events as the Protobuf request of that seed', 
   const { bytes } = prepareOtlp({ events: 200, seed: 7 });
   assert.equal([bytes[0], bytes.readUInt32BE(1)], [0, bytes.length - 5]);
   const json = (events: readonly Event[]) => events.map((event) => toJson(EventSchema, event));
-  assert.equal(json(readLogs(bytes.subarray(5)).events), json(makeBatch(seededRandom(7), 200).events));
+  assert.equal(json(readLogs(bytes.subarray(5)).events), json(makeBatch(createRandom(7), 200).events));
 });
 
 test('patching keeps an OTLP request as it is, with new ids every time', () => {

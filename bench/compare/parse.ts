@@ -10,7 +10,7 @@ import { fromBinary } from '@bufbuild/protobuf';
 import { Command } from 'commander';
 import { EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { scanBatch } from '../../lib/contract/index.js';
-import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.js';
 import { median, ratioOfRounds } from '../medians.js';
 import { positive } from '../options.js';
 import { compileChecks } from '../peers/object-checks.js';
@@ -29,7 +29,7 @@ const batchCount = 64;
 const baseline = 'JSON.parse, mixed';
 
 function makeReaders(events: number): { readers: Reader[]; bytesPerEvent: number; jsonBytesPerEvent: number } {
-  const random = seededRandom(1);
+  const random = createRandom(1);
   const batches = Array.from({ length: batchCount }, () => makeBatch(random, events));
   const mixed = batches.map(encodeBatch);
   const alike = batches.map((batch) => encodeBatch({ ...batch, events: Array(events).fill(batch.events[0]) }));

@@ -3,7 +3,7 @@
  * same events, from the same seeds.
  */
 import type { EventBatch } from '#gen/sluice/event/v1/event_pb.js';
-import { makeBatch, type Random, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, makeBatch, type Random } from '../../lib/testing/batches.js';
 import { batchIdBlank, drawSalts, type Prepared, viewOf } from '../payload.js';
 import { encodeLogs } from '../peers/otlp-logs.js';
 import { plainJson } from '../peers/plain-json.js';
@@ -15,7 +15,7 @@ interface Shape {
 
 /** For a JSON API: the body of a request. */
 export function prepareJson(shape: Shape): Prepared {
-  const random = seededRandom(shape.seed);
+  const random = createRandom(shape.seed);
   const batch = makeBatch(random, shape.events);
   const text = JSON.stringify({
     batchId: batchIdBlank,
@@ -34,7 +34,7 @@ const idLength = 36;
 
 /** For OTLP: an ExportLogsServiceRequest in a frame of gRPC. */
 export function prepareOtlp(shape: Shape): Prepared {
-  const random = seededRandom(shape.seed);
+  const random = createRandom(shape.seed);
   const batch = makeBatch(random, shape.events);
   const message = encodeLogs({ batchId: batchIdBlank, attempt: 1, sentAt: new Date(), events: batch.events });
   const bytes = Buffer.concat([Buffer.alloc(5), message]);

@@ -4,7 +4,7 @@
 import { toJsonString } from '@bufbuild/protobuf';
 import { EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { scanBatch } from '../../lib/contract/index.js';
-import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.js';
 import { readInTurn } from '../readers-in-turn.js';
 
 const events = 500;
@@ -13,7 +13,7 @@ const batchCount = 32;
 
 /** @returns the ratio of each round */
 export function scanRatios(rounds: number): number[] {
-  const random = seededRandom(1);
+  const random = createRandom(1);
   const batches = Array.from({ length: batchCount }, () => makeBatch(random, events));
   const bytes = batches.map(encodeBatch);
   const texts = batches.map((batch) => toJsonString(EventBatchSchema, batch));

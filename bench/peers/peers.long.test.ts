@@ -15,7 +15,7 @@ import { type Event, EventBatchSchema, EventSchema, EventType, type Platform } f
 import { IngestService, RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { scanBatch } from '../../lib/contract/index.js';
-import { encodeBatch, makeBatch, makeEvent, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, encodeBatch, makeBatch, makeEvent } from '../../lib/testing/batches.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { GoMissing } from '../../lib/testing/go-missing.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
@@ -233,7 +233,7 @@ const shortKey = (field: string): string => field.replace(/k{64,}…?/, 'kkk…'
 for (const peer of peers) {
   test(`${peer.name} stores what it is sent, and says where`, async () => {
     await withPeer(peer, async ({ send, read }) => {
-      const random = seededRandom(3);
+      const random = createRandom(3);
       const plain = makeBatch(random, 200).events;
       const rich = Array.from({ length: 100 }, () => makeRichEvent(random));
       for (const [name, events] of Object.entries({ plain, rich })) {
@@ -248,7 +248,7 @@ for (const peer of peers) {
 
   test(`${peer.name} says nothing before the log has the batch, and nothing to strangers`, async () => {
     await withPeer(peer, async ({ nats, send }) => {
-      const { events } = makeBatch(seededRandom(5), 10);
+      const { events } = makeBatch(createRandom(5), 10);
       await send('b-first', events);
       await freeze(nats.process());
       let answered = false;
@@ -276,7 +276,7 @@ for (const peer of peers) {
   if (peer.protocol === 'otlp') continue;
   test(`${peer.name} refuses the events that our scanner refuses, by index, field and code`, async () => {
     await withPeer(peer, async ({ send, read }) => {
-      const random = seededRandom(4);
+      const random = createRandom(4);
       const events: Event[] = [];
       for (const fault of peer.protocol === 'json' ? faults : [...faults, ...wireFaults]) {
         const good = makeEvent(random, events.length);
@@ -334,7 +334,7 @@ for (const peer of peers.filter(({ protocol }) => protocol === 'otlp')) {
 }
 
 test('a batch of the plain JSON form is what Protobuf reads as the same batch', () => {
-  const random = seededRandom(6);
+  const random = createRandom(6);
   for (let i = 0; i < 300; i++) {
     const event = makeRichEvent(random);
     const read = fromJson(EventSchema, JSON.parse(JSON.stringify(plainJson(event))) as JsonObject);

@@ -5,7 +5,7 @@ import { EventType } from '#gen/sluice/event/v1/event_pb.js';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { quantiles, unpackHistograms } from '../../lib/testing/latency.js';
 import { type Client, createCrowd } from './crowd.js';
-import { dueQueue } from './due.js';
+import { createDueQueue } from './due.js';
 import { typesInTurn } from './mix.js';
 import type { Group, Plan } from './plan.js';
 
@@ -201,7 +201,7 @@ test('a mix reaches the batches of its clients', () => {
 });
 
 test('clients come out of the queue in the order of their time', () => {
-  const queue = dueQueue();
+  const queue = createDueQueue();
   const times = Array.from({ length: 500 }, (_, i) => (i * 7919) % 1_009);
   for (const [client, at] of times.entries()) queue.push(at, client);
   const out: number[] = [];

@@ -5,10 +5,10 @@
  * A client whose call fails sends the same batch again, as an SDK does, until it is accepted; its next calls wait meanwhile and keep
  * their intended times. A client costs its copy of a batch and about 300 bytes.
  */
-import { type Random, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, type Random } from '../../lib/testing/batches.js';
 import { copyOf, type Prepared, patch, patchAttempt } from '../payload.js';
 import type { Outcome, SenderEvents, Slot as Sent } from '../sender.js';
-import { dueQueue } from './due.js';
+import { createDueQueue } from './due.js';
 import { prepareMessages } from './mix.js';
 import { type Arrivals, arrivals, type Group, type Plan } from './plan.js';
 import { createTally, type Tally } from './tally.js';
@@ -61,7 +61,7 @@ export function createCrowd(options: CrowdOptions): Crowd {
   const wallClock = options.wallClock ?? Date.now;
   const clients: Client[] = [];
   const schedules: Arrivals[] = [];
-  const random: Random = seededRandom(options.seed);
+  const random: Random = createRandom(options.seed);
   for (const [g, group] of plan.groups.entries()) {
     const count = Math.min(messagesPerGroup, group.clients);
     const messages = prepareMessages({ count, events: group.batch, mix: group.mix, seed: options.seed * 100 + g });
@@ -74,7 +74,7 @@ export function createCrowd(options: CrowdOptions): Crowd {
   if (clients.length > maxClients) throw new Error(`a crowd has at most ${maxClients} clients`);
 
   const tally = createTally(plan);
-  const queue = dueQueue();
+  const queue = createDueQueue();
   /** Due, and without a connection. */
   let parked: Client[] = [];
   let caller: Caller | undefined;

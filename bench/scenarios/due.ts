@@ -10,7 +10,7 @@ export interface DueQueue {
   pop(): number;
 }
 
-export function dueQueue(): DueQueue {
+export function createDueQueue(): DueQueue {
   const times: number[] = [];
   const clients: number[] = [];
   const set = (i: number, at: number, client: number): void => {

@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { seededRandom } from '../../lib/testing/batches.js';
+import { createRandom } from '../../lib/testing/batches.js';
 import { arrivals, type Group, type Plan, phaseAt, plannedRate, planSeconds } from './plan.js';
 
 const group = (rates: number[], more: Partial<Group> = {}): Group => ({
@@ -22,7 +22,7 @@ const plan = (...groups: Group[]): Plan => ({
   groups,
 });
 const all = (of: Plan, which: Group, index: number, seed = index): number[] => {
-  const next = arrivals(of, which, index, seededRandom(seed));
+  const next = arrivals(of, which, index, createRandom(seed));
   const times: number[] = [];
   for (let at = next(); Number.isFinite(at); at = next()) times.push(at);
   return times;
@@ -45,7 +45,7 @@ test('intended times ascend, think times vary by half, and clients do not call i
   const gaps = times.slice(1).map((at, i) => at - times[i]!);
   assert.ok(gaps.every((gap) => gap >= 100 - 1e-6 && gap <= 300 + 1e-6));
   assert.ok(Math.max(...gaps) - Math.min(...gaps) > 100);
-  const random = seededRandom(1);
+  const random = createRandom(1);
   const firsts = Array.from({ length: 50 }, (_, i) => arrivals(of, g, i, random)());
   assert.ok(Math.max(...firsts) > 150 && Math.min(...firsts) < 50);
 });

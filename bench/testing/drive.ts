@@ -1,7 +1,7 @@
 /** Runs the load's core against a way of sending, inside a test. */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createGenerator, type Generator } from '../generator.js';
-import { closedLoop } from '../pace.js';
+import { createClosedLoop } from '../pace.js';
 import type { Prepared } from '../payload.js';
 import type { Sender, SenderEvents } from '../sender.js';
 
@@ -23,7 +23,7 @@ export async function drive({ messages, batches, open }: DriveOptions): Promise<
   const generator = createGenerator({ messages, inFlight: 12, run: 7 });
   const sender = open(generator.events);
   generator.attach(sender);
-  generator.pace(closedLoop());
+  generator.pace(createClosedLoop());
   const until = Date.now() + withinMs;
   try {
     while ((generator.inFlight > 0 || generator.total.batches < batches) && generator.error === undefined) {

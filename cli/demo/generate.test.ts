@@ -1,13 +1,13 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type EventInit, EventType } from '../../sdk-gen/typescript/src/index.js';
-import { generatedSource } from './generate.js';
+import { createGeneratedSource } from './generate.js';
 
 const endMs = Date.UTC(2026, 0, 1);
 
 async function all(options: { total: number; seed: number }): Promise<EventInit[]> {
   const events: EventInit[] = [];
-  for await (const event of generatedSource({ ...options, run: 'r', endMs }).events()) events.push(event);
+  for await (const event of createGeneratedSource({ ...options, run: 'r', endMs }).events()) events.push(event);
   return events;
 }
 

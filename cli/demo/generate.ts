@@ -8,7 +8,7 @@ import type { Source } from './source.js';
 type Random = () => number;
 
 /** mulberry32: small, fast, good enough for a demo. */
-function seededRandom(seed: number): Random {
+function createRandom(seed: number): Random {
   let state = seed >>> 0;
   return () => {
     state = (state + 0x6d2b79f5) | 0;
@@ -147,13 +147,13 @@ export function* journey(random: Random, person: string, endMs: number): Generat
 }
 
 /** Exactly `total` events; the last journey may end early. */
-export function generatedSource(options: { total: number; seed: number; run: string; endMs: number }): Source {
+export function createGeneratedSource(options: { total: number; seed: number; run: string; endMs: number }): Source {
   return {
     title: `${options.total.toLocaleString('en')} events of generated journeys (seed ${options.seed})`,
     total: options.total,
     notes: [],
     async *events() {
-      const random = seededRandom(options.seed);
+      const random = createRandom(options.seed);
       let left = options.total;
       for (let person = 0; left > 0; person++) {
         for (const event of journey(random, `${options.run}-p${person}`, options.endMs)) {

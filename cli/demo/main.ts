@@ -20,7 +20,7 @@ import { resolveOptions, stackOptions } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
 import { parseWhole } from '../../lib/number-text.js';
 import { clickhousePassword } from '../../lib/secret-file.js';
-import { generatedSource } from './generate.js';
+import { createGeneratedSource } from './generate.js';
 import { journeySource } from './journeys.js';
 import { newRunName, runDemo } from './run.js';
 import type { Source } from './source.js';
@@ -76,7 +76,7 @@ async function sourceOf(flags: Flags, run: string): Promise<Source> {
   const endMs = Math.floor(Date.now() / 3_600_000) * 3_600_000;
   if (flags.journeys !== undefined) return journeySource(flags.journeys, run, endMs);
   if (flags.weblog !== undefined) return weblogSource(flags.weblog);
-  return generatedSource({ total: flags.events, seed: flags.seed, run, endMs });
+  return createGeneratedSource({ total: flags.events, seed: flags.seed, run, endMs });
 }
 
 async function demo(flags: Flags, signal: AbortSignal): Promise<boolean> {

@@ -10,7 +10,7 @@ export interface Progress {
 const plainEveryMs = 2_000;
 
 export function startProgress(title: string, total: number, out: NodeJS.WriteStream): Progress {
-  if (!out.isTTY) return plainProgress(title, total, out);
+  if (!out.isTTY) return createPlainProgress(title, total, out);
   const bar = new SingleBar({
     format: `${title} {bar} {percentage}% | {value}/{total} | {detail}`,
     stream: out,
@@ -27,7 +27,7 @@ export function startProgress(title: string, total: number, out: NodeJS.WriteStr
   };
 }
 
-function plainProgress(title: string, total: number, out: NodeJS.WriteStream): Progress {
+function createPlainProgress(title: string, total: number, out: NodeJS.WriteStream): Progress {
   let shownAt = 0;
   let last = '';
   const show = (): void => {

@@ -10,7 +10,7 @@ import { startProgress } from './progress.js';
 import { describe, differences, formatMicros, type SentFigures } from './report.js';
 import type { Source } from './source.js';
 import type { StackAddress } from './stack.js';
-import { connectDemoWarehouse } from './warehouse.js';
+import { createDemoWarehouse } from './warehouse.js';
 
 export interface RunOptions {
   readonly stack: StackAddress;
@@ -44,7 +44,7 @@ export async function runDemo(options: RunOptions): Promise<boolean> {
   };
   const startedMs = Date.now();
   let trouble = '';
-  const warehouse = connectDemoWarehouse({
+  const warehouse = createDemoWarehouse({
     ...options.clickhouse,
     url: options.stack.clickhouse,
     run,

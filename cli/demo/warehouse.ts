@@ -54,7 +54,7 @@ export interface DemoWarehouseOptions {
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-export function connectDemoWarehouse(options: DemoWarehouseOptions): DemoWarehouse {
+export function createDemoWarehouse(options: DemoWarehouseOptions): DemoWarehouse {
   const client: ClickHouseClient = createClient({
     url: options.url,
     username: options.user,

@@ -4,7 +4,7 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, makeBatch } from '../../lib/testing/batches.js';
 import { until } from '../../lib/testing/until.js';
 import { type BareAnswer, bareCall, withSession } from '../testing/bare-call.js';
 import { onBothPaths, type RunningGateway } from '../testing/running-gateway.js';
@@ -156,7 +156,7 @@ onBothPaths(test, 'a call that is whole in time is accepted, in every unit of it
   await withGateway({}, async ({ url, headers }) => {
     const bytes = toBinary(
       PublishRequestSchema,
-      create(PublishRequestSchema, { batch: makeBatch(seededRandom(5), 2) }),
+      create(PublishRequestSchema, { batch: makeBatch(createRandom(5), 2) }),
     );
     const head = Buffer.alloc(5);
     head.writeUInt32BE(bytes.length, 1);

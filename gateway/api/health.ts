@@ -10,7 +10,7 @@ import {
   HealthCheckResponse_ServingStatus as Status,
 } from '#gen/grpc/health/v1/health_pb.js';
 import { connectionKey, exchangeKey, whenClosed } from '../listener/connection.js';
-import { type OpenRoutes, placesForOpen } from './open-routes.js';
+import { createOpenPlaces, type OpenRoutes } from './open-routes.js';
 
 export interface Readiness {
   readonly ready: boolean;
@@ -57,7 +57,7 @@ export function createHealth(readiness: Readiness, services: readonly string[]):
       routes.unary(list, () => ({
         statuses: Object.fromEntries([...known].map((name) => [name, { status: now() }])),
       }));
-      const places = placesForOpen('Watch calls', maxWatches, maxWatchesOfConnection);
+      const places = createOpenPlaces('Watch calls', maxWatches, maxWatchesOfConnection);
       routes.serverStream(watch, places, async function* ({ service }, { values, signal }) {
         if (!known.has(service)) {
           // By the protocol: no error, because the service may come.

@@ -4,14 +4,14 @@ import { connect } from 'node:net';
 import { gzipSync } from 'node:zlib';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.js';
 import { bareCall, envelopesOf, withSession } from '../testing/bare-call.js';
 import { stored } from '../testing/ingest.js';
 import { onBothPaths, type RunningGateway } from '../testing/running-gateway.js';
 
 const service = '/sluice.ingest.v1.IngestService';
 const publishPath = `${service}/Publish`;
-const batch = encodeBatch(makeBatch(seededRandom(5), 3));
+const batch = encodeBatch(makeBatch(createRandom(5), 3));
 const json = (id: string) =>
   JSON.stringify({ eventId: id, type: 'EVENT_TYPE_CLICK', occurredAt: '2026-01-31T12:00:00Z' });
 

@@ -13,7 +13,7 @@ import { createUnfinished } from '../held/unfinished.js';
 import { listen } from '../listener/server.js';
 import { bareCall, envelopesOf, withSession } from '../testing/bare-call.js';
 import { withGateway } from '../testing/running-gateway.js';
-import { openRoutes } from './open-routes.js';
+import { createOpenRoutes } from './open-routes.js';
 import { reflectionRoutes } from './reflection.js';
 import { createRpcAdapter } from './rpc-adapter.js';
 import type { RpcRoute } from './rpc-route.js';
@@ -223,7 +223,7 @@ test('a reflection stream ends when it is idle, and is reset when its answers ar
     routes.set(`/${method.parent.typeName}/${method.name}`, handler);
   };
   reflectionRoutes([IngestService], { authorize: () => {}, idleMs: 300 })(
-    openRoutes({ library: { acceptCompression: [] }, add, onRefused: () => {} }),
+    createOpenRoutes({ library: { acceptCompression: [] }, add, onRefused: () => {} }),
   );
   const handle = createRpcAdapter({
     routes,

@@ -71,7 +71,7 @@ const retryMs = 2_000;
 const addressShare = 4;
 
 /** Places for open calls of a kind. @param what in the plural, as the error names them */
-export function placesForOpen(what: string, max: number, maxOfConnection: number): Places<Connection> {
+export function createOpenPlaces(what: string, max: number, maxOfConnection: number): Places<Connection> {
   const refused = (why: string): SluiceError =>
     new SluiceError('too_many_calls', why, { retryAfterMs: Math.round(retryMs * (0.5 + Math.random())) });
   const places = createPlaces<Connection>({
@@ -111,9 +111,9 @@ export function placesForOpen(what: string, max: number, maxOfConnection: number
   };
 }
 
-export function openRoutes({ library, add, onRefused }: OpenRouteOptions): OpenRoutes {
+export function createOpenRoutes({ library, add, onRefused }: OpenRouteOptions): OpenRoutes {
   const small = { ...library, readMaxBytes: maxRequestBytes };
-  const short = shortCalls();
+  const short = createShortCalls();
   const onLate = (): void => onRefused('request_timeout');
 
   /** The answers of a call that stays open. */
@@ -182,8 +182,8 @@ function takePlace(places: Places<Connection>, values: ContextValues): () => voi
 }
 
 /** OPEN-2. `admit` throws a SluiceError when the connection has too many of them. */
-function shortCalls(): { admit(values: ContextValues): void; refusal: Places<Connection>['refusal'] } {
-  const places = placesForOpen('health calls', Number.POSITIVE_INFINITY, maxShortOfConnection);
+function createShortCalls(): { admit(values: ContextValues): void; refusal: Places<Connection>['refusal'] } {
+  const places = createOpenPlaces('health calls', Number.POSITIVE_INFINITY, maxShortOfConnection);
   const open = new Set<Exchange>();
   return {
     refusal: places.refusal,

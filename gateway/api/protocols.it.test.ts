@@ -14,7 +14,7 @@ import { ErrorInfoSchema, RetryInfoSchema } from '#gen/google/rpc/error_details_
 import { EventBatchSchema, EventType } from '#gen/sluice/event/v1/event_pb.js';
 import { IngestService, type PublishStreamResponse } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import type { StoredBatch } from '#gen/sluice/log/v1/log_pb.js';
-import { makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, makeBatch } from '../../lib/testing/batches.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { bareCall, withSession } from '../testing/bare-call.js';
 import { stored } from '../testing/ingest.js';
@@ -86,7 +86,7 @@ onBothPaths(
   'every protocol, encoding and HTTP version publishes, and the log has what was sent',
   async (withGateway) => {
     await withGateway({}, async (running) => {
-      const random = seededRandom(7);
+      const random = createRandom(7);
       const sent = new Map<string, ReturnType<typeof makeBatch>>();
       for (const { name, transport, streams } of everyEncoding(running.url)) {
         const client = createClient(IngestService, transport);
@@ -136,7 +136,7 @@ onBothPaths(
     await withGateway({}, async ({ url }) => {
       for (const { name, transport, streams } of everyEncoding(url)) {
         const client = createClient(IngestService, transport);
-        const batch = makeBatch(seededRandom(1), 1);
+        const batch = makeBatch(createRandom(1), 1);
         for (const [headers, reason] of [
           [{}, 'key_missing'],
           [{ authorization: 'Bearer nonsense' }, 'key_unknown'],
@@ -198,11 +198,11 @@ onBothPaths(test, 'what is wrong with a request has the same name in every proto
       };
       await refused({}, Code.InvalidArgument, 'batch_empty');
       await refused({ batch: create(EventBatchSchema, {}) }, Code.InvalidArgument, 'batch_empty');
-      const batch = makeBatch(seededRandom(2), 1);
+      const batch = makeBatch(createRandom(2), 1);
       await refused({ batch, batchId: 'a b' }, Code.InvalidArgument, 'batch_id_invalid');
       await refused({ batch, batchId: 'x'.repeat(65) }, Code.InvalidArgument, 'batch_id_invalid');
-      await refused({ batch: makeBatch(seededRandom(2), 101) }, Code.InvalidArgument, 'batch_too_large');
-      const fat = makeBatch(seededRandom(2), 1);
+      await refused({ batch: makeBatch(createRandom(2), 101) }, Code.InvalidArgument, 'batch_too_large');
+      const fat = makeBatch(createRandom(2), 1);
       const [event] = fat.events;
       if (event !== undefined) event.properties = { text: randomBytes(300_000).toString('hex') };
       // Over the limit of a request, not only of a batch.
@@ -258,8 +258,8 @@ onBothPaths(
         const { requests, end } = holdable([
           { batch: create(EventBatchSchema, {}), batchId: 'empty', attempt: 1 },
           { options: {} },
-          { batch: makeBatch(seededRandom(3), 2), batchId: 'not an id', attempt: 1 },
-          { batch: makeBatch(seededRandom(3), 2), batchId: 'good', attempt: 1 },
+          { batch: makeBatch(createRandom(3), 2), batchId: 'not an id', attempt: 1 },
+          { batch: makeBatch(createRandom(3), 2), batchId: 'good', attempt: 1 },
         ]);
         const failed = new Map<string, number>();
         let accepted = '';
@@ -291,7 +291,7 @@ onBothPaths(
   'a call that gRPC or a proxy sends again below its application is written as attempt 0, on every path',
   async (withGateway) => {
     await withGateway({}, async (running) => {
-      const batch = makeBatch(seededRandom(3), 2);
+      const batch = makeBatch(createRandom(3), 2);
       const expected = new Map<string, number>();
       const hints: [string, Record<string, string>, number][] = [
         ['first', { 'grpc-previous-rpc-attempts': '0', 'x-envoy-attempt-count': '1' }, 1],
@@ -337,7 +337,7 @@ onBothPaths(test, 'a deadline is honoured: nothing is waited for longer than the
       const started = Date.now();
       await Promise.all(
         all.map(async ({ name, transport }) => {
-          const batch = makeBatch(seededRandom(4), 1);
+          const batch = makeBatch(createRandom(4), 1);
           const error = await errorOf(
             createClient(IngestService, transport).publish({ batch, batchId: 'late' }, { headers, timeoutMs: 300 }),
           );

@@ -18,7 +18,7 @@ import {
 import { generationOf } from '../../lib/log-streams.js';
 import { committedSubject, shardStream } from '../../lib/subjects.js';
 import { addTenant, revokeKey } from '../../lib/tenants.js';
-import { makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, makeBatch } from '../../lib/testing/batches.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { until } from '../../lib/testing/until.js';
 import { bareCall, envelopesOf, withSession } from '../testing/bare-call.js';
@@ -86,7 +86,7 @@ function openStream({ url, headers }: RunningGateway, timeoutMs?: number) {
 }
 
 const batch = (id: string, events = 5): Request => ({
-  batch: makeBatch(seededRandom(5), events),
+  batch: makeBatch(createRandom(5), events),
   batchId: id,
   attempt: 1,
 });
@@ -315,7 +315,7 @@ onBothPaths(
       await freeze(running.nats.process());
       const count = 400;
       // 400 × 75 KB: far more than windows and bound together.
-      const one = makeBatch(seededRandom(6), 500);
+      const one = makeBatch(createRandom(6), 500);
       for (let i = 0; i < count; i++) stream.send({ batch: one, batchId: `b${i}`, attempt: 1 });
       let before = -1;
       await until('the client is stopped', async () => {

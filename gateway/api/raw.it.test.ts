@@ -7,7 +7,7 @@ import { Client, credentials, Metadata, status } from '@grpc/grpc-js';
 import { jetstreamManager } from '@nats-io/jetstream';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { seededRandom } from '../../lib/testing/batches.js';
+import { createRandom } from '../../lib/testing/batches.js';
 import { until } from '../../lib/testing/until.js';
 import { onBothPaths, type RunningGateway } from '../testing/running-gateway.js';
 
@@ -114,7 +114,7 @@ onBothPaths(
   'whatever bytes a request holds, the answer is OK or INVALID_ARGUMENT, never an internal error',
   async (withGateway) => {
     await withGateway({}, async (running) => {
-      const random = seededRandom(11);
+      const random = createRandom(11);
       const good = new BinaryWriter().tag(1, 2).bytes(batchOf('a', 'b')).tag(2, 2).string('id').finish();
       await withGrpc(running, async (call) => {
         const codes = new Map<number, number>();
@@ -142,7 +142,7 @@ onBothPaths(
 
 onBothPaths(test, 'noise, half requests and sudden ends on the port do not stop the gateway', async (withGateway) => {
   await withGateway({}, async (running) => {
-    const random = seededRandom(12);
+    const random = createRandom(12);
     const preface = 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n';
     const settings = Buffer.from('000000040000000000', 'hex');
     const starts = [

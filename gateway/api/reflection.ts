@@ -25,7 +25,7 @@ import { SluiceError } from '../../lib/errors.js';
 import { type Stop, takeUntil } from '../held/take-until.js';
 import { lastWordsMs } from '../listener/answered-early.js';
 import { connectionKey, exchangeKey, whenClosed } from '../listener/connection.js';
-import { type OpenRoutes, placesForOpen } from './open-routes.js';
+import { createOpenPlaces, type OpenRoutes } from './open-routes.js';
 
 interface Index {
   readonly files: ReadonlyMap<string, DescFile>;
@@ -67,7 +67,7 @@ export function reflectionRoutes(
     requests: AsyncIterable<ServerReflectionRequest>,
     { values }: HandlerContext,
   ): AsyncGenerator<ServerReflectionResponse> {
-    const life = streamLife(values, idleMs);
+    const life = createStreamLife(values, idleMs);
     const sent = new Set<string>();
     let questions = 0;
     let bytes = 0;
@@ -87,7 +87,7 @@ export function reflectionRoutes(
   }
 
   return (routes) => {
-    const places = placesForOpen('reflection streams', maxStreams, maxStreamsOfConnection);
+    const places = createOpenPlaces('reflection streams', maxStreams, maxStreamsOfConnection);
     routes.bidiStream(ServerReflection.method.serverReflectionInfo, places, authorize, info);
     // Same fields, same numbers, other package name.
     routes.bidiStream(ServerReflectionAlpha.method.serverReflectionInfo, places, authorize, info as never);
@@ -100,7 +100,7 @@ const tooMuch = (): SluiceError =>
   });
 
 /** When a stream ends that its client does not end: with its connection, and when it is idle. */
-function streamLife(values: ContextValues, idleMs: number): { begin(stop: Stop): () => void; refresh(): void } {
+function createStreamLife(values: ContextValues, idleMs: number): { begin(stop: Stop): () => void; refresh(): void } {
   const exchange = values.get(exchangeKey);
   let idle: NodeJS.Timeout | undefined;
   return {

@@ -39,7 +39,7 @@ import {
   readPublishRequest,
   readStreamRequest,
 } from './json-request.js';
-import { type OpenRoutes, openRoutes } from './open-routes.js';
+import { createOpenRoutes, type OpenRoutes } from './open-routes.js';
 import { createRpcHandlers, type RpcHandlerOptions } from './rpc-handlers.js';
 import type { RpcRoute } from './rpc-route.js';
 import { type BatchMessage, publishRequestView, publishStreamRequestView } from './view.js';
@@ -126,7 +126,7 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
       onSlow,
     ),
   );
-  options.more(openRoutes({ library: shared, add, onRefused: metrics.failed }));
+  options.more(createOpenRoutes({ library: shared, add, onRefused: metrics.failed }));
   return routes;
 }
 

@@ -14,7 +14,7 @@ export interface PendingTenantsOptions {
 
 const retryMs = 500;
 
-export function pendingTenants({ open, logger }: PendingTenantsOptions): TenantDirectory {
+export function createPendingTenants({ open, logger }: PendingTenantsOptions): TenantDirectory {
   const listeners = new Set<(keyId: string) => void>();
   let real: TenantDirectory | undefined;
   let closed = false;

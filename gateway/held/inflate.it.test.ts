@@ -5,7 +5,7 @@ import { compressionGzip, createConnectTransport } from '@connectrpc/connect-nod
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { IngestService, PublishResponseSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.js';
 import { envelope } from '../api/hot/answers.js';
 import { type BareAnswer, bareCall, withSession } from '../testing/bare-call.js';
 import { onBothPaths } from '../testing/running-gateway.js';
@@ -78,7 +78,7 @@ onBothPaths(
           compressMinBytes: 0,
         });
         const client = createClient(IngestService, transport);
-        const { result } = await client.publish({ batch: makeBatch(seededRandom(4), 2_000) }, { headers });
+        const { result } = await client.publish({ batch: makeBatch(createRandom(4), 2_000) }, { headers });
         assert.is(result?.accepted, 2_000);
       }
     });
@@ -116,7 +116,7 @@ onBothPaths(test, 'a request of very many fields is refused before any becomes a
 onBothPaths(test, 'a batch in many parts is one batch', async (withGateway) => {
   await withGateway({}, async ({ url, headers }) => {
     const part = (): Buffer => {
-      const event = encodeBatch(makeBatch(seededRandom(6), 1));
+      const event = encodeBatch(makeBatch(createRandom(6), 1));
       return Buffer.concat([Buffer.of(0x0a, 0x80 | (event.length & 0x7f), event.length >> 7), event]);
     };
     const response = await fetch(`${url}${service}/Publish`, {

@@ -13,7 +13,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { nodeFlags } from '../../lib/config/index.js';
 import { addTenant } from '../../lib/tenants.js';
-import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { freePort, type TestNats, withNats } from '../../lib/testing/nats.js';
 import { until } from '../../lib/testing/until.js';
@@ -23,7 +23,7 @@ const MiB = 1024 ** 2;
 const stoppedMs = (Number(process.argv[2]) || 6) * 1000;
 const callsPerConnection = Number(process.argv[3]) || 20;
 const path = '/sluice.ingest.v1.IngestService/Publish';
-const eventBytes = encodeBatch(makeBatch(seededRandom(3), 500));
+const eventBytes = encodeBatch(makeBatch(createRandom(3), 500));
 const wait = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** PublishRequest: batch = 1, batch_id = 2, attempt = 3. */

@@ -8,7 +8,7 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, makeBatch } from '../../lib/testing/batches.js';
 import { until } from '../../lib/testing/until.js';
 import { enveloped, envelopesOf } from '../testing/bare-call.js';
 import { type GatewayProcess, withGatewayProcess } from '../testing/gateway-process.js';
@@ -20,7 +20,7 @@ const wait = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(
 
 const large = toBinary(
   PublishRequestSchema,
-  create(PublishRequestSchema, { batch: makeBatch(seededRandom(4), 2_500), attempt: 1 }),
+  create(PublishRequestSchema, { batch: makeBatch(createRandom(4), 2_500), attempt: 1 }),
 );
 /** A message of 1 MiB without its last byte. */
 const unfinished = enveloped(Buffer.alloc(MiB - 1), MiB);

@@ -1,7 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { SluiceError } from '../../lib/errors.js';
-import { integer, pick, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, integer, pick } from '../../lib/testing/batches.js';
 import { createUnfinished, type UnfinishedBody, type UnfinishedBytes } from './unfinished.js';
 
 const KiB = 1024;
@@ -251,7 +251,7 @@ test('a body that waits while it is paused is read again afterwards', () => {
 });
 
 test('whatever happens, bytes are counted right, twice the bound holds, and all bodies become whole in the end', () => {
-  const random = seededRandom(7);
+  const random = createRandom(7);
   for (let round = 0; round < 30; round++) {
     const { open, unfinished, seconds } = scene();
     const names = ['a', 'b', 'c'];
@@ -310,7 +310,7 @@ test('BODY-6: a paused body that drips is heard and refused, and one that is who
 });
 
 test('BODY-6: slow phones are not refused, whatever others do', () => {
-  const random = seededRandom(11);
+  const random = createRandom(11);
   for (let round = 0; round < 10; round++) {
     const { open, seconds, unfinished } = scene();
     // 1.5 to 4 KiB a second, with gaps of up to 5 s, and as much as a window allows while they are paused.

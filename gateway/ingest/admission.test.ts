@@ -1,7 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { SluiceError } from '../../lib/errors.js';
-import { integer, pick, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, integer, pick } from '../../lib/testing/batches.js';
 import { type Admission, createAdmission } from './admission.js';
 
 const never = new AbortController().signal;
@@ -176,7 +176,7 @@ test('an aborted waiter leaves the line with its reason, and lets the next one t
 
 /** Callers of four tenants that take, wait and give back at random. */
 function randomCallers(seed: number) {
-  const random = seededRandom(seed);
+  const random = createRandom(seed);
   const { admission, macrotask } = bench(200, 120);
   const held: { tenant: string; bytes: number }[] = [];
   const heldOf = (tenant?: string): number =>

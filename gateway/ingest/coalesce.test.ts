@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { integer, pick, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, integer, pick } from '../../lib/testing/batches.js';
 import type { FlushReason } from '../metrics.js';
 import { createCoalescer, type Group } from './coalesce.js';
 
@@ -164,7 +164,7 @@ test('a drain lets go of all that is gathered', () => {
 
 test('under any load every batch leaves once, in order, in time and in bounds (random, seeded)', () => {
   for (let seed = 1; seed <= 300; seed++) {
-    const random = seededRandom(seed);
+    const random = createRandom(seed);
     const options = {
       maxBytes: integer(random, 20, 400),
       largeBytes: integer(random, 10, 300),

@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { integer, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, integer } from '../../lib/testing/batches.js';
 import { createDeadlines } from './deadlines.js';
 
 function bench() {
@@ -38,7 +38,7 @@ function bench() {
 }
 
 test('a deadline is reported after it has passed, two ticks late at most, and once', () => {
-  const random = seededRandom(5);
+  const random = createRandom(5);
   const b = bench();
   const due = new Map<string, number>();
   for (let i = 0; i < 500; i++) {

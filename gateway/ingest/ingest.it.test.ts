@@ -10,7 +10,7 @@ import { generationOf } from '../../lib/log-streams.js';
 import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { shardStream } from '../../lib/subjects.js';
-import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { withNats } from '../../lib/testing/nats.js';
 import { until } from '../../lib/testing/until.js';
@@ -168,7 +168,7 @@ test('small batches share messages, large ones do not, and each is stored once',
 test('buffers that are used again mix nothing up: every batch of many keeps its own bytes', async () => {
   await withNats(async (nats) => {
     await withIngest(nats, { publishWindow: 8 }, async ({ ingest }) => {
-      const random = seededRandom(9);
+      const random = createRandom(9);
       const sent = new Map<string, Uint8Array>();
       for (let i = 0; i < 300; i++)
         sent.set(`m-${i}`, encodeBatch(makeBatch(random, i % 3 === 0 ? 230 : 1 + (i % 20))));
@@ -302,7 +302,7 @@ test('what is too large or badly named is refused before anything is held', asyn
 test('invalid events are reported and only the valid rest is stored', async () => {
   await withNats(async (nats) => {
     await withIngest(nats, {}, async ({ ingest }) => {
-      const batch = makeBatch(seededRandom(3), 4);
+      const batch = makeBatch(createRandom(3), 4);
       for (const event of batch.events.slice(1, 3)) event.eventId = '';
       const result = await ingest.publish(ingestInput('r-1', encodeBatch(batch)));
       assert.equal([result.accepted, result.rejected], [2, 2]);

@@ -3,7 +3,7 @@ import { sizeDelimitedDecodeStream } from '@bufbuild/protobuf/wire';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type StoredBatch, StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
-import { encodeBatch, integer, makeBatch, makeText, pick, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, encodeBatch, integer, makeBatch, makeText, pick } from '../../lib/testing/batches.js';
 import { frameBatch, maxMetadataBytes, type StoredBatchParts } from './stored-batch.js';
 
 const minimal: StoredBatchParts = {
@@ -42,7 +42,7 @@ async function decoded(bytes: Uint8Array): Promise<StoredBatch[]> {
 }
 
 test('random batches read back with the generated type, metadata first and events unchanged', async () => {
-  const random = seededRandom(11);
+  const random = createRandom(11);
   for (let round = 0; round < 300; round++) {
     const wanted: StoredBatch[] = [];
     const parts = Array.from({ length: integer(random, 1, 4) }, () => {

@@ -14,7 +14,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { silentLogger } from '../../lib/logger.js';
-import { makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, makeBatch } from '../../lib/testing/batches.js';
 import { buildGo } from '../../lib/testing/build-go.js';
 import { makeCertificate } from '../../lib/testing/certificate.js';
 import { GoMissing } from '../../lib/testing/go-missing.js';
@@ -28,7 +28,7 @@ import { listen } from './server.js';
 const publishPath = '/sluice.ingest.v1.IngestService/Publish';
 const request = toBinary(
   PublishRequestSchema,
-  create(PublishRequestSchema, { batch: makeBatch(seededRandom(3), 3), attempt: 1 }),
+  create(PublishRequestSchema, { batch: makeBatch(createRandom(3), 3), attempt: 1 }),
 );
 
 /** More than Node's compatibility API holds of a request. */

@@ -9,7 +9,7 @@ import { makeCertificate } from '../../lib/testing/certificate.js';
 import { until } from '../../lib/testing/until.js';
 import { listening } from '../testing/listening.js';
 import { frame, framesOf, frameType, header, preface, word } from '../testing/raw-http2.js';
-import { type WatchedPeer, watched } from '../testing/watched-peer.js';
+import { createWatchedPeer, type WatchedPeer } from '../testing/watched-peer.js';
 import type { NodeResponse } from './node-request.js';
 import { type FrontServer, type FrontServerOptions, listen } from './server.js';
 
@@ -55,7 +55,7 @@ async function withServer(
 /** Resolves when the socket is open, or was refused. */
 async function dial(port: number, from = '127.0.0.2', bytes: Buffer | string = ''): Promise<WatchedPeer> {
   const socket = connect({ port, host: '127.0.0.1', localAddress: from });
-  const peer = watched(socket);
+  const peer = createWatchedPeer(socket);
   await new Promise((resolve) => socket.once('connect', resolve).once('close', resolve));
   if (bytes.length > 0) socket.write(bytes);
   return peer;
@@ -178,7 +178,7 @@ test('with TLS, connections count before their handshake, and are refused before
             host: '127.0.0.1',
             ALPNProtocols: ['http/1.1'],
           });
-          const peer = watched(socket);
+          const peer = createWatchedPeer(socket);
           socket.once('secureConnect', () => socket.write(get('/')));
           socket.on('data', () => peer.text().includes('to /') && resolve(peer.text()));
           socket.on('close', () => resolve(undefined));
@@ -511,7 +511,7 @@ test('over TLS, records that carry nothing end the connection, and small request
     const dialled = async (localAddress: string, protocol: string): Promise<WatchedPeer> => {
       const socket = connect({ port, host: '127.0.0.1', localAddress });
       const tls = connectTls({ socket, ca: cert, host: '127.0.0.1', ALPNProtocols: [protocol] });
-      const peer = watched(tls);
+      const peer = createWatchedPeer(tls);
       await new Promise((resolve) => tls.once('secureConnect', resolve));
       return peer;
     };

@@ -6,7 +6,7 @@ import * as assert from 'uvu/assert';
 import { silentLogger } from '../../lib/logger.js';
 import { until } from '../../lib/testing/until.js';
 import { listening } from '../testing/listening.js';
-import { watched } from '../testing/watched-peer.js';
+import { createWatchedPeer } from '../testing/watched-peer.js';
 import type { NodeRequest, NodeResponse } from './node-request.js';
 import { listen } from './server.js';
 
@@ -25,7 +25,7 @@ function count(request: NodeRequest, response: NodeResponse): void {
 async function sendSlowly(port: number, parts: readonly number[]): Promise<{ text: string; ms: number }> {
   const socket = connect(port, '127.0.0.1');
   const since = performance.now();
-  const { text, closed } = watched(socket);
+  const { text, closed } = createWatchedPeer(socket);
   const size = parts.reduce((sum, part) => sum + part, 0);
   socket.write(`POST / HTTP/1.1\r\nhost: x\r\ncontent-length: ${size}\r\n\r\n`);
   for (const part of parts) {

@@ -5,12 +5,12 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, makeBatch } from '../../lib/testing/batches.js';
 import { until } from '../../lib/testing/until.js';
 import { bareCall, withSession } from '../testing/bare-call.js';
 import { frame, framesOf, frameType, header, preface } from '../testing/raw-http2.js';
 import { onBothPaths, withGateway } from '../testing/running-gateway.js';
-import { watched } from '../testing/watched-peer.js';
+import { createWatchedPeer } from '../testing/watched-peer.js';
 
 const ingest = '/sluice.ingest.v1.IngestService/';
 const empty = Buffer.alloc(5);
@@ -108,7 +108,7 @@ onBothPaths(test, '200 refusals in a row say what is wrong, and the connection s
 
 const request = toBinary(
   PublishRequestSchema,
-  create(PublishRequestSchema, { batch: makeBatch(seededRandom(3), 1), attempt: 1 }),
+  create(PublishRequestSchema, { batch: makeBatch(createRandom(3), 1), attempt: 1 }),
 );
 const message = Buffer.concat([Buffer.from([0, 0, 0, request.length >> 8, request.length & 0xff]), request]);
 
@@ -167,7 +167,7 @@ onBothPaths(
 onBothPaths(test, 'on HTTP/1.1 256 refusals are answered, then 429, and the connection ends', async (withGateway) => {
   await withGateway({}, async ({ port }) => {
     const socket = connect(port, '127.0.0.1');
-    const { text, closed } = watched(socket);
+    const { text, closed } = createWatchedPeer(socket);
     const statuses = (): string[] => [...text().matchAll(/HTTP\/1\.1 (\d+)/g)].map(([, status]) => status as string);
     for (let n = 0; n < 500 && !closed(); n++) {
       socket.write('POST /v1/events HTTP/1.1\r\nhost: x\r\nauthorization: Bearer wrong\r\ncontent-length: 0\r\n\r\n');

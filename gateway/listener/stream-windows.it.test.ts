@@ -4,7 +4,7 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PublishStreamRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, makeBatch } from '../../lib/testing/batches.js';
 import { enveloped } from '../testing/bare-call.js';
 import { withGatewayProcess } from '../testing/gateway-process.js';
 import { narrowWindow, wideWindow } from './stream-windows.js';
@@ -29,7 +29,7 @@ test('a stream that brings much gets a wide window, and many streams on its conn
     };
     try {
       const busy = open();
-      const random = seededRandom(7);
+      const random = createRandom(7);
       for (let i = 0; i < 100 && windows.length < 2; i++) {
         const message = create(PublishStreamRequestSchema, { batch: makeBatch(random, 400), attempt: 1 });
         busy.write(enveloped(toBinary(PublishStreamRequestSchema, message)));

@@ -7,13 +7,13 @@ import { pino } from 'pino';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { Logger } from '../../lib/logger.js';
-import { makeAuthority, type TestAuthority, type TestCertificate } from '../../lib/testing/certificate.js';
+import { createAuthority, type TestAuthority, type TestCertificate } from '../../lib/testing/certificate.js';
 import { until } from '../../lib/testing/until.js';
 import type { TlsRefusal } from '../metrics.js';
 import { type FrontServer, listen } from './server.js';
 import { openTlsFiles, type TlsFiles, type TlsFilesOptions } from './tls-files.js';
 
-const authority = makeAuthority();
+const authority = createAuthority();
 const lookMs = 20;
 
 interface Scene {
@@ -218,7 +218,7 @@ test('a certificate is reported seven days before its end, a short-lived one in 
 });
 
 test('with a client CA, connections without a certificate of it end before anything of them is read', async () => {
-  const clients: TestAuthority = makeAuthority();
+  const clients: TestAuthority = createAuthority();
   await withTls(
     async ({ server: { port }, refused, path }) => {
       const good = clients.issue({ commonName: 'phone app' });
@@ -239,7 +239,7 @@ test('with a client CA, connections without a certificate of it end before anyth
       ] as TlsRefusal[]);
 
       // What the old authority vouched for ends with it, session tickets too.
-      const others = makeAuthority();
+      const others = createAuthority();
       let session: Buffer | undefined;
       const resumable = await dial(port, good);
       resumable.socket.on('session', (ticket) => {
@@ -277,7 +277,7 @@ test('a client CA without a certificate in it is refused: with none, every publi
       assert.match(await refusal(port, authority.issue()), /ECONNRESET|closed|EPIPE/);
     },
     undefined,
-    makeAuthority().ca,
+    createAuthority().ca,
   );
 });
 

@@ -3,13 +3,13 @@ import { connect as connectHttp2 } from 'node:http2';
 import { connect } from 'node:net';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, makeBatch } from '../../lib/testing/batches.js';
 import type { SeenByClient } from './good-client.js';
 
 const [, , port = '', key = ''] = process.argv;
 const message = toBinary(
   PublishRequestSchema,
-  create(PublishRequestSchema, { batch: makeBatch(seededRandom(3), 3), attempt: 1 }),
+  create(PublishRequestSchema, { batch: makeBatch(createRandom(3), 3), attempt: 1 }),
 );
 const session = connectHttp2(`http://127.0.0.1:${port}`, {
   createConnection: () => connect({ port: Number(port), host: '127.0.0.1', localAddress: '127.0.0.2' }),

@@ -9,7 +9,7 @@ import { type StoredBatch, StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.j
 import { SluiceError } from '../../lib/errors.js';
 import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
-import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.js';
 import type { TestNats } from '../../lib/testing/nats.js';
 import { until } from '../../lib/testing/until.js';
 import {
@@ -80,7 +80,7 @@ export async function withIngest(
   }
 }
 
-const random = seededRandom(7);
+const random = createRandom(7);
 export const largeBatch = encodeBatch(makeBatch(random, 500));
 export const smallBatch = encodeBatch(makeBatch(random, 10));
 

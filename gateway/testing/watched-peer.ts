@@ -9,7 +9,7 @@ export interface WatchedPeer {
   readonly closed: () => boolean;
 }
 
-export function watched(socket: Socket): WatchedPeer {
+export function createWatchedPeer(socket: Socket): WatchedPeer {
   const chunks: Buffer[] = [];
   socket.on('error', () => {});
   socket.on('data', (chunk: Buffer) => chunks.push(chunk));

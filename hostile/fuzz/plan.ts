@@ -1,5 +1,5 @@
 /** What request number `index` of a seed is: the same each time, whatever came before it. */
-import { integer, pick, type Random, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, integer, pick, type Random } from '../../lib/testing/batches.js';
 import { type Case, cases, type Request } from './corpus.js';
 import { mutatedRequest } from './mutate.js';
 
@@ -39,7 +39,7 @@ function transportOf(random: Random): Transport {
 }
 
 export function planOf(seed: number, index: number, keys: number): Plan {
-  const random = seededRandom(Math.imul(seed, 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca6b));
+  const random = createRandom(Math.imul(seed, 0x9e3779b1) ^ Math.imul(index + 1, 0x85ebca6b));
   const library = random() < 0.25;
   const key = integer(random, 0, keys - 1);
   const isValid = index % validEvery === validEvery - 1;

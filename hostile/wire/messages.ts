@@ -1,7 +1,7 @@
 /** Requests as a client of the gateway sends them, and the beginnings of requests. */
 import { create, toBinary } from '@bufbuild/protobuf';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.js';
 import type { Headers } from './h2.js';
 
 export const service = '/sluice.ingest.v1.IngestService/';
@@ -42,7 +42,7 @@ export function envelope(message: Uint8Array, flags = 0, length = message.length
 
 /** Makes PublishRequests of the same events, each with another batch id. */
 export function publishRequests(events: number, seed = 1): (batchId: string) => Buffer {
-  const batch = encodeBatch(makeBatch(seededRandom(seed), events));
+  const batch = encodeBatch(makeBatch(createRandom(seed), events));
   const length: number[] = [];
   let rest = batch.length;
   for (; rest > 127; rest >>>= 7) length.push((rest & 127) | 128);

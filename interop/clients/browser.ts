@@ -9,7 +9,7 @@ import type { ForeignClient } from './client.js';
 const cases: readonly CaseName[] = ['unary', 'wrong-key', 'bad-event', 'too-large', 'flood', 'retry', 'drain', 'kill'];
 const withinMs = 180_000;
 
-function browserClient(name: string, about: string): ForeignClient {
+function createBrowserClient(name: string, about: string): ForeignClient {
   let folder = '';
   return {
     name,
@@ -52,8 +52,8 @@ function browserClient(name: string, about: string): ForeignClient {
 }
 
 export const browserClients: readonly ForeignClient[] = [
-  browserClient('connect-web', 'Chromium, @connectrpc/connect-web'),
-  browserClient('connect-web-grpc-web', "Chromium, @connectrpc/connect-web in gRPC-Web's protocol"),
-  browserClient('grpc-web-text', 'Chromium, grpc-web in its text mode'),
-  browserClient('grpc-web-binary', 'Chromium, grpc-web in its binary mode'),
+  createBrowserClient('connect-web', 'Chromium, @connectrpc/connect-web'),
+  createBrowserClient('connect-web-grpc-web', "Chromium, @connectrpc/connect-web in gRPC-Web's protocol"),
+  createBrowserClient('grpc-web-text', 'Chromium, grpc-web in its text mode'),
+  createBrowserClient('grpc-web-binary', 'Chromium, grpc-web in its binary mode'),
 ];

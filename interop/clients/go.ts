@@ -6,7 +6,7 @@ import { type ForeignClient, runProgram } from './client.js';
 
 const buf = join(root, 'node_modules', '.bin', 'buf');
 
-function goClient(name: string, about: string): ForeignClient {
+function createGoClient(name: string, about: string): ForeignClient {
   let folder = '';
   return {
     name,
@@ -26,7 +26,7 @@ function goClient(name: string, about: string): ForeignClient {
 }
 
 export const goClients: readonly ForeignClient[] = [
-  goClient('grpc-go', 'Go, google.golang.org/grpc'),
-  goClient('connect-go', "Go, connectrpc.com/connect in Connect's protocol"),
-  goClient('connect-go-grpc', "Go, connectrpc.com/connect in gRPC's protocol"),
+  createGoClient('grpc-go', 'Go, google.golang.org/grpc'),
+  createGoClient('connect-go', "Go, connectrpc.com/connect in Connect's protocol"),
+  createGoClient('connect-go-grpc', "Go, connectrpc.com/connect in gRPC's protocol"),
 ];

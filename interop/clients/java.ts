@@ -4,7 +4,7 @@ import { libraryCases } from '../cases.js';
 import { need, workshop } from '../workshop.js';
 import { type ForeignClient, runProgram } from './client.js';
 
-function javaClient(name: string, about: string): ForeignClient {
+function createJavaClient(name: string, about: string): ForeignClient {
   let folder = '';
   return {
     name,
@@ -35,6 +35,6 @@ function javaClient(name: string, about: string): ForeignClient {
 }
 
 export const javaClients: readonly ForeignClient[] = [
-  javaClient('grpc-java-netty', 'Java, io.grpc on netty'),
-  javaClient('grpc-java-okhttp', 'Java, io.grpc on okhttp'),
+  createJavaClient('grpc-java-netty', 'Java, io.grpc on netty'),
+  createJavaClient('grpc-java-okhttp', 'Java, io.grpc on okhttp'),
 ];

@@ -68,7 +68,7 @@ async function play(steps: readonly Step[], folder: string, task: Task, tools: r
   return said;
 }
 
-function pageClient({ title, name, needs, browser = false }: Section): ForeignClient {
+function createPageClient({ title, name, needs, browser = false }: Section): ForeignClient {
   let folder = '';
   return {
     name,
@@ -106,7 +106,7 @@ function pageClient({ title, name, needs, browser = false }: Section): ForeignCl
   };
 }
 
-export const pageClients: readonly ForeignClient[] = sections.map(pageClient);
+export const pageClients: readonly ForeignClient[] = sections.map(createPageClient);
 
 /** Titles of the sections that are run. */
 export const pageTitles: readonly string[] = sections.map(({ title }) => title);

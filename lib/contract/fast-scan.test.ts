@@ -6,7 +6,7 @@ import { toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { EventSchema } from '#gen/sluice/event/v1/event_pb.js';
-import { encodeBatch, integer, makeBatch, pick, type Random, seededRandom } from '../testing/batches.js';
+import { createRandom, encodeBatch, integer, makeBatch, pick, type Random } from '../testing/batches.js';
 import { contractOf, type FieldSpec, field } from '../testing/contracts.js';
 import { makeRichEvent } from '../testing/rich-events.js';
 import { encodeTree, type WireField } from '../testing/wire-tree.js';
@@ -40,7 +40,7 @@ function scannersOf(node: MessageNode) {
 test('usual batches are passed over at once, also after the memory has grown', () => {
   const fast = fastScan(eventRules);
   for (const count of [1, 500, 20_000, 3]) {
-    const batch = encodeBatch(makeBatch(seededRandom(count), count));
+    const batch = encodeBatch(makeBatch(createRandom(count), count));
     assert.ok(fast.load(batch));
     assert.is(fast.run(0, count), batch.length);
     assert.is(fast.passed, count);
@@ -49,7 +49,7 @@ test('usual batches are passed over at once, also after the memory has grown', (
 
 test('it stops at an event that it does not know to be valid, and goes on behind it', () => {
   const fast = fastScan(eventRules);
-  const good = encodeBatch(makeBatch(seededRandom(1), 2));
+  const good = encodeBatch(makeBatch(createRandom(1), 2));
   const bad = batchOf(Uint8Array.of(0x10, 0x00));
   const batch = Uint8Array.from(Buffer.concat([good, bad, good]));
   fast.load(batch);
@@ -69,7 +69,7 @@ test('it stops at an event that it does not know to be valid, and goes on behind
 
 test('events with any of the fields, texts of all scripts and values at their limits are passed over', () => {
   const both = scannersOf(eventRules);
-  const random = seededRandom(3);
+  const random = createRandom(3);
   for (let i = 0; i < 4_000; i++) {
     const event = toBinary(EventSchema, makeRichEvent(random));
     // Two bytes of length, and room for that of a map's entry: what is larger, others look at.
@@ -180,7 +180,7 @@ function makeValue(random: Random, spec: FieldSpec, number: number): WireField {
 
 test('for every kind of field: whatever it passes over, the compiled scanner takes', () => {
   const both = scannersOf(rulesOf(contractOf(...kinds)));
-  const random = seededRandom(5);
+  const random = createRandom(5);
   let passed = 0;
   let refused = 0;
   for (let i = 0; i < 60_000; i++) {

@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import { type Event, EventBatchSchema, EventSchema, EventType } from '#gen/sluice/event/v1/event_pb.js';
 import { RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { SluiceError } from '../errors.js';
-import { encodeBatch, makeBatch, makeEvent, seededRandom } from '../testing/batches.js';
+import { createRandom, encodeBatch, makeBatch, makeEvent } from '../testing/batches.js';
 import { encodeTree, type WireField } from '../testing/wire-tree.js';
 import { scanBatch } from './index.js';
 
@@ -15,7 +15,7 @@ function batchOf(...events: Partial<Event>[]): Uint8Array {
 }
 
 function valid(change: Partial<Event> = {}): Partial<Event> {
-  return { ...makeEvent(seededRandom(1), 1), ...change };
+  return { ...makeEvent(createRandom(1), 1), ...change };
 }
 
 function thrown(run: () => unknown): SluiceError {
@@ -38,7 +38,7 @@ function rejectionOf(event: Partial<Event>) {
 }
 
 test('a valid batch travels as the very object that came', () => {
-  const bytes = encodeBatch(makeBatch(seededRandom(5), 100));
+  const bytes = encodeBatch(makeBatch(createRandom(5), 100));
   const result = scanBatch(bytes, limits);
   assert.is(result.accepted, 100);
   assert.is(result.rejected, 0);
@@ -48,14 +48,14 @@ test('a valid batch travels as the very object that came', () => {
 });
 
 test('a batch inside a larger buffer is scanned in its own bounds', () => {
-  const bytes = encodeBatch(makeBatch(seededRandom(5), 10));
+  const bytes = encodeBatch(makeBatch(createRandom(5), 10));
   const around = Buffer.alloc(bytes.length + 14, 0xff);
   around.set(bytes, 7);
   assert.is(scanBatch(around.subarray(7, 7 + bytes.length), limits).accepted, 10);
 });
 
 test('the valid rest of a batch is accepted, unchanged and in order', () => {
-  const good = [1, 2, 3].map((i) => makeEvent(seededRandom(i), i));
+  const good = [1, 2, 3].map((i) => makeEvent(createRandom(i), i));
   const bad = valid({ currency: 'eur' });
   const result = scanBatch(batchOf(bad, good[0]!, good[1]!, bad, bad, good[2]!, bad), limits);
   assert.is(result.accepted, 3);
@@ -82,7 +82,7 @@ test('a batch without events is refused', () => {
 });
 
 test('too many events are refused by number, valid or not', () => {
-  const bytes = encodeBatch(makeBatch(seededRandom(5), 11));
+  const bytes = encodeBatch(makeBatch(createRandom(5), 11));
   const error = thrown(() => scanBatch(bytes, { maxEvents: 10 }));
   assert.is(error.code, 'batch_too_large');
   assert.match(error.message, /more than 10 events/);

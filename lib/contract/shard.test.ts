@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { makeUuid, seededRandom } from '../testing/batches.js';
+import { createRandom, makeUuid } from '../testing/batches.js';
 import { shardOf } from './shard.js';
 
 test('the shard of a batch never changes: these values are stored in logs already', () => {
@@ -21,7 +21,7 @@ test('tenant and batch id do not run together', () => {
 });
 
 test('batches spread evenly, also those whose ids differ in their last digit only', () => {
-  const random = seededRandom(3);
+  const random = createRandom(3);
   for (const name of [() => makeUuid(random), (i: number) => `batch-${i}`]) {
     const counts = new Array<number>(8).fill(0);
     for (let i = 0; i < 8000; i++) counts[shardOf('acme', name(i), 8)]!++;

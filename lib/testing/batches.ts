@@ -22,7 +22,7 @@ import {
 export type Random = () => number;
 
 /** A small, fast generator (mulberry32): good enough for test data, not for keys. */
-export function seededRandom(seed: number): Random {
+export function createRandom(seed: number): Random {
   let state = seed >>> 0;
   return () => {
     state = (state + 0x6d2b79f5) | 0;

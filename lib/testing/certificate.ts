@@ -52,7 +52,7 @@ function signedByItself(extension: string): TestCertificate {
 }
 
 /** An authority that issues certificates for servers and clients. */
-export function makeAuthority(): TestAuthority {
+export function createAuthority(): TestAuthority {
   const own = signedByItself('keyUsage=critical,keyCertSign,cRLSign');
   return {
     ca: own.cert,

@@ -5,7 +5,7 @@
 import { type DescField, type DescMessage, ScalarType, toBinary } from '@bufbuild/protobuf';
 import { EventSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { scanBatch } from '../contract/index.js';
-import { integer, makeEvent, pick, type Random, seededRandom } from './batches.js';
+import { createRandom, integer, makeEvent, pick, type Random } from './batches.js';
 import { makeRichEvent } from './rich-events.js';
 import { encodeTree, parseTree, type WireField } from './wire-tree.js';
 
@@ -14,7 +14,7 @@ import { encodeTree, parseTree, type WireField } from './wire-tree.js';
  * lengths, defaults written out, empty sub-messages, map entries with the value first or left out.
  */
 export function acceptedCorpus(seed: number, count: number): Uint8Array[] {
-  const random = seededRandom(seed);
+  const random = createRandom(seed);
   const batches: Uint8Array[] = [];
   for (let i = 0; i < count; i++) {
     const events: WireField[] = [];

@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert';
 import { EventSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { scanBatch } from '../contract/index.js';
 import { SluiceError } from '../errors.js';
-import { integer, makeEvent, pick, type Random, seededRandom } from './batches.js';
+import { createRandom, integer, makeEvent, pick, type Random } from './batches.js';
 import { makeOddEvent, makeUnknownField } from './corpus.js';
 import { judgeEvent } from './event-oracle.js';
 import { makeRichEvent } from './rich-events.js';
@@ -26,7 +26,7 @@ export interface Tally {
 }
 
 /** Random for one case: any case can be run alone. */
-export const randomOf = (index: number): Random => seededRandom(Math.imul(fuzzSeed, 31) + index);
+export const randomOf = (index: number): Random => createRandom(Math.imul(fuzzSeed, 31) + index);
 
 /** Cases `from` to `to` - 1. To replay a failure, give it the case that was printed. @throws Error when a case fails */
 export function fuzzScanner(from: number, to: number): void {

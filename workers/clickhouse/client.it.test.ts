@@ -6,13 +6,13 @@ import { silentLogger } from '../../lib/logger.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { freePort } from '../../lib/testing/nats.js';
-import { type ClickHouse, connectClickHouse, StatementError } from './client.js';
+import { type ClickHouse, createClickHouse, StatementError } from './client.js';
 
 async function withClickHouseClient(
   flags: Record<string, string>,
   use: (clickhouse: ClickHouse) => Promise<void>,
 ): Promise<void> {
-  const clickhouse = connectClickHouse(resolveOptions(clickhouseClientOptions, flags, {}), silentLogger);
+  const clickhouse = createClickHouse(resolveOptions(clickhouseClientOptions, flags, {}), silentLogger);
   try {
     await use(clickhouse);
   } finally {

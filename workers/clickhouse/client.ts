@@ -98,7 +98,7 @@ function streamOf(parts: readonly Uint8Array[]): Readable {
 }
 
 /** Connects when first used; nothing is sent before. */
-export function connectClickHouse(config: ClickHouseClientConfig, logger: Logger): ClickHouse {
+export function createClickHouse(config: ClickHouseClientConfig, logger: Logger): ClickHouse {
   const client: ClickHouseClient = createClient({
     url: config.clickhouseUrl,
     username: config.clickhouseUser,

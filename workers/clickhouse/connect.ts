@@ -7,7 +7,7 @@ import { UsageError } from '../../lib/errors.js';
 import type { Logger } from '../../lib/logger.js';
 import { readShardSetting } from '../../lib/shard-number.js';
 import type { ShardSetting } from '../../lib/shard-setting.js';
-import { type ClickHouse, connectClickHouse } from './client.js';
+import { type ClickHouse, createClickHouse } from './client.js';
 import { prepareTable, TableError } from './prepare-table.js';
 import type { TableTarget } from './schema/index.js';
 
@@ -56,7 +56,7 @@ export async function openClickHouse(
   signal: AbortSignal,
   onWaiting: OnWaiting = () => undefined,
 ): Promise<{ clickhouse: ClickHouse; target: TableTarget }> {
-  const clickhouse = connectClickHouse(config, logger);
+  const clickhouse = createClickHouse(config, logger);
   const target = eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']);
   let told: string | undefined;
   const tell = (error: unknown, waitMs: number): void => {

@@ -24,7 +24,7 @@ const lacksColumn: ReadonlySet<number | undefined> = new Set([10, 16, 47, 8]);
 /** What did not help is not tried again at once, ms. */
 const restMs = 5_000;
 
-export function tableMender({ prepare, logger, now = () => performance.now() }: MenderOptions): TableMender {
+export function createTableMender({ prepare, logger, now = () => performance.now() }: MenderOptions): TableMender {
   let running: Promise<void> | undefined;
   let restUntil = Number.NEGATIVE_INFINITY;
 

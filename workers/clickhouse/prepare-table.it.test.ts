@@ -7,19 +7,19 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
 import { silentLogger } from '../../lib/logger.js';
-import { seededRandom } from '../../lib/testing/batches.js';
+import { createRandom } from '../../lib/testing/batches.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
 import { withNats } from '../../lib/testing/nats.js';
 import { until } from '../../lib/testing/until.js';
 import { storedPayload } from '../testing/payloads.js';
 import { startWorkerProcess } from '../testing/worker-process.js';
-import { type ClickHouse, connectClickHouse } from './client.js';
+import { type ClickHouse, createClickHouse } from './client.js';
 import { eventsTable } from './connect.js';
 import { failedMutations, prepareTable, TableError } from './prepare-table.js';
 import { type BlockConstants, blockName, insertStatement } from './schema/index.js';
 
 const target = eventsTable('sluice');
-const random = seededRandom(17);
+const random = createRandom(17);
 
 interface Scene {
   readonly url: string;
@@ -34,7 +34,7 @@ interface Scene {
 
 async function withTable(use: (scene: Scene) => Promise<void>): Promise<void> {
   await withClickHouse(async ({ url }) => {
-    const clickhouse = connectClickHouse(
+    const clickhouse = createClickHouse(
       resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
       silentLogger,
     );

@@ -12,19 +12,19 @@ import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.
 import { ensureShards, generationOf } from '../../lib/log-streams.js';
 import { silentLogger } from '../../lib/logger.js';
 import { shardStream } from '../../lib/subjects.js';
-import { seededRandom } from '../../lib/testing/batches.js';
+import { createRandom } from '../../lib/testing/batches.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
 import { withNats } from '../../lib/testing/nats.js';
 import { publishStored, storedPayload } from '../testing/payloads.js';
 import { startWorkerProcess } from '../testing/worker-process.js';
-import { connectClickHouse } from './client.js';
+import { createClickHouse } from './client.js';
 import { eventsTable } from './connect.js';
 import { dropOldDays } from './retention.js';
 import { type BlockConstants, blockName, insertStatement } from './schema/index.js';
 
 const eraseMain = fileURLToPath(new URL('../ledger/erase-main.ts', import.meta.url));
 const target = eventsTable('sluice');
-const random = seededRandom(3);
+const random = createRandom(3);
 
 async function erase(
   natsUrl: string,
@@ -50,7 +50,7 @@ async function erase(
 test('old days are dropped, those that a shard still needs stay; then a user is erased by the command', async () => {
   await withNats((nats) =>
     withClickHouse(async ({ url }) => {
-      const clickhouse = connectClickHouse(
+      const clickhouse = createClickHouse(
         resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
         silentLogger,
       );

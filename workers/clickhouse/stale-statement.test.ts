@@ -3,12 +3,12 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { silentLogger } from '../../lib/logger.js';
 import { StatementError } from './client.js';
-import { staleStatements } from './stale-statement.js';
+import { createStaleStatements } from './stale-statement.js';
 
 function scene(progress: () => string | undefined | Error) {
   const killed: string[] = [];
   let now = 0;
-  const stale = staleStatements(
+  const stale = createStaleStatements(
     {
       rows: async <T>(_query: string, parameters?: Record<string, unknown>) => {
         assert.is(parameters?.id, 'sluice-g-0-7');

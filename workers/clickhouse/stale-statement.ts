@@ -41,7 +41,7 @@ const progressOf =
   "ProfileEvents['NetworkReceiveBytes'], ProfileEvents['OSCPUVirtualTimeMicroseconds'])) AS progress " +
   'FROM system.processes WHERE query_id = {id:String} AND user = currentUser()';
 
-export function staleStatements(
+export function createStaleStatements(
   clickhouse: Pick<ClickHouse, 'rows' | 'command'>,
   options: StaleOptions,
 ): StaleStatements {

@@ -10,14 +10,14 @@ import * as assert from 'uvu/assert';
 import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
 import { silentLogger } from '../../lib/logger.js';
-import { makeAuthority, type TestCertificate } from '../../lib/testing/certificate.js';
+import { createAuthority, type TestCertificate } from '../../lib/testing/certificate.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
 import { testFiles } from '../../lib/testing/test-files.js';
-import { type ClickHouse, connectClickHouse } from './client.js';
+import { type ClickHouse, createClickHouse } from './client.js';
 import { eventsTable } from './connect.js';
 import { prepareTable } from './prepare-table.js';
 
-const authority = makeAuthority();
+const authority = createAuthority();
 const file = testFiles('sluice-clickhouse-tls-');
 const ca = file('ca.pem', authority.ca);
 
@@ -44,7 +44,7 @@ async function behindTls(
 }
 
 const clientAt = (clickhouseUrl: string, clickhouseTlsCa: string): ClickHouse =>
-  connectClickHouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl, clickhouseTlsCa }, {}), silentLogger);
+  createClickHouse(resolveOptions(clickhouseClientOptions, { clickhouseUrl, clickhouseTlsCa }, {}), silentLogger);
 
 async function failure(url: string, clickhouseTlsCa: string): Promise<string> {
   const clickhouse = clientAt(url, clickhouseTlsCa);
@@ -65,7 +65,7 @@ test('the table is made and asked over TLS; whom the CA does not vouch for is re
       await prepareTable(clickhouse, eventsTable('tls'));
       assert.equal(await clickhouse.rows('SELECT toString(count()) AS n FROM tls.events'), [{ n: '0' }]);
       await clickhouse.close();
-      assert.match(await failure(url, file('other.pem', makeAuthority().ca)), /self-signed|unable to/i);
+      assert.match(await failure(url, file('other.pem', createAuthority().ca)), /self-signed|unable to/i);
       assert.match(await failure(url, ''), /self-signed|unable to/i);
     });
     await behindTls(engine.url, authority.issue({ days: -1 }), async (url) => {

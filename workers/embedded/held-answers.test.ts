@@ -2,7 +2,7 @@ import { EventEmitter } from 'node:events';
 import type { ServerResponse } from 'node:http';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { heldAnswers } from './held-answers.js';
+import { createHeldAnswers } from './held-answers.js';
 
 class Answer extends EventEmitter {
   destroyed = false;
@@ -16,7 +16,7 @@ class Answer extends EventEmitter {
 }
 
 test('answers count until their connection has read them or is gone; above the limit no statement is run', () => {
-  const held = heldAnswers(100);
+  const held = createHeldAnswers(100);
   const [one, two] = [new Answer(), new Answer()];
   held.hold(one.asResponse(), 80);
   held.admit();
@@ -30,7 +30,7 @@ test('answers count until their connection has read them or is gone; above the l
 });
 
 test('an answer whose client has gone away is not held', () => {
-  const held = heldAnswers(100);
+  const held = createHeldAnswers(100);
   const gone = new Answer();
   gone.destroy();
   held.hold(gone.asResponse(), 1);
@@ -38,7 +38,7 @@ test('an answer whose client has gone away is not held', () => {
 });
 
 test('a client that reads too slowly loses its connection, after a time that goes by the size of the answer', async () => {
-  const held = heldAnswers(100, 20);
+  const held = createHeldAnswers(100, 20);
   const [small, large] = [new Answer(), new Answer()];
   held.hold(small.asResponse(), 1);
   held.hold(large.asResponse(), 1024 ** 2);

@@ -19,7 +19,7 @@ const minMs = 60_000;
 const slowest = 256 * 1024;
 
 /** @param maxBytes a statement is not run while more than this is held */
-export function heldAnswers(maxBytes: number, min = minMs): HeldAnswers {
+export function createHeldAnswers(maxBytes: number, min = minMs): HeldAnswers {
   let held = 0;
   return {
     admit() {

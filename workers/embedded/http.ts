@@ -13,7 +13,7 @@ import type { Logger } from '../../lib/logger.js';
 import { mayHaveStructure, structureRefusal } from './column-texts.js';
 import { type Engine, EngineError, type EngineResult } from './engine.js';
 import { type GuardOptions, type Refusal, refusePage, refuseStranger } from './guard.js';
-import { heldAnswers } from './held-answers.js';
+import { createHeldAnswers } from './held-answers.js';
 import { endsWithRequest, type InlineInsert, inlineInsert, onlyReads, refusal } from './refused.js';
 import { spoolDatabase, spooled, spoolFile } from './rights.js';
 import { inlineData, inlineInput, parametersOf, quoted, quotedName, readFromSpool, withSettings } from './statement.js';
@@ -82,7 +82,7 @@ export function createEmbeddedHttp(options: EmbeddedHttpOptions): Server {
    * that freezes half-way keeps no other from running the same statement.
    */
   const runningIds = new Set<string>();
-  const held = heldAnswers(maxHeldBytes);
+  const held = createHeldAnswers(maxHeldBytes);
   let spools = 0;
 
   /** The body, decompressed when it says so, and cut off at `limit`. */

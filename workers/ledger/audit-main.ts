@@ -10,16 +10,16 @@ import { connectNats } from '../../lib/nats.js';
 import { natsAt } from '../../lib/nats-login.js';
 import { tenantIdPattern } from '../../lib/subjects.js';
 import { print } from '../../lib/terminal.js';
-import { connectClickHouse } from '../clickhouse/client.js';
+import { createClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import type { TableTarget } from '../clickhouse/schema/index.js';
-import { clickhouseBlockStore } from '../loader/block-store.js';
+import { createClickHouseBlockStore } from '../loader/block-store.js';
 import { readDeadLedger } from '../loader/dead-scan.js';
 import { type Audit, audit, type Fault, type Ledger, maxFaults } from './audit.js';
 import { auditTenant, type TenantAudit } from './audit-tenant.js';
 import { endWith } from './end-command.js';
-import { ledgerStore } from './ledger-store.js';
-import { progressLine } from './progress-line.js';
+import { createLedgerStore } from './ledger-store.js';
+import { createProgressLine } from './progress-line.js';
 import { lookAtLog } from './shard-states.js';
 
 const count = (n: number): string => n.toLocaleString('en');
@@ -94,17 +94,17 @@ async function main(): Promise<number> {
   }
   const logger = createLogger('audit', config.logLevel);
   const nc = await connectNats({ ...natsAt(config), name: 'sluice audit', logger, timeoutMs: 5_000 });
-  const clickhouse = connectClickHouse(config, logger);
-  const progress = progressLine(process.stderr);
+  const clickhouse = createClickHouse(config, logger);
+  const progress = createProgressLine(process.stderr);
   try {
     const jsm = await jetstreamManager(nc, { checkAPI: false });
     const target = eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']);
-    const found = await lookAtLog(nc, jsm, clickhouseBlockStore(clickhouse, target));
+    const found = await lookAtLog(nc, jsm, createClickHouseBlockStore(clickhouse, target));
     if (found === undefined) throw new UsageError('No gateway has ever started here: there is nothing to audit.');
     const options = {
       nc,
       jsm,
-      store: ledgerStore(clickhouse, target),
+      store: createLedgerStore(clickhouse, target),
       ...found,
       dead: await readDeadLedger({ nc, jsm, tenant: config.tenant || undefined }),
       retention: config.retentionDays > 0,

@@ -41,7 +41,7 @@ import { contentOf } from '../loader/block.js';
 import type { DeadLedger } from '../loader/dead-scan.js';
 import { scanLog } from '../loader/log-scan.js';
 import { isAnother } from '../reader/end.js';
-import { leftOutCheck, someOf } from './compared-copies.js';
+import { createLeftOutCheck, someOf } from './compared-copies.js';
 import type { BlockGroup, LedgerStore, StoredBlock } from './ledger-store.js';
 
 /** Something that does not add up. */
@@ -238,7 +238,7 @@ async function auditShard(
   let events = 0;
   let seen = 0;
   /** AUDIT-7: copies of the current block that are to be compared, and events of it that were left out and are nowhere. */
-  const left = leftOutCheck(options, { ...at, stream });
+  const left = createLeftOutCheck(options, { ...at, stream });
   let others = 0;
 
   const finish = async (block: StoredBlock): Promise<void> => {

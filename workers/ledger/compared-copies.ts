@@ -189,7 +189,7 @@ export interface LeftOut {
 }
 
 /** Collects the copies of one block after the other, and compares them a page at a time. */
-export function leftOutCheck(
+export function createLeftOutCheck(
   options: {
     readonly jsm: JetStreamManager;
     readonly store: LedgerStore;

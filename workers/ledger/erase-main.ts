@@ -9,7 +9,7 @@ import { createLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { natsAt } from '../../lib/nats-login.js';
 import { readShards } from '../../lib/shard-number.js';
-import { connectClickHouse } from '../clickhouse/client.js';
+import { createClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import type { TableTarget } from '../clickhouse/schema/index.js';
 import { endWith } from './end-command.js';
@@ -23,7 +23,7 @@ async function main(): Promise<number> {
   }
   const logger = createLogger('erase', config.logLevel);
   const nc = await connectNats({ ...natsAt(config), name: 'sluice erase', logger, timeoutMs: 5_000 });
-  const clickhouse = connectClickHouse(config, logger);
+  const clickhouse = createClickHouse(config, logger);
   try {
     const jsm = await jetstreamManager(nc, { checkAPI: false });
     const erasure = await eraseUser({

@@ -18,7 +18,7 @@ import { failedMutations, mutationText } from '../clickhouse/prepare-table.js';
 import { quote } from '../clickhouse/schema/columns.js';
 import type { TableTarget } from '../clickhouse/schema/index.js';
 import { tableName } from '../clickhouse/schema/index.js';
-import { clickhouseBlockStore, type LastBlock } from '../loader/block-store.js';
+import { createClickHouseBlockStore, type LastBlock } from '../loader/block-store.js';
 import { hasLostItsEnd } from '../reader/end.js';
 
 export interface EraseOptions {
@@ -58,7 +58,7 @@ export async function eraseUser(options: EraseOptions): Promise<Erasure> {
   // Rows go by a mutation, and one that fails stands in the way of all later ones: better not to begin.
   const [failed] = await failedMutations(clickhouse, target);
   if (failed !== undefined) throw new UsageError(`Nothing was erased. ${mutationText(failed)}`);
-  const store = clickhouseBlockStore(clickhouse, target);
+  const store = createClickHouseBlockStore(clickhouse, target);
   const deadline = Date.now() + options.waitMs;
   let messages = 0;
   let unloaded = 0;

@@ -125,7 +125,7 @@ const rowFacts =
   'toString(toUnixTimestamp64Milli(min(received_at))) AS receivedAtMs';
 const rowGroups = 'tenant, batch_id, _stream, _shard, _day, _block, _lo, _hi, _attempt';
 
-export function ledgerStore(clickhouse: ClickHouse, target: TableTarget): LedgerStore {
+export function createLedgerStore(clickhouse: ClickHouse, target: TableTarget): LedgerStore {
   const table = tableName(target);
   const ask = <T>(query: string, parameters: Record<string, unknown> = {}): Promise<T[]> =>
     clickhouse.rows<T>(query, parameters, readingSettings(target));

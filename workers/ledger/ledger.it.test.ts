@@ -6,7 +6,7 @@ import { decodeAnswer, encodeQuestion } from '../../lib/batch-status.js';
 import { generationOf } from '../../lib/log-streams.js';
 import { silentLogger } from '../../lib/logger.js';
 import { batchStatusSubject, batchSubject, shardStream } from '../../lib/subjects.js';
-import { seededRandom } from '../../lib/testing/batches.js';
+import { createRandom } from '../../lib/testing/batches.js';
 import { type BlockConstants, blockName, insertStatement } from '../clickhouse/schema/index.js';
 import { endScenes, withScene } from '../testing/ledger-scene.js';
 import { publishStored, type Stored, storedPayload } from '../testing/payloads.js';
@@ -14,7 +14,7 @@ import type { Audit } from './audit.js';
 import type { TenantAudit } from './audit-tenant.js';
 import { serveBatchStatus } from './batch-status.js';
 import { eraseUser } from './erase.js';
-import { ledgerStore } from './ledger-store.js';
+import { createLedgerStore } from './ledger-store.js';
 import type { Whereabouts } from './where.js';
 
 test.after(endScenes);
@@ -25,7 +25,7 @@ const even = ({ difference, faultCount, faults }: Audit | TenantAudit): void =>
 test('a running installation comes out even at every moment; each kind of damage is seen', async () => {
   await withScene(2, async (scene) => {
     const { nats, jsm, clickhouse, tamper, table } = scene;
-    const random = seededRandom(11);
+    const random = createRandom(11);
     const js = jetstream(nats.nc);
     let sent = 0;
     const publish = async (batches: number, tenant = 'acme'): Promise<void> => {
@@ -131,7 +131,7 @@ test('a running installation comes out even at every moment; each kind of damage
 test('a message that was removed before it was loaded is missed; an erasure is reported as one', async () => {
   await withScene(1, async (scene) => {
     const { nats, jsm, clickhouse, target, table } = scene;
-    const random = seededRandom(12);
+    const random = createRandom(12);
     const js = jetstream(nats.nc);
     const day = new Date().toISOString().slice(0, 10);
     const stream = generationOf(await jsm.streams.info(shardStream(0)));
@@ -195,7 +195,7 @@ test('a message that was removed before it was loaded is missed; an erasure is r
 test('copies, duplicates and dead letters are told apart, by audit and by where', async () => {
   await withScene(1, async (scene) => {
     const { nats, jsm, clickhouse, target, table } = scene;
-    const random = seededRandom(13);
+    const random = createRandom(13);
     const js = jetstream(nats.nc);
     const generation = generationOf(await jsm.streams.info(shardStream(0)));
     const payload = (batchId: string, events: number, more: Partial<Stored> = {}): Uint8Array =>
@@ -257,7 +257,7 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
     const statuses = serveBatchStatus({
       nc: nats.nc,
       jsm,
-      store: ledgerStore(clickhouse, target),
+      store: createLedgerStore(clickhouse, target),
       logger: silentLogger,
     });
     const ask = async (batchId: string, tenant = 'acme'): Promise<unknown> => {

@@ -10,7 +10,7 @@ export interface ProgressLine {
 
 const everyMs = { terminal: 100, elsewhere: 3_000 } as const;
 
-export function progressLine(out: Pick<NodeJS.WriteStream, 'isTTY' | 'write'>): ProgressLine {
+export function createProgressLine(out: Pick<NodeJS.WriteStream, 'isTTY' | 'write'>): ProgressLine {
   const interval = out.isTTY ? everyMs.terminal : everyMs.elsewhere;
   let shownAt = performance.now();
   let shown = false;

@@ -13,14 +13,14 @@ import { natsAt } from '../../lib/nats-login.js';
 import { shardStreams } from '../../lib/shard-number.js';
 import type { ShardSetting } from '../../lib/shard-setting.js';
 import { print } from '../../lib/terminal.js';
-import { connectClickHouse } from '../clickhouse/client.js';
+import { createClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import type { TableTarget } from '../clickhouse/schema/index.js';
-import { clickhouseBlockStore } from '../loader/block-store.js';
+import { createClickHouseBlockStore } from '../loader/block-store.js';
 import { askShardWaits, waitOf } from '../loader/shard-waits.js';
 import { endWith } from './end-command.js';
-import { ledgerStore } from './ledger-store.js';
-import { progressLine } from './progress-line.js';
+import { createLedgerStore } from './ledger-store.js';
+import { createProgressLine } from './progress-line.js';
 import { mendShard } from './shard-mend.js';
 import { acceptShard, bucketIfThere, keptText, type ShardStatus, shardsToLookAt, shownStatus } from './shard-states.js';
 import { type ChangeOptions, changeShards, settledShards } from './shards.js';
@@ -101,8 +101,8 @@ async function main(): Promise<number> {
   const config = resolveOptions(shardsOptions, parseArgv(words, shardsOptions));
   const logger = createLogger('shards', config.logLevel);
   const nc = await connectNats({ ...natsAt(config), name: 'sluice shards', logger, timeoutMs: 5_000 });
-  const clickhouse = connectClickHouse(config, logger);
-  const progress = progressLine(process.stderr);
+  const clickhouse = createClickHouse(config, logger);
+  const progress = createProgressLine(process.stderr);
   const abort = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => abort.abort());
   const say = (text: string): void => {
@@ -112,7 +112,7 @@ async function main(): Promise<number> {
   try {
     const jsm = await jetstreamManager(nc, { checkAPI: false });
     const target = eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']);
-    const store = clickhouseBlockStore(clickhouse, target);
+    const store = createClickHouseBlockStore(clickhouse, target);
     const options = {
       nc,
       jsm,
@@ -142,7 +142,7 @@ async function main(): Promise<number> {
     }
     if (action.kind === 'mend') {
       const { setting: number } = await settledShards(options);
-      const ledger = ledgerStore(clickhouse, target);
+      const ledger = createLedgerStore(clickhouse, target);
       const { messages } = await mendShard(
         { nc, look, ledger, number, say, progress: progress.show, logger },
         action.shard,

@@ -12,13 +12,13 @@ import { tenantIdPattern } from '../../lib/subjects.js';
 import { listTenants } from '../../lib/tenants.js';
 import { print } from '../../lib/terminal.js';
 import { isDate } from '../../lib/timestamp.js';
-import { connectClickHouse } from '../clickhouse/client.js';
+import { createClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import type { TableTarget } from '../clickhouse/schema/index.js';
-import { clickhouseBlockStore } from '../loader/block-store.js';
+import { createClickHouseBlockStore } from '../loader/block-store.js';
 import { endWith } from './end-command.js';
-import { ledgerStore, type StoredRows } from './ledger-store.js';
-import { progressLine } from './progress-line.js';
+import { createLedgerStore, type StoredRows } from './ledger-store.js';
+import { createProgressLine } from './progress-line.js';
 import { lookAtLog } from './shard-states.js';
 import { type JudgedCopy, type Letter, type Whereabouts, where } from './where.js';
 
@@ -123,12 +123,12 @@ async function main(): Promise<number> {
   }
   const logger = createLogger('where', config.logLevel);
   const nc = await connectNats({ ...natsAt(config), name: 'sluice where', logger, timeoutMs: 5_000 });
-  const clickhouse = connectClickHouse(config, logger);
-  const progress = progressLine(process.stderr);
+  const clickhouse = createClickHouse(config, logger);
+  const progress = createProgressLine(process.stderr);
   try {
     const jsm = await jetstreamManager(nc, { checkAPI: false });
     const target = eventsTable(config.clickhouseDatabase, config.clickhouseEngine as TableTarget['engine']);
-    const inLog = await lookAtLog(nc, jsm, clickhouseBlockStore(clickhouse, target));
+    const inLog = await lookAtLog(nc, jsm, createClickHouseBlockStore(clickhouse, target));
     if (inLog === undefined) throw new UsageError('No gateway has ever started here: there is nothing to look for.');
     for (const problem of inLog.problems) logger.warn(problem);
     const tenants = tenant === '' ? [...new Set((await listTenants(nc)).map((record) => record.tenant))] : [tenant];
@@ -136,7 +136,7 @@ async function main(): Promise<number> {
       {
         nc,
         jsm,
-        store: ledgerStore(clickhouse, target),
+        store: createLedgerStore(clickhouse, target),
         ...inLog,
         tenants,
         oneTenant: tenant !== '',

@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { blockSizer } from './block-size.js';
+import { createBlockSizer } from './block-size.js';
 
 const full = { rows: 200_000, bytes: 64 * 1024 ** 2, delayMs: 1_000 };
 const block = (rows: number, messages = 100) => ({
@@ -13,7 +13,7 @@ const block = (rows: number, messages = 100) => ({
 });
 
 test('blocks are halved until one passes, whatever the limits were; a single message cannot be halved', () => {
-  const sizer = blockSizer(full);
+  const sizer = createBlockSizer(full);
   assert.equal(sizer.limits(), full);
   const tried: number[] = [];
   // A server that takes 700 rows.
@@ -28,7 +28,7 @@ test('blocks are halved until one passes, whatever the limits were; a single mes
 });
 
 test('they grow again after a number of blocks that passed, more slowly after many halvings', () => {
-  const sizer = blockSizer(full);
+  const sizer = createBlockSizer(full);
   const grown = (): number => {
     const { rows } = sizer.limits();
     for (let blocks = 1; ; blocks++) {

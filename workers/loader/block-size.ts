@@ -18,7 +18,7 @@ type Sized = Pick<Block, 'lo' | 'hi' | 'rows' | 'duplicate' | 'dead' | 'bytes'>;
 /** Blocks that must pass before the limits double; twice as many after each halving. */
 const patience = { first: 8, last: 512 } as const;
 
-export function blockSizer(full: BlockLimits): BlockSizer {
+export function createBlockSizer(full: BlockLimits): BlockSizer {
   /** Of the full limits. */
   let share = 1;
   let blocks: number = patience.first;

@@ -67,7 +67,7 @@ export interface StoreCare {
   readonly mender: TableMender;
 }
 
-export function clickhouseBlockStore(clickhouse: ClickHouse, target: TableTarget, care?: StoreCare): BlockStore {
+export function createClickHouseBlockStore(clickhouse: ClickHouse, target: TableTarget, care?: StoreCare): BlockStore {
   const table = tableName(target);
   const mended = async <T>(work: Promise<T>): Promise<T> => {
     try {

@@ -3,9 +3,9 @@ import { sizeDelimitedEncode } from '@bufbuild/protobuf/wire';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
-import { makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, makeBatch } from '../../lib/testing/batches.js';
 import type { LogMessage } from '../reader/log-message.js';
-import { type BlockLimits, contentOf, maxLinks, maxSpanMs, startBlock } from './block.js';
+import { type BlockLimits, contentOf, createCutter, maxLinks, maxSpanMs } from './block.js';
 
 const limits: BlockLimits = { rows: 100, bytes: 1_000_000, delayMs: 1_000 };
 const noon = Date.parse('2026-03-01T12:00:00Z');
@@ -21,7 +21,7 @@ function stored(events: number, more: { traceparent?: string; count?: number; at
     contract: 'c0ffee',
     traceparent: more.traceparent ?? '',
   });
-  const data = create(StoredBatchSchema, { events: makeBatch(seededRandom(events), events).events });
+  const data = create(StoredBatchSchema, { events: makeBatch(createRandom(events), events).events });
   const bytes = Buffer.concat([toBinary(StoredBatchSchema, meta), toBinary(StoredBatchSchema, data)]);
   const size: number[] = [];
   for (let rest = bytes.length; ; rest >>>= 7) {
@@ -34,7 +34,7 @@ function stored(events: number, more: { traceparent?: string; count?: number; at
 const message = (sequence: number, data: Uint8Array, timeMs = noon): LogMessage => ({ sequence, timeMs, data });
 
 test('a block knows its rows, batches, ends and day without decoding an event', () => {
-  const cutter = startBlock(limits);
+  const cutter = createCutter(limits);
   assert.ok(cutter.add(message(5, Buffer.concat([stored(3), stored(4)])), 0));
   assert.ok(cutter.add(message(9, stored(2), noon + maxSpanMs), 0));
   const block = cutter.cut('delay');
@@ -65,7 +65,7 @@ test('a block knows its rows, batches, ends and day without decoding an event', 
 
 test('a batch encoded by the library reads the same as one framed by hand', () => {
   for (const eventCount of [7, 0]) {
-    const batch = create(StoredBatchSchema, { attempt: 1, eventCount, events: makeBatch(seededRandom(1), 7).events });
+    const batch = create(StoredBatchSchema, { attempt: 1, eventCount, events: makeBatch(createRandom(1), 7).events });
     // The library writes events first: the count is then not seen in time, and they are counted one by one.
     const { rows, retried } = contentOf(sizeDelimitedEncode(StoredBatchSchema, batch));
     assert.equal([rows, retried], [7, false]);
@@ -73,20 +73,20 @@ test('a batch encoded by the library reads the same as one framed by hand', () =
 });
 
 test('a message that would pass the row limit begins the next block, and rows alone never exceed it', () => {
-  const cutter = startBlock(limits);
+  const cutter = createCutter(limits);
   assert.ok(cutter.add(message(1, stored(60)), 0));
   assert.is(cutter.full(), undefined);
   assert.not.ok(cutter.add(message(2, stored(60)), 0));
   assert.is(cutter.full(), 'rows');
   assert.is(cutter.cut('rows').hi, 1);
-  const alone = startBlock(limits);
+  const alone = createCutter(limits);
   assert.ok(alone.add(message(1, stored(150)), 0));
   assert.is(alone.full(), 'rows');
 });
 
 test('the byte limit cuts likewise', () => {
   const data = stored(10);
-  const cutter = startBlock({ ...limits, bytes: data.length * 2 + 1 });
+  const cutter = createCutter({ ...limits, bytes: data.length * 2 + 1 });
   assert.ok(cutter.add(message(1, data), 0));
   assert.ok(cutter.add(message(2, data), 0));
   assert.not.ok(cutter.add(message(3, data), 0));
@@ -94,7 +94,7 @@ test('the byte limit cuts likewise', () => {
 });
 
 test('age counts from the first message, whether it has rows or not', () => {
-  const cutter = startBlock(limits);
+  const cutter = createCutter(limits);
   assert.is(cutter.dueMs, Number.POSITIVE_INFINITY);
   assert.throws(() => cutter.cut('delay'), /empty/);
   cutter.add(message(1, stored(0)), 500);
@@ -105,7 +105,7 @@ test('age counts from the first message, whether it has rows or not', () => {
 });
 
 test('messages without rows fill a block by their bytes, so that memory is bounded', () => {
-  const cutter = startBlock({ ...limits, bytes: 1_000 });
+  const cutter = createCutter({ ...limits, bytes: 1_000 });
   let sequence = 1;
   while (cutter.add(message(sequence, stored(0)), 0)) sequence++;
   assert.is(cutter.full(), 'bytes');
@@ -113,7 +113,7 @@ test('messages without rows fill a block by their bytes, so that memory is bound
 });
 
 test("a block spans an hour of the log's time at most: its rows lie in the partition of its first day", () => {
-  const cutter = startBlock(limits);
+  const cutter = createCutter(limits);
   assert.ok(cutter.add(message(1, stored(1)), 0));
   assert.ok(cutter.add(message(2, stored(1), noon + maxSpanMs), 0));
   assert.not.ok(cutter.add(message(3, stored(1), noon + maxSpanMs + 1), 0));
@@ -121,12 +121,12 @@ test("a block spans an hour of the log's time at most: its rows lie in the parti
 });
 
 test('a block knows whether a batch was sent again, and whether a message is a sequence of batches (LOAD-5, LOAD-6)', () => {
-  const first = startBlock(limits);
+  const first = createCutter(limits);
   first.add(message(1, Buffer.concat([stored(2), stored(3)])), 0);
   assert.equal([first.cut('delay').retried, contentOf(stored(2)).retried], [false, false]);
   // No attempt at all: unknown which it is.
   for (const attempt of [0, 2, 7, 4_294_967_295]) {
-    const cutter = startBlock(limits);
+    const cutter = createCutter(limits);
     cutter.add(message(1, stored(2)), 0);
     cutter.add(message(2, Buffer.concat([stored(1), stored(1, { attempt }), stored(1)])), 0);
     const block = cutter.cut('delay');
@@ -139,7 +139,7 @@ test('bytes that are no batch count as a row and are told apart, so that somebod
   const bad = [[0xff], [5, 1], [3, 0x0b, 1, 1], [2, 0x3a, 9], Array.from({ length: 12 }, () => 0xff), [2, 0x08, 1]];
   for (const data of bad) {
     assert.equal(contentOf(Uint8Array.from(data)).unframed, true, String(data));
-    const cutter = startBlock(limits);
+    const cutter = createCutter(limits);
     cutter.add(message(1, Buffer.concat([good, Uint8Array.from(data)])), 0);
     const block = cutter.cut('delay');
     assert.ok(block.unframed && block.rows >= 3, String(data));
@@ -157,7 +157,7 @@ test('bytes that are no batch count as a row and are told apart, so that somebod
 
 test('only sampled traces become links, and not too many', () => {
   const trace = (flags: string) => `00-${'a'.repeat(32)}-${'b'.repeat(16)}-${flags}`;
-  const cutter = startBlock({ ...limits, rows: 10_000 });
+  const cutter = createCutter({ ...limits, rows: 10_000 });
   cutter.add(message(1, stored(1, { traceparent: trace('00') })), 0);
   cutter.add(message(2, stored(1, { traceparent: trace('01') })), 0);
   cutter.add(message(3, stored(1, { traceparent: 'nonsense' })), 0);

@@ -182,7 +182,7 @@ export interface Cutter {
 }
 
 /** Collects one block. `add` answers false when the message belongs to the next one, and `full` then says why. */
-export function startBlock(limits: BlockLimits): Cutter {
+export function createCutter(limits: BlockLimits): Cutter {
   const messages: Uint8Array[] = [];
   const sequences: number[] = [];
   const traces: string[] = [];

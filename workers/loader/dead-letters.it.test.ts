@@ -5,15 +5,15 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { deadStream } from '../../lib/subjects.js';
-import { encodeBatch, integer, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, encodeBatch, integer, makeBatch } from '../../lib/testing/batches.js';
 import { makeRichEvent } from '../../lib/testing/rich-events.js';
 import { until } from '../../lib/testing/until.js';
 import { storedPayload } from '../testing/payloads.js';
-import { type Engines, sharedEngines } from '../testing/shard-scene.js';
+import { createSharedEngines, type Engines } from '../testing/shard-scene.js';
 import { contentOf } from './block.js';
 
-const random = seededRandom(9);
-const engines = sharedEngines();
+const random = createRandom(9);
+const engines = createSharedEngines();
 test.after(() => engines.end());
 const on = (name: string, run: (engines: Engines) => Promise<void>): void =>
   void test(name, async () => run(await engines.use()));

@@ -3,8 +3,8 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
-import { integer, seededRandom } from '../../lib/testing/batches.js';
-import { type Block, contentOf, startBlock } from './block.js';
+import { createRandom, integer } from '../../lib/testing/batches.js';
+import { type Block, contentOf, createCutter } from './block.js';
 import { partRefused, partRescanned, partUnframed, placeOf, type Trial, withoutPlaces } from './dead-letters.js';
 import { batchIdIn, eachFrame, eventsIn, framed } from './frames.js';
 import { controlBatch } from './rescan.js';
@@ -19,7 +19,7 @@ function batch(batchId: string, events = 1, more: { unknownFields?: boolean; con
 }
 
 function block(messages: readonly Uint8Array[]): Block {
-  const cutter = startBlock({ rows: 1e6, bytes: 1e9, delayMs: 1 });
+  const cutter = createCutter({ rows: 1e6, bytes: 1e9, delayMs: 1 });
   messages.forEach((data, i) => void cutter.add({ sequence: 10 + i, timeMs: 0, data }, 0));
   return cutter.cut('rows');
 }
@@ -44,7 +44,7 @@ function picky(): { trial: Trial; trials: () => number } {
 }
 
 test('each refused batch is found by halves, and what is left is the rest, in place (DLQ-2)', async () => {
-  const random = seededRandom(4);
+  const random = createRandom(4);
   for (let round = 0; round < 60; round++) {
     const messages = Array.from({ length: integer(random, 1, 12) }, (_, m) =>
       Array.from({ length: integer(random, 1, 8) }, (_, i) => `${random() < 0.1 ? 'bad' : 'good'}-${m}-${i}`),

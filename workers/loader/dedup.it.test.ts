@@ -3,13 +3,13 @@ import { create } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type Event, EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
-import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.js';
 import { until } from '../../lib/testing/until.js';
 import { type Stored, storedPayload } from '../testing/payloads.js';
-import { type Engines, type ShardScene, sharedEngines } from '../testing/shard-scene.js';
+import { createSharedEngines, type Engines, type ShardScene } from '../testing/shard-scene.js';
 import { fingerprintOfIds } from './fingerprint.js';
 
-const random = seededRandom(5);
+const random = createRandom(5);
 let batches = 0;
 
 /** A batch of events named after it; `pick` takes some of them. */
@@ -58,7 +58,7 @@ const sums = async (scene: ShardScene) =>
     { accepted: 0, duplicate: 0, rows: 0 },
   );
 
-const engines = sharedEngines();
+const engines = createSharedEngines();
 test.after(() => engines.end());
 
 /** A test on the engines of this file. */

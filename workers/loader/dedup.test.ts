@@ -4,7 +4,7 @@ import { sizeDelimitedDecodeStream } from '@bufbuild/protobuf/wire';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
-import { type Block, contentOf, startBlock } from './block.js';
+import { type Block, contentOf, createCutter } from './block.js';
 import { createDeduplicator, suspectMs } from './dedup.js';
 import { fingerprintOfIds } from './fingerprint.js';
 import { framed } from './frames.js';
@@ -23,7 +23,7 @@ function batch(batchId: string, attempt: number, ids: readonly string[], tenant 
 
 /** A block of messages, each of some batches. */
 function block(messages: readonly (readonly Uint8Array[])[], atMs = noon): Block {
-  const cutter = startBlock({ rows: 1e6, bytes: 1e9, delayMs: 1 });
+  const cutter = createCutter({ rows: 1e6, bytes: 1e9, delayMs: 1 });
   messages.forEach(
     (batches, i) => void cutter.add({ sequence: 10 + i, timeMs: atMs, data: Buffer.concat(batches) }, 0),
   );

@@ -3,12 +3,12 @@ import { sizeDelimitedEncode } from '@bufbuild/protobuf/wire';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
-import { integer, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, integer, makeBatch } from '../../lib/testing/batches.js';
 import { storedPayload } from '../testing/payloads.js';
 import { contentOf } from './block.js';
 import { batchIdIn, contractIn, eachFrame, eventIdIn, eventsIn, framed, partsWithout, tenantIn } from './frames.js';
 
-const random = seededRandom(21);
+const random = createRandom(21);
 
 /** What the walk sees of a message. */
 function seen(data: Uint8Array) {

@@ -5,7 +5,7 @@
 import { failpoint } from '../../lib/failpoint.js';
 import { StatementError } from '../clickhouse/errors.js';
 import type { LogMessage } from '../reader/log-message.js';
-import { type Block, type BlockLimits, type Cutter, type FlushReason, startBlock } from './block.js';
+import { type Block, type BlockLimits, type Cutter, createCutter, type FlushReason } from './block.js';
 import type { Position } from './position.js';
 import type { ShardContext } from './shard-options.js';
 
@@ -59,7 +59,7 @@ export function createGatherer(
     // LOAD-8. The log may have become another one during the recovery; `seek` would forget that it is in doubt.
     if (position.inDoubt) return 'again';
     reader.seek(generation, hi);
-    const cutter = startBlock(limits());
+    const cutter = createCutter(limits());
     const messages: LogMessage[] = [];
     const cut = (reason: FlushReason): Block => {
       failpoint('loader.after-gather');

@@ -13,12 +13,12 @@ import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.
 import { ensureShards, generationOf } from '../../lib/log-streams.js';
 import { silentLogger } from '../../lib/logger.js';
 import { shardStream, workersBucket } from '../../lib/subjects.js';
-import { seededRandom } from '../../lib/testing/batches.js';
+import { createRandom } from '../../lib/testing/batches.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { freeze, isFrozen } from '../../lib/testing/freeze.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
 import { untilAnswered } from '../../lib/testing/until.js';
-import { type ClickHouse, connectClickHouse } from '../clickhouse/client.js';
+import { type ClickHouse, createClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import { blockName } from '../clickhouse/schema/index.js';
 import { eraseUser } from '../ledger/erase.js';
@@ -51,9 +51,9 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
   await withNats((nats) =>
     withClickHouse(async (engine) => {
       const config = resolveOptions(clickhouseClientOptions, { clickhouseUrl: engine.url }, {});
-      const clickhouse = connectClickHouse(config, silentLogger);
+      const clickhouse = createClickHouse(config, silentLogger);
       const workers: WorkerProcess[] = [];
-      const random = seededRandom(7);
+      const random = createRandom(7);
       const js = jetstream(nats.nc);
       let batch = 0;
       await ensureShards(nats.nc, { shards, replicas: 1, maxBytes: 512 * 1024 ** 2 });
@@ -273,7 +273,7 @@ test("an erased user's rows leave ClickHouse, and the log cannot bring them back
     assert.is(left.rows, sent - erasure.rows);
     // A user who was alone in a block leaves a tombstone, so that the block stays known (LOAD-2, LOAD-3).
     const only = { tenant: 'solo', batchId: 'solo-1', events: 1, bytes: soloBatch };
-    const shard = await publishStored(scene.js, shards, only, storedPayload(seededRandom(1), only));
+    const shard = await publishStored(scene.js, shards, only, storedPayload(createRandom(1), only));
     await untilAnswered('the lone row', async () => (await scene.counts()).rows === left.rows + 1);
     const lone = await eraseUser({ ...request, tenant: 'solo', userId: 'only-me' });
     assert.equal(lone, { rows: 1, messages: 1, unloaded: 0 });

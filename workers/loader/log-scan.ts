@@ -4,7 +4,7 @@
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import type { Logger } from '../../lib/logger.js';
-import { byteBudget } from '../reader/budget.js';
+import { createByteBudget } from '../reader/budget.js';
 import { createBufferPool } from '../reader/buffer-pool.js';
 import type { LogMessage } from '../reader/log-message.js';
 import { createPullReader } from '../reader/pull-reader.js';
@@ -37,7 +37,7 @@ export async function scanLog(options: LogScanOptions): Promise<void> {
     nc,
     jsm,
     stream,
-    budget: byteBudget(heldBytes),
+    budget: createByteBudget(heldBytes),
     buffers: createBufferPool(heldBytes),
     aheadBytes: heldBytes / 2,
     logger,

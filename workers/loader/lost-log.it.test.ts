@@ -17,20 +17,20 @@ import { silentLogger } from '../../lib/logger.js';
 import { readShardSetting } from '../../lib/shard-number.js';
 import { type ShardSetting, shardsKey } from '../../lib/shard-setting.js';
 import { batchSubject, keptStream, settingsBucket, shardStream } from '../../lib/subjects.js';
-import { seededRandom } from '../../lib/testing/batches.js';
+import { createRandom } from '../../lib/testing/batches.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
 import { until } from '../../lib/testing/until.js';
-import { connectClickHouse } from '../clickhouse/client.js';
+import { createClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import { audit } from '../ledger/audit.js';
-import { ledgerStore } from '../ledger/ledger-store.js';
+import { createLedgerStore } from '../ledger/ledger-store.js';
 import { mendShard } from '../ledger/shard-mend.js';
 import { acceptShard, bucketIfThere, keptText, type LogLook, lookAtLog, shardStatus } from '../ledger/shard-states.js';
 import { where } from '../ledger/where.js';
 import { storedPayload } from '../testing/payloads.js';
 import { startWorkerProcess } from '../testing/worker-process.js';
-import { clickhouseBlockStore } from './block-store.js';
+import { createClickHouseBlockStore } from './block-store.js';
 import { readDeadLedger } from './dead-scan.js';
 
 const log = { shards: 1, replicas: 1, maxBytes: 64 * 1024 ** 2 };
@@ -87,14 +87,14 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
   await withNats(async (nats) => {
     const database = `lost_${++scenes}`;
     const addresses = { clickhouseUrl: engine.url, clickhouseDatabase: database };
-    const clickhouse = connectClickHouse(resolveOptions(clickhouseClientOptions, addresses, {}), silentLogger);
+    const clickhouse = createClickHouse(resolveOptions(clickhouseClientOptions, addresses, {}), silentLogger);
     await ensureLog(nats.nc, log);
     const jsm = await jetstreamManager(nats.nc);
     const js = jetstream(nats.nc);
-    const random = seededRandom(31);
+    const random = createRandom(31);
     const target = eventsTable(database);
-    const store = clickhouseBlockStore(clickhouse, target);
-    const ledger = ledgerStore(clickhouse, target);
+    const store = createClickHouseBlockStore(clickhouse, target);
+    const ledger = createLedgerStore(clickhouse, target);
     const ofLog = { nc: nats.nc, jsm, store: ledger, progress: () => undefined, logger: silentLogger };
     const inLog = async () => (await lookAtLog(nats.nc, jsm, store)) as LogLook;
     const look = async () => ({ jsm, store, settings: await bucketIfThere(nats.nc) });
@@ -252,7 +252,7 @@ test('a stream that was removed and made again is a fault until it is accepted o
     assert.equal(await scene.audit(), { faults: '', difference: 0 });
 
     // Messages that are stored already, in a stream of another making, beside new ones.
-    const random = seededRandom(5);
+    const random = createRandom(5);
     const js = jetstream(nats.nc);
     const copies = [0, 1, 2].map((i) => storedPayload(random, { tenant: 'acme', batchId: `x-${i}`, events: 10 }));
     for (const copy of copies) await js.publish(batchSubject(0, 'acme'), copy);

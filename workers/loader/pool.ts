@@ -20,7 +20,7 @@ export interface LoaderPool {
 /** How long a loader may finish its block when its shard goes to another worker; no haste, by LOAD-2. */
 const handOverMs = 10_000;
 
-export function loaderPool(start: (shard: number) => ShardLoader, logger: Logger): LoaderPool {
+export function createLoaderPool(start: (shard: number) => ShardLoader, logger: Logger): LoaderPool {
   const running = new Map<number, ShardLoader>();
   const leaving = new Map<number, Promise<void>>();
   let wanted: ReadonlySet<number> = new Set();

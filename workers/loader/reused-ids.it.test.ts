@@ -13,19 +13,19 @@ import { testEnvironment } from '../../lib/config/index.js';
 import { generationOf } from '../../lib/log-streams.js';
 import { batchSubject, shardStream } from '../../lib/subjects.js';
 import { addTenant } from '../../lib/tenants.js';
-import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.js';
 import { freePort } from '../../lib/testing/nats.js';
 import { until } from '../../lib/testing/until.js';
 import { blockName, insertStatement } from '../clickhouse/schema/index.js';
 import { batchStatuses } from '../ledger/batch-status.js';
-import { ledgerStore } from '../ledger/ledger-store.js';
+import { createLedgerStore } from '../ledger/ledger-store.js';
 import { endScenes, type LedgerScene, withScene } from '../testing/ledger-scene.js';
 import { storedPayload } from '../testing/payloads.js';
 import { keyOf } from './frames.js';
 
 test.after(endScenes);
 
-const random = seededRandom(31);
+const random = createRandom(31);
 
 /** A batch of events with these ids, of one user each. */
 function payload(batchId: string, attempt: number, ids: readonly string[], tenant = 'acme'): Uint8Array {
@@ -126,9 +126,10 @@ test('of a batch id that is used again every event is stored once, and audit and
       assert.not.match(told.out, /erased since/);
 
       const question = { tenant: 'acme', batchId: 'w-1' };
-      const answers = await batchStatuses({ nc: nats.nc, jsm, store: ledgerStore(scene.clickhouse, scene.target) }, [
-        question,
-      ]);
+      const answers = await batchStatuses(
+        { nc: nats.nc, jsm, store: createLedgerStore(scene.clickhouse, scene.target) },
+        [question],
+      );
       const answer = answers.get(keyOf('acme', 'w-1'));
       assert.equal([answer?.state, answer?.stored], ['stored', 10]);
     } finally {

@@ -8,13 +8,13 @@ import { pino } from 'pino';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
-import { deadLetters } from '../../lib/dead-letters.js';
+import { createDeadLetters } from '../../lib/dead-letters.js';
 import { ensureShards } from '../../lib/log-streams.js';
 import { silentLogger } from '../../lib/logger.js';
 import { shardStream } from '../../lib/subjects.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
 import { until } from '../../lib/testing/until.js';
-import { byteBudget } from '../reader/budget.js';
+import { createByteBudget } from '../reader/budget.js';
 import { createBufferPool } from '../reader/buffer-pool.js';
 import { type SeenMetrics, seeingMetrics } from '../testing/seen-metrics.js';
 import type { Block } from './block.js';
@@ -36,7 +36,7 @@ interface MemoryBlockStore extends BlockStore {
   failure: InsertFailure | undefined;
 }
 
-function memoryBlockStore(): MemoryBlockStore {
+function createMemoryBlockStore(): MemoryBlockStore {
   const table: MemoryRow[] = [];
   const own = (generation: string): MemoryRow[] => table.filter((row) => row.generation === generation);
   return {
@@ -104,7 +104,7 @@ const payload = (rows: number): Uint8Array => {
 async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
   await withNats(async (nats) => {
     const jsm = await jetstreamManager(nats.nc);
-    const clickhouse = memoryBlockStore();
+    const clickhouse = createMemoryBlockStore();
     const { seen, metrics } = seeingMetrics();
     const accept = new Set<string>();
     const loaders: ShardLoader[] = [];
@@ -127,9 +127,9 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
             shard: 0,
             store: clickhouse,
             limits: { rows: 100, bytes: 1024 ** 2, delayMs: 50 },
-            budget: byteBudget(64 * 1024 ** 2),
+            budget: createByteBudget(64 * 1024 ** 2),
             buffers: createBufferPool(64 * 1024 ** 2),
-            deadLetters: deadLetters({ nc: nats.nc, maxBytes: 1024 ** 2 }),
+            deadLetters: createDeadLetters({ nc: nats.nc, maxBytes: 1024 ** 2 }),
             replayMs: 3_600_000,
             metrics,
             logger: silentLogger,

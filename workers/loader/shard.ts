@@ -45,7 +45,7 @@ import { shardStream } from '../../lib/subjects.js';
 import { logLink } from '../reader/link.js';
 import { createPullReader } from '../reader/pull-reader.js';
 import { createPlanner } from './block-plan.js';
-import { type BlockSizer, blockSizer } from './block-size.js';
+import { type BlockSizer, createBlockSizer } from './block-size.js';
 import { createDeduplicator } from './dedup.js';
 import { createGatherer, type Gatherer } from './gatherer.js';
 import { type Ending, loadShard, type ShardIo, type ShardState } from './loader.js';
@@ -55,8 +55,8 @@ import { createShardLife } from './shard-life.js';
 import type { ShardContext, ShardLoader, ShardLoaderOptions } from './shard-options.js';
 import { createReport, reportGap, reportRemovedRows } from './shard-report.js';
 import { startRounds } from './shard-round.js';
-import { standsStillMs, standstill } from './standstill.js';
-import { type TrimLedger, trimLedger } from './trim.js';
+import { createStandstill, standsStillMs } from './standstill.js';
+import { createTrimLedger, type TrimLedger } from './trim.js';
 
 export type { ShardLoader, ShardLoaderOptions } from './shard-options.js';
 
@@ -70,12 +70,12 @@ export const acceptKey = (shard: number): string => `accept.${shard}`;
 export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   const context = contextOf(options);
   const { shard, metrics, reader, life, still, stoppedMs = 15_000, hintMs = 1_000 } = context;
-  const ledger = trimLedger();
-  const sizer = blockSizer(options.limits);
+  const ledger = createTrimLedger();
+  const sizer = createBlockSizer(options.limits);
   const position = createPosition(context);
   const gatherer = createGatherer(context, position, () => sizer.limits());
   const rounds = startRounds(context, position, gatherer, ledger);
-  const io = shardIo(context, { position, gatherer, sizer, ledger });
+  const io = createShardIo(context, { position, gatherer, sizer, ledger });
 
   /** The back-off is for a ClickHouse that is away: what is in trouble now is tried at once when it is back. */
   const offRecovered = options.store.onRecovered(() => life.cutShort());
@@ -124,7 +124,7 @@ function contextOf(options: ShardLoaderOptions): ShardContext {
     aheadBytes: Math.min(limits.bytes, maxAhead),
     onGap: (from, to) => reportGap({ shard, metrics, logger }, from, to),
   });
-  const still = standstill({ afterMs: options.standstillMs ?? standsStillMs + limits.delayMs });
+  const still = createStandstill({ afterMs: options.standstillMs ?? standsStillMs + limits.delayMs });
   return { ...options, stream, logger, ask: logLink(nc), reader, life: createShardLife(), still };
 }
 
@@ -146,7 +146,7 @@ interface ShardParts {
 }
 
 /** What the protocol does, done to the real stream and the real ClickHouse. */
-function shardIo(context: ShardContext, { position, gatherer, sizer, ledger }: ShardParts): ShardIo {
+function createShardIo(context: ShardContext, { position, gatherer, sizer, ledger }: ShardParts): ShardIo {
   const { shard, store, metrics, logger, life, still } = context;
   const dedup = createDeduplicator(store);
   const onRecovered = (state: ShardState): void => {

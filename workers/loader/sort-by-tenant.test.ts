@@ -2,11 +2,11 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
-import { seededRandom } from '../../lib/testing/batches.js';
+import { createRandom } from '../../lib/testing/batches.js';
 import { storedPayload } from '../testing/payloads.js';
 import { sortByTenant, tenantOf } from './sort-by-tenant.js';
 
-const random = seededRandom(3);
+const random = createRandom(3);
 const message = (tenant: string, batchId: string, events = 2) => storedPayload(random, { tenant, batchId, events });
 
 test('messages are grouped by tenant, tenants in the order of their bytes, and keep their order within', () => {

@@ -13,20 +13,20 @@ import { EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { testEnvironment } from '../../lib/config/index.js';
 import { formatShardSetting, shardsKey } from '../../lib/shard-setting.js';
 import { settingsBucket, shardStream } from '../../lib/subjects.js';
-import { encodeBatch, makeBatch, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.js';
 import { until } from '../../lib/testing/until.js';
 import type { ClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import type { InsertStatement } from '../clickhouse/schema/index.js';
 import { shownStatus } from '../ledger/shard-states.js';
 import { storedPayload } from '../testing/payloads.js';
-import { type Engines, type ShardScene, sharedEngines } from '../testing/shard-scene.js';
-import { clickhouseBlockStore } from './block-store.js';
+import { createSharedEngines, type Engines, type ShardScene } from '../testing/shard-scene.js';
+import { createClickHouseBlockStore } from './block-store.js';
 import { batchIdIn, eachFrame } from './frames.js';
 import { askShardWaits, serveShardWaits, waitOf } from './shard-waits.js';
 
-const random = seededRandom(31);
-const engines = sharedEngines();
+const random = createRandom(31);
+const engines = createSharedEngines();
 test.after(() => engines.end());
 const on = (name: string, run: (engines: Engines) => Promise<void>): void =>
   void test(name, async () => run(await engines.use()));
@@ -56,7 +56,7 @@ async function assertStored(shard: ShardScene, events: number): Promise<void> {
 
 /** A store whose blocks and trials are changed on their way to the real engine. */
 const changed = (clickhouse: ClickHouse, change: (statement: InsertStatement) => InsertStatement) =>
-  clickhouseBlockStore(
+  createClickHouseBlockStore(
     { ...clickhouse, insertBlock: (statement, id, body) => clickhouse.insertBlock(change(statement), id, body) },
     target,
   );

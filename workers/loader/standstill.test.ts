@@ -1,10 +1,10 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { standstill } from './standstill.js';
+import { createStandstill } from './standstill.js';
 
 function scene() {
   let now = 0;
-  const still = standstill({ afterMs: 20_000, now: () => now });
+  const still = createStandstill({ afterMs: 20_000, now: () => now });
   return {
     still,
     after: (ms: number, work: boolean) => {

@@ -34,7 +34,7 @@ export interface Standstill {
 
 export const standsStillMs = 20_000;
 
-export function standstill({
+export function createStandstill({
   afterMs = standsStillMs,
   now = () => performance.now(),
 }: StandstillOptions = {}): Standstill {

@@ -1,11 +1,11 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { trimLedger } from './trim.js';
+import { createTrimLedger } from './trim.js';
 
 const calm = { streamBytes: 100, maxBytes: 10_000, replayMs: 60_000 };
 
 test('what is loaded stays for the replay window and goes after it (LOAD-8)', () => {
-  const ledger = trimLedger();
+  const ledger = createTrimLedger();
   ledger.begin(0, 0);
   ledger.loaded({ hi: 10, bytes: 50, timeMs: 1_000 });
   ledger.loaded({ hi: 20, bytes: 50, timeMs: 31_000 });
@@ -17,7 +17,7 @@ test('what is loaded stays for the replay window and goes after it (LOAD-8)', ()
 });
 
 test('an eighth past half of the limit loaded messages go early, oldest first, down to the half and no more', () => {
-  const ledger = trimLedger();
+  const ledger = createTrimLedger();
   for (let i = 1; i <= 4; i++) ledger.loaded({ hi: i * 10, bytes: 100, timeMs: 0 });
   assert.is(ledger.point({ nowMs: 1, streamBytes: 500, maxBytes: 1_000, replayMs: 60_000 }), undefined);
   assert.is(ledger.point({ nowMs: 1, streamBytes: 624, maxBytes: 1_000, replayMs: 60_000 }), undefined);
@@ -29,7 +29,7 @@ test('an eighth past half of the limit loaded messages go early, oldest first, d
 });
 
 test('what an earlier worker loaded counts from now on, and goes first when space is short', () => {
-  const ledger = trimLedger();
+  const ledger = createTrimLedger();
   ledger.begin(100, 5_000);
   ledger.loaded({ hi: 110, bytes: 10, timeMs: 5_000 });
   assert.is(ledger.point({ ...calm, nowMs: 64_000 }), undefined);
@@ -38,7 +38,7 @@ test('what an earlier worker loaded counts from now on, and goes first when spac
 });
 
 test('a recovery keeps what is known, and never lets the point pass what ClickHouse reports', () => {
-  const ledger = trimLedger();
+  const ledger = createTrimLedger();
   ledger.loaded({ hi: 10, bytes: 10, timeMs: 0 });
   ledger.loaded({ hi: 20, bytes: 10, timeMs: 0 });
   ledger.begin(10, 50_000);
@@ -49,7 +49,7 @@ test('a recovery keeps what is known, and never lets the point pass what ClickHo
 });
 
 test('memory stays bounded over many small blocks', () => {
-  const ledger = trimLedger();
+  const ledger = createTrimLedger();
   for (let i = 1; i <= 100_001; i++) ledger.loaded({ hi: i, bytes: 1, timeMs: i });
   assert.is(ledger.point({ ...calm, nowMs: 10_000_000 }), 100_001);
   assert.is(

@@ -42,7 +42,7 @@ const minDelay = 1 / 60;
 /** Blocks are remembered one by one up to so many, then in pairs. */
 const maxEntries = 4_096;
 
-export function trimLedger(): TrimLedger {
+export function createTrimLedger(): TrimLedger {
   let entries: Loaded[] = [];
   return {
     begin(hi, nowMs) {

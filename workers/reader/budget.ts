@@ -13,7 +13,7 @@ export interface ByteBudget {
   onRoom(listener: () => void): () => void;
 }
 
-export function byteBudget(limit: number): ByteBudget {
+export function createByteBudget(limit: number): ByteBudget {
   let used = 0;
   const listeners = new Set<() => void>();
   return {

@@ -9,7 +9,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { silentLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
-import { integer, seededRandom } from '../../lib/testing/batches.js';
+import { createRandom, integer } from '../../lib/testing/batches.js';
 import { withNats } from '../../lib/testing/nats.js';
 import { until } from '../../lib/testing/until.js';
 import { type BufferPool, createBufferPool, type ReadBuffer } from './buffer-pool.js';
@@ -125,7 +125,7 @@ test('it says hello, subscribes, and publishes', async () => {
 
 test('messages come whole wherever the network cuts them, whatever is held meanwhile', async () => {
   await withNatsSocket(async (scene) => {
-    const random = seededRandom(7);
+    const random = createRandom(7);
     const sent: Buffer[] = [];
     let held: { message: Message; copy: Buffer }[] = [];
     scene.onMessage = (message) => {

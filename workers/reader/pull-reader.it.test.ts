@@ -8,7 +8,7 @@ import { generationOf } from '../../lib/log-streams.js';
 import { silentLogger } from '../../lib/logger.js';
 import { shardStream, shardSubjects } from '../../lib/subjects.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
-import { type ByteBudget, byteBudget } from './budget.js';
+import { type ByteBudget, createByteBudget } from './budget.js';
 import { createBufferPool } from './buffer-pool.js';
 import { createPullReader, type PullReader } from './pull-reader.js';
 
@@ -57,7 +57,7 @@ async function withReader(
   await withNats(async (nats) => {
     const jsm = await jetstreamManager(nats.nc);
     const generation = await create(jsm);
-    const budget = byteBudget(limits.total);
+    const budget = createByteBudget(limits.total);
     const reader = createPullReader({
       nc: way === 'socket' ? nats.nc : seenAs(nats.nc, { info: { ...nats.nc.info, auth_required: true } }),
       jsm,
@@ -225,7 +225,7 @@ test('messages that the reader misses and the leader of the stream has are not p
       nc: seenAs(nats.nc, { request }),
       jsm,
       stream,
-      budget: byteBudget(64 * MiB),
+      budget: createByteBudget(64 * MiB),
       buffers: createBufferPool(64 * MiB),
       aheadBytes: MiB,
       onGap: (from, to) => gaps.push([from, to]),
@@ -262,7 +262,7 @@ test('a connection that the server refuses is tried again after a while, not in 
       nc: seenAs(nats.nc, { getServer: () => `127.0.0.1:${(server.address() as AddressInfo).port}` }),
       jsm,
       stream,
-      budget: byteBudget(64 * MiB),
+      budget: createByteBudget(64 * MiB),
       buffers: createBufferPool(64 * MiB),
       aheadBytes: MiB,
       logger: silentLogger,

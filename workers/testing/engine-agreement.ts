@@ -8,10 +8,10 @@ import * as assert from 'uvu/assert';
 import { EventBatchSchema, EventSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
 import { silentLogger } from '../../lib/logger.js';
-import { seededRandom } from '../../lib/testing/batches.js';
+import { createRandom } from '../../lib/testing/batches.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
 import { acceptedCorpus } from '../../lib/testing/corpus.js';
-import { type ClickHouse, connectClickHouse } from '../clickhouse/client.js';
+import { type ClickHouse, createClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import { prepareTable } from '../clickhouse/prepare-table.js';
 import { type BlockConstants, blockName, insertStatement } from '../clickhouse/schema/index.js';
@@ -130,13 +130,13 @@ function compareBatch(bytes: Uint8Array, stored: readonly string[], which: strin
 /** Stores odd batches in the real engine, and compares all columns. @throws Error at the first batch that differs */
 export async function assertEngineAgrees({ from, small, large }: AgreementBlocks): Promise<void> {
   await withClickHouse(async ({ url }) => {
-    const clickhouse = connectClickHouse(
+    const clickhouse = createClickHouse(
       resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
       silentLogger,
     );
     try {
       await prepareTable(clickhouse, target);
-      const random = seededRandom(seed);
+      const random = createRandom(seed);
       let [events, pruned] = [0, 0];
       for (let block = from; block < from + small + large; block++) {
         const corpus = acceptedCorpus(seed + block, block < from + small ? 1 + (block % 4) : batchesPerBlock);

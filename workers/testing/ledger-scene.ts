@@ -11,16 +11,16 @@ import { ensureShards } from '../../lib/log-streams.js';
 import { silentLogger } from '../../lib/logger.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
-import { type ClickHouse, connectClickHouse } from '../clickhouse/client.js';
+import { type ClickHouse, createClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import { prepareTable } from '../clickhouse/prepare-table.js';
 import type { TableTarget } from '../clickhouse/schema/index.js';
 import { type Audit, type AuditOptions, audit } from '../ledger/audit.js';
 import { auditTenant, type TenantAudit } from '../ledger/audit-tenant.js';
-import { ledgerStore } from '../ledger/ledger-store.js';
+import { createLedgerStore } from '../ledger/ledger-store.js';
 import { type LogLook, lookAtLog } from '../ledger/shard-states.js';
 import { type Whereabouts, where } from '../ledger/where.js';
-import { clickhouseBlockStore } from '../loader/block-store.js';
+import { createClickHouseBlockStore } from '../loader/block-store.js';
 import { readDeadLedger } from '../loader/dead-scan.js';
 import { startWorkerProcess, type WorkerProcess } from './worker-process.js';
 
@@ -75,7 +75,7 @@ export async function withScene(shards: number, use: (scene: LedgerScene) => Pro
   await withNats(async (nats) => {
     const database = `ledger_${++scenes}`;
     const target = eventsTable(database);
-    const clickhouse = connectClickHouse(
+    const clickhouse = createClickHouse(
       resolveOptions(clickhouseClientOptions, { clickhouseUrl: engine.url }, {}),
       silentLogger,
     );
@@ -83,12 +83,12 @@ export async function withScene(shards: number, use: (scene: LedgerScene) => Pro
       await prepareTable(clickhouse, target);
       await ensureShards(nats.nc, { shards, replicas: 1, maxBytes: 64 * MiB });
       const jsm = await jetstreamManager(nats.nc);
-      const store = ledgerStore(clickhouse, target);
+      const store = createLedgerStore(clickhouse, target);
       const options = async (tenant?: string): Promise<AuditOptions> => ({
         nc: nats.nc,
         jsm,
         store,
-        ...((await lookAtLog(nats.nc, jsm, clickhouseBlockStore(clickhouse, target))) as LogLook),
+        ...((await lookAtLog(nats.nc, jsm, createClickHouseBlockStore(clickhouse, target))) as LogLook),
         dead: await readDeadLedger({ nc: nats.nc, jsm, tenant }),
         retention: false,
         progress: () => undefined,

@@ -4,21 +4,21 @@
  */
 import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
-import { type DeadLetter, deadLetterOf, deadLetters } from '../../lib/dead-letters.js';
+import { createDeadLetters, type DeadLetter, deadLetterOf } from '../../lib/dead-letters.js';
 import { generationOf } from '../../lib/log-streams.js';
 import { silentLogger } from '../../lib/logger.js';
 import { deadStream, shardStream, shardSubjects } from '../../lib/subjects.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
 import { until } from '../../lib/testing/until.js';
-import { type ClickHouse, connectClickHouse } from '../clickhouse/client.js';
+import { type ClickHouse, createClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
-import { tableMender } from '../clickhouse/mend-table.js';
+import { createTableMender } from '../clickhouse/mend-table.js';
 import { prepareTable } from '../clickhouse/prepare-table.js';
-import { staleStatements } from '../clickhouse/stale-statement.js';
-import { type BlockStore, clickhouseBlockStore } from '../loader/block-store.js';
+import { createStaleStatements } from '../clickhouse/stale-statement.js';
+import { type BlockStore, createClickHouseBlockStore } from '../loader/block-store.js';
 import { type ShardLoader, type ShardLoaderOptions, startShardLoader } from '../loader/shard.js';
-import { byteBudget } from '../reader/budget.js';
+import { createByteBudget } from '../reader/budget.js';
 import { createBufferPool } from '../reader/buffer-pool.js';
 import { type SeenMetrics, seeingMetrics } from './seen-metrics.js';
 
@@ -69,15 +69,15 @@ export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Pro
   return withNats((nats) =>
     withClickHouse(async (engine) => {
       const config = resolveOptions(clickhouseClientOptions, { clickhouseUrl: engine.url }, {});
-      const clickhouse = connectClickHouse(config, silentLogger);
+      const clickhouse = createClickHouse(config, silentLogger);
       const target = eventsTable(config.clickhouseDatabase);
       const jsm = await jetstreamManager(nats.nc);
       const js = jetstream(nats.nc);
       const loaders: ShardLoader[] = [];
       await prepareTable(clickhouse, target);
-      const mender = tableMender({ prepare: () => prepareTable(clickhouse, target), logger: silentLogger });
-      const store = clickhouseBlockStore(clickhouse, target, {
-        stale: staleStatements(clickhouse, { logger: silentLogger }),
+      const mender = createTableMender({ prepare: () => prepareTable(clickhouse, target), logger: silentLogger });
+      const store = createClickHouseBlockStore(clickhouse, target, {
+        stale: createStaleStatements(clickhouse, { logger: silentLogger }),
         mender,
       });
       let shards = 0;
@@ -94,9 +94,9 @@ export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Pro
             shard,
             store,
             limits: { rows: 200_000, bytes: 64 * MiB, delayMs: 50 },
-            budget: byteBudget(64 * MiB),
+            budget: createByteBudget(64 * MiB),
             buffers: createBufferPool(64 * MiB),
-            deadLetters: deadLetters({ nc: nats.nc, maxBytes: 16 * MiB }),
+            deadLetters: createDeadLetters({ nc: nats.nc, maxBytes: 16 * MiB }),
             replayMs: 3_600_000,
             metrics,
             logger: silentLogger,
@@ -174,7 +174,7 @@ export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Pro
 }
 
 /** Engines for all tests of a file, since starting them takes longer than most tests: started by the first, ended by `end`. */
-export function sharedEngines(): { readonly use: () => Promise<Engines>; readonly end: () => Promise<void> } {
+export function createSharedEngines(): { readonly use: () => Promise<Engines>; readonly end: () => Promise<void> } {
   let release: () => void = () => undefined;
   let engines: Promise<Engines> | undefined;
   let running: Promise<void> = Promise.resolve();

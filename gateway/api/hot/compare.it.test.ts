@@ -10,7 +10,7 @@ import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import type { GatewayConfig } from '../../../lib/config/index.js';
 import { generationOf } from '../../../lib/log-streams.js';
 import { committedSubject } from '../../../lib/subjects.js';
-import { encodeBatch, makeBatch, seededRandom } from '../../../lib/testing/batches.js';
+import { createRandom, encodeBatch, makeBatch } from '../../../lib/testing/batches.js';
 import {
   type BareAnswer,
   type BareCall,
@@ -37,7 +37,7 @@ interface Case {
   readonly pieces: readonly Piece[];
 }
 
-const random = seededRandom(41);
+const random = createRandom(41);
 const small = encodeBatch(makeBatch(random, 3));
 const middle = encodeBatch(makeBatch(random, 400));
 let ids = 0;

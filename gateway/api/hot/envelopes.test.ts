@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { seededRandom } from '../../../lib/testing/batches.js';
+import { createRandom } from '../../../lib/testing/batches.js';
 import { createMessageBuffers } from '../../held/message-buffers.js';
 import { envelope } from './answers.js';
 import { Envelopes } from './envelopes.js';
@@ -8,7 +8,7 @@ import { Envelopes } from './envelopes.js';
 const MiB = 1024 ** 2;
 
 test('messages come out whole and in order, however they are cut into chunks, and their buffers are used again', () => {
-  const random = seededRandom(5);
+  const random = createRandom(5);
   const sizes = [0, 1, 5, 100, 3_000, 16_384, 75_000, 262_144, 262_145, 700_000];
   for (let round = 0; round < 60; round++) {
     const messages = Array.from({ length: 12 }, (_, i) => ({

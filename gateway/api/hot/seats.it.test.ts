@@ -4,7 +4,7 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { makeBatch, seededRandom } from '../../../lib/testing/batches.js';
+import { createRandom, makeBatch } from '../../../lib/testing/batches.js';
 import { until } from '../../../lib/testing/until.js';
 import { bareCall, enveloped, withSession } from '../../testing/bare-call.js';
 import { type RunningGateway, withGateway } from '../../testing/running-gateway.js';
@@ -13,7 +13,7 @@ const publishPath = '/sluice.ingest.v1.IngestService/Publish';
 const seats = 96;
 
 const requestOf = (events: number): Uint8Array =>
-  toBinary(PublishRequestSchema, create(PublishRequestSchema, { batch: makeBatch(seededRandom(events), events) }));
+  toBinary(PublishRequestSchema, create(PublishRequestSchema, { batch: makeBatch(createRandom(events), events) }));
 const small = requestOf(10);
 const large = requestOf(200);
 

@@ -4,7 +4,7 @@ import * as assert from 'uvu/assert';
 import { EventBatchSchema, EventSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { SluiceError } from '../../errors.js';
-import { makeBatch, seededRandom } from '../../testing/batches.js';
+import { createRandom, makeBatch } from '../../testing/batches.js';
 import { contractOf, field } from '../../testing/contracts.js';
 import { makeRichEvent } from '../../testing/rich-events.js';
 import { rulesOf } from '../rules.js';
@@ -32,13 +32,13 @@ const good = (id: string): string =>
 const event = (members: string, id = 'x'): string => `${good(id).slice(0, -1)},${members}}`;
 
 test('realistic events become the same bytes as by way of the generated code', () => {
-  const batch = makeBatch(seededRandom(1), 300);
+  const batch = makeBatch(createRandom(1), 300);
   const json = JSON.stringify((toJson(EventBatchSchema, batch) as { events: JsonValue }).events);
   assert.equal(read(json), { bytes: Buffer.from(toBinary(EventBatchSchema, batch)), findings: undefined });
 });
 
 test('rich events in any script, under both names of their fields, decode to what was written', () => {
-  const random = seededRandom(2);
+  const random = createRandom(2);
   const events = Array.from({ length: 100 }, () => makeRichEvent(random));
   for (const useProtoFieldName of [false, true]) {
     const json = JSON.stringify(events.map((one) => toJson(EventSchema, one, { useProtoFieldName })));

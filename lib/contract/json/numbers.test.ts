@@ -1,7 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { pick, seededRandom } from '../../testing/batches.js';
+import { createRandom, pick } from '../../testing/batches.js';
 import { FieldFault } from './fault.js';
 import { floatingNumber, type WholeKind, wholeNumber } from './numbers.js';
 
@@ -109,7 +109,7 @@ test('a number beyond its kind is out of range, and no bigint is made of a long 
 });
 
 test('doubles are what JSON.parse makes of the same text', () => {
-  const random = seededRandom(5);
+  const random = createRandom(5);
   const digits = (max: number) =>
     Array.from({ length: 1 + Math.floor(random() * max) }, () => pick(random, [...'0123456789'])).join('');
   for (let i = 0; i < 30_000; i++) {

@@ -1,7 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { SluiceError } from '../../errors.js';
-import { integer, pick, seededRandom } from '../../testing/batches.js';
+import { createRandom, integer, pick } from '../../testing/batches.js';
 import { FieldFault } from './fault.js';
 import { JsonText } from './text.js';
 
@@ -174,7 +174,7 @@ const randomText = (random: () => number): string =>
   ).join('');
 
 test('agrees with JSON.parse on thirty thousand broken texts', () => {
-  const random = seededRandom(11);
+  const random = createRandom(11);
   const bits = [
     '"',
     '\\',
@@ -214,7 +214,7 @@ test('agrees with JSON.parse on thirty thousand broken texts', () => {
 });
 
 test('reads a string as JSON.parse does, whatever its escapes', () => {
-  const random = seededRandom(12);
+  const random = createRandom(12);
   for (let i = 0; i < 5_000; i++) {
     const wanted = randomText(random);
     let json = JSON.stringify(wanted);

@@ -5,8 +5,8 @@ import * as assert from 'uvu/assert';
 import { EventBatchSchema, EventType } from '../gen/sluice/event/v1/event_pb.js';
 import { clientVersion, SluiceClient } from './client.js';
 import type { Rejected, SluiceClientOptions } from './options.js';
-import { type FakeGateway, fakeGateway } from './testing/fake-gateway.js';
-import { type ManualClock, manualClock } from './testing/manual-clock.js';
+import { createFakeGateway, type FakeGateway } from './testing/fake-gateway.js';
+import { createManualClock, type ManualClock } from './testing/manual-clock.js';
 
 interface Setting {
   readonly client: SluiceClient;
@@ -16,8 +16,8 @@ interface Setting {
 }
 
 function setting(options: Partial<SluiceClientOptions> = {}): Setting {
-  const gateway = fakeGateway();
-  const clock = manualClock();
+  const gateway = createFakeGateway();
+  const clock = createManualClock();
   const rejected: Rejected[] = [];
   const client = new SluiceClient(
     {
@@ -294,7 +294,7 @@ test('close waits for as long as it may, and takes what is no time for its defau
     [-1, 0],
   ] as const) {
     const waits: number[] = [];
-    const clock = manualClock();
+    const clock = createManualClock();
     const { client, gateway } = setting({
       clock: {
         ...clock,

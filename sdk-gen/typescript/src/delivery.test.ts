@@ -1,8 +1,8 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { createDelivery, type Delivery, type DeliveryOptions, type Outcome } from './delivery.js';
-import { type FakeGateway, type FakeStream, fakeGateway } from './testing/fake-gateway.js';
-import { type ManualClock, manualClock } from './testing/manual-clock.js';
+import { createFakeGateway, type FakeGateway, type FakeStream } from './testing/fake-gateway.js';
+import { createManualClock, type ManualClock } from './testing/manual-clock.js';
 
 interface Setting {
   readonly delivery: Delivery;
@@ -18,8 +18,8 @@ interface Setting {
 
 /** Dice that always show the ceiling: waits are exactly 100, 200, 400 … ms. */
 function setting(options: Partial<DeliveryOptions> = {}): Setting {
-  const gateway = fakeGateway();
-  const clock = manualClock();
+  const gateway = createFakeGateway();
+  const clock = createManualClock();
   const outcomes: string[] = [];
   const errors: string[] = [];
   const accepted: string[] = [];

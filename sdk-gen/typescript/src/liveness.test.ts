@@ -9,8 +9,8 @@ import { SluiceClient } from './client.js';
 import type { Durability, Link, LinkEvents } from './delivery.js';
 import { type FailureCode, SluiceClientError } from './errors.js';
 
-import { type FakeStream, fakeGateway } from './testing/fake-gateway.js';
-import { type ManualClock, manualClock } from './testing/manual-clock.js';
+import { createFakeGateway, type FakeStream } from './testing/fake-gateway.js';
+import { createManualClock, type ManualClock } from './testing/manual-clock.js';
 
 const ackTimeoutMs = 6_000;
 const connectTimeoutMs = 3_000;
@@ -77,8 +77,8 @@ const codes: readonly FailureCode[] = [
 function live(seed: number, durability: Durability): void {
   const random = seeded(seed);
   const pick = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)] as T;
-  const clock = manualClock();
-  const gateway = fakeGateway();
+  const clock = createManualClock();
+  const gateway = createFakeGateway();
   const peers: Peer[] = [];
   const client = new SluiceClient(
     {

@@ -4,14 +4,14 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { EventBatchSchema, EventSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { eventRules } from '../../../lib/contract/rules.js';
-import { encodeBatch, makeBatch, seededRandom } from '../../../lib/testing/batches.js';
+import { createRandom, encodeBatch, makeBatch } from '../../../lib/testing/batches.js';
 import { acceptedCorpus } from '../../../lib/testing/corpus.js';
 import { makeRichEvent } from '../../../lib/testing/rich-events.js';
 import { storedPayload } from '../../testing/payloads.js';
-import { walkerOf } from './field-presence.js';
+import { createWalker } from './field-presence.js';
 
-const walker = walkerOf(eventRules, new Map([['user_agent', 14]]));
-const random = seededRandom(11);
+const walker = createWalker(eventRules, new Map([['user_agent', 14]]));
+const random = createRandom(11);
 const payload = (bytes: Uint8Array) => storedPayload(random, { tenant: 'acme', batchId: 'b', events: 1, bytes });
 
 /** Paths of the fields that a decoder sees a value in, from the descriptors: not from the code under test. */
@@ -79,7 +79,7 @@ test('what encoders write is found exactly, and over all messages of a block', (
 });
 
 test('usual events have few of the fields; an opt-in field of the batch is found when it is there', () => {
-  const usual = found([payload(encodeBatch(makeBatch(seededRandom(1), 500)))]);
+  const usual = found([payload(encodeBatch(makeBatch(createRandom(1), 500)))]);
   assert.ok(usual.has('touch.channel') && usual.has('device.country') && usual.has('properties'));
   for (const path of ['device.user_agent', 'app.version', 'page.url', '.user_agent'])
     assert.not.ok(usual.has(path), path);
@@ -88,7 +88,7 @@ test('usual events have few of the fields; an opt-in field of the batch is found
 });
 
 test('bytes that cannot be walked count as holding everything', () => {
-  const whole = payload(encodeBatch(makeBatch(seededRandom(2), 2)));
+  const whole = payload(encodeBatch(makeBatch(createRandom(2), 2)));
   const odd = [
     whole.subarray(0, whole.length - 1),
     Uint8Array.of(0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1),

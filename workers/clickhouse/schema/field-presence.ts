@@ -10,7 +10,7 @@
 import type { FieldNode, MessageNode } from '../../../lib/contract/rules.js';
 import { isTimestamp } from './columns.js';
 
-/** Tells which fields are there, by the numbers that {@link walkerOf} gave them. */
+/** Tells which fields are there, by the numbers that {@link createWalker} gave them. */
 export type FieldPresence = (id: number) => boolean;
 
 export const everything: FieldPresence = () => true;
@@ -68,7 +68,7 @@ function skip(data: Uint8Array, from: number, end: number, wire: number): number
  * @param event the rules tree of an event
  * @param batchFields fields of the batch itself that may be left out, by name
  */
-export function walkerOf(event: MessageNode, batchFields: ReadonlyMap<string, number>): Walker {
+export function createWalker(event: MessageNode, batchFields: ReadonlyMap<string, number>): Walker {
   const ids = new Map<string, number>();
   const tableOf = (message: MessageNode, prefix: string): Table => {
     const max = Math.max(...message.fields.map(({ number }) => number));

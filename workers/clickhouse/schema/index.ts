@@ -16,7 +16,7 @@ import { eventRules, type FieldNode, type MessageNode } from '../../../lib/contr
 import { isLeftOut } from '../../../lib/failpoint.js';
 import { batchColumns, blockColumns, type Column, columnsOf, quote } from './columns.js';
 import { fitOf } from './compatible.js';
-import { everything, type FieldPresence, isFlattened, walkerOf } from './field-presence.js';
+import { createWalker, everything, type FieldPresence, isFlattened } from './field-presence.js';
 import { inputFormat } from './format-schema.js';
 
 export interface TableTarget {
@@ -186,7 +186,7 @@ export function schemaOf(storedBatch: DescMessage, event: MessageNode): Schema {
     const twice = columns.find(({ name }, i) => columns.findIndex((other) => other.name === name) !== i);
     throw new Error(`two fields of the contract make the same column: ${twice?.name}`);
   }
-  const walker = walkerOf(event, optionalBatchFields(storedBatch));
+  const walker = createWalker(event, optionalBatchFields(storedBatch));
 
   /** Names, expressions and input of the rows of a block that has these fields. */
   const rowsOf = (presence: FieldPresence) => {

@@ -18,10 +18,10 @@ import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { clickhouseClientOptions, resolveOptions } from '../../../lib/config/index.js';
 import { rulesOf } from '../../../lib/contract/rules.js';
 import { silentLogger } from '../../../lib/logger.js';
-import { seededRandom } from '../../../lib/testing/batches.js';
+import { createRandom } from '../../../lib/testing/batches.js';
 import { withClickHouse } from '../../../lib/testing/clickhouse.js';
 import { storedPayload } from '../../testing/payloads.js';
-import { type ClickHouse, connectClickHouse } from '../client.js';
+import { type ClickHouse, createClickHouse } from '../client.js';
 import { eventsTable } from '../connect.js';
 import { prepareTable } from '../prepare-table.js';
 import { type BlockConstants, blockName, insertStatement, schemaOf } from './index.js';
@@ -42,7 +42,7 @@ const block = (n: number): BlockConstants => ({
 
 async function withClickHouseClient(use: (clickhouse: ClickHouse) => Promise<void>): Promise<void> {
   await withClickHouse(async ({ url }) => {
-    const clickhouse = connectClickHouse(
+    const clickhouse = createClickHouse(
       resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
       silentLogger,
     );
@@ -182,7 +182,7 @@ test('every kind of field becomes a column, and its values read back', async () 
       counts: { k: -5n, l: 0n },
     };
     const bytes = toBinary(batch, create(batch, { events: [full, { type: 1000 }] } as never));
-    const payload = storedPayload(seededRandom(1), { tenant: 'acme', batchId: 'b', events: 2, bytes });
+    const payload = storedPayload(createRandom(1), { tenant: 'acme', batchId: 'b', events: 2, bytes });
     await clickhouse.insertBlock(schema.insertStatement(target, block(1), [payload]), blockName(block(1)), [payload]);
     const names = Object.keys(scalars).map((name) => `toString(${name}) AS ${name}`);
     const rows = await clickhouse.rows<Record<string, unknown>>(
@@ -231,7 +231,7 @@ test('LOAD-1: one batch of 10,000 events, 60,000 batches of one, a mixture: each
   await withClickHouseClient(async (clickhouse) => {
     await prepareTable(clickhouse, target);
     await clickhouse.command('SYSTEM STOP MERGES sluice.events');
-    const random = seededRandom(5);
+    const random = createRandom(5);
     const payload = (events: number, batchId: string) => storedPayload(random, { tenant: 'acme', batchId, events });
     const tiny = Array.from({ length: 100 }, (_, i) => payload(1, `t${i}`));
     const large = payload(10_000, 'large');
@@ -282,7 +282,7 @@ test("a client's clock that is out of range counts as not told", async () => {
 test('a deletion changes what the ledger of blocks counts, and the ledger is what answers', async () => {
   await withClickHouseClient(async (clickhouse) => {
     await prepareTable(clickhouse, target);
-    const random = seededRandom(6);
+    const random = createRandom(6);
     for (const n of [1, 2]) {
       const body = [storedPayload(random, { tenant: `t${n}`, batchId: 'b', events: 100 })];
       await clickhouse.insertBlock(insertStatement(target, block(n), body), blockName(block(n)), body);

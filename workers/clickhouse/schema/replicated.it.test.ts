@@ -6,10 +6,10 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { clickhouseClientOptions, resolveOptions } from '../../../lib/config/index.js';
 import { silentLogger } from '../../../lib/logger.js';
-import { seededRandom } from '../../../lib/testing/batches.js';
+import { createRandom } from '../../../lib/testing/batches.js';
 import { withClickHouse } from '../../../lib/testing/clickhouse.js';
 import { storedPayload } from '../../testing/payloads.js';
-import { connectClickHouse } from '../client.js';
+import { createClickHouse } from '../client.js';
 import {
   type BlockConstants,
   createStatements,
@@ -69,7 +69,7 @@ test('a replicated block has a token, a quorum in one order, and a probe that wa
 
 test('the engine knows every setting, and takes a token once even when the probe sees nothing (LOAD-4)', async () => {
   await withClickHouse(async ({ url }) => {
-    const clickhouse = connectClickHouse(
+    const clickhouse = createClickHouse(
       resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
       silentLogger,
     );
@@ -100,7 +100,7 @@ test('the engine knows every setting, and takes a token once even when the probe
       assert.not.equal(blind.query, statement.query);
       const count = async (): Promise<number> =>
         Number((await clickhouse.rows<{ n: string }>('SELECT toString(count()) AS n FROM sluice.events'))[0]?.n);
-      const random = seededRandom(2);
+      const random = createRandom(2);
       // Another worker cut the block elsewhere: it has the same name, and other bytes.
       const [mine, theirs] = [2, 5].map((events) =>
         storedPayload(random, { tenant: 'acme', batchId: `b${events}`, events }),

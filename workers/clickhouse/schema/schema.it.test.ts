@@ -14,12 +14,12 @@ import { file_sluice_rules_v1_rules } from '#gen/sluice/rules/v1/rules_pb.js';
 import { clickhouseClientOptions, resolveOptions } from '../../../lib/config/index.js';
 import { rulesOf } from '../../../lib/contract/rules.js';
 import { silentLogger } from '../../../lib/logger.js';
-import { encodeBatch, seededRandom } from '../../../lib/testing/batches.js';
+import { createRandom, encodeBatch } from '../../../lib/testing/batches.js';
 import { withClickHouse } from '../../../lib/testing/clickhouse.js';
 import { makeRichEvent } from '../../../lib/testing/rich-events.js';
 import { sortByTenant } from '../../loader/sort-by-tenant.js';
 import { storedPayload } from '../../testing/payloads.js';
-import { type ClickHouse, connectClickHouse, StatementError } from '../client.js';
+import { type ClickHouse, createClickHouse, StatementError } from '../client.js';
 import { eventsTable } from '../connect.js';
 import { prepareTable } from '../prepare-table.js';
 import {
@@ -32,7 +32,7 @@ import {
 } from './index.js';
 
 const target = eventsTable('sluice');
-const random = seededRandom(11);
+const random = createRandom(11);
 
 const block = (n: number, lo: number, hi: number): BlockConstants => ({
   day: '2026-03-01',
@@ -48,7 +48,7 @@ const block = (n: number, lo: number, hi: number): BlockConstants => ({
 
 async function withTable(use: (clickhouse: ClickHouse) => Promise<void>): Promise<void> {
   await withClickHouse(async ({ url }) => {
-    const clickhouse = connectClickHouse(
+    const clickhouse = createClickHouse(
       resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
       silentLogger,
     );
@@ -248,7 +248,7 @@ test('a block that comes by tenant is stored as it is, and the look-up of a bloc
 
 test('a table that an older version made is loaded as it is: sort key, partition key and what its operator set stay', async () => {
   await withClickHouse(async ({ url }) => {
-    const clickhouse = connectClickHouse(
+    const clickhouse = createClickHouse(
       resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
       silentLogger,
     );
@@ -400,7 +400,7 @@ test('the table of today needs no migration', async () => {
 test('workers that prepare the table at the same time do no harm: on an empty server, and on an older table', async () => {
   await withClickHouse(async ({ url }) => {
     const config = resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {});
-    const workers = [0, 1, 2].map(() => connectClickHouse(config, silentLogger));
+    const workers = [0, 1, 2].map(() => createClickHouse(config, silentLogger));
     const first = workers[0] as ClickHouse;
     const described = () =>
       first.rows<{ name: string; type: string }>(

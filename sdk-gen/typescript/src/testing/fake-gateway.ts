@@ -36,7 +36,7 @@ export interface FakeGateway {
 const eventsOf = (batch: Outgoing | undefined): number =>
   batch === undefined ? 0 : splitBatch({ bytes: batch.bytes, events: 0 }, Number.POSITIVE_INFINITY, 1).length;
 
-export function fakeGateway(): FakeGateway {
+export function createFakeGateway(): FakeGateway {
   const streams: FakeStream[] = [];
   const sends: Outgoing[] = [];
   return {

@@ -8,7 +8,7 @@ export interface ManualClock extends Clock {
   readonly timers: number;
 }
 
-export function manualClock(): ManualClock {
+export function createManualClock(): ManualClock {
   let now = 0;
   let next = 0;
   const timers = new Map<number, { at: number; run: () => void }>();
