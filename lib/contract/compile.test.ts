@@ -39,9 +39,10 @@ const part = (number: number, wireType: number, ...bytes: number[]): WireField =
   value: Uint8Array.from(bytes),
 });
 
-test('every kind of number is scanned in its own width and range', () => {
+/** A scanner of a field of every kind of number, with ranges. */
+function numberScanner() {
   const bounds = { rules: { min: -5, max: 1000 } };
-  const scan = scannerOf(
+  return scannerOf(
     field('int32', 1, 'TYPE_INT32', bounds),
     field('uint32', 2, 'TYPE_UINT32', { rules: { max: 1000 } }),
     field('sint32', 3, 'TYPE_SINT32', bounds),
@@ -55,6 +56,10 @@ test('every kind of number is scanned in its own width and range', () => {
     field('float', 11, 'TYPE_FLOAT', bounds),
     field('double', 12, 'TYPE_DOUBLE', bounds),
   );
+}
+
+test('every kind of number is scanned in its own width and range', () => {
+  const scan = numberScanner();
   for (const { name } of scan.desc.fields) {
     const signed = !/^(uint|fixed)/.test(name);
     for (const value of [0, 1, 127, 128, 1000, ...(signed ? [-1, -5] : [])]) {
@@ -70,6 +75,10 @@ test('every kind of number is scanned in its own width and range', () => {
   assert.is(scan(encoded(scan.desc, { float: 'NaN' })), 'float NOT_FINITE');
   assert.is(scan(encoded(scan.desc, { float: '-Infinity' })), 'float NOT_FINITE');
   assert.is(scan(encoded(scan.desc, { double: 'Infinity' })), 'double NOT_FINITE');
+});
+
+test('a number of fixed width that is cut short is refused', () => {
+  const scan = numberScanner();
   for (const wireType of [1, 5]) {
     for (const known of scan.desc.fields.filter((candidate) => candidate.number >= 7)) {
       const size = known.number === 7 || known.number === 8 || known.number === 11 ? 4 : 8;
