@@ -234,23 +234,41 @@ function pathOf(fault: Fault, bytes: Uint8Array): string {
 const keyBytesLimit = 64;
 
 /** The key of the map entry in bytes p … end-1, cut to 64 bytes and printable; '' when it has none that can be read. */
-function keyOf(bytes: Uint8Array, p: number, end: number): string {
+function keyOf(bytes: Uint8Array, from: number, end: number): string {
+  let p = from;
   while (p < end) {
     const tag = bytes[p++]!;
-    if (tag === 0x0a || (tag & 7) === 2) {
-      p = varint(bytes, p, end);
-      if (p < 0) return '';
-      const size = Math.min(varintParts[0]! >>> 0, end - p);
-      if (tag === 0x0a) return printable(bytes.subarray(p, p + Math.min(size, keyBytesLimit)), size > keyBytesLimit);
-      p += size;
-    } else if ((tag & 7) === 0) {
-      p = varint(bytes, p, end);
-      if (p < 0) return '';
-    } else {
-      p += (tag & 7) === 1 ? 8 : (tag & 7) === 5 ? 4 : end;
-    }
+    if (tag === 0x0a) return keyAt(bytes, p, end);
+    p = behindValue(bytes, p, end, tag);
+    if (p < 0) return '';
   }
   return '';
+}
+
+/** The key whose length is at p. */
+function keyAt(bytes: Uint8Array, p: number, end: number): string {
+  const from = varint(bytes, p, end);
+  if (from < 0) return '';
+  const size = Math.min(varintParts[0]! >>> 0, end - from);
+  return printable(bytes.subarray(from, from + Math.min(size, keyBytesLimit)), size > keyBytesLimit);
+}
+
+/** Where the value of a tag ends; -1: it cannot be read. */
+function behindValue(bytes: Uint8Array, p: number, end: number, tag: number): number {
+  switch (tag & 7) {
+    case 0:
+      return varint(bytes, p, end);
+    case 1:
+      return p + 8;
+    case 2: {
+      const from = varint(bytes, p, end);
+      return from < 0 ? -1 : from + Math.min(varintParts[0]! >>> 0, end - from);
+    }
+    case 5:
+      return p + 4;
+    default:
+      return end;
+  }
 }
 
 /** Bytes of a customer's text for a message, without control characters; `cut`: the text goes on. */

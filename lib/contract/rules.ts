@@ -132,6 +132,75 @@ function messageNode(desc: DescMessage, within: readonly string[]): MessageNode 
   return Object.freeze({ typeName: desc.typeName, fields: Object.freeze(fields) });
 }
 
+interface FieldType {
+  readonly kind: Kind;
+  readonly wireType: WireType;
+  readonly enumeration: DescEnum | undefined;
+  readonly message: DescMessage | undefined;
+}
+
+/** Of the field, of its items, or of its values in a map. */
+function typeOf(field: DescField): FieldType {
+  const none = { enumeration: undefined, message: undefined };
+  const scalar = (type: ScalarType): FieldType => {
+    const [kind, wireType] = scalarKinds[type];
+    return { ...none, kind, wireType };
+  };
+  const enumeration = (desc: DescEnum): FieldType => ({ ...none, kind: 'enum', wireType: 0, enumeration: desc });
+  const message = (desc: DescMessage): FieldType => ({ ...none, kind: 'message', wireType: 2, message: desc });
+  switch (field.fieldKind) {
+    case 'scalar':
+      return scalar(field.scalar);
+    case 'enum':
+      return enumeration(field.enum);
+    case 'message':
+      return message(field.message);
+    case 'list':
+      if (field.listKind === 'scalar') return scalar(field.scalar);
+      return field.listKind === 'enum' ? enumeration(field.enum) : message(field.message);
+    case 'map':
+      if (field.mapKind === 'scalar') return scalar(field.scalar);
+      return field.mapKind === 'enum' ? enumeration(field.enum) : message(field.message);
+  }
+}
+
+/** What decides which rules a field may have. */
+interface Ruled {
+  readonly kind: Kind;
+  readonly cardinality: FieldNode['cardinality'];
+  readonly optional: boolean;
+  readonly isTimestamp: boolean;
+}
+
+const isBytes = (kind: Kind): boolean => kind === 'string' || kind === 'bytes';
+const isNumeric = (kind: Kind): boolean => !isBytes(kind) && kind !== 'message' && kind !== 'bool' && kind !== 'enum';
+
+function checkSizes(rules: FieldNode['rules'], { kind, cardinality }: Ruled, refuse: (why: string) => never): void {
+  const bytes = isBytes(kind);
+  if ((rules.minBytes ?? rules.maxBytes) !== undefined && (!bytes || cardinality === 'map')) {
+    refuse('min_bytes and max_bytes are for string and bytes fields; a map has max_key_bytes and max_value_bytes');
+  }
+  if (rules.charset !== Charset.UNSPECIFIED && kind !== 'string') refuse('charset is for strings');
+  if (rules.maxItems !== undefined && cardinality === 'singular') refuse('max_items is for repeated fields and maps');
+  if (rules.maxKeyBytes !== undefined && cardinality !== 'map') refuse('max_key_bytes is for maps');
+  if (rules.maxValueBytes !== undefined && (cardinality !== 'map' || !bytes)) {
+    refuse('max_value_bytes is for maps of strings or bytes');
+  }
+}
+
+function checkNumbers(rules: FieldNode['rules'], field: Ruled, refuse: (why: string) => never): void {
+  const { kind, cardinality, optional, isTimestamp } = field;
+  const numeric = isNumeric(kind);
+  if ((rules.min ?? rules.max) !== undefined && !numeric && !isTimestamp) refuse('min and max are for numbers');
+  for (const bound of [rules.min, rules.max]) {
+    if (bound !== undefined && !(Math.abs(bound) <= Number.MAX_SAFE_INTEGER) && kind !== 'double') {
+      refuse('min and max must be exact: at most 2^53 - 1 in size');
+    }
+  }
+  if (rules.required && cardinality !== 'singular') refuse('required is for singular fields');
+  if (rules.required && (numeric || kind === 'bool') && !optional) refuse('a required number must be `optional`');
+}
+
 function fieldNode(field: DescField, within: readonly string[]): FieldNode {
   const refuse = (why: string): never => {
     throw new Error(`${field.parent.typeName}.${field.name}: ${why}`);
@@ -141,60 +210,19 @@ function fieldNode(field: DescField, within: readonly string[]): FieldNode {
   const options = hasOption(field, fieldOption) ? getOption(field, fieldOption) : undefined;
   const rules = rulesFrom(options);
 
-  let kind: Kind;
-  let wireType: WireType = 2;
-  let enumeration: DescEnum | undefined;
-  let message: DescMessage | undefined;
-  let cardinality: FieldNode['cardinality'] = 'singular';
-  switch (field.fieldKind) {
-    case 'scalar':
-      [kind, wireType] = scalarKinds[field.scalar];
-      break;
-    case 'enum':
-      [kind, wireType, enumeration] = ['enum', 0, field.enum];
-      break;
-    case 'message':
-      [kind, message] = ['message', field.message];
-      break;
-    case 'list':
-      cardinality = 'repeated';
-      if (field.listKind === 'scalar') [kind, wireType] = scalarKinds[field.scalar];
-      else if (field.listKind === 'enum') [kind, wireType, enumeration] = ['enum', 0, field.enum];
-      else [kind, message] = ['message', field.message];
-      break;
-    case 'map':
-      cardinality = 'map';
-      if (field.mapKey !== ScalarType.STRING) refuse('only string keys are supported in maps');
-      if (field.mapKind === 'scalar') [kind, wireType] = scalarKinds[field.scalar];
-      else if (field.mapKind === 'enum') [kind, wireType, enumeration] = ['enum', 0, field.enum];
-      else [kind, message] = ['message', field.message];
-      break;
-  }
+  if (field.fieldKind === 'map' && field.mapKey !== ScalarType.STRING) refuse('only string keys are supported in maps');
+  const { kind, wireType, enumeration, message } = typeOf(field);
+  const cardinality: FieldNode['cardinality'] =
+    field.fieldKind === 'list' ? 'repeated' : field.fieldKind === 'map' ? 'map' : 'singular';
   // proto3 `optional`: the only scalars with explicit presence.
   const optional =
     field.presence === FeatureSet_FieldPresence.EXPLICIT &&
     (field.fieldKind === 'scalar' || field.fieldKind === 'enum');
 
   const isTimestamp = message?.typeName === timestampName;
-  const bytes = kind === 'string' || kind === 'bytes';
-  const numeric = !bytes && kind !== 'message' && kind !== 'bool' && kind !== 'enum';
-  if ((rules.minBytes ?? rules.maxBytes) !== undefined && (!bytes || cardinality === 'map')) {
-    refuse('min_bytes and max_bytes are for string and bytes fields; a map has max_key_bytes and max_value_bytes');
-  }
-  if (rules.charset !== Charset.UNSPECIFIED && kind !== 'string') refuse('charset is for strings');
-  if ((rules.min ?? rules.max) !== undefined && !numeric && !isTimestamp) refuse('min and max are for numbers');
-  for (const bound of [rules.min, rules.max]) {
-    if (bound !== undefined && !(Math.abs(bound) <= Number.MAX_SAFE_INTEGER) && kind !== 'double') {
-      refuse('min and max must be exact: at most 2^53 - 1 in size');
-    }
-  }
-  if (rules.maxItems !== undefined && cardinality === 'singular') refuse('max_items is for repeated fields and maps');
-  if (rules.maxKeyBytes !== undefined && cardinality !== 'map') refuse('max_key_bytes is for maps');
-  if (rules.maxValueBytes !== undefined && (cardinality !== 'map' || !bytes)) {
-    refuse('max_value_bytes is for maps of strings or bytes');
-  }
-  if (rules.required && cardinality !== 'singular') refuse('required is for singular fields');
-  if (rules.required && (numeric || kind === 'bool') && !optional) refuse('a required number must be `optional`');
+  const bounded = { kind, cardinality, optional, isTimestamp };
+  checkSizes(rules, bounded, refuse);
+  checkNumbers(rules, bounded, refuse);
 
   return Object.freeze({
     number: field.number,

@@ -67,15 +67,17 @@ function plainNumber(bytes: Uint8Array, from: number, to: number): number | unde
   return negative && value !== 0 ? -value : value;
 }
 
-/** Fractions, exponents, many digits. Its cost follows the text's length, and it makes no bigint of more than 20 digits. */
-function oddNumber(bytes: Uint8Array, from: number, to: number, kind: WholeKind): bigint {
-  if (numberEnd(bytes, from, to) !== to) notANumber(bytes, from, to, 'whole number');
-  const negative = bytes[from] === 0x2d;
+/** @returns digits in front of an exponent, without the zeros at their end, and where they end */
+function significantDigits(
+  bytes: Uint8Array,
+  from: number,
+  to: number,
+): { digits: string; zeros: number; fraction: number; end: number } {
   let digits = '';
   /** Digits after the point, and zeros that `digits` leaves off at its end. */
   let fraction = 0;
   let zeros = 0;
-  let p = negative ? from + 1 : from;
+  let p = from;
   let behindPoint = false;
   for (; p < to; p++) {
     const byte = bytes[p] as number;
@@ -93,6 +95,14 @@ function oddNumber(bytes: Uint8Array, from: number, to: number, kind: WholeKind)
     zeros = 0;
     if (digits.length <= maxDigits) digits += String.fromCharCode(byte);
   }
+  return { digits, zeros, fraction, end: p };
+}
+
+/** Fractions, exponents, many digits. Its cost follows the text's length, and it makes no bigint of more than 20 digits. */
+function oddNumber(bytes: Uint8Array, from: number, to: number, kind: WholeKind): bigint {
+  if (numberEnd(bytes, from, to) !== to) notANumber(bytes, from, to, 'whole number');
+  const negative = bytes[from] === 0x2d;
+  const { digits, zeros, fraction, end: p } = significantDigits(bytes, negative ? from + 1 : from, to);
   if (digits === '') return 0n;
   const exponent = p < to ? exponentIn(bytes, p + 1, to) : 0;
   const scale = zeros - fraction + exponent;
