@@ -18,8 +18,12 @@ export function versionOf(program: string): string {
   return spawnSync(program, ['--version'], { encoding: 'utf8' }).stdout?.trim() ?? '';
 }
 
-/** The program of a version, installed when it is not there yet. Undefined: npm has none for this machine, or cannot be reached. */
-export function programOf(major: number): string | undefined {
+/**
+ * The program of a version, installed when it is not there yet.
+ * @param withinMs how long npm may take
+ * @returns undefined when npm has none for this machine, or cannot be reached
+ */
+export function programOf(major: number, withinMs = 300_000): string | undefined {
   if (process.version.startsWith(`v${major}.`)) return process.execPath;
   const name = `node-${windows ? 'win' : platform()}-${arch()}`;
   const folder = join(root, 'node_modules/.cache/node-versions', String(major));
@@ -30,7 +34,7 @@ export function programOf(major: number): string | undefined {
     spawnSync('npm', ['install', ...quiet, '--prefix', folder, `${name}@${major}`], {
       stdio: 'ignore',
       shell: windows,
-      timeout: 300_000,
+      timeout: withinMs,
     });
   }
   return versionOf(program).startsWith(`v${major}.`) ? program : undefined;

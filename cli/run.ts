@@ -2,7 +2,7 @@
  * Runs one of the project's programs in the foreground: its output is ours, signals go to it, its exit code comes back.
  */
 import { spawn } from 'node:child_process';
-import { type Entry, nodeArguments, root } from './roles.js';
+import { type Entry, nodeArguments } from './roles.js';
 
 const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
@@ -11,7 +11,6 @@ export function run(entry: Entry, flags: readonly string[]): Promise<number> {
   return new Promise((resolve, reject) => {
     // A group of its own: a Ctrl-C in the terminal would otherwise arrive twice, once from here.
     const child = spawn(process.execPath, nodeArguments(entry, flags), {
-      cwd: root,
       stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
       detached: true,
     });

@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 /**
- * The way in for every command, on a machine that may have nothing but Node and npm: checks Node, installs the packages when
- * they are missing or not those of package-lock.json, and goes on in TypeScript (main.ts). Plain JavaScript, no packages.
+ * The way in for every command of a checkout, on a machine that may have nothing but Node and npm: checks Node, installs the packages when
+ * they are missing or not those of package-lock.json, and runs the sources through tsx. Plain JavaScript, no packages. An installation
+ * runs what `npm run build` makes of sluice.ts.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, lstatSync, mkdirSync, readFileSync } from 'node:fs';
@@ -24,13 +25,11 @@ function packagesAreThere() {
   try {
     const wanted = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8')).packages;
     const present = JSON.parse(readFileSync(installed, 'utf8')).packages;
-    const production = process.env.NODE_ENV === 'production';
     return Object.entries(wanted).every(
       ([path, entry]) =>
         path === '' ||
         entry.optional === true ||
         entry.devOptional === true ||
-        (production && entry.dev === true) ||
         present[path]?.version === entry.version,
     );
   } catch {
@@ -62,7 +61,7 @@ function compilerCacheIsOwn() {
 
 if (!packagesAreThere()) {
   process.stderr.write('Installing the packages of package-lock.json (npm ci) …\n');
-  const result = spawnSync('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund'], {
+  const result = spawnSync('npm', ['ci', '--include=dev', '--ignore-scripts', '--no-audit', '--no-fund'], {
     cwd: root,
     stdio: ['ignore', 2, 2],
     shell: process.platform === 'win32',
@@ -80,6 +79,4 @@ if (!packagesAreThere()) {
 if (!compilerCacheIsOwn()) process.env.TSX_DISABLE_CACHE = '1';
 const { register } = await import('tsx/esm/api');
 register();
-await import('../lib/closed-pipes.ts');
-const { main } = await import('./main.ts');
-await main(process.argv.slice(2));
+await import('./sluice.ts');

@@ -6,10 +6,10 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { UsageError } from '../../lib/errors.js';
 import { makeFolder } from '../../lib/make-folder.js';
 import { readSecret } from '../../lib/secret-file.js';
+import { commandFile } from '../roles.js';
 import { keyFileOf, type RunningStack, runningStack } from '../stack-file.js';
 
 export interface StackAddress {
@@ -40,7 +40,6 @@ export interface StackOptions {
   readonly upWithinMs?: number;
 }
 
-const cli = fileURLToPath(new URL('../sluice.mjs', import.meta.url));
 /** A first start may install packages. */
 const upWithinMs = 300_000;
 const drainWithinMs = 30_000;
@@ -119,7 +118,7 @@ async function isReady(gateway: string): Promise<boolean> {
 
 async function startStack(options: StackOptions): Promise<Stack> {
   const { data, say, signal } = options;
-  const [program, ...args] = options.command ?? [process.execPath, cli, 'up', '--data', data];
+  const [program, ...args] = options.command ?? [process.execPath, commandFile, 'up', '--data', data];
   const logFile = resolve(data, 'demo-up.log');
   makeFolder(data);
   say(`No stack runs on ${data}: starting one. Its log is in ${logFile}.`);

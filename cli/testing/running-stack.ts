@@ -61,9 +61,14 @@ function environment(more: Readonly<Record<string, string>>): Record<string, str
   return { ...rest, ...more };
 }
 
-/** Starts a program in the project's folder. */
-export function command(program: string, args: readonly string[], more: Record<string, string> = {}): RunningCommand {
-  const child = spawn(program, [...args], { cwd: root, stdio: ['ignore', 'pipe', 'pipe'], env: environment(more) });
+/** Starts a program, in the project's folder unless another is given. */
+export function command(
+  program: string,
+  args: readonly string[],
+  more: Record<string, string> = {},
+  cwd = root,
+): RunningCommand {
+  const child = spawn(program, [...args], { cwd, stdio: ['ignore', 'pipe', 'pipe'], env: environment(more) });
   let [out, err] = ['', ''];
   child.stdout.on('data', (chunk) => {
     out += String(chunk);
@@ -79,9 +84,29 @@ export function command(program: string, args: readonly string[], more: Record<s
   return { child, out: () => out, err: () => err, ended };
 }
 
+/** How a command of Sluice is started. */
+export interface Installation {
+  /** The program of Node. */
+  readonly node: string;
+  /** The program of all commands, from {@link folder} or absolute. */
+  readonly file: string;
+  /** In which it is started. */
+  readonly folder: string;
+}
+
+/** The sources, on the Node that runs this. */
+export const checkout: Installation = { node: process.execPath, file: 'cli/sluice.mjs', folder: root };
+
+/** Starts a command of Sluice. */
+export const startSluice = (
+  { node, file, folder }: Installation,
+  args: readonly string[],
+  more: Record<string, string> = {},
+): RunningCommand => command(node, [file, ...args], more, folder);
+
 /** `node cli/sluice.mjs …`, to its end. */
 export const sluice = (args: readonly string[], more: Record<string, string> = {}): Promise<Answer> =>
-  command(process.execPath, ['cli/sluice.mjs', ...args], more).ended;
+  startSluice(checkout, args, more).ended;
 
 /** Processes whose command line or environment names the text, this one left out: "pid command line". */
 export function processesNaming(text: string): string[] {
@@ -111,8 +136,9 @@ export async function startUp(
   ports: Ports,
   more: readonly string[] = [],
   variables: Record<string, string> = {},
+  installation = checkout,
 ): Promise<UpProcess> {
-  const running = command(process.execPath, ['cli/sluice.mjs', 'up', ...flagsOf(data, ports), ...more], variables);
+  const running = startSluice(installation, ['up', ...flagsOf(data, ports), ...more], variables);
   let gone = false;
   void running.ended.then(() => {
     gone = true;

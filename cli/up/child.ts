@@ -5,7 +5,6 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, openSync, readFileSync, renameSync, statSync } from 'node:fs';
-import { root } from '../roles.js';
 
 export interface ChildOptions {
   readonly name: string;
@@ -84,7 +83,6 @@ export function supervise(options: ChildOptions): SupervisedChild {
     const output = openSync(options.logFile, 'a');
     // A process group of its own: Ctrl-C reaches the supervisor alone, which ends the others in the right order.
     const started = spawn(process.execPath, [...options.args], {
-      cwd: root,
       detached: true,
       stdio: ['ignore', output, output, 'ipc'],
     });

@@ -1,6 +1,6 @@
 /**
  * Telemetry of a role: traces to an OTLP collector when there is one, metrics on a Prometheus endpoint. Loaded before the
- * role (`node --import tsx --import ./lib/telemetry/start.ts gateway/main.ts …`), because instruments made before the SDK
+ * role (`node --import ./dist/lib/telemetry/start.js dist/gateway/main.js …`), because instruments made before the SDK
  * has started stay without effect (FACT-10). It reads the role's own command line.
  *
  *   start.ts             the SDK
@@ -15,7 +15,7 @@
 import cluster from 'node:cluster';
 import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
-import { sep } from 'node:path';
+import { extname, sep } from 'node:path';
 import { diag, metrics } from '@opentelemetry/api';
 import { PrometheusExporter, PrometheusSerializer } from '@opentelemetry/exporter-prometheus';
 import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-proto';
@@ -43,15 +43,15 @@ interface Role {
   readonly port: string;
 }
 
+/** By the end of the path of the file that is run, without extension. */
 const roles: Readonly<Record<string, Role>> = {
-  'gateway/main.ts': { name: 'gateway', options: gatewayOptions, port: 'metricsPort' },
-  'workers/main.ts': { name: 'worker', options: workerOptions, port: 'metricsPort' },
-  'workers/embedded/main.ts': { name: 'clickhouse', options: embeddedOptions, port: 'clickhouseMetricsPort' },
+  'gateway/main': { name: 'gateway', options: gatewayOptions, port: 'metricsPort' },
+  'workers/main': { name: 'worker', options: workerOptions, port: 'metricsPort' },
+  'workers/embedded/main': { name: 'clickhouse', options: embeddedOptions, port: 'clickhouseMetricsPort' },
 };
 
 function roleOf(entry: string): Role | undefined {
-  const path = entry.split(sep).join('/');
-  // The longest match: workers/embedded/main.ts is not workers/main.ts.
+  const path = entry.slice(0, -extname(entry).length).split(sep).join('/');
   return Object.entries(roles).find(([file]) => path === file || path.endsWith(`/${file}`))?.[1];
 }
 

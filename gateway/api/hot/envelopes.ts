@@ -3,7 +3,7 @@
  * HTTP/2 delivers. A message that lies within one chunk is not copied, unless it would keep a much larger chunk alive; one that
  * spans chunks (75 kB come as five) is joined into a buffer that grows with it and is used again (message-buffers.ts).
  *
- * A class, because there is one per call: closures would be made, and wrapped by tsx, each time.
+ * A class, because there is one per call: closures would be made for each.
  */
 import { Code, ConnectError } from '@connectrpc/connect';
 import { reservedFlags } from '../../held/envelope-flags.js';

@@ -89,7 +89,6 @@ export class EventReader {
   private unknownName(plan: MessagePlan, mark: number): void {
     const { text, unknown } = this;
     const { source, from, to } = text;
-    // No closure has a name here: tsx would wrap each one that is made.
     if (!this.ignoreUnknown) {
       throw new FieldFault(
         RejectionCode.UNKNOWN_FIELD,

@@ -1,7 +1,8 @@
 /**
- * The commands of Sluice. This file knows their names, flags and help; what they do is elsewhere.
+ * The commands of Sluice, `node dist/cli/sluice.js` of an installation. This file knows their names, flags and help; what they do is elsewhere.
  *
- *   sluice.mjs       the way in: packages are installed when missing, then this file
+ *   sluice.mjs       runs this file from a checkout, and installs packages when they are missing
+ *   build.mjs        `npm run build`
  *   up/              the whole stack on one machine
  *   roles.ts         which file is which process; run.ts runs one in the foreground
  *   nats-server.ts   finding and installing nats-server
@@ -10,6 +11,7 @@
  *   demo/            `sluice demo`
  *   test.ts          `sluice test`: test-suites.ts says which files, test-file.ts runs one; test-versions.ts on every Node that node-versions.ts names; test-long.ts what takes longer
  */
+import '../lib/closed-pipes.js';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, Option } from 'commander';
@@ -35,7 +37,7 @@ import { print } from '../lib/terminal.js';
 import { doctor } from './doctor.js';
 import { ensureNatsServer } from './nats-server.js';
 import { query } from './query.js';
-import { type Entry, root } from './roles.js';
+import { type Entry, isBuilt, root } from './roles.js';
 import { run } from './run.js';
 import { settings } from './settings.js';
 import { setup } from './setup.js';
@@ -63,24 +65,29 @@ function withOptions(command: Command, table: OptionTable): Command {
   );
 }
 
-/** A command that is a separate process: it gets its arguments unchanged. */
-function passThrough(
-  program: Command,
-  name: string,
-  entry: Entry,
-  description: string,
-  before: () => void = () => {},
-): Command {
-  return program
-    .command(name)
+/** What is built leaves these out: they need the sources and the development dependencies. */
+const ofDevelopment: readonly (readonly [Entry, string])[] = [
+  ['bench', 'run benchmarks (npm run bench)'],
+  ['chaos', 'make faults under load and check what is stored (npm run chaos)'],
+  ['interop', 'run clients of other languages and check what is stored (npm run interop)'],
+  ['hostile', 'attack a real gateway and measure the cost (npm run hostile)'],
+  ['test', 'run the tests (npm test)'],
+  ['test-long', 'run the long tests (npm run test:long)'],
+  ['test-versions', 'run the tests on Node 20, 22 and 24 (npm run test:versions)'],
+];
+
+/** A command that is a separate process and needs nats-server: it gets its arguments unchanged. */
+function passThrough(program: Command, entry: Entry, description: string): void {
+  program
+    .command(entry)
     .description(description)
     .allowUnknownOption()
     .allowExcessArguments()
     .helpOption(false)
     .argument('[arguments...]', 'arguments of the command; see its --help')
     .action(async () => {
-      before();
-      process.exitCode = await run(entry, process.argv.slice(process.argv.indexOf(name) + 1));
+      ensureNatsServer(say);
+      process.exitCode = await run(entry, process.argv.slice(process.argv.indexOf(entry) + 1));
     });
 }
 
@@ -219,42 +226,8 @@ Examples:
     shardsOptions,
     'show the shards; --set N drains the log and changes their number',
   );
-  passThrough(program, 'demo', 'demo', 'send events through the stack and show what arrived (npm run demo)', () => {
-    ensureNatsServer(say);
-  });
-  passThrough(program, 'bench', 'bench', 'run benchmarks (npm run bench)', () => {
-    ensureNatsServer(say);
-  });
-  passThrough(program, 'chaos', 'chaos', 'make faults under load and check what is stored (npm run chaos)', () => {
-    ensureNatsServer(say);
-  });
-  passThrough(
-    program,
-    'interop',
-    'interop',
-    'run clients of other languages and check what is stored (npm run interop)',
-    () => {
-      ensureNatsServer(say);
-    },
-  );
-  passThrough(program, 'hostile', 'hostile', 'attack a real gateway and measure the cost (npm run hostile)', () => {
-    ensureNatsServer(say);
-  });
-  passThrough(program, 'test', 'test', 'run the tests (npm test)', () => {
-    ensureNatsServer(say);
-  });
-  passThrough(program, 'test-long', 'test-long', 'run the long tests (npm run test:long)', () => {
-    ensureNatsServer(say);
-  });
-  passThrough(
-    program,
-    'test-versions',
-    'test-versions',
-    'run the tests on Node 20, 22 and 24 (npm run test:versions)',
-    () => {
-      ensureNatsServer(say);
-    },
-  );
+  passThrough(program, 'demo', 'send events through the stack and show what arrived (npm run demo)');
+  if (!isBuilt) for (const [entry, description] of ofDevelopment) passThrough(program, entry, description);
   program
     .command('config')
     .description('list every setting: flag, variable, default, meaning')
@@ -262,14 +235,11 @@ Examples:
   return program;
 }
 
-/** Runs one command line (without node and script). Sets the exit code. */
-export async function main(argv: readonly string[]): Promise<void> {
-  try {
-    refuseUnknownVariables(Object.values(allOptions));
-    await build().parseAsync([...argv], { from: 'user' });
-  } catch (error) {
-    if (!(error instanceof UsageError)) throw error;
-    say(error.message);
-    process.exitCode = 1;
-  }
+try {
+  refuseUnknownVariables(Object.values(allOptions));
+  await build().parseAsync(process.argv.slice(2), { from: 'user' });
+} catch (error) {
+  if (!(error instanceof UsageError)) throw error;
+  say(error.message);
+  process.exitCode = 1;
 }
