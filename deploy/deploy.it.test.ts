@@ -6,22 +6,25 @@ import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   cpSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { basename, dirname, join, relative } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { parse } from 'yaml';
-import { allOptions, gatewayOptions, variableOf } from '../lib/config/index.js';
+import { allOptions, gatewayOptions, nodeFlags, variableOf } from '../lib/config/index.js';
+import { linkProductionPackages } from '../lib/testing/installation.js';
 import { freePort, natsEnvironment } from '../lib/testing/nats.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -29,6 +32,7 @@ const read = (file: string): string => readFileSync(join(root, file), 'utf8');
 
 interface Service {
   readonly image: string;
+  readonly entrypoint?: readonly string[];
   readonly command?: readonly string[];
   readonly environment?: Record<string, string>;
   readonly read_only?: boolean;
@@ -47,8 +51,10 @@ const { services, networks } = parse(read('compose.yaml'), { merge: true }) as {
 };
 
 /** Sources of COPY from the build's context. */
-const copied = [...read('deploy/Dockerfile').matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap((match) =>
-  (match[1] ?? '').split(' '),
+const copied = new Set(
+  [...read('deploy/Dockerfile').matchAll(/^COPY (?!--from)(.+) \S+$/gm)].flatMap((match) =>
+    (match[1] ?? '').split(' '),
+  ),
 );
 
 test('images are pinned to a version', () => {
@@ -179,7 +185,7 @@ test('secrets.sh makes the mounted files of a clone under umask 077 readable for
     assert.is(status, 0, stderr);
     for (const name of mounted) assert.is(statSync(join(folder, name)).mode & 0o777, 0o644, name);
     assert.is(statSync(join(folder, 'compose.env')).mode & 0o777, 0o600);
-    assert.match(read('deploy/Dockerfile'), /^RUN chmod -R a\+rX \/app$/m);
+    assert.match(read('deploy/Dockerfile'), /^RUN npm run build && chmod -R a\+rX \/app\/dist$/m);
     assert.equal(
       [...read('deploy/Dockerfile').matchAll(/^FROM scratch[\s\S]*/gm)].flatMap(
         ([last]) => last.match(/^COPY (?!--from).*/gm) ?? [],
@@ -221,40 +227,6 @@ test('every SLUICE_ variable is a setting', () => {
   for (const name of settings) assert.ok(known.has(name), name);
 });
 
-/** Every file of the project that these load, themselves among them, as paths from the root. */
-function loadedBy(entries: readonly string[]): Set<string> {
-  const files = new Set<string>();
-  const follow = (file: string): void => {
-    if (files.has(file)) return;
-    files.add(file);
-    for (const [, from, bare, late] of read(file).matchAll(
-      /\bfrom\s+'([^']+)'|^import '([^']+)'|\bimport\('([^']+)'/gm,
-    )) {
-      const name = from ?? bare ?? late ?? '';
-      if (name.startsWith('#gen/')) follow(`sdk-gen/typescript/gen/${name.slice(5).replace(/js$/, 'ts')}`);
-      else if (name.startsWith('.')) follow(relative(root, join(root, dirname(file), name)).replace(/\.js$/, '.ts'));
-    }
-  };
-  for (const entry of entries) follow(entry);
-  return files;
-}
-
-test('what the roles and commands load is in the image, and none needs a package that is not', () => {
-  const commands = Object.values(services).flatMap((service) => service.command ?? []);
-  const roles = commands.filter((word) => word.endsWith('.ts'));
-  assert.equal(roles, ['gateway/main.ts', 'workers/main.ts']);
-  const files = loadedBy([...roles, 'lib/telemetry/start.ts', 'cli/main.ts', 'workers/ledger/erase-main.ts']);
-  assert.ok(files.size > 60, `only ${files.size} files: does the pattern still match?`);
-  const missing = [...files].filter((file) => !copied.some((source) => file.startsWith(`${source}/`)));
-  assert.equal(missing, []);
-  const { devDependencies, optionalDependencies } = JSON.parse(read('package.json')) as Record<string, object>;
-  const absent = [...Object.keys(devDependencies ?? {}), ...Object.keys(optionalDependencies ?? {})];
-  const needing = [...files].filter((file) =>
-    absent.some((name) => new RegExp(`(?:from |^import |import\\()'${name}['/]`, 'm').test(read(file))),
-  );
-  assert.equal(needing, []);
-});
-
 test('the log takes the largest batch that a gateway may be set to take', () => {
   const megabytes = Number(/max_payload: (\d+)MB/.exec(read('deploy/nats.conf'))?.[1]);
   assert.ok(megabytes * 1024 ** 2 >= (gatewayOptions.maxBatchBytes.max ?? 0) + 4096);
@@ -269,37 +241,81 @@ test('nats-server takes the configuration', () => {
   assert.is(status, 0, stderr);
 });
 
-test("a gateway and the commands run from the image's files", async () => {
+/** The words of an instruction of the Dockerfile, as ENTRYPOINT. */
+const wordsOf = (instruction: string): string[] =>
+  JSON.parse(new RegExp(`^${instruction} (\\[.*\\])$`, 'm').exec(read('deploy/Dockerfile'))?.[1] ?? 'null');
+
+/** The folder /app of the image, made by the Dockerfile's steps: the build of the files that it copies, and the packages of production. */
+async function withImage(use: (app: string) => Promise<void> | void): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'sluice-image-'));
+  const [sources, app] = [join(folder, 'sources'), join(folder, 'app')];
   try {
     for (const source of copied) {
-      mkdirSync(join(folder, source, '..'), { recursive: true });
-      cpSync(join(root, source), join(folder, source), {
+      mkdirSync(join(sources, source, '..'), { recursive: true });
+      cpSync(join(root, source), join(sources, source), {
         recursive: true,
         filter: (file) => !file.endsWith('.test.ts') && basename(file) !== 'node_modules',
       });
     }
-    // The packages of the image: without the embedded engine.
-    mkdirSync(join(folder, 'node_modules'));
-    for (const name of readdirSync(join(root, 'node_modules'))) {
-      if (!['chdb', '@chdb'].includes(name))
-        symlinkSync(join(root, 'node_modules', name), join(folder, 'node_modules', name));
-    }
-    const help = spawnSync(process.execPath, ['cli/sluice.mjs', '--help'], {
-      cwd: folder,
-      encoding: 'utf8',
-      env: { ...process.env, NODE_ENV: 'production' },
-    });
-    assert.is(help.status, 0, help.stderr);
-    assert.match(help.stdout, /tenant/);
+    symlinkSync(join(root, 'node_modules'), join(sources, 'node_modules'));
+    const build = spawnSync('npm', ['run', 'build'], { cwd: sources, encoding: 'utf8' });
+    assert.is(build.status, 0, `${build.stdout}${build.stderr}`);
+    mkdirSync(app);
+    renameSync(join(sources, 'dist'), join(app, 'dist'));
+    linkProductionPackages(app, false);
+    await use(app);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
 
+/** Of the packages that a compiled file imports. */
+const packagesIn = (text: string): string[] =>
+  [...text.matchAll(/\bfrom\s+'([^'.#][^']*)'|^import '([^'.#][^']*)'|\bimport\('([^'.#][^']*)'/gm)]
+    .map(([, from, bare, late]) => from ?? bare ?? late ?? '')
+    .filter((name) => !name.startsWith('node:'))
+    .map((name) => /^(?:@[^/]+\/)?[^/]+/.exec(name)?.[0] ?? '');
+
+test('a gateway and the commands run from the files of the image, which need no package of development', async () => {
+  await withImage(async (app) => {
+    const { dependencies, optionalDependencies } = JSON.parse(read('package.json')) as Record<string, object>;
+    const known = { ...dependencies, ...optionalDependencies };
+    const files = readdirSync(join(app, 'dist'), { recursive: true, encoding: 'utf8' }).filter((name) =>
+      /\.m?js$/.test(name),
+    );
+    const needed = new Set(files.flatMap((name) => packagesIn(readFileSync(join(app, 'dist', name), 'utf8'))));
+    assert.equal(
+      [...needed].filter((name) => !(name in known)),
+      [],
+    );
+    assert.ok(needed.size > 15, `only ${needed.size} packages: does the pattern still match?`);
+    assert.equal(
+      files.filter((name) => !existsSync(join(app, 'dist', `${name}.map`))),
+      [],
+      'each file has a source map',
+    );
+    assert.not.ok(existsSync(join(app, 'node_modules/tsx')));
+    assert.not.ok(existsSync(join(app, 'node_modules/chdb')));
+
+    const commands = Object.values(services).flatMap(({ entrypoint }) =>
+      entrypoint === undefined ? [] : [entrypoint],
+    );
+    assert.is(commands.length, 3);
+    for (const [program, ...words] of commands) {
+      assert.is(program, 'node');
+      const help = spawnSync(process.execPath, [...words, '--help'], { cwd: app, encoding: 'utf8' });
+      assert.is(help.status, 0, help.stderr);
+      assert.match(help.stdout, /Usage: sluice/);
+    }
+
+    const [program, ...entrypoint] = wordsOf('ENTRYPOINT');
+    assert.is(program, 'node');
     const port = await freePort();
     const flags = ['--port', String(port), '--metrics-port', '0', '--nats-url', '127.0.0.1:1'];
-    const gateway = spawn(
-      process.execPath,
-      ['--import', 'tsx', '--import', './lib/telemetry/start.ts', 'gateway/main.ts', ...flags],
-      { cwd: folder, stdio: 'ignore' },
-    );
+    const gateway = spawn(process.execPath, [...entrypoint, ...wordsOf('CMD'), ...flags], {
+      cwd: app,
+      stdio: 'ignore',
+    });
     try {
       const end = Date.now() + 20_000;
       const status = async (path: string): Promise<number> =>
@@ -312,9 +328,14 @@ test("a gateway and the commands run from the image's files", async () => {
     } finally {
       gateway.kill('SIGKILL');
     }
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
+  });
+});
+
+test('the roles run with the flags of node that `sluice` gives them', () => {
+  const gateway = [...nodeFlags.gateway, 'dist/gateway/main.js'];
+  assert.equal(services.gateway?.command, gateway);
+  assert.equal(wordsOf('CMD'), gateway);
+  assert.equal(services.worker?.command, [...nodeFlags.worker, 'dist/workers/main.js']);
 });
 
 test.run();
