@@ -86,7 +86,7 @@ class Installation {
     const given = at < 0 ? [] : words.slice(at);
     // The commands that are processes of their own, without the one that starts them.
     const main = ['audit', 'where', 'shards', 'erase'].includes(command)
-      ? ['--import', 'tsx', `workers/${command}-main.ts`, ...flags, ...given, ...names]
+      ? ['--import', 'tsx', `workers/ledger/${command}-main.ts`, ...flags, ...given, ...names]
       : ['cli/sluice.mjs', command, ...names, ...flags, ...given];
     const child = spawn(process.execPath, main, { cwd: root, env: testEnvironment() });
     let [out, err] = ['', ''];

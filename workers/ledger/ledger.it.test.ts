@@ -95,7 +95,7 @@ test('a running installation comes out even at every moment; each kind of damage
     assert.equal([doubled.difference, doubled.faultCount], [1, 1]);
     assert.match(doubled.faults[0]?.message ?? '', /1 are stored twice/);
     even(await scene.auditTenant('other'));
-    const command = await scene.run('./audit-main.ts', []);
+    const command = await scene.run('ledger/audit-main.ts', []);
     assert.is(command.code, 1);
     assert.match(command.out, new RegExp(`FAULT shard 1 block ${block}, messages \\d+ to \\d+ \\[-1\\]: .*rows`));
     assert.match(command.out, /difference 1: 1 fault\n$/);
@@ -299,7 +299,7 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
     assert.is(ofEvent.kind, 'event');
     assert.equal(told(ofEvent), [[3, 0, 1, 'stored', 1]]);
     await jsm.streams.purge(shardStream(0), { seq: 4 });
-    const later = await scene.run('./where-main.ts', ['--tenant', 'acme', event?.id ?? '']);
+    const later = await scene.run('ledger/where-main.ts', ['--tenant', 'acme', event?.id ?? '']);
     assert.match(
       later.out,
       /batch b of acme, attempt 1\n.*its message has left the log\n.*1 row in block 1 of shard 0/,
@@ -309,7 +309,7 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
       [trimmed.copies, trimmed.dead.map(({ sequence, reason }) => [sequence, reason])],
       [[], [[3, 'an unknown enum']]],
     );
-    const nobody = await scene.run('./where-main.ts', ['nobody-knows']);
+    const nobody = await scene.run('ledger/where-main.ts', ['nobody-knows']);
     assert.is(nobody.code, 2);
     assert.match(nobody.out, /never accepted/);
     even(await scene.audit());

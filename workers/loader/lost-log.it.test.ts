@@ -153,7 +153,7 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
         accept: async (shard) => acceptShard(await look(), shard),
         loaded: (events) => until(`${events} rows`, async () => (await stored())[0] >= events),
         async run(main, ...args) {
-          const file = fileURLToPath(new URL(`./${main}-main.ts`, import.meta.url));
+          const file = fileURLToPath(new URL(`../ledger/${main}-main.ts`, import.meta.url));
           const flags = ['--nats-url', nats.url, '--clickhouse-url', engine.url, '--clickhouse-database', database];
           const child = spawn(process.execPath, ['--import', 'tsx', file, ...flags, ...args], {
             stdio: ['ignore', 'pipe', 'pipe'],

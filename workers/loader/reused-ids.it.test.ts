@@ -120,7 +120,7 @@ test('of a batch id that is used again every event is stored once, and audit and
           [1, 2, 'duplicate'],
         ],
       );
-      const told = await scene.run('../ledger/where-main.ts', ['--tenant', 'acme', 'w-1']);
+      const told = await scene.run('ledger/where-main.ts', ['--tenant', 'acme', 'w-1']);
       assert.match(told.out, /^batch id w-1 holds 8 different sets of events; they are told apart by event_id\n/);
       assert.match(told.out, /3 rows in block \d+ of shard 0.*\n {2}2 of its events are left out as duplicates/);
       assert.not.match(told.out, /erased since/);
@@ -189,9 +189,9 @@ test('a loader that takes other events under a used id for duplicates is found b
         [3, 'duplicate', []],
       ],
     );
-    const told = await scene.run('../ledger/where-main.ts', ['--tenant', 'acme', 'run2-1']);
+    const told = await scene.run('ledger/where-main.ts', ['--tenant', 'acme', 'run2-1']);
     assert.match(told.out, /left out as a duplicate, and not stored: the rows of batch w-1 are other events/);
-    const command = await scene.run('../ledger/audit-main.ts', []);
+    const command = await scene.run('ledger/audit-main.ts', []);
     assert.is(command.code, 1);
     assert.match(command.out, /FAULT shard 0 block 2, messages 2 to 2 \[\+1\]/);
   });

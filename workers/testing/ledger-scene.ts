@@ -40,7 +40,7 @@ export interface LedgerScene {
   readonly tamper: (statement: string) => Promise<void>;
   readonly where: (id: string) => Promise<Whereabouts>;
   worker(): Promise<WorkerProcess>;
-  /** A command, by the file that it is. */
+  /** A command, by its file from workers/, as ledger/audit-main.ts. */
   run(main: string, args: readonly string[]): Promise<{ code: number; out: string; err: string }>;
 }
 
