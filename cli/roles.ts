@@ -4,7 +4,7 @@
  */
 import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { nodeFlags } from '../lib/config/index.js';
+import { environmentOf, nodeFlags } from '../lib/config/index.js';
 
 /** The root of the project, or of what is built: its package.json tells the version. */
 export const root = fileURLToPath(new URL('..', import.meta.url));
@@ -53,3 +53,7 @@ export const nodeArguments = (entry: Entry, flags: readonly string[]): string[] 
   fileURLToPath(urlOf(entries[entry])),
   ...flags,
 ];
+
+/** The environment for it; undefined: that of this process. */
+export const nodeEnvironment = (entry: Entry): NodeJS.ProcessEnv | undefined =>
+  stays(entry) ? environmentOf(entry) : undefined;

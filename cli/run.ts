@@ -2,7 +2,7 @@
  * Runs one of the project's programs in the foreground: its output is ours, signals go to it, its exit code comes back.
  */
 import { spawn } from 'node:child_process';
-import { type Entry, nodeArguments } from './roles.js';
+import { type Entry, nodeArguments, nodeEnvironment } from './roles.js';
 
 const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
@@ -13,6 +13,7 @@ export function run(entry: Entry, flags: readonly string[]): Promise<number> {
     const child = spawn(process.execPath, nodeArguments(entry, flags), {
       stdio: ['inherit', 'inherit', 'inherit', 'ipc'],
       detached: true,
+      env: nodeEnvironment(entry),
     });
     const forward = (signal: NodeJS.Signals): void => {
       child.kill(signal);

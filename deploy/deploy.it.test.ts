@@ -23,7 +23,7 @@ import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { parse } from 'yaml';
-import { allOptions, gatewayOptions, nodeFlags, variableOf } from '../lib/config/index.js';
+import { allOptions, allocatorVariables, gatewayOptions, nodeFlags, variableOf } from '../lib/config/index.js';
 import { linkProductionPackages } from '../lib/testing/installation.js';
 import { freePort, natsEnvironment } from '../lib/testing/nats.js';
 
@@ -335,6 +335,9 @@ test('the roles run with the flags of node that `sluice` gives them', () => {
   const gateway = [...nodeFlags.gateway, 'dist/gateway/main.js'];
   assert.equal(services.gateway?.command, gateway);
   assert.equal(wordsOf('CMD'), gateway);
+  for (const [name, value] of Object.entries(allocatorVariables.gateway)) {
+    assert.is(services.gateway?.environment?.[name], value);
+  }
   assert.equal(services.worker?.command, [...nodeFlags.worker, 'dist/workers/main.js']);
 });
 

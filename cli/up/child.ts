@@ -17,6 +17,8 @@ export interface ChildOptions {
    * `{ready: true}` from the process says so.
    */
   readonly probe?: (ended: AbortSignal) => Promise<void>;
+  /** @default this process's environment */
+  readonly env?: NodeJS.ProcessEnv | undefined;
   /** How long it may take to get ready, ms. */
   readonly readyWithinMs: number;
   /**
@@ -84,6 +86,7 @@ export function supervise(options: ChildOptions): SupervisedChild {
     // A process group of its own: Ctrl-C reaches the supervisor alone, which ends the others in the right order.
     const started = spawn(process.execPath, [...options.args], {
       detached: true,
+      env: options.env,
       stdio: ['ignore', output, output, 'ipc'],
     });
     closeSync(output);

@@ -22,7 +22,7 @@ import { secretIn, writeSecret } from '../../lib/secret-file.js';
 import { addTenant, watchTenants } from '../../lib/tenants.js';
 import { shellWord } from '../../lib/terminal.js';
 import { ensureNatsServer } from '../nats-server.js';
-import { nodeArguments } from '../roles.js';
+import { nodeArguments, nodeEnvironment } from '../roles.js';
 import {
   clickhousePasswordOf,
   keyFileOf,
@@ -31,7 +31,7 @@ import {
   survivors,
   writeRunningStack,
 } from '../stack-file.js';
-import { type SupervisedChild, supervise } from './child.js';
+import { type ChildOptions, type SupervisedChild, supervise } from './child.js';
 import { folderProblem } from './data-folder.js';
 import { lockFolder } from './lock.js';
 import { natsGreets, writeNatsConfig } from './nats-config.js';
@@ -237,7 +237,7 @@ export async function up(config: UpConfig): Promise<number> {
     const add = (
       name: string,
       args: readonly string[],
-      more: { probe?: (ended: AbortSignal) => Promise<void>; mayWait?: boolean; endWithinMs: number },
+      more: Pick<ChildOptions, 'env' | 'probe' | 'mayWait' | 'endWithinMs'>,
     ): SupervisedChild => {
       const child = supervise({
         name,
@@ -302,6 +302,7 @@ export async function up(config: UpConfig): Promise<number> {
     // when a bucket was read while it was being made.
     const front = await until([
       add('gateway', nodeArguments('gateway', [...observed, ...gatewayFlags]), {
+        env: nodeEnvironment('gateway'),
         // Without it the workers go on loading what is in the log.
         mayWait: true,
         endWithinMs: 20_000,

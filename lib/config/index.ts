@@ -397,6 +397,23 @@ export const nodeFlags: Readonly<Record<'gateway' | 'worker' | 'clickhouse', rea
   clickhouse: [],
 };
 
+/**
+ * Variables for glibc's malloc, by role. A gateway that has served many kinds of connections keeps the holes between what they used: 64 MiB
+ * after a million odd requests. With two arenas, and large buffers mapped one by one, most of it goes back to the system.
+ * https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html; other libraries of C ignore them.
+ */
+export const allocatorVariables: Readonly<Record<keyof typeof nodeFlags, Readonly<Record<string, string>>>> = {
+  gateway: { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '131072', MALLOC_TRIM_THRESHOLD_: '131072' },
+  worker: {},
+  clickhouse: {},
+};
+
+/** What a process of the role is started with: this process's environment wins. */
+export const environmentOf = (role: keyof typeof nodeFlags): NodeJS.ProcessEnv => ({
+  ...allocatorVariables[role],
+  ...process.env,
+});
+
 export type GatewayConfig = Values<typeof gatewayOptions>;
 export type WorkerConfig = Values<typeof workerOptions>;
 export type EmbeddedConfig = Values<typeof embeddedOptions>;

@@ -6,7 +6,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { nodeFlags } from '../config/index.js';
+import { environmentOf, nodeFlags } from '../config/index.js';
 
 export type RoleName = 'gateway' | 'worker' | 'clickhouse';
 
@@ -56,6 +56,7 @@ export async function startRole(role: RoleName, index: number, options: RoleOpti
   const output = openSync(logFile, 'w');
   const child = fork(join(root, entries[role]), options.flags, {
     cwd: root,
+    env: environmentOf(role),
     execArgv: [
       ...nodeFlags[role],
       '--import',
