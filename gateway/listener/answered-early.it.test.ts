@@ -196,7 +196,7 @@ test('a refusal reaches its client also when the gateway stands still for longer
 
 /** A client that takes each place again at once, and how its calls ended (testing/eager-client-process.ts). */
 async function seenEagerly(port: number, calls: number, ...more: readonly string[]): Promise<SeenEagerly> {
-  const file = fileURLToPath(new URL('testing/eager-client-process.ts', import.meta.url));
+  const file = fileURLToPath(new URL('../testing/eager-client-process.ts', import.meta.url));
   const child = fork(file, [String(port), String(calls), ...more], { execArgv: ['--import', 'tsx'] });
   // Timers run between the turn in which answers are written, and the next read: the client reacts meanwhile.
   const busy = setInterval(() => {
