@@ -33,7 +33,7 @@ test('a server that is too old, or is none, is refused with the fix', async () =
   await withFolder((folder) => {
     for (const [version, message] of [
       ['v2.8.4', /is version v?2\.8\.4, which is too old\. .*Install nats-server 2\.9/],
-      ['who knows', /does not tell its version\. .*Install nats-server 2\.9/],
+      ['who knows', /does not show its version\. .*Install nats-server 2\.9/],
     ] as const) {
       const file = program(folder, version);
       assert.throws(

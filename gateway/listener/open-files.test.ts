@@ -31,7 +31,7 @@ test('connections leave descriptors for all else, and a limit that is too low is
     allowedConnections(10_000, logger, () => limits('1024')),
     924,
   );
-  assert.equal(warnings, [{ openFiles: 1024, maxConnections: 10_000, max: 924 }]);
+  assert.equal(warnings, [{ openFiles: 1024, maxConnections: 10_000, most: 924 }]);
   assert.is(
     allowedConnections(10_000, logger, () => limits('64')),
     1,
