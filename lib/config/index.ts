@@ -398,12 +398,13 @@ export const nodeFlags: Readonly<Record<'gateway' | 'worker' | 'clickhouse', rea
 };
 
 /**
- * Variables for glibc's malloc, by role. A gateway that has served many kinds of connections keeps the holes between what they used: 64 MiB
- * after a million odd requests. With two arenas, and large buffers mapped one by one, most of it goes back to the system.
- * https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html; other libraries of C ignore them.
+ * Variables for glibc's malloc, by role. A gateway that has served many kinds of connections keeps the holes between what they used. With
+ * two arenas it has 18 MiB less at full load, for the same CPU. Fixed thresholds (`MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`)
+ * give more back, and cost about 8 % of the CPU of single calls.
+ * https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html; other C libraries ignore them.
  */
 export const allocatorVariables: Readonly<Record<keyof typeof nodeFlags, Readonly<Record<string, string>>>> = {
-  gateway: { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '131072', MALLOC_TRIM_THRESHOLD_: '131072' },
+  gateway: { MALLOC_ARENA_MAX: '2' },
   worker: {},
   clickhouse: {},
 };
