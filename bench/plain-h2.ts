@@ -154,7 +154,7 @@ export class PlainConnection<Call extends PlainCall> {
     if ((flags & flag.endStream) !== 0) this.finish(stream, undefined);
   }
 
-  /** The block must be read whatever became of the call: later ones build on it. */
+  /** The header block of a call that has ended is read, too: later blocks refer to its entries. */
   private takeHeaders(flags: number, stream: number, payload: Buffer): void {
     if ((flags & flag.endHeaders) === 0) throw new Error("an answer's headers come in more than one frame");
     const call = this.calls.get(stream)?.call;

@@ -127,7 +127,7 @@ test('a call larger than the windows of its stream and of the connection arrives
   for (const [request] of seen.requests.values()) assert.is(request?.batch?.events.length, 800);
 });
 
-test('with gRPC nothing counts but status 0: another one is reported, whatever came before it', async () => {
+test('over gRPC a call counts only with status 0; another status is reported, also behind a message', async () => {
   for (const [decision, told] of [
     ['refuse', /gRPC status 8 come back/],
     ['accept, but', /gRPC status 14 no log/],

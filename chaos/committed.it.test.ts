@@ -106,7 +106,7 @@ function track(client: SluiceClient, prefix: string, from: number, to: number): 
   for (let i = from; i < to; i++) assert.ok(client.track({ type: EventType.CLICK, eventId: `${prefix}-${i}` }));
 }
 
-test('what a COMMITTED client has delivered is in ClickHouse at that moment, whatever died meanwhile', async () => {
+test('when a COMMITTED client reports a batch as delivered, ClickHouse has it, also after kills', async () => {
   await withScene(async ({ startWorker, client, stored }) => {
     let worker = await startWorker();
     const committing = client({ durability: 'committed' });

@@ -1,7 +1,7 @@
 /**
  * A place for one process of a role: started, watched, started again at once when it dies, however it died.
  *
- *   SLOT-1  Every process that a slot started is ended by its id, whatever happens.
+ *   SLOT-1  A slot ends every process that it started, by process id, also after an error.
  *   SLOT-2  A death is `killed` when the harness killed it, `failpoint` when the process had an armed failpoint and killed itself, `ended` when it
  *       was asked to (SIGTERM); all else is `crashed`, which is counted and told.
  */

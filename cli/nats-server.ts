@@ -75,7 +75,7 @@ export function ensureNatsServer(say: (line: string) => void, folders?: readonly
   if (!apt(...install) && !(apt('update') && apt(...install))) {
     throw new UsageError(`nats-server is not on the PATH, and apt-get could not install it (see above). ${byHand}`);
   }
-  // The package starts a server of its own on port 4222, unasked.
+  // Debian's package starts another server on port 4222 when it is installed.
   if (existsSync('/run/systemd/system')) {
     const [command, ...rest] = [...prefix, 'systemctl', 'disable', '--now', 'nats-server'];
     succeeds(command as string, rest);

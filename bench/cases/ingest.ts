@@ -46,7 +46,7 @@ interface Side {
   readonly facts?: (acked: number, batch: number) => Readonly<Record<string, unknown>>;
 }
 
-/** Ends what was started whatever happens. */
+/** Ends what was started, also after an error. */
 async function withFleet<T>(
   stack: Stack,
   target: LoadTarget,

@@ -2,7 +2,7 @@
  * A plan: which virtual clients send how often, phase by phase. Pure.
  *
  * A virtual client is one independent sender. It thinks between its calls, and its schedule is an open loop: a call belongs at its
- * intended time whatever became of the calls before, and is measured from then.
+ * intended time, also when earlier calls are late or fail, and is measured from then.
  */
 import type { Random } from '../../lib/testing/batches.js';
 import type { Mix } from './mix.js';

@@ -6,7 +6,7 @@
  *   hot/                Publish and PublishStream in Protobuf over HTTP/2, below the RPC library; map in hot/handler.ts
  *   http-api.ts         POST /v1/events and /v1/events/batch, /healthz, /readyz
  *   rpc-adapter.ts      from Node's requests to the RPC library and back; media-types.ts spellings of headers, grpc-web-text.ts base64
- *   rpc-handlers.ts     what the calls with a key do
+ *   rpc-handlers.ts     what the calls with a key do; keyed-calls.ts what they need
  *   rpc-unary.ts        calls of one message; rpc-stream.ts calls of many; both make every error one of the table
  *   beside-library.ts   reads messages of Publish and PublishStream without the library; split-envelopes.ts cuts a body into them
  *   json-request.ts     messages in JSON; view.ts messages in Protobuf, without decoding events
@@ -39,12 +39,13 @@ import {
   readPublishRequest,
   readStreamRequest,
 } from './json-request.js';
+import type { KeyedCallOptions } from './keyed-calls.js';
 import { createOpenRoutes, type OpenRoutes } from './open-routes.js';
-import { createRpcHandlers, type RpcHandlerOptions } from './rpc-handlers.js';
+import { createRpcHandlers } from './rpc-handlers.js';
 import type { RpcRoute } from './rpc-route.js';
 import { type BatchMessage, publishRequestView, publishStreamRequestView } from './view.js';
 
-export interface RouteOptions extends RpcHandlerOptions {
+export interface RouteOptions extends KeyedCallOptions {
   readonly batchStatus: AskBatchStatus;
   readonly inflater: Inflater;
   readonly jsonTurns: JsonTurns;

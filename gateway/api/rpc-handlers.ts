@@ -12,35 +12,19 @@ import {
 import type { HandlerContext } from '@connectrpc/connect';
 import type { UniversalHandlerOptions } from '@connectrpc/connect/protocol';
 import { IngestService, type LimitsSchema, PublishResponseSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import type { Caller, TenantDirectory } from '../../lib/tenants.js';
-import type { KeyWatch } from '../auth/key-watch.js';
+import type { Caller } from '../../lib/tenants.js';
 import { classify } from '../errors/rpc-errors.js';
-import type { Places } from '../held/places.js';
 import { admittedKey } from '../held/request-input.js';
-import type { UnfinishedBytes } from '../held/unfinished.js';
-import type { Ingest } from '../ingest/ingest.js';
 import { connectionKey, exchangeKey, whenClosed } from '../listener/connection.js';
-import type { GatewayMetrics } from '../metrics.js';
 import { nextMessage, placeholderSchema } from './beside-library.js';
-import { type BatchCall, type PublishBatch, toBatchResult } from './publish-batch.js';
+import type { KeyedCallOptions } from './keyed-calls.js';
+import { type BatchCall, toBatchResult } from './publish-batch.js';
 import { publishStream } from './publish-stream.js';
-import { type FactOptions, readFacts, wasResent } from './request-facts.js';
+import { readFacts, wasResent } from './request-facts.js';
 import type { RpcRoute } from './rpc-route.js';
 import { createRpcStream } from './rpc-stream.js';
 import { createRpcUnary } from './rpc-unary.js';
 import type { BatchMessage } from './view.js';
-
-export interface RpcHandlerOptions {
-  readonly ingest: Pick<Ingest, 'limits' | 'room' | 'commits'>;
-  readonly tenants: Pick<TenantDirectory, 'lookup'>;
-  readonly keys: KeyWatch;
-  /** Of PublishStream calls, by key id. */
-  readonly streams: Pick<Places<string>, 'take'>;
-  readonly publish: PublishBatch;
-  readonly metrics: Pick<GatewayMetrics, 'failed'>;
-  readonly facts: FactOptions;
-  readonly unfinished: UnfinishedBytes;
-}
 
 type Library = Partial<UniversalHandlerOptions>;
 
@@ -59,7 +43,7 @@ export interface RpcHandlers {
 
 /** @param limits as every stream begins with them */
 export function createRpcHandlers(
-  options: RpcHandlerOptions,
+  options: KeyedCallOptions,
   limits: MessageInitShape<typeof LimitsSchema>,
 ): RpcHandlers {
   const { tenants, publish, metrics } = options;
@@ -157,7 +141,7 @@ export function createRpcHandlers(
   };
 }
 
-const streamOptionsOf = ({ ingest, keys, publish, metrics, unfinished }: RpcHandlerOptions, call: BatchCall) => ({
+const streamOptionsOf = ({ ingest, keys, publish, metrics, unfinished }: KeyedCallOptions, call: BatchCall) => ({
   call,
   onRevoked: (listener: () => void) => keys.onRevoked(call.caller.keyId, listener),
   maxBytesInFlight: ingest.limits.maxStreamBytesInFlight,

@@ -250,7 +250,7 @@ test('a body that waits while it is paused is read again afterwards', () => {
   assert.not(second.paused);
 });
 
-test('whatever happens, bytes are counted right, twice the bound holds, and all bodies become whole in the end', () => {
+test('in random orders of events, bytes are counted right, twice the bound holds, and all bodies become whole in the end', () => {
   const random = createRandom(7);
   for (let round = 0; round < 30; round++) {
     const { open, unfinished, seconds } = scene();

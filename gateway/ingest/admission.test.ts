@@ -235,7 +235,7 @@ function randomCallers(seed: number) {
   };
 }
 
-test('no bound is passed and no waiter is forgotten, whatever happens (random, seeded)', async () => {
+test('no bound is passed and no waiter is forgotten, in random orders of events (seeded)', async () => {
   for (let seed = 1; seed <= 60; seed++) {
     const callers = randomCallers(seed);
     for (let step = 0; step < 200; step++) await callers.step();

@@ -31,7 +31,7 @@ export function testConfig(natsUrl: string, settings: Partial<GatewayConfig> = {
   return { ...base, ...settings };
 }
 
-/** Runs `use` with a ready gateway, and drains it whatever happens. */
+/** Runs `use` with a ready gateway, and drains it, also after an error. */
 export async function withGateway<T>(
   settings: Partial<GatewayConfig>,
   use: (running: RunningGateway) => Promise<T>,

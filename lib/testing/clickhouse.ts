@@ -33,7 +33,7 @@ function started(child: ChildProcess): Promise<void> {
 }
 
 /**
- * Runs `use` with a server, and ends the server whatever happens.
+ * Runs `use` with a server, and ends the server, also after an error.
  * @param parent where its folder is made
  * @param flags more of them
  */

@@ -19,6 +19,8 @@ const banned: readonly (readonly [phrase: RegExp, instead: string])[] = [
   [/\banew\b/i, '"again"'],
   [/\bnobody\b|\bwhoever\b/i, 'who: "no client", "the worker that …"'],
   [/\bfor good\b/i, '"finally", or leave it out'],
+  [/\bwhatever (?:happens|died|dies|became)\b/i, 'which case: "also after an error"'],
+  [/\bunasked\b/i, 'who starts it'],
   [/\bfor ever\b(?!y)/i, '"forever", "without end"'],
   [/\bin vain\b/i, 'what failed'],
   [/\bof before\b/i, '"earlier", "older"'],

@@ -44,7 +44,7 @@ const leaderWithinMs = 30_000;
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** Runs `use` with a cluster that is healthy, and ends all of its nodes whatever happens. */
+/** Runs `use` with a cluster that is healthy, and ends all of its nodes, also after an error. */
 export async function withNatsCluster<T>(
   size: number,
   settings: NatsSettings,

@@ -90,7 +90,7 @@ async function untilUp(port: number, child: ChildProcess, login: NatsSettings['l
   throw new Error(`nats-server did not answer on port ${port} within 5 s`);
 }
 
-/** Runs `use` with a server, and ends the server whatever happens. */
+/** Runs `use` with a server, and ends the server, also after an error. */
 export async function withNats<T>(use: (nats: TestNats) => Promise<T>, settings: NatsSettings = {}): Promise<T> {
   const port = await freePort();
   const dir = await mkdtemp(join(settings.parent ?? tmpdir(), 'sluice-nats-'));

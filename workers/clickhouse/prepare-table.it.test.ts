@@ -5,15 +5,13 @@
 import { pino } from 'pino';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
-import { silentLogger } from '../../lib/logger.js';
 import { createRandom } from '../../lib/testing/batches.js';
-import { withClickHouse } from '../../lib/testing/clickhouse.js';
 import { withNats } from '../../lib/testing/nats.js';
 import { until } from '../../lib/testing/until.js';
+import { withEventsTable } from '../testing/events-table.js';
 import { storedPayload } from '../testing/payloads.js';
 import { startWorkerProcess } from '../testing/worker-process.js';
-import { type ClickHouse, createClickHouse } from './client.js';
+import type { ClickHouse } from './client.js';
 import { eventsTable } from './connect.js';
 import { failedMutations, prepareTable, TableError } from './prepare-table.js';
 import { type BlockConstants, blockName, insertStatement } from './schema/index.js';
@@ -33,45 +31,36 @@ interface Scene {
 }
 
 async function withTable(use: (scene: Scene) => Promise<void>): Promise<void> {
-  await withClickHouse(async ({ url }) => {
-    const clickhouse = createClickHouse(
-      resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
-      silentLogger,
-    );
-    try {
-      await prepareTable(clickhouse, target);
-      await use({
-        url,
-        clickhouse,
-        alter: (change) => clickhouse.command(`ALTER TABLE sluice.events ${change}`),
-        async columns() {
-          const rows = await clickhouse.rows<{ name: string; type: string; codec: string }>(
-            "SELECT name, type, compression_codec AS codec FROM system.columns WHERE database = 'sluice' AND table = 'events'",
-          );
-          return new Map(rows.map(({ name, type, codec }) => [name, `${type} ${codec}`.trim()]));
-        },
-        async prepare() {
-          const lines: string[] = [];
-          const logger = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) });
-          let error: unknown;
-          await prepareTable(clickhouse, target, logger).catch((reason: unknown) => {
-            error = reason;
-          });
-          const statements = lines.flatMap((line) => (JSON.parse(line) as { statement?: string }).statement ?? []);
-          return { statements, error };
-        },
-        async store(block, events) {
-          const constants: BlockConstants = {
-            ...{ day: '2026-03-01', stream: 's', shard: 0, block: BigInt(block), lo: BigInt(block), hi: BigInt(block) },
-            ...{ accepted: events, duplicate: 0, dead: 0 },
-          };
-          const body = [storedPayload(random, { tenant: 'acme', batchId: `b${block}`, events })];
-          await clickhouse.insertBlock(insertStatement(target, constants, body), blockName(constants), body);
-        },
-      });
-    } finally {
-      await clickhouse.close();
-    }
+  await withEventsTable(target, async (clickhouse, url) => {
+    await use({
+      url,
+      clickhouse,
+      alter: (change) => clickhouse.command(`ALTER TABLE sluice.events ${change}`),
+      async columns() {
+        const rows = await clickhouse.rows<{ name: string; type: string; codec: string }>(
+          "SELECT name, type, compression_codec AS codec FROM system.columns WHERE database = 'sluice' AND table = 'events'",
+        );
+        return new Map(rows.map(({ name, type, codec }) => [name, `${type} ${codec}`.trim()]));
+      },
+      async prepare() {
+        const lines: string[] = [];
+        const logger = pino({ level: 'info' }, { write: (line: string) => void lines.push(line) });
+        let error: unknown;
+        await prepareTable(clickhouse, target, logger).catch((reason: unknown) => {
+          error = reason;
+        });
+        const statements = lines.flatMap((line) => (JSON.parse(line) as { statement?: string }).statement ?? []);
+        return { statements, error };
+      },
+      async store(block, events) {
+        const constants: BlockConstants = {
+          ...{ day: '2026-03-01', stream: 's', shard: 0, block: BigInt(block), lo: BigInt(block), hi: BigInt(block) },
+          ...{ accepted: events, duplicate: 0, dead: 0 },
+        };
+        const body = [storedPayload(random, { tenant: 'acme', batchId: `b${block}`, events })];
+        await clickhouse.insertBlock(insertStatement(target, constants, body), blockName(constants), body);
+      },
+    });
   });
 }
 

@@ -64,7 +64,7 @@ export interface Engines {
   scene(maxBytes?: number): Promise<ShardScene>;
 }
 
-/** Runs `use` with a nats-server and an engine; ends loaders and servers whatever happens. */
+/** Runs `use` with a nats-server and an engine; ends loaders and servers, also after an error. */
 export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Promise<T> {
   return withNats((nats) =>
     withClickHouse(async (engine) => {

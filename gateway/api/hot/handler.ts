@@ -15,38 +15,26 @@ import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from
 import { create } from '@bufbuild/protobuf';
 import { LimitsSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { contractRevision } from '../../../lib/contract/index.js';
-import { type Caller, isStrangers, type TenantDirectory } from '../../../lib/tenants.js';
-import type { KeyWatch } from '../../auth/key-watch.js';
+import { type Caller, isStrangers } from '../../../lib/tenants.js';
 import { classify } from '../../errors/rpc-errors.js';
 import type { CallGate } from '../../held/call-gate.js';
 import type { MessageBuffers } from '../../held/message-buffers.js';
-import type { Places } from '../../held/places.js';
-import type { UnfinishedBytes } from '../../held/unfinished.js';
 import { createDeadlines } from '../../ingest/deadlines.js';
-import type { Ingest } from '../../ingest/ingest.js';
 import { resetWhenAnswered } from '../../listener/answered-early.js';
 import type { Connection } from '../../listener/connection.js';
 import type { ServedStream } from '../../listener/server.js';
 import type { GatewayMetrics } from '../../metrics.js';
 import { farthestTimeout } from '../call-timeout.js';
-import type { BatchCall, PublishBatch } from '../publish-batch.js';
+import type { KeyedCallOptions } from '../keyed-calls.js';
+import type { BatchCall } from '../publish-batch.js';
 import { type FactOptions, type RequestFacts, readFacts, wasResent } from '../request-facts.js';
 import { maxRequestBytes } from '../routes.js';
 import { type AnswerOptions, begin, end, type Protocol, streamProtocols, unaryProtocols } from './protocols.js';
 import { encodeLimits, serveStream } from './stream.js';
 import { UnaryCall, type UnaryOptions } from './unary.js';
 
-export interface HotOptions {
-  readonly ingest: Pick<Ingest, 'limits' | 'room' | 'commits'>;
-  readonly tenants: Pick<TenantDirectory, 'lookup'>;
-  readonly keys: KeyWatch;
-  /** Of PublishStream calls, by key id. */
-  readonly streams: Pick<Places<string>, 'take'>;
-  readonly publish: PublishBatch;
-  readonly metrics: Pick<GatewayMetrics, 'failed'>;
-  readonly facts: FactOptions;
+export interface HotOptions extends KeyedCallOptions {
   readonly gate: CallGate;
-  readonly unfinished: UnfinishedBytes;
   readonly buffers: MessageBuffers;
   /** What answers to a browser's call carry. */
   readonly cors: (origin: string) => OutgoingHttpHeaders | undefined;

@@ -1,8 +1,8 @@
 /**
  * One HTTP/2 connection for one call: it opens a socket, makes one request on it, and finds out when the other end is gone.
  *
- * Every 'error' event of the socket, the session and the stream has a listener for as long as these exist, whatever happens and however
- * late: an event without one would end the host's process. The first fault is kept, because it says more than those that follow from it.
+ * Every 'error' event of the socket, the session and the stream has a listener for as long as these exist, also for late
+ * faults: an event without one would end the host's process. The first fault is kept, because it says more than those that follow from it.
  */
 import {
   type ClientHttp2Session,

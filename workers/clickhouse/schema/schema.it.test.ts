@@ -18,6 +18,7 @@ import { createRandom, encodeBatch } from '../../../lib/testing/batches.js';
 import { withClickHouse } from '../../../lib/testing/clickhouse.js';
 import { makeRichEvent } from '../../../lib/testing/rich-events.js';
 import { sortByTenant } from '../../loader/sort-by-tenant.js';
+import { withEventsTable } from '../../testing/events-table.js';
 import { storedPayload } from '../../testing/payloads.js';
 import { type ClickHouse, createClickHouse, StatementError } from '../client.js';
 import { eventsTable } from '../connect.js';
@@ -46,20 +47,7 @@ const block = (n: number, lo: number, hi: number): BlockConstants => ({
   dead: 0,
 });
 
-async function withTable(use: (clickhouse: ClickHouse) => Promise<void>): Promise<void> {
-  await withClickHouse(async ({ url }) => {
-    const clickhouse = createClickHouse(
-      resolveOptions(clickhouseClientOptions, { clickhouseUrl: url }, {}),
-      silentLogger,
-    );
-    try {
-      await prepareTable(clickhouse, target);
-      await use(clickhouse);
-    } finally {
-      await clickhouse.close();
-    }
-  });
-}
+const withTable = (use: (clickhouse: ClickHouse) => Promise<void>): Promise<void> => withEventsTable(target, use);
 
 const insert = (clickhouse: ClickHouse, c: BlockConstants, body: readonly Uint8Array[], queryId = blockName(c)) =>
   clickhouse.insertBlock(insertStatement(target, c, body), queryId, body);

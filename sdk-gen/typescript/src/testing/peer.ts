@@ -42,7 +42,7 @@ export const accepted = (request: PublishStreamRequest): Answer => ({
   message: { case: 'accepted', value: { batchId: request.batchId, accepted: request.batch?.events.length ?? 0 } },
 });
 
-/** Runs `use` with a peer, and ends it whatever happens. */
+/** Runs `use` with a peer, and ends it, also after an error. */
 export async function withPeer<T>(script: Script, use: (peer: Peer) => Promise<T>): Promise<T> {
   const sessions = new Set<ServerHttp2Session>();
   let streams = 0;
