@@ -7,7 +7,8 @@ import { silentLogger } from '../../lib/logger.js';
 import { workersBucket } from '../../lib/subjects.js';
 import { withNats } from '../../lib/testing/nats.js';
 import { until } from '../../lib/testing/until.js';
-import { type Assignment, expiryMs, joinWorkers } from './assignment.js';
+import { type Assignment, joinWorkers } from './assignment.js';
+import { expiryMs } from './live-workers.js';
 
 interface TestWorker {
   readonly nc: NatsConnection;

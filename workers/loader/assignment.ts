@@ -1,44 +1,21 @@
 /**
  * Decides which worker loads which shard. Each worker writes every second into a KV bucket that it lives. All workers sort the live
- * ones by name, and take shard i where i mod n is their own place. There is no election, and no lock.
+ * ones by name, and take shard i where i mod n is their own place. There is no election, and no lock. Who is live: live-workers.ts.
  *
  * A worker that falls silent loses its entry after {@link expiryMs}. A dead process is noticed sooner. Each worker asks the next one by
  * name a few times a second, and the server answers at once when no subscriber listens there. The asking worker then deletes the entry.
  *
  * Views differ for a moment when a worker comes or goes, and then two load the same shard. That is harmless: ClickHouse
- *  stores each block once (LOAD-2), so this file only avoids wasted work, and correctness does not depend on it.
+ * stores each block once (LOAD-2), so this file only avoids wasted work, and correctness does not depend on it.
  */
 import type { KV } from '@nats-io/kv';
 import { type NatsConnection, RequestError } from '@nats-io/nats-core';
 import { openBucket } from '../../lib/buckets.js';
 import type { Logger } from '../../lib/logger.js';
 import { workerAliveSubject, workersBucket } from '../../lib/subjects.js';
+import { createLiveWorkers, expiryMs, heartbeatMs, neighbourOf, shardsOf } from './live-workers.js';
 
-export const heartbeatMs = 1_000;
-/** A worker that was not heard for so long is gone. */
-export const expiryMs = 3_000;
 const askMs = 250;
-
-/** The workers heard within {@link expiryMs}, sorted; forgets the others. */
-export function liveWorkers(heard: Map<string, number>, nowMs: number): string[] {
-  for (const [worker, at] of heard) {
-    if (nowMs - at > expiryMs) heard.delete(worker);
-  }
-  return [...heard.keys()].sort();
-}
-
-/** Whom a worker asks whether it is there: the next by name, the first after the last. Undefined when it is alone, or not among them. */
-export function neighbourOf(worker: string, live: readonly string[]): string | undefined {
-  const index = live.indexOf(worker);
-  return index < 0 || live.length < 2 ? undefined : live[(index + 1) % live.length];
-}
-
-/** The shards of one of the live workers; none when it is not among them. */
-export function shardsOf(worker: string, live: readonly string[], shards: number): number[] {
-  const index = live.indexOf(worker);
-  if (index < 0) return [];
-  return Array.from({ length: shards }, (_, shard) => shard).filter((shard) => shard % live.length === index);
-}
 
 export interface Assignment {
   /** Position among the live workers, and how many there are. */
@@ -76,14 +53,12 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
       storage: 'memory',
     });
   const bucket = await open();
-  const heard = new Map<string, number>();
+  const workers = createLiveWorkers(worker);
   let own: readonly number[] | undefined;
   let view = { index: 0, workers: 1 };
   let left = false;
   let watching: { stop(): void } | undefined;
   let watchedAt = 0;
-  /** Until then the others have not had the time to be heard. */
-  let settledAt = 0;
 
   async function watch(): Promise<void> {
     watching?.stop();
@@ -92,12 +67,8 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
     watching = entries;
     void (async () => {
       for await (const entry of entries) {
-        if (entry.operation === 'PUT') {
-          // Back after a silence: the others get the time that the living have to be heard.
-          if (entry.key === worker && own !== undefined && !heard.has(worker)) settledAt = Date.now() + expiryMs;
-          heard.set(entry.key, Date.now());
-        } else heard.delete(entry.key);
-        if (!heard.has(worker)) continue;
+        if (entry.operation === 'PUT') workers.heard(entry.key, Date.now());
+        else workers.gone(entry.key);
         review();
       }
     })().catch((error: unknown) => logger.warn({ error: String(error) }, 'watching the workers ended'));
@@ -105,10 +76,8 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
 
   function review(): void {
     if (left) return;
-    const live = liveWorkers(heard, Date.now());
-    // Cut off from NATS, no worker is heard, not even this one: keep what it has, for it cannot load anything anyway.
-    if (!live.includes(worker)) return;
-    if (own !== undefined && Date.now() < settledAt) return;
+    const live = workers.known(Date.now());
+    if (live === undefined) return;
     view = { index: live.indexOf(worker), workers: live.length };
     const next = shardsOf(worker, live, shards);
     if (own !== undefined && next.length === own.length && next.every((shard, i) => shard === own?.[i])) return;
@@ -129,7 +98,7 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
 
   /** Asks the neighbour; resolves when it answered, is forgotten, or it is not known. */
   async function ask(): Promise<void> {
-    const neighbour = neighbourOf(worker, liveWorkers(heard, Date.now()));
+    const neighbour = neighbourOf(worker, workers.known(Date.now()) ?? []);
     if (left || neighbour === undefined || nc.isClosed()) return;
     try {
       await nc.request(workerAliveSubject(neighbour), undefined, { timeout: heartbeatMs });
@@ -137,7 +106,7 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
       // One that is only slow, or cut off from this side, is left to the expiry. One that was reconnecting comes back with its next beat.
       if (left || !(error instanceof RequestError) || !error.isNoResponders()) return;
       logger.info({ gone: neighbour }, 'a worker is not there any more');
-      heard.delete(neighbour);
+      workers.gone(neighbour);
       review();
       await bucket.delete(neighbour);
     }
@@ -165,7 +134,7 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
     beating = beat();
     review();
     // Its own heartbeats are not seen: the watch was lost with a server. Not more often than the expiry.
-    if (!heard.has(worker) && Date.now() - watchedAt > expiryMs && !nc.isClosed()) {
+    if (workers.cutOff(Date.now()) && Date.now() - watchedAt > expiryMs && !nc.isClosed()) {
       void watch().catch((error: unknown) => logger.debug({ error: String(error) }, 'cannot watch the workers yet'));
     }
   }, heartbeatMs);

@@ -4,6 +4,7 @@
  *
  * Which shards
  *   assignment.ts        which worker loads which shard
+ *   live-workers.ts      which workers live, by their heartbeats; LIVE-1 and LIVE-2
  *   pool.ts              the loaders of this worker's shards
  *   shard-waits.ts       answers why shards wait, and asks it of other workers
  *
