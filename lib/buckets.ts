@@ -4,13 +4,13 @@
  * Reads ask the bucket's leader: a replica may answer with what was true a moment ago, and a number of shards that was true
  * a moment ago sends a retry to another shard than its first send.
  */
-import { JetStreamApiError, type JetStreamManager, jetstreamManager } from '@nats-io/jetstream';
+import { type JetStreamManager, jetstreamManager } from '@nats-io/jetstream';
 import { type KV, Kvm, type KvOptions } from '@nats-io/kv';
 import type { NatsConnection } from '@nats-io/nats-core';
+import { isStreamMissing } from './jetstream-errors.js';
 import { streamInfo } from './stream-info.js';
 import { settingsBucket } from './subjects.js';
 
-const streamNotFound = 10059;
 const growWithinMs = 10_000;
 
 export interface BucketOptions extends Partial<Omit<KvOptions, 'replicas' | 'allow_direct'>> {
@@ -55,7 +55,7 @@ export async function installationReplicas(nc: NatsConnection): Promise<number> 
   try {
     return (await (await new Kvm(nc).open(settingsBucket)).status()).replicas;
   } catch (error) {
-    if (error instanceof JetStreamApiError && error.code === streamNotFound) return 1;
+    if (isStreamMissing(error)) return 1;
     throw error;
   }
 }

@@ -6,7 +6,6 @@
  * twice. Its identity is (generation, shard, sequence, index).
  */
 import {
-  JetStreamApiError,
   type JetStreamClient,
   type JetStreamManager,
   jetstream,
@@ -15,6 +14,7 @@ import {
 } from '@nats-io/jetstream';
 import { headers, type MsgHdrs, type NatsConnection, type Payload } from '@nats-io/nats-core';
 import { UsageError } from './errors.js';
+import { isJetStreamError, isStreamMissing } from './jetstream-errors.js';
 import { deadStream, deadSubject, deadSubjects, shardStream } from './subjects.js';
 
 /**
@@ -63,8 +63,6 @@ const maxNameBytes = 256;
 /** Room for a letter's headers, within the server's largest message. */
 const headerBytes = 4096;
 const publishMs = 10_000;
-const streamNotFound = 10059;
-const streamNameInUse = 10058;
 
 /** A header's value: one line of printable ASCII, of so many characters. */
 const line = (text: string, max: number): string =>
@@ -94,7 +92,7 @@ export async function ensureDeadLetters(
     verify((await jsm.streams.info(deadStream)).config);
     return;
   } catch (error) {
-    if (!isApiError(error, streamNotFound)) throw error;
+    if (!isStreamMissing(error)) throw error;
   }
   try {
     await jsm.streams.add({
@@ -109,7 +107,7 @@ export async function ensureDeadLetters(
     });
   } catch (error) {
     // Another worker made it meanwhile.
-    if (!isApiError(error, streamNameInUse)) throw error;
+    if (!isJetStreamError(error, 'streamNameInUse')) throw error;
     verify((await jsm.streams.info(deadStream)).config);
   }
 }
@@ -135,8 +133,6 @@ function verify(config: StreamConfig): void {
     );
   }
 }
-
-const isApiError = (error: unknown, code: number): boolean => error instanceof JetStreamApiError && error.code === code;
 
 function headersOf(letter: DeadLetter, cutFrom: number | undefined): MsgHdrs {
   const head = headers();

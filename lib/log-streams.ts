@@ -1,15 +1,10 @@
 /**
  * Makes the streams of the log, one per shard, and checks them before use. shard-number.ts says how many there are.
  */
-import {
-  JetStreamApiError,
-  type JetStreamManager,
-  jetstreamManager,
-  type StreamConfig,
-  type StreamInfo,
-} from '@nats-io/jetstream';
+import { type JetStreamManager, jetstreamManager, type StreamConfig, type StreamInfo } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { UsageError } from './errors.js';
+import { isJetStreamError, isStreamMissing } from './jetstream-errors.js';
 import type { Logger } from './logger.js';
 import { replicatesFrom, replicatesSafely } from './nats-version.js';
 import { settleShards } from './shard-number.js';
@@ -47,12 +42,6 @@ export function pinned(info: Pick<StreamInfo, 'created' | 'config'>): { readonly
 
 /** While no leader is elected no server answers; asking again soon is worth more than patience. */
 const answerMs = 2_500;
-
-/** JetStream's error numbers that are told apart here. */
-const streamNotFound = 10059;
-const streamNameInUse = 10058;
-const accountFull = 10002;
-const storageFull = 10047;
 
 /**
  * Makes sure that the installation knows its number of shards and that each shard has its stream. May be called by many
@@ -107,7 +96,7 @@ export async function ensureStream(
     await pin(jsm, info, options.logger);
     return info;
   } catch (error) {
-    if (!isApiError(error, streamNotFound)) throw error;
+    if (!isStreamMissing(error)) throw error;
   }
   try {
     const made = await jsm.streams.add(streamConfig(shard, shardSubjects(shard, epoch), options));
@@ -116,13 +105,13 @@ export async function ensureStream(
     return made;
   } catch (error) {
     // JetStream sets a stream's max_bytes aside when it is made, so that streams cannot outgrow the disk later.
-    if (isApiError(error, storageFull) || isApiError(error, accountFull)) {
+    if (isJetStreamError(error, 'storageResourcesExceeded', 'accountResourcesExceeded')) {
       throw new UsageError(
         `The stream ${name} of ${Math.ceil(options.maxBytes / 1024 ** 2)} MiB does not fit the room that JetStream may use: raise max_file_store in the configuration of nats-server (and the disk), or lower --shard-max-bytes.`,
       );
     }
     // Another gateway created it meanwhile, with other limits.
-    if (!isApiError(error, streamNameInUse)) throw error;
+    if (!isJetStreamError(error, 'streamNameInUse')) throw error;
     const info = verified(await jsm.streams.info(name), shard, epoch);
     options.onStream?.(shard, info);
     return info;
@@ -215,5 +204,3 @@ export function streamProblem(
   }
   return undefined;
 }
-
-const isApiError = (error: unknown, code: number): boolean => error instanceof JetStreamApiError && error.code === code;

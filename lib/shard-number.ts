@@ -6,21 +6,18 @@
  * (workers/ledger/shards.ts). A number that was edited by hand is refused by gateways and workers alike: a gateway that took it
  * up would acknowledge events into streams that no worker loads.
  */
-import { JetStreamApiError, type JetStreamManager, jetstreamManager, type StreamInfo } from '@nats-io/jetstream';
+import { type JetStreamManager, jetstreamManager, type StreamInfo } from '@nats-io/jetstream';
 import { type KV, type KvEntry, Kvm } from '@nats-io/kv';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { openBucket } from './buckets.js';
 import { UsageError } from './errors.js';
+import { isJetStreamError, isStreamMissing } from './jetstream-errors.js';
 import type { Logger } from './logger.js';
 import { formatShardSetting, readSetting, rebuildAdvice, type ShardSetting, shardsKey } from './shard-setting.js';
 import { epochOf, settingsBucket, shardOfStream } from './subjects.js';
 
-const streamNotFound = 10059;
-const wrongLastSequence = 10071;
 const answerMs = 2_500;
 const followMs = 1_000;
-
-const isApiError = (error: unknown, code: number): boolean => error instanceof JetStreamApiError && error.code === code;
 
 /** A stream EV_<shard>, of any maker. */
 export interface ShardStream {
@@ -46,7 +43,7 @@ export async function shardsEntry(kv: KV): Promise<KvEntry | undefined> {
     const entry = await kv.get(shardsKey);
     return entry === null || entry.operation !== 'PUT' ? undefined : entry;
   } catch (error) {
-    if (isApiError(error, streamNotFound)) return undefined;
+    if (isStreamMissing(error)) return undefined;
     throw error;
   }
 }
@@ -168,7 +165,7 @@ export async function settleShards(nc: NatsConnection, options: SettleOptions): 
     return first;
   } catch (error) {
     // Another gateway was first.
-    if (!isApiError(error, wrongLastSequence)) throw error;
+    if (!isJetStreamError(error, 'wrongLastSequence')) throw error;
     const winner = await trustedSetting(jsm, (await shardsEntry(kv))?.string());
     if (winner === undefined) throw error;
     return winner;
@@ -181,6 +178,6 @@ async function vouch(kv: KV, setting: ShardSetting, revision: number): Promise<v
     await kv.update(shardsKey, formatShardSetting(setting), revision);
   } catch (error) {
     // Another gateway did it, or a command changes the number.
-    if (!isApiError(error, wrongLastSequence)) throw error;
+    if (!isJetStreamError(error, 'wrongLastSequence')) throw error;
   }
 }

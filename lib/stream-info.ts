@@ -6,9 +6,9 @@
  * that would look like a stream that went backwards (LOAD-8), to an erasure like an empty one. A leader answers only when it has
  * everything that was ever acknowledged.
  */
-import { JetStreamApiError, type JetStreamManager, type StreamInfo } from '@nats-io/jetstream';
+import type { JetStreamManager, StreamInfo } from '@nats-io/jetstream';
 
-/** @throws Error while the stream has no leader, or cannot be reached; JetStreamApiError 10059 when there is no such stream */
+/** @throws Error while the stream has no leader, or cannot be reached; `isStreamMissing` when there is no such stream */
 export async function streamInfo(jsm: Pick<JetStreamManager, 'streams'>, stream: string): Promise<StreamInfo> {
   const info = await jsm.streams.info(stream);
   if (!isLeadersWord(info)) throw new Error(`the stream ${stream} has no leader at the moment`);
@@ -20,6 +20,3 @@ function isLeadersWord({ cluster }: StreamInfo): boolean {
   if (cluster?.leader === undefined) return cluster?.replicas === undefined;
   return cluster.leader !== '' && cluster.replicas?.some(({ name }) => name === cluster.leader) !== true;
 }
-
-/** JetStream says that there is no such stream. */
-export const isStreamMissing = (error: unknown): boolean => error instanceof JetStreamApiError && error.code === 10059;

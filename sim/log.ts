@@ -4,6 +4,7 @@
  * a power loss shows: {@link SimulatedLog.rewind}.
  */
 import type { OpenLogWire } from '../gateway/log/log-wire.js';
+import { jetStreamErrors } from '../lib/jetstream-errors.js';
 import type { Process } from './process.js';
 import type { World } from './world.js';
 
@@ -116,7 +117,9 @@ export function createLog(world: World, options: LogOptions): SimulatedLog {
     if (stream === undefined) return 'no responders';
     if (stream.bytes + data.length > options.maxBytes) {
       world.trace?.('log', `stream ${stream.shard} is full`);
-      return answer({ error: { code: 503, err_code: 10077, description: 'maximum bytes exceeded' } });
+      return answer({
+        error: { code: 503, err_code: jetStreamErrors.streamStoreFailed, description: 'maximum bytes exceeded' },
+      });
     }
     const message: StoredMessage = {
       sequence: ++stream.last,

@@ -3,6 +3,7 @@
  */
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
+import { maxShards } from '../../lib/shard-setting.js';
 import type { RoleName } from '../../lib/testing/role-process.js';
 import type { PhaseOptions } from '../measure.js';
 import { parseRate, parseSet, positive } from '../options.js';
@@ -70,7 +71,7 @@ export function caseCommand<Extra>(one: CaseDefinition<Extra>): Command {
   one.add(command);
   addOutputOptions(command)
     .option('--load-processes <n>', 'load processes', positive(64), 1)
-    .option('--shards <n>', 'shards of the log', positive(1024), 2)
+    .option('--shards <n>', 'shards of the log', positive(maxShards), 2)
     .option('--seed <n>', 'seed of the events', positive(1_000_000), 1)
     .option('--no-telemetry', 'run the roles without OpenTelemetry')
     .option(

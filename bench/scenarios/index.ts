@@ -13,6 +13,7 @@
  */
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
+import { maxShards } from '../../lib/shard-setting.js';
 import type { RoleName } from '../../lib/testing/role-process.js';
 import { parseSet, positive } from '../options.js';
 import type { Result } from '../report.js';
@@ -105,7 +106,7 @@ function scenarioCommand<T extends object>(
     .option('--connections <n>', 'HTTP/2 connections that the clients share', count(1_000), 20)
     .option('--memory-bound <MiB/min>', 'growth of a process that is too much (see below)', amount(1_000_000))
     .option('--workers <n>', 'workers', count(64), 1)
-    .option('--shards <n>', 'shards of the log', count(1024), 2)
+    .option('--shards <n>', 'shards of the log', count(maxShards), 2)
     .option('--seed <n>', 'seed of events and schedules', count(1_000_000), 1)
     .option('--no-telemetry', 'run the roles without OpenTelemetry')
     .option('--profile <folder>', 'write CPU profiles of all processes there', (folder) => resolve(folder))

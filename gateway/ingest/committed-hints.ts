@@ -6,6 +6,7 @@ import { jetstreamManager } from '@nats-io/jetstream';
 import type { Msg, NatsConnection } from '@nats-io/transport-node';
 import { generationOf } from '../../lib/log-streams.js';
 import type { Logger } from '../../lib/logger.js';
+import { maxShards } from '../../lib/shard-setting.js';
 import { streamInfo } from '../../lib/stream-info.js';
 import { committedSubject, committedSubjects, leaderSubject, shardStream } from '../../lib/subjects.js';
 import type { CommitWatch } from './committed.js';
@@ -13,7 +14,6 @@ import type { CommitWatch } from './committed.js';
 /** How often a stream is looked at again at most, ms: a worker that lags behind speaks of the old one for a while. */
 const lookMs = 1_000;
 const longestHint = 256;
-const maxShards = 1_024;
 
 /** @returns the un-subscriber */
 export function followHints(nc: NatsConnection, commits: CommitWatch, logger: Logger): () => void {

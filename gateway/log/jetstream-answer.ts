@@ -2,6 +2,7 @@
  * What JetStream answers to a published message: an ack, an error, or the server's word that no stream listens.
  */
 import type { SluiceError } from '../../lib/errors.js';
+import { jetStreamErrors } from '../../lib/jetstream-errors.js';
 import type { LogReply } from './log-wire.js';
 import type { PublishErrors } from './publish-errors.js';
 
@@ -11,10 +12,13 @@ export interface Stored {
   readonly sequence: bigint;
 }
 
-/** JetStream's error numbers that mean "no room" for the account or the server. */
-const fullCodes: ReadonlySet<number> = new Set([10002, 10023, 10028, 10047]);
-/** "Store failed": no room in the stream when it speaks of a maximum, otherwise a fault of the disk. */
-const storeFailed = 10077;
+/** No room for the account or the server. */
+const fullCodes: ReadonlySet<number> = new Set([
+  jetStreamErrors.accountResourcesExceeded,
+  jetStreamErrors.insufficientResources,
+  jetStreamErrors.memoryResourcesExceeded,
+  jetStreamErrors.storageResourcesExceeded,
+]);
 
 /** The server's own word: there is no subscriber. */
 export const isNoResponders = (reply: LogReply): boolean => reply.data.length === 0 && reply.headers?.code === 503;
@@ -47,7 +51,8 @@ interface JetStreamError {
 
 function readError(error: JetStreamError, errors: PublishErrors): SluiceError {
   const { err_code: number = 0, description } = error;
-  const full = fullCodes.has(number) || (number === storeFailed && (description ?? '').includes('maximum'));
+  const full =
+    fullCodes.has(number) || (number === jetStreamErrors.streamStoreFailed && (description ?? '').includes('maximum'));
   if (full) return errors.full(error);
   return errors.unavailable(
     `The log refused the batch (JetStream error ${number}: ${description ?? 'no words'}).`,

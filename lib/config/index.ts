@@ -5,6 +5,7 @@
  *   options.ts   what an option is; flags, variables, resolution, typos
  *   index.ts     the tables
  */
+import { maxShards } from '../shard-setting.js';
 import { type OptionTable, option, type Values } from './options.js';
 
 export { parseArgv } from './argv.js';
@@ -78,7 +79,7 @@ export const gatewayOptions = {
   ),
   shards: option.int(2, 'Shards to create when the installation has none. Later the number in the log counts.', {
     min: 1,
-    max: 1024,
+    max: maxShards,
   }),
   replicas: option.int(1, 'JetStream replicas of each shard when it is created.', { min: 1, max: 5 }),
   shardMaxBytes: option.bytes(
@@ -303,7 +304,7 @@ export const shardsOptions = {
     'Change the number of shards to this. The command drains the log first; gateways take no batches until it ends. 0: only show the shards.',
     {
       min: 0,
-      max: 1024,
+      max: maxShards,
     },
   ),
   drainTimeout: option.ms(10 * 60_000, 'How long the drain may take before the command restores the old number.', {

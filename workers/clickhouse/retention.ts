@@ -2,9 +2,10 @@
  * Retention by day: drops whole partitions that are older than the setting, when LOAD-8 allows it.
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
+import { isStreamMissing } from '../../lib/jetstream-errors.js';
 import { generationOf } from '../../lib/log-streams.js';
 import type { Logger } from '../../lib/logger.js';
-import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
+import { streamInfo } from '../../lib/stream-info.js';
 import { shardStream } from '../../lib/subjects.js';
 import { utcDay } from '../../lib/timestamp.js';
 import type { ClickHouse } from './client.js';

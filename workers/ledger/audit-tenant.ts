@@ -7,8 +7,10 @@
  *      a dead letter. By event_id: a batch id that was used for other events has as many rows.
  *   TENANT-4  No event of a batch has two rows, unless the client itself put one event_id twice into a copy.
  */
+
+import { isStreamMissing } from '../../lib/jetstream-errors.js';
 import { generationOf } from '../../lib/log-streams.js';
-import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
+import { streamInfo } from '../../lib/stream-info.js';
 import { shardStream } from '../../lib/subjects.js';
 import { keyOf } from '../loader/frames.js';
 import { scanLog } from '../loader/log-scan.js';

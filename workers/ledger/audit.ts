@@ -33,9 +33,10 @@
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
+import { isStreamMissing } from '../../lib/jetstream-errors.js';
 import { generationOf } from '../../lib/log-streams.js';
 import type { Logger } from '../../lib/logger.js';
-import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
+import { streamInfo } from '../../lib/stream-info.js';
 import { shardStream } from '../../lib/subjects.js';
 import { contentOf } from '../loader/block.js';
 import type { DeadLedger } from '../loader/dead-scan.js';

@@ -15,11 +15,12 @@
 import { type JetStreamManager, jetstream, type StreamInfo } from '@nats-io/jetstream';
 import { headers, type NatsConnection } from '@nats-io/nats-core';
 import { UsageError } from '../../lib/errors.js';
+import { isStreamMissing } from '../../lib/jetstream-errors.js';
 import { ensureStream, generationOf } from '../../lib/log-streams.js';
 import type { Logger } from '../../lib/logger.js';
 import { markRetried } from '../../lib/retried-copy.js';
 import type { ShardSetting } from '../../lib/shard-setting.js';
-import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
+import { streamInfo } from '../../lib/stream-info.js';
 import {
   batchSubject,
   keptStream,

@@ -20,10 +20,11 @@
  */
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
-import { JetStreamApiError, type JetStreamManager } from '@nats-io/jetstream';
+import type { JetStreamManager } from '@nats-io/jetstream';
 import { type KV, Kvm } from '@nats-io/kv';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { UsageError } from '../../lib/errors.js';
+import { isJetStreamError, isStreamMissing } from '../../lib/jetstream-errors.js';
 import { generationOf, pinned, streamConfig } from '../../lib/log-streams.js';
 import { shardsEntry, trustedSetting } from '../../lib/shard-number.js';
 import {
@@ -33,7 +34,7 @@ import {
   type ShardSetting,
   shardsKey,
 } from '../../lib/shard-setting.js';
-import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
+import { streamInfo } from '../../lib/stream-info.js';
 import {
   committedSubjects,
   parkedSubject,
@@ -73,7 +74,6 @@ const followMs = 60_000;
 /** The bucket of workers lives in memory: after a restart of the log it is empty until they have spoken again. */
 const silenceMs = 5_000;
 const reopenMs = 60_000;
-const wrongLastSequence = 10071;
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -87,8 +87,6 @@ interface Held {
   readonly lost: boolean;
   release(): void;
 }
-
-const isConflict = (error: unknown): boolean => error instanceof JetStreamApiError && error.code === wrongLastSequence;
 
 async function hold(kv: KV, from: ShardSetting, revision: number, first: ShardSetting): Promise<Held> {
   const by = `${hostname()}:${process.pid}:${randomBytes(3).toString('hex')}`;
@@ -104,7 +102,7 @@ async function hold(kv: KV, from: ShardSetting, revision: number, first: ShardSe
     try {
       return await kv.update(shardsKey, text, at);
     } catch (error) {
-      if (!isConflict(error)) throw error;
+      if (!isJetStreamError(error, 'wrongLastSequence')) throw error;
       const entry = await kv.get(shardsKey);
       if (entry?.string() === text) return entry.revision;
       if (entry !== null && parseShardSetting(entry.string()).changing?.by === by) {

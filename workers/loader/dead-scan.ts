@@ -5,7 +5,8 @@
 import { DeliverPolicy, type JetStreamManager, jetstream } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import { deadLetterOf, type DeadLetter as Letter } from '../../lib/dead-letters.js';
-import { isStreamMissing, streamInfo } from '../../lib/stream-info.js';
+import { isStreamMissing } from '../../lib/jetstream-errors.js';
+import { streamInfo } from '../../lib/stream-info.js';
 import { deadStream } from '../../lib/subjects.js';
 import { keyOf } from './frames.js';
 

@@ -7,9 +7,9 @@
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
+import { jetStreamErrors } from '../../lib/jetstream-errors.js';
 import { streamInfo } from '../../lib/stream-info.js';
 
-const noMessageFound = 10037;
 const patienceMs = 5_000;
 
 /**
@@ -28,7 +28,7 @@ export async function areGone(
   const question = { seq: Math.max(from, state.first_seq), next_by_subj: '>' };
   const reply = await nc.request(`$JS.API.STREAM.MSG.GET.${stream}`, JSON.stringify(question), { timeout: patienceMs });
   const { error, message } = reply.json<{ error?: { err_code?: number }; message?: { seq?: number } }>();
-  if (error?.err_code === noMessageFound) return true;
+  if (error?.err_code === jetStreamErrors.noMessageFound) return true;
   if (typeof message?.seq !== 'number') {
     throw new Error(
       `${stream} does not say whether it has messages ${from} to ${to} (${error?.err_code ?? 'no message'})`,

@@ -21,8 +21,8 @@
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
+import { isStreamMissing } from '../../lib/jetstream-errors.js';
 import type { Logger } from '../../lib/logger.js';
-import { isStreamMissing } from '../../lib/stream-info.js';
 import { leaderSubject } from '../../lib/subjects.js';
 import type { ByteBudget } from './budget.js';
 import type { BufferPool } from './buffer-pool.js';
