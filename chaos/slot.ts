@@ -7,6 +7,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, openSync, readFileSync } from 'node:fs';
+import { backOff } from '../lib/back-off.js';
 
 export type Role = 'client' | 'gateway' | 'worker' | 'clickhouse' | 'nats';
 
@@ -70,8 +71,7 @@ export interface Slot {
 }
 
 /** Between a death and the next start; doubles while processes do not even get ready. */
-const firstWaitMs = 20;
-const lastWaitMs = 2_000;
+const waits = { first: 20, last: 2_000 };
 
 export function startSlot(options: SlotOptions): Slot {
   const { name, role } = options;
@@ -148,7 +148,7 @@ export function startSlot(options: SlotOptions): Slot {
         detail: how === 'crashed' ? `${by ?? `code ${code}`}; ${tail(options.logFile)}` : '',
       });
       if (!wasReady) failures++;
-      timer = setTimeout(start, Math.min(firstWaitMs * 2 ** Math.min(failures, 10), lastWaitMs));
+      timer = setTimeout(start, backOff(waits, failures + 1));
     });
   };
 

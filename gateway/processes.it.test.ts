@@ -17,7 +17,6 @@ import { createAuthority } from '../lib/testing/certificate.js';
 import { freeze } from '../lib/testing/freeze.js';
 import { withNats } from '../lib/testing/nats.js';
 import { until } from '../lib/testing/until.js';
-import { pauseAfter } from './processes.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const { OTEL_SDK_DISABLED: _, ...environment } = testEnvironment();
@@ -216,10 +215,6 @@ test('both processes take up a renewed certificate, and both want one of their c
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-});
-
-test('the pause before a start doubles up to ten seconds', () => {
-  assert.equal([1, 2, 3, 7, 8, 1_000].map(pauseAfter), [100, 200, 400, 6_400, 10_000, 10_000]);
 });
 
 test.run();

@@ -11,6 +11,7 @@
  */
 
 import cluster, { type Worker } from 'node:cluster';
+import { backOff } from '../lib/back-off.js';
 import type { Logger } from '../lib/logger.js';
 import { onParentGone } from '../lib/parent-gone.js';
 import { createStallWatch, watchStalls } from './ingest/stall.js';
@@ -31,13 +32,10 @@ export interface ProcessesOptions {
 /** True in the process that starts the others; false in those, and where nothing was started. */
 export const startsOthers = (processes: number): boolean => processes > 1 && cluster.isPrimary;
 
-const firstPauseMs = 100;
-const lastPauseMs = 10_000;
+/** PROC-2: between an end of a process and its next start. */
+const waits = { first: 100, last: 10_000 };
 /** A process that has lived this long was well. */
 const settledMs = 30_000;
-
-/** PROC-2: how long to wait after the n-th end in a row (from 1). */
-export const pauseAfter = (ends: number): number => Math.min(lastPauseMs, firstPauseMs * 2 ** Math.min(ends - 1, 20));
 
 export function runProcesses({ count, argv, metricsPort, graceMs, stallAfter, logger }: ProcessesOptions): void {
   const places = Array.from({ length: count }, () => ({
@@ -83,7 +81,7 @@ export function runProcesses({ count, argv, metricsPort, graceMs, stallAfter, lo
       }
       if (!listened) process.exit(code ?? 1);
       place.ends = performance.now() - born > settledMs ? 1 : place.ends + 1;
-      const pauseMs = pauseAfter(place.ends);
+      const pauseMs = backOff(waits, place.ends);
       logger.error({ process: worker.process.pid, index, code, signal, pauseMs }, 'process ended; starting it again');
       setTimeout(() => start(index), pauseMs);
     });

@@ -3,6 +3,7 @@
  */
 import { type Authenticator, AuthorizationError, createInbox } from '@nats-io/nats-core';
 import { type ConnectionOptions, connect, type NatsConnection } from '@nats-io/transport-node';
+import { backOff, jittered } from './back-off.js';
 import { UsageError } from './errors.js';
 import type { Logger } from './logger.js';
 import { type NatsAddress, natsLogin } from './nats-login.js';
@@ -21,7 +22,7 @@ export interface NatsOptions extends NatsAddress {
 
 /** How long one try may take: a server that takes the connection and says nothing must not keep us from another. */
 const dialMs = 5_000;
-/** Tries to connect, ms apart; they double from the first to the last, and each is cut by up to a half. */
+/** Between tries to connect. */
 const pacing = { first: 100, last: 1_000 } as const;
 /** A connection that is lost after so long was a good one: the next tries start from the beginning, ms. */
 const goodMs = 10_000;
@@ -43,8 +44,8 @@ export function reconnectPacing(
     const at = now();
     // Timers may fire a millisecond early.
     if (at - lastTry < waitMs - 2) return waitMs;
-    tries = at - lastTry > goodMs ? 0 : tries + 1;
-    waitMs = Math.min(pacing.first * 2 ** Math.min(tries, 10), pacing.last) * (1 - random() / 2);
+    tries = at - lastTry > goodMs ? 1 : tries + 1;
+    waitMs = jittered(backOff(pacing, tries), random);
     lastTry = at;
     return Number.NEGATIVE_INFINITY;
   };
@@ -125,15 +126,14 @@ async function untilConnected(
   logger: Logger,
 ): Promise<NatsConnection> {
   let told = '';
-  for (let tries = 0; ; tries++) {
+  for (let tries = 1; ; tries++) {
     try {
       return await dial();
     } catch (error) {
       const why = refusalOf(error) ?? String(error);
       if (why !== told) logger.warn({ why }, 'cannot reach NATS yet');
       told = why;
-      const waitMs = Math.min(pacing.first * 2 ** Math.min(tries, 10), pacing.last);
-      await new Promise((resolve) => setTimeout(resolve, waitMs * (1 - Math.random() / 2)));
+      await new Promise((resolve) => setTimeout(resolve, jittered(backOff(pacing, tries))));
     }
   }
 }

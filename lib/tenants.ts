@@ -9,6 +9,7 @@ import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { jetstreamManager } from '@nats-io/jetstream';
 import type { KV, KvEntry } from '@nats-io/kv';
 import type { NatsConnection } from '@nats-io/transport-node';
+import { jittered } from './back-off.js';
 import { installationReplicas, openBucket } from './buckets.js';
 import { SluiceError, UsageError } from './errors.js';
 import type { Logger } from './logger.js';
@@ -190,7 +191,7 @@ export async function watchTenants(nc: NatsConnection, logger: Logger, replicas 
       if (nc.isClosed()) throw error;
       logger.warn({ error: String(error) }, 'cannot read the keys yet');
       // While a leader is elected the answer comes at once, and each try makes a consumer.
-      await new Promise((resolve) => setTimeout(resolve, againMs * (0.5 + Math.random() / 2)));
+      await new Promise((resolve) => setTimeout(resolve, jittered(againMs)));
     }
   }
 

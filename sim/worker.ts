@@ -3,6 +3,7 @@
  * process, log and sink. What workers/loader/shard.ts binds to NATS and ClickHouse is bound to the simulated ones here.
  */
 
+import { jittered } from '../lib/back-off.js';
 import { utcDay } from '../lib/timestamp.js';
 import { type Block, type BlockLimits, createCutter } from '../workers/loader/block.js';
 import { createBlockSizer } from '../workers/loader/block-size.js';
@@ -238,7 +239,7 @@ function loadOne(
         world.trace?.(options.name, `meets a gap from ${event.from} to ${event.to}`);
       }
     },
-    pause: (ms) => pause(ms * (0.5 + world.random() / 2)),
+    pause: (ms) => pause(jittered(ms, world.random)),
     stopping: () => false,
     givingUp: () => false,
   };

@@ -3,6 +3,7 @@
  * with growing waits, until it has failed for two minutes.
  */
 import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickhouse/client';
+import { backOff, jittered } from '../../lib/back-off.js';
 import { UsageError } from '../../lib/errors.js';
 
 export interface TypeFigures {
@@ -71,7 +72,7 @@ export function createDemoWarehouse(options: DemoWarehouseOptions): DemoWarehous
 
   const rows = async (query: string): Promise<Record<string, string>[]> => {
     const giveUpAt = performance.now() + (options.failAfterMs ?? 120_000);
-    for (let wait = 100; ; wait = Math.min(2_000, wait * 2)) {
+    for (let failures = 1; ; failures++) {
       options.signal.throwIfAborted();
       try {
         const answer = await client.query({ query, format: 'JSONEachRow' });
@@ -82,7 +83,7 @@ export function createDemoWarehouse(options: DemoWarehouseOptions): DemoWarehous
         if (performance.now() > giveUpAt) {
           throw new UsageError(`ClickHouse at ${options.url} does not answer: ${why}. Is it running?`);
         }
-        await pause(wait * (0.5 + Math.random() / 2));
+        await pause(jittered(backOff({ first: 100, last: 2_000 }, failures)));
       }
     }
   };

@@ -5,6 +5,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, openSync, readFileSync, renameSync, statSync } from 'node:fs';
+import { backOff } from '../../lib/back-off.js';
 
 export interface ChildOptions {
   readonly name: string;
@@ -48,8 +49,8 @@ export interface SupervisedChild {
 }
 
 const maxLogBytes = 16 * 1024 ** 2;
-/** Wait before the n-th restart in a row, ms. */
-const backOff = (n: number): number => Math.min(250 * 2 ** n, 10_000);
+/** Before a process is started again. */
+const waits = { first: 250, last: 10_000 };
 /** A process that lived this long starts again with the shortest wait, ms. */
 const settledAfterMs = 30_000;
 
@@ -139,7 +140,7 @@ export function supervise(options: ChildOptions): SupervisedChild {
         return;
       }
       if (Date.now() - since > settledAfterMs) failures = 0;
-      const waitMs = backOff(failures++);
+      const waitMs = backOff(waits, ++failures);
       options.say(`${options.name} ended with ${signal ?? `code ${code}`}; starting it again in ${waitMs} ms`);
       timer = setTimeout(start, waitMs);
     });

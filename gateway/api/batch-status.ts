@@ -10,6 +10,7 @@ import {
   type GetBatchStatusResponse,
   GetBatchStatusResponseSchema,
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { retryAfter } from '../../lib/back-off.js';
 import { type BatchAnswer, batchIdPattern, decodeAnswer, encodeQuestion } from '../../lib/batch-status.js';
 import { SluiceError } from '../../lib/errors.js';
 import { batchStatusSubject } from '../../lib/subjects.js';
@@ -50,7 +51,7 @@ export function createBatchStatus(nats: Promise<NatsConnection>): AskBatchStatus
   const unavailable = (message: string, cause?: unknown): SluiceError =>
     new SluiceError('status_unavailable', message, { retryAfterMs, cause });
   const busy = (why = 'Too many questions about batches wait for an answer.'): SluiceError =>
-    new SluiceError('too_many_calls', why, { retryAfterMs: Math.round(retryAfterMs * (0.5 + Math.random())) });
+    new SluiceError('too_many_calls', why, { retryAfterMs: retryAfter(retryAfterMs) });
 
   async function ask(tenant: string, batchId: string): Promise<BatchAnswer> {
     if (nc === undefined) throw unavailable('NATS is not connected yet.');

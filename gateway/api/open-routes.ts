@@ -20,6 +20,7 @@ import {
 } from '@bufbuild/protobuf';
 import type { ContextValues, HandlerContext } from '@connectrpc/connect';
 import type { UniversalHandlerOptions } from '@connectrpc/connect/protocol';
+import { retryAfter } from '../../lib/back-off.js';
 import { type ErrorName, SluiceError } from '../../lib/errors.js';
 import { classify } from '../errors/rpc-errors.js';
 import { createPlaces, type Places } from '../held/places.js';
@@ -73,7 +74,7 @@ const addressShare = 4;
 /** Places for open calls of a kind. @param what in the plural, as the error names them */
 export function createOpenPlaces(what: string, max: number, maxOfConnection: number): Places<Connection> {
   const refused = (why: string): SluiceError =>
-    new SluiceError('too_many_calls', why, { retryAfterMs: Math.round(retryMs * (0.5 + Math.random())) });
+    new SluiceError('too_many_calls', why, { retryAfterMs: retryAfter(retryMs) });
   const places = createPlaces<Connection>({
     max,
     maxOfOne: maxOfConnection,

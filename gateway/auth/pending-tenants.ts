@@ -2,6 +2,7 @@
  * The tenant directory before NATS has been reached: no tenant is known yet, and that is the gateway's fault, not the
  * caller's, so it says "unavailable" and not "unauthenticated".
  */
+import { retryAfter } from '../../lib/back-off.js';
 import { SluiceError } from '../../lib/errors.js';
 import type { Logger } from '../../lib/logger.js';
 import type { TenantDirectory } from '../../lib/tenants.js';
@@ -42,7 +43,7 @@ export function createPendingTenants({ open, logger }: PendingTenantsOptions): T
     lookup(authorization) {
       if (real === undefined || !real.ready) {
         throw new SluiceError('log_unavailable', 'The keys of this installation have not been read yet.', {
-          retryAfterMs: Math.round(500 + Math.random() * 1_000),
+          retryAfterMs: retryAfter(1_000),
         });
       }
       return real.lookup(authorization);

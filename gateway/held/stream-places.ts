@@ -3,6 +3,7 @@
  * the call, and given back when its HTTP stream is over. A stream that sends nothing keeps its place: clients hold a stream for
  * hours, and pings show that they live (server.ts).
  */
+import { retryAfter } from '../../lib/back-off.js';
 import { SluiceError } from '../../lib/errors.js';
 import { createPlaces, type Places } from './places.js';
 
@@ -29,7 +30,7 @@ export function createStreamPlaces({
   readonly maxStreamsPerKey: number;
 }): StreamPlaces {
   const refusal = (message: string): SluiceError =>
-    new SluiceError('too_many_calls', message, { retryAfterMs: Math.round(retryMs * (0.5 + Math.random())) });
+    new SluiceError('too_many_calls', message, { retryAfterMs: retryAfter(retryMs) });
   const hot = createPlaces<string>({
     max: maxStreams,
     maxOfOne: maxStreamsPerKey,

@@ -37,6 +37,7 @@
  *
  * Pure: the caller gives the tick.
  */
+import { retryAfter } from '../../lib/back-off.js';
 import { SluiceError } from '../../lib/errors.js';
 import { slowBytes } from '../listener/late-request.js';
 import { narrowWindow } from '../listener/stream-windows.js';
@@ -159,7 +160,7 @@ class BodyBudget implements Budget, UnfinishedBytes {
     return new SluiceError(
       'overloaded',
       `The gateway holds ${this.total} bytes of unfinished requests, and takes no more than ${2 * maxBytes} in all and ${2 * maxTenantBytes} of a tenant.`,
-      { retryAfterMs: Math.round(retryAfterMs * (0.5 + random())) },
+      { retryAfterMs: retryAfter(retryAfterMs, random) },
     );
   }
 

@@ -1,6 +1,7 @@
 /**
  * Takes one batch in: checks what came with it, counts its bytes, scans it, and gives it to the message of its shard.
  */
+import { retryAfter } from '../../lib/back-off.js';
 import { batchIdPattern } from '../../lib/batch-status.js';
 import {
   contractRevision,
@@ -115,7 +116,7 @@ export function createAccept(options: AcceptOptions): (input: IngestInput) => Pr
     const pause = messages.pauseOf(shard, at);
     if (pause <= 0) return;
     throw new SluiceError('log_full', 'The log is full.', {
-      retryAfterMs: Math.round((pause + 500) * (0.5 + random())),
+      retryAfterMs: retryAfter(pause + 500, random),
     });
   };
 

@@ -1,6 +1,7 @@
 /**
  * How fast held bytes settle, and so when a refused caller may come back.
  */
+import { retryAfter } from '../../lib/back-off.js';
 
 const minRetryMs = 50;
 const maxRetryMs = 5_000;
@@ -44,6 +45,6 @@ export class SettleRate {
     // A window that is long overdue tells that the log has stalled since.
     const recent = elapsed > 2 * windowMs ? this.#windowBytes / elapsed : this.#rate;
     const wait = recent === 0 ? maxRetryMs / 5 : bound / 2 / recent;
-    return Math.round(Math.min(maxRetryMs, Math.max(minRetryMs, wait)) * (0.5 + this.#random()));
+    return retryAfter(Math.min(maxRetryMs, Math.max(minRetryMs, wait)), this.#random);
   }
 }

@@ -3,6 +3,7 @@
  * Checked when the connection comes and again after every reconnect, because it may be to a server with other limits.
  */
 import type { NatsConnection } from '@nats-io/transport-node';
+import { jittered } from '../../lib/back-off.js';
 import { ensureLog, generationOf } from '../../lib/log-streams.js';
 import type { Logger } from '../../lib/logger.js';
 import { followShards } from '../../lib/shard-number.js';
@@ -97,7 +98,7 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
     if (fault === undefined || !isCurrent(mine)) return;
     notReady(fault);
     const next = Math.min(delay * 2, lastRetryMs);
-    retry = setTimeout(() => void check(nc, mine, next), delay * (0.5 + Math.random() / 2));
+    retry = setTimeout(() => void check(nc, mine, next), jittered(delay));
   };
 
   /** Makes the streams that are missing, and declares the log ready. @returns what is wrong */

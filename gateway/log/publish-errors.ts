@@ -1,6 +1,7 @@
 /**
  * What callers are answered in place of an ack (PUB-3), with a time to come back: ±50 %, so that they do not all come at once.
  */
+import { retryAfter } from '../../lib/back-off.js';
 import { SluiceError } from '../../lib/errors.js';
 
 export interface PublishErrors {
@@ -17,16 +18,16 @@ const unavailableRetryMs = 500;
 
 /** @param random in [0, 1) */
 export function createPublishErrors(random: () => number): PublishErrors {
-  const jittered = (ms: number): number => Math.round(ms * (0.5 + random()));
+  const around = (ms: number): number => retryAfter(ms, random);
   return {
     unavailable: (message, cause) =>
-      new SluiceError('log_unavailable', message, { retryAfterMs: jittered(unavailableRetryMs), cause }),
+      new SluiceError('log_unavailable', message, { retryAfterMs: around(unavailableRetryMs), cause }),
     unknown: (message, cause) =>
       new SluiceError('outcome_unknown', message, {
-        retryAfterMs: jittered(unavailableRetryMs),
+        retryAfterMs: around(unavailableRetryMs),
         outcomeUnknown: true,
         cause,
       }),
-    full: (cause) => new SluiceError('log_full', 'The log is full.', { retryAfterMs: jittered(fullRetryMs), cause }),
+    full: (cause) => new SluiceError('log_full', 'The log is full.', { retryAfterMs: around(fullRetryMs), cause }),
   };
 }

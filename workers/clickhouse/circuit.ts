@@ -20,6 +20,7 @@ import {
   handleWhen,
   isBrokenCircuitError,
 } from 'cockatiel';
+import { backOff } from '../../lib/back-off.js';
 import type { Logger } from '../../lib/logger.js';
 import { StatementError } from './errors.js';
 
@@ -77,8 +78,7 @@ export function createCircuit(options: CircuitOptions): Circuit {
   const backoff = new DelegateBackoff<{ attempt: number; result: object }>(({ attempt, result }) => {
     why = 'error' in result ? result.error : undefined;
     const answered = why instanceof StatementError && why.clickhouseCode !== undefined;
-    const { first, last } = answered ? stays.answered : stays.unanswered;
-    const ms = Math.min(first * 2 ** Math.min(attempt - 1, 10), last) * (0.75 + random() / 2);
+    const ms = backOff(answered ? stays.answered : stays.unanswered, attempt) * (0.75 + random() / 2);
     opensUntil = now() + ms;
     return ms;
   });

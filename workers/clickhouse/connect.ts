@@ -2,6 +2,7 @@
  * Connects to what a worker needs, in any order of start: each step repeats until it succeeds, and says what it waits for.
  */
 import type { NatsConnection } from '@nats-io/nats-core';
+import { backOff, jittered } from '../../lib/back-off.js';
 import type { WorkerConfig } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
 import type { Logger } from '../../lib/logger.js';
@@ -36,13 +37,13 @@ export async function patiently<T>(
   tell: (error: unknown, waitMs: number) => void = (error, waitMs) =>
     logger.warn({ error: String(error), waitMs }, `cannot reach ${what} yet`),
 ): Promise<T> {
-  for (let failures = 0; ; failures++) {
+  for (let failures = 1; ; failures++) {
     if (signal.aborted) throw new Error('stopped');
     try {
       return await attempt();
     } catch (error) {
       if (error instanceof UsageError) throw error;
-      const waitMs = Math.min(250 * 2 ** Math.min(failures, 5), 2_000) * (0.5 + Math.random() / 2);
+      const waitMs = jittered(backOff({ first: 250, last: 2_000 }, failures));
       tell(error, Math.round(waitMs));
       await new Promise((resolve) => setTimeout(resolve, waitMs));
     }

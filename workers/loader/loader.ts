@@ -30,6 +30,7 @@
  *
  * In each block, events of its messages = rows + duplicate + dead.
  */
+import { backOff } from '../../lib/back-off.js';
 import { type Block, maxLinks, maxSpanMs } from './block.js';
 
 /** What the stream and ClickHouse know of the shard. */
@@ -134,7 +135,7 @@ export type LoaderEvent =
 export type Ending = { readonly kind: 'left' } | { readonly kind: 'stopped'; readonly reason: string };
 
 /** Waits between tries, in ms; they double from the first to the last. The shell adds jitter. */
-const backOff = {
+const waits = {
   transient: { first: 100, last: 5_000 },
   // A running query of the same name ends soon, one way or the other.
   busy: { first: 50, last: 1_000 },
@@ -148,14 +149,10 @@ const backOff = {
 /** INSERTs of a block that may fail with an unlisted error, before the block is taken apart: half a dozen seconds. */
 const maxUnclear = 5;
 
-function waits(kind: keyof typeof backOff): () => number {
-  const { first, last } = backOff[kind];
-  let next: number = first;
-  return () => {
-    const now = next;
-    next = Math.min(next * 2, last);
-    return now;
-  };
+/** Gives the wait after each failure in a row. */
+function growing(kind: keyof typeof waits): () => number {
+  let failures = 0;
+  return () => backOff(waits[kind], ++failures);
 }
 
 const mendText =
@@ -188,7 +185,7 @@ export function refusal(state: ShardState): string | undefined {
 
 /** Loads one shard until it is asked to stop, or must not go on. Never rejects while its io keeps to the contract. */
 export async function loadShard(io: ShardIo): Promise<Ending> {
-  let recoverWait = waits('transient');
+  let recoverWait = growing('transient');
   let gap: Gap | undefined;
   while (!io.stopping()) {
     let state: ShardState;
@@ -200,7 +197,7 @@ export async function loadShard(io: ShardIo): Promise<Ending> {
       await io.pause(waitMs);
       continue;
     }
-    recoverWait = waits('transient');
+    recoverWait = growing('transient');
     const reason = refusal(state);
     if (reason !== undefined) return { kind: 'stopped', reason }; // LOAD-8
     io.tell({ kind: 'recovered', state });
@@ -326,7 +323,7 @@ function defer(io: ShardIo, place: Place, front: Front, block: Block): void {
 
 /** What `work` says of a block, however often it takes. Undefined: giving up, or the block is cut smaller. */
 async function tried<T>(io: ShardIo, place: Place, block: Block, work: () => Promise<T>): Promise<T | undefined> {
-  const wait = waits('transient');
+  const wait = growing('transient');
   while (!io.givingUp()) {
     try {
       return await work();
@@ -364,7 +361,7 @@ async function insertOnce(io: ShardIo, place: Place, block: Block): Promise<Fail
 
 /** What ClickHouse has under the block's number, however often it must be asked. `left`: giving up. */
 async function look(io: ShardIo, place: Place, block: Block): Promise<FoundBlock | 'absent' | 'left'> {
-  const wait = waits('transient');
+  const wait = growing('transient');
   while (!io.givingUp()) {
     try {
       const found = await io.readBack(place, block);
@@ -388,8 +385,8 @@ interface Tries {
 
 /** Insert and read back until ClickHouse has a block of this number. Undefined: giving up, or recover first. */
 async function store(io: ShardIo, state: ShardState, place: Place, whole: Block): Promise<Stored | undefined> {
-  const kinds = Object.keys(backOff) as (keyof typeof backOff)[];
-  const wait = Object.fromEntries(kinds.map((kind) => [kind, waits(kind)])) as Record<InsertFailure, () => number>;
+  const kinds = Object.keys(waits) as (keyof typeof waits)[];
+  const wait = Object.fromEntries(kinds.map((kind) => [kind, growing(kind)])) as Record<InsertFailure, () => number>;
   const tries: Tries = { wait, unclear: 0 };
   let block = whole;
   while (!io.givingUp()) {

@@ -41,6 +41,7 @@
  *   log-scan.ts          reads a stream from one sequence to another
  *   dead-scan.ts         reads the dead letters
  */
+import { jittered } from '../../lib/back-off.js';
 import { failpoint } from '../../lib/failpoint.js';
 import { shardStream } from '../../lib/subjects.js';
 import { logLink } from '../reader/link.js';
@@ -203,7 +204,7 @@ function createShardIo(context: ShardContext, { position, gatherer, sizer, ledge
       failpoint('loader.after-settled');
     },
     tell: createReport(context, onRecovered),
-    pause: (ms) => life.pause(ms * (0.5 + Math.random() / 2)),
+    pause: (ms) => life.pause(jittered(ms)),
     stopping: () => life.stopping,
     givingUp: () => life.givingUp,
   };

@@ -21,6 +21,7 @@
  */
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
+import { backOff, jittered } from '../../lib/back-off.js';
 import { isStreamMissing } from '../../lib/jetstream-errors.js';
 import type { Logger } from '../../lib/logger.js';
 import { leaderSubject } from '../../lib/subjects.js';
@@ -175,7 +176,7 @@ async function readUntilClosed(
         if (current()) enter({ kind: 'lost' });
         continue;
       }
-      const waitMs = Math.min(100 * 2 ** Math.min(++failures, 5), 2_000) * (0.5 + Math.random() / 2);
+      const waitMs = jittered(backOff({ first: 200, last: 2_000 }, ++failures));
       logger.warn({ stream, error: String(error), waitMs: Math.round(waitMs) }, 'cannot read the stream yet');
       await waitUnlessClosed(waiters, waitMs, phaseNow);
     }
