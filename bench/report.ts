@@ -2,6 +2,7 @@
  * What a command ends with, for people (lines, and plots in report-page.ts) and for machines (one JSON object a case).
  */
 import { cpus } from 'node:os';
+import { tableLines } from '../lib/table.js';
 import type { Phase } from './measure.js';
 import { median, medianOf } from './medians.js';
 import type { Chart } from './report-page.js';
@@ -140,17 +141,13 @@ export function processLines(
   share: Readonly<Record<string, number>>,
   rss: Readonly<Record<string, number>>,
 ): string[] {
-  return [
-    `    ${'process'.padEnd(24)}${'CPU-s/million'.padStart(14)}${'CPUs'.padStart(8)}${'RSS peak'.padStart(12)}`,
-    ...Object.entries(cpu).map(([role, perMillion]) => {
-      const figures = [
-        perMillion.toFixed(3).padStart(14),
-        (share[role] ?? Number.NaN).toFixed(2).padStart(8),
-        `${whole(rss[role] ?? Number.NaN)} MiB`.padStart(12),
-      ];
-      return `    ${role.padEnd(24)}${figures.join('')}`;
-    }),
-  ];
+  const rows = Object.entries(cpu).map(([role, perMillion]) => [
+    role,
+    perMillion.toFixed(3),
+    (share[role] ?? Number.NaN).toFixed(2),
+    `${whole(rss[role] ?? Number.NaN)} MiB`,
+  ]);
+  return tableLines([['process', 'CPU-s/million', 'CPUs', 'RSS peak'], ...rows]).map((line) => `    ${line}`);
 }
 
 /** Rounds of one side on a few lines: what each showed, and the median. */

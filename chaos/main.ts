@@ -22,6 +22,7 @@ import { UsageError } from '../lib/errors.js';
 import { type Protection, protections } from '../lib/failpoint.js';
 import { replicatesFrom } from '../lib/nats-version.js';
 import { parseNumber, parseWhole } from '../lib/number-text.js';
+import { createProgressLine } from '../lib/progress-line.js';
 import { currentNats } from '../lib/testing/current-nats.js';
 import type { Durability } from '../sdk-gen/typescript/src/delivery.js';
 import { type Control, controls } from './controls.js';
@@ -202,19 +203,11 @@ async function main(): Promise<number> {
   const { endless, maxMs, isBounded } = boundsOf(flags);
   const interrupted = untilSignal();
   const since = Date.now();
-  const isTerminal = process.stderr.isTTY === true;
-  let toldAt = 0;
-  const clear = isTerminal ? '\r\x1b[K' : '';
+  const progress = createProgressLine(process.stderr, 15_000);
   const say = (line: string): void => {
-    if (flags.verbose === true)
-      process.stderr.write(`${clear}${((Date.now() - since) / 1_000).toFixed(1).padStart(7)} s  ${line}\n`);
-  };
-  const progress = (line: string): void => {
-    if (isTerminal) process.stderr.write(`${clear}${line}`);
-    else if (Date.now() - toldAt > 15_000) {
-      toldAt = Date.now();
-      process.stderr.write(`${line}\n`);
-    }
+    if (flags.verbose !== true) return;
+    progress.clear();
+    process.stderr.write(`${((Date.now() - since) / 1_000).toFixed(1).padStart(7)} s  ${line}\n`);
   };
   const result = await run({
     cluster: flags.cluster === true ? await clusterOf(flags) : undefined,
@@ -233,10 +226,10 @@ async function main(): Promise<number> {
     control,
     keep: flags.keep === true,
     say,
-    progress,
+    progress: progress.show,
     interrupted,
   });
-  process.stderr.write(clear);
+  progress.clear();
   process.stdout.write(`${page(result, seed)}\n`);
   const { passed, line } = conclusion(result, control);
   process.stdout.write(`${line}\n`);

@@ -1,21 +1,11 @@
 /**
  * What a run has shown: a table for people, one line of JSON for programs.
  */
+import { tableLines } from '../lib/table.js';
 import type { Spread } from './recovery.js';
 import { lateMs, type RunResult } from './run.js';
 
 const seconds = (ms: number): string => (ms / 1_000).toFixed(2);
-
-const table = (rows: readonly (readonly string[])[]): string => {
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
-  return rows
-    .map((row) =>
-      row
-        .map((cell, column) => (column === 0 ? cell.padEnd(widths[0] ?? 0) : cell.padStart(widths[column] ?? 0)))
-        .join('  '),
-    )
-    .join('\n');
-};
 
 const maxLines = 20;
 const maxChars = 600;
@@ -36,9 +26,9 @@ export function page(result: RunResult, seed: number): string {
   const roles = [...recoveries.byRole()].map(([role, spread]) => [role, String(spread.n), ...cells(spread)]);
   const n = (count: number): string => count.toLocaleString('en');
   return [
-    table([['fault', 'times', 'recovery P50 s', 'max s'], ...faults]),
+    ...tableLines([['fault', 'times', 'recovery P50 s', 'max s'], ...faults]),
     '',
-    table([['recovery of', 'times', 'P50 s', 'max s'], ...roles]),
+    ...tableLines([['recovery of', 'times', 'P50 s', 'max s'], ...roles]),
     '',
     `${n(schedule.kills)} kills and ${n(schedule.faults - schedule.kills)} other faults in ${Math.round(result.seconds)} s, seed ${seed}`,
     `acknowledged ${n(result.acked)}, stored ${n(result.stored)}; sent and never answered ${n(result.unknown)}; batches sent again ${n(result.retried)}`,

@@ -7,6 +7,7 @@ import { UsageError } from '../lib/errors.js';
 import { silentLogger } from '../lib/logger.js';
 import { connectNats } from '../lib/nats.js';
 import { natsAt, withoutCredentials } from '../lib/nats-login.js';
+import { tableLines } from '../lib/table.js';
 import { addTenant, listTenants, revokeKey } from '../lib/tenants.js';
 import { print } from '../lib/terminal.js';
 import { addresses } from './stack-file.js';
@@ -48,15 +49,7 @@ export const list = (config: StackConfig): Promise<void> =>
       record.note,
     ]);
     const table = [['TENANT', 'KEY ID', 'STATE', 'CREATED', 'NOTE'], ...rows];
-    const widths = [0, 1, 2, 3].map((column) => Math.max(...table.map((row) => row[column]?.length ?? 0)));
-    for (const row of table) {
-      print(
-        `${row
-          .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-          .join('  ')
-          .trimEnd()}\n`,
-      );
-    }
+    for (const line of tableLines(table, 5)) print(`${line}\n`);
   });
 
 export const revoke = (config: StackConfig, keyId: string): Promise<void> =>

@@ -1,4 +1,5 @@
 /** What a run has shown, as a table for people and as one line of JSON. */
+import { padCells } from '../lib/table.js';
 import type { Counts } from './attack.js';
 import type { PhaseSeen } from './bystanders.js';
 import type { Row } from './run.js';
@@ -63,13 +64,11 @@ export function told(row: Row): string {
 
 export function page(rows: readonly Row[]): string {
   const table = [heads, heads.map((_, i) => (i === 0 || i === heads.length - 1 ? '---' : '---:')), ...rows.map(cells)];
-  const widths = heads.map((_, column) => Math.max(...table.map((row) => row[column]?.length ?? 0)));
-  const pad = (cell: string, i: number): string =>
-    i === 0 || i === heads.length - 1 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0);
+  const isLeft = (column: number): boolean => column === 0 || column === heads.length - 1;
   const failed = rows.filter(({ broken }) => broken.length > 0);
   const answers = rows.filter(({ figures }) => Object.keys(figures.counts.statuses).length > 0);
   return [
-    ...table.map((row) => `| ${row.map(pad).join(' | ')} |`),
+    ...padCells(table, isLeft).map((row) => `| ${row.join(' | ')} |`),
     '',
     ...answers.map(({ attack, figures }) => `${attack.name} heard ${statusesOf(figures.counts)}`),
     '',

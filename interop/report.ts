@@ -1,20 +1,9 @@
 /** What a run has shown, as a table for people. */
+import { tableLines } from '../lib/table.js';
 import { type CaseName, caseNames } from './cases.js';
 import type { ClientResult, RunResult } from './run.js';
 
 const maxChars = 400;
-
-const table = (rows: readonly (readonly string[])[]): string => {
-  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => row[column]?.length ?? 0)));
-  return rows
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(widths[column] ?? 0))
-        .join('  ')
-        .trimEnd(),
-    )
-    .join('\n');
-};
 
 function cell({ client, faults }: ClientResult, name: CaseName): string {
   if (!client.cases.includes(name) || !faults.has(name)) return '–';
@@ -42,10 +31,10 @@ export function page(result: RunResult): string {
     ...(ran.length === 0
       ? []
       : [
-          table([
-            ['client', ...names],
-            ...ran.map((one) => [one.client.name, ...names.map((name) => cell(one, name))]),
-          ]),
+          ...tableLines(
+            [['client', ...names], ...ran.map((one) => [one.client.name, ...names.map((name) => cell(one, name))])],
+            1 + names.length,
+          ),
           '',
         ]),
     ...left,

@@ -15,6 +15,7 @@
  */
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { parseWhole } from '../lib/number-text.js';
+import { createProgressLine } from '../lib/progress-line.js';
 import { type Run, runWorld } from './run.js';
 import { type Weakness, type WeaknessName, weaknesses } from './weakness.js';
 
@@ -82,7 +83,7 @@ const replay = (of: number): string =>
 
 const totals = { worlds: 0, steps: 0, acked: 0, stored: 0, duplicates: 0, dead: 0, forgotten: 0, faults: 0 };
 const started = performance.now();
-let shownAt = started;
+const progress = createProgressLine(process.stderr, Number.POSITIVE_INFINITY);
 
 function count({ verdict, steps, plan }: Run): void {
   totals.worlds++;
@@ -108,13 +109,10 @@ for (let of = from; of <= to; of++) {
   });
   if (flags.trace === true) say(`world: ${JSON.stringify(run.plan)}`);
   count(run);
-  if (process.stderr.isTTY && performance.now() - shownAt > 200) {
-    shownAt = performance.now();
-    process.stderr.write(`\r${of - from + 1} of ${to - from + 1} worlds, ${totals.faults} with faults `);
-  }
+  progress.show(`${of - from + 1} of ${to - from + 1} worlds, ${totals.faults} with faults`);
 }
 
-if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
+progress.clear();
 const seconds = Math.round((performance.now() - started) / 100) / 10;
 const noticed = totals.faults > 0;
 say(

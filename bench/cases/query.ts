@@ -5,6 +5,7 @@
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client';
 import type { Command } from 'commander';
 import { ensureShards } from '../../lib/log-streams.js';
+import { tableLines } from '../../lib/table.js';
 import { newHistogram, type Quantiles, quantiles, record } from '../../lib/testing/latency.js';
 import { startFleet } from '../fleet.js';
 import { positive } from '../options.js';
@@ -194,22 +195,21 @@ async function* query(options: QueryOptions, progress: Progress): AsyncGenerator
           }),
         ),
       };
-      const cells = ({ idle: a, loading: b }: ReturnType<typeof of>) =>
-        [
-          milliseconds(a.ms.p50),
-          milliseconds(a.ms.p95),
-          milliseconds(b.ms.p50),
-          milliseconds(b.ms.p95),
-          whole(a.rows_read),
-        ]
-          .map((text) => text.padStart(13))
-          .join('');
+      const cells = ({ idle: a, loading: b }: ReturnType<typeof of>) => [
+        milliseconds(a.ms.p50),
+        milliseconds(a.ms.p95),
+        milliseconds(b.ms.p50),
+        milliseconds(b.ms.p95),
+        whole(a.rows_read),
+      ];
       const lines = [
         `query: ${whole(events)} events of ${tenants.length} tenants, ${machine.cpus} × ${machine.model}, Node ${machine.node}`,
         row('loaded meanwhile', `${whole(storedPerS)} events/s`),
         '',
-        `    ${'question'.padEnd(38)}${['idle p50', 'p95', 'loading p50', 'p95', 'rows read'].map((text) => text.padStart(13)).join('')}`,
-        ...questions.map(({ name }) => `    ${name.padEnd(38)}${cells(of(name))}`),
+        ...tableLines([
+          ['question', 'idle p50', 'p95', 'loading p50', 'p95', 'rows read'],
+          ...questions.map(({ name }) => [name, ...cells(of(name))]),
+        ]).map((line) => `    ${line}`),
       ];
       return { json, lines, charts: [] };
     },

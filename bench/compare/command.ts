@@ -9,6 +9,7 @@
  */
 import { cpus } from 'node:os';
 import { Command, InvalidArgumentError } from 'commander';
+import { tableLines } from '../../lib/table.js';
 import { positive } from '../options.js';
 import { peers } from '../peers/index.js';
 import { ours, withField } from './contenders.js';
@@ -148,10 +149,7 @@ export function toTable(standings: readonly Standing[], commonRate: number): str
     ['log B/event', (one) => figure(one, whole, (of) => of.log_bytes_per_event)],
   ];
   const rows = [columns.map(([title]) => title), ...standings.map((one) => columns.map(([, show]) => show(one)))];
-  const widths = columns.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0)));
-  const lines = rows.map((row) => {
-    return row.map((text, i) => (i === 0 ? text.padEnd(widths[i] ?? 0) : text.padStart(widths[i] ?? 0))).join('  ');
-  });
+  const lines = tableLines(rows);
   lines.push('');
   for (const row of quoted.rows) {
     const p95 = 'p95_ms' in row ? `, P95 ${row.p95_ms} ms` : '';

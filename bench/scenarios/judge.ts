@@ -1,6 +1,7 @@
 /**
  * From what was seen to verdicts, tables and figures. Pure.
  */
+import { tableLines } from '../../lib/table.js';
 import { type LatencyHistogram, type Quantiles, quantiles, unpackHistograms } from '../../lib/testing/latency.js';
 import { type Sample, type Slope, slopeOf } from '../slope.js';
 import { type Plan, plannedRate, planSeconds } from './plan.js';
@@ -111,13 +112,8 @@ export function judge(scenario: Scenario, facts: RunFacts, maxGrowth: number): S
 const whole = (value: number) => (Number.isFinite(value) ? Math.round(value).toLocaleString('en-US') : '-');
 const ms = (value: number) => (Number.isFinite(value) ? value.toFixed(1) : '-');
 
-/** A table with the first column to the left and the others to the right. */
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string[] {
-  const widths = head.map((_, i) => Math.max(...[head, ...rows].map((row) => row[i]?.length ?? 0)));
-  return [head, ...rows].map(
-    (row) => `  ${row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]! + 2))).join('')}`,
-  );
-}
+const table = (head: readonly string[], rows: readonly (readonly string[])[]): string[] =>
+  tableLines([head, ...rows]).map((line) => `  ${line}`);
 
 /** More customers than this are summed up by the least, the middle and the best served. */
 const maxCustomers = 12;

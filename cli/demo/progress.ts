@@ -1,5 +1,6 @@
 /** How far the run is: a bar in a terminal, a line every two seconds elsewhere. */
 import { SingleBar } from 'cli-progress';
+import { createProgressLine } from '../../lib/progress-line.js';
 
 export interface Progress {
   /** Of the total; `detail` is shown beside it. */
@@ -28,20 +29,12 @@ export function startProgress(title: string, total: number, out: NodeJS.WriteStr
 }
 
 function createPlainProgress(title: string, total: number, out: NodeJS.WriteStream): Progress {
-  let shownAt = 0;
-  let last = '';
-  const show = (): void => {
-    if (last === '') return;
-    out.write(`${last}\n`);
-    last = '';
-    shownAt = performance.now();
-  };
+  const line = createProgressLine(out, plainEveryMs);
   return {
     update(done, detail) {
       const percent = total === 0 ? 100 : Math.floor((done / total) * 100);
-      last = `${title} ${percent}% | ${done.toLocaleString('en')}/${total.toLocaleString('en')} | ${detail}`;
-      if (shownAt === 0 || performance.now() - shownAt >= plainEveryMs) show();
+      line.show(`${title} ${percent}% | ${done.toLocaleString('en')}/${total.toLocaleString('en')} | ${detail}`);
     },
-    stop: show,
+    stop: () => undefined,
   };
 }

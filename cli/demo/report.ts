@@ -1,4 +1,5 @@
 /** What arrived, as text, and whether it is what was sent. Pure. */
+import { padCells } from '../../lib/table.js';
 import type { RunFigures } from './warehouse.js';
 
 /** What the client was given, counted on the way. */
@@ -19,12 +20,10 @@ export function formatMicros(micros: bigint): string {
   return `${sign}${whole}.${digits.slice(-6)}`;
 }
 
-/** Columns as wide as their widest cell: the first to the left, numbers to the right. */
+/** The heads, a line below them, and the rows. */
 export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
-  const widths = header.map((cell, i) => Math.max(cell.length, ...rows.map((row) => row[i]?.length ?? 0)));
-  const line = (cells: readonly string[]): string =>
-    `  ${cells.map((cell, i) => (i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0))).join('  ')}`;
-  return [line(header), line(widths.map((width) => '-'.repeat(width))), ...rows.map(line)].join('\n');
+  const [head = [], ...cells] = padCells([header, ...rows], (column) => column === 0);
+  return [head, head.map((cell) => '-'.repeat(cell.length)), ...cells].map((row) => `  ${row.join('  ')}`).join('\n');
 }
 
 const totalValue = (figures: RunFigures): bigint =>

@@ -8,7 +8,9 @@ import { UsageError } from '../../lib/errors.js';
 import { createLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { natsAt } from '../../lib/nats-login.js';
+import { createProgressLine } from '../../lib/progress-line.js';
 import { tenantIdPattern } from '../../lib/subjects.js';
+import { tableLines } from '../../lib/table.js';
 import { print } from '../../lib/terminal.js';
 import { createClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
@@ -19,7 +21,6 @@ import { type Audit, audit, type Fault, type Ledger, maxFaults } from './audit.j
 import { auditTenant, type TenantAudit } from './audit-tenant.js';
 import { endWith } from './end-command.js';
 import { createLedgerStore } from './ledger-store.js';
-import { createProgressLine } from './progress-line.js';
 import { lookAtLog } from './shard-states.js';
 
 const count = (n: number): string => n.toLocaleString('en');
@@ -38,16 +39,6 @@ function faultLines(faults: readonly Fault[], faultCount: number): string[] {
 const columns = ['accepted', 'stored', 'duplicate', 'dead', 'inFlight', 'erased'] as const;
 const titles = ['accepted', '= stored', '+ duplicate', '+ dead-lettered', '+ in flight', '+ erased'] as const;
 
-function table(rows: readonly (readonly string[])[]): string[] {
-  const widths = rows[0]?.map((_, i) => Math.max(...rows.map((row) => row[i]?.length ?? 0))) ?? [];
-  return rows.map((row) =>
-    row
-      .map((cell, i) => (i < 2 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0)))
-      .join('  ')
-      .trimEnd(),
-  );
-}
-
 const cells = (ledger: Ledger): string[] => columns.map((name) => count(ledger[name]));
 
 const verdict = (difference: number, faultCount: number): string =>
@@ -65,7 +56,7 @@ function textOf(result: Audit): string[] {
   ]);
   const head = ['shard', 'stream', ...titles, 'blocks', 'messages in the log'];
   return [
-    ...table([head, ...rows, ['all', '', ...cells(result.total)]]),
+    ...tableLines([head, ...rows, ['all', '', ...cells(result.total)]], 2),
     ...result.shards
       .filter(({ dropped }) => dropped > 0)
       .map(
@@ -79,7 +70,7 @@ function textOf(result: Audit): string[] {
 }
 
 const tenantText = (result: TenantAudit): string[] => [
-  ...table([
+  ...tableLines([
     ['tenant', '', ...titles, 'copies in the log'],
     [result.tenant, '', ...cells(result.total), count(result.copies)],
   ]),
@@ -112,12 +103,12 @@ async function main(): Promise<number> {
       logger,
     };
     const result = config.tenant === '' ? await audit(options) : await auditTenant(options, config.tenant);
-    progress.end();
+    progress.clear();
     const lines = config.json ? [JSON.stringify(result)] : 'tenant' in result ? tenantText(result) : textOf(result);
     print(`${lines.join('\n')}\n`);
     return result.faultCount === 0 ? 0 : 1;
   } finally {
-    progress.end();
+    progress.clear();
     await clickhouse.close();
     await nc.close();
   }

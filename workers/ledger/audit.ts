@@ -5,7 +5,6 @@
  *   compared-copies.ts  compares copies of batches with rows, event by event
  *   where-main.ts       `sluice where`: where.ts finds an event or a batch; copy-fates.ts: what became of each copy's events
  *   ledger-store.ts     what both ask of ClickHouse
- *   progress-line.ts    how far they are
  *   erase-main.ts       `sluice erase`: erase.ts removes a user's rows
  *   shards-main.ts      `sluice shards`: shards.ts changes their number; shard-states.ts shows them; shard-mend.ts saves what a stream
  *                       holds that may not be loaded; shards-rebuild.ts writes a lost number again

@@ -10,8 +10,10 @@ import { UsageError } from '../../lib/errors.js';
 import { createLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { natsAt } from '../../lib/nats-login.js';
+import { createProgressLine } from '../../lib/progress-line.js';
 import { shardStreams } from '../../lib/shard-number.js';
 import type { ShardSetting } from '../../lib/shard-setting.js';
+import { tableLines } from '../../lib/table.js';
 import { print } from '../../lib/terminal.js';
 import { createClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
@@ -20,7 +22,6 @@ import { createClickHouseBlockStore } from '../loader/block-store.js';
 import { askShardWaits, waitOf } from '../loader/shard-waits.js';
 import { endWith } from './end-command.js';
 import { createLedgerStore } from './ledger-store.js';
-import { createProgressLine } from './progress-line.js';
 import { mendShard } from './shard-mend.js';
 import { acceptShard, bucketIfThere, keptText, type ShardStatus, shardsToLookAt, shownStatus } from './shard-states.js';
 import { type ChangeOptions, changeShards, settledShards } from './shards.js';
@@ -49,14 +50,7 @@ function textOf(shards: readonly Shown[]): string[] {
             ? 'unknown'
             : '',
   ]);
-  const widths = head.map((_, i) => Math.max(...[head, ...rows].map((row) => row[i]?.length ?? 0)));
-  const lines = [head, ...rows].map((row) =>
-    row
-      .map((cell, i) => (i < 3 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0)))
-      .join('  ')
-      .trimEnd(),
-  );
-  return [...lines, ...shards.flatMap(troubleOf)];
+  return [...tableLines([head, ...rows], 3), ...shards.flatMap(troubleOf)];
 }
 
 const troubleOf = ({ shard, stopped, closed, waits, unknown }: Shown): string[] => [
@@ -106,7 +100,7 @@ async function main(): Promise<number> {
   const abort = new AbortController();
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => abort.abort());
   const say = (text: string): void => {
-    progress.end();
+    progress.clear();
     process.stderr.write(`${text}\n`);
   };
   try {
@@ -167,7 +161,7 @@ async function main(): Promise<number> {
       shown.push({ ...status, waits: waitOf(status, workers) });
     }
     const kept = await keptText(jsm);
-    progress.end();
+    progress.clear();
     const lines = config.json
       ? [JSON.stringify({ ...setting, problem, kept, states: shown })]
       : [...textOf(shown), ...kept, ...(problem === undefined ? [] : [problem])];
@@ -175,7 +169,7 @@ async function main(): Promise<number> {
     const trouble = shown.some((one) => troubleOf(one).length > 0);
     return trouble || kept.length > 0 || problem !== undefined ? 2 : 0;
   } finally {
-    progress.end();
+    progress.clear();
     await clickhouse.close();
     await nc.close();
   }

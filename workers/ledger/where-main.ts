@@ -8,6 +8,7 @@ import { UsageError } from '../../lib/errors.js';
 import { createLogger } from '../../lib/logger.js';
 import { connectNats } from '../../lib/nats.js';
 import { natsAt } from '../../lib/nats-login.js';
+import { createProgressLine } from '../../lib/progress-line.js';
 import { tenantIdPattern } from '../../lib/subjects.js';
 import { listTenants } from '../../lib/tenants.js';
 import { print } from '../../lib/terminal.js';
@@ -18,7 +19,6 @@ import type { TableTarget } from '../clickhouse/schema/index.js';
 import { createClickHouseBlockStore } from '../loader/block-store.js';
 import { endWith } from './end-command.js';
 import { createLedgerStore, type StoredRows } from './ledger-store.js';
-import { createProgressLine } from './progress-line.js';
 import { lookAtLog } from './shard-states.js';
 import { type JudgedCopy, type Letter, type Whereabouts, where } from './where.js';
 
@@ -146,12 +146,12 @@ async function main(): Promise<number> {
       },
       id,
     );
-    progress.end();
+    progress.clear();
     const lines = config.json ? [JSON.stringify(found)] : textOf(found, tenant, day);
     print(`${lines.join('\n')}\n`);
     return found.kind === 'unknown' ? 2 : 0;
   } finally {
-    progress.end();
+    progress.clear();
     await clickhouse.close();
     await nc.close();
   }
