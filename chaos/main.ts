@@ -9,7 +9,7 @@
  *                      counted-ids.ts: one that uses its ids again
  *   journal.ts         what a client heard, written so that it survives its SIGKILL
  *   events.ts          the events: every value follows from the id, in JavaScript and in SQL
- *   schedule.ts        who is hit when; faults.ts: what there is
+ *   schedule.ts        who is hit when, with killers.ts, disturbers.ts, arming.ts and campaign.ts; faults.ts: what there is
  *   poison.ts          messages that cannot be stored
  *   proxy.ts           a TCP proxy that misbehaves; disk.ts: a disk that can be full
  *   check.ts           the history against ClickHouse; late.ts: what was stored late

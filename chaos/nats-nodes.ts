@@ -18,7 +18,7 @@ export interface ClusterOptions {
   readonly syncAlways: boolean;
 }
 
-interface NatsNodes {
+export interface NatsNodes {
   /** What their slots run. */
   readonly nodes: readonly (Pick<SlotOptions, 'launch' | 'probe'> & { readonly name: string })[];
   readonly ports: readonly number[];

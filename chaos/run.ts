@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { jetstreamManager } from '@nats-io/jetstream';
 import { shardStream } from '../lib/subjects.js';
-import { createRandom } from '../lib/testing/batches.js';
+import { createRandom, type Random } from '../lib/testing/batches.js';
 import type { Durability } from '../sdk-gen/typescript/src/delivery.js';
 import { buildProject } from './build.js';
 import { checkHistory, type Findings } from './check.js';
@@ -16,8 +16,8 @@ import { diskFaults, isChosen } from './faults.js';
 import { openJournal } from './journal.js';
 import { countLate } from './late.js';
 import type { ClusterOptions } from './nats-nodes.js';
-import { createPoisoner, neighbourSource } from './poison.js';
-import { createProber, proberSource } from './prober.js';
+import { createPoisoner, neighbourSource, type Poisoner } from './poison.js';
+import { createProber, type Prober, proberSource } from './prober.js';
 import { createRecoveries, type Recoveries } from './recovery.js';
 import { createSchedule, type Schedule } from './schedule.js';
 import { type Stack, startStack } from './stack.js';
@@ -88,53 +88,15 @@ export async function run(options: RunOptions): Promise<RunResult> {
   const { say } = options;
   const folder = await mkdtemp(join(tmpdir(), 'sluice-chaos-'));
   const random = createRandom(options.seed);
-  const schedule = createSchedule({
-    random,
-    only: options.only,
-    cluster: options.cluster !== undefined,
-    pace: options.pace,
-    oneByOne: options.oneByOne,
-    say,
-  });
+  const { only, pace, oneByOne } = options;
+  const schedule = createSchedule({ random, only, cluster: options.cluster !== undefined, pace, oneByOne, say });
   let stack: Stack | undefined;
   let customers: Customers | undefined;
   let kept = options.keep;
   try {
-    const build = join(folder, 'build');
-    buildProject(build);
-    say('compiled');
-    stack = await startStack({
-      folder,
-      build,
-      gateways,
-      workers,
-      shards,
-      cluster: options.cluster,
-      disks: diskFaults.filter(({ name }) => isChosen(name, options.only)).map(({ disk }) => disk),
-      onDeath: (death) => schedule.died(death),
-      say,
-      arm: (role) => schedule.arm(role),
-      nodeArguments: withoutProtection(build, options.control),
-    });
-    say('the stack is up');
-    const probes = { source: proberSource, journal: join(folder, `journal-${proberSource}`) };
-    const watermark = watchWatermark(stack.nc, shards);
-    const prober = createProber({ tenant: stack.tenant, key: stack.key, shards, journal: openJournal(probes.journal) });
-    const neighbours = { source: neighbourSource, journal: join(folder, `journal-${neighbourSource}`) };
-    const poisoner = createPoisoner({
-      nc: stack.nc,
-      tenant: stack.tenant,
-      shards,
-      journal: openJournal(neighbours.journal),
-      random,
-    });
-    const recoveries = createRecoveries({
-      prober,
-      watermark,
-      shards,
-      gateways: () => stack?.slotsOf('gateway') ?? [],
-      withinMs: recoverWithinMs,
-    });
+    stack = await startProcesses(options, folder, schedule);
+    const instruments = createInstruments(stack, random);
+    const { prober, poisoner, recoveries } = instruments;
     customers = startCustomers({
       stack,
       count: options.clients,
@@ -150,43 +112,16 @@ export async function run(options: RunOptions): Promise<RunResult> {
     await untilEnough(options, schedule, customers, since);
     say('no more faults');
     await schedule.end();
-    for (const slot of [...stack.slots, ...customers.slots]) if (slot.paused) slot.resume();
-    for (const proxy of Object.values(stack.proxies)) proxy.set('pass');
+    undoFaults(stack, customers);
     const seconds = (Date.now() - since) / 1_000;
     options.progress('waiting until everything is delivered and stored');
-    // First what is still recovering: a client that was killed last has yet to hear something, which it will not once it is closed.
-    await recoveries.settled();
-    await resent(customers, restWithinMs);
-    const undelivered = await customers.close();
-    const stuck = await untilStored(stack, watermark);
-    await sleep(echoMs);
+    const rest = await comeToRest(stack, customers, instruments);
     options.progress('comparing what clients heard with what is stored');
     // Should the check itself fail, its data are worth a look.
     kept = true;
-    const findings = await checkHistory({
-      clickhouse: stack.clickhouse,
-      table,
-      tenant: stack.tenant,
-      sources: [probes, neighbours, ...customers.sources],
-    });
-    const undead = await poisoner.missing();
-    const late = await countLate(stack.clickhouse, table, watermark, lateMs);
-    watermark.close();
-    const found = findings.lost + findings.doubled + findings.altered + findings.foreign + undead.length;
-    const hung = stuck !== undefined || recoveries.hangs.length > 0 || undelivered > 0;
-    kept = options.keep || (options.control === undefined && (found > 0 || hung));
-    return {
-      ...findings,
-      poisoned: poisoner.taken,
-      undead,
-      seconds,
-      schedule,
-      recoveries,
-      late,
-      undelivered,
-      stuck,
-      folder: kept ? folder : undefined,
-    };
+    const checked = await check(stack, customers, instruments);
+    kept = options.keep || (options.control === undefined && isBad(checked, rest, recoveries));
+    return { ...checked, ...rest, seconds, schedule, recoveries, folder: kept ? folder : undefined };
   } catch (error) {
     if (kept && error instanceof Error) error.message += ` (the data are in ${folder})`;
     throw error;
@@ -195,6 +130,99 @@ export async function run(options: RunOptions): Promise<RunResult> {
     await stack?.close(kept);
     if (!kept) await rm(folder, { recursive: true, force: true, maxRetries: 5 });
   }
+}
+
+/** Compiles the project into the folder, and starts all processes but the clients. */
+async function startProcesses(options: RunOptions, folder: string, schedule: Schedule): Promise<Stack> {
+  const { say } = options;
+  const build = join(folder, 'build');
+  buildProject(build);
+  say('compiled');
+  const stack = await startStack({
+    folder,
+    build,
+    gateways,
+    workers,
+    shards,
+    cluster: options.cluster,
+    disks: diskFaults.filter(({ name }) => isChosen(name, options.only)).map(({ disk }) => disk),
+    onDeath: (death) => schedule.died(death),
+    say,
+    arm: (role) => schedule.arm(role),
+    nodeArguments: withoutProtection(build, options.control),
+  });
+  say('the stack is up');
+  return stack;
+}
+
+/** What a run sends of its own, and looks at its stack with. */
+interface Instruments {
+  readonly watermark: Watermark;
+  readonly prober: Prober;
+  readonly poisoner: Poisoner;
+  readonly recoveries: Recoveries;
+  /** What prober and poisoner sent. */
+  readonly sources: Customers['sources'];
+}
+
+function createInstruments(stack: Stack, random: Random): Instruments {
+  const { nc, tenant, key, folder } = stack;
+  const source = (number: number) => ({ source: number, journal: join(folder, `journal-${number}`) });
+  const probes = source(proberSource);
+  const neighbours = source(neighbourSource);
+  const watermark = watchWatermark(nc, shards);
+  const prober = createProber({ tenant, key, shards, journal: openJournal(probes.journal) });
+  const poisoner = createPoisoner({ nc, tenant, shards, journal: openJournal(neighbours.journal), random });
+  const recoveries = createRecoveries({
+    prober,
+    watermark,
+    shards,
+    gateways: () => stack.slotsOf('gateway'),
+    withinMs: recoverWithinMs,
+  });
+  return { watermark, prober, poisoner, recoveries, sources: [probes, neighbours] };
+}
+
+function undoFaults(stack: Stack, customers: Customers): void {
+  for (const slot of [...stack.slots, ...customers.slots]) if (slot.paused) slot.resume();
+  for (const proxy of Object.values(stack.proxies)) proxy.set('pass');
+}
+
+/** Waits until clients have delivered, and workers have stored, what they can. */
+async function comeToRest(
+  stack: Stack,
+  customers: Customers,
+  { recoveries, watermark }: Instruments,
+): Promise<Pick<RunResult, 'undelivered' | 'stuck'>> {
+  // First what is still recovering: a client that was killed last has yet to hear something, which it will not once it is closed.
+  await recoveries.settled();
+  await resent(customers, restWithinMs);
+  const undelivered = await customers.close();
+  const stuck = await untilStored(stack, watermark);
+  await sleep(echoMs);
+  return { undelivered, stuck };
+}
+
+async function check(
+  { clickhouse, tenant }: Stack,
+  customers: Customers,
+  { poisoner, watermark, sources }: Instruments,
+): Promise<Findings & Pick<RunResult, 'poisoned' | 'undead' | 'late'>> {
+  const findings = await checkHistory({ clickhouse, table, tenant, sources: [...sources, ...customers.sources] });
+  const undead = await poisoner.missing();
+  const late = await countLate(clickhouse, table, watermark, lateMs);
+  watermark.close();
+  return { ...findings, poisoned: poisoner.taken, undead, late };
+}
+
+/** The data of such a run are kept. */
+function isBad(
+  { lost, doubled, altered, foreign, undead }: Findings & Pick<RunResult, 'undead'>,
+  { stuck, undelivered }: Pick<RunResult, 'undelivered' | 'stuck'>,
+  { hangs }: Recoveries,
+): boolean {
+  const hung = stuck !== undefined || hangs.length > 0 || undelivered > 0;
+  return lost + doubled + altered + foreign + undead.length > 0 || hung;
 }
 
 async function untilEnough(

@@ -73,96 +73,81 @@ export interface Slot {
 /** Between a death and the next start; doubles while processes do not even get ready. */
 const waits = { first: 20, last: 2_000 };
 
+/** One process of a slot. */
+interface Life {
+  readonly child: ChildProcess;
+  /** Of the program itself; undefined: it could not be started. */
+  pid: number | undefined;
+  ready: boolean;
+  paused: boolean;
+  /** Why it will die, when the harness has asked for it. */
+  reason: 'killed' | 'ended' | undefined;
+}
+
+type Phase =
+  | { readonly kind: 'living'; readonly life: Life }
+  /** Between a death and the next start. */
+  | { readonly kind: 'waiting'; readonly timer: NodeJS.Timeout }
+  /** The last: until its process, when there is one, has ended. */
+  | { readonly kind: 'closing'; readonly life: Life | undefined }
+  | { readonly kind: 'closed' };
+
 export function startSlot(options: SlotOptions): Slot {
   const { name, role } = options;
-  let child: ChildProcess | undefined;
-  let pid: number | undefined;
   let port = 0;
-  let ready = false;
-  let paused = false;
-  let closing = false;
-  let reason: 'killed' | 'ended' | undefined;
   let failpoint: string | undefined;
   let startedAt = 0;
   let failures = 0;
-  let timer: NodeJS.Timeout | undefined;
   const waiters: ((served: boolean) => void)[] = [];
-
-  const signal = (what: NodeJS.Signals): boolean => {
-    if (child === undefined || pid === undefined) return false;
-    try {
-      process.kill(pid, what);
-      return true;
-    } catch {
-      return false;
-    }
+  const answer = (served: boolean): void => {
+    for (const waiter of waiters.splice(0)) waiter(served);
   };
 
-  const start = (): void => {
+  const start = (): Phase => {
     const launch = options.launch();
     failpoint = launch.failpoint;
-    reason = undefined;
     startedAt = Date.now();
-    const output = openSync(options.logFile, 'a');
-    const started = spawn(process.execPath, [...launch.args], {
-      cwd: options.cwd,
-      env: options.env,
-      stdio: ['ignore', output, output, 'ipc'],
+    const life = startLife(options, launch.args, {
+      onReady() {
+        failures = 0;
+        answer(true);
+      },
+      onPort(told) {
+        port = told;
+      },
+      onExit(died, code, by) {
+        if (phase.kind === 'closing') {
+          phase = { kind: 'closed' };
+          return;
+        }
+        if (!died.ready) failures++;
+        const timer = setTimeout(
+          () => {
+            phase = start();
+          },
+          backOff(waits, failures + 1),
+        );
+        phase = { kind: 'waiting', timer };
+        const how = howItDied(died.reason, failpoint, by);
+        const detail = how === 'crashed' ? `${by ?? `code ${code}`}; ${tail(options.logFile)}` : '';
+        options.onDeath({ slot, how, failpoint, at: Date.now(), detail });
+      },
     });
-    closeSync(output);
-    child = started;
-    pid = started.pid;
-    const life = new AbortController();
-    const isReady = (): void => {
-      if (child !== started || ready) return;
-      clearTimeout(overdue);
-      ready = true;
-      failures = 0;
-      for (const waiter of waiters.splice(0)) waiter(true);
-    };
-    const overdue =
-      options.readyWithinMs === undefined ? undefined : setTimeout(() => signal('SIGKILL'), options.readyWithinMs);
-    started.on('message', (message: { ready?: boolean; port?: number; pid?: number }) => {
-      if (typeof message.pid === 'number') pid = message.pid;
-      if (typeof message.port === 'number') port = message.port;
-      if (message.ready === true && options.probe === undefined) isReady();
-      options.onMessage?.(message);
-    });
-    options.probe?.(life.signal).then(isReady, () => {});
-    started.once('error', () => {});
-    started.once('exit', (code, by) => {
-      clearTimeout(overdue);
-      life.abort();
-      const wasReady = ready;
-      child = undefined;
-      pid = undefined;
-      ready = false;
-      paused = false;
-      const how = reason ?? (failpoint !== undefined && by === 'SIGKILL' ? 'failpoint' : 'crashed');
-      if (closing) return;
-      options.onDeath({
-        slot,
-        how: how === 'ended' && failpoint !== undefined && by === 'SIGKILL' ? 'failpoint' : how,
-        failpoint,
-        at: Date.now(),
-        detail: how === 'crashed' ? `${by ?? `code ${code}`}; ${tail(options.logFile)}` : '',
-      });
-      if (!wasReady) failures++;
-      timer = setTimeout(start, backOff(waits, failures + 1));
-    });
+    return { kind: 'living', life };
   };
+  const life = (): Life | undefined => ('life' in phase ? phase.life : undefined);
 
   const slot: Slot = {
     name,
     role,
     get pid() {
-      return pid;
+      return life()?.pid;
     },
     get ready() {
-      return ready;
+      return life()?.ready === true;
     },
     get paused() {
-      return paused;
+      return life()?.paused === true;
     },
     get port() {
       return port;
@@ -174,51 +159,121 @@ export function startSlot(options: SlotOptions): Slot {
       return startedAt;
     },
     whenReady() {
-      if (ready) return Promise.resolve(true);
-      if (closing) return Promise.resolve(false);
+      if (slot.ready) return Promise.resolve(true);
+      if (phase.kind === 'closing' || phase.kind === 'closed') return Promise.resolve(false);
       return new Promise((resolve) => waiters.push(resolve));
     },
-    kill() {
-      if (reason === 'killed') return false;
-      const before = reason;
-      reason = 'killed';
-      if (signal('SIGKILL')) return true;
-      reason = before;
-      return false;
-    },
-    term() {
-      reason ??= 'ended';
-      signal('SIGTERM');
-    },
-    pause() {
-      if (signal('SIGSTOP')) paused = true;
-    },
-    resume() {
-      paused = false;
-      signal('SIGCONT');
-    },
+    kill: () => kill(life()),
+    term: () => term(life()),
+    pause: () => pause(life()),
+    resume: () => resume(life()),
     async close(withinMs) {
-      closing = true;
-      clearTimeout(timer);
-      for (const waiter of waiters.splice(0)) waiter(false);
-      const dying = child;
-      if (dying === undefined) return;
-      await new Promise<void>((resolve) => {
-        const overdue = setTimeout(() => {
-          signal('SIGKILL');
-          dying.kill('SIGKILL');
-        }, withinMs);
-        dying.once('exit', () => {
-          clearTimeout(overdue);
-          resolve();
-        });
-        signal('SIGCONT');
-        signal('SIGTERM');
-      });
+      if (phase.kind === 'waiting') clearTimeout(phase.timer);
+      const last = life();
+      phase = last === undefined ? { kind: 'closed' } : { kind: 'closing', life: last };
+      answer(false);
+      if (last !== undefined) await ended(last, withinMs);
     },
   };
-  start();
+  let phase: Phase = start();
   return slot;
+}
+
+interface LifeEvents {
+  onReady(): void;
+  /** It listens on this port. */
+  onPort(port: number): void;
+  onExit(life: Life, code: number | null, by: NodeJS.Signals | null): void;
+}
+
+/** Starts a process of a slot. All calls come later. */
+function startLife(options: SlotOptions, args: readonly string[], events: LifeEvents): Life {
+  const output = openSync(options.logFile, 'a');
+  const child = spawn(process.execPath, [...args], {
+    cwd: options.cwd,
+    env: options.env,
+    stdio: ['ignore', output, output, 'ipc'],
+  });
+  closeSync(output);
+  const life: Life = { child, pid: child.pid, ready: false, paused: false, reason: undefined };
+  const over = new AbortController();
+  const overdue =
+    options.readyWithinMs === undefined ? undefined : setTimeout(() => signal(life, 'SIGKILL'), options.readyWithinMs);
+  const isReady = (): void => {
+    if (over.signal.aborted || life.ready) return;
+    clearTimeout(overdue);
+    life.ready = true;
+    events.onReady();
+  };
+  child.on('message', (message: { ready?: boolean; port?: number; pid?: number }) => {
+    if (typeof message.pid === 'number') life.pid = message.pid;
+    if (typeof message.port === 'number') events.onPort(message.port);
+    if (message.ready === true && options.probe === undefined) isReady();
+    options.onMessage?.(message);
+  });
+  options.probe?.(over.signal).then(isReady, () => {});
+  child.once('error', () => {});
+  child.once('exit', (code, by) => {
+    clearTimeout(overdue);
+    over.abort();
+    events.onExit(life, code, by);
+  });
+  return life;
+}
+
+/** SLOT-2 */
+function howItDied(reason: Life['reason'], failpoint: string | undefined, by: NodeJS.Signals | null): Death['how'] {
+  const bySelf = failpoint !== undefined && by === 'SIGKILL';
+  if (reason === 'ended') return bySelf ? 'failpoint' : 'ended';
+  return reason ?? (bySelf ? 'failpoint' : 'crashed');
+}
+
+function signal(life: Life | undefined, what: NodeJS.Signals): boolean {
+  if (life?.pid === undefined) return false;
+  try {
+    process.kill(life.pid, what);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function kill(life: Life | undefined): boolean {
+  if (life === undefined || life.reason === 'killed' || !signal(life, 'SIGKILL')) return false;
+  life.reason = 'killed';
+  return true;
+}
+
+function term(life: Life | undefined): void {
+  if (life === undefined) return;
+  life.reason ??= 'ended';
+  signal(life, 'SIGTERM');
+}
+
+function pause(life: Life | undefined): void {
+  if (life !== undefined && signal(life, 'SIGSTOP')) life.paused = true;
+}
+
+function resume(life: Life | undefined): void {
+  if (life === undefined) return;
+  life.paused = false;
+  signal(life, 'SIGCONT');
+}
+
+/** Asks a process to end, and kills it when it does not in time. Resolves when it has ended. */
+async function ended(life: Life, withinMs: number): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const overdue = setTimeout(() => {
+      signal(life, 'SIGKILL');
+      life.child.kill('SIGKILL');
+    }, withinMs);
+    life.child.once('exit', () => {
+      clearTimeout(overdue);
+      resolve();
+    });
+    signal(life, 'SIGCONT');
+    signal(life, 'SIGTERM');
+  });
 }
 
 function tail(file: string): string {
