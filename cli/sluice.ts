@@ -143,6 +143,21 @@ Examples:
 `,
     );
 
+  addRoles(program);
+  addQuery(program);
+  addTenants(program);
+  addLedger(program);
+  passThrough(program, 'demo', 'send events through the stack and show what arrived (npm run demo)');
+  if (!isBuilt) for (const [entry, description] of ofDevelopment) passThrough(program, entry, description);
+  program
+    .command('config')
+    .description('list every setting: flag, variable, default, meaning')
+    .action(() => settings());
+  return program;
+}
+
+/** Everything on this machine, or one process of it. */
+function addRoles(program: Command): void {
   withOptions(
     program.command('up').description('run everything on this machine; Ctrl-C drains (npm start)'),
     upOptions,
@@ -164,7 +179,9 @@ Examples:
   role(program, 'gateway', 'gateway', 'run one gateway', gatewayOptions);
   role(program, 'worker', 'worker', 'run one worker', workerOptions);
   role(program, 'clickhouse', 'clickhouse', 'run the embedded ClickHouse', embeddedOptions);
+}
 
+function addQuery(program: Command): void {
   withOptions(
     program
       .command('query')
@@ -175,7 +192,9 @@ Examples:
   ).action((statement: string, flags: { format: string }) =>
     query(resolveOptions(stackOptions, { ...flags }), statement, flags.format),
   );
+}
 
+function addTenants(program: Command): void {
   const tenants = program.command('tenant').description('make, list and revoke the keys of customers');
   withOptions(
     tenants
@@ -194,7 +213,10 @@ Examples:
     tenants.command('revoke').description('revoke a key everywhere').argument('<key id>', 'as `tenant list` shows it'),
     stackOptions,
   ).action((keyId: string, flags: object) => tenant.revoke(resolveOptions(stackOptions, { ...flags }), keyId));
+}
 
+/** What operators ask of events and of shards, and do with them. */
+function addLedger(program: Command): void {
   ofTheStack(
     program.command('erase'),
     'erase',
@@ -226,13 +248,6 @@ Examples:
     shardsOptions,
     'show the shards; --set N drains the log and changes their number',
   );
-  passThrough(program, 'demo', 'send events through the stack and show what arrived (npm run demo)');
-  if (!isBuilt) for (const [entry, description] of ofDevelopment) passThrough(program, entry, description);
-  program
-    .command('config')
-    .description('list every setting: flag, variable, default, meaning')
-    .action(() => settings());
-  return program;
 }
 
 try {

@@ -1,7 +1,7 @@
 /**
  * One supervised process: started, watched, started again when it dies, ended when asked.
  *
- * States: starting → running → (dead → starting)… → ending → ended. `ending` is never left again.
+ * Phases: running → (waiting → running)… → ending. `ending` is never left again, nor is `failed`, after a first start that failed.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, openSync, readFileSync, renameSync, statSync } from 'node:fs';
@@ -54,137 +54,207 @@ const waits = { first: 250, last: 10_000 };
 /** A process that lived this long starts again with the shortest wait, ms. */
 const settledAfterMs = 30_000;
 
-export function supervise(options: ChildOptions): SupervisedChild {
-  let child: ChildProcess | undefined;
-  let programPid: number | undefined;
-  let ending = false;
-  let failures = 0;
-  let everReady = false;
-  /** The stack went on without it. */
-  let awaited = true;
-  let timer: NodeJS.Timeout | undefined;
-  let markReady: () => void = () => {};
-  let markFailed: (error: Error) => void = () => {};
-  const ready = new Promise<void>((resolve, reject) => {
-    markReady = resolve;
-    markFailed = reject;
-  });
-  ready.catch(() => {});
+/** One process of a child, from its start to its end. */
+interface Run {
+  readonly process: ChildProcess;
+  /** Of the program itself; undefined: it could not be started, or has ended. */
+  pid: number | undefined;
+}
 
-  const tail = (): string => {
-    try {
-      return readFileSync(options.logFile, 'utf8').trimEnd().split('\n').slice(-5).join('\n');
-    } catch {
-      return '';
-    }
+type Phase =
+  | { readonly kind: 'running'; readonly run: Run }
+  /** Between an end and the next start. */
+  | { readonly kind: 'waiting'; readonly timer: NodeJS.Timeout }
+  /** It could not start once. */
+  | { readonly kind: 'failed' }
+  | { readonly kind: 'ending'; readonly run: Run | undefined };
+
+/** What the stack makes of a child: waits for its first readiness, went on without it, or has seen it ready. */
+type Standing = 'awaited' | 'left behind' | 'proven';
+
+export function supervise(options: ChildOptions): SupervisedChild {
+  const { name, say } = options;
+  let failures = 0;
+  let standing: Standing = 'awaited';
+  const ready = firstReadiness();
+
+  const goOn = (why: string): void => {
+    say(`${name} waits, and starts by itself when it can: ${why}`);
+    if (standing === 'awaited') standing = 'left behind';
+    ready.resolve();
+  };
+  const isEnding = (): boolean => phase.kind === 'ending';
+
+  const start = (): Phase => {
+    const since = Date.now();
+    const run = startRun(options, {
+      onReady() {
+        if (isEnding()) return;
+        if (standing !== 'awaited') say(`${name} is ${standing === 'proven' ? 'back' : 'ready now'}`);
+        standing = 'proven';
+        ready.resolve();
+        options.onReady?.();
+      },
+      onOverdue() {
+        say(`${name} is not ready after ${options.readyWithinMs / 1000} s; its log: ${options.logFile}`);
+        if (standing !== 'awaited') return;
+        const end = `the end of its log:\n${tail(options.logFile)}`;
+        if (options.mayWait === true) goOn(`the rest runs; ${end}`);
+        else ready.reject(new Error(`${name} did not get ready; ${end}`));
+      },
+      onWaits(why) {
+        if (options.mayWait === true && !isEnding()) goOn(why);
+      },
+      onError: (error) => ready.reject(error),
+      onExit(how) {
+        if (phase.kind === 'ending') {
+          phase = { kind: 'ending', run: undefined };
+          return;
+        }
+        if (standing === 'awaited') {
+          phase = { kind: 'failed' };
+          ready.reject(new Error(`${name} ended with ${how} at its start:\n${tail(options.logFile)}`));
+          return;
+        }
+        if (Date.now() - since > settledAfterMs) failures = 0;
+        const waitMs = backOff(waits, ++failures);
+        say(`${name} ended with ${how}; starting it again in ${waitMs} ms`);
+        const timer = setTimeout(() => {
+          phase = start();
+        }, waitMs);
+        phase = { kind: 'waiting', timer };
+      },
+    });
+    return { kind: 'running', run };
+  };
+  const current = (): Run | undefined => ('run' in phase ? phase.run : undefined);
+  /** Not started again. @returns its process, when there is one */
+  const last = (): Run | undefined => {
+    if (phase.kind === 'waiting') clearTimeout(phase.timer);
+    const run = current();
+    phase = { kind: 'ending', run };
+    return run;
   };
 
-  function start(): void {
-    if (existsSync(options.logFile) && statSync(options.logFile).size > maxLogBytes) {
-      renameSync(options.logFile, `${options.logFile}.old`);
-    }
-    const output = openSync(options.logFile, 'a');
-    // A process group of its own: Ctrl-C reaches the supervisor alone, which ends the others in the right order.
-    const started = spawn(process.execPath, [...options.args], {
-      detached: true,
-      env: options.env,
-      stdio: ['ignore', output, output, 'ipc'],
-    });
-    closeSync(output);
-    child = started;
-    programPid = started.pid;
-    const since = Date.now();
-    const life = new AbortController();
-
-    const isReady = (): void => {
-      if (child !== started || ending) return;
-      clearTimeout(overdue);
-      if (everReady || !awaited) options.say(`${options.name} is ${everReady ? 'back' : 'ready now'}`);
-      everReady = true;
-      markReady();
-      options.onReady?.();
-    };
-    const overdue = setTimeout(() => {
-      options.say(`${options.name} is not ready after ${options.readyWithinMs / 1000} s; its log: ${options.logFile}`);
-      if (everReady || !awaited) return;
-      if (options.mayWait === true) goOn(`the rest runs; the end of its log:\n${tail()}`);
-      else markFailed(new Error(`${options.name} did not get ready; the end of its log:\n${tail()}`));
-    }, options.readyWithinMs);
-    const goOn = (why: string): void => {
-      options.say(`${options.name} waits, and starts by itself when it can: ${why}`);
-      awaited = false;
-      markReady();
-    };
-    started.on('message', (message: { ready?: boolean; pid?: number; waits?: string }) => {
-      if (typeof message.pid === 'number') programPid = message.pid;
-      if (typeof message.waits === 'string' && options.mayWait === true && !ending) goOn(message.waits);
-      if (message.ready === true && options.probe === undefined) isReady();
-    });
-    options.probe?.(life.signal).then(isReady, () => {});
-
-    started.once('error', (error) => {
-      clearTimeout(overdue);
-      life.abort();
-      markFailed(error);
-    });
-    started.once('exit', (code, signal) => {
-      clearTimeout(overdue);
-      life.abort();
-      if (child === started) {
-        child = undefined;
-        programPid = undefined;
-      }
-      if (ending) return;
-      if (!everReady && awaited) {
-        markFailed(new Error(`${options.name} ended with ${signal ?? `code ${code}`} at its start:\n${tail()}`));
-        return;
-      }
-      if (Date.now() - since > settledAfterMs) failures = 0;
-      const waitMs = backOff(waits, ++failures);
-      options.say(`${options.name} ended with ${signal ?? `code ${code}`}; starting it again in ${waitMs} ms`);
-      timer = setTimeout(start, waitMs);
-    });
-  }
-
-  start();
+  let phase: Phase = start();
   return {
-    name: options.name,
+    name,
     get pid() {
-      return programPid;
+      return current()?.pid;
     },
-    ready,
+    ready: ready.promise,
     get wasReady() {
-      return everReady;
+      return standing === 'proven';
     },
     async end() {
-      ending = true;
-      clearTimeout(timer);
-      const last = child;
-      if (last === undefined || last.exitCode !== null || last.signalCode !== null) return;
-      await new Promise<void>((resolve) => {
-        const overdue = setTimeout(() => {
-          options.say(`${options.name} does not end; killing it`);
-          if (programPid !== undefined && programPid !== last.pid) process.kill(programPid, 'SIGKILL');
-          last.kill('SIGKILL');
-        }, options.endWithinMs);
-        last.once('exit', () => {
-          clearTimeout(overdue);
-          resolve();
-        });
-        last.kill('SIGTERM');
-      });
+      const run = last();
+      if (run !== undefined) await ended(run, options);
     },
     kill() {
-      ending = true;
-      clearTimeout(timer);
-      if (programPid !== undefined && child !== undefined) {
-        try {
-          process.kill(programPid, 'SIGKILL');
-        } catch {
-          // Gone already.
-        }
-      }
-      child?.kill('SIGKILL');
+      const run = last();
+      if (run !== undefined) killNow(run);
     },
   };
+}
+
+interface RunEvents {
+  onReady(): void;
+  onOverdue(): void;
+  /** It says that it waits for an operator, and why. */
+  onWaits(why: string): void;
+  onError(error: Error): void;
+  /** @param how exit code or signal */
+  onExit(how: string): void;
+}
+
+/** Starts a process. All calls come later. */
+function startRun(options: ChildOptions, events: RunEvents): Run {
+  if (existsSync(options.logFile) && statSync(options.logFile).size > maxLogBytes) {
+    renameSync(options.logFile, `${options.logFile}.old`);
+  }
+  const output = openSync(options.logFile, 'a');
+  // A process group of its own: Ctrl-C reaches the supervisor alone, which ends the others in the right order.
+  const started = spawn(process.execPath, [...options.args], {
+    detached: true,
+    env: options.env,
+    stdio: ['ignore', output, output, 'ipc'],
+  });
+  closeSync(output);
+  const run: Run = { process: started, pid: started.pid };
+  const life = new AbortController();
+  const overdue = setTimeout(events.onOverdue, options.readyWithinMs);
+  const isOver = (): void => {
+    clearTimeout(overdue);
+    life.abort();
+  };
+  const isReady = (): void => {
+    if (life.signal.aborted) return;
+    clearTimeout(overdue);
+    events.onReady();
+  };
+  started.on('message', (message: { ready?: boolean; pid?: number; waits?: string }) => {
+    if (typeof message.pid === 'number') run.pid = message.pid;
+    if (typeof message.waits === 'string') events.onWaits(message.waits);
+    if (message.ready === true && options.probe === undefined) isReady();
+  });
+  options.probe?.(life.signal).then(isReady, () => {});
+  started.once('error', (error) => {
+    isOver();
+    events.onError(error);
+  });
+  started.once('exit', (code, signal) => {
+    isOver();
+    run.pid = undefined;
+    events.onExit(signal ?? `code ${code}`);
+  });
+  return run;
+}
+
+/** A promise that is settled from outside, and whose rejection needs no one to listen. */
+function firstReadiness(): { promise: Promise<void>; resolve: () => void; reject: (error: Error) => void } {
+  let resolve: () => void = () => {};
+  let reject: (error: Error) => void = () => {};
+  const promise = new Promise<void>((yes, no) => {
+    resolve = yes;
+    reject = no;
+  });
+  promise.catch(() => {});
+  return { promise, resolve, reject };
+}
+
+/** Asks a process to end, and kills it when it does not in time. Resolves when it has ended. */
+async function ended(run: Run, { name, endWithinMs, say }: ChildOptions): Promise<void> {
+  const last = run.process;
+  if (last.exitCode !== null || last.signalCode !== null) return;
+  await new Promise<void>((resolve) => {
+    const overdue = setTimeout(() => {
+      say(`${name} does not end; killing it`);
+      if (run.pid !== undefined && run.pid !== last.pid) process.kill(run.pid, 'SIGKILL');
+      last.kill('SIGKILL');
+    }, endWithinMs);
+    last.once('exit', () => {
+      clearTimeout(overdue);
+      resolve();
+    });
+    last.kill('SIGTERM');
+  });
+}
+
+function killNow(run: Run): void {
+  if (run.pid !== undefined) {
+    try {
+      process.kill(run.pid, 'SIGKILL');
+    } catch {
+      // Gone already.
+    }
+  }
+  run.process.kill('SIGKILL');
+}
+
+function tail(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').trimEnd().split('\n').slice(-5).join('\n');
+  } catch {
+    return '';
+  }
 }

@@ -30,6 +30,8 @@ import {
   withFolder,
 } from '../testing/running-stack.js';
 
+type Ports = Awaited<ReturnType<typeof freePorts>>;
+
 const isRoot = process.getuid?.() === 0;
 const modeOf = (file: string): string => (statSync(file).mode & 0o777).toString(8);
 const secretFiles = ['nats-credentials', 'clickhouse-password', 'demo-key'] as const;
@@ -78,6 +80,104 @@ function* below(folder: string): Generator<string> {
   }
 }
 
+/** All that the stack wrote is this user's alone. */
+function assertClosed(data: string): void {
+  assert.is(modeOf(data), '700');
+  for (const name of [...secretFiles, 'up.json', 'nats/nats.conf']) assert.is(modeOf(join(data, name)), '600', name);
+  for (const path of below(data)) {
+    if (path.includes('demo-key') || path.endsWith('/logs')) continue;
+    assert.is(Number.parseInt(modeOf(path), 8) & 0o077, 0, path);
+  }
+}
+
+/** Another user of the machine gets neither the files nor the environment of processes. */
+function assertNothingForUsers(data: string, pids: readonly number[]): void {
+  if (!isRoot) {
+    process.stdout.write('skipped the second user: this is not root\n');
+    return;
+  }
+  const asNobody = (line: string) => spawnSync('su', ['nobody', '-s', '/bin/sh', '-c', line], { encoding: 'utf8' });
+  assert.is(asNobody('id -un').stdout, 'nobody\n');
+  for (const name of [...secretFiles, 'up.json', 'nats/nats.conf', 'clickhouse/rights/during.xml']) {
+    const read = asNobody(`cat '${join(data, name)}'`);
+    assert.is(read.stdout, '', name);
+    assert.match(read.stderr, /Permission denied/);
+  }
+  for (const pid of pids) {
+    assert.is(asNobody(`cat /proc/${pid}/environ`).stdout, '');
+  }
+}
+
+/** A program without the secrets gets nothing from ClickHouse and NATS, and one that has them does. */
+async function assertNothingForPrograms(data: string, natsPort: number, clickhouse: string): Promise<void> {
+  const [password = ''] = secretsOf(data);
+  const statement = encodeURIComponent(`SELECT * FROM file('${join(data, 'demo-key')}', 'LineAsString', 'l String')`);
+  const stranger = await fetch(`${clickhouse}/?query=${statement}`);
+  assert.is(stranger.status, 403);
+  assert.not.match(await stranger.text(), /slk_/);
+  const hello = 'CONNECT {"verbose":true}\r\nPUB ev.0.acme 1\r\nx\r\nPING\r\n';
+  assert.match(await natsSays(natsPort, hello), /-ERR 'Authorization Violation'/);
+  assert.match(
+    await natsSays(natsPort, hello.replace('}', ',"user":"sluice","pass":"wrong"}')),
+    /-ERR 'Authorization Violation'/,
+  );
+  assert.match(
+    await natsSays(natsPort, hello.replace('}', `,"user":"sluice","pass":"${password}"}`)),
+    /\+OK[\s\S]*PONG/,
+  );
+}
+
+/** A page in this user's browser, which asks with its own host name, gets nothing. */
+async function assertNothingForPages(data: string, ports: Ports): Promise<void> {
+  for (const port of [ports.gatewayMetricsPort, ports.workerMetricsPort, ports.clickhouseMetricsPort]) {
+    assert.is(await statusOf(port, '/metrics', 'evil.example'), 403);
+    assert.is(await statusOf(port, '/metrics', `localhost:${port}`), 200);
+  }
+  assert.is(await statusOf(ports.clickhousePort, '/ping', 'evil.example'), 403);
+  assert.not.match(readFileSync(join(data, 'nats/nats.conf'), 'utf8'), /^http:/m);
+}
+
+/** The commands need no typing, and show nothing. */
+async function assertCommandsWork(data: string, up: UpProcess): Promise<void> {
+  for (const args of [
+    ['query', 'SELECT 1', '--format', 'CSV'],
+    ['tenant', 'list'],
+    ['audit'],
+    ['shards'],
+    ['where', 'nothing-of-that-name'],
+  ]) {
+    const answer = await sluice([...args, '--data', data]);
+    assert.is(answer.code, args[0] === 'where' ? answer.code : 0, `${args.join(' ')}: ${answer.err}`);
+    assert.not.match(answer.out + answer.err, /refuses|Authentication|Violation/);
+  }
+  for (const line of up
+    .out()
+    .split('\n')
+    .filter((line) => /^ {2}(?:printf|NATS_URL)/.test(line))) {
+    if (line.includes('NATS_URL') && spawnSync('nats', ['--version']).status !== 0) continue;
+    const pasted = await command('bash', ['-c', line]).ended;
+    assert.is(pasted.code, 0, pasted.err);
+    assert.match(pasted.out, /^\d+\n$|EV_|stream/i);
+  }
+}
+
+/** No secret is among the words of processes, or in what they write. */
+async function assertHidden(data: string, up: UpProcess): Promise<void> {
+  const [password = '', clickhouse = '', key = ''] = secretsOf(data);
+  const secrets = [password, clickhouse];
+  for (const words of processesNaming(data))
+    assert.not.ok(
+      [...secrets, key].some((one) => words.includes(one)),
+      words,
+    );
+  const logs = readdirSync(join(data, 'logs')).map((name) => readFileSync(join(data, 'logs', name), 'utf8'));
+  const metrics = await Promise.all(Object.values(up.stack().metrics).map(async (url) => (await fetch(url)).text()));
+  for (const text of [...logs, ...metrics, up.err(), readFileSync(join(data, 'up.json'), 'utf8')]) {
+    assert.not.ok([...secrets, key].some((one) => text.includes(one)));
+  }
+  assert.not.ok(secrets.some((one) => up.out().includes(one)));
+}
+
 test('an old data folder, open to all, is closed and gets secrets; strangers and pages get nothing; nothing shows them', async () => {
   await withFolder(async (folder) => {
     const data = join(folder, 'data');
@@ -87,84 +187,14 @@ test('an old data folder, open to all, is closed and gets secrets; strangers and
     for (const open of [folder, data]) chmodSync(open, 0o755);
     const ports = await freePorts();
     const up = await startUp(data, { ...ports, natsMonitorPort: 0 }, []);
-    const [password = '', clickhouse = '', key = ''] = secretsOf(data);
+    const [password, clickhouse, key] = secretsOf(data);
 
-    assert.is(modeOf(data), '700');
-    for (const name of [...secretFiles, 'up.json', 'nats/nats.conf']) assert.is(modeOf(join(data, name)), '600', name);
-    for (const path of below(data)) {
-      if (path.includes('demo-key') || path.endsWith('/logs')) continue;
-      assert.is(Number.parseInt(modeOf(path), 8) & 0o077, 0, path);
-    }
-
-    // A local user: neither the files, nor ClickHouse, nor NATS.
-    if (isRoot) {
-      const asNobody = (line: string) => spawnSync('su', ['nobody', '-s', '/bin/sh', '-c', line], { encoding: 'utf8' });
-      assert.is(asNobody('id -un').stdout, 'nobody\n');
-      for (const name of [...secretFiles, 'up.json', 'nats/nats.conf', 'clickhouse/rights/during.xml']) {
-        const read = asNobody(`cat '${join(data, name)}'`);
-        assert.is(read.stdout, '', name);
-        assert.match(read.stderr, /Permission denied/);
-      }
-      for (const pid of Object.values(up.stack().pids)) {
-        assert.is(asNobody(`cat /proc/${pid}/environ`).stdout, '');
-      }
-    } else process.stdout.write('skipped the second user: this is not root\n');
-    const statement = encodeURIComponent(`SELECT * FROM file('${join(data, 'demo-key')}', 'LineAsString', 'l String')`);
-    const stranger = await fetch(`${up.stack().clickhouse}/?query=${statement}`);
-    assert.is(stranger.status, 403);
-    assert.not.match(await stranger.text(), /slk_/);
-    const hello = 'CONNECT {"verbose":true}\r\nPUB ev.0.acme 1\r\nx\r\nPING\r\n';
-    assert.match(await natsSays(ports.natsPort, hello), /-ERR 'Authorization Violation'/);
-    assert.match(
-      await natsSays(ports.natsPort, hello.replace('}', ',"user":"sluice","pass":"wrong"}')),
-      /-ERR 'Authorization Violation'/,
-    );
-    assert.match(
-      await natsSays(ports.natsPort, hello.replace('}', `,"user":"sluice","pass":"${password}"}`)),
-      /\+OK[\s\S]*PONG/,
-    );
-
-    // A page.
-    for (const port of [ports.gatewayMetricsPort, ports.workerMetricsPort, ports.clickhouseMetricsPort]) {
-      assert.is(await statusOf(port, '/metrics', 'evil.example'), 403);
-      assert.is(await statusOf(port, '/metrics', `localhost:${port}`), 200);
-    }
-    assert.is(await statusOf(ports.clickhousePort, '/ping', 'evil.example'), 403);
-    assert.not.match(readFileSync(join(data, 'nats/nats.conf'), 'utf8'), /^http:/m);
-
-    // The commands need no typing, and show nothing.
-    for (const args of [
-      ['query', 'SELECT 1', '--format', 'CSV'],
-      ['tenant', 'list'],
-      ['audit'],
-      ['shards'],
-      ['where', 'nothing-of-that-name'],
-    ]) {
-      const answer = await sluice([...args, '--data', data]);
-      assert.is(answer.code, args[0] === 'where' ? answer.code : 0, `${args.join(' ')}: ${answer.err}`);
-      assert.not.match(answer.out + answer.err, /refuses|Authentication|Violation/);
-    }
-    for (const line of up
-      .out()
-      .split('\n')
-      .filter((line) => /^ {2}(?:printf|NATS_URL)/.test(line))) {
-      if (line.includes('NATS_URL') && spawnSync('nats', ['--version']).status !== 0) continue;
-      const pasted = await command('bash', ['-c', line]).ended;
-      assert.is(pasted.code, 0, pasted.err);
-      assert.match(pasted.out, /^\d+\n$|EV_|stream/i);
-    }
-    const secrets = [password, clickhouse];
-    for (const words of processesNaming(data))
-      assert.not.ok(
-        [...secrets, key].some((one) => words.includes(one)),
-        words,
-      );
-    const logs = readdirSync(join(data, 'logs')).map((name) => readFileSync(join(data, 'logs', name), 'utf8'));
-    const metrics = await Promise.all(Object.values(up.stack().metrics).map(async (url) => (await fetch(url)).text()));
-    for (const text of [...logs, ...metrics, up.err(), readFileSync(join(data, 'up.json'), 'utf8')]) {
-      assert.not.ok([...secrets, key].some((one) => text.includes(one)));
-    }
-    assert.not.ok(secrets.some((one) => up.out().includes(one)));
+    assertClosed(data);
+    assertNothingForUsers(data, Object.values(up.stack().pids));
+    await assertNothingForPrograms(data, ports.natsPort, up.stack().clickhouse);
+    await assertNothingForPages(data, ports);
+    await assertCommandsWork(data, up);
+    await assertHidden(data, up);
     await end(up);
 
     // Kept by a second start; made again when removed.
