@@ -672,121 +672,143 @@ test('close aborts a stream with kept batches, stops all timers, and settled wai
   await flush;
 });
 
-test('random faults for thousands of batches: each is settled once, attempts of a batch count 1, 2, 3 … without a gap', () => {
-  let state = 42;
-  const dice = (): number => {
+/** Numbers in [0, 1) that follow from the seed. */
+function seeded(seed: number): () => number {
+  let state = seed;
+  return () => {
     state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
     return state / 2 ** 32;
   };
-  const { delivery, gateway, clock, outcomes, add } = setting({ random: dice, maxBatchesInFlight: 8 });
+}
+
+/** Adds batches now and then, and lets `act` do something each time, until all are settled. */
+function untilSettled(
+  { delivery, gateway, clock, add }: Pick<Setting, 'delivery' | 'gateway' | 'clock' | 'add'>,
+  batches: number,
+  dice: () => number,
+  act: (stream: FakeStream) => void,
+): void {
   let added = 0;
-  for (let step = 0; added < 3_000 || delivery.stats().batches > 0; step++) {
+  for (let step = 0; added < batches || delivery.stats().batches > 0; step++) {
     assert.ok(step < 400_000, `stuck with ${delivery.stats().batches} batches`);
-    if (added < 3_000 && dice() < 0.5) {
+    if (added < batches && dice() < 0.5) {
       add();
       added++;
     }
     clock.advance(Math.floor(dice() * 30));
     const stream = gateway.streams.at(-1);
-    if (stream === undefined) continue;
-    if (!stream.aborted && dice() < 0.3) stream.limits();
-    const roll = dice();
-    const any = stream.sent[Math.floor(dice() * stream.sent.length)];
-    if (roll < 0.6) for (const sent of stream.sent.slice(-8)) stream.accept(sent);
-    else if (roll < 0.7) stream.fail(any, { retryAfterMs: dice() * 50 });
-    else if (roll < 0.72) stream.fail(any, {});
-    else if (roll < 0.75) stream.end('unavailable');
-    else if (roll < 0.77) stream.drain();
-    else if (roll < 0.8 && gateway.streams.length > 1) gateway.streams.at(-2)?.end();
-    const held = delivery.stats();
-    assert.ok(held.batchesInFlight <= 8);
-    // Old streams end sooner or later; ones that keep their batches forever are the ack timeout's business.
-    if (gateway.streams.length > 2) for (const old of gateway.streams.slice(0, -2)) old.end();
+    if (stream !== undefined) act(stream);
   }
+}
+
+/** Attempts of each batch count 1, 2, 3 …. @returns the highest */
+function checkAttempts(gateway: FakeGateway): number {
   const attempts = new Map<string, number>();
   for (const { batchId, attempt } of gateway.sends) {
     assert.is(attempt, (attempts.get(batchId) ?? 0) + 1, batchId);
     attempts.set(batchId, attempt);
   }
-  assert.ok(Math.max(...attempts.values()) > 3);
+  return Math.max(...attempts.values());
+}
+
+/** A gateway that accepts, fails, ends and drains at random. */
+function misbehave(gateway: FakeGateway, stream: FakeStream, dice: () => number): void {
+  if (!stream.aborted && dice() < 0.3) stream.limits();
+  const roll = dice();
+  const any = stream.sent[Math.floor(dice() * stream.sent.length)];
+  if (roll < 0.6) for (const sent of stream.sent.slice(-8)) stream.accept(sent);
+  else if (roll < 0.7) stream.fail(any, { retryAfterMs: dice() * 50 });
+  else if (roll < 0.72) stream.fail(any, {});
+  else if (roll < 0.75) stream.end('unavailable');
+  else if (roll < 0.77) stream.drain();
+  else if (roll < 0.8 && gateway.streams.length > 1) gateway.streams.at(-2)?.end();
+}
+
+test('random faults for thousands of batches: each is settled once, attempts of a batch count 1, 2, 3 … without a gap', () => {
+  const dice = seeded(42);
+  const world = setting({ random: dice, maxBatchesInFlight: 8 });
+  const { delivery, gateway, outcomes } = world;
+  untilSettled(world, 3_000, dice, (stream) => {
+    misbehave(gateway, stream, dice);
+    assert.ok(delivery.stats().batchesInFlight <= 8);
+    // Old streams end sooner or later; ones that keep their batches forever are the ack timeout's business.
+    if (gateway.streams.length > 2) for (const old of gateway.streams.slice(0, -2)) old.end();
+  });
+  assert.ok(checkAttempts(gateway) > 3);
   assert.is(outcomes.length, 3_000);
   assert.is(new Set(outcomes.map((outcome) => outcome.split(' ')[0])).size, 3_000);
   assert.is(delivery.stats().bytes, 0);
   assert.is(delivery.stats().batchesInFlight, 0);
 });
 
-test('random faults, commits and logs that lose their end: settled means that the warehouse has it, each once', () => {
-  let state = 4_711;
-  const dice = (): number => {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    return state / 2 ** 32;
-  };
-  const warehouse = new Set<string>();
+/** A log that gateways write, ClickHouse that is loaded from it, and what each stream has accepted and not answered again. */
+function createStorage(dice: () => number) {
+  const stored = new Set<string>();
   let log: string[] = [];
   let loaded = 0;
-  const settled: string[] = [];
-  const { delivery, gateway, clock, add } = committing({
-    random: dice,
-    maxBatchesInFlight: 8,
-    onSettled: ({ batchId }, { kind }) => {
-      if (kind === 'delivered') assert.ok(warehouse.has(batchId), `${batchId} is settled and not in the warehouse`);
-      settled.push(batchId);
-    },
-  });
-  /** What each stream has accepted and not answered again. */
   const accepted = new Map<FakeStream, Map<string, number>>();
-  let added = 0;
-  for (let step = 0; added < 2_000 || delivery.stats().batches > 0; step++) {
-    assert.ok(step < 400_000, `stuck with ${delivery.stats().batches} batches`);
-    if (added < 2_000 && dice() < 0.5) {
-      add();
-      added++;
-    }
-    clock.advance(Math.floor(dice() * 30));
-    const stream = gateway.streams.at(-1);
-    if (stream === undefined) continue;
-    if (!stream.aborted && dice() < 0.3) stream.limits({ maxUncommitted: 20 });
-    let own = accepted.get(stream);
-    if (own === undefined) {
-      own = new Map();
-      accepted.set(stream, own);
-    }
-    const roll = dice();
-    if (roll < 0.5) {
+  return {
+    stored,
+    accept(stream: FakeStream): void {
+      const own = accepted.get(stream) ?? new Map<string, number>();
       for (const sent of stream.sent.slice(-8)) {
         if (own.has(`${sent.batchId}:${sent.attempt}`)) continue;
         log.push(sent.batchId);
         own.set(`${sent.batchId}:${sent.attempt}`, log.length);
         stream.accept(sent, log.length);
       }
-    } else if (roll < 0.8) {
-      // A worker loads some more, and its watermark goes to every stream that has accepted something.
+    },
+    /** A worker loads some more, and its watermark goes to every stream that has accepted something. */
+    load(): void {
       loaded = Math.max(loaded, loaded + Math.floor(dice() * (log.length - loaded + 1)));
-      for (const id of log.slice(0, loaded)) warehouse.add(id);
+      for (const id of log.slice(0, loaded)) stored.add(id);
       for (const each of accepted.keys()) each.commit(loaded);
-    } else if (roll < 0.82) {
-      // The log forgets what was not loaded yet; every gateway notices, and says so of all that is not committed.
+    },
+    /** The log forgets what was not loaded yet; every gateway notices, and says so of all that is not committed. */
+    loseEnd(): void {
       log = log.slice(0, loaded + Math.floor(dice() * (log.length - loaded)));
       for (const [each, ids] of accepted) {
         for (const id of ids.keys())
           each.fail({ batchId: id.split(':')[0] ?? '', bytes: new Uint8Array(), attempt: 0 }, { retryAfterMs: 5 });
       }
-    } else if (roll < 0.84) stream.end('unavailable');
+    },
+    open(stream: FakeStream): void {
+      if (!accepted.has(stream)) accepted.set(stream, new Map());
+    },
+    end(stream: FakeStream): void {
+      if (accepted.delete(stream)) stream.end();
+    },
+  };
+}
+
+test('random faults, commits and logs that lose their end: settled means that ClickHouse has it, each once', () => {
+  const dice = seeded(4_711);
+  const storage = createStorage(dice);
+  const settled: string[] = [];
+  const world = committing({
+    random: dice,
+    maxBatchesInFlight: 8,
+    onSettled: ({ batchId }, { kind }) => {
+      if (kind === 'delivered') assert.ok(storage.stored.has(batchId), `${batchId} is settled and not in ClickHouse`);
+      settled.push(batchId);
+    },
+  });
+  const { delivery, gateway } = world;
+  untilSettled(world, 2_000, dice, (stream) => {
+    if (!stream.aborted && dice() < 0.3) stream.limits({ maxUncommitted: 20 });
+    storage.open(stream);
+    const roll = dice();
+    if (roll < 0.5) storage.accept(stream);
+    else if (roll < 0.8) storage.load();
+    else if (roll < 0.82) storage.loseEnd();
+    else if (roll < 0.84) stream.end('unavailable');
     else if (roll < 0.86) stream.drain();
-    if (gateway.streams.length > 2) {
-      for (const old of gateway.streams.slice(0, -2)) {
-        if (accepted.delete(old)) old.end();
-      }
-    }
-  }
+    for (const old of gateway.streams.slice(0, -2)) storage.end(old);
+  });
   assert.is(settled.length, 2_000);
   assert.is(new Set(settled).size, 2_000);
   assert.is(delivery.stats().bytes, 0);
-  const attempts = new Map<string, number>();
-  for (const { batchId, attempt } of gateway.sends) {
-    assert.is(attempt, (attempts.get(batchId) ?? 0) + 1, batchId);
-    attempts.set(batchId, attempt);
-  }
+  checkAttempts(gateway);
 });
 
 test.run();

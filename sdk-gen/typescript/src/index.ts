@@ -4,7 +4,7 @@
  *   client.ts            SluiceClient: track, ready, flush, close, stats
  *   options.ts           its options and their defaults
  *   batcher.ts           gathers encoded events into batches (pure)
- *   delivery.ts          what is sent when, on which stream, and again (pure; its rules are DELIVER-1 to DELIVER-10)
+ *   delivery.ts          what is sent when, on which stream, and again (pure; its rules are DELIVER-1 to DELIVER-10); delivery/: its parts
  *   backoff.ts           full jitter
  *   ingest-stream.ts     one PublishStream call over gRPC
  *   http2-connection.ts  the connection of that call; nothing that goes wrong on it reaches the host but by callback

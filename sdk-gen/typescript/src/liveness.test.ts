@@ -74,80 +74,104 @@ const codes: readonly FailureCode[] = [
   'unimplemented',
 ];
 
-function live(seed: number, durability: Durability): void {
+/** A client among peers that do what the seed says. */
+interface World {
+  readonly name: string;
+  readonly random: () => number;
+  readonly clock: ManualClock;
+  readonly client: SluiceClient;
+  readonly peers: readonly Peer[];
+  readonly durability: Durability;
+}
+
+const pick = <T>(random: () => number, items: readonly T[]): T => items[Math.floor(random() * items.length)] as T;
+
+function createWorld(seed: number, durability: Durability): World {
   const random = seeded(seed);
-  const pick = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)] as T;
   const clock = createManualClock();
   const gateway = createFakeGateway();
   const peers: Peer[] = [];
+  const open = (events: LinkEvents): Link => {
+    const link = gateway.open(events);
+    peers.push({ stream: gateway.last, told: false, over: false, answered: 0 });
+    return link;
+  };
   const client = new SluiceClient(
     {
       ...{ baseUrl: 'http://127.0.0.1:1', key: 'k', clock, random, durability },
       ...{ ackTimeoutMs, connectTimeoutMs, commitTimeoutMs, retryCapMs },
-      refusalGraceMs: pick([0, 3_000]),
-      batchEvents: pick([1, 3, 100]),
-      lingerMs: pick([0, 20]),
-      maxBatchesInFlight: pick([1, 4]),
-      maxBytesInFlight: pick([100, 10_000]),
+      refusalGraceMs: pick(random, [0, 3_000]),
+      batchEvents: pick(random, [1, 3, 100]),
+      lingerMs: pick(random, [0, 20]),
+      maxBatchesInFlight: pick(random, [1, 4]),
+      maxBytesInFlight: pick(random, [100, 10_000]),
     },
-    (events) =>
-      patientLink(
-        clock,
-        (told) => {
-          const link = gateway.open(told);
-          peers.push({ stream: gateway.last, told: false, over: false, answered: 0 });
-          return link;
-        },
-        events,
-      ),
+    (events) => patientLink(clock, open, events),
   );
-  const tell = (peer: Peer): void => {
-    peer.told = true;
-    peer.stream.limits({ maxUncommitted: durability === 'committed' ? 8 : 0, maxBatchBytes: 400 });
-  };
-  const accept = (peer: Peer): void => {
-    for (; peer.answered < peer.stream.sent.length; peer.answered++) {
-      peer.stream.accept(peer.stream.sent[peer.answered], peer.answered + 1);
-    }
-  };
-  const isLive = (when: string): void => {
-    const { pending } = client.stats();
-    assert.ok(pending === 0 || clock.timers > 0, `seed ${seed}, ${when}: ${pending} events lie still`);
-  };
-  const end = (peer: Peer): void => {
-    peer.over = true;
-    if (random() < 0.3) peer.stream.end();
-    else if (random() < 0.5) peer.stream.refuse(pick(codes));
-    else peer.stream.end(pick(codes), random() < 0.3 ? random() * 2_000 : undefined);
-  };
+  return { name: `seed ${seed}`, random, clock, client, peers, durability };
+}
+
+function tellLimits({ durability }: World, peer: Peer): void {
+  peer.told = true;
+  peer.stream.limits({ maxUncommitted: durability === 'committed' ? 8 : 0, maxBatchBytes: 400 });
+}
+
+function accept(peer: Peer): void {
+  for (; peer.answered < peer.stream.sent.length; peer.answered++) {
+    peer.stream.accept(peer.stream.sent[peer.answered], peer.answered + 1);
+  }
+}
+
+function end({ random }: World, peer: Peer): void {
+  peer.over = true;
+  if (random() < 0.3) peer.stream.end();
+  else if (random() < 0.5) peer.stream.refuse(pick(random, codes));
+  else peer.stream.end(pick(random, codes), random() < 0.3 ? random() * 2_000 : undefined);
+}
+
+function act(world: World, peer: Peer): void {
+  const { random } = world;
+  const { stream } = peer;
+  const roll = random();
+  if (!peer.told && roll < 0.7) tellLimits(world, peer);
+  else if (roll < 0.35) accept(peer);
+  else if (roll < 0.5) stream.commit(peer.answered);
+  else if (roll < 0.65)
+    stream.fail(pick(random, stream.sent), random() < 0.8 ? { retryAfterMs: random() * 2_000 } : {});
+  else if (roll < 0.75) stream.drain();
+  else if (roll < 0.9) end(world, peer);
+}
+
+/** As long as something is pending there is a timer. */
+function isLive({ client, clock, name }: World, when: string): void {
+  const { pending } = client.stats();
+  assert.ok(pending === 0 || clock.timers > 0, `${name}, ${when}: ${pending} events lie still`);
+}
+
+/** Events and faults at random. */
+function live(world: World): void {
+  const { random, client, clock, peers } = world;
   for (let step = 0; step < 80; step++) {
     if (random() < 0.5) client.track({ type: EventType.CLICK, name: 'n'.repeat(Math.floor(random() * 60)) });
     if (random() < 0.05) void client.flush();
     clock.advance(random() < 0.1 ? random() * 8_000 : random() * 40);
-    const peer = random() < 0.7 ? peers.at(-1) : pick(peers);
-    if (peer !== undefined && !peer.over && !peer.stream.aborted) {
-      const roll = random();
-      if (!peer.told && roll < 0.7) tell(peer);
-      else if (roll < 0.35) accept(peer);
-      else if (roll < 0.5) peer.stream.commit(peer.answered);
-      else if (roll < 0.65)
-        peer.stream.fail(pick(peer.stream.sent), random() < 0.8 ? { retryAfterMs: random() * 2_000 } : {});
-      else if (roll < 0.75) peer.stream.drain();
-      else if (roll < 0.9) end(peer);
-    }
-    isLive(`step ${step}`);
+    const peer = random() < 0.7 ? peers.at(-1) : pick(random, peers);
+    if (peer !== undefined && !peer.over && !peer.stream.aborted) act(world, peer);
+    isLive(world, `step ${step}`);
   }
-  // From here on a new connection behaves; what is open stays silent.
+}
+
+/** New connections behave, what is open stays silent, and all is settled in time. */
+function rest(world: World): void {
+  const { client, clock, peers, name } = world;
   const silent = peers.length;
   for (const until = clock.now() + settledWithinMs; client.stats().pending > 0; clock.advance(25)) {
-    assert.ok(
-      clock.now() < until,
-      `seed ${seed}: ${client.stats().pending} events are pending after ${settledWithinMs} ms`,
-    );
-    isLive('at rest');
+    const { pending } = client.stats();
+    assert.ok(clock.now() < until, `${name}: ${pending} events are pending after ${settledWithinMs} ms`);
+    isLive(world, 'at rest');
     for (const peer of peers.slice(silent)) {
       if (peer.stream.aborted) continue;
-      if (!peer.told) tell(peer);
+      if (!peer.told) tellLimits(world, peer);
       accept(peer);
       peer.stream.commit(peer.answered);
     }
@@ -158,7 +182,11 @@ function live(seed: number, durability: Durability): void {
 
 for (const durability of ['accepted', 'committed'] as const) {
   test(`${durability}: in hundreds of random worlds nothing that was tracked lies still`, () => {
-    for (let seed = 1; seed <= 200; seed++) live(seed, durability);
+    for (let seed = 1; seed <= 200; seed++) {
+      const world = createWorld(seed, durability);
+      live(world);
+      rest(world);
+    }
   });
 }
 
