@@ -105,112 +105,17 @@ function recordOf(entry: KvEntry): TenantRecord | undefined {
  * @param replicas JetStream replicas of the bucket, at least
  */
 export async function watchTenants(nc: NatsConnection, logger: Logger, replicas = 1): Promise<TenantDirectory> {
-  const active = new Map<string, { caller: Caller; hash: Buffer }>();
-  const cache = new Map<string, Caller>();
-  const listeners = new Set<(keyId: string) => void>();
-  let hits = 0;
-  let misses = 0;
-
-  const forget = (keyId: string): void => {
-    if (!active.delete(keyId)) return;
-    for (const [text, caller] of cache) {
-      if (caller.keyId === keyId) cache.delete(text);
-    }
-    for (const listener of listeners) listener(keyId);
-  };
-
-  const apply = (entry: KvEntry): void => {
-    let record: TenantRecord | undefined;
-    try {
-      record = recordOf(entry);
-    } catch (error) {
-      logger.warn(
-        { keyId: entry.key, err: error },
-        'an entry of the tenants bucket is not readable; its key is refused',
-      );
-    }
-    if (record === undefined || record.revokedAt !== undefined) {
-      forget(entry.key);
-      return;
-    }
-    const known = active.get(entry.key);
-    // Memory of its own: a piece of Node's pool would keep up to 64 KiB alive for as long as the key is known.
-    const hash = ownCopy(Buffer.from(record.hash, 'hex'));
-    // A key id that is given another key or another tenant ends what the old one opened.
-    if (known !== undefined && (known.caller.tenant !== record.tenant || !known.hash.equals(hash))) forget(entry.key);
-    active.set(entry.key, { caller: Object.freeze({ tenant: record.tenant, keyId: entry.key }), hash });
-  };
-
+  const keys = createActiveKeys(logger);
+  const headers = createHeaderCache(keys);
   const kv = await bucket(nc, replicas, logger);
   const jsm = await jetstreamManager(nc, { checkAPI: false });
   const stream = (await kv.status()).streamInfo.config.name;
-  /** Last revision of the bucket that is in the copy. */
-  let seen = 0;
-  let watch: Awaited<ReturnType<KV['watch']>> | undefined;
-  let closed = false;
-
-  /** Opens a watch in the place of the last one. Resolves when a full copy has arrived. */
-  const follow = async (): Promise<void> => {
-    watch?.stop();
-    seen = 0;
-    const mine = await kv.watch();
-    watch = mine;
-    // Entries come in the order of their revisions, so with this one everything has come that was there.
-    const { last_seq: last, messages } = (await streamInfo(jsm, stream)).state;
-    const found = new Set<string>();
-    await new Promise<void>((resolve, reject) => {
-      let complete = false;
-      const finish = (): void => {
-        complete = true;
-        seen = Math.max(seen, last);
-        for (const keyId of active.keys()) if (!found.has(keyId)) forget(keyId);
-        resolve();
-      };
-      if (messages === 0) finish();
-      (async () => {
-        for await (const entry of mine) {
-          if (mine !== watch) return;
-          apply(entry);
-          seen = Math.max(seen, entry.revision);
-          if (complete) continue;
-          found.add(entry.key);
-          if (entry.revision >= last || entry.delta === 0) finish();
-        }
-        throw new Error('the watch on the tenants bucket ended');
-      })().catch(reject);
-      // Another look follows (below).
-      setTimeout(() => reject(new Error('the tenants bucket delivers nothing')), copyWithinMs).unref();
-    });
-  };
-
-  for (;;) {
-    try {
-      await follow();
-      break;
-    } catch (error) {
-      if (nc.isClosed()) throw error;
-      logger.warn({ error: String(error) }, 'cannot read the keys yet');
-      // While a leader is elected the answer comes at once, and each try makes a consumer.
-      await new Promise((resolve) => setTimeout(resolve, jittered(againMs)));
-    }
-  }
-
-  /**
-   * The library's watch goes on by itself after most troubles, but not after all of them, and never says so: the consumer
-   * behind it lives on one of the log's servers. So the bucket's last revision is compared with the copy's.
-   */
-  let behind = 0;
-  const look = async (): Promise<void> => {
-    const { last_seq: last } = (await streamInfo(jsm, stream)).state;
-    behind = last === seen ? 0 : behind + 1;
-    if (behind < 2 || closed) return;
-    behind = 0;
-    logger.warn({ seen, last }, 'the watch on the tenants bucket has fallen behind; reading all keys again');
-    await follow();
-  };
+  const copy = createBucketCopy({ kv, keys, logger, state: async () => (await streamInfo(jsm, stream)).state });
+  await copy.first(nc);
   let looking: Promise<void> | undefined;
   const timer = setInterval(() => {
-    looking ??= look()
+    looking ??= copy
+      .look()
       // NATS is away, or a leader is being elected.
       .catch((error: unknown) => logger.debug({ error: String(error) }, 'cannot look at the tenants bucket'))
       .finally(() => {
@@ -220,6 +125,81 @@ export async function watchTenants(nc: NatsConnection, logger: Logger, replicas 
 
   return {
     ready: true,
+    lookup: headers.lookup,
+    onRevoked(listener) {
+      keys.listeners.add(listener);
+      return () => keys.listeners.delete(listener);
+    },
+    stats: headers.stats,
+    async close() {
+      clearInterval(timer);
+      copy.close();
+      await looking;
+    },
+  };
+}
+
+/** The keys that are valid. */
+interface ActiveKeys {
+  get(keyId: string): { readonly caller: Caller; readonly hash: Buffer } | undefined;
+  ids(): Iterable<string>;
+  apply(entry: KvEntry): void;
+  forget(keyId: string): void;
+  /** Called with the id of a key that has stopped being valid. */
+  readonly listeners: Set<(keyId: string) => void>;
+}
+
+function createActiveKeys(logger: Logger): ActiveKeys {
+  const active = new Map<string, { caller: Caller; hash: Buffer }>();
+  const listeners = new Set<(keyId: string) => void>();
+
+  const forget = (keyId: string): void => {
+    if (!active.delete(keyId)) return;
+    for (const listener of listeners) listener(keyId);
+  };
+  const readable = (entry: KvEntry): TenantRecord | undefined => {
+    try {
+      return recordOf(entry);
+    } catch (error) {
+      logger.warn(
+        { keyId: entry.key, err: error },
+        'an entry of the tenants bucket is not readable; its key is refused',
+      );
+      return undefined;
+    }
+  };
+  return {
+    get: (keyId) => active.get(keyId),
+    ids: () => active.keys(),
+    apply(entry) {
+      const record = readable(entry);
+      if (record === undefined || record.revokedAt !== undefined) {
+        forget(entry.key);
+        return;
+      }
+      const known = active.get(entry.key);
+      // Memory of its own: a piece of Node's pool would keep up to 64 KiB alive for as long as the key is known.
+      const hash = ownCopy(Buffer.from(record.hash, 'hex'));
+      // A key id that is given another key or another tenant ends what the old one opened.
+      if (known !== undefined && (known.caller.tenant !== record.tenant || !known.hash.equals(hash))) forget(entry.key);
+      active.set(entry.key, { caller: Object.freeze({ tenant: record.tenant, keyId: entry.key }), hash });
+    },
+    forget,
+    listeners,
+  };
+}
+
+/** Look-ups by authorization header, the latest of which are remembered until their keys stop being valid. */
+function createHeaderCache(keys: ActiveKeys): Pick<TenantDirectory, 'lookup' | 'stats'> {
+  const cache = new Map<string, Caller>();
+  let hits = 0;
+  let misses = 0;
+  keys.listeners.add((keyId) => {
+    for (const [text, caller] of cache) {
+      if (caller.keyId === keyId) cache.delete(text);
+    }
+  });
+  return {
     lookup(authorization) {
       if (authorization === null || authorization === undefined || authorization === '') {
         throw new SluiceError('key_missing', 'no authorization header');
@@ -235,7 +215,7 @@ export async function watchTenants(nc: NatsConnection, logger: Logger, replicas 
       const key = header.exec(authorization)?.[1];
       if (key === undefined) throw new SluiceError('key_missing', 'the authorization header is not "Bearer <key>"');
       const keyId = keyPattern.exec(key)?.[1];
-      const known = keyId === undefined ? undefined : active.get(keyId);
+      const known = keyId === undefined ? undefined : keys.get(keyId);
       if (known === undefined || !timingSafeEqual(known.hash, hashOf(key))) {
         throw new SluiceError('key_unknown', 'the key is not known, or was revoked');
       }
@@ -243,16 +223,96 @@ export async function watchTenants(nc: NatsConnection, logger: Logger, replicas 
       cache.set(authorization, known.caller);
       return known.caller;
     },
-    onRevoked(listener) {
-      listeners.add(listener);
-      return () => listeners.delete(listener);
-    },
     stats: () => ({ hits, misses }),
-    async close() {
+  };
+}
+
+interface BucketCopyOptions {
+  readonly kv: KV;
+  /** What the bucket holds goes there. */
+  readonly keys: ActiveKeys;
+  /** Of the stream behind the bucket. */
+  readonly state: () => Promise<{ readonly last_seq: number; readonly messages: number }>;
+  readonly logger: Logger;
+}
+
+interface BucketCopy {
+  /** Resolves when a full copy has arrived. @throws Error the connection was closed before */
+  first(nc: NatsConnection): Promise<void>;
+  /**
+   * The library's watch goes on by itself after most troubles, but not after all of them, and never says so: the consumer
+   * behind it lives on one of the log's servers. So the bucket's last revision is compared with the copy's.
+   */
+  look(): Promise<void>;
+  close(): void;
+}
+
+function createBucketCopy({ kv, keys, state, logger }: BucketCopyOptions): BucketCopy {
+  /** Last revision of the bucket that is in the copy. */
+  let seen = 0;
+  let watch: Awaited<ReturnType<KV['watch']>> | undefined;
+  /** How often in a row the copy was found to be older than the bucket. */
+  let behind = 0;
+  let closed = false;
+
+  /** Opens a watch in the place of the last one. Resolves when a full copy has arrived. */
+  const follow = async (): Promise<void> => {
+    watch?.stop();
+    seen = 0;
+    const mine = await kv.watch();
+    watch = mine;
+    // Entries come in the order of their revisions, so with this one everything has come that was there.
+    const { last_seq: last, messages } = await state();
+    const found = new Set<string>();
+    await new Promise<void>((resolve, reject) => {
+      let complete = false;
+      const finish = (): void => {
+        complete = true;
+        seen = Math.max(seen, last);
+        for (const keyId of keys.ids()) if (!found.has(keyId)) keys.forget(keyId);
+        resolve();
+      };
+      if (messages === 0) finish();
+      (async () => {
+        for await (const entry of mine) {
+          if (mine !== watch) return;
+          keys.apply(entry);
+          seen = Math.max(seen, entry.revision);
+          if (complete) continue;
+          found.add(entry.key);
+          if (entry.revision >= last || entry.delta === 0) finish();
+        }
+        throw new Error('the watch on the tenants bucket ended');
+      })().catch(reject);
+      // Another look follows.
+      setTimeout(() => reject(new Error('the tenants bucket delivers nothing')), copyWithinMs).unref();
+    });
+  };
+
+  return {
+    async first(nc) {
+      for (;;) {
+        try {
+          return await follow();
+        } catch (error) {
+          if (nc.isClosed()) throw error;
+          logger.warn({ error: String(error) }, 'cannot read the keys yet');
+          // While a leader is elected the answer comes at once, and each try makes a consumer.
+          await new Promise((resolve) => setTimeout(resolve, jittered(againMs)));
+        }
+      }
+    },
+    async look() {
+      const { last_seq: last } = await state();
+      behind = last === seen ? 0 : behind + 1;
+      if (behind < 2 || closed) return;
+      behind = 0;
+      logger.warn({ seen, last }, 'the watch on the tenants bucket has fallen behind; reading all keys again');
+      await follow();
+    },
+    close() {
       closed = true;
-      clearInterval(timer);
       watch?.stop();
-      await looking;
     },
   };
 }

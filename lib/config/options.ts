@@ -84,56 +84,73 @@ function withUnit(text: string, units: Readonly<Record<string, number>>): number
   return (parseNumber(digits) ?? Number.NaN) * factor;
 }
 
-function parse(name: string, spec: OptionSpec, text: string, origin: string): string | number | boolean | string[] {
-  const fail = (wanted: string): never => {
-    throw new UsageError(`${origin}: "${text}" is not ${wanted}. ${spec.help}`);
-  };
-  switch (spec.kind) {
+/** One option, with the text that was given for it. */
+interface Given {
+  readonly spec: OptionSpec;
+  readonly text: string;
+  /** The flag or the variable. */
+  readonly origin: string;
+}
+
+function refuse({ spec, text, origin }: Given, wanted: string): never {
+  throw new UsageError(`${origin}: "${text}" is not ${wanted}. ${spec.help}`);
+}
+
+function parse(given: Given): string | number | boolean | string[] {
+  const { kind } = given.spec;
+  switch (kind) {
     case 'string':
-      if (spec.choices !== undefined && !spec.choices.includes(text)) {
-        return fail(`one of ${spec.choices.join(', ')}`);
-      }
-      if (spec.needed === true && text.trim() === '') throw new UsageError(`${origin} is empty. ${spec.help}`);
-      return text;
+      return parseString(given);
     case 'list':
-      return text
+      return given.text
         .split(',')
         .map((item) => item.trim())
         .filter((item) => item !== '');
     case 'bool':
-      if (['true', '1', 'yes', 'on'].includes(text)) return true;
-      if (['false', '0', 'no', 'off'].includes(text)) return false;
-      return fail('true or false');
+      if (['true', '1', 'yes', 'on'].includes(given.text)) return true;
+      if (['false', '0', 'no', 'off'].includes(given.text)) return false;
+      return refuse(given, 'true or false');
     case 'int':
     case 'float':
     case 'bytes':
-    case 'ms': {
-      const value =
-        spec.kind === 'bytes'
-          ? withUnit(text, byteUnits)
-          : spec.kind === 'ms'
-            ? withUnit(text, timeUnits)
-            : ((spec.kind === 'int' ? parseWhole(text) : parseNumber(text)) ?? Number.NaN);
-      if (!Number.isFinite(value) || (spec.kind !== 'float' && !Number.isSafeInteger(value))) {
-        return fail(
-          {
-            int: 'a whole number',
-            float: 'a number',
-            bytes: 'a size such as 64MiB',
-            ms: 'a duration such as 500ms or 10s',
-          }[spec.kind],
-        );
-      }
-      if ((spec.min !== undefined && value < spec.min) || (spec.max !== undefined && value > spec.max)) {
-        return fail(`between ${spec.min ?? '-∞'} and ${spec.max ?? '∞'}`);
-      }
-      return value;
-    }
+    case 'ms':
+      return parseQuantity(given, kind);
     default: {
-      const never: never = spec.kind;
-      throw new Error(`option ${name}: unknown kind ${String(never)}`);
+      const never: never = kind;
+      throw new Error(`${given.origin}: unknown kind ${String(never)}`);
     }
   }
+}
+
+function parseString(given: Given): string {
+  const { spec, text, origin } = given;
+  if (spec.choices !== undefined && !spec.choices.includes(text)) {
+    return refuse(given, `one of ${spec.choices.join(', ')}`);
+  }
+  if (spec.needed === true && text.trim() === '') throw new UsageError(`${origin} is empty. ${spec.help}`);
+  return text;
+}
+
+type Quantity = 'int' | 'float' | 'bytes' | 'ms';
+
+/** How each kind of number is written, and what it is called when it is not. */
+const quantities: Readonly<Record<Quantity, { wanted: string; read: (text: string) => number | undefined }>> = {
+  int: { wanted: 'a whole number', read: parseWhole },
+  float: { wanted: 'a number', read: parseNumber },
+  bytes: { wanted: 'a size such as 64MiB', read: (text) => withUnit(text, byteUnits) },
+  ms: { wanted: 'a duration such as 500ms or 10s', read: (text) => withUnit(text, timeUnits) },
+};
+
+function parseQuantity(given: Given, kind: Quantity): number {
+  const { min, max } = given.spec;
+  const { wanted, read } = quantities[kind];
+  const value = read(given.text) ?? Number.NaN;
+  const isOne = kind === 'float' ? Number.isFinite(value) : Number.isSafeInteger(value);
+  if (!isOne) return refuse(given, wanted);
+  if ((min !== undefined && value < min) || (max !== undefined && value > max)) {
+    return refuse(given, `between ${min ?? '-∞'} and ${max ?? '∞'}`);
+  }
+  return value;
 }
 
 /**
@@ -152,9 +169,9 @@ export function resolveOptions<T extends OptionTable>(
     const flag = flags[name];
     const variable = env[variableOf(name)];
     if (flag !== undefined) {
-      values[name] = parse(name, spec, String(flag), flagOf(name));
+      values[name] = parse({ spec, text: String(flag), origin: flagOf(name) });
     } else if (variable !== undefined && variable !== '') {
-      values[name] = parse(name, spec, variable, variableOf(name));
+      values[name] = parse({ spec, text: variable, origin: variableOf(name) });
     } else {
       values[name] = spec.default;
     }

@@ -37,27 +37,32 @@ function found(pattern: RegExp, path: string, text: string): Found[] {
 
 /** What is wrong with the ids in these texts, by path. */
 function faultsOf(texts: ReadonlyMap<string, string>): string[] {
+  const { ids, faults } = definitions(texts);
+  const cited = [...texts].flatMap(([path, text]) => [
+    ...found(citation, path, text)
+      .filter(({ id, prefix }) => !foreign.has(prefix) && !ids.has(id))
+      .map(({ id, place }) => `${place}: ${id} is defined nowhere`),
+    ...found(bare, path, text).map(({ id, place }) => `${place}: ${id} has no prefix`),
+  ]);
+  return [...faults, ...cited];
+}
+
+/** Where each id is defined, and what is wrong with that. */
+function definitions(texts: ReadonlyMap<string, string>): { ids: ReadonlyMap<string, Found>; faults: string[] } {
   const faults: string[] = [];
-  const defined = new Map<string, Found>();
+  const ids = new Map<string, Found>();
   const owner = new Map<string, string>();
   for (const [path, text] of texts) {
     for (const one of found(path === facts ? factLine : ruleLine, path, text)) {
-      const twin = defined.get(one.id);
+      const twin = ids.get(one.id);
       if (twin !== undefined) faults.push(`${one.place}: ${one.id} is defined at ${twin.place} already`);
-      defined.set(one.id, one);
+      ids.set(one.id, one);
       if (owner.has(one.prefix) && owner.get(one.prefix) !== path)
         faults.push(`${one.place}: the prefix ${one.prefix} belongs to ${owner.get(one.prefix)}`);
       owner.set(one.prefix, path);
     }
   }
-  for (const [path, text] of texts) {
-    for (const one of found(citation, path, text)) {
-      if (foreign.has(one.prefix) || defined.has(one.id)) continue;
-      faults.push(`${one.place}: ${one.id} is defined nowhere`);
-    }
-    for (const one of found(bare, path, text)) faults.push(`${one.place}: ${one.id} has no prefix`);
-  }
-  return faults;
+  return { ids, faults };
 }
 
 const skipped = new Set(['node_modules', 'gen', 'dist', 'sluice-data']);
