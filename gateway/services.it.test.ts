@@ -1,4 +1,4 @@
-import { create, createFileRegistry, fromBinary } from '@bufbuild/protobuf';
+import { create, createFileRegistry, type FileRegistry, fromBinary } from '@bufbuild/protobuf';
 import {
   FileDescriptorProtoSchema,
   FileDescriptorSetSchema,
@@ -57,6 +57,28 @@ test('questions that change nothing can be asked by HTTP GET, which proxies may 
   });
 });
 
+type Answer = ServerReflectionResponse['messageResponse'];
+
+/** A registry of the files that answers hold. */
+function registryOf(answers: readonly (Answer | undefined)[]): FileRegistry {
+  const files = answers.flatMap((answer) => {
+    assert.is(answer?.case, 'fileDescriptorResponse');
+    const sent = answer?.case === 'fileDescriptorResponse' ? answer.value.fileDescriptorProto : [];
+    return sent.map((bytes) => fromBinary(FileDescriptorProtoSchema, bytes));
+  });
+  const byName = new Map(files.map((file) => [file.name, file]));
+  const order: typeof files = [];
+  const visit = (name: string): void => {
+    const file = byName.get(name);
+    assert.ok(file, `${name} was sent`);
+    if (file === undefined || order.includes(file)) return;
+    for (const dependency of file.dependency) visit(dependency);
+    order.push(file);
+  };
+  visit('sluice/ingest/v1/ingest.proto');
+  return createFileRegistry(create(FileDescriptorSetSchema, { file: order }));
+}
+
 test('both versions of reflection tell the whole contract, so that a client can be built from it', async () => {
   await withGateway({ reflection: 'open' }, async ({ url }) => {
     const transport = createGrpcTransport({ baseUrl: url });
@@ -64,7 +86,7 @@ test('both versions of reflection tell the whole contract, so that a client can 
       const client = createClient(reflection as typeof ServerReflection, transport);
       type Question = Exclude<ServerReflectionResponse['originalRequest'], undefined>['messageRequest'];
       const ask = async (...questions: Question[]) => {
-        const answers: ServerReflectionResponse['messageResponse'][] = [];
+        const answers: Answer[] = [];
         async function* requests() {
           for (const messageRequest of questions) yield { host: 'h', messageRequest };
         }
@@ -93,24 +115,7 @@ test('both versions of reflection tell the whole contract, so that a client can 
           ],
         );
       }
-      const files = [];
-      for (const answer of [symbol, again, method, type]) {
-        assert.is(answer?.case, 'fileDescriptorResponse');
-        if (answer?.case === 'fileDescriptorResponse') {
-          files.push(...answer.value.fileDescriptorProto.map((bytes) => fromBinary(FileDescriptorProtoSchema, bytes)));
-        }
-      }
-      const byName = new Map(files.map((file) => [file.name, file]));
-      const order: typeof files = [];
-      const visit = (name: string): void => {
-        const file = byName.get(name);
-        assert.ok(file, `${name} was sent`);
-        if (file === undefined || order.includes(file)) return;
-        for (const dependency of file.dependency) visit(dependency);
-        order.push(file);
-      };
-      visit('sluice/ingest/v1/ingest.proto');
-      const registry = createFileRegistry(create(FileDescriptorSetSchema, { file: order }));
+      const registry = registryOf([symbol, again, method, type]);
       assert.ok(registry.getService(service)?.method.publishStream);
       assert.ok(registry.getMessage('sluice.event.v1.Event')?.field.occurredAt);
 

@@ -189,16 +189,19 @@ onBothPaths(
       const encoding = await ask('/v1/events', post({ 'content-type': 'application/json', 'content-encoding': 'br' }));
       assert.equal([encoding.status, encoding.body.error?.code], [415, 'content_encoding']);
       assert.is(encoding.header('accept-encoding'), 'gzip, identity');
-      for (const authorization of ['Bearer no', '']) {
-        for (const path of ['/v1/events', publishPath, `${service}/GetLimits`]) {
-          for (const contentType of ['application/json', ...(path === publishPath ? ['application/proto'] : [])]) {
-            const unknown = await ask(path, {
-              method: 'POST',
-              headers: { authorization, 'content-type': contentType },
-              body: '{}',
-            });
-            assert.equal([unknown.status, unknown.header('www-authenticate')], [401, 'Bearer realm="sluice"'], path);
-          }
+      for (const [path, contentType] of [
+        ['/v1/events', 'application/json'],
+        [publishPath, 'application/json'],
+        [publishPath, 'application/proto'],
+        [`${service}/GetLimits`, 'application/json'],
+      ] as const) {
+        for (const authorization of ['Bearer no', '']) {
+          const unknown = await ask(path, {
+            method: 'POST',
+            headers: { authorization, 'content-type': contentType },
+            body: '{}',
+          });
+          assert.equal([unknown.status, unknown.header('www-authenticate')], [401, 'Bearer realm="sluice"'], path);
         }
       }
       await withSession(url, async (session) => {

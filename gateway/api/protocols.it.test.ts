@@ -264,12 +264,15 @@ onBothPaths(
         const failed = new Map<string, number>();
         let accepted = '';
         for await (const { message } of client.publishStream(requests, { headers })) {
-          if (message.case === 'failed') {
-            failed.set(message.value.batchId, message.value.code);
-            assert.is(message.value.retryAfter, undefined, name);
-            assert.not(message.value.outcomeUnknown);
+          switch (message.case) {
+            case 'failed':
+              failed.set(message.value.batchId, message.value.code);
+              assert.is(message.value.retryAfter, undefined, name);
+              assert.not(message.value.outcomeUnknown);
+              break;
+            case 'accepted':
+              accepted = message.value.batchId;
           }
-          if (message.case === 'accepted') accepted = message.value.batchId;
           if (accepted !== '' && failed.size === 2) end();
         }
         assert.is(accepted, 'good', name);

@@ -7,15 +7,15 @@ import { fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { type ClientHttp2Session, connect } from 'node:http2';
 import { fileURLToPath } from 'node:url';
-import { BinaryReader, BinaryWriter } from '@bufbuild/protobuf/wire';
-import { jetstream, jetstreamManager } from '@nats-io/jetstream';
+import { BinaryWriter } from '@bufbuild/protobuf/wire';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { nodeFlags } from '../../lib/config/index.js';
 import { addTenant } from '../../lib/tenants.js';
 import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.js';
 import { freeze } from '../../lib/testing/freeze.js';
-import { freePort, type TestNats, withNats } from '../../lib/testing/nats.js';
+import { logBatchIds } from '../../lib/testing/log-batch-ids.js';
+import { freePort, withNats } from '../../lib/testing/nats.js';
 import { until } from '../../lib/testing/until.js';
 
 const main = fileURLToPath(new URL('../main.ts', import.meta.url));
@@ -55,29 +55,6 @@ function publish(session: ClientHttp2Session, key: string, batchId: string): Pro
     });
     stream.end(requestOf(batchId));
   });
-}
-
-/** Ids of all batches in the log; events are skipped. */
-async function storedIds(nats: TestNats): Promise<Set<string>> {
-  const ids = new Set<string>();
-  const jsm = await jetstreamManager(nats.nc);
-  for await (const { config, state } of jsm.streams.list()) {
-    if (!config.name.startsWith('EV_') || state.messages === 0) continue;
-    const consumer = await jetstream(nats.nc).consumers.get(config.name);
-    for await (const message of await consumer.consume({ max_bytes: 8 * MiB })) {
-      const reader = new BinaryReader(message.data);
-      while (reader.pos < reader.len) {
-        const end = reader.uint32() + reader.pos;
-        while (reader.pos < end) {
-          const [field, wireType] = reader.tag();
-          if (field === 3) ids.add(reader.string());
-          else reader.skip(wireType, field);
-        }
-      }
-      if (message.info.pending === 0) break;
-    }
-  }
-  return ids;
 }
 
 test('at full load, with JetStream standing still, a gateway stays under 256 MiB and loses nothing that it acknowledged', async () => {
@@ -133,7 +110,8 @@ test('at full load, with JetStream standing still, a gateway stays under 256 MiB
       const answer = await fetch(`http://127.0.0.1:${port}/readyz`);
       assert.is(answer.status, 200);
       assert.ok((refused.get(429) ?? 0) + (refused.get(503) ?? 0) > 0, 'no call was asked to come back');
-      const stored = await storedIds(nats);
+      const stored = new Set<string>();
+      for await (const id of logBatchIds(nats.nc)) stored.add(id);
       const lost = acked.filter((id) => !stored.has(id));
       assert.equal(lost.slice(0, 10), []);
       if (process.argv[2] !== undefined) {

@@ -1,7 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { SluiceError } from '../../lib/errors.js';
-import { createRandom, integer, pick } from '../../lib/testing/batches.js';
+import { createRandom, integer, pick, type Random } from '../../lib/testing/batches.js';
 import { createUnfinished, type UnfinishedBody, type UnfinishedBytes } from './unfinished.js';
 
 const KiB = 1024;
@@ -309,19 +309,59 @@ test('BODY-6: a paused body that drips is heard and refused, and one that is who
   assert.is(whole.held, 0, 'what was whole has been handed over');
 });
 
+/** A body that comes at 1.5 to 4 KiB a second, with gaps of up to 5 s, and with as much as a window allows while it is paused. */
+class Phone {
+  /** Bytes to come. */
+  left: number;
+  private readonly rate: number;
+  /** Seconds until it goes on. */
+  private gap = 0;
+  /** Bytes that it would have sent if it could. */
+  private owed = 0;
+  /** Bytes that came while it is paused. */
+  private parked = 0;
+
+  constructor(
+    readonly of: TestBody,
+    private readonly random: Random,
+  ) {
+    this.rate = integer(random, 1536, 4096);
+    this.left = integer(random, 60, 120) * KiB;
+  }
+
+  second(): void {
+    if (this.left <= 0 || this.of.refusal !== undefined) return;
+    this.owed += this.rate;
+    if (this.isInGap()) return;
+    const { of } = this;
+    if (!of.paused) this.parked = 0;
+    const bytes = Math.min(this.owed, this.left, of.paused ? 64 * KiB - this.parked : this.owed);
+    this.owed -= bytes;
+    this.left -= bytes;
+    if (of.paused) this.parked += bytes;
+    of.held += bytes;
+    of.body.hold(of.held, bytes);
+    this.handOver();
+  }
+
+  /** What is whole, and may be handed over, is. */
+  handOver(): void {
+    if (this.left <= 0 && !this.of.paused && this.of.held > 0) this.of.hold(0);
+  }
+
+  private isInGap(): boolean {
+    if (this.gap > 0) return --this.gap > 0;
+    if (this.random() >= 0.1) return false;
+    this.gap = integer(this.random, 1, 5);
+    return true;
+  }
+}
+
 test('BODY-6: slow phones are not refused, whatever others do', () => {
   const random = createRandom(11);
   for (let round = 0; round < 10; round++) {
     const { open, seconds, unfinished } = scene();
-    // 1.5 to 4 KiB a second, with gaps of up to 5 s, and as much as a window allows while they are paused.
-    const phones = Array.from({ length: 6 }, (_, i) => ({
-      of: open(`${'ab'[i % 2]}${i}`),
-      rate: integer(random, 1536, 4096),
-      gap: 0,
-      owed: 0,
-      parked: 0,
-      left: integer(random, 60, 120) * KiB,
-    }));
+    const phones = Array.from({ length: 6 }, (_, i) => new Phone(open(`${'ab'[i % 2]}${i}`), random));
     const drips = Array.from({ length: 30 }, (_, i) => open(`${'ab'[i % 2]}${i + 10}`));
     for (const drip of drips) drip.hold(integer(random, 18, 36));
     for (const { of } of phones) of.hold(1);
@@ -329,24 +369,8 @@ test('BODY-6: slow phones are not refused, whatever others do', () => {
     seconds(400, () => {
       second++;
       for (const drip of drips) if (drip.refusal === undefined && second % 5 === 0) drip.body.hold(drip.held, 1);
-      for (const phone of phones) {
-        const { of } = phone;
-        if (phone.left <= 0 || of.refusal !== undefined) continue;
-        phone.owed += phone.rate;
-        if (phone.gap > 0 ? --phone.gap > 0 : random() < 0.1) {
-          if (phone.gap === 0) phone.gap = integer(random, 1, 5);
-          continue;
-        }
-        if (!of.paused) phone.parked = 0;
-        const bytes = Math.min(phone.owed, phone.left, of.paused ? 64 * KiB - phone.parked : phone.owed);
-        phone.owed -= bytes;
-        phone.left -= bytes;
-        if (of.paused) phone.parked += bytes;
-        of.held += bytes;
-        of.body.hold(of.held, bytes);
-        if (phone.left <= 0 && !of.paused) of.hold(0);
-      }
-      for (const phone of phones) if (phone.left <= 0 && !phone.of.paused && phone.of.held > 0) phone.of.hold(0);
+      for (const phone of phones) phone.second();
+      for (const phone of phones) phone.handOver();
     });
     assert.equal(
       phones.map(({ of, left }) => [of.refusal?.code, left <= 0, of.held]),

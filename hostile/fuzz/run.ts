@@ -11,9 +11,8 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { BinaryReader } from '@bufbuild/protobuf/wire';
-import { jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { addTenant } from '../../lib/tenants.js';
+import { logBatchIds } from '../../lib/testing/log-batch-ids.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
 import { type Role, startRole } from '../../lib/testing/role-process.js';
 import { type Bystanders, type PhaseSeen, startBystanders } from '../bystanders.js';
@@ -325,7 +324,7 @@ class Book {
   async checkLog(nats: TestNats): Promise<void> {
     const prefix = batchIdOf(this.options.seed, 0).slice(0, -1);
     const counts = new Map<string, number>();
-    for await (const id of storedIds(nats)) if (id.startsWith(prefix)) counts.set(id, (counts.get(id) ?? 0) + 1);
+    for await (const id of logBatchIds(nats.nc)) if (id.startsWith(prefix)) counts.set(id, (counts.get(id) ?? 0) + 1);
     this.stored = counts.size;
     for (const id of this.accepted) {
       const count = counts.get(id) ?? 0;
@@ -344,29 +343,6 @@ class Book {
       valid: { sent: this.valid, accepted: this.accepted.size, stored: this.stored },
       failures,
     };
-  }
-}
-
-/** Batch ids of the whole log; events are skipped. */
-async function* storedIds(nats: TestNats): AsyncGenerator<string> {
-  const jsm = await jetstreamManager(nats.nc);
-  for await (const { config, state } of jsm.streams.list()) {
-    if (!config.name.startsWith('EV_') || state.messages === 0) continue;
-    const consumer = await jetstream(nats.nc).consumers.get(config.name);
-    // Not by bytes: the client would stand still for 30 s whenever the next message is larger than the rest of what it asked for.
-    for await (const message of await consumer.consume({ max_messages: 500 })) {
-      const reader = new BinaryReader(message.data);
-      while (reader.pos < reader.len) {
-        const end = reader.uint32() + reader.pos;
-        while (reader.pos < end) {
-          const [field, wireType] = reader.tag();
-          if (field === 3) yield reader.string();
-          else reader.skip(wireType, field);
-        }
-      }
-      // The good client's batches still come.
-      if (message.info.streamSequence >= state.last_seq) break;
-    }
   }
 }
 

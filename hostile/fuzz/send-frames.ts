@@ -117,20 +117,12 @@ export class FrameConnection {
     const slow = random() < 0.1 ? integer(random, 1, bytes.length) : -1;
     const end = resetAt ?? bytes.length;
     let at = 0;
-    let until = performance.now() + neverMs;
     do {
       const room = Math.min(bytes.length > 4_096 ? largestFrame : piece, end - at, this.window, stream.window);
       if (room <= 0 && at < end) {
-        await this.change();
-        // After GOAWAY too: what is under way is to be served.
-        if (!this.streams.has(id)) return false;
-        if (performance.now() > until) {
-          this.settle(id, stream, 'silent');
-          return false;
-        }
+        if (!(await this.windowOpens(id, stream))) return false;
         continue;
       }
-      until = performance.now() + neverMs;
       if (slow >= at && slow < at + room) await new Promise((resolve) => setTimeout(resolve, 30));
       stream.window -= room;
       this.window -= room;
@@ -139,6 +131,21 @@ export class FrameConnection {
       at += room;
       if (!this.streams.has(id)) return false;
     } while (at < end);
+    return true;
+  }
+
+  /** Waits until the stream may send. False: it is over. */
+  private async windowOpens(id: number, stream: Stream): Promise<boolean> {
+    const until = performance.now() + neverMs;
+    while (this.window <= 0 || stream.window <= 0) {
+      await this.change();
+      // After GOAWAY too: what is under way is to be served.
+      if (!this.streams.has(id)) return false;
+      if (performance.now() > until) {
+        this.settle(id, stream, 'silent');
+        return false;
+      }
+    }
     return true;
   }
 
@@ -186,28 +193,49 @@ export class FrameConnection {
   }
 
   private take(type: number, flags: number, id: number, payload: Buffer): void {
-    const stream = this.streams.get(id);
-    if (type === frameType.settings && (flags & flag.ack) === 0) this.takeSettings(payload);
-    else if (type === frameType.ping && (flags & flag.ack) === 0) {
-      this.socket.write(frame(frameType.ping, flag.ack, 0, payload));
-    } else if (type === frameType.windowUpdate) {
-      const by = payload.readUInt32BE(0);
-      if (id === 0) this.window += by;
-      else if (stream !== undefined) stream.window += by;
-    } else if (type === frameType.goaway) this.takeGoaway(payload.readUInt32BE(0));
-    else if (type === frameType.headers) {
-      this.blocks.read(payload, (name, value) => {
-        if (stream === undefined) return;
-        if (name === ':status' && !value.startsWith('1')) stream.status = value;
-        if (name === 'grpc-status') stream.grpcStatus = value;
-      });
-    } else if (type === frameType.data && stream !== undefined) stream.chunks.push(Buffer.from(payload));
-    else if (type === frameType.reset && stream !== undefined) {
-      this.settle(id, stream, stream.status === '' ? 'reset' : 'answered');
+    const isAck = (flags & flag.ack) !== 0;
+    switch (type) {
+      case frameType.settings:
+        if (!isAck) this.takeSettings(payload);
+        break;
+      case frameType.ping:
+        if (!isAck) this.socket.write(frame(frameType.ping, flag.ack, 0, payload));
+        break;
+      case frameType.windowUpdate:
+        this.takeWindow(id, payload.readUInt32BE(0));
+        break;
+      case frameType.goaway:
+        this.takeGoaway(payload.readUInt32BE(0));
+        break;
+      default:
+        this.takeOfStream(type, flags, id, payload);
     }
-    const ends = (type === frameType.headers || type === frameType.data) && (flags & flag.endStream) !== 0;
-    if (ends && stream !== undefined) this.settle(id, stream, 'answered');
     if (this.wake.length > 0) this.wakeAll();
+  }
+
+  private takeWindow(id: number, by: number): void {
+    const stream = this.streams.get(id);
+    if (id === 0) this.window += by;
+    else if (stream !== undefined) stream.window += by;
+  }
+
+  private takeOfStream(type: number, flags: number, id: number, payload: Buffer): void {
+    const stream = this.streams.get(id);
+    // Also of a stream that is over: later blocks refer to this one.
+    if (type === frameType.headers) this.takeHeaders(stream, payload);
+    if (stream === undefined) return;
+    if (type === frameType.data) stream.chunks.push(Buffer.from(payload));
+    if (type === frameType.reset) this.settle(id, stream, stream.status === '' ? 'reset' : 'answered');
+    const mayEnd = type === frameType.headers || type === frameType.data;
+    if (mayEnd && (flags & flag.endStream) !== 0) this.settle(id, stream, 'answered');
+  }
+
+  private takeHeaders(stream: Stream | undefined, block: Buffer): void {
+    this.blocks.read(block, (name, value) => {
+      if (stream === undefined) return;
+      if (name === ':status' && !value.startsWith('1')) stream.status = value;
+      if (name === 'grpc-status') stream.grpcStatus = value;
+    });
   }
 
   private settle(id: number, stream: Stream, fate: Outcome['fate']): void {

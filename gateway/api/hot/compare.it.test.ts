@@ -160,129 +160,139 @@ const contentTypes = {
 };
 
 function messageCases(): Case[] {
-  const all: Case[] = [];
-  for (const type of [...contentTypes.unary, 'application/proto']) {
-    const headers = { ':path': unaryPath, 'content-type': type, 'user-agent': 'sluice-test/1.2.3' };
-    const framed = type !== 'application/proto';
-    for (const [name, bytes] of Object.entries(oddMessages())) {
-      all.push({ name: `${type}: ${name}`, headers, pieces: [framed ? envelope(bytes) : bytes] });
-    }
-    if (framed) {
-      for (const [name, all_] of Object.entries(framings())) {
-        all.push({ name: `${type}: ${name}`, headers, pieces: all_ });
-      }
-      const two = [envelope(good()), envelope(good())];
-      all.push({ name: `${type}: two messages`, headers, pieces: two });
-      all.push({ name: `${type}: two messages at once`, headers, pieces: [Buffer.concat(two)] });
-    } else {
-      all.push({ name: `${type}: nothing at all`, headers, pieces: [] });
-      all.push({ name: `${type}: in bytes`, headers, pieces: pieces(good(), 1).slice(0, 700) });
-      all.push({ name: `${type}: in pieces`, headers, pieces: pieces(request(middle).finish(), 1_000) });
-      const huge = Buffer.alloc(170_000);
-      all.push({ name: `${type}: too long`, headers, pieces: pieces(huge, 10_000) });
-      all.push({
-        name: `${type}: too long, and says so`,
-        headers: { ...headers, 'content-length': huge.length },
-        pieces: [huge],
-      });
-      const one = good();
-      for (const length of [one.length, one.length - 1, one.length + 1]) {
-        const more = length - one.length;
-        all.push({
-          name: `${type}: says it is ${more} longer`,
-          headers: { ...headers, 'content-length': length },
-          pieces: [one],
-        });
-      }
-    }
-  }
-  for (const type of contentTypes.stream) {
-    const headers = { ':path': streamPath, 'content-type': type };
-    for (const [name, bytes] of Object.entries(oddMessages())) {
-      all.push({ name: `stream, ${type}: ${name}`, headers, pieces: [envelope(bytes)] });
-    }
-    for (const [name, all_] of Object.entries(framings())) {
+  return [
+    ...contentTypes.unary.flatMap(framedCases),
+    ...bareCases('application/proto'),
+    ...contentTypes.stream.flatMap(streamCases),
+  ];
+}
+
+const unaryHeaders = (type: string): OutgoingHttpHeaders => ({
+  ':path': unaryPath,
+  'content-type': type,
+  'user-agent': 'sluice-test/1.2.3',
+});
+
+/** Single calls whose message has an envelope. */
+function framedCases(type: string): Case[] {
+  const headers = unaryHeaders(type);
+  const odd = Object.entries(oddMessages()).map(([name, bytes]) => ({ name, pieces: [envelope(bytes)] }));
+  const framed = Object.entries(framings()).map(([name, pieces]) => ({ name, pieces }));
+  const two = [envelope(good()), envelope(good())];
+  return [
+    ...odd,
+    ...framed,
+    { name: 'two messages', pieces: two },
+    { name: 'two messages at once', pieces: [Buffer.concat(two)] },
+  ].map(({ name, pieces }) => ({ name: `${type}: ${name}`, headers, pieces }));
+}
+
+/** Single calls whose body is the message. */
+function bareCases(type: string): Case[] {
+  const headers = unaryHeaders(type);
+  const huge = Buffer.alloc(170_000);
+  const one = good();
+  const odd = Object.entries(oddMessages()).map(([name, bytes]) => ({ name, headers, pieces: [bytes] }));
+  const ofStatedLength = (name: string, length: number, body: Uint8Array) => ({
+    name,
+    headers: { ...headers, 'content-length': length },
+    pieces: [body],
+  });
+  return [
+    ...odd,
+    { name: 'nothing at all', headers, pieces: [] },
+    { name: 'in bytes', headers, pieces: pieces(good(), 1).slice(0, 700) },
+    { name: 'in pieces', headers, pieces: pieces(request(middle).finish(), 1_000) },
+    { name: 'too long', headers, pieces: pieces(huge, 10_000) },
+    ofStatedLength('too long, and says so', huge.length, huge),
+    ...[0, -1, 1].map((more) => ofStatedLength(`says it is ${more} longer`, one.length + more, one)),
+  ].map((of) => ({ ...of, name: `${type}: ${of.name}` }));
+}
+
+function streamCases(type: string): Case[] {
+  const odd = Object.entries(oddMessages()).map(([name, bytes]) => ({ name, pieces: [envelope(bytes)] }));
+  const framed = Object.entries(framings())
+    .filter(([name]) => name !== 'with noise after it')
+    .flatMap(([name, pieces]) => [
+      { name, pieces },
       // What comes before the end of a chunk is answered here, and not by the library: two waits tell them apart.
-      if (name !== 'with noise after it') all.push({ name: `stream, ${type}: ${name}`, headers, pieces: all_ });
-      const after = [envelope(good()), 2, ...all_];
-      if (name !== 'with noise after it') all.push({ name: `stream, ${type}: good, ${name}`, headers, pieces: after });
-    }
-    all.push({
-      name: `stream, ${type}: many`,
-      headers,
-      pieces: [Buffer.concat(Array.from({ length: 40 }, () => envelope(good())))],
-    });
-  }
-  return all;
+      { name: `good, ${name}`, pieces: [envelope(good()), 2, ...pieces] },
+    ]);
+  const many = { name: 'many', pieces: [Buffer.concat(Array.from({ length: 40 }, () => envelope(good())))] };
+  return [...odd, ...framed, many].map(({ name, pieces }) => ({
+    name: `stream, ${type}: ${name}`,
+    headers: { ':path': streamPath, 'content-type': type },
+    pieces,
+  }));
+}
+
+/** Headers that a call may have more than the plain one, or other than it. */
+function oddHeaders(path: string): [string, OutgoingHttpHeaders][] {
+  const keys = ['', 'Bearer nonsense', 'Basic abc', `Bearer slk_${'0'.repeat(12)}_${'a'.repeat(32)}`];
+  const grpcTimeouts = ['5S', '1H', '0m', '0S', '900000u', '5', 'x', '-5S', '99999999H', '1000000000m', ''];
+  const connectTimeouts = ['5000', '0', 'x', '-1', '9999999999', '99999999999', '5.5', ''];
+  const types = [
+    ...['application/json', 'application/grpc+json', 'application/grpc-web-text', 'text/plain', ''],
+    ...['APPLICATION/GRPC', 'application/grpc; charset=utf-8', 'application/connectproto'],
+    ...['application/proto', 'application/connect+proto', 'application/grpc+thrift'],
+  ];
+  const authorities = ['x:99999', 'a_b', '[::1]:80', '1.2.3.4.5', 'xn--', 'http://x'];
+  const origins = ['https://shop.example', 'https://other.example', 'null', ''];
+  const parents = ['00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00', 'nonsense'];
+  return [
+    ...keys.map((authorization): [string, OutgoingHttpHeaders] => [`key "${authorization}"`, { authorization }]),
+    ['a key that is too long', { authorization: `Bearer ${'x'.repeat(400)}` }],
+    ...each(grpcTimeouts, 'timeout', 'grpc-timeout'),
+    ...each(connectTimeouts, 'timeout', 'connect-timeout-ms'),
+    ...oddEncodings(),
+    ...each(types, 'as', 'content-type'),
+    ...['GET', 'PUT', 'OPTIONS', 'HEAD'].map((method): [string, OutgoingHttpHeaders] => [
+      method,
+      { ':method': method },
+    ]),
+    ['a query', { ':path': `${path}?a=b` }],
+    ['a path with a slash', { ':path': `${path}/` }],
+    ...each(authorities, 'authority', ':authority'),
+    ...origins.flatMap((origin): [string, OutgoingHttpHeaders][] => [
+      [`origin "${origin}"`, { origin }],
+      [`origin "${origin}" and no key`, { origin, authorization: '' }],
+    ]),
+    ...each(parents, 'traceparent', 'traceparent'),
+    ['a client', { 'x-user-agent': 'shop-web/2.0', 'user-agent': 'Mozilla/5.0' }],
+    ['another client', { 'user-agent': 'no client at all' }],
+    ['te', { te: 'trailers' }],
+    ['a version', { 'connect-protocol-version': '2' }],
+    ['a cookie', { cookie: 'a=b; c=d' }],
+  ];
+}
+
+/** A header with each of these values. */
+const each = (values: readonly string[], name: string, header: string): [string, OutgoingHttpHeaders][] =>
+  values.map((value) => [`${name} ${value}`, { [header]: value }]);
+
+function oddEncodings(): [string, OutgoingHttpHeaders][] {
+  const encodings = ['gzip', 'identity', 'br', 'identity,gzip', 'deflate, gzip;q=1', '', 'nonsense'];
+  return ['grpc', 'connect-content', 'content', 'connect'].flatMap((name) => {
+    const accept = `${name === 'content' ? '' : `${name.split('-')[0]}-`}accept-encoding`;
+    return encodings.flatMap((value): [string, OutgoingHttpHeaders][] => [
+      [`${accept} ${value}`, { [accept]: value }],
+      [`${name}-encoding ${value}`, { [`${name}-encoding`]: value }],
+    ]);
+  });
 }
 
 function headerCases(): Case[] {
-  const all: Case[] = [];
   const routes = [
     ...[...contentTypes.unary, 'application/proto'].map((type) => ({ path: unaryPath, type })),
     ...contentTypes.stream.map((type) => ({ path: streamPath, type })),
   ];
-  for (const { path, type } of routes) {
-    const framed = type !== 'application/proto';
-    const add = (name: string, more: OutgoingHttpHeaders): void => {
-      const bytes = good();
-      all.push({
-        name: `${path} ${type}: ${name}`,
-        headers: { ':path': path, 'content-type': type, ...more },
-        pieces: [framed ? envelope(bytes) : bytes],
-      });
-    };
-    for (const authorization of [
-      '',
-      'Bearer nonsense',
-      'Basic abc',
-      `Bearer slk_${'0'.repeat(12)}_${'a'.repeat(32)}`,
-    ]) {
-      add(`key "${authorization}"`, { authorization });
-    }
-    add('a key that is too long', { authorization: `Bearer ${'x'.repeat(400)}` });
-    for (const timeout of ['5S', '1H', '0m', '0S', '900000u', '5', 'x', '-5S', '99999999H', '1000000000m', '']) {
-      add(`timeout ${timeout}`, { 'grpc-timeout': timeout });
-    }
-    for (const timeout of ['5000', '0', 'x', '-1', '9999999999', '99999999999', '5.5', '']) {
-      add(`timeout ${timeout}`, { 'connect-timeout-ms': timeout });
-    }
-    for (const name of ['grpc', 'connect-content', 'content', 'connect']) {
-      for (const value of ['gzip', 'identity', 'br', 'identity,gzip', 'deflate, gzip;q=1', '', 'nonsense']) {
-        const prefix = name === 'content' ? '' : `${name.split('-')[0]}-`;
-        add(`${prefix}accept-encoding ${value}`, { [`${prefix}accept-encoding`]: value });
-        add(`${name}-encoding ${value}`, { [`${name}-encoding`]: value });
-      }
-    }
-    for (const other of ['application/json', 'application/grpc+json', 'application/grpc-web-text', 'text/plain', '']) {
-      add(`as ${other}`, { 'content-type': other });
-    }
-    for (const other of ['APPLICATION/GRPC', 'application/grpc; charset=utf-8', 'application/connectproto']) {
-      add(`as ${other}`, { 'content-type': other });
-    }
-    for (const other of ['application/proto', 'application/connect+proto', 'application/grpc+thrift']) {
-      add(`as ${other}`, { 'content-type': other });
-    }
-    for (const method of ['GET', 'PUT', 'OPTIONS', 'HEAD']) add(method, { ':method': method });
-    add('a query', { ':path': `${path}?a=b` });
-    add('a path with a slash', { ':path': `${path}/` });
-    for (const authority of ['x:99999', 'a_b', '[::1]:80', '1.2.3.4.5', 'xn--', 'http://x']) {
-      add(`authority ${authority}`, { ':authority': authority });
-    }
-    for (const origin of ['https://shop.example', 'https://other.example', 'null', '']) {
-      add(`origin "${origin}"`, { origin });
-      add(`origin "${origin}" and no key`, { origin, authorization: '' });
-    }
-    for (const traceparent of ['00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00', 'nonsense']) {
-      add(`traceparent ${traceparent}`, { traceparent });
-    }
-    add('a client', { 'x-user-agent': 'shop-web/2.0', 'user-agent': 'Mozilla/5.0' });
-    add('another client', { 'user-agent': 'no client at all' });
-    add('te', { te: 'trailers' });
-    add('a version', { 'connect-protocol-version': '2' });
-    add('a cookie', { cookie: 'a=b; c=d' });
-  }
-  return all;
+  return routes.flatMap(({ path, type }) =>
+    oddHeaders(path).map(([name, more]) => ({
+      name: `${path} ${type}: ${name}`,
+      headers: { ':path': path, 'content-type': type, ...more },
+      pieces: [type === 'application/proto' ? good() : envelope(good())],
+    })),
+  );
 }
 
 function fuzzCases(count: number): Case[] {
