@@ -78,6 +78,7 @@ async function* whole(
 
 const headSize = 5;
 
+// biome-ignore lint/complexity/noExcessiveCognitiveComplexity: one pass over each chunk; a generator inside it would cost a promise for each message
 async function* messages(
   chunks: AsyncIterable<Uint8Array>,
   { streams, max, buffers, isRoomy, keep }: MessageOptions,

@@ -39,6 +39,7 @@ const fast = createFastScan(eventRules);
 /**
  * @throws SluiceError batch_malformed (with the byte offset), batch_too_large (more than maxEvents), batch_empty.
  */
+// biome-ignore lint/complexity/noExcessiveCognitiveComplexity: one pass over the bytes of a batch; a call for each event would cost time
 export function scanBatch(batch: Uint8Array, limits: ScanLimits): ScanResult {
   const end = batch.length;
   const { maxEvents } = limits;

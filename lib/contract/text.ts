@@ -109,6 +109,7 @@ export function textFault(bytes: Uint8Array, p: number, q: number, charset: Char
 }
 
 /** Strict UTF-8 (RFC 3629): no over-long form, no surrogate, nothing above U+10FFFF, nothing cut short. */
+// biome-ignore lint/complexity/noExcessiveCognitiveComplexity: one pass over the bytes of a text, case by case as RFC 3629 has them
 export function validUtf8(bytes: Uint8Array, p: number, q: number): boolean {
   while (p < q) {
     const lead = bytes[p++]!;

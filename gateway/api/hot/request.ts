@@ -88,6 +88,7 @@ function varint(bytes: Buffer, at: number, end: number): number {
 }
 
 /** Undefined: not the plain form. */
+// biome-ignore lint/complexity/noExcessiveCognitiveComplexity: one pass over each request; the hot path calls it for each single call
 export function readPlain(bytes: Buffer, release: Release): BatchMessage | undefined {
   const end = bytes.length;
   let batch: Uint8Array | undefined;

@@ -298,6 +298,7 @@ export class JsonText {
    *   are nested too deep
    * @throws FieldFault when strict finds something
    */
+  // biome-ignore lint/complexity/noExcessiveCognitiveComplexity: a loop in place of recursion, so that no depth of JSON takes stack
   skip(strict: boolean): void {
     let depth = 0;
     /** Of the object around the value, when strict. */
