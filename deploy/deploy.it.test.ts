@@ -23,7 +23,8 @@ import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { parse } from 'yaml';
-import { allOptions, allocatorVariables, gatewayOptions, nodeFlags, variableOf } from '../lib/config/index.js';
+import { allocatorVariables } from '../lib/config/allocator.js';
+import { allOptions, gatewayOptions, nodeFlags, variableOf } from '../lib/config/index.js';
 import { linkProductionPackages } from '../lib/testing/installation.js';
 import { freePort, natsEnvironment } from '../lib/testing/nats.js';
 
@@ -331,13 +332,17 @@ test('a gateway and the commands run from the files of the image, which need no 
   });
 });
 
-test('the roles run with the flags of node that `sluice` gives them', () => {
+/** Where the image has it. */
+const imageJemalloc = '/usr/local/lib/libjemalloc.so.2';
+
+test('the roles run with the flags of node and the allocator that `sluice` gives them', () => {
   const gateway = [...nodeFlags.gateway, 'dist/gateway/main.js'];
   assert.equal(services.gateway?.command, gateway);
   assert.equal(wordsOf('CMD'), gateway);
-  for (const [name, value] of Object.entries(allocatorVariables.gateway)) {
+  for (const [name, value] of Object.entries(allocatorVariables(imageJemalloc))) {
     assert.is(services.gateway?.environment?.[name], value);
   }
+  assert.match(read('deploy/Dockerfile'), new RegExp(`libjemalloc2[^]* ${imageJemalloc.replaceAll('.', '\\.')}$`, 'm'));
   assert.equal(services.worker?.command, [...nodeFlags.worker, 'dist/workers/main.js']);
 });
 

@@ -3,9 +3,11 @@
  *
  *   argv.ts      a command line
  *   options.ts   what an option is; flags, variables, resolution, typos
+ *   allocator.ts the memory allocator of a process
  *   index.ts     the tables
  */
 import { maxShards } from '../shard-setting.js';
+import { allocatorVariables, jemallocPath } from './allocator.js';
 import { type OptionTable, option, type Values } from './options.js';
 
 export { parseArgv } from './argv.js';
@@ -398,22 +400,9 @@ export const nodeFlags: Readonly<Record<'gateway' | 'worker' | 'clickhouse', rea
   clickhouse: [],
 };
 
-/**
- * Variables for glibc's malloc, by role. A gateway that has served many kinds of connections keeps the holes between what they used. With
- * two arenas it has 8 MiB less under single calls (218 against 226), for the same CPU (2.25 against 2.23 CPU-s per million events; medians of
- * five runs in turn). Fixed thresholds (`MALLOC_MMAP_THRESHOLD_`, `MALLOC_TRIM_THRESHOLD_`) give more back, and cost CPU: 7 % with batches of
- * 500 events, 16 % with 5,000.
- * https://sourceware.org/glibc/manual/latest/html_node/Memory-Allocation-Tunables.html; other C libraries ignore them.
- */
-export const allocatorVariables: Readonly<Record<keyof typeof nodeFlags, Readonly<Record<string, string>>>> = {
-  gateway: { MALLOC_ARENA_MAX: '2' },
-  worker: {},
-  clickhouse: {},
-};
-
-/** What a process of the role is started with: this process's environment wins. */
+/** What a process of the role is started with. This process's environment wins: `LD_PRELOAD=` keeps the C library's own malloc. */
 export const environmentOf = (role: keyof typeof nodeFlags): NodeJS.ProcessEnv => ({
-  ...allocatorVariables[role],
+  ...(role === 'gateway' ? allocatorVariables(process.platform === 'linux' ? jemallocPath() : undefined) : {}),
   ...process.env,
 });
 
