@@ -3,6 +3,7 @@
  */
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { endProcess } from '../lib/child-process.js';
 
 /** What every load process understands and says, beside its own messages. */
 export type End = { readonly type: 'end' };
@@ -44,17 +45,11 @@ export function startLoadChild<To, From extends { readonly type: string }>(
     failure,
     tell: (message) => child.send(message as object),
     listen: (each) => child.on('message', each),
-    close: () =>
-      new Promise((resolve) => {
-        closing = true;
-        if (child.exitCode !== null || child.signalCode !== null) return resolve();
-        const killer = setTimeout(() => child.kill('SIGKILL'), endWithinMs);
-        child.once('exit', () => {
-          clearTimeout(killer);
-          resolve();
-        });
-        if (child.connected) child.send({ type: 'end' } satisfies End);
-      }),
+    close: () => {
+      closing = true;
+      const ask = (): void => void (child.connected && child.send({ type: 'end' } satisfies End));
+      return endProcess(child, { withinMs: endWithinMs, ask });
+    },
   };
 }
 

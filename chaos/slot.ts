@@ -6,8 +6,9 @@
  *       was asked to (SIGTERM); all else is `crashed`, which is counted and told.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { backOff } from '../lib/back-off.js';
+import { endProcess, logTail } from '../lib/child-process.js';
 
 export type Role = 'client' | 'gateway' | 'worker' | 'clickhouse' | 'nats';
 
@@ -129,7 +130,7 @@ export function startSlot(options: SlotOptions): Slot {
         );
         phase = { kind: 'waiting', timer };
         const how = howItDied(died.reason, failpoint, by);
-        const detail = how === 'crashed' ? `${by ?? `code ${code}`}; ${tail(options.logFile)}` : '';
+        const detail = how === 'crashed' ? `${by ?? `code ${code}`}; ${logTail(options.logFile, 4).slice(-2_000)}` : '';
         options.onDeath({ slot, how, failpoint, at: Date.now(), detail });
       },
     });
@@ -261,25 +262,15 @@ function resume(life: Life | undefined): void {
 }
 
 /** Asks a process to end, and kills it when it does not in time. Resolves when it has ended. */
-async function ended(life: Life, withinMs: number): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const overdue = setTimeout(() => {
+const ended = (life: Life, withinMs: number): Promise<void> =>
+  endProcess(life.child, {
+    withinMs,
+    ask: () => {
+      signal(life, 'SIGCONT');
+      signal(life, 'SIGTERM');
+    },
+    kill: () => {
       signal(life, 'SIGKILL');
       life.child.kill('SIGKILL');
-    }, withinMs);
-    life.child.once('exit', () => {
-      clearTimeout(overdue);
-      resolve();
-    });
-    signal(life, 'SIGCONT');
-    signal(life, 'SIGTERM');
+    },
   });
-}
-
-function tail(file: string): string {
-  try {
-    return readFileSync(file, 'utf8').trimEnd().split('\n').slice(-4).join('\n').slice(-2_000);
-  } catch {
-    return '';
-  }
-}

@@ -2,11 +2,12 @@
  * The proxies of docs/proxies.md, each run with its configuration from that page: ports are free ones, lines about certificates are left
  * out, and where the page has one port for TLS there is one for HTTP/2 and one for HTTP/1.1.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { endProcess } from '../lib/child-process.js';
 import { freePort } from '../lib/testing/nats.js';
 import { find, Missing, root } from './workshop.js';
 
@@ -109,7 +110,8 @@ export async function withProxy<T>(
     await Promise.race([untilReady(proxy.http1).catch((error: Error) => fail(error.message)), gone.then(fail)]);
     return await use(proxy);
   } finally {
-    await end(child, gone);
+    // nginx's worker ends with its master, and not with a SIGKILL to it.
+    await endProcess(child, { withinMs: 5_000 });
     await rm(folder, { recursive: true, force: true });
   }
 }
@@ -136,11 +138,3 @@ const isReady = (port: number): Promise<boolean> =>
       socket.destroy();
     });
   });
-
-async function end(child: ChildProcess, gone: Promise<unknown>): Promise<void> {
-  // nginx's worker ends with its master, and not with a SIGKILL to it.
-  child.kill('SIGTERM');
-  const killer = setTimeout(() => child.kill('SIGKILL'), 5_000);
-  await gone;
-  clearTimeout(killer);
-}

@@ -17,6 +17,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { endProcess } from '../../lib/child-process.js';
 import { buildGo } from '../../lib/testing/build-go.js';
 
 export interface Peer {
@@ -132,7 +133,11 @@ export async function startPeer(peer: Peer, options: PeerOptions): Promise<Runni
   failure.catch(() => undefined);
   const close = () => {
     closing = true;
-    return end(child);
+    const ask = (): void => {
+      child.stdin?.end();
+      child.kill('SIGTERM');
+    };
+    return endProcess(child, { withinMs: endWithinMs, ask });
   };
   try {
     const port = await Promise.race([failure, portOf(child, () => `${peer.name} was not ready in time: ${said}`)]);
@@ -154,18 +159,5 @@ function portOf(child: ChildProcess, late: () => string): Promise<number> {
       if (port === undefined) reject(new Error(`a peer's first line is ${line.slice(0, 200)}`));
       else resolve(Number(port));
     });
-  });
-}
-
-function end(child: ChildProcess): Promise<void> {
-  return new Promise((resolve) => {
-    if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return resolve();
-    const killer = setTimeout(() => child.kill('SIGKILL'), endWithinMs);
-    child.once('exit', () => {
-      clearTimeout(killer);
-      resolve();
-    });
-    child.stdin?.end();
-    child.kill('SIGTERM');
   });
 }

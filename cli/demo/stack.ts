@@ -2,10 +2,11 @@
  * The stack that the demo streams into: one given by flags, else the one that runs on the data folder, else one that the
  * demo starts, and stops at its end. Where a local one is, `sluice up` says in its data folder (../stack-file.ts).
  */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
+import { endProcess, logTail } from '../../lib/child-process.js';
 import { UsageError } from '../../lib/errors.js';
 import { makeFolder } from '../../lib/make-folder.js';
 import { readSecret } from '../../lib/secret-file.js';
@@ -133,7 +134,7 @@ async function startStack(options: StackOptions): Promise<Stack> {
   child.once('exit', (code, by) => {
     failure ??= `it ended with ${by ?? `exit code ${code}`}`;
   });
-  const stop = (): Promise<void> => stopChild(child);
+  const stop = (): Promise<void> => endProcess(child, { withinMs: drainWithinMs });
   const deadline = performance.now() + (options.upWithinMs ?? upWithinMs);
   try {
     for (;;) {
@@ -153,22 +154,8 @@ async function startStack(options: StackOptions): Promise<Stack> {
   }
 }
 
-async function notStarted(reason: string, logFile: string): Promise<UsageError> {
-  const log = await readFile(logFile, 'utf8').catch(() => '');
-  const last = log.trim().split('\n').slice(-5).join('\n');
+function notStarted(reason: string, logFile: string): UsageError {
   return new UsageError(
-    `The stack could not be started: ${reason}. Try \`sluice doctor\`. The end of ${logFile}:\n${last}`,
+    `The stack could not be started: ${reason}. Try \`sluice doctor\`. The end of ${logFile}:\n${logTail(logFile, 5)}`,
   );
-}
-
-function stopChild(child: ChildProcess): Promise<void> {
-  return new Promise((resolve) => {
-    if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return resolve();
-    const killer = setTimeout(() => child.kill('SIGKILL'), drainWithinMs);
-    child.once('exit', () => {
-      clearTimeout(killer);
-      resolve();
-    });
-    child.kill('SIGTERM');
-  });
 }

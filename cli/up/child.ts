@@ -4,8 +4,9 @@
  * Phases: running → (waiting → running)… → ending. `ending` is never left again, nor is `failed`, after a first start that failed.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, existsSync, openSync, readFileSync, renameSync, statSync } from 'node:fs';
+import { closeSync, existsSync, openSync, renameSync, statSync } from 'node:fs';
 import { backOff } from '../../lib/back-off.js';
+import { endProcess, logTail } from '../../lib/child-process.js';
 
 export interface ChildOptions {
   readonly name: string;
@@ -98,7 +99,7 @@ export function supervise(options: ChildOptions): SupervisedChild {
       onOverdue() {
         say(`${name} is not ready after ${options.readyWithinMs / 1000} s; its log: ${options.logFile}`);
         if (standing !== 'awaited') return;
-        const end = `the end of its log:\n${tail(options.logFile)}`;
+        const end = `the end of its log:\n${logTail(options.logFile, 5)}`;
         if (options.mayWait === true) goOn(`the rest runs; ${end}`);
         else ready.reject(new Error(`${name} did not get ready; ${end}`));
       },
@@ -113,7 +114,7 @@ export function supervise(options: ChildOptions): SupervisedChild {
         }
         if (standing === 'awaited') {
           phase = { kind: 'failed' };
-          ready.reject(new Error(`${name} ended with ${how} at its start:\n${tail(options.logFile)}`));
+          ready.reject(new Error(`${name} ended with ${how} at its start:\n${logTail(options.logFile, 5)}`));
           return;
         }
         if (Date.now() - since > settledAfterMs) failures = 0;
@@ -225,18 +226,13 @@ function firstReadiness(): { promise: Promise<void>; resolve: () => void; reject
 /** Asks a process to end, and kills it when it does not in time. Resolves when it has ended. */
 async function ended(run: Run, { name, endWithinMs, say }: ChildOptions): Promise<void> {
   const last = run.process;
-  if (last.exitCode !== null || last.signalCode !== null) return;
-  await new Promise<void>((resolve) => {
-    const overdue = setTimeout(() => {
+  await endProcess(last, {
+    withinMs: endWithinMs,
+    kill: () => {
       say(`${name} does not end; killing it`);
       if (run.pid !== undefined && run.pid !== last.pid) process.kill(run.pid, 'SIGKILL');
       last.kill('SIGKILL');
-    }, endWithinMs);
-    last.once('exit', () => {
-      clearTimeout(overdue);
-      resolve();
-    });
-    last.kill('SIGTERM');
+    },
   });
 }
 
@@ -249,12 +245,4 @@ function killNow(run: Run): void {
     }
   }
   run.process.kill('SIGKILL');
-}
-
-function tail(file: string): string {
-  try {
-    return readFileSync(file, 'utf8').trimEnd().split('\n').slice(-5).join('\n');
-  } catch {
-    return '';
-  }
 }

@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { connect } from '@nats-io/transport-node';
+import { gone } from '../../lib/child-process.js';
 import { freePort, natsEnvironment } from '../../lib/testing/nats.js';
 
 export const natsUsers = ['gateway', 'worker', 'admin', 'reader'] as const;
@@ -58,11 +59,6 @@ export async function withDeployedNats<T>(
     }
   };
   let child = start();
-  const gone = (): Promise<void> =>
-    new Promise((resolve) => {
-      if (child.exitCode !== null || child.signalCode !== null) return resolve();
-      child.once('exit', () => resolve());
-    });
   const untilUp = async (): Promise<void> => {
     for (let i = 0; i < 100; i++) {
       if (child.exitCode !== null) throw new Error(`nats-server ended: ${readFileSync(logFile, 'utf8').slice(-2_000)}`);
@@ -95,7 +91,7 @@ export async function withDeployedNats<T>(
           }),
       async restart(forget = false) {
         child.kill('SIGTERM');
-        await gone();
+        await gone(child);
         if (forget) rmSync(data, { recursive: true, force: true });
         child = start();
         await untilUp();
@@ -103,7 +99,7 @@ export async function withDeployedNats<T>(
     });
   } finally {
     child.kill('SIGKILL');
-    await gone();
+    await gone(child);
     rmSync(folder, { recursive: true, force: true });
   }
 }

@@ -6,6 +6,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { gone } from '../child-process.js';
 import { freePort } from './nats.js';
 
 export interface TestClickHouse {
@@ -54,25 +55,20 @@ export async function withClickHouse<T>(
       { cwd: root, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] },
     );
   let child = start();
-  const gone = (): Promise<void> =>
-    new Promise((resolve) => {
-      if (child.exitCode !== null || child.signalCode !== null) return resolve();
-      child.once('exit', () => resolve());
-    });
   try {
     await started(child);
     return await use({
       url: `http://127.0.0.1:${port}`,
       process: () => child,
       restart: async () => {
-        await gone();
+        await gone(child);
         child = start();
         await started(child);
       },
     });
   } finally {
     child.kill('SIGKILL');
-    await gone();
+    await gone(child);
     await rm(folder, { recursive: true, force: true, maxRetries: 5 });
   }
 }

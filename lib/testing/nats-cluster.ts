@@ -11,6 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { jetstreamManager } from '@nats-io/jetstream';
 import { connect, type NatsConnection } from '@nats-io/transport-node';
+import { gone } from '../child-process.js';
 import { freePort, jetstreamBlock, type NatsSettings, natsEnvironment } from './nats.js';
 
 export interface TestNode {
@@ -77,20 +78,15 @@ export async function withNatsCluster<T>(
       return started;
     };
     let child = spawned();
-    const gone = (): Promise<void> =>
-      new Promise((resolve) => {
-        if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return resolve();
-        child.once('exit', () => resolve());
-      });
     nodes.push({
       name,
       url: `127.0.0.1:${client}`,
       monitor,
       process: () => child,
-      gone,
+      gone: () => gone(child),
       kill() {
         child.kill('SIGKILL');
-        return gone();
+        return gone(child);
       },
       start() {
         child = spawned();

@@ -9,6 +9,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type ConnectionOptions, connect, type NatsConnection } from '@nats-io/transport-node';
+import { gone } from '../child-process.js';
 
 export interface TestNats {
   /** `127.0.0.1:<port>`. */
@@ -104,16 +105,11 @@ export async function withNats<T>(use: (nats: TestNats) => Promise<T>, settings:
   const copy = join(dir, 'copy');
   let child = start();
   const again = async (): Promise<void> => {
-    await gone();
+    await gone(child);
     child = start();
     const probe = await untilUp(port, child, settings.login);
     await probe.close();
   };
-  const gone = () =>
-    new Promise<void>((resolve) => {
-      if (child.exitCode !== null || child.signalCode !== null) return resolve();
-      child.once('exit', () => resolve());
-    });
   try {
     const nc = await untilUp(port, child, settings.login);
     try {
@@ -124,14 +120,14 @@ export async function withNats<T>(use: (nats: TestNats) => Promise<T>, settings:
         restart: again,
         keepCopy: async () => {
           child.kill('SIGTERM');
-          await gone();
+          await gone(child);
           await rm(copy, { recursive: true, force: true });
           await cp(data, copy, { recursive: true });
           await again();
         },
         rollBack: async () => {
           child.kill('SIGKILL');
-          await gone();
+          await gone(child);
           await rm(data, { recursive: true, force: true });
           await cp(copy, data, { recursive: true });
           await again();
@@ -142,7 +138,7 @@ export async function withNats<T>(use: (nats: TestNats) => Promise<T>, settings:
     }
   } finally {
     child.kill('SIGKILL');
-    await gone();
+    await gone(child);
     await rm(dir, { recursive: true, force: true });
   }
 }

@@ -3,9 +3,10 @@
  * ready, is drained by SIGTERM. Its log goes to a file, the end of which is shown when it fails.
  */
 import { type ChildProcess, fork } from 'node:child_process';
-import { closeSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { endProcess, logTail } from '../child-process.js';
 import { environmentOf, nodeFlags } from '../config/index.js';
 
 export type RoleName = 'gateway' | 'worker' | 'clickhouse';
@@ -76,16 +77,20 @@ export async function startRole(role: RoleName, index: number, options: RoleOpti
   const failure = new Promise<never>((_, reject) => {
     child.once('error', reject);
     child.once('exit', (code, signal) => {
-      if (!closing) reject(new Error(`${name} ended with ${signal ?? code}; the end of its log:\n${tail(logFile)}`));
+      if (!closing)
+        reject(new Error(`${name} ended with ${signal ?? code}; the end of its log:\n${logTail(logFile, 12)}`));
     });
   });
   failure.catch(() => undefined);
   const close = async () => {
     closing = true;
-    await stop(child);
+    await endProcess(child, { withinMs: drainWithinMs });
   };
   try {
-    const port = await Promise.race([failure, whenReady(child, () => `${name} was not ready:\n${tail(logFile)}`)]);
+    const port = await Promise.race([
+      failure,
+      whenReady(child, () => `${name} was not ready:\n${logTail(logFile, 12)}`),
+    ]);
     return { name, pid: child.pid ?? 0, port, metricsPorts, failure, close };
   } catch (error) {
     await close();
@@ -102,24 +107,4 @@ function whenReady(child: ChildProcess, describe: () => string): Promise<number>
       resolve('port' in message && typeof message.port === 'number' ? message.port : 0);
     });
   });
-}
-
-function stop(child: ChildProcess): Promise<void> {
-  return new Promise((resolve) => {
-    if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return resolve();
-    const killer = setTimeout(() => child.kill('SIGKILL'), drainWithinMs);
-    child.once('exit', () => {
-      clearTimeout(killer);
-      resolve();
-    });
-    child.kill('SIGTERM');
-  });
-}
-
-function tail(file: string): string {
-  try {
-    return readFileSync(file, 'utf8').split('\n').slice(-12).join('\n');
-  } catch {
-    return '';
-  }
 }

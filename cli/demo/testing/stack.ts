@@ -4,6 +4,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { endProcess } from '../../../lib/child-process.js';
 import { addTenant } from '../../../lib/tenants.js';
 import { freePort, withNats } from '../../../lib/testing/nats.js';
 
@@ -28,6 +29,8 @@ const entries: Readonly<Record<RoleName, string>> = {
   clickhouse: 'workers/embedded/main.ts',
 };
 
+const endWithinMs = 15_000;
+
 function start(role: RoleName, flags: readonly string[]): Promise<ChildProcess> {
   return new Promise((resolve, reject) => {
     const child = fork(join(root, entries[role]), flags, {
@@ -47,18 +50,6 @@ function start(role: RoleName, flags: readonly string[]): Promise<ChildProcess> 
       clearTimeout(timer);
       reject(new Error(`${role} ended with ${signal ?? code} before it was ready`));
     });
-  });
-}
-
-function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
-  return new Promise((resolve) => {
-    if (child.exitCode !== null || child.signalCode !== null) return resolve();
-    const killer = setTimeout(() => child.kill('SIGKILL'), 15_000);
-    child.once('exit', () => {
-      clearTimeout(killer);
-      resolve();
-    });
-    child.kill(signal);
   });
 }
 
@@ -92,7 +83,7 @@ export async function withStack<T>(
           roles.set(role, await start(role, flags[role]));
         const again = async (role: RoleName, signal: NodeJS.Signals): Promise<void> => {
           const child = roles.get(role);
-          if (child !== undefined) await end(child, signal);
+          if (child !== undefined) await endProcess(child, { withinMs: endWithinMs, ask: () => child.kill(signal) });
           roles.set(role, await start(role, flags[role]));
         };
         return await use({
@@ -106,7 +97,7 @@ export async function withStack<T>(
       } finally {
         for (const role of ['worker', 'gateway', 'clickhouse'] as const) {
           const child = roles.get(role);
-          if (child !== undefined) await end(child, 'SIGTERM');
+          if (child !== undefined) await endProcess(child, { withinMs: endWithinMs });
         }
       }
     });
