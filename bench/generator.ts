@@ -18,6 +18,15 @@ export interface GeneratorOptions {
   readonly now?: () => number;
   /** Ms since 1970. @default Date.now */
   readonly wallClock?: () => number;
+  /** Hears of each batch, to count in another way. */
+  readonly watch?: BatchWatch;
+}
+
+export interface BatchWatch {
+  /** The batch has left for the first time. */
+  sent(slot: Slot): void;
+  /** @param at by the generator's clock */
+  outcome(slot: Slot, outcome: Outcome, at: number): void;
 }
 
 export interface Counts {
@@ -142,6 +151,7 @@ export function createGenerator(options: GeneratorOptions): Generator {
       return;
     }
     const at = now();
+    options.watch?.outcome(slot, result, at);
     if (result.kind === 'retry') {
       lastReason = result.reason;
       retries.push({ at: at + result.afterMs, slot });
@@ -191,6 +201,7 @@ export function createGenerator(options: GeneratorOptions): Generator {
         return longestTickMs;
       }
       slot.intended = pace.take(at);
+      options.watch?.sent(slot);
       sent++;
       book.record('lag', slot.intended, now());
       due--;

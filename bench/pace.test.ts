@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { createClosedLoop, createOpenLoop } from './pace.js';
+import { createClosedLoop, createOpenLoop, createPhasedLoop } from './pace.js';
 
 test('an open loop owes one batch per interval, the first at the start', () => {
   const pace = createOpenLoop(100, 1_000);
@@ -32,6 +32,26 @@ test('an open loop sends exactly rate × time over a long run, whatever the tick
     }
   }
   assert.ok(Math.abs(taken - 1_234.5 * 60) <= 20, `${taken} taken`);
+});
+
+test('a loop of phases sends what each asks for, at times that a stall does not move, and nothing afterwards', () => {
+  const phases = [
+    { seconds: 1, perSecond: 10 },
+    { seconds: 1, perSecond: 0 },
+    { seconds: 2, perSecond: 100 },
+  ];
+  const pace = createPhasedLoop(phases, 1_000, 0.5);
+  assert.is(pace.due(1_049), 0);
+  assert.is(Math.round(pace.wait(1_000)), 50);
+  const times: number[] = [];
+  // One tick a phase: what was missed keeps its time.
+  for (const now of [1_999, 2_999, 5_500]) for (let due = pace.due(now); due > 0; due--) times.push(pace.take(now));
+  const within = (from: number, to: number) => times.filter((at) => at >= from && at < to).length;
+  assert.equal([within(1_000, 2_000), within(2_000, 3_000), within(3_000, 5_000)], [10, 0, 200]);
+  assert.equal(times.map(Math.round), [...times].sort((a, b) => a - b).map(Math.round));
+  assert.is(Math.round(times[1]! - times[0]!), 100);
+  assert.is(pace.due(1e9), 0);
+  assert.is(pace.wait(5_500), Number.POSITIVE_INFINITY);
 });
 
 test('a closed loop is always due and intends to send now', () => {

@@ -3,11 +3,10 @@
  *
  *   index.ts          the commands (this file)
  *   shapes.ts         the four scenarios, as plans; scenario.ts says what one is, and what a run of it shows
- *   plan.ts           which clients call when; mix.ts: what they send
+ *   plan.ts           which clients call when
  *   run.ts            runs a scenario: servers, load process, lag and memory, what is stored at the end
- *   crowd-process.ts  the load process; crowd-protocol.ts is how it is spoken to
- *   crowd.ts          thousands of virtual clients; due.ts: who is next; tally.ts: what became of their calls
- *   calls.ts          how they call: streams, unary gRPC, unary Connect
+ *   load-process.ts   the load process; load-protocol.ts is how it is spoken to
+ *   senders.ts        a generator (../generator.ts) and a way of sending for each group of clients; tally.ts: what became of their calls
  *   judge.ts          tables, figures and verdicts of a run; verdicts.ts: what it is held to; charts.ts: plots
  *   recovery.ts, lag.ts   recovery, age of what is not stored
  */
@@ -41,10 +40,10 @@ interface CommonOptions extends OutputOptions {
 
 const help = `
 Virtual clients:
-  Each is one independent sender with its own schedule (an open loop: think time ± 50 %), its own batch, and one call in
-  flight at most. A call is measured from when it should have left until its ack, retries included, so that a stall
-  counts for every call that it delays. --calls: "stream" gives each client a PublishStream of its own, "connect" and
-  "grpc" make a unary call for each batch, "mixed" is half streams, half Connect.
+  A group of clients has a schedule (an open loop), and as many calls in flight as clients, at most. A call is measured from
+  when it should have left until its ack, retries included, so that a stall counts for every call that it delays. --calls:
+  "stream" gives each client a PublishStream of its own, "connect" and "grpc" make a unary call for each batch, "mixed" is
+  half streams, half Connect.
 
 Verdicts (exit code 1 when one fails; the warm-up is not judged):
   uptime        ≥ 99.9 % of the seconds in which calls are due or waiting. A second is up when calls succeed in it and no

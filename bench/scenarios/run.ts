@@ -8,8 +8,8 @@ import { profileArguments, type RoleName } from '../../lib/testing/role-process.
 import { type LoadChild, startLoadChild } from '../load-child.js';
 import type { Sample } from '../slope.js';
 import { type BenchWarehouse, eventsTable, withStack } from '../stack.js';
-import type { FromCrowd, ToCrowd } from './crowd-protocol.js';
 import { createLagMeter } from './lag.js';
+import type { FromLoad, ToLoad } from './load-protocol.js';
 import { type Plan, phaseAt, planSeconds } from './plan.js';
 import type { RunFacts, Scenario } from './scenario.js';
 import type { Slot, TallyResult } from './tally.js';
@@ -34,8 +34,8 @@ const drainPatienceMs = 60_000;
 /** Batches that one statement groups at a time. */
 const batchesAtOnce = 500_000;
 
-const entry = new URL('./crowd-process.ts', import.meta.url);
-type Crowd = LoadChild<ToCrowd, FromCrowd>;
+const entry = new URL('./load-process.ts', import.meta.url);
+type Load = LoadChild<ToLoad, FromLoad>;
 
 /** @throws Error when a process ends, or ClickHouse does not get everything in time */
 export async function runScenario(
@@ -49,23 +49,23 @@ export async function runScenario(
   return withStack({ gateways: 1, workers, shards, flags, telemetry, profile }, async (stack) => {
     const keys: string[] = [];
     for (const tenant of plan.customers) keys.push((await addTenant(stack.nc, { tenant })).key);
-    const crowd: Crowd = startLoadChild(entry, profileArguments(profile, 'load'));
+    const load: Load = startLoadChild(entry, profileArguments(profile, 'load'));
     const { warehouse } = stack;
     if (warehouse === undefined) throw new Error('a scenario needs at least one worker');
     try {
       const slotMs = planSeconds(plan) > longRunSeconds ? longSlotMs : shortSlotMs;
-      const pids: Pids = { ...stack.pids, load: [crowd.pid] };
+      const pids: Pids = { ...stack.pids, load: [load.pid] };
       const cpuStart = cpuByRole(pids);
-      const watch = startWatch(warehouse, crowd, pids, plan, slotMs, progress);
+      const watch = startWatch(warehouse, load, pids, plan, slotMs, progress);
       try {
         const target = { url: stack.gatewayUrl, keys, connections: options.connections };
         const result = new Promise<TallyResult>((resolve) => {
-          crowd.listen((message) => {
+          load.listen((message) => {
             if (message.type === 'result') resolve(message.result);
           });
         });
-        crowd.tell({ type: 'begin', settings: { plan, target, seed: options.seed, slotMs, patienceMs } });
-        const tally = await Promise.race([result, crowd.failure, stack.failure, watch.failure]);
+        load.tell({ type: 'begin', settings: { plan, target, seed: options.seed, slotMs, patienceMs } });
+        const tally = await Promise.race([result, load.failure, stack.failure, watch.failure]);
         const cpuEnd = cpuByRole(pids);
         const drain = await drained(warehouse, tally, Promise.race([stack.failure, watch.failure]), progress);
         const facts = watch.stop();
@@ -79,7 +79,7 @@ export async function runScenario(
         watch.stop();
       }
     } finally {
-      await crowd.close();
+      await load.close();
     }
   });
 }
@@ -89,10 +89,10 @@ interface Watch {
   stop(): Pick<RunFacts, 'slots' | 'lag' | 'rss'>;
 }
 
-/** Gathers what the crowd says, and looks at lag and memory once a slot. */
+/** Gathers what the load process says, and looks at lag and memory once a slot. */
 function startWatch(
   warehouse: BenchWarehouse,
-  crowd: Crowd,
+  load: Load,
   pids: Pids,
   plan: Plan,
   slotMs: number,
@@ -110,7 +110,7 @@ function startWatch(
   });
   failure.catch(() => undefined);
 
-  crowd.listen((message) => {
+  load.listen((message) => {
     if (message.type === 'began') began = message.at;
     if (message.type !== 'slot') return;
     const slot = withNumbers(message.slot);

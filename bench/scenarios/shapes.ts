@@ -4,7 +4,6 @@
 
 import type { Sample } from '../slope.js';
 import { spanOf, within } from './judge.js';
-import type { Mix } from './mix.js';
 import { type CallKind, type Group, type Phase, type Plan, plannedRate, planSeconds } from './plan.js';
 import { bandOf, recoverySeconds } from './recovery.js';
 import type { RunFacts, Scenario } from './scenario.js';
@@ -14,18 +13,16 @@ import { judgeFairness, judgeRecovery, type Verdict } from './verdicts.js';
 export type Calls = CallKind | 'mixed';
 
 /** Clients that differ only in how they call. */
-function groups(calls: Calls, clients: number, group: Omit<Group, 'calls' | 'clients'>): Group[] {
-  if (calls !== 'mixed') return [{ ...group, clients, calls }];
-  const half = Math.ceil(clients / 2);
-  const part = (kind: CallKind, count: number, round: (n: number) => number): Group => ({
+function groups(calls: Calls, group: Omit<Group, 'calls'>): Group[] {
+  if (calls !== 'mixed') return [{ ...group, calls }];
+  const half = Math.ceil(group.clients / 2);
+  const part = (kind: CallKind, clients: number): Group => ({
     ...group,
-    clients: count,
     calls: kind,
-    ...(group.active === undefined ? {} : { active: group.active.map((n) => round(n / 2)) }),
+    clients,
+    rates: group.rates.map((rate) => (rate * clients) / group.clients),
   });
-  return [part('stream', half, Math.ceil), part('connect', clients - half, Math.floor)].filter(
-    (one) => one.clients > 0,
-  );
+  return [part('stream', half), part('connect', group.clients - half)].filter(({ clients }) => clients > 0);
 }
 
 const warmUp = (seconds: number): Phase => ({ name: 'warm-up', seconds, warmUp: true });
@@ -55,12 +52,11 @@ export function ramp(options: RampOptions): Scenario {
   const plan: Plan = {
     phases,
     customers: ['ramp'],
-    groups: groups(calls, clients, {
+    groups: groups(calls, {
       customer: 0,
+      clients,
       batch,
-      mix: undefined,
-      rates: phases.map(() => 1 / think),
-      active: [steps[0]!, ...steps],
+      rates: [steps[0]!, ...steps].map((active) => active / think),
     }),
   };
   return {
@@ -98,14 +94,14 @@ export function spike(options: SpikeOptions): Scenario {
     ['1× again', baseSeconds, 1],
   ];
   const phases = [warmUp(options.warmUp), ...steps.map(([name, seconds]) => ({ name, seconds }))];
-  const base = rate / batch / clients;
+  const base = rate / batch;
   const plan: Plan = {
     phases,
     customers: ['spike'],
-    groups: groups(calls, clients, {
+    groups: groups(calls, {
       customer: 0,
+      clients,
       batch,
-      mix: undefined,
       rates: [base, ...steps.map(([, , times]) => base * times)],
     }),
   };
@@ -156,16 +152,10 @@ export interface EnduranceOptions {
 }
 
 const hourly = [0.3, 1.2, 1.0, 1.5, 0.7];
-const mixOf = (install: number, click: number, impression: number, conversion: number): Mix => ({
-  install,
-  click,
-  impression,
-  conversion,
-});
-const enduring: readonly { readonly tenant: string; readonly perDay: number; readonly mix: Mix }[] = [
-  { tenant: 'mobile-game', perDay: 50_000, mix: mixOf(10, 40, 45, 5) },
-  { tenant: 'web-shop', perDay: 100_000, mix: mixOf(5, 35, 50, 10) },
-  { tenant: 'travel-app', perDay: 75_000, mix: mixOf(8, 37, 48, 7) },
+const enduring = [
+  { tenant: 'mobile-game', perDay: 50_000 },
+  { tenant: 'web-shop', perDay: 100_000 },
+  { tenant: 'travel-app', perDay: 75_000 },
 ];
 const daySeconds = 86_400;
 
@@ -188,9 +178,9 @@ export function endurance(options: EnduranceOptions): Scenario {
   const plan: Plan = {
     phases,
     customers: enduring.map(({ tenant }) => tenant),
-    groups: enduring.flatMap(({ perDay, mix }, customer) => {
-      const each = ((perDay / daySeconds) * speed) / batch / clients;
-      return groups(calls, clients, { customer, batch, mix, rates: times.map((factor) => each * factor) });
+    groups: enduring.flatMap(({ perDay }, customer) => {
+      const rate = ((perDay / daySeconds) * speed) / batch;
+      return groups(calls, { customer, clients, batch, rates: times.map((factor) => rate * factor) });
     }),
   };
   const seconds = planSeconds(plan) - options.warmUp;
@@ -234,15 +224,9 @@ export function customers(options: CustomersOptions): Scenario {
     phases,
     customers: names,
     groups: names.flatMap((_, customer) => {
-      // Greed is many more senders, not the same ones in a hurry: each keeps its think time.
+      // Greed is many more senders, not the same ones in a hurry.
       const most = customer === 0 ? Math.max(clients, Math.round(clients * greedy)) : clients;
-      return groups(calls, most, {
-        customer,
-        batch,
-        mix: enduring[customer % enduring.length]!.mix,
-        rates: [each, each, each],
-        active: [clients, clients, most],
-      });
+      return groups(calls, { customer, clients: most, batch, rates: [clients, clients, most].map((n) => n * each) });
     }),
   };
   /** By customer: calls answered in time, of those that were due. */

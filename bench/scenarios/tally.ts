@@ -72,8 +72,8 @@ export interface Tally {
   failed(customer: number, intended: number, reason: string): void;
   /** A batch was finally refused: it is not durable, and is sent no more. */
   givenUp(): void;
-  /** Ends a slot and begins the next. */
-  slot(now: number): Slot;
+  /** Ends a slot and begins the next. @param overdue calls whose time has come and which could not leave yet */
+  slot(now: number, overdue: number): Slot;
   result(): TallyResult;
 }
 
@@ -120,8 +120,15 @@ export function createTally(plan: Plan): Tally {
     givenUp() {
       waiting--;
     },
-    slot(now) {
-      const slot = { at: now, ok, failed, waiting, acked: ackedEvents, ack: quantiles(slotHistogram) };
+    slot(now, overdue) {
+      const slot = {
+        at: now,
+        ok,
+        failed,
+        waiting: waiting + overdue,
+        acked: ackedEvents,
+        ack: quantiles(slotHistogram),
+      };
       slotHistogram.reset();
       ok = 0;
       failed = 0;

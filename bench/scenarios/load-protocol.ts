@@ -2,13 +2,21 @@
  * What a scenario and its load process say to each other, over Node's IPC.
  */
 import type { End } from '../load-child.js';
-import type { CallTarget } from './calls.js';
 import type { Plan } from './plan.js';
 import type { Slot, TallyResult } from './tally.js';
 
-export interface CrowdSettings {
+export interface ScenarioTarget {
+  /** `http://127.0.0.1:7070` */
+  readonly url: string;
+  /** By customer. */
+  readonly keys: readonly string[];
+  /** HTTP/2 connections of all clients together; each group has one at least. */
+  readonly connections: number;
+}
+
+export interface LoadSettings {
   readonly plan: Plan;
-  readonly target: CallTarget;
+  readonly target: ScenarioTarget;
   readonly seed: number;
   /** Length of a slot, ms. */
   readonly slotMs: number;
@@ -16,9 +24,9 @@ export interface CrowdSettings {
   readonly patienceMs: number;
 }
 
-export type ToCrowd = { readonly type: 'begin'; readonly settings: CrowdSettings } | End;
+export type ToLoad = { readonly type: 'begin'; readonly settings: LoadSettings } | End;
 
-export type FromCrowd =
+export type FromLoad =
   /** `at`: ms since 1970 of the plan's start, fractional. */
   | { readonly type: 'began'; readonly at: number }
   | { readonly type: 'slot'; readonly slot: Slot }
