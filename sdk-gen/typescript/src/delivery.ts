@@ -127,8 +127,12 @@ const assumedLimits: LinkLimits = {
 export function createDelivery(options: DeliveryOptions): Delivery {
   const account = createAccount(options.onSettled);
   const flow: Flow = {
-    ...{ options, account, backlog: createBacklog(account, options.makeId), flights: createFlights() },
-    ...{ commits: createCommits(options.commitTimeoutMs), pace: createPace(options) },
+    options,
+    account,
+    backlog: createBacklog(account, options.makeId),
+    flights: createFlights(),
+    commits: createCommits(options.commitTimeoutMs),
+    pace: createPace(options),
     alarm: createAlarm(options.clock, () => ring(flow)),
     streams: new Set(),
     current: undefined,
