@@ -3,7 +3,7 @@ import { createClient } from '@clickhouse/client';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { withClickHouse } from '../lib/testing/clickhouse.js';
-import { type AskWarehouse, checkExactlyOnce, type Expected } from './exactly-once.js';
+import { type AskClickHouse, checkExactlyOnce, type Expected } from './exactly-once.js';
 
 const perBatch = 5;
 
@@ -20,7 +20,7 @@ async function withChecks(
 ) {
   await withClickHouse(async ({ url }) => {
     const client = createClient({ url });
-    const ask: AskWarehouse = async (query) =>
+    const ask: AskClickHouse = async (query) =>
       (await client.query({ query, format: 'JSONEachRow' })).json<Record<string, string>>();
     const check: Check = async (faults, expected = {}) => {
       const create =

@@ -5,7 +5,7 @@
  */
 
 /** One row of an answer. */
-export type AskWarehouse = (query: string) => Promise<Record<string, string>[]>;
+export type AskClickHouse = (query: string) => Promise<Record<string, string>[]>;
 
 export interface Expected {
   /** Batches that were acknowledged. */
@@ -30,7 +30,7 @@ const batchesPerSlice = 2_000_000;
 
 /** @throws Error that says what is missing, doubled or cut */
 export async function checkExactlyOnce(
-  ask: AskWarehouse,
+  ask: AskClickHouse,
   table: string,
   expected: Expected,
   progress: (line: string) => void,
@@ -75,7 +75,7 @@ export async function checkExactlyOnce(
 }
 
 /** Conditions that cut the table along its blocks, of which each batch is in one. */
-async function slicesOf(ask: AskWarehouse, table: string): Promise<string[]> {
+async function slicesOf(ask: AskClickHouse, table: string): Promise<string[]> {
   const blocks = await ask(
     `SELECT _shard AS shard, _block AS block, count() AS rows FROM ${table} GROUP BY _shard, _block ORDER BY _shard, _block`,
   );

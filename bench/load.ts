@@ -28,7 +28,7 @@ import { exportLogs, publish } from './unary-methods.js';
 
 /**
  * Different events that take turns: more than a branch predictor can learn by heart, and so many that what a send does not
- * change (all but event_id) comes again in a block of the warehouse no more often than a session's events do.
+ * change (all but event_id) comes again in a block of ClickHouse no more often than a session's events do.
  */
 const differentEvents = 32_000;
 const progressEveryMs = 500;

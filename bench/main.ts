@@ -4,7 +4,7 @@
  *   main.ts          the list of commands (this file); options.ts reads their values
  *   cases/           what can be measured: case.ts (a case of sending events and its command), ingest.ts (gateway, unary,
  *                    ceiling), e2e.ts, loader.ts, query.ts; storage.ts: bytes on disk; fill.ts: fills the log;
- *                    insert.ts: the warehouse's engine alone
+ *                    insert.ts: ClickHouse alone
  *   scenarios/       load shapes through the whole stack, with verdicts
  *   gate/            ratios that the tests hold performance to
  *   compare/         command.ts: our gateway beside the same door built in other ways, which are in peers/

@@ -87,7 +87,7 @@ export async function measurePhase(stack: Stack, fleet: Fleet, options: PhaseOpt
       before = now;
     }
   };
-  const stored = () => (stack.warehouse === undefined ? Promise.resolve(0) : guarded(stack.warehouse.count()));
+  const stored = () => (stack.clickhouse === undefined ? Promise.resolve(0) : guarded(stack.clickhouse.count()));
 
   const resendsBefore = fleet.progress.resends;
   fleet.begin(options.rate);
@@ -109,7 +109,7 @@ export async function measurePhase(stack: Stack, fleet: Fleet, options: PhaseOpt
     const result = await guarded(finished);
 
     let drain: number | null = null;
-    if (stack.warehouse !== undefined) {
+    if (stack.clickhouse !== undefined) {
       const from = performance.now();
       for (;;) {
         const count = await stored();
@@ -133,7 +133,7 @@ export async function measurePhase(stack: Stack, fleet: Fleet, options: PhaseOpt
       rate: options.rate,
       seconds: result.seconds,
       acked_events_per_s: result.counts.acked / result.seconds,
-      stored_events_per_s: stack.warehouse === undefined ? null : storedInWindow / windowSeconds,
+      stored_events_per_s: stack.clickhouse === undefined ? null : storedInWindow / windowSeconds,
       drain_s: drain,
       cpu_s_per_million: mapValues(cpu, (seconds, role) => (seconds / basis(role)) * 1e6),
       cpu_share: mapValues(cpu, (seconds) => seconds / windowSeconds),
@@ -157,7 +157,7 @@ export async function measurePhase(stack: Stack, fleet: Fleet, options: PhaseOpt
   }
 }
 
-/** For progress: how far the warehouse is behind. */
+/** For progress: how far ClickHouse is behind. */
 const describe = (sample: Sample | undefined): string => {
   if (sample?.lag === undefined) return '';
   const memory = Object.values(sample.rss).reduce((a, b) => a + b, 0);

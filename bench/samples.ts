@@ -1,5 +1,5 @@
 /**
- * What is looked at again and again while a phase runs: memory and CPU of every process, how far the warehouse is behind,
+ * What is looked at again and again while a phase runs: memory and CPU of every process, how far ClickHouse is behind,
  * parts, the log on disk.
  */
 import { type Pids, rssByRole } from '../lib/testing/process-use.js';
@@ -30,7 +30,7 @@ const peakEveryMs = 250;
 
 /**
  * @param acked events acknowledged so far, in all
- * @param everyMs at the least: a look at the warehouse is awaited before the next one
+ * @param everyMs at the least: a look at ClickHouse is awaited before the next one
  */
 export function startSampling(stack: Stack, pids: Pids, acked: () => number, everyMs = 1_000): Sampling {
   const began = performance.now();
@@ -52,20 +52,20 @@ export function startSampling(stack: Stack, pids: Pids, acked: () => number, eve
   const look = async (): Promise<void> => {
     const rss = memory();
     const nowAcked = acked();
-    const [warehouse, logMib] = await Promise.all([stack.warehouse?.look(), stack.logMib()]);
+    const [clickhouse, logMib] = await Promise.all([stack.clickhouse?.look(), stack.logMib()]);
     const at = (performance.now() - began) / 1000;
-    const stored = warehouse?.events ?? 0;
+    const stored = clickhouse?.events ?? 0;
     const speed: Record<string, number> = {};
     if (before !== undefined && at > before.at) {
       speed.acked = (nowAcked - before.acked) / (at - before.at);
-      if (warehouse !== undefined) speed.stored = (stored - before.stored) / (at - before.at);
+      if (clickhouse !== undefined) speed.stored = (stored - before.stored) / (at - before.at);
     }
     before = { at, acked: nowAcked, stored };
     samples.push({
       at,
       rss,
       speed,
-      ...(warehouse === undefined ? {} : { lag: Math.max(0, nowAcked - stored), parts: warehouse.parts }),
+      ...(clickhouse === undefined ? {} : { lag: Math.max(0, nowAcked - stored), parts: clickhouse.parts }),
       ...(logMib === undefined ? {} : { logMib }),
     });
   };

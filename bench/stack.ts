@@ -29,7 +29,7 @@ export interface StackOptions {
   readonly profile: string | undefined;
 }
 
-/** What the warehouse says of the events table. */
+/** What ClickHouse says of the events table. */
 export interface Look {
   readonly events: number;
   /** Active parts. */
@@ -38,7 +38,7 @@ export interface Look {
   readonly bytes: number;
 }
 
-export interface BenchWarehouse {
+export interface BenchClickHouse {
   readonly url: string;
   count(): Promise<number>;
   look(): Promise<Look>;
@@ -56,7 +56,7 @@ export interface Stack {
   readonly key: string;
   readonly pids: Pids;
   /** Undefined without workers. */
-  readonly warehouse: BenchWarehouse | undefined;
+  readonly clickhouse: BenchClickHouse | undefined;
   /** Size of all shards in JetStream; undefined when there are none yet. */
   logMib(): Promise<number | undefined>;
   /** With `workersLater`: starts them. Their pids are in `pids` from then on. */
@@ -83,14 +83,14 @@ export async function withStack<T>(options: StackOptions, use: (stack: Stack) =>
       if (count > 0) pids[role] = started.map(({ pid }) => pid);
       return started[0];
     };
-    let warehouse: OpenWarehouse | undefined;
+    let clickhouse: OpenClickHouse | undefined;
     try {
       const key = options.gateways > 0 ? (await addTenant(nats.nc, { tenant })).key : '';
       const gateway = await start('gateway', options.gateways, [...common, ...gatewayFlags(options)]);
-      if (options.workers > 0) warehouse = openWarehouse(await start('clickhouse', 1, clickhouseFlags(folder)));
+      if (options.workers > 0) clickhouse = openClickHouse(await start('clickhouse', 1, clickhouseFlags(folder)));
       const startWorkers = async (): Promise<void> => {
-        if (warehouse !== undefined)
-          await start('worker', options.workers, [...common, '--clickhouse-url', warehouse.url]);
+        if (clickhouse !== undefined)
+          await start('worker', options.workers, [...common, '--clickhouse-url', clickhouse.url]);
       };
       if (options.workersLater !== true) await startWorkers();
       return await use({
@@ -100,14 +100,14 @@ export async function withStack<T>(options: StackOptions, use: (stack: Stack) =>
         tenant,
         key,
         pids,
-        warehouse,
+        clickhouse,
         logMib: () => logMib(nats.nc),
         startWorkers,
         stopWorkers: () => roles.close('worker'),
         failure: roles.failure,
       });
     } finally {
-      await warehouse?.close();
+      await clickhouse?.close();
       await roles.close();
       await rm(folder, { recursive: true, force: true });
     }
@@ -161,9 +161,9 @@ async function logMib(nc: NatsConnection): Promise<number | undefined> {
   return bytes === undefined ? undefined : bytes / 1024 ** 2;
 }
 
-type OpenWarehouse = BenchWarehouse & { close(): Promise<void> };
+type OpenClickHouse = BenchClickHouse & { close(): Promise<void> };
 
-function openWarehouse(role: Role | undefined): OpenWarehouse {
+function openClickHouse(role: Role | undefined): OpenClickHouse {
   const url = `http://127.0.0.1:${role?.port}`;
   const client = createClient({ url, request_timeout: 120_000, log: { level: ClickHouseLogLevel.ERROR } });
   const ask = async (query: string): Promise<Record<string, string>[]> => {

@@ -1,5 +1,5 @@
 /**
- * The warehouse away, full or read-only, with the real processes around it: the gateway goes on acknowledging until the log
+ * ClickHouse away, full or read-only, with the real processes around it: the gateway goes on acknowledging until the log
  * is full and then says "slow down"; nothing acknowledged is lost or stored twice; and all goes on by itself.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
@@ -76,7 +76,7 @@ async function withScene(
   use: (scene: Scene) => Promise<void>,
 ): Promise<void> {
   const { key } = await addTenant(nats.nc, { tenant: 'acme' });
-  const warehouse: ClickHouseClient = createClient({ url: clickhouse.url, log: { level: 127 } });
+  const client: ClickHouseClient = createClient({ url: clickhouse.url, log: { level: 127 } });
   const gateway = start('gateway/main.ts', { natsUrl: nats.url, port: 0, shards: 1, ...settings });
   const worker = start('workers/main.ts', {
     natsUrl: nats.url,
@@ -89,7 +89,7 @@ async function withScene(
     const { port } = await gateway.ready;
     await worker.ready;
     const ask = async <T>(query: string): Promise<T[]> =>
-      (await warehouse.query({ query, format: 'JSONEachRow' })).json<T>();
+      (await client.query({ query, format: 'JSONEachRow' })).json<T>();
     const scene: Scene = {
       clickhouse,
       worker,
@@ -155,7 +155,7 @@ async function withScene(
     };
     await use(scene);
   } finally {
-    await warehouse.close();
+    await client.close();
     for (const { child } of [gateway, worker]) {
       if (child.exitCode !== null) continue;
       const gone = new Promise((resolve) => child.once('exit', resolve));

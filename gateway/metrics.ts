@@ -222,7 +222,7 @@ function makeReadCounters(meter: Meter, gauges: () => Partial<GatewayGauges>): v
   });
   counter(
     'sluice_gateway_commits_total',
-    'Batches of streams that want to hear of the warehouse: committed, or in doubt and to be sent again.',
+    'Batches of streams that want to hear of ClickHouse: committed, or in doubt and to be sent again.',
     (result) => {
       const counts = gauges().commits?.();
       if (counts === undefined) return;

@@ -13,7 +13,7 @@ export interface BatchQuestion {
 
 export interface BatchAnswer {
   readonly state: 'not stored' | 'stored' | 'dead-lettered';
-  /** Events in the warehouse, and in the dead letters. */
+  /** Events in ClickHouse, and in the dead letters. */
   readonly stored: number;
   readonly dead: number;
   readonly reason: string;
@@ -23,7 +23,7 @@ export interface BatchAnswer {
 
 /**
  * - `busy`: more questions wait than this worker takes
- * - `unavailable`: it cannot ask the warehouse now
+ * - `unavailable`: it cannot ask ClickHouse now
  */
 export type BatchRefusal = 'busy' | 'unavailable';
 

@@ -64,7 +64,7 @@ export const workersBucket = 'sluice_workers';
 /** Where a worker answers that it is there: the server answers at once when no subscriber listens any more. */
 export const workerAliveSubject = (worker: string): string => `sluice.worker.${worker}`;
 
-/** Where workers say how far a shard is in the warehouse: JSON `{generation, sequence}`. A hint, not kept. */
+/** Where workers say how far a shard is in ClickHouse: JSON `{generation, sequence}`. A hint, not kept. */
 export const committedSubject = (shard: number): string => `sluice.committed.${shard}`;
 
 /** The same of all shards. */
@@ -80,7 +80,7 @@ export const leaderSubject = (stream: string): string => `$JS.EVENT.ADVISORY.STR
 export const batchStatusSubject = 'sluice.batch-status';
 export const batchStatusQueue = 'workers';
 
-/** The stream of dead letters: batches that the warehouse refuses. */
+/** The stream of dead letters: batches that ClickHouse refuses. */
 export const deadStream = 'DEAD';
 
 /** Everything that is put there. */

@@ -26,8 +26,8 @@ async function* e2e(options: E2eOptions, progress: Progress): AsyncGenerator<Res
   yield await withStack(
     { gateways: 1, workers, shards, shardMaxBytes, flags, telemetry, profile },
     async (stack): Promise<Result> => {
-      const { warehouse } = stack;
-      if (warehouse === undefined) throw new Error('e2e needs a worker');
+      const { clickhouse } = stack;
+      if (clickhouse === undefined) throw new Error('e2e needs a worker');
       const { connections, streams, inFlight, seed } = options;
       const fleet = await startFleet({
         target: { kind: 'gateway', url: stack.gatewayUrl, key: stack.key, connections, streams },
@@ -49,12 +49,12 @@ async function* e2e(options: E2eOptions, progress: Progress): AsyncGenerator<Res
         const latency = phases.at(-1) ?? first;
         progress('comparing what is stored with what was acknowledged');
         const checked = await checkExactlyOnce(
-          warehouse.ask,
+          clickhouse.ask,
           eventsTable,
           { batches: latency.total_batches, eventsPerBatch: batch, resends: latency.total_resends },
           progress,
         );
-        const storage = await measureStorage(warehouse, progress);
+        const storage = await measureStorage(clickhouse, progress);
         const { bytesPerEvent } = fleet;
         const report = ingestReport({ case: 'e2e', throughput: [first], latency, batch, bytesPerEvent, seconds });
         const lags = first.samples.map((sample) => sample.lag ?? 0);
@@ -133,7 +133,7 @@ Figures:
 Examples:
   npm run bench -- e2e --json
   npm run bench -- e2e --rate 510000 --seconds 900 --report e2e.html       15 minutes at a rate
-  npm run bench -- e2e --rate max --seconds 120 --shard-max-bytes 1GiB     more than the warehouse can take: the log fills
+  npm run bench -- e2e --rate max --seconds 120 --shard-max-bytes 1GiB     more than ClickHouse can take: the log fills
 `,
     run: e2e,
   });

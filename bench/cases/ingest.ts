@@ -1,5 +1,5 @@
 /**
- * The cases without a warehouse: batches through a gateway over streams (`gateway`) or as unary calls (`unary`), and the
+ * The cases without a clickhouse: batches through a gateway over streams (`gateway`) or as unary calls (`unary`), and the
  * same payloads straight into JetStream (`ceiling`). Gateway and raw publisher take turns in a run, so that the ratios
  * compare what the machine did at the same time.
  */

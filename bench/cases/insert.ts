@@ -1,5 +1,5 @@
 /**
- * What it costs the warehouse's engine to store a block and to merge blocks, and what each choice in the table saves: the
+ * What it costs ClickHouse to store a block and to merge blocks, and what each choice in the table saves: the
  * same blocks go in turn into tables that each undo one choice. In this process, with the embedded engine: all CPU time
  * counts, and holds no other.
  */

@@ -16,7 +16,7 @@ import { positive } from '../options.js';
 import { machine, processLines, type Result, row, whole } from '../report.js';
 import { partsOf, type Sample, startSampling } from '../samples.js';
 import { slopeOf } from '../slope.js';
-import { type BenchWarehouse, eventsTable, type Stack, withStack } from '../stack.js';
+import { type BenchClickHouse, eventsTable, type Stack, withStack } from '../stack.js';
 import { type CaseOptions, caseCommand, type Progress } from './case.js';
 import { type Filled, fillLog } from './fill.js';
 import { diskLines, measureStorage, type Storage, storageLines } from './storage.js';
@@ -66,7 +66,7 @@ interface Drained {
 
 async function drain(
   stack: Stack,
-  warehouse: BenchWarehouse,
+  clickhouse: BenchClickHouse,
   backlog: number,
   { seconds: most, firstSeconds }: LoaderOptions,
   progress: Progress,
@@ -75,13 +75,13 @@ async function drain(
   const sampling = startSampling(stack, stack.pids, () => backlog, 500);
   try {
     const began = performance.now();
-    const [cpuStart, diskStart, storedStart] = [cpuByRole(stack.pids), diskUse(), await guarded(warehouse.count())];
+    const [cpuStart, diskStart, storedStart] = [cpuByRole(stack.pids), diskUse(), await guarded(clickhouse.count())];
     let first: number | undefined;
     let seconds = 0;
     let rows = 0;
     while (seconds < most && storedStart + rows < backlog) {
       await guarded(new Promise((resolve) => setTimeout(resolve, 500)));
-      rows = (await guarded(warehouse.count())) - storedStart;
+      rows = (await guarded(clickhouse.count())) - storedStart;
       seconds = (performance.now() - began) / 1000;
       if (first === undefined && seconds >= firstSeconds) first = rows / seconds;
       const parts = sampling.samples.at(-1)?.parts ?? 0;
@@ -156,8 +156,8 @@ async function* loader(options: LoaderOptions, progress: Progress): AsyncGenerat
   const events = backlogOf(options, progress);
   const servers = { gateways: 0, workers, workersLater: true, shards, flags, telemetry, profile };
   yield await withStack(servers, async (stack): Promise<Result> => {
-    const { warehouse } = stack;
-    if (warehouse === undefined) throw new Error('loader needs a worker');
+    const { clickhouse } = stack;
+    if (clickhouse === undefined) throw new Error('loader needs a worker');
     await ensureShards(stack.nc, { shards, replicas: 1, maxBytes: Math.ceil((events * 200) / shards) + 2 ** 28 });
     const fill = {
       events,
@@ -172,13 +172,13 @@ async function* loader(options: LoaderOptions, progress: Progress): AsyncGenerat
     await promisify(execFile)('sync', { timeout: 120_000 }).catch(() => undefined);
     progress('starting the worker');
     await stack.startWorkers();
-    const drained = await drain(stack, warehouse, filled.events, options, progress);
+    const drained = await drain(stack, clickhouse, filled.events, options, progress);
     await stack.stopWorkers();
     progress('comparing what is stored with what was in the log');
     const { batches, resends } = filled;
     const expected = { batches, eventsPerBatch: batch, resends, atMost: !drained.whole };
-    const checked = await checkExactlyOnce(warehouse.ask, eventsTable, expected, progress);
-    return resultOf(options, filled, drained, checked, await measureStorage(warehouse, progress));
+    const checked = await checkExactlyOnce(clickhouse.ask, eventsTable, expected, progress);
+    return resultOf(options, filled, drained, checked, await measureStorage(clickhouse, progress));
   });
 }
 

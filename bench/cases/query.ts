@@ -10,7 +10,7 @@ import { newHistogram, type Quantiles, quantiles, record } from '../../lib/testi
 import { startFleet } from '../fleet.js';
 import { positive } from '../options.js';
 import { machine, milliseconds, type Result, row, whole } from '../report.js';
-import { type BenchWarehouse, eventsTable, type Stack, withStack } from '../stack.js';
+import { type BenchClickHouse, eventsTable, type Stack, withStack } from '../stack.js';
 import { type CaseOptions, caseCommand, type Progress } from './case.js';
 import { fillLog } from './fill.js';
 
@@ -38,9 +38,9 @@ const minLoadingMs = 8_000;
 const fillPatienceMs = 600_000;
 
 /** What the table holds to ask about. */
-async function questionsFor(warehouse: BenchWarehouse, tenant: string): Promise<Question[]> {
+async function questionsFor(clickhouse: BenchClickHouse, tenant: string): Promise<Question[]> {
   const where = `FROM ${eventsTable} WHERE tenant = '${tenant}'`;
-  const [one] = await warehouse.ask(
+  const [one] = await clickhouse.ask(
     `SELECT user_id, batch_id, toString(toDate(occurred_at)) AS day ${where} AND user_id != '' LIMIT 1`,
   );
   const { user_id: user, batch_id: batchId, day } = one ?? {};
@@ -118,7 +118,7 @@ async function askAll(
 async function untilStored(stack: Stack, events: number, progress: Progress): Promise<void> {
   const until = performance.now() + fillPatienceMs;
   for (let told = 0; ; ) {
-    const stored = (await Promise.race([stack.warehouse?.count(), stack.failure])) ?? 0;
+    const stored = (await Promise.race([stack.clickhouse?.count(), stack.failure])) ?? 0;
     if (stored >= events) return;
     if (performance.now() > until) throw new Error(`ClickHouse has ${stored} of ${events} events after 10 minutes`);
     if (performance.now() - told > 2_000) {
@@ -135,8 +135,8 @@ async function* query(options: QueryOptions, progress: Progress): AsyncGenerator
   yield await withStack(
     { gateways: 0, workers: 1, workersLater: true, shards, flags, telemetry, profile },
     async (stack): Promise<Result> => {
-      const { warehouse } = stack;
-      if (warehouse === undefined) throw new Error('query needs a worker');
+      const { clickhouse } = stack;
+      if (clickhouse === undefined) throw new Error('query needs a worker');
       await ensureShards(stack.nc, { shards, replicas: 1, maxBytes: 4 * 1024 ** 3 });
       await stack.startWorkers();
       const tenants = Array.from({ length: options.tenants }, (_, i) => `${stack.tenant}-${i}`);
@@ -152,10 +152,10 @@ async function* query(options: QueryOptions, progress: Progress): AsyncGenerator
         await untilStored(stack, events, progress);
       }
       progress('merging');
-      await warehouse.ask(`OPTIMIZE TABLE ${eventsTable} FINAL`);
-      const questions = await questionsFor(warehouse, tenants[0] ?? '');
-      await askAll(warehouse.url, questions, 2, 'warm-up', progress);
-      const idle = await askAll(warehouse.url, questions, repeats, 'nothing else happens', progress);
+      await clickhouse.ask(`OPTIMIZE TABLE ${eventsTable} FINAL`);
+      const questions = await questionsFor(clickhouse, tenants[0] ?? '');
+      await askAll(clickhouse.url, questions, 2, 'warm-up', progress);
+      const idle = await askAll(clickhouse.url, questions, repeats, 'nothing else happens', progress);
 
       const target = { kind: 'log' as const, natsUrl: stack.natsUrl, shards, subjectRoot: 'ev' };
       const loadSeed = seed + tenants.length;
@@ -173,10 +173,10 @@ async function* query(options: QueryOptions, progress: Progress): AsyncGenerator
         fleet.mark();
         fleet.begin(loadRate);
         await new Promise((resolve) => setTimeout(resolve, 3_000));
-        const [from, before] = [performance.now(), await warehouse.count()];
-        const asked = askAll(warehouse.url, questions, repeats, 'while loading', progress, minLoadingMs);
+        const [from, before] = [performance.now(), await clickhouse.count()];
+        const asked = askAll(clickhouse.url, questions, repeats, 'while loading', progress, minLoadingMs);
         loading = await Promise.race([asked, fleet.failure, stack.failure]);
-        storedPerS = ((await warehouse.count()) - before) / ((performance.now() - from) / 1000);
+        storedPerS = ((await clickhouse.count()) - before) / ((performance.now() - from) / 1000);
         await fleet.stop(60_000);
       } finally {
         await fleet.close();

@@ -6,7 +6,7 @@ import { type Event, EventSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { createRandom, makeBatch } from '../../lib/testing/batches.js';
 import type { Phase } from '../measure.js';
 import { row } from '../report.js';
-import { type BenchWarehouse, eventsTable } from '../stack.js';
+import { type BenchClickHouse, eventsTable } from '../stack.js';
 import type { Progress } from './case.js';
 
 export interface Storage {
@@ -31,16 +31,16 @@ const idColumns = ['event_id', 'anonymous_id', 'session_id', 'batch_id', '_batch
 /** More rows than this are not merged to one part for the figure: it would take minutes. */
 const maxRowsToMerge = 12_000_000;
 
-export async function measureStorage(warehouse: BenchWarehouse, progress: Progress): Promise<Storage> {
-  const before = await warehouse.look();
+export async function measureStorage(clickhouse: BenchClickHouse, progress: Progress): Promise<Storage> {
+  const before = await clickhouse.look();
   const all = before.events <= maxRowsToMerge;
   if (all) {
     progress('merging everything, to see what it takes on disk');
-    await warehouse.ask(`OPTIMIZE TABLE ${eventsTable} FINAL SETTINGS optimize_skip_merged_partitions = 1`);
+    await clickhouse.ask(`OPTIMIZE TABLE ${eventsTable} FINAL SETTINGS optimize_skip_merged_partitions = 1`);
   }
-  const { events, parts, bytes } = await warehouse.look();
+  const { events, parts, bytes } = await clickhouse.look();
   const [database, table] = eventsTable.split('.');
-  const columns = await warehouse.ask(
+  const columns = await clickhouse.ask(
     `SELECT column AS name, sum(column_bytes_on_disk) / ${events} AS bytes FROM system.parts_columns ` +
       `WHERE active AND database = '${database}' AND table = '${table}' GROUP BY column ORDER BY bytes DESC`,
   );

@@ -62,7 +62,7 @@ Examples:
   npm run bench -- ramp
   npm run bench -- ramp --clients 5000 --think 5 --connections 50`,
   spike: `
-  recovery      after the 3× step, P95 of each quarter of a second and the lag of the warehouse are back within the band of
+  recovery      after the 3× step, P95 of each quarter of a second and the lag of ClickHouse are back within the band of
                 the first 1× step within 3.1 s, and stay there for 2 s. The band: what 95 % of that step's samples were
                 below, and half as much again; at least 20 ms and 2 s (a block waits up to 1 s for more rows).
 

@@ -1,5 +1,5 @@
 /**
- * How far the warehouse is behind: the age of the oldest acknowledged event that it does not have. Pure.
+ * How far ClickHouse is behind: the age of the oldest acknowledged event that it does not have. Pure.
  */
 export interface LagMeter {
   /** So many events were acknowledged by then, in all. */

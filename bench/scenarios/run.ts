@@ -7,7 +7,7 @@ import { cpuByRole, type Pids, rssMib } from '../../lib/testing/process-use.js';
 import { profileArguments, type RoleName } from '../../lib/testing/role-process.js';
 import { type LoadChild, startLoadChild } from '../load-child.js';
 import type { Sample } from '../slope.js';
-import { type BenchWarehouse, eventsTable, withStack } from '../stack.js';
+import { type BenchClickHouse, eventsTable, withStack } from '../stack.js';
 import { createLagMeter } from './lag.js';
 import type { FromLoad, ToLoad } from './load-protocol.js';
 import { type Plan, phaseAt, planSeconds } from './plan.js';
@@ -50,13 +50,13 @@ export async function runScenario(
     const keys: string[] = [];
     for (const tenant of plan.customers) keys.push((await addTenant(stack.nc, { tenant })).key);
     const load: Load = startLoadChild(entry, profileArguments(profile, 'load'));
-    const { warehouse } = stack;
-    if (warehouse === undefined) throw new Error('a scenario needs at least one worker');
+    const { clickhouse } = stack;
+    if (clickhouse === undefined) throw new Error('a scenario needs at least one worker');
     try {
       const slotMs = planSeconds(plan) > longRunSeconds ? longSlotMs : shortSlotMs;
       const pids: Pids = { ...stack.pids, load: [load.pid] };
       const cpuStart = cpuByRole(pids);
-      const watch = startWatch(warehouse, load, pids, plan, slotMs, progress);
+      const watch = startWatch(clickhouse, load, pids, plan, slotMs, progress);
       try {
         const target = { url: stack.gatewayUrl, keys, connections: options.connections };
         const result = new Promise<TallyResult>((resolve) => {
@@ -67,10 +67,10 @@ export async function runScenario(
         load.tell({ type: 'begin', settings: { plan, target, seed: options.seed, slotMs, patienceMs } });
         const tally = await Promise.race([result, load.failure, stack.failure, watch.failure]);
         const cpuEnd = cpuByRole(pids);
-        const drain = await drained(warehouse, tally, Promise.race([stack.failure, watch.failure]), progress);
+        const drain = await drained(clickhouse, tally, Promise.race([stack.failure, watch.failure]), progress);
         const facts = watch.stop();
         progress('comparing what is stored with what was acknowledged');
-        const stored = await storedBatches(warehouse, tally);
+        const stored = await storedBatches(clickhouse, tally);
         const cpu = Object.fromEntries(
           Object.keys(pids).map((role) => [role, (cpuEnd[role] ?? 0) - (cpuStart[role] ?? 0)]),
         );
@@ -91,7 +91,7 @@ interface Watch {
 
 /** Gathers what the load process says, and looks at lag and memory once a slot. */
 function startWatch(
-  warehouse: BenchWarehouse,
+  clickhouse: BenchClickHouse,
   load: Load,
   pids: Pids,
   plan: Plan,
@@ -127,7 +127,7 @@ function startWatch(
     if (asking) return;
     asking = true;
     // What was stored was stored when the statement began, or later: the age errs to the low side by its few ms.
-    lag.push({ at, value: meter.lag(at, await warehouse.count()) });
+    lag.push({ at, value: meter.lag(at, await clickhouse.count()) });
     asking = false;
   };
   const timer = setInterval(() => {
@@ -166,7 +166,7 @@ function progressOf(plan: Plan, everyMs: number, progress: (line: string) => voi
 
 /** Waits until ClickHouse has as many events as were acknowledged, or a minute: then the comparison says what is missing. */
 async function drained(
-  warehouse: BenchWarehouse,
+  clickhouse: BenchClickHouse,
   tally: TallyResult,
   failure: Promise<never>,
   progress: (line: string) => void,
@@ -174,7 +174,7 @@ async function drained(
   const from = performance.now();
   const acked = tally.acked.reduce((sum, one) => sum + one.events, 0);
   for (;;) {
-    const stored = await Promise.race([warehouse.count(), failure]);
+    const stored = await Promise.race([clickhouse.count(), failure]);
     const waited = performance.now() - from;
     if (stored >= acked || waited > drainPatienceMs) return waited / 1000;
     progress(`waiting for ClickHouse: ${acked - stored} events to go`);
@@ -183,7 +183,7 @@ async function drained(
 }
 
 /** Batches by customer and number of rows, in slices, so that neither side holds all batches at once. */
-async function storedBatches(warehouse: BenchWarehouse, tally: TallyResult): Promise<StoredBatches[]> {
+async function storedBatches(clickhouse: BenchClickHouse, tally: TallyResult): Promise<StoredBatches[]> {
   const batches = tally.acked.reduce(
     (sum, one) => sum + Object.values(one.batches).reduce((n, count) => n + count, 0),
     0,
@@ -191,7 +191,7 @@ async function storedBatches(warehouse: BenchWarehouse, tally: TallyResult): Pro
   const slices = Math.max(1, Math.ceil(batches / batchesAtOnce));
   const sums = new Map<string, StoredBatches>();
   for (let slice = 0; slice < slices; slice++) {
-    const rows = await warehouse.ask(`
+    const rows = await clickhouse.ask(`
       SELECT tenant, rows, count() AS batches, sum(ids) % 4294967296 AS id_sum
       FROM (
         SELECT tenant, _batch, count() AS rows,

@@ -9,7 +9,7 @@
  *   journeys.ts   … from a CSV of paths
  *   weblog.ts     … from an access log
  *   input.ts      files, gzipped or not, by the line
- *   warehouse.ts  what ClickHouse has of the run
+ *   run-figures.ts  what ClickHouse has of the run
  *   progress.ts   bar or lines
  *   report.ts     tables and the comparison
  *

@@ -1,7 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { describe, differences, formatMicros, type SentFigures, table } from './report.js';
-import type { RunFigures } from './warehouse.js';
+import type { RunFigures } from './run-figures.js';
 
 const sent: SentFigures = {
   events: 5,

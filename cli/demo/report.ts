@@ -1,6 +1,6 @@
 /** What arrived, as text, and whether it is what was sent. Pure. */
 import { padCells } from '../../lib/table.js';
-import type { RunFigures } from './warehouse.js';
+import type { RunFigures } from './run-figures.js';
 
 /** What the client was given, counted on the way. */
 export interface SentFigures {

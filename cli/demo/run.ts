@@ -8,9 +8,9 @@ import { UsageError } from '../../lib/errors.js';
 import { type EventInit, EventType, SluiceClient } from '../../sdk-gen/typescript/src/index.js';
 import { startProgress } from './progress.js';
 import { describe, differences, formatMicros, type SentFigures } from './report.js';
+import { createRunFigures } from './run-figures.js';
 import type { Source } from './source.js';
 import type { StackAddress } from './stack.js';
-import { createDemoWarehouse } from './warehouse.js';
 
 export interface RunOptions {
   readonly stack: StackAddress;
@@ -44,7 +44,7 @@ export async function runDemo(options: RunOptions): Promise<boolean> {
   };
   const startedMs = Date.now();
   let trouble = '';
-  const warehouse = createDemoWarehouse({
+  const reader = createRunFigures({
     ...options.clickhouse,
     url: options.stack.clickhouse,
     run,
@@ -63,12 +63,12 @@ export async function runDemo(options: RunOptions): Promise<boolean> {
     );
     if (refused > 0) say(`${count(refused)} events were refused, see above.`);
     const stored = async (): Promise<number> => {
-      const now = await warehouse.count();
+      const now = await reader.count();
       trouble = '';
       return now;
     };
     await untilStored(options, stored, sent.events - refused, () => trouble);
-    const figures = await warehouse.figures();
+    const figures = await reader.figures();
     say('');
     say(describe(figures));
     say('');
@@ -80,7 +80,7 @@ export async function runDemo(options: RunOptions): Promise<boolean> {
     say(`OK: sent = stored = distinct = ${count(figures.stored)} events${value}.`);
     return true;
   } finally {
-    await warehouse.close();
+    await reader.close();
   }
 }
 

@@ -64,7 +64,7 @@ export function createBatchStatus(nats: Promise<NatsConnection>): AskBatchStatus
     }
     const answer = decodeAnswer(text);
     if (answer === 'busy') throw busy();
-    if (answer === 'unavailable') throw unavailable('The worker that was asked cannot reach the warehouse.');
+    if (answer === 'unavailable') throw unavailable('The worker that was asked cannot reach ClickHouse.');
     return answer;
   }
 

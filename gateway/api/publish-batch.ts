@@ -24,7 +24,7 @@ export interface BatchCall {
   readonly deadlineAt: number | undefined;
   /** Of the span. */
   readonly name: string;
-  /** It wants to hear of the warehouse, so it needs to know where the log has its batches. @default false */
+  /** It wants to hear of ClickHouse, so it needs to know where the log has its batches. @default false */
   readonly follows?: boolean;
 }
 

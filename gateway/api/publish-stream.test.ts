@@ -123,7 +123,7 @@ test('STREAM-1: while the transport takes nothing, no more is read from 64 answe
   }
 });
 
-test('STREAM-4: a stream that did not ask hears nothing of the warehouse, and does not stay open for it', async () => {
+test('STREAM-4: a stream that did not ask hears nothing of ClickHouse, and does not stay open for it', async () => {
   for (const durability of [undefined, Durability.UNSPECIFIED, Durability.ACCEPTED]) {
     const { stream, commits, send, answers } = setting();
     await send('a', 10, durability);

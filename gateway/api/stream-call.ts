@@ -9,7 +9,7 @@
  *       the client is done, the connection ends, the key is revoked or the deadline has passed, the client's bytes are no
  *       message, or STREAM-5. But for a revoked key and a passed deadline, everything that was read is answered first.
  *   STREAM-3  Nothing is read before the caller is known (see routes.ts and hot/stream.ts).
- *   STREAM-4  A stream whose first message asks for durability COMMITTED hears how far the warehouse is (committed.ts), seldom and
+ *   STREAM-4  A stream whose first message asks for durability COMMITTED hears how far ClickHouse is (committed.ts), seldom and
  *       never per batch. It is not read while too many of its batches are not committed, or of its tenant's (COMMIT-5), and once the
  *       client is done it stays open until they are, or for a while: what has no Committed at the end is for the client to send again.
  *       A batch that falls into doubt is answered a second time, as failed. Other streams pay nothing for it.

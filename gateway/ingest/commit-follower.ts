@@ -17,7 +17,7 @@ export interface HistoricPosition extends Position {
 
 /** What a stream hears. */
 export interface CommitEvents {
-  /** The warehouse has what this stream was answered as accepted, up to this place (COMMIT-6). */
+  /** ClickHouse has what this stream was answered as accepted, up to this place (COMMIT-6). */
   committed(upTo: { readonly shard: number; readonly place: number }): void;
   /** Accepted, and not known to be in the log any more (COMMIT-2). */
   doubted(batchIds: readonly string[]): void;

@@ -104,7 +104,7 @@ test('COMMIT-2: a batch whose log falls into doubt between its ack and its answe
   const one = stream();
   const position = (shard: number) => ({ stream: `EV_${shard}`, shard, sequence: 5n, history: watch.history(shard) });
   const [before, other] = [position(0), position(1)];
-  // All of it may come in one piece of what the socket has: the ack, the word of a new leader, and how far the warehouse is since.
+  // All of it may come in one piece of what the socket has: the ack, the word of a new leader, and how far ClickHouse is since.
   watch.doubt('another leader', 0);
   watch.hint(0, 'g0', 7);
   one.follower.accepted('a', before, told);
@@ -145,7 +145,7 @@ test('COMMIT-3: a sequence at or below one that was acknowledged before the mess
   assert.ok(watch.acked(0, 11, ...third));
   assert.equal(troubles, []);
   one.accept('a', 12);
-  // It is in the log, and above what the warehouse has: accepted. What was there before is in doubt.
+  // It is in the log, and above what ClickHouse has: accepted. What was there before is in doubt.
   assert.ok(watch.acked(0, 6, ...send()));
   assert.equal(one.heard, ['doubted a']);
   assert.equal(troubles[0], { kind: 'backwards', shard: 0, sequence: 6, after: 12 });
@@ -159,7 +159,7 @@ test('COMMIT-3: a message at or below the committed watermark would never be loa
   const one = stream();
   one.accept('a', 40);
   watch.hint(0, 'g0', 30);
-  // The connection was lost, the log came back shorter than the warehouse knows it.
+  // The connection was lost, the log came back shorter than ClickHouse knows it.
   watch.doubt('the connection to NATS was lost');
   const before: [number, number] = [watch.lastAcked(0), watch.lastCommitted(0)];
   assert.equal(before, [0, 30]);

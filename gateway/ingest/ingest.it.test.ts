@@ -29,7 +29,7 @@ import {
 import { followHints } from './committed-hints.js';
 import { createIngest } from './ingest.js';
 
-test('INGEST-6: what the log puts where the warehouse has something already is not accepted, and puts the shard in doubt', async () => {
+test('INGEST-6: what the log puts where ClickHouse has something already is not accepted, and puts the shard in doubt', async () => {
   await withNats(async (nats) => {
     await withIngest(nats, { shards: 1 }, async ({ ingest }) => {
       const { commits } = ingest;
@@ -40,7 +40,7 @@ test('INGEST-6: what the log puts where the warehouse has something already is n
       const first = await ingest.publish(ingestInput('b-1'));
       assert.ok(first.position);
       stream.accepted('b-1', first.position, () => {});
-      // The log had three messages, the warehouse has them, and then the log lost power.
+      // The log had three messages, ClickHouse has them, and then the log lost power.
       assert.ok(commits.hint(0, generation, 0));
       assert.is(commits.lastAcked(0), 1);
       stream.accepted('lost', { ...first.position, sequence: 9n }, () => {});
@@ -52,7 +52,7 @@ test('INGEST-6: what the log puts where the warehouse has something already is n
         assert.ok((error as SluiceError).outcomeUnknown);
       }
       assert.equal(doubted, ['lost']);
-      // Its retries lift the log over what the warehouse knows.
+      // Its retries lift the log over what ClickHouse knows.
       const { position } = await ingest.publish(ingestInput('b-2', smallBatch, { attempt: 2 }));
       assert.is(position?.sequence, 4n);
       assert.is(stream.uncommitted, 0);

@@ -21,7 +21,7 @@
  *   INGEST-5  Attempt 1 is written as 0, "unknown", when the batch may have waited that long on its way. This is the case after a stall
  *       of this process on an older connection (stall.ts), or when the client's clock says that it was sent longer than `maxHeld` ago.
  *       It is also the case when a gRPC library or a proxy repeats it below its application, which still says 1 (request-facts.ts).
- *   INGEST-6  An acknowledged message whose sequence the warehouse has already (of a log that lost its end, COMMIT-3) would never be
+ *   INGEST-6  An acknowledged message whose sequence ClickHouse has already (of a log that lost its end, COMMIT-3) would never be
  *       loaded: its batches are answered as "outcome unknown".
  */
 import type { NatsConnection } from '@nats-io/transport-node';
@@ -61,7 +61,7 @@ export interface Ingest {
   readonly ready: boolean;
   /** Why not, for /readyz. */
   readonly reason: string | undefined;
-  /** How far the warehouse is, and who wants to know; the workers' words go to it. */
+  /** How far ClickHouse is, and who wants to know; the workers' words go to it. */
   readonly commits: CommitWatch;
   /** Refuses new work (draining), publishes what is gathered, waits for acks at most graceMs. */
   drain(graceMs: number): Promise<void>;

@@ -61,7 +61,7 @@ export function frameBatch(parts: StoredBatchParts): FramedBatch {
   at = putTimestamp(meta, at, 0x2a, seconds, Math.round((parts.receivedAt - seconds * 1000) * 1e6));
   if (parts.sentAt !== undefined) {
     const sent = Number(parts.sentAt.seconds);
-    // A clock that names no date is left out: it must not make the warehouse choke on the whole block.
+    // A clock that names no date is left out: it must not make ClickHouse choke on the whole block.
     if (sent >= minSeconds && sent <= maxSeconds && parts.sentAt.nanos >= 0 && parts.sentAt.nanos < 1e9) {
       at = putTimestamp(meta, at, 0x32, sent, parts.sentAt.nanos);
     }

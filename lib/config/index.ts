@@ -282,7 +282,7 @@ export const setupOptions = {
   deadLetterBytes: workerOptions.deadLetterBytes,
 } satisfies OptionTable;
 
-/** Commands that look into log and warehouse. */
+/** Commands that look into log and ClickHouse. */
 const lookOptions = {
   ...natsClientOptions,
   logLevel: option.string('warn', commonOptions.logLevel.help, { choices: commonOptions.logLevel.choices ?? [] }),

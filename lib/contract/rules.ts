@@ -2,7 +2,7 @@
  * The event contract as a plain tree: every message and field of sluice.event.v1 with its wire form, its rules and its
  * column hints, read from the descriptors and their `(sluice.rules.v1.field)` options, and from nowhere else.
  *
- * The scanner is compiled from it, the warehouse derives its table from it, the docs list it. It is frozen data without
+ * The scanner is compiled from it, the table in ClickHouse follows from it, the docs list it. It is frozen data without
  * methods; all rules are resolved (`undefined` means: no rule). A contract that Sluice cannot hold (a oneof, a recursive
  * message, a rule that does not fit its field) fails here, at start, with the field's name.
  */

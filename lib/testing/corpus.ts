@@ -1,6 +1,6 @@
 /**
  * Batches that the scanner accepts although no ordinary encoder writes them: each reader of the log must take the same
- * values from them as protobuf-es does. For tests of the warehouse.
+ * values from them as protobuf-es does. For tests of ClickHouse.
  */
 import { type DescField, type DescMessage, ScalarType, toBinary } from '@bufbuild/protobuf';
 import { EventSchema } from '#gen/sluice/event/v1/event_pb.js';

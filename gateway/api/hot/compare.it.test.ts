@@ -362,7 +362,7 @@ async function storedBatches({ nats }: RunningGateway): Promise<string[]> {
     .sort();
 }
 
-/** Says again and again, in a worker's place, that the warehouse has all that is in the log. */
+/** Says again and again, in a worker's place, that ClickHouse has all that is in the log. */
 function commitAll({ nats }: RunningGateway): () => Promise<void> {
   let stopped = false;
   const running = (async () => {
@@ -435,7 +435,7 @@ for (const [name, cases] of [
       // Otherwise both may have refused everything alike.
       assert.ok(kinds.size > 12, `only ${kinds.size} kinds of answers`);
       const committed = [...kinds].filter((kind) => kind.includes('"committed')).length;
-      assert.is(committed > 0, cases === messageCases, `${committed} answers that name the warehouse`);
+      assert.is(committed > 0, cases === messageCases, `${committed} answers that name ClickHouse`);
       const [inHot, inLibrary] = [await storedBatches(hot), await storedBatches(library)];
       assert.ok(inHot.length > 50, `only ${inHot.length} batches were stored`);
       assert.equal(inHot, inLibrary);

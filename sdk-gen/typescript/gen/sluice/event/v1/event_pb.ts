@@ -2,7 +2,7 @@
 // @generated from file sluice/event/v1/event.proto (package sluice.event.v1, syntax proto3)
 /* eslint-disable */
 
-// Events: what customers send and what the warehouse stores. Adding a field here, and regenerating, adds it to the
+// Events: what customers send and what ClickHouse stores. Adding a field here, and regenerating, adds it to the
 // clients, the validation, the table and the docs; nothing else needs an edit.
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";

@@ -161,7 +161,7 @@ export type PublishStreamResponse = Message<"sluice.ingest.v1.PublishStreamRespo
     case: "failed";
   } | {
     /**
-     * The warehouse has everything up to a position.
+     * ClickHouse has everything up to a position.
      *
      * @generated from field: sluice.ingest.v1.Committed committed = 3;
      */
@@ -368,7 +368,7 @@ export const BatchFailureSchema: GenMessage<BatchFailure> = /*@__PURE__*/
   messageDesc(file_sluice_ingest_v1_ingest, 8);
 
 /**
- * A watermark: the warehouse has those batches of `up_to.shard` at or below `up_to.sequence` that this stream answered as
+ * A watermark: ClickHouse has those batches of `up_to.shard` at or below `up_to.sequence` that this stream answered as
  * accepted before this message. It says nothing about later ones, nor about those of other streams: a log that lost its end may
  * give the same sequences out again.
  *
@@ -526,7 +526,7 @@ export type GetBatchStatusResponse = Message<"sluice.ingest.v1.GetBatchStatusRes
   state: BatchState;
 
   /**
-   * Its events in the warehouse.
+   * Its events in ClickHouse.
    *
    * @generated from field: uint64 stored = 3;
    */
@@ -582,7 +582,7 @@ export enum Durability {
   ACCEPTED = 1,
 
   /**
-   * The client keeps a batch until the warehouse has it, and wants Committed messages. A batch that was accepted may then still
+   * The client keeps a batch until ClickHouse has it, and wants Committed messages. A batch that was accepted may then still
    * be answered as failed (send it again), and one without a Committed when the stream ends is to be sent again on the next.
    *
    * @generated from enum value: DURABILITY_COMMITTED = 2;
@@ -722,7 +722,7 @@ export enum BatchState {
   UNSPECIFIED = 0,
 
   /**
-   * The warehouse does not have it (yet): it is in the log and will be loaded, or it was never accepted, or its events were
+   * ClickHouse does not have it (yet): it is in the log and will be loaded, or it was never accepted, or its events were
    * erased or dropped by age. A client whose Publish was acknowledged asks again; one whose was not sends again.
    *
    * @generated from enum value: BATCH_STATE_NOT_STORED = 1;
@@ -730,14 +730,14 @@ export enum BatchState {
   NOT_STORED = 1,
 
   /**
-   * Its events are in the warehouse, each once.
+   * Its events are in ClickHouse, each once.
    *
    * @generated from enum value: BATCH_STATE_STORED = 2;
    */
   STORED = 2,
 
   /**
-   * The warehouse cannot store it: it was set aside with the reason, for an operator to look at. Sending it again does not help.
+   * ClickHouse cannot store it: it was set aside with the reason, for an operator to look at. Sending it again does not help.
    *
    * @generated from enum value: BATCH_STATE_DEAD_LETTERED = 3;
    */
@@ -751,7 +751,7 @@ export const BatchStateSchema: GenEnum<BatchState> = /*@__PURE__*/
   enumDesc(file_sluice_ingest_v1_ingest, 2);
 
 /**
- * Takes events in. An answer that says "accepted" means: durable in the log, and on its way into the warehouse.
+ * Takes events in. An answer that says "accepted" means: durable in the log, and on its way into ClickHouse.
  *
  * @generated from service sluice.ingest.v1.IngestService
  */

@@ -3,7 +3,7 @@
 /* eslint-disable */
 
 // Field rules: what makes an event valid, and how a field becomes a column. They are options on the fields of
-// sluice.event.v1, so that the scanner, the warehouse table and the reference docs all come from one text.
+// sluice.event.v1, so that the scanner, the ClickHouse table and the reference docs all come from one text.
 //
 // Validity is a pure function of the bytes and of this contract: no clock, no tenant setting.
 

@@ -30,14 +30,14 @@ export interface RunFigures {
   readonly channels: readonly ChannelFigures[];
 }
 
-export interface DemoWarehouse {
+export interface RunFiguresReader {
   /** Events of the run that are stored so far. */
   count(): Promise<number>;
   figures(): Promise<RunFigures>;
   close(): Promise<void>;
 }
 
-export interface DemoWarehouseOptions {
+export interface RunFiguresOptions {
   readonly url: string;
   readonly user: string;
   readonly password: string;
@@ -55,7 +55,7 @@ export interface DemoWarehouseOptions {
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
-export function createDemoWarehouse(options: DemoWarehouseOptions): DemoWarehouse {
+export function createRunFigures(options: RunFiguresOptions): RunFiguresReader {
   const client: ClickHouseClient = createClient({
     url: options.url,
     username: options.user,
