@@ -4,7 +4,7 @@
  */
 import type { OpenLogWire } from '../gateway/log/log-wire.js';
 import { utcDay } from '../lib/timestamp.js';
-import type { StoredCopies } from '../workers/loader/dedup.js';
+import type { StoredCopies } from '../workers/loader/copy-verdicts.js';
 import { noEvents } from '../workers/loader/fingerprint.js';
 import type { ShardIo } from '../workers/loader/loader.js';
 import type { Plan } from './plan.js';

@@ -17,7 +17,7 @@ import {
 } from '../clickhouse/schema/index.js';
 import type { StaleStatements } from '../clickhouse/stale-statement.js';
 import type { Block } from './block.js';
-import type { StoredCopies } from './dedup.js';
+import type { StoredCopies } from './copy-verdicts.js';
 import { type Fingerprint, fingerprintFacts, fingerprintFrom, noEvents } from './fingerprint.js';
 import { keyOf } from './frames.js';
 import type { FoundBlock, InsertFailure, Place } from './loader.js';

@@ -31,6 +31,10 @@
  * Batches
  *   frames.ts            the batches inside a message
  *   dedup.ts             which batches were sent again, and which of their events are stored already (LOAD-5)
+ *   remembered-retries.ts  the batches of the last hour that were sent again
+ *   suspects.ts          the copies in a block that may be stored already
+ *   copy-verdicts.ts     which of them are, whole or in part
+ *   leave-out.ts         the block without those
  *   fingerprint.ts       whether two copies of a batch hold the same events
  *   stored-events.ts     single events in ClickHouse
  *   stored-frames.ts     the batches of a message, with what names them
