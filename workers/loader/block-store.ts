@@ -22,8 +22,7 @@ import { type Fingerprint, fingerprintFacts, fingerprintFrom, noEvents } from '.
 import { keyOf } from './frames.js';
 import type { FoundBlock, InsertFailure, Place } from './loader.js';
 import { sortByTenant } from './sort-by-tenant.js';
-import type { Identity } from './stored-events.js';
-import { eventCounts, maxAsked, namesOf, ofBatches } from './stored-events.js';
+import { type Ask, eventCounts, type Identity, maxAsked, namesOf, ofBatches } from './stored-events.js';
 
 export interface LastBlock {
   /** 0 when there is none. */
@@ -67,20 +66,8 @@ export interface StoreCare {
   readonly mender: TableMender;
 }
 
-export function createClickHouseBlockStore(clickhouse: ClickHouse, target: TableTarget, care?: StoreCare): BlockStore {
-  const table = tableName(target);
-  const mended = async <T>(work: Promise<T>): Promise<T> => {
-    try {
-      return await work;
-    } catch (error) {
-      await care?.mender.mend(error);
-      throw error;
-    }
-  };
-  // LOAD-4
-  const ask = <T>(query: string, parameters: Record<string, unknown>): Promise<T[]> =>
-    mended(clickhouse.rows<T>(query, parameters, readingSettings(target)));
-
+/** Which blocks are stored. */
+function createBlockReader(ask: Ask, table: string): Pick<BlockStore, 'lastBlock' | 'readBack'> {
   /** Knows its block: reads no part but that block's. */
   async function hiAtOf(shard: number, generation: string, block: number): Promise<number> {
     const [row] = await ask<{ at: string }>(
@@ -89,19 +76,6 @@ export function createClickHouseBlockStore(clickhouse: ClickHouse, target: Table
       { stream: generation, shard, block },
     );
     return Number(row?.at ?? 0);
-  }
-
-  async function send(block: Block, constants: BlockConstants, queryId: string): Promise<void> {
-    if (block.rows === 0) {
-      const { query, settings } = tombstoneStatement(target, constants);
-      await clickhouse.command(query, { settings, queryId });
-      return;
-    }
-    await clickhouse.insertBlock(
-      insertStatement(target, constants, block.messages),
-      queryId,
-      sortByTenant(block.messages),
-    );
   }
 
   return {
@@ -142,6 +116,69 @@ export function createClickHouseBlockStore(clickhouse: ClickHouse, target: Table
       if (row === undefined || row.n === '0') return undefined;
       return { lo: Number(row.lo), hi: Number(row.hi), hiAtMs: Number(row.at) };
     },
+  };
+}
+
+/** Which batches are stored, and what of them. */
+function createBatchReader(ask: Ask, table: string): StoredCopies & Pick<BlockStore, 'retriedSince'> {
+  return {
+    async fingerprints(batches) {
+      const found = new Map<string, Fingerprint>();
+      for (const chunk of chunksOf(batches)) {
+        const rows = await ask<{ tenant: string; batch_id: string; events: string; sum3: string; sum2: string }>(
+          `SELECT toString(tenant) AS tenant, batch_id, ${fingerprintFacts} FROM ${table} ` +
+            `WHERE ${ofBatches} GROUP BY tenant, batch_id`,
+          namesOf(chunk),
+        );
+        for (const row of rows) found.set(keyOf(row.tenant, row.batch_id), fingerprintFrom(row));
+      }
+      return batches.map(({ tenant, batchId }) => found.get(keyOf(tenant, batchId)) ?? noEvents);
+    },
+
+    eventCounts: (questions) => eventCounts(ask, table, questions),
+
+    async retriedSince(sinceMs, max) {
+      const rows = await ask<{ tenant: string; batch_id: string }>(
+        `SELECT DISTINCT toString(tenant) AS tenant, batch_id FROM ${table} ` +
+          "WHERE _attempt != 1 AND received_at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') AND tenant != '' " +
+          'LIMIT {max:UInt32}',
+        { since: Math.max(0, Math.floor(sinceMs)), max },
+      );
+      return rows.map((row) => ({ tenant: row.tenant, batchId: row.batch_id }));
+    },
+  };
+}
+
+export function createClickHouseBlockStore(clickhouse: ClickHouse, target: TableTarget, care?: StoreCare): BlockStore {
+  const table = tableName(target);
+  const mended = async <T>(work: Promise<T>): Promise<T> => {
+    try {
+      return await work;
+    } catch (error) {
+      await care?.mender.mend(error);
+      throw error;
+    }
+  };
+  // LOAD-4
+  const ask: Ask = <T>(query: string, parameters: Record<string, unknown>): Promise<T[]> =>
+    mended(clickhouse.rows<T>(query, parameters, readingSettings(target)));
+
+  async function send(block: Block, constants: BlockConstants, queryId: string): Promise<void> {
+    if (block.rows === 0) {
+      const { query, settings } = tombstoneStatement(target, constants);
+      await clickhouse.command(query, { settings, queryId });
+      return;
+    }
+    await clickhouse.insertBlock(
+      insertStatement(target, constants, block.messages),
+      queryId,
+      sortByTenant(block.messages),
+    );
+  }
+
+  return {
+    ...createBlockReader(ask, table),
+    ...createBatchReader(ask, table),
 
     async insert(shard, place, block) {
       const constants: BlockConstants = {
@@ -176,31 +213,6 @@ export function createClickHouseBlockStore(clickhouse: ClickHouse, target: Table
         if (!refused) throw error;
         return error.message;
       }
-    },
-
-    async fingerprints(batches) {
-      const found = new Map<string, Fingerprint>();
-      for (const chunk of chunksOf(batches)) {
-        const rows = await ask<{ tenant: string; batch_id: string; events: string; sum3: string; sum2: string }>(
-          `SELECT toString(tenant) AS tenant, batch_id, ${fingerprintFacts} FROM ${table} ` +
-            `WHERE ${ofBatches} GROUP BY tenant, batch_id`,
-          namesOf(chunk),
-        );
-        for (const row of rows) found.set(keyOf(row.tenant, row.batch_id), fingerprintFrom(row));
-      }
-      return batches.map(({ tenant, batchId }) => found.get(keyOf(tenant, batchId)) ?? noEvents);
-    },
-
-    eventCounts: (questions) => eventCounts(ask, table, questions),
-
-    async retriedSince(sinceMs, max) {
-      const rows = await ask<{ tenant: string; batch_id: string }>(
-        `SELECT DISTINCT toString(tenant) AS tenant, batch_id FROM ${table} ` +
-          "WHERE _attempt != 1 AND received_at >= fromUnixTimestamp64Milli({since:Int64}, 'UTC') AND tenant != '' " +
-          'LIMIT {max:UInt32}',
-        { since: Math.max(0, Math.floor(sinceMs)), max },
-      );
-      return rows.map((row) => ({ tenant: row.tenant, batchId: row.batch_id }));
     },
 
     classify(error) {
