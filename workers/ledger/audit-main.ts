@@ -17,9 +17,11 @@ import { eventsTable } from '../clickhouse/connect.js';
 import type { TableTarget } from '../clickhouse/schema/index.js';
 import { createClickHouseBlockStore } from '../loader/block-store.js';
 import { readDeadLedger } from '../loader/dead-scan.js';
-import { type Audit, audit, type Fault, type Ledger, maxFaults } from './audit.js';
+import { type Audit, audit } from './audit.js';
+import type { Ledger } from './audit-options.js';
 import { auditTenant, type TenantAudit } from './audit-tenant.js';
 import { endWith } from './end-command.js';
+import { type Fault, maxFaults } from './faults.js';
 import { createLedgerStore } from './ledger-store.js';
 import { lookAtLog } from './shard-states.js';
 

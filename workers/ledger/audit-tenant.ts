@@ -14,177 +14,219 @@ import { streamInfo } from '../../lib/stream-info.js';
 import { shardStream } from '../../lib/subjects.js';
 import { keyOf } from '../loader/frames.js';
 import { scanLog } from '../loader/log-scan.js';
-import { type AuditOptions, emptyLedger, type Fault, type Ledger, maxFaults } from './audit.js';
-import { compareCopies, copiesIn, excused, type LoadedCopy, maxEvents, someOf } from './compared-copies.js';
-import { maxNames, type StoredRows } from './ledger-store.js';
+import { type AuditOptions, emptyLedger, type Ledger, type StreamEnd } from './audit-options.js';
+import {
+  type Comparison,
+  compareCopies,
+  copiesIn,
+  excused,
+  type LoadedCopy,
+  maxEvents,
+  someOf,
+} from './compared-copies.js';
+import { createFaultList, type FaultList, type FaultSums, type ReportFault } from './faults.js';
+import { type BlockGroup, type LedgerStore, maxNames, type StoredRows } from './ledger-store.js';
+import { createUnclaimedRows, type UnclaimedRows } from './unclaimed-rows.js';
 
-export interface TenantAudit {
+export interface TenantAudit extends FaultSums {
   readonly tenant: string;
   /** Of the copies that the log has. */
   readonly total: Ledger;
   readonly copies: number;
-  readonly difference: number;
-  readonly faultCount: number;
-  readonly faults: readonly Fault[];
 }
 
-/** Audits one tenant. Rejects when log or ClickHouse cannot be read. */
-export async function auditTenant(options: AuditOptions, tenant: string): Promise<TenantAudit> {
-  const { nc, jsm, store, dead, logger } = options;
-  const total = emptyLedger();
-  const faults: Fault[] = [];
-  let [copies, difference, faultCount] = [0, 0, 0];
-  const fault = (found: Fault): void => {
-    faultCount++;
-    difference += Math.abs(found.difference ?? 0);
-    if (faults.length < maxFaults) faults.push(found);
-  };
+/** What the audit of one stream shares. */
+interface StreamScope {
+  readonly options: AuditOptions;
+  readonly tenant: string;
+  readonly shard: number;
+  readonly end: Omit<StreamEnd, 'messages'>;
+  /** The last message that is loaded. */
+  readonly hi: number;
+  /** Sums of all streams so far. */
+  readonly total: Ledger;
+  readonly report: ReportFault;
+  readonly unclaimed: UnclaimedRows;
+  /** Batches that TENANT-4 has reported. */
+  readonly doubled: Set<string>;
+}
 
-  const ends: { shard: number; generation: string; first: number; last: number }[] = [];
-  for (const message of options.problems ?? []) {
-    fault({ shard: undefined, generation: '', block: undefined, lo: 0, hi: 0, difference: undefined, message });
-  }
-  for (const shard of options.shards) {
+/** TENANT-1. Those that are there, by shard. */
+async function endsOf({ jsm, shards }: AuditOptions): Promise<Map<number, StreamScope['end']>> {
+  const ends = new Map<number, StreamScope['end']>();
+  for (const shard of shards) {
     try {
       const info = await streamInfo(jsm, shardStream(shard));
-      ends.push({ shard, generation: generationOf(info), first: info.state.first_seq, last: info.state.last_seq });
+      ends.set(shard, { generation: generationOf(info), first: info.state.first_seq, last: info.state.last_seq });
     } catch (error) {
       if (!isStreamMissing(error)) throw error;
     }
   }
-  const groups = await store.groups();
-  for (const { shard, generation, first, last } of ends) {
-    const stream = shardStream(shard);
-    const stopped = await options.stopped(shard);
-    if (stopped !== undefined) {
-      fault({ shard, generation, block: undefined, lo: first, hi: last, difference: undefined, message: stopped });
+  return ends;
+}
+
+/** Rows of these copies' batches, by batch id. */
+async function rowsByBatch(
+  store: LedgerStore,
+  tenant: string,
+  copies: readonly LoadedCopy[],
+): Promise<ReadonlyMap<string, readonly StoredRows[]>> {
+  const names = [...new Set(copies.map(({ batchId }) => batchId))].map((batchId) => ({ tenant, batchId }));
+  const found = new Map<string, StoredRows[]>();
+  for (let i = 0; i < names.length; i += maxNames) {
+    for (const row of await store.rowsOf(names.slice(i, i + maxNames))) {
+      found.set(row.batchId, [...(found.get(row.batchId) ?? []), row]);
     }
-    const hi = groups.find((group) => group.shard === shard && group.generation === generation)?.hi ?? 0;
-    /** Rows of a batch in a block that no copy has accounted for yet. */
-    const left = new Map<string, { rows: number; row: StoredRows }>();
-    /** Batches that TENANT-4 has reported. */
-    const doubledBatches = new Set<string>();
-
-    const close = (below: number): void => {
-      for (const [key, { rows, row }] of left) {
-        if (row.hi >= below) continue;
-        left.delete(key);
-        // Part of such a block's messages is gone from the log: the rows may be theirs.
-        if (rows <= 0 || row.lo < first) continue;
-        total.stored += rows;
-        if (doubledBatches.delete(row.batchId)) continue;
-        fault({
-          shard,
-          generation,
-          block: row.block,
-          lo: row.lo,
-          hi: row.hi,
-          difference: -rows,
-          message: `batch ${row.batchId} has ${rows} rows more in the block than its messages hold events`,
-        });
-      }
-    };
-
-    const settle = async (batch: readonly LoadedCopy[]): Promise<void> => {
-      const loaded = batch.filter(({ sequence }) => sequence <= hi);
-      const ids = [...new Set(loaded.map(({ batchId }) => batchId))].map((batchId) => ({ tenant, batchId }));
-      const byId = new Map<string, StoredRows[]>();
-      for (let i = 0; i < ids.length; i += maxNames) {
-        for (const row of await store.rowsOf(ids.slice(i, i + maxNames))) {
-          byId.set(row.batchId, [...(byId.get(row.batchId) ?? []), row]);
-        }
-      }
-      const compared = await compareCopies({ jsm, store, stream }, loaded);
-      for (const copy of batch) {
-        total.accepted += copy.events;
-        if (copy.sequence > hi) {
-          total.inFlight += copy.events;
-          continue;
-        }
-        const letter = dead.of(shard, generation, copy.sequence, copy.index);
-        const aside = Math.min(letter?.events ?? 0, copy.events);
-        // TENANT-2. A block's rows of one batch may differ in their attempt: one entry each.
-        let stored = 0;
-        for (const row of byId.get(copy.batchId) ?? []) {
-          if (row.generation !== generation || row.shard !== shard) continue;
-          if (copy.sequence < row.lo || copy.sequence > row.hi || row.attempt !== copy.attempt) continue;
-          const key = `${row.block} ${row.attempt} ${copy.batchId}`;
-          const entry = left.get(key) ?? { rows: row.rows, row };
-          left.set(key, entry);
-          const taken = Math.min(entry.rows, copy.events - aside - stored);
-          entry.rows -= taken;
-          stored += taken;
-        }
-        const rest = copy.events - aside - stored;
-        const missing = compared.missing(copy);
-        const unread = copy.print === undefined ? copy.events : 0;
-        const lost = Math.max(0, missing.length + unread - excused(dead, { shard, generation }, copy)); // TENANT-3
-        total.stored += stored;
-        total.dead += aside;
-        total.duplicate += rest - Math.min(rest, lost);
-        if (lost > 0) {
-          fault({
-            shard,
-            generation,
-            block: undefined,
-            lo: copy.sequence,
-            hi: copy.sequence,
-            difference: lost,
-            message:
-              `batch ${copy.batchId} (attempt ${copy.attempt}) has ${copy.events} events, of which ${lost} are lost: ${someOf(missing)}` +
-              (compared.totals.has(keyOf(tenant, copy.batchId)) ? '; the id has other rows' : ''),
-          });
-        }
-      }
-      // TENANT-4
-      const told = new Set<string>();
-      for (const copy of loaded) {
-        const all = compared.totals.get(keyOf(tenant, copy.batchId));
-        if (all === undefined || all.rows === all.distinct || told.has(copy.batchId)) continue;
-        told.add(copy.batchId);
-        const doubled = compared.doubled({ tenant, batchId: copy.batchId });
-        if (doubled <= 0) continue;
-        doubledBatches.add(copy.batchId);
-        const rows = byId.get(copy.batchId) ?? [];
-        fault({
-          shard,
-          generation,
-          block: rows.at(-1)?.block,
-          lo: copy.sequence,
-          hi: copy.sequence,
-          difference: -doubled,
-          message: `batch ${copy.batchId} has ${all.rows} rows of ${all.distinct} events: ${doubled} are stored twice`,
-        });
-      }
-      const next = batch.at(-1);
-      if (next !== undefined) close(next.sequence);
-    };
-
-    let held: LoadedCopy[] = [];
-    let events = 0;
-    await scanLog({
-      nc,
-      jsm,
-      stream,
-      generation,
-      from: first,
-      to: Math.max(last, hi),
-      logger,
-      async onMessage({ sequence, data }) {
-        options.progress(`${stream}: message ${sequence.toLocaleString('en')} of ${last.toLocaleString('en')}`);
-        for (const copy of copiesIn(sequence, data, tenant)) {
-          copies++;
-          events += copy.events;
-          held.push(copy);
-        }
-        if (held.length < maxNames && events < maxEvents) return;
-        await settle(held);
-        held = [];
-        events = 0;
-      },
-    });
-    await settle(held);
-    close(Number.POSITIVE_INFINITY);
   }
-  return { tenant, total, copies, difference, faultCount, faults };
+  return found;
+}
+
+/** Ends the blocks before this message: rows that no copy has claimed are a fault. */
+function closeBlocks({ end, total, report, unclaimed, doubled }: StreamScope, below: number): void {
+  for (const { row, rows } of unclaimed.close(below)) {
+    // Part of such a block's messages is gone from the log: the rows may be theirs.
+    if (row.lo < end.first) continue;
+    total.stored += rows;
+    if (doubled.delete(row.batchId)) continue;
+    report({
+      block: row.block,
+      lo: row.lo,
+      hi: row.hi,
+      difference: -rows,
+      message: `batch ${row.batchId} has ${rows} rows more in the block than its messages hold events`,
+    });
+  }
+}
+
+/** TENANT-2 and TENANT-3. */
+function settleCopy(scope: StreamScope, copy: LoadedCopy, rows: readonly StoredRows[], compared: Comparison): void {
+  const { tenant, shard, end, total, report, unclaimed } = scope;
+  const { generation } = end;
+  const { dead } = scope.options;
+  const letter = dead.of(shard, generation, copy.sequence, copy.index);
+  const aside = Math.min(letter?.events ?? 0, copy.events);
+  const here = rows.filter((row) => row.generation === generation && row.shard === shard);
+  const stored = unclaimed.claim(copy, here, copy.events - aside);
+  const rest = copy.events - aside - stored;
+  const missing = compared.missing(copy);
+  const unread = copy.print === undefined ? copy.events : 0;
+  const lost = Math.max(0, missing.length + unread - excused(dead, { shard, generation }, copy)); // TENANT-3
+  total.stored += stored;
+  total.dead += aside;
+  total.duplicate += rest - Math.min(rest, lost);
+  if (lost === 0) return;
+  report({
+    lo: copy.sequence,
+    hi: copy.sequence,
+    difference: lost,
+    message:
+      `batch ${copy.batchId} (attempt ${copy.attempt}) has ${copy.events} events, of which ${lost} are lost: ${someOf(missing)}` +
+      (compared.totals.has(keyOf(tenant, copy.batchId)) ? '; the id has other rows' : ''),
+  });
+}
+
+/** TENANT-4. */
+function reportDoubled(
+  { tenant, report, doubled }: StreamScope,
+  copies: readonly LoadedCopy[],
+  rows: ReadonlyMap<string, readonly StoredRows[]>,
+  compared: Comparison,
+): void {
+  const firstCopies = new Map<string, LoadedCopy>();
+  for (const copy of copies) if (!firstCopies.has(copy.batchId)) firstCopies.set(copy.batchId, copy);
+  for (const [batchId, { sequence }] of firstCopies) {
+    const all = compared.totals.get(keyOf(tenant, batchId));
+    if (all === undefined || all.rows === all.distinct) continue;
+    const twice = compared.doubled({ tenant, batchId });
+    if (twice <= 0) continue;
+    doubled.add(batchId);
+    report({
+      block: rows.get(batchId)?.at(-1)?.block,
+      lo: sequence,
+      hi: sequence,
+      difference: -twice,
+      message: `batch ${batchId} has ${all.rows} rows of ${all.distinct} events: ${twice} are stored twice`,
+    });
+  }
+}
+
+/** Compares these copies, which follow each other in the log, with what is stored. */
+async function settle(scope: StreamScope, copies: readonly LoadedCopy[]): Promise<void> {
+  const { options, tenant, shard, hi, total } = scope;
+  const { jsm, store } = options;
+  const loaded = copies.filter(({ sequence }) => sequence <= hi);
+  const rows = await rowsByBatch(store, tenant, loaded);
+  const compared = await compareCopies({ jsm, store, stream: shardStream(shard) }, loaded);
+  for (const copy of copies) {
+    total.accepted += copy.events;
+    if (copy.sequence > hi) total.inFlight += copy.events;
+    else settleCopy(scope, copy, rows.get(copy.batchId) ?? [], compared);
+  }
+  reportDoubled(scope, loaded, rows, compared);
+  const last = copies.at(-1);
+  if (last !== undefined) closeBlocks(scope, last.sequence);
+}
+
+/** Reads one stream. @returns how many copies of the tenant's batches it has */
+async function auditStream(scope: StreamScope): Promise<number> {
+  const { options, tenant, shard, end, hi } = scope;
+  const { nc, jsm, logger } = options;
+  const stream = shardStream(shard);
+  let copies = 0;
+  let held: LoadedCopy[] = [];
+  let events = 0;
+  await scanLog({
+    nc,
+    jsm,
+    stream,
+    generation: end.generation,
+    from: end.first,
+    to: Math.max(end.last, hi),
+    logger,
+    async onMessage({ sequence, data }) {
+      options.progress(`${stream}: message ${sequence.toLocaleString('en')} of ${end.last.toLocaleString('en')}`);
+      for (const copy of copiesIn(sequence, data, tenant)) {
+        copies++;
+        events += copy.events;
+        held.push(copy);
+      }
+      if (held.length < maxNames && events < maxEvents) return;
+      await settle(scope, held);
+      held = [];
+      events = 0;
+    },
+  });
+  await settle(scope, held);
+  closeBlocks(scope, Number.POSITIVE_INFINITY);
+  return copies;
+}
+
+const loadedUpTo = (groups: readonly BlockGroup[], shard: number, generation: string): number =>
+  groups.find((group) => group.shard === shard && group.generation === generation)?.hi ?? 0;
+
+/** Audits one tenant. Rejects when log or ClickHouse cannot be read. */
+export async function auditTenant(options: AuditOptions, tenant: string): Promise<TenantAudit> {
+  const total = emptyLedger();
+  const faults: FaultList = createFaultList();
+  for (const problem of options.problems ?? []) faults.add(problem);
+  const ends = await endsOf(options);
+  const groups = await options.store.groups();
+  let copies = 0;
+  for (const [shard, end] of ends) {
+    const report = faults.of(shard, end.generation);
+    const stopped = await options.stopped(shard);
+    if (stopped !== undefined) report({ lo: end.first, hi: end.last, message: stopped });
+    copies += await auditStream({
+      options,
+      tenant,
+      shard,
+      end,
+      hi: loadedUpTo(groups, shard, end.generation),
+      total,
+      report,
+      unclaimed: createUnclaimedRows(),
+      doubled: new Set(),
+    });
+  }
+  return { tenant, total, copies, ...faults.result() };
 }
