@@ -9,7 +9,8 @@
  *   faults.ts           what does not add up
  *   unclaimed-rows.ts   rows that no copy has accounted for, for audit-tenant.ts
  *   compared-copies.ts  compares copies of batches with rows, event by event
- *   where-main.ts       `sluice where`: where.ts finds an event or a batch; copy-fates.ts: what became of each copy's events
+ *   where-main.ts       `sluice where`: where.ts finds an event or a batch; id-in-log.ts: its copies in the log; copy-fates.ts: what
+ *                       became of each copy's events
  *   ledger-store.ts     what both ask of ClickHouse
  *   erase-main.ts       `sluice erase`: erase.ts removes a user's rows
  *   shards-main.ts      `sluice shards`: shards.ts changes their number; shard-states.ts shows them; shard-mend.ts saves what a stream

@@ -18,9 +18,10 @@ import { eventsTable } from '../clickhouse/connect.js';
 import type { TableTarget } from '../clickhouse/schema/index.js';
 import { createClickHouseBlockStore } from '../loader/block-store.js';
 import { endWith } from './end-command.js';
+import type { Letter } from './id-in-log.js';
 import { createLedgerStore, type StoredRows } from './ledger-store.js';
 import { lookAtLog } from './shard-states.js';
-import { type JudgedCopy, type Letter, type Whereabouts, where } from './where.js';
+import { type JudgedCopy, type Whereabouts, where } from './where.js';
 
 /** Both ids are at most 64 bytes. */
 const maxIdBytes = 64;

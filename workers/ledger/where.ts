@@ -4,25 +4,11 @@
  * The log is read first and ClickHouse afterwards: what is loaded and trimmed in between is then found there. Copies are judged by
  * their event_ids (copy-fates.ts): a batch id may have been used for other events.
  */
-import { fromBinary } from '@bufbuild/protobuf';
-import { timestampMs } from '@bufbuild/protobuf/wkt';
-import type { JetStreamManager } from '@nats-io/jetstream';
-import type { NatsConnection } from '@nats-io/nats-core';
-import { type StoredBatch, StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
-import { isStreamMissing } from '../../lib/jetstream-errors.js';
-import { generationOf } from '../../lib/log-streams.js';
-import type { Logger } from '../../lib/logger.js';
-import { streamInfo } from '../../lib/stream-info.js';
-import { shardStream } from '../../lib/subjects.js';
-import { type DeadLetter, scanDead } from '../loader/dead-scan.js';
-import { fingerprintOf } from '../loader/fingerprint.js';
 import { keyOf } from '../loader/frames.js';
-import { scanLog } from '../loader/log-scan.js';
 import type { EventPlace } from '../loader/stored-events.js';
-import { framesOf } from '../loader/stored-frames.js';
 import { isAnother } from '../reader/end.js';
-import type { LogCopy } from './copy-fates.js';
-import { fatesOf } from './copy-fates.js';
+import { type Fates, fatesOf, type LogCopy } from './copy-fates.js';
+import { copiesOf, type Letter, type LogSearch, lettersOf } from './id-in-log.js';
 import { type BatchName, type BlockGroup, type LedgerStore, maxNames, type StoredRows } from './ledger-store.js';
 
 /**
@@ -51,8 +37,6 @@ export interface JudgedCopy extends LogCopy {
   readonly stopped: string | undefined;
 }
 
-export type Letter = Omit<DeadLetter, 'data'>;
-
 export interface Whereabouts {
   readonly id: string;
   readonly kind: 'batch' | 'event' | 'unknown';
@@ -67,110 +51,123 @@ export interface Whereabouts {
   readonly more: boolean;
 }
 
-export interface WhereOptions {
-  readonly nc: NatsConnection;
-  readonly jsm: JetStreamManager;
+export interface WhereOptions extends LogSearch {
   readonly store: LedgerStore;
-  /** The streams to look at. */
-  readonly shards: readonly number[];
   /** Why workers do not load this shard; undefined when they may. */
   readonly stopped: (shard: number) => Promise<string | undefined>;
-  /** Whose it may be. */
-  readonly tenants: readonly string[];
-  /** `tenants` is just the one that was asked for. */
-  readonly oneTenant: boolean;
   /** Where events are looked for in ClickHouse. @default all days */
   readonly day?: string | undefined;
-  readonly progress: (text: string) => void;
-  readonly logger: Logger;
 }
 
-/** Copies that are shown. */
-const maxCopies = 1_000;
-const maxLetters = 1_000_000;
 /** Events of a copy that are named as missing. */
 const maxMissing = 10;
 
 const nameOf = ({ tenant, batchId }: BatchName): string => keyOf(tenant, batchId);
 
+/** A copy, or the copy that a dead letter is of. */
+type CopyPlace = Pick<LogCopy, 'shard' | 'generation' | 'sequence' | 'index'>;
+const isSameCopy = (a: CopyPlace, b: CopyPlace): boolean =>
+  a.shard === b.shard && a.generation === b.generation && a.sequence === b.sequence && a.index === b.index;
+
 /** Looks for an event_id or batch_id. Rejects when log or ClickHouse cannot be read. */
 export async function where(options: WhereOptions, id: string): Promise<Whereabouts> {
-  const { store, tenants, oneTenant } = options;
-  const { copies, more } = await copiesOf(options, id);
+  const { store } = options;
+  const { copies: seen, more } = await copiesOf(options, id);
   const letters = await lettersOf(options, id);
+  const rows = await rowsOfBatches(options, id, [...seen, ...letters]);
+  const isBatch = [...seen, ...letters, ...rows].some(({ batchId }) => batchId === id);
+  const isMeant = ({ batchId }: BatchName): boolean => !isBatch || batchId === id;
+  const found = isBatch ? rows.filter(isMeant) : await rowsOfEvent(options, id);
+  const groups = await store.groups();
+  const logged = seen.filter(isMeant);
+  const waiting = await waitingCopies(options, logged, groups);
+  const fates = await fatesOf(options, logged, isBatch ? undefined : id);
+  const evidence: Evidence = { store, letters, rows: found, groups, waiting, fates };
+  const copies: JudgedCopy[] = [];
+  for (const copy of logged) copies.push(await judgedBy(evidence, copy));
+  const dead = letters
+    .filter((letter) => isMeant(letter) || letter.batchId === '')
+    .filter((letter) => !logged.some((copy) => isSameCopy(copy, letter)));
+  const rest = found.flatMap((row) => {
+    const left = row.rows - fates.taken(row);
+    return left > 0 ? [{ ...row, rows: left }] : [];
+  });
+  const kind = isBatch ? 'batch' : copies.length + rest.length + dead.length > 0 ? 'event' : 'unknown';
+  const contents = isBatch ? new Set(logged.map(({ tenant, print }) => `${tenant} ${JSON.stringify(print)}`)).size : 1;
+  return { id, kind, copies, contents, rows: rest, dead, more };
+}
 
+/** Rows of these batches, and of those of this id. */
+async function rowsOfBatches(
+  { store, tenants }: WhereOptions,
+  id: string,
+  batches: readonly BatchName[],
+): Promise<StoredRows[]> {
   const named = new Map<string, BatchName>();
-  for (const name of [...copies, ...letters]) if (name.batchId !== '') named.set(nameOf(name), name);
-  const asBatch = tenants.map((tenant) => ({ tenant, batchId: id }));
-  for (const name of asBatch) named.set(nameOf(name), name);
+  for (const name of batches) if (name.batchId !== '') named.set(nameOf(name), name);
+  for (const name of tenants.map((tenant) => ({ tenant, batchId: id }))) named.set(nameOf(name), name);
   const names = [...named.values()];
   const rows: StoredRows[] = [];
   for (let i = 0; i < names.length; i += maxNames) rows.push(...(await store.rowsOf(names.slice(i, i + maxNames))));
+  return rows;
+}
 
-  const isBatch = [...copies, ...letters, ...rows].some(({ batchId }) => batchId === id);
-  let found = rows.filter(({ batchId }) => batchId === id);
-  if (!isBatch) {
-    found = [];
-    const days = (await store.days()).filter((day) => options.day === undefined || day === options.day);
-    for (const [i, day] of days.entries()) {
-      options.progress(`looking through ${day}, day ${i + 1} of ${days.length}`);
-      found.push(...(await store.eventsOn(day, id, oneTenant ? tenants[0] : undefined)));
-    }
+/** Rows of the batches that hold this event, day by day. */
+async function rowsOfEvent(
+  { store, tenants, oneTenant, day: only, progress }: WhereOptions,
+  id: string,
+): Promise<StoredRows[]> {
+  const rows: StoredRows[] = [];
+  const days = (await store.days()).filter((day) => only === undefined || day === only);
+  for (const [i, day] of days.entries()) {
+    progress(`looking through ${day}, day ${i + 1} of ${days.length}`);
+    rows.push(...(await store.eventsOn(day, id, oneTenant ? tenants[0] : undefined)));
   }
-  const groups = await store.groups();
-  const judged = isBatch ? copies.filter(({ batchId }) => batchId === id) : copies;
-  const waiting = await waitingCopies(options, judged, groups);
-  const fates = await fatesOf(options, judged, isBatch ? undefined : id);
-  const result: JudgedCopy[] = [];
-  for (const copy of judged) {
-    const { known, own, elsewhere, storedBy, missing } = fates.of(copy);
-    const letter = letters.find(
-      ({ shard, generation, sequence, index }) =>
-        shard === copy.shard && generation === copy.generation && sequence === copy.sequence && index === copy.index,
-    );
-    const hi = groups.find(({ shard, generation }) => shard === copy.shard && generation === copy.generation)?.hi ?? 0;
-    const other = waiting.others.has(copy);
-    const state = async (): Promise<CopyState> => {
-      if (other) return 'not loaded';
-      if (own !== undefined) return 'stored';
-      if (letter !== undefined) return 'dead';
-      if (copy.sequence > hi) return 'in flight';
-      if (!known) return found.some((row) => nameOf(row) === nameOf(copy)) ? 'duplicate' : 'gone';
-      if (missing.length === 0 && elsewhere > 0) return 'duplicate';
-      return (await hasLeftOut(store, copy)) ? 'wrongly left out' : 'gone';
-    };
-    const judgement = await state();
-    const some = missing.slice(0, maxMissing);
-    result.push({
-      ...copy,
-      state: judgement,
-      rows: other ? undefined : own,
-      elsewhere,
-      storedBy,
-      missing: some,
-      reason: letter?.reason,
-      stopped: other || judgement === 'in flight' ? waiting.stopped.get(copy.shard) : undefined,
-    });
-  }
-  const dead = letters
-    .filter((letter) => !isBatch || letter.batchId === id || letter.batchId === '')
-    .filter(
-      (letter) =>
-        !judged.some(
-          (copy) =>
-            copy.shard === letter.shard &&
-            copy.generation === letter.generation &&
-            copy.sequence === letter.sequence &&
-            copy.index === letter.index,
-        ),
-    );
-  const rest = found.flatMap((row) => {
-    const rows = row.rows - fates.taken(row);
-    return rows > 0 ? [{ ...row, rows }] : [];
-  });
-  const kind = isBatch ? 'batch' : result.length + rest.length + dead.length > 0 ? 'event' : 'unknown';
-  const contents = isBatch ? new Set(judged.map(({ tenant, print }) => `${tenant} ${JSON.stringify(print)}`)).size : 1;
-  return { id, kind, copies: result, contents, rows: rest, dead, more };
+  return rows;
+}
+
+/** What a copy is judged by. */
+interface Evidence {
+  readonly store: LedgerStore;
+  readonly letters: readonly Letter[];
+  /** Rows of the batch, or of those that hold the event. */
+  readonly rows: readonly StoredRows[];
+  readonly groups: readonly BlockGroup[];
+  readonly waiting: WaitingCopies;
+  readonly fates: Fates;
+}
+
+async function judgedBy(evidence: Evidence, copy: LogCopy): Promise<JudgedCopy> {
+  const { letters, waiting, fates } = evidence;
+  const { own, elsewhere, storedBy, missing } = fates.of(copy);
+  const letter = letters.find((one) => isSameCopy(one, copy));
+  const state = await stateOf(evidence, copy, letter);
+  return {
+    ...copy,
+    state,
+    rows: state === 'not loaded' ? undefined : own,
+    elsewhere,
+    storedBy,
+    missing: missing.slice(0, maxMissing),
+    reason: letter?.reason,
+    stopped: state === 'not loaded' || state === 'in flight' ? waiting.stopped.get(copy.shard) : undefined,
+  };
+}
+
+async function stateOf(
+  { store, rows, groups, waiting, fates }: Evidence,
+  copy: LogCopy,
+  letter: Letter | undefined,
+): Promise<CopyState> {
+  const { known, own, elsewhere, missing } = fates.of(copy);
+  if (waiting.others.has(copy)) return 'not loaded';
+  if (own !== undefined) return 'stored';
+  if (letter !== undefined) return 'dead';
+  const group = groups.find(({ shard, generation }) => shard === copy.shard && generation === copy.generation);
+  if (copy.sequence > (group?.hi ?? 0)) return 'in flight';
+  if (!known) return rows.some((row) => nameOf(row) === nameOf(copy)) ? 'duplicate' : 'gone';
+  if (missing.length === 0 && elsewhere > 0) return 'duplicate';
+  return (await hasLeftOut(store, copy)) ? 'wrongly left out' : 'gone';
 }
 
 /**
@@ -182,12 +179,19 @@ async function hasLeftOut(store: LedgerStore, { generation, shard, sequence }: L
   return block !== undefined && block.duplicate > 0 && block.rows === block.accepted;
 }
 
-/** Copies whose messages are others than the block of their sequence has, and why the shards of these copies are stopped. */
+/** What of these copies waits for an operator. */
+interface WaitingCopies {
+  /** Copies whose messages are others than the block of their sequence has. */
+  readonly others: ReadonlySet<LogCopy>;
+  /** Why their shards are stopped, by shard. */
+  readonly stopped: ReadonlyMap<number, string>;
+}
+
 async function waitingCopies(
   { store, stopped }: WhereOptions,
   copies: readonly LogCopy[],
   groups: readonly BlockGroup[],
-): Promise<{ others: ReadonlySet<LogCopy>; stopped: ReadonlyMap<number, string> }> {
+): Promise<WaitingCopies> {
   const others = new Set<LogCopy>();
   const reasons = new Map<number, string>();
   for (const shard of new Set(copies.map((copy) => copy.shard))) {
@@ -202,94 +206,4 @@ async function waitingCopies(
     }
   }
   return { others, stopped: reasons };
-}
-
-/** Copies of the batch of this id, and of those that hold an event of this id. */
-async function copiesOf(options: WhereOptions, id: string): Promise<{ copies: LogCopy[]; more: boolean }> {
-  const { nc, jsm, tenants, oneTenant, logger } = options;
-  const copies: LogCopy[] = [];
-  const needle = Buffer.from(id);
-  let more = false;
-  for (const shard of options.shards) {
-    const stream = shardStream(shard);
-    const info = await streamInfo(jsm, stream).catch((error: unknown) => {
-      if (isStreamMissing(error)) return undefined;
-      throw error;
-    });
-    if (info === undefined || info.state.messages === 0) continue;
-    const generation = generationOf(info);
-    await scanLog({
-      nc,
-      jsm,
-      stream,
-      generation,
-      from: info.state.first_seq,
-      to: info.state.last_seq,
-      logger,
-      onMessage({ sequence, timeMs, data }) {
-        options.progress(`${stream}: message ${sequence} of ${info.state.last_seq}`);
-        const bytes = Buffer.from(data.buffer, data.byteOffset, data.length);
-        if (!bytes.includes(needle)) return;
-        for (const frame of framesOf(data)) {
-          if (oneTenant && frame.tenant !== tenants[0]) continue;
-          const stored = bytes.subarray(frame.from, frame.to);
-          if (frame.batchId !== id && !stored.includes(needle)) continue;
-          const decoded = decodedFrom(stored);
-          const asEvent = decoded?.events.findIndex(({ eventId }) => eventId === id) ?? -1;
-          if (frame.batchId !== id && asEvent < 0) continue;
-          if (copies.length >= maxCopies) {
-            more = true;
-            return;
-          }
-          const { tenant, batchId, index, attempt, events, from, to } = frame;
-          copies.push({
-            tenant,
-            batchId,
-            stream,
-            shard,
-            generation,
-            sequence,
-            index,
-            attempt,
-            events,
-            eventIndex: batchId === id ? undefined : asEvent,
-            receivedAtMs: decoded?.receivedAt === undefined ? undefined : timestampMs(decoded.receivedAt),
-            loggedAtMs: timeMs,
-            from,
-            to,
-            print: fingerprintOf(data, { body: from, to }),
-          });
-        }
-      },
-    });
-  }
-  return { copies, more };
-}
-
-/** Undefined for bytes that cannot be decoded; when the batch was set aside for it, the reason says more. */
-function decodedFrom(stored: Uint8Array): StoredBatch | undefined {
-  try {
-    return fromBinary(StoredBatchSchema, stored);
-  } catch {
-    return undefined;
-  }
-}
-
-/** Dead letters of the batch of this id, or whose bytes have it. A copy that is there twice is shown once. */
-async function lettersOf(options: WhereOptions, id: string): Promise<Letter[]> {
-  const needle = Buffer.from(id);
-  const letters = new Map<string, Letter>();
-  await scanDead({
-    nc: options.nc,
-    jsm: options.jsm,
-    tenant: options.oneTenant ? options.tenants[0] : undefined,
-    max: maxLetters,
-    onLetter({ data, ...letter }) {
-      options.progress(`dead letters: ${letter.deadSequence}`);
-      if (letter.batchId !== id && !Buffer.from(data.buffer, data.byteOffset, data.length).includes(needle)) return;
-      if (letters.size >= maxCopies) return;
-      letters.set(`${letter.shard} ${letter.generation} ${letter.sequence} ${letter.index}`, letter);
-    },
-  });
-  return [...letters.values()];
 }
