@@ -46,67 +46,96 @@ export interface Erasure {
   readonly unloaded: number;
 }
 
+/** What the log of one shard still had to do with an erasure. */
+interface EmptiedShard {
+  readonly messages: number;
+  readonly unloaded: number;
+  /** Rows of blocks that come later are not of this erasure: a condition for them. */
+  readonly bound: string;
+}
+
+/** The last block, once all up to this message is loaded, or the deadline is over. */
+async function loadedBy(
+  { logger, ...options }: EraseOptions,
+  { shard, generation, last }: { readonly shard: number; readonly generation: string; readonly last: number },
+  deadline: number,
+): Promise<LastBlock> {
+  const store = createClickHouseBlockStore(options.clickhouse, options.target);
+  for (let told = false; ; told = true) {
+    const loaded = await store.lastBlock(shard, generation, undefined);
+    if (loaded.hi >= last || Date.now() >= deadline) return loaded;
+    if (!told) logger.info({ shard, loaded: loaded.hi, last }, 'waiting for the workers to load what is in the log');
+    await new Promise((resolve) => setTimeout(resolve, 250));
+  }
+}
+
+/** Removes what is loaded from the stream of a shard. */
+async function emptyShard(options: EraseOptions, shard: number, deadline: number): Promise<EmptiedShard> {
+  const { jsm } = options;
+  const stream = shardStream(shard);
+  const before = await streamInfo(jsm, stream);
+  const generation = generationOf(before);
+  const { first_seq: first, last_seq: last, messages: present } = before.state;
+  const loaded = await loadedBy(options, { shard, generation, last: present === 0 ? 0 : last }, deadline);
+  const { hi } = loaded;
+  const unloaded = present === 0 ? 0 : Math.max(0, last - Math.max(hi, first - 1));
+  const bound = `NOT (_stream = ${quote(generation)} AND _shard = ${shard} AND _hi > ${hi})`;
+  const now = await streamInfo(jsm, stream);
+  if (hi === 0 || generationOf(now) !== generation) return { messages: 0, unloaded, bound };
+  if (await hasLostItsEnd(jsm, now, loaded)) {
+    throw new UsageError(
+      `The stream ${stream} lost its end: it may hold messages that were never loaded, and erasing would remove them. ` +
+        'See `sluice shards`, mend the shard, and run the erasure again.',
+    );
+  }
+  const { purged } = await jsm.streams.purge(stream, { seq: hi + 1 });
+  return { messages: purged, unloaded, bound };
+}
+
+/** @param theirs the condition for the rows. @returns how many there were */
+async function deleteRows({ clickhouse, target }: EraseOptions, theirs: string): Promise<number> {
+  const table = tableName(target);
+  const [row] = await clickhouse.rows<{ n: string }>(`SELECT toString(count()) AS n FROM ${table} WHERE ${theirs}`);
+  const rows = Number(row?.n ?? 0);
+  if (rows === 0) return 0;
+  // With its counts, so that the ledger still knows what the block held (audit.ts), and its time, by which a log that lost
+  // its end is known (LOAD-8).
+  const name = '_day, _stream, _shard, _block, _lo, _hi, _accepted, _duplicate, _dead, _hi_at';
+  await clickhouse.command(
+    `INSERT INTO ${table} (${name}) SELECT ${name} FROM ${table} ` +
+      `WHERE (_day, _stream, _shard, _block) IN (SELECT _day, _stream, _shard, _block FROM ${table} WHERE ${theirs}) ` +
+      `GROUP BY ${name} HAVING count() = countIf(${theirs})`,
+  );
+  // A mutation rewrites the parts that hold the user, so the values leave the disk; 2: every replica has done it.
+  await clickhouse.command(`ALTER TABLE ${table} DELETE WHERE ${theirs}`, { settings: { mutations_sync: 2 } });
+  return rows;
+}
+
 /**
  * Erases, and waits until ClickHouse says that it is done.
  * @throws UsageError when the tenant or the user id is not one, a stream lost its end (LOAD-8), or a mutation of the table has failed
  */
 export async function eraseUser(options: EraseOptions): Promise<Erasure> {
-  const { tenant, userId, clickhouse, target, jsm, logger } = options;
+  const { tenant, userId, clickhouse, target, logger } = options;
   if (!tenantIdPattern.test(tenant))
     throw new UsageError(`"${tenant}" is not a tenant id: see \`sluice tenant list\`.`);
   if (userId === '' || userId.length > 4096) throw new UsageError('--user-id is empty or too long.');
   // Rows go by a mutation, and one that fails stands in the way of all later ones: better not to begin.
   const [failed] = await failedMutations(clickhouse, target);
   if (failed !== undefined) throw new UsageError(`Nothing was erased. ${mutationText(failed)}`);
-  const store = createClickHouseBlockStore(clickhouse, target);
   const deadline = Date.now() + options.waitMs;
   let messages = 0;
   let unloaded = 0;
-  /** Rows of blocks that come later are not of this erasure. */
   const bounds: string[] = [];
   for (const shard of options.shards) {
-    const stream = shardStream(shard);
-    const before = await streamInfo(jsm, stream);
-    const generation = generationOf(before);
-    const { first_seq: first, last_seq: last, messages: present } = before.state;
-    let loaded: LastBlock;
-    for (let told = false; ; told = true) {
-      loaded = await store.lastBlock(shard, generation, undefined);
-      if (loaded.hi >= last || present === 0 || Date.now() >= deadline) break;
-      if (!told) logger.info({ shard, loaded: loaded.hi, last }, 'waiting for the workers to load what is in the log');
-      await new Promise((resolve) => setTimeout(resolve, 250));
-    }
-    const { hi } = loaded;
-    if (present > 0) unloaded += Math.max(0, last - Math.max(hi, first - 1));
-    const now = await streamInfo(jsm, stream);
-    if (hi > 0 && generationOf(now) === generation) {
-      if (await hasLostItsEnd(jsm, now, loaded)) {
-        throw new UsageError(
-          `The stream ${stream} lost its end: it may hold messages that were never loaded, and erasing would remove them. ` +
-            'See `sluice shards`, mend the shard, and run the erasure again.',
-        );
-      }
-      messages += (await jsm.streams.purge(stream, { seq: hi + 1 })).purged;
-    }
-    bounds.push(`NOT (_stream = ${quote(generation)} AND _shard = ${shard} AND _hi > ${hi})`);
+    const emptied = await emptyShard(options, shard, deadline);
+    messages += emptied.messages;
+    unloaded += emptied.unloaded;
+    bounds.push(emptied.bound);
   }
-  const table = tableName(target);
   // Mutations are kept as text, so their values cannot be query parameters.
   const theirs = [`tenant = ${quote(tenant)}`, `user_id = ${quote(userId)}`, ...bounds].join(' AND ');
-  const [row] = await clickhouse.rows<{ n: string }>(`SELECT toString(count()) AS n FROM ${table} WHERE ${theirs}`);
-  const rows = Number(row?.n ?? 0);
-  if (rows > 0) {
-    // With its counts, so that the ledger still knows what the block held (audit.ts), and its time, by which a log that lost
-    // its end is known (LOAD-8).
-    const name = '_day, _stream, _shard, _block, _lo, _hi, _accepted, _duplicate, _dead, _hi_at';
-    await clickhouse.command(
-      `INSERT INTO ${table} (${name}) SELECT ${name} FROM ${table} ` +
-        `WHERE (_day, _stream, _shard, _block) IN (SELECT _day, _stream, _shard, _block FROM ${table} WHERE ${theirs}) ` +
-        `GROUP BY ${name} HAVING count() = countIf(${theirs})`,
-    );
-    // A mutation rewrites the parts that hold the user, so the values leave the disk; 2: every replica has done it.
-    await clickhouse.command(`ALTER TABLE ${table} DELETE WHERE ${theirs}`, { settings: { mutations_sync: 2 } });
-  }
+  const rows = await deleteRows(options, theirs);
   logger.info({ tenant, rows, messages, unloaded }, 'erased a user');
   return { rows, messages, unloaded };
 }
