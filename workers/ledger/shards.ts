@@ -316,18 +316,49 @@ async function makeParked(jsm: JetStreamManager, settings: KV, shard: number): P
   await settings.put(acceptKey(shard), generationOf(made));
 }
 
-/** SHARD-4: until everything in the streams is in ClickHouse. */
-async function drained(options: ChangeOptions, shards: number, goingOn: () => void): Promise<void> {
-  const { nc, jsm, store, progress } = options;
-  /** What workers say they have: messages that hold nothing but copies are in no block yet (LOAD-5), and count all the same. */
-  const hints = new Map<number, { generation: string; sequence: number }>();
+/** A shard's position in its stream. */
+interface Committed {
+  readonly generation: string;
+  readonly sequence: number;
+}
+
+/**
+ * What workers say they have, by shard: messages that hold nothing but copies are in no block yet (LOAD-5), and count all the same.
+ */
+function hearCommitted(nc: NatsConnection): { readonly hints: ReadonlyMap<number, Committed>; end(): void } {
+  const hints = new Map<number, Committed>();
   const subscription = nc.subscribe(committedSubjects, {
     callback(error, message) {
       if (error !== null) return;
-      const { generation, sequence } = message.json<{ generation: string; sequence: number }>();
+      const { generation, sequence } = message.json<Committed>();
       hints.set(Number(message.subject.slice(message.subject.lastIndexOf('.') + 1)), { generation, sequence });
     },
   });
+  return { hints, end: () => subscription.unsubscribe() };
+}
+
+/** The end of a shard's stream, and how many messages before it are not loaded. @throws Error the stream lost its end (LOAD-8) */
+async function leftIn(
+  { jsm, store }: ChangeOptions,
+  shard: number,
+  hint: Committed | undefined,
+): Promise<{ readonly end: number; readonly left: number }> {
+  const info = await streamInfo(jsm, shardStream(shard));
+  const { first_seq: first, last_seq: end, messages } = info.state;
+  if (messages === 0) return { end, left: 0 };
+  const generation = generationOf(info);
+  let loaded = hint?.generation === generation ? hint.sequence : 0;
+  if (loaded < end) loaded = Math.max(loaded, (await store.lastBlock(shard, generation, undefined)).hi);
+  // LOAD-8. It may have taken messages since: they would pass for loaded. (What came after the first look is no trouble.)
+  if (loaded > end && (await streamInfo(jsm, shardStream(shard))).state.last_seq < loaded) {
+    throw new Error(`the stream of shard ${shard} lost its end: \`sluice shards\` shows it`);
+  }
+  return { end, left: Math.max(0, end - Math.max(loaded, first - 1)) };
+}
+
+/** SHARD-4: until everything in the streams is in ClickHouse. */
+async function drained(options: ChangeOptions, shards: number, goingOn: () => void): Promise<void> {
+  const committed = hearCommitted(options.nc);
   try {
     /** Ends as they were when all was loaded; they must be so twice, as a message may be on its way through the server. */
     let seen = '';
@@ -336,28 +367,18 @@ async function drained(options: ChangeOptions, shards: number, goingOn: () => vo
       let left = 0;
       const ends: number[] = [];
       for (let shard = 0; shard < shards; shard++) {
-        const info = await streamInfo(jsm, shardStream(shard));
-        const { first_seq: first, last_seq: end, messages } = info.state;
-        ends.push(end);
-        if (messages === 0) continue;
-        const generation = generationOf(info);
-        const hint = hints.get(shard);
-        let loaded = hint?.generation === generation ? hint.sequence : 0;
-        if (loaded < end) loaded = Math.max(loaded, (await store.lastBlock(shard, generation, undefined)).hi);
-        // LOAD-8. It may have taken messages since: they would pass for loaded. (What came after the first look is no trouble.)
-        if (loaded > end && (await streamInfo(jsm, shardStream(shard))).state.last_seq < loaded) {
-          throw new Error(`the stream of shard ${shard} lost its end: \`sluice shards\` shows it`);
-        }
-        left += Math.max(0, end - Math.max(loaded, first - 1));
+        const stream = await leftIn(options, shard, committed.hints.get(shard));
+        ends.push(stream.end);
+        left += stream.left;
       }
-      progress(`waiting until the log is loaded: ${left.toLocaleString('en')} messages to go`);
+      options.progress(`waiting until the log is loaded: ${left.toLocaleString('en')} messages to go`);
       const now = ends.join();
       if (left === 0 && seen === now) return;
       seen = left === 0 ? now : '';
       await pause(left === 0 ? 1_000 : roundMs);
     }
   } finally {
-    subscription.unsubscribe();
+    committed.end();
   }
 }
 
