@@ -125,11 +125,10 @@ const rowFacts =
   'toString(toUnixTimestamp64Milli(min(received_at))) AS receivedAtMs';
 const rowGroups = 'tenant, batch_id, _stream, _shard, _day, _block, _lo, _hi, _attempt';
 
-export function createLedgerStore(clickhouse: ClickHouse, target: TableTarget): LedgerStore {
-  const table = tableName(target);
-  const ask = <T>(query: string, parameters: Record<string, unknown> = {}): Promise<T[]> =>
-    clickhouse.rows<T>(query, parameters, readingSettings(target));
+type Select = <T>(query: string, parameters?: Record<string, unknown>) => Promise<T[]>;
 
+/** Reads blocks. */
+function createBlockReader(ask: Select, table: string): Pick<LedgerStore, 'groups' | 'blocks' | 'block' | 'blockWith'> {
   const blocksWhere = async (
     { generation, shard }: Pick<BlockGroup, 'generation' | 'shard'>,
     condition: string,
@@ -157,21 +156,6 @@ export function createLedgerStore(clickhouse: ClickHouse, target: TableTarget): 
   };
   const page = (group: Pick<BlockGroup, 'generation' | 'shard'>, after: number, upTo: number): Promise<StoredBlock[]> =>
     blocksWhere(group, '_block > {after:UInt64} AND _block <= {upTo:UInt64}', { after, upTo });
-  const rowsFrom = (rows: Texts<StoredRows>[]): StoredRows[] =>
-    rows.map(({ tenant, batchId, generation, day, ...numbers }) => ({
-      tenant,
-      batchId,
-      generation,
-      day,
-      shard: Number(numbers.shard),
-      block: Number(numbers.block),
-      lo: Number(numbers.lo),
-      hi: Number(numbers.hi),
-      attempt: Number(numbers.attempt),
-      rows: Number(numbers.rows),
-      distinct: Number(numbers.distinct),
-      receivedAtMs: Number(numbers.receivedAtMs),
-    }));
 
   return {
     async groups() {
@@ -205,10 +189,36 @@ export function createLedgerStore(clickhouse: ClickHouse, target: TableTarget): 
       });
       return found[0];
     },
+  };
+}
 
+/** Numbers come as text. */
+const rowsFrom = (rows: Texts<StoredRows>[]): StoredRows[] =>
+  rows.map(({ tenant, batchId, generation, day, ...numbers }) => ({
+    tenant,
+    batchId,
+    generation,
+    day,
+    shard: Number(numbers.shard),
+    block: Number(numbers.block),
+    lo: Number(numbers.lo),
+    hi: Number(numbers.hi),
+    attempt: Number(numbers.attempt),
+    rows: Number(numbers.rows),
+    distinct: Number(numbers.distinct),
+    receivedAtMs: Number(numbers.receivedAtMs),
+  }));
+
+const checkNumber = (names: readonly BatchName[]): void => {
+  if (names.length > maxNames) throw new RangeError(`${names.length} names; at most ${maxNames} at a time`);
+};
+
+/** Reads rows of batches and of events. */
+function createRowReader(ask: Select, table: string): Pick<LedgerStore, 'rowsOf' | 'totalsOf' | 'eventsOn'> {
+  return {
     async rowsOf(names) {
       if (names.length === 0) return [];
-      if (names.length > maxNames) throw new RangeError(`${names.length} names; at most ${maxNames} at a time`);
+      checkNumber(names);
       return rowsFrom(
         await ask(
           `SELECT ${rowFacts} FROM ${table} WHERE _batch IN (${names.map(hashOf).join(', ')}) ` +
@@ -219,7 +229,7 @@ export function createLedgerStore(clickhouse: ClickHouse, target: TableTarget): 
 
     async totalsOf(names) {
       if (names.length === 0) return [];
-      if (names.length > maxNames) throw new RangeError(`${names.length} names; at most ${maxNames} at a time`);
+      checkNumber(names);
       const rows = await ask<Record<string, string> & { attempts: number[] }>(
         `SELECT tenant, batch_id AS batchId, ${fingerprintFacts}, toString(uniqExact(event_id)) AS distinct, ` +
           'arraySort(groupUniqArray(_attempt)) AS attempts, toString(toUnixTimestamp64Milli(min(received_at))) AS receivedAtMs ' +
@@ -236,9 +246,6 @@ export function createLedgerStore(clickhouse: ClickHouse, target: TableTarget): 
       }));
     },
 
-    eventCounts: (questions) => eventCounts(ask, table, questions),
-    eventPlaces: (question) => eventPlaces(ask, table, question),
-
     async eventsOn(day, eventId, tenant) {
       return rowsFrom(
         await ask(
@@ -249,6 +256,19 @@ export function createLedgerStore(clickhouse: ClickHouse, target: TableTarget): 
         ),
       );
     },
+  };
+}
+
+export function createLedgerStore(clickhouse: ClickHouse, target: TableTarget): LedgerStore {
+  const table = tableName(target);
+  const ask: Select = <T>(query: string, parameters: Record<string, unknown> = {}): Promise<T[]> =>
+    clickhouse.rows<T>(query, parameters, readingSettings(target));
+  return {
+    ...createBlockReader(ask, table),
+    ...createRowReader(ask, table),
+
+    eventCounts: (questions) => eventCounts(ask, table, questions),
+    eventPlaces: (question) => eventPlaces(ask, table, question),
 
     async days() {
       const rows = await ask<{ day: string }>(`SELECT DISTINCT toString(_day) AS day FROM ${table} ORDER BY day DESC`);
