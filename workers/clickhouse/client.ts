@@ -3,6 +3,7 @@
  * a circuit breaker (circuit.ts). It is the same for the embedded engine and for a server.
  *
  *   errors.ts           what a statement can end with
+ *   places.ts           bounds the statements under way
  *   circuit.ts          spares ClickHouse when it is in trouble
  *   connect.ts          reaching NATS, ClickHouse and the table, with patience
  *   prepare-table.ts    brings the events table up to the contract
@@ -19,28 +20,10 @@ import { failpoint, isArmed } from '../../lib/failpoint.js';
 import type { Logger } from '../../lib/logger.js';
 import { clickhousePassword } from '../../lib/secret-file.js';
 import { type CircuitStats, createCircuit } from './circuit.js';
-import { StatementError, sorted } from './errors.js';
+import { createPlaces, type PoolStats } from './places.js';
 import type { InsertStatement } from './schema/index.js';
 
 export { StatementError, type StatementErrorKind } from './errors.js';
-
-/** Figures of the pool, for metrics. */
-export interface PoolStats extends Record<string, number> {
-  /** Most connections. */
-  size: number;
-  /** Statements under way. */
-  active: number;
-  /** Statements that wait for a connection. */
-  waiting: number;
-  /** Seconds waited by all statements so far. */
-  waited_seconds: number;
-  /** Statements that gave up waiting. */
-  wait_timeouts: number;
-  /** As set: how long a statement may wait, how long an idle connection is kept, whether answers are compressed (1). */
-  wait_limit_seconds: number;
-  keep_alive_seconds: number;
-  compression: number;
-}
 
 /** So much of a body lies ready for its socket. */
 const pushBytes = 1024 ** 2;
@@ -114,66 +97,7 @@ export function createClickHouse(config: ClickHouseClientConfig, logger: Logger)
     log: { level: 127 },
   });
 
-  const stats: PoolStats = {
-    size: config.clickhousePoolSize,
-    active: 0,
-    waiting: 0,
-    waited_seconds: 0,
-    wait_timeouts: 0,
-    wait_limit_seconds: config.clickhousePoolWait / 1000,
-    keep_alive_seconds: config.clickhouseKeepAlive / 1000,
-    compression: config.clickhouseCompression ? 1 : 0,
-  };
-  const queue: (() => void)[] = [];
-
-  async function place(): Promise<void> {
-    if (stats.active < stats.size) {
-      stats.active++;
-      return;
-    }
-    const since = performance.now();
-    stats.waiting++;
-    try {
-      await new Promise<void>((resolve, reject) => {
-        const go = (): void => {
-          clearTimeout(timer);
-          resolve();
-        };
-        const timer = setTimeout(() => {
-          queue.splice(queue.indexOf(go), 1);
-          stats.wait_timeouts++;
-          reject(
-            new StatementError(
-              'transient',
-              'no connection to ClickHouse became free; see --clickhouse-pool-size',
-              undefined,
-              undefined,
-              true,
-            ),
-          );
-        }, config.clickhousePoolWait);
-        queue.push(go);
-      });
-    } finally {
-      stats.waiting--;
-      stats.waited_seconds += (performance.now() - since) / 1000;
-    }
-  }
-
-  async function pooled<T>(work: () => Promise<T>): Promise<T> {
-    await place();
-    try {
-      return await work();
-    } catch (error) {
-      throw sorted(error);
-    } finally {
-      // The place goes to the next in line, or becomes free.
-      const next = queue.shift();
-      if (next === undefined) stats.active--;
-      else next();
-    }
-  }
-
+  const { run: pooled, stats } = createPlaces(config);
   const ask = <T>(
     query: string,
     parameters: Record<string, unknown>,
@@ -237,7 +161,7 @@ export function createClickHouse(config: ClickHouseClientConfig, logger: Logger)
         return false;
       }
     },
-    stats: () => ({ ...stats }),
+    stats,
     circuits: () => ({ reads: reads.stats(), inserts: inserts.stats() }),
     onRecovered(listener) {
       recovered.add(listener);
