@@ -3,7 +3,7 @@
  * bounded, and each must be read within a time that grows with its size.
  */
 import type { ServerResponse } from 'node:http';
-import { EngineError } from './engine.js';
+import { EngineError } from './engine-error.js';
 
 export interface HeldAnswers {
   /** @throws EngineError there is no room for another answer now */

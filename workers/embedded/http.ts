@@ -11,11 +11,13 @@ import { promisify } from 'node:util';
 import { createGunzip, gzip } from 'node:zlib';
 import type { Logger } from '../../lib/logger.js';
 import { mayHaveStructure, structureRefusal } from './column-texts.js';
-import { type Engine, EngineError, type EngineResult } from './engine.js';
+import type { Engine } from './engine.js';
+import { EngineError } from './engine-error.js';
 import { type GuardOptions, type Refusal, refusePage, refuseStranger } from './guard.js';
 import { createHeldAnswers } from './held-answers.js';
 import { endsWithRequest, type InlineInsert, inlineInsert, onlyReads, refusal } from './refused.js';
 import { spoolDatabase, spooled, spoolFile } from './rights.js';
+import type { EngineResult } from './sessions.js';
 import { inlineData, inlineInput, parametersOf, quoted, quotedName, readFromSpool, withSettings } from './statement.js';
 import { received } from './young-garbage.js';
 

@@ -8,7 +8,11 @@
  *   held-answers.ts  answers that are not read yet
  *   rights.ts      what statements may do: the engine's users, and the view of the spool
  *   statement.ts   what happens to a statement on the way (data, settings, parameters)
- *   engine.ts      sessions on one data folder
+ *   engine.ts      the engine on one data folder
+ *   sessions.ts    its sessions
+ *   session-places.ts  which statement runs on which session, and which wait
+ *   folder-lock.ts  whether another process has the folder
+ *   engine-error.ts  its errors
  *   young-garbage.ts  what large bodies leave behind
  */
 
