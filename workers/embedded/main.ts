@@ -2,6 +2,9 @@
  * `sluice clickhouse`: the real ClickHouse engine in a process of its own, for laptops and tests.
  *
  *   http.ts        ClickHouse's HTTP interface, as far as Sluice uses it
+ *   request-body.ts  bodies, within bounds
+ *   admission.ts   what is run in place of a statement
+ *   responses.ts   answers as ClickHouse writes them
  *   guard.ts       who may send statements
  *   refused.ts     statements that are not run
  *   column-texts.ts  table functions whose structure hides a statement
