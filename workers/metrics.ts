@@ -5,6 +5,8 @@
 import { type Attributes, type Context, metrics, propagation, ROOT_CONTEXT, SpanKind, trace } from '@opentelemetry/api';
 import type { CircuitStats } from './clickhouse/circuit.js';
 import type { WaitsFor } from './clickhouse/connect.js';
+import type { Block } from './loader/block.js';
+import type { Place } from './loader/loader.js';
 import type { LoaderMetrics } from './loader/loader-metrics.js';
 
 export interface WorkerGauges {
@@ -60,9 +62,10 @@ function linkOf(traceparent: string): { context: NonNullable<ReturnType<typeof t
   return span === undefined ? undefined : { context: span };
 }
 
-export function createWorkerMetrics(gauges: WorkerGauges): LoaderMetrics {
-  const meter = metrics.getMeter('sluice');
-  const tracer = trace.getTracer('sluice');
+type Meter = ReturnType<typeof metrics.getMeter>;
+
+/** What is counted and measured when it happens. */
+function createInstruments(meter: Meter) {
   const counter = (name: string, description: string, unit = '1') => meter.createCounter(name, { description, unit });
   const rows = counter('sluice_worker_rows', 'Rows stored.');
   const bytes = counter('sluice_worker_bytes', 'Bytes of payload stored.', 'By');
@@ -97,7 +100,26 @@ export function createWorkerMetrics(gauges: WorkerGauges): LoaderMetrics {
     unit: 's',
     advice: { explicitBucketBoundaries: [0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30] },
   });
+  return {
+    rows,
+    bytes,
+    blocks,
+    others,
+    failures,
+    storedAnyway,
+    recoveries,
+    gaps,
+    trims,
+    duplicates,
+    deadBatches,
+    deadEvents,
+    blockRows,
+    insertSeconds,
+  };
+}
 
+/** What each shard of this worker is at, by shard. */
+function createShardGauges(meter: Meter) {
   const byShard = {
     depth: new Map<number, number>(),
     lag: new Map<number, number>(),
@@ -132,6 +154,11 @@ export function createWorkerMetrics(gauges: WorkerGauges): LoaderMetrics {
   meter
     .createObservableGauge('sluice_worker_shards', { description: 'Shards that this worker loads.' })
     .addCallback((result) => result.observe(byShard.stopped.size));
+  return byShard;
+}
+
+/** What the process holds. */
+function observeGauges(meter: Meter, gauges: WorkerGauges): void {
   meter
     .createObservableGauge('sluice_worker_bytes_held', { description: 'Bytes of messages held in memory.', unit: 'By' })
     .addCallback((result) => result.observe(gauges.bytesHeld()));
@@ -163,61 +190,74 @@ export function createWorkerMetrics(gauges: WorkerGauges): LoaderMetrics {
     .addCallback((result) => {
       for (const [circuit, { heldBack }] of Object.entries(gauges.circuits())) result.observe(heldBack, { circuit });
     });
+}
+
+/** The span of a block. @param startedAt of performance.now() */
+function recordSpan(shard: number, block: Block, place: Place, startedAt: number): void {
+  const attributes: Attributes = {
+    'sluice.shard': shard,
+    'sluice.block': place.block,
+    'sluice.rows': block.rows,
+    'sluice.lo': block.lo,
+    'sluice.hi': block.hi,
+    'sluice.flush_reason': block.reason,
+  };
+  const links = block.traces.map(linkOf).filter((link) => link !== undefined);
+  trace
+    .getTracer('sluice')
+    .startSpan(
+      'load block',
+      {
+        kind: SpanKind.CONSUMER,
+        attributes,
+        links,
+        root: true,
+        startTime: Date.now() - (performance.now() - startedAt),
+      },
+      ROOT_CONTEXT,
+    )
+    .end();
+}
+
+export function createWorkerMetrics(gauges: WorkerGauges): LoaderMetrics {
+  const meter = metrics.getMeter('sluice');
+  const instruments = createInstruments(meter);
+  const byShard = createShardGauges(meter);
+  observeGauges(meter, gauges);
 
   return {
-    inserted: (shard, seconds) => insertSeconds.record(seconds, { shard }),
-    insertFailed: (shard, failure) => failures.add(1, { shard, failure }),
+    inserted: (shard, seconds) => instruments.insertSeconds.record(seconds, { shard }),
+    insertFailed: (shard, failure) => instruments.failures.add(1, { shard, failure }),
     settled(shard, block, mine, place, startedAt) {
       byShard.stuck.set(shard, 0);
       if (!mine) {
-        others.add(1, { shard });
+        instruments.others.add(1, { shard });
         return;
       }
-      rows.add(block.rows, { shard });
-      bytes.add(block.bytes, { shard });
-      blocks.add(1, { shard, reason: block.reason });
-      if (block.duplicate > 0) duplicates.add(block.duplicate, { shard });
-      blockRows.record(block.rows, { shard });
-      const attributes: Attributes = {
-        'sluice.shard': shard,
-        'sluice.block': place.block,
-        'sluice.rows': block.rows,
-        'sluice.lo': block.lo,
-        'sluice.hi': block.hi,
-        'sluice.flush_reason': block.reason,
-      };
-      const links = block.traces.map(linkOf).filter((link) => link !== undefined);
-      tracer
-        .startSpan(
-          'load block',
-          {
-            kind: SpanKind.CONSUMER,
-            attributes,
-            links,
-            root: true,
-            startTime: Date.now() - (performance.now() - startedAt),
-          },
-          ROOT_CONTEXT,
-        )
-        .end();
+      instruments.rows.add(block.rows, { shard });
+      instruments.bytes.add(block.bytes, { shard });
+      instruments.blocks.add(1, { shard, reason: block.reason });
+      if (block.duplicate > 0) instruments.duplicates.add(block.duplicate, { shard });
+      instruments.blockRows.record(block.rows, { shard });
+      recordSpan(shard, block, place, startedAt);
     },
     recovered(shard) {
-      recoveries.add(1, { shard });
+      instruments.recoveries.add(1, { shard });
       byShard.stopped.set(shard, 0);
       byShard.stuck.set(shard, 0);
       byShard.lettersBlocked.set(shard, 0);
     },
-    gap: (shard, messages) => gaps.add(messages, { shard }),
-    trimmed: (shard) => trims.add(1, { shard }),
+    gap: (shard, messages) => instruments.gaps.add(messages, { shard }),
+    trimmed: (shard) => instruments.trims.add(1, { shard }),
     dead(shard, kind, events) {
-      deadBatches.add(1, { shard, kind });
-      deadEvents.add(events, { shard, kind });
+      instruments.deadBatches.add(1, { shard, kind });
+      instruments.deadEvents.add(events, { shard, kind });
     },
     lettersBlocked: (shard, blocked) => void byShard.lettersBlocked.set(shard, blocked ? 1 : 0),
     stopped: (shard, stopped) => void byShard.stopped.set(shard, stopped ? 1 : 0),
     stuck: (shard, stuck) => void byShard.stuck.set(shard, stuck ? 1 : 0),
     standing: (shard, standing) => void byShard.standing.set(shard, standing ? 1 : 0),
-    storedAnyway: (shard, code) => storedAnyway.add(1, { shard, code }),
+    storedAnyway: (shard, code) => instruments.storedAnyway.add(1, { shard, code }),
     measured(shard, { depth, lagMs }) {
       byShard.depth.set(shard, depth);
       byShard.lag.set(shard, lagMs / 1000);
