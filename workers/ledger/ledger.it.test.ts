@@ -1,4 +1,4 @@
-import { jetstream } from '@nats-io/jetstream';
+import { type JetStreamClient, jetstream } from '@nats-io/jetstream';
 import { headers } from '@nats-io/nats-core';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -8,7 +8,7 @@ import { silentLogger } from '../../lib/logger.js';
 import { batchStatusSubject, batchSubject, shardStream } from '../../lib/subjects.js';
 import { createRandom } from '../../lib/testing/batches.js';
 import { type BlockConstants, blockName, insertStatement } from '../clickhouse/schema/index.js';
-import { endScenes, withScene } from '../testing/ledger-scene.js';
+import { endScenes, type LedgerScene, withScene } from '../testing/ledger-scene.js';
 import { publishStored, type Stored, storedPayload } from '../testing/payloads.js';
 import type { Audit } from './audit.js';
 import type { TenantAudit } from './audit-tenant.js';
@@ -192,6 +192,53 @@ test('a message that was removed before it was loaded is missed; an erasure is r
   });
 });
 
+/** The second batch of message 3, `c`, in the dead letters. */
+async function publishLetter(js: JetStreamClient, generation: string, data: Uint8Array): Promise<void> {
+  const head = headers();
+  for (const [name, value] of [
+    ['Kind', 'refused'],
+    ['Reason', 'an unknown enum'],
+    ['Shard', '0'],
+    ['Tenant', 'acme'],
+    ['Events', '3'],
+    ['Stream', 'EV_0'],
+    ['Generation', generation],
+    ['Sequence', '3'],
+    ['Index', '1'],
+    ['Batch-Id', 'c'],
+  ] as const) {
+    head.set(`Sluice-${name}`, value);
+  }
+  await js.publish('dead.0.acme', data, { headers: head });
+}
+
+/** What gateways are answered about the batches of the test below. */
+async function checkStatuses({ nats, jsm, clickhouse, target }: LedgerScene): Promise<void> {
+  const statuses = serveBatchStatus({
+    nc: nats.nc,
+    jsm,
+    store: createLedgerStore(clickhouse, target),
+    logger: silentLogger,
+  });
+  const ask = async (batchId: string, tenant = 'acme'): Promise<unknown> => {
+    const question = encodeQuestion({ tenant, batchId });
+    const answer = decodeAnswer((await nats.nc.request(batchStatusSubject, question, { timeout: 20_000 })).string());
+    return typeof answer === 'string' ? answer : [answer.state, answer.stored, answer.dead, answer.reason];
+  };
+  // All at once: they are looked up together.
+  assert.equal(await Promise.all([ask('a'), ask('c'), ask('d'), ask('a', 'other'), ask('nobody'), ask('b')]), [
+    ['stored', 10, 0, ''],
+    ['dead-lettered', 0, 3, 'an unknown enum'],
+    ['not stored', 0, 0, ''],
+    ['not stored', 0, 0, ''],
+    ['not stored', 0, 0, ''],
+    ['stored', 5, 0, ''],
+  ]);
+  const nonsense = await nats.nc.request(batchStatusSubject, '{"tenant":"acme"}', { timeout: 20_000 });
+  assert.is(decodeAnswer(nonsense.string()), 'unavailable');
+  await statuses.close();
+}
+
 test('copies, duplicates and dead letters are told apart, by audit and by where', async () => {
   await withScene(1, async (scene) => {
     const { nats, jsm, clickhouse, target, table } = scene;
@@ -211,24 +258,6 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
       await js.publish(batchSubject(0, 'acme'), data);
     }
     await jsm.streams.add({ name: 'DEAD', subjects: ['dead.>'] });
-    const letter = async (): Promise<void> => {
-      const head = headers();
-      for (const [name, value] of [
-        ['Kind', 'refused'],
-        ['Reason', 'an unknown enum'],
-        ['Shard', '0'],
-        ['Tenant', 'acme'],
-        ['Events', '3'],
-        ['Stream', 'EV_0'],
-        ['Generation', generation],
-        ['Sequence', '3'],
-        ['Index', '1'],
-        ['Batch-Id', 'c'],
-      ] as const) {
-        head.set(`Sluice-${name}`, value);
-      }
-      await js.publish('dead.0.acme', c, { headers: head });
-    };
     const block = {
       day: new Date().toISOString().slice(0, 10),
       stream: generation,
@@ -243,9 +272,9 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
     await clickhouse.insertBlock(insertStatement(target, block, [a, b]), blockName(block), [a, b]);
     const without = await scene.audit();
     assert.equal([without.difference, without.faultCount], [3, 1], 'a dead letter that is nowhere is a loss');
-    await letter();
+    await publishLetter(js, generation, c);
     // A crash between letter and block leaves two.
-    await letter();
+    await publishLetter(js, generation, c);
     const sums = { accepted: 35, stored: 15, duplicate: 10, dead: 3, inFlight: 7, erased: 0 };
     const whole = await scene.audit();
     even(whole);
@@ -254,29 +283,7 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
     even(tenant);
     assert.equal([tenant.total, tenant.copies], [sums, 5]);
 
-    const statuses = serveBatchStatus({
-      nc: nats.nc,
-      jsm,
-      store: createLedgerStore(clickhouse, target),
-      logger: silentLogger,
-    });
-    const ask = async (batchId: string, tenant = 'acme'): Promise<unknown> => {
-      const question = encodeQuestion({ tenant, batchId });
-      const answer = decodeAnswer((await nats.nc.request(batchStatusSubject, question, { timeout: 20_000 })).string());
-      return typeof answer === 'string' ? answer : [answer.state, answer.stored, answer.dead, answer.reason];
-    };
-    // All at once: they are looked up together.
-    assert.equal(await Promise.all([ask('a'), ask('c'), ask('d'), ask('a', 'other'), ask('nobody'), ask('b')]), [
-      ['stored', 10, 0, ''],
-      ['dead-lettered', 0, 3, 'an unknown enum'],
-      ['not stored', 0, 0, ''],
-      ['not stored', 0, 0, ''],
-      ['not stored', 0, 0, ''],
-      ['stored', 5, 0, ''],
-    ]);
-    const nonsense = await nats.nc.request(batchStatusSubject, '{"tenant":"acme"}', { timeout: 20_000 });
-    assert.is(decodeAnswer(nonsense.string()), 'unavailable');
-    await statuses.close();
+    await checkStatuses(scene);
 
     const told = (found: Whereabouts): unknown =>
       found.copies.map(({ sequence, index, attempt, state, rows }) => [sequence, index, attempt, state, rows?.rows]);

@@ -123,6 +123,29 @@ test('it says hello, subscribes, and publishes', async () => {
   });
 });
 
+/** Of the n-th message: one is very large, every tenth large, every other one small. */
+function sizeOf(n: number, random: () => number): number {
+  if (n === 200) return 2_500_000;
+  if (n % 10 === 0) return integer(random, 0, 300_000);
+  return integer(random, 0, n % 2 === 0 ? 40 : 9_000);
+}
+
+function randomBytes(random: () => number, size: number): Buffer {
+  const data = Buffer.alloc(size);
+  for (let at = 0; at < size; at++) data[at] = (random() * 256) | 0;
+  return data;
+}
+
+/** As a network may cut it: some pieces tiny, some large, some together. */
+async function writeInPieces(socket: Socket, all: Buffer, random: () => number): Promise<void> {
+  for (let at = 0; at < all.length; ) {
+    const size = random() < 0.3 ? integer(random, 1, 60) : integer(random, 1, 200_000);
+    socket.write(all.subarray(at, at + size));
+    at += size;
+    if (random() < 0.5) await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
 test('messages come whole wherever the network cuts them, whatever is held meanwhile', async () => {
   await withNatsSocket(async (scene) => {
     const random = createRandom(7);
@@ -141,25 +164,12 @@ test('messages come whole wherever the network cuts them, whatever is held meanw
     };
     const stream: Buffer[] = [];
     for (let i = 1; i <= 400; i++) {
-      const size =
-        i === 200
-          ? 2_500_000
-          : i % 10 === 0
-            ? integer(random, 0, 300_000)
-            : integer(random, 0, i % 2 === 0 ? 40 : 9_000);
-      const data = Buffer.alloc(size);
-      for (let at = 0; at < size; at++) data[at] = (random() * 256) | 0;
+      const data = randomBytes(random, sizeOf(i, random));
       sent.push(data);
       stream.push(framed(i, data));
       if (i % 50 === 0) stream.push(Buffer.from('PING\r\n'));
     }
-    const all = Buffer.concat(stream);
-    for (let at = 0; at < all.length; ) {
-      const size = random() < 0.3 ? integer(random, 1, 60) : integer(random, 1, 200_000);
-      scene.socket.write(all.subarray(at, at + size));
-      at += size;
-      if (random() < 0.5) await new Promise((resolve) => setImmediate(resolve));
-    }
+    await writeInPieces(scene.socket, Buffer.concat(stream), random);
     await until('all came', () => scene.messages.length === sent.length || scene.ends.length > 0);
     assert.equal(scene.ends, []);
     scene.messages.forEach(({ sequence, delivery, timeMs, data }, i) => {
