@@ -13,7 +13,7 @@ import { type NatsConnection, RequestError } from '@nats-io/nats-core';
 import { openBucket } from '../../lib/buckets.js';
 import type { Logger } from '../../lib/logger.js';
 import { workerAliveSubject, workersBucket } from '../../lib/subjects.js';
-import { createLiveWorkers, expiryMs, heartbeatMs, neighbourOf, shardsOf } from './live-workers.js';
+import { createLiveWorkers, expiryMs, heartbeatMs, type LiveWorkers, neighbourOf, shardsOf } from './live-workers.js';
 
 const askMs = 250;
 
@@ -37,6 +37,48 @@ export interface AssignmentOptions {
   /** Called at once, and whenever the shards of this worker change. */
   readonly onChange: (shards: readonly number[]) => void;
   readonly logger: Logger;
+}
+
+/**
+ * Asks the neighbour again and again whether it is there.
+ * @param onGone nats-server says that there is no such subscriber
+ * @returns ends it
+ */
+function askNeighbour(
+  { nc, worker, logger }: AssignmentOptions,
+  workers: LiveWorkers,
+  onGone: (neighbour: string) => Promise<void>,
+): () => void {
+  let ended = false;
+  let asking = false;
+
+  /** Resolves when it answered, is forgotten, or it is not known. */
+  async function ask(): Promise<void> {
+    const neighbour = neighbourOf(worker, workers.known(Date.now()) ?? []);
+    if (ended || neighbour === undefined || nc.isClosed()) return;
+    try {
+      await nc.request(workerAliveSubject(neighbour), undefined, { timeout: heartbeatMs });
+    } catch (error) {
+      // One that is only slow, or cut off from this side, is left to the expiry. One that was reconnecting comes back with its next beat.
+      if (ended || !(error instanceof RequestError) || !error.isNoResponders()) return;
+      logger.info({ gone: neighbour }, 'a worker is not there any more');
+      await onGone(neighbour);
+    }
+  }
+
+  const timer = setInterval(() => {
+    if (asking) return;
+    asking = true;
+    ask()
+      .catch((error: unknown) => logger.debug({ error: String(error) }, 'cannot remove a worker that is gone'))
+      .finally(() => {
+        asking = false;
+      });
+  }, askMs);
+  return () => {
+    ended = true;
+    clearInterval(timer);
+  };
 }
 
 /** Joins the live workers. Rejects when the bucket cannot be reached at first; later losses are sat out. */
@@ -96,22 +138,6 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
     }
   }
 
-  /** Asks the neighbour; resolves when it answered, is forgotten, or it is not known. */
-  async function ask(): Promise<void> {
-    const neighbour = neighbourOf(worker, workers.known(Date.now()) ?? []);
-    if (left || neighbour === undefined || nc.isClosed()) return;
-    try {
-      await nc.request(workerAliveSubject(neighbour), undefined, { timeout: heartbeatMs });
-    } catch (error) {
-      // One that is only slow, or cut off from this side, is left to the expiry. One that was reconnecting comes back with its next beat.
-      if (left || !(error instanceof RequestError) || !error.isNoResponders()) return;
-      logger.info({ gone: neighbour }, 'a worker is not there any more');
-      workers.gone(neighbour);
-      review();
-      await bucket.delete(neighbour);
-    }
-  }
-
   const answering = nc.subscribe(workerAliveSubject(worker), {
     callback: (_error, message) => {
       message.respond();
@@ -119,16 +145,11 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
   });
   await watch();
   await beat();
-  let asking = false;
-  const askTimer = setInterval(() => {
-    if (asking) return;
-    asking = true;
-    ask()
-      .catch((error: unknown) => logger.debug({ error: String(error) }, 'cannot remove a worker that is gone'))
-      .finally(() => {
-        asking = false;
-      });
-  }, askMs);
+  const endAsking = askNeighbour(options, workers, async (neighbour) => {
+    workers.gone(neighbour);
+    review();
+    await bucket.delete(neighbour);
+  });
   let beating: Promise<void> = Promise.resolve();
   const timer = setInterval(() => {
     beating = beat();
@@ -153,7 +174,7 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
       if (left) return;
       left = true;
       clearInterval(timer);
-      clearInterval(askTimer);
+      endAsking();
       answering.unsubscribe();
       await beating.catch(() => undefined);
       await bucket.delete(worker).catch(() => undefined);
