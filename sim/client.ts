@@ -14,7 +14,8 @@ import {
   type LinkEvents,
 } from '../sdk-gen/typescript/src/delivery.js';
 import { codeName, SluiceClientError } from '../sdk-gen/typescript/src/errors.js';
-import type { Downward, GatewayNode, Upward } from './gateway.js';
+import type { GatewayNode } from './gateway.js';
+import type { Downward, Upward } from './gateway-stream.js';
 import type { History } from './history.js';
 import type { Network, Pipe } from './network.js';
 import { createProcess, type Process } from './process.js';

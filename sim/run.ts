@@ -80,7 +80,7 @@ export async function runWorld(seed: number, options: RunOptions = {}): Promise<
   };
 
   const gateways = startFleet<GatewayNode>(time, plan.gateways, (index, number) =>
-    startGateway(world, `gateway-${index}.${number}`, log, config, plan.hedgeMs, weakness),
+    startGateway(world, log, { name: `gateway-${index}.${number}`, config, hedgeMs: plan.hedgeMs, weakness }),
   );
   const workers = startFleet<WorkerNode>(time, plan.workers, (index, number) =>
     startWorker(world, log, sink, {
