@@ -8,12 +8,13 @@ import { jetstreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/transport-node';
 import { ensureShards } from '../lib/log-streams.js';
 import { shardStream } from '../lib/subjects.js';
+import { GiB } from '../lib/units.js';
 
 /** First token of their subjects, and of their names. */
 export const ceilingRoot = 'ceiling';
 
 /** More than any phase writes. */
-const maxShardBytes = 24 * 1024 ** 3;
+const maxShardBytes = 24 * GiB;
 /** JetStream promises at most three quarters of the free disk to its streams: these take less, shards of both sides together. */
 const shareOfDisk = 0.6;
 

@@ -2,6 +2,7 @@
  * Reads PublishStream's answers out of gRPC's frames: only what the generator needs, without a Protobuf library, as
  * the generator's own cost must stay small beside the gateway's. Answers of unary calls: unary-methods.ts.
  */
+import { MiB } from '../lib/units.js';
 import { type BatchName, parseBatchId } from './payload.js';
 
 export type Answer =
@@ -27,7 +28,7 @@ export class FrameReader {
     let at = 0;
     while (bytes.length - at >= 5) {
       const length = bytes.readUInt32BE(at + 1);
-      if (bytes[at] !== 0 || length > 1024 * 1024) throw new Error('not an answer of PublishStream');
+      if (bytes[at] !== 0 || length > MiB) throw new Error('not an answer of PublishStream');
       if (bytes.length - at - 5 < length) break;
       message(bytes.subarray(at + 5, at + 5 + length));
       at += 5 + length;

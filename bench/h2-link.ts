@@ -2,6 +2,7 @@
  * One HTTP/2 connection of the load on node:http2, replaced whenever it is lost or the server asks it to go.
  */
 import { type ClientHttp2Session, connect } from 'node:http2';
+import { MiB } from '../lib/units.js';
 
 export interface Link {
   /** The connection that takes new calls; undefined while there is none. */
@@ -22,7 +23,7 @@ export interface LinkEvents {
 
 const maxBackoffMs = 1_000;
 const patienceMs = 30_000;
-const window = 1024 * 1024;
+const window = MiB;
 /** How long calls in flight may take when the load ends. */
 const farewellMs = 200;
 

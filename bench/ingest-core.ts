@@ -15,6 +15,7 @@ import { connectNats } from '../lib/nats.js';
 import { createRandom, encodeBatch, makeBatch } from '../lib/testing/batches.js';
 import { withNats } from '../lib/testing/nats.js';
 import { cpuSeconds } from '../lib/testing/process-use.js';
+import { GiB, MiB } from '../lib/units.js';
 
 const { values } = parseArgs({
   options: {
@@ -45,7 +46,7 @@ await withNats(async ({ url, process: natsServer }) => {
     nats,
     config: {
       ...defaults,
-      shardMaxBytes: 16 * 1024 ** 3,
+      shardMaxBytes: 16 * GiB,
       publishWindow: Number(values.window),
       coalesceBytes: Number(values['coalesce-bytes']),
     },
@@ -116,7 +117,7 @@ await withNats(async ({ url, process: natsServer }) => {
       events_per_message: Math.round((acked / messages) * 10) / 10,
       user_s_per_million: Number((cpu.user / 1e6 / (acked / 1e6)).toFixed(3)),
       ack_ms: { p50: quantile(0.5), p95: quantile(0.95), p99: quantile(0.99) },
-      rss_mib: Math.round(process.memoryUsage().rss / 1024 ** 2),
+      rss_mib: Math.round(process.memoryUsage().rss / MiB),
       failed,
     }),
   );

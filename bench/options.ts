@@ -4,6 +4,7 @@
 import { InvalidArgumentError } from 'commander';
 import { parseNumber, parseWhole } from '../lib/number-text.js';
 import type { RoleName } from '../lib/testing/role-process.js';
+import { parseSize } from '../lib/units.js';
 
 /** A number above 0, at most `most`; whole unless said otherwise. */
 export const positive = (most: number, wholeOnly = true) => {
@@ -34,7 +35,7 @@ export function parseSet(text: string, before: readonly [RoleName, string][]): [
 }
 
 /** `2GiB`, as the roles take it. */
-export function parseSize(text: string): string {
-  if (!/^\d+(?:B|KiB|MiB|GiB|TiB)?$/.test(text)) throw new InvalidArgumentError('Give a size like 512MiB or 2GiB.');
+export function sizeFlag(text: string): string {
+  if (Number.isNaN(parseSize(text))) throw new InvalidArgumentError('Give a size like 512MiB or 2GiB.');
   return text;
 }

@@ -11,6 +11,7 @@ import { addTenant } from '../lib/tenants.js';
 import { withNats } from '../lib/testing/nats.js';
 import type { Pids } from '../lib/testing/process-use.js';
 import { type Role, type RoleName, startRole } from '../lib/testing/role-process.js';
+import { MiB } from '../lib/units.js';
 import { untrimmedShardBytes } from './ceiling-streams.js';
 
 export interface StackOptions {
@@ -158,7 +159,7 @@ async function logMib(nc: NatsConnection): Promise<number | undefined> {
   const jsm = await jetstreamManager(nc, { checkAPI: false });
   let bytes: number | undefined;
   for await (const { state } of jsm.streams.list('ev.>')) bytes = (bytes ?? 0) + state.bytes;
-  return bytes === undefined ? undefined : bytes / 1024 ** 2;
+  return bytes === undefined ? undefined : bytes / MiB;
 }
 
 type OpenClickHouse = BenchClickHouse & { close(): Promise<void> };

@@ -8,6 +8,7 @@
  * A counting customer names its batches by a counter that each of its processes starts again, so that ids are used for other events
  * (counted-ids.ts).
  */
+import { MiB } from '../lib/units.js';
 import { createBatcher } from '../sdk-gen/typescript/src/batcher.js';
 import { SluiceClient } from '../sdk-gen/typescript/src/client.js';
 import { systemClock } from '../sdk-gen/typescript/src/clock.js';
@@ -162,7 +163,7 @@ function createRecordedLink(journal: Journal, durability: Durability, events: Li
 /** The bytes that the earlier process had sent under this id. */
 function encodeAgain(source: number, { first, count }: BatchHistory): Uint8Array {
   let sealed: Uint8Array | undefined;
-  const most = 64 * 1024 ** 2;
+  const most = 64 * MiB;
   const batcher = createBatcher({
     batchBytes: most,
     batchEvents: most,

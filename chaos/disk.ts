@@ -3,6 +3,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { statfs } from 'node:fs/promises';
+import { GiB } from '../lib/units.js';
 
 export interface Disk {
   /** Leaves so many bytes. */
@@ -13,7 +14,7 @@ export interface Disk {
 }
 
 /** Memory is taken only as it is used. */
-const roomBytes = 4 * 1024 ** 3;
+const roomBytes = 4 * GiB;
 const pageBytes = 4_096;
 
 function mount(args: readonly string[]): string | undefined {

@@ -4,6 +4,7 @@
  */
 import { type Failpoint, failpoints } from '../lib/failpoint.js';
 import { integer, pick, type Random } from '../lib/testing/batches.js';
+import { KiB } from '../lib/units.js';
 import type { Poisoner } from './poison.js';
 import type { Prober } from './prober.js';
 import type { ProxyMode } from './proxy.js';
@@ -139,7 +140,7 @@ const full = (name: DiskName): Disturbance => ({
   async apply({ stack, random }, signal) {
     const disk = stack.disks.get(name);
     if (disk === undefined) return undefined;
-    await disk.fill(integer(random, 0, 512 * 1024));
+    await disk.fill(integer(random, 0, 512 * KiB));
     await pause(integer(random, 1_000, 6_000), signal);
     disk.free();
     // The caller has to start it again. nats-server 2.9.10 answers no request once a write has failed. ClickHouse 26.7 may

@@ -24,6 +24,7 @@ import { replicatesFrom } from '../lib/nats-version.js';
 import { parseNumber, parseWhole } from '../lib/number-text.js';
 import { createProgressLine } from '../lib/progress-line.js';
 import { currentNats } from '../lib/testing/current-nats.js';
+import { hourMs } from '../lib/units.js';
 import type { Durability } from '../sdk-gen/typescript/src/delivery.js';
 import { type Control, controls } from './controls.js';
 import { faultNames, isChosen } from './faults.js';
@@ -50,7 +51,6 @@ interface Flags {
   readonly json?: boolean;
 }
 
-const hourMs = 3_600_000;
 /** A quick run, and a control: faults for so long. */
 const quickMs = 35_000;
 const controlMs = 25_000;

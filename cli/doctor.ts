@@ -6,6 +6,7 @@ import { createRequire } from 'node:module';
 import { dirname, resolve } from 'node:path';
 import type { UpConfig } from '../lib/config/index.js';
 import { makeFolder } from '../lib/make-folder.js';
+import { GiB } from '../lib/units.js';
 import { findNatsServer, natsServerVersion } from './nats-server.js';
 import { runningStack } from './stack-file.js';
 import { folderProblem } from './up/data-folder.js';
@@ -84,7 +85,7 @@ function checks(config: UpConfig, ports: readonly PortLook[]): Check[] {
       what: 'free disk',
       look: () => {
         const { bavail, bsize } = statfsSync(existingParent(data));
-        const gib = (bavail * bsize) / 1024 ** 3;
+        const gib = (bavail * bsize) / GiB;
         if (gib < minFreeGiB) throw new Error(`${gib.toFixed(1)} GiB: make room, or give another folder by --data`);
         return `${gib.toFixed(0)} GiB`;
       },

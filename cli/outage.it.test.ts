@@ -14,9 +14,9 @@ import { type TestNats, withNats } from '../lib/testing/nats.js';
 import { withSlowLine } from '../lib/testing/slow-line.js';
 import { withSmallDisk } from '../lib/testing/small-disk.js';
 import { until, untilAnswered } from '../lib/testing/until.js';
+import { MiB } from '../lib/units.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
-const MiB = 1024 ** 2;
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 interface Role {

@@ -9,6 +9,7 @@ import { Code } from '@connectrpc/connect';
 import { allOptions, flagOf, type OptionSpec, variableOf } from '../lib/config/index.js';
 import { errorTable } from '../lib/errors.js';
 import { failpoints } from '../lib/failpoint.js';
+import { sizeText } from '../lib/units.js';
 
 const table = (head: readonly string[], rows: readonly (readonly string[])[]): string =>
   [head, head.map(() => '---'), ...rows]
@@ -53,13 +54,7 @@ ${table(['name', 'gRPC code', 'HTTP', 'retry?', 'what to do'], rows)}
 function shown(spec: OptionSpec): string {
   const { default: value, kind } = spec;
   if (Array.isArray(value) || value === '') return 'none';
-  if (kind === 'bytes') {
-    const bytes = Number(value);
-    const unit = (['GiB', 'MiB', 'KiB'] as const).find(
-      (_, i) => bytes >= 1024 ** (3 - i) && bytes % 1024 ** (3 - i) === 0,
-    );
-    return unit === undefined ? String(bytes) : `${bytes / 1024 ** { GiB: 3, MiB: 2, KiB: 1 }[unit]}${unit}`;
-  }
+  if (kind === 'bytes') return sizeText(Number(value));
   return kind === 'ms' ? `${String(value)} ms` : String(value);
 }
 

@@ -11,8 +11,7 @@
  * Pure, but for `startEarlyCollection`.
  */
 import { performance } from 'node:perf_hooks';
-
-const MiB = 1024 ** 2;
+import { MiB } from '../lib/units.js';
 
 export interface EarlyCollectionOptions {
   readonly memory: () => Pick<NodeJS.MemoryUsage, 'rss' | 'heapUsed' | 'external'>;

@@ -1,5 +1,6 @@
 /** What a run has shown, as a table for people and as one line of JSON. */
 import { padCells } from '../lib/table.js';
+import { MiB } from '../lib/units.js';
 import type { Counts } from './attack.js';
 import type { PhaseSeen } from './bystanders.js';
 import type { Row } from './run.js';
@@ -36,7 +37,7 @@ function cells(row: Row): string[] {
     whole(counts.sent),
     whole(counts.answered),
     whole(counts.refused),
-    whole(counts.bytesOut / 1024 ** 2),
+    whole(counts.bytesOut / MiB),
     whole(rss.before),
     whole(rss.most),
     whole(rss.after),

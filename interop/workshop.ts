@@ -11,6 +11,7 @@ import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { testEnvironment } from '../lib/config/index.js';
+import { MiB } from '../lib/units.js';
 
 const run = promisify(execFile);
 
@@ -19,7 +20,7 @@ export const defaultCache = join(homedir(), '.cache', 'sluice-interop');
 
 /** A first build fetches and compiles a library and all that it needs. */
 const buildWithinMs = 1_200_000;
-const maxOutput = 64 * 1024 ** 2;
+const maxOutput = 64 * MiB;
 
 /** What a client needs is not on this machine; the message is the word for the table. */
 export class Missing extends Error {}

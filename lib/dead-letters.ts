@@ -16,6 +16,7 @@ import { headers, type MsgHdrs, type NatsConnection, type Payload } from '@nats-
 import { UsageError } from './errors.js';
 import { isJetStreamError, isStreamMissing } from './jetstream-errors.js';
 import { deadStream, deadSubject, deadSubjects, shardStream } from './subjects.js';
+import { MiB } from './units.js';
 
 /**
  * - `unframed`: the message is not a sequence of whole batches; the letter is the whole message
@@ -193,7 +194,7 @@ export function createDeadLetters({ nc, maxBytes }: DeadLettersOptions): DeadLet
   }
 
   async function publish(letter: DeadLetter): Promise<void> {
-    const max = (nc.info?.max_payload ?? 1024 ** 2) - headerBytes;
+    const max = (nc.info?.max_payload ?? MiB) - headerBytes;
     // Only a message that no gateway wrote can be as large: batches leave room. The whole of it is in the log for a while.
     const cut = letter.bytes.length > max;
     const payload: Payload = cut ? letter.bytes.subarray(0, max) : letter.bytes;

@@ -10,6 +10,7 @@ import { replicatesFrom, replicatesSafely } from './nats-version.js';
 import { settleShards } from './shard-number.js';
 import { changeText, type ShardSetting } from './shard-setting.js';
 import { parkedSubject, shardStream, shardSubjects } from './subjects.js';
+import { MiB } from './units.js';
 
 export interface ShardOptions {
   /** Shards of a new installation; one that exists keeps its number. */
@@ -107,7 +108,7 @@ export async function ensureStream(
     // JetStream sets a stream's max_bytes aside when it is made, so that streams cannot outgrow the disk later.
     if (isJetStreamError(error, 'storageResourcesExceeded', 'accountResourcesExceeded')) {
       throw new UsageError(
-        `The stream ${name} of ${Math.ceil(options.maxBytes / 1024 ** 2)} MiB does not fit the room that JetStream may use: raise max_file_store in the configuration of nats-server (and the disk), or lower --shard-max-bytes.`,
+        `The stream ${name} of ${Math.ceil(options.maxBytes / MiB)} MiB does not fit the room that JetStream may use: raise max_file_store in the configuration of nats-server (and the disk), or lower --shard-max-bytes.`,
       );
     }
     // Another gateway created it meanwhile, with other limits.

@@ -4,9 +4,10 @@
 import { randomBytes } from 'node:crypto';
 import { chmodSync, closeSync, constants, lstatSync, openSync, readSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { UsageError } from './errors.js';
+import { KiB } from './units.js';
 
 /** A secret is short; a path that names a disk or a log by mistake is not read whole. */
-const maxBytes = 64 * 1024;
+const maxBytes = 64 * KiB;
 
 /**
  * Reads a secret. A line end behind it is not part of it.

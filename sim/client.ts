@@ -5,6 +5,7 @@
 import { EventType } from '#gen/sluice/event/v1/event_pb.js';
 import { type BatchFailure, type Committed, Durability } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import type { IngestResult } from '../gateway/ingest/ingest.js';
+import { KiB } from '../lib/units.js';
 import { createBatcher } from '../sdk-gen/typescript/src/batcher.js';
 import {
   createDelivery,
@@ -60,7 +61,7 @@ export function startClient(world: World, network: Network, history: History, op
     durability,
     commitTimeoutMs: options.commitTimeoutMs,
     maxBatchesInFlight: options.maxBatchesInFlight,
-    maxBytesInFlight: 64 * 1024,
+    maxBytesInFlight: 64 * KiB,
     retry: { baseMs: 100, capMs: 5_000 },
     ackTimeoutMs: options.ackTimeoutMs,
     connectTimeoutMs: 10_000,
@@ -189,7 +190,7 @@ function openLink(
 /** What a gateway's answers mean, as ingest-stream.ts reads them off the wire. */
 function tell(message: Downward, events: LinkEvents): void {
   if (message.case === 'limits') {
-    events.onLimits({ maxBatchBytes: 8_192, maxBatchEvents: 100, maxBytesInFlight: 64 * 1024, maxUncommitted: 64 });
+    events.onLimits({ maxBatchBytes: 8_192, maxBatchEvents: 100, maxBytesInFlight: 64 * KiB, maxUncommitted: 64 });
   } else if (message.case === 'accepted') {
     const { batchId, accepted, rejected, rejections, position } = message.value as IngestResult;
     events.onAccepted(batchId, {

@@ -3,6 +3,7 @@
  * of interest happens.
  */
 import { integer, pick, type Random } from '../lib/testing/batches.js';
+import { hourMs } from '../lib/units.js';
 
 export const faultKinds = [
   'kill gateway',
@@ -83,7 +84,7 @@ export function makePlan(seed: number, random: Random, options: PlanOptions = {}
   const long = random() < 0.1;
   const faults = faultKinds.filter((kind) => (logBreakers.has(kind) ? breaking && random() < 0.7 : random() < 0.45));
   const breaks = faults.some((kind) => logBreakers.has(kind));
-  const safetyMs = long ? integer(random, 10 * 60_000, 3 * 3_600_000) : integer(random, 3_000, 30_000);
+  const safetyMs = long ? integer(random, 10 * 60_000, 3 * hourMs) : integer(random, 3_000, 30_000);
   return {
     seed,
     shards: random() < 0.7 ? 1 : 2,
@@ -101,7 +102,7 @@ export function makePlan(seed: number, random: Random, options: PlanOptions = {}
     epochMs: breaking ? Date.UTC(2026, 2, 2, 6) : Date.UTC(2026, 2, 2) - integer(random, 0, Math.floor(safetyMs * 1.3)),
     faults,
     faultCount: faults.length === 0 ? 0 : integer(random, 1, 10),
-    longestFreezeMs: long ? 2 * 3_600_000 : pick(random, [2_000, 20_000, 60_000]),
+    longestFreezeMs: long ? 2 * hourMs : pick(random, [2_000, 20_000, 60_000]),
     logMaxBytes: random() < 0.15 ? integer(random, 1_500, 4_000) : 1 << 20,
     syncMs: breaks ? pick(random, [0, 5_000, 120_000]) : 0,
     publishWindow: pick(random, [1, 4, 32]),
@@ -110,7 +111,7 @@ export function makePlan(seed: number, random: Random, options: PlanOptions = {}
     hedgeMs: pick(random, [0, 0, 20, 300]),
     blockRows: pick(random, [2, 6, 20]),
     blockDelayMs: pick(random, [100, 1_000]),
-    replayMs: pick(random, [1_000, 10_000, 3_600_000]),
+    replayMs: pick(random, [1_000, 10_000, hourMs]),
     roundMs: Math.max(5_000, safetyMs / 6),
     // The dead letters lie in the log: what it loses of them is another story.
     poison: random() < 0.1 && !breaking ? 0.05 : 0,

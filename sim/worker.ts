@@ -5,6 +5,7 @@
 
 import { jittered } from '../lib/back-off.js';
 import { utcDay } from '../lib/timestamp.js';
+import { dayMs, hourMs } from '../lib/units.js';
 import { type Block, type BlockLimits, createCutter } from '../workers/loader/block.js';
 import { createBlockSizer } from '../workers/loader/block-size.js';
 import type { StoredCopies } from '../workers/loader/copy-verdicts.js';
@@ -44,9 +45,8 @@ export interface WorkerNode {
   readonly committed: readonly ({ generation: string; deferred: number } | undefined)[];
 }
 
-const dayMs = 86_400_000;
 /** As in loader-shard.ts. */
-const clockMarginMs = 3_600_000;
+const clockMarginMs = hourMs;
 const stoppedMs = 15_000;
 
 export function startWorker(world: World, log: SimulatedLog, sink: SimulatedSink, options: WorkerOptions): WorkerNode {

@@ -8,7 +8,7 @@ import { latencyChart, sampleCharts } from '../charts.js';
 import { checkExactlyOnce } from '../exactly-once.js';
 import { startFleet } from '../fleet.js';
 import { measurePhase, type Phase } from '../measure.js';
-import { parseSize, positive } from '../options.js';
+import { positive, sizeFlag } from '../options.js';
 import { ingestReport, ingestTitle, phaseLines, type Result, row, whole } from '../report.js';
 import { partsOf } from '../samples.js';
 import { eventsTable, withStack } from '../stack.js';
@@ -117,7 +117,7 @@ export const e2eCommand = (): Command =>
         .option(
           '--shard-max-bytes <size>',
           'most bytes of a shard of the log; full means "slow down"',
-          parseSize,
+          sizeFlag,
           '2GiB',
         ),
     help: `

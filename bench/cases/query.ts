@@ -7,6 +7,7 @@ import type { Command } from 'commander';
 import { ensureShards } from '../../lib/log-streams.js';
 import { tableLines } from '../../lib/table.js';
 import { newHistogram, type Quantiles, quantiles, record } from '../../lib/testing/latency.js';
+import { GiB } from '../../lib/units.js';
 import { startFleet } from '../fleet.js';
 import { positive } from '../options.js';
 import { machine, milliseconds, type Result, row, whole } from '../report.js';
@@ -137,7 +138,7 @@ async function* query(options: QueryOptions, progress: Progress): AsyncGenerator
     async (stack): Promise<Result> => {
       const { clickhouse } = stack;
       if (clickhouse === undefined) throw new Error('query needs a worker');
-      await ensureShards(stack.nc, { shards, replicas: 1, maxBytes: 4 * 1024 ** 3 });
+      await ensureShards(stack.nc, { shards, replicas: 1, maxBytes: 4 * GiB });
       await stack.startWorkers();
       const tenants = Array.from({ length: options.tenants }, (_, i) => `${stack.tenant}-${i}`);
       let events = 0;

@@ -11,6 +11,7 @@ import { addTenant } from '../../lib/tenants.js';
 import { GoMissing } from '../../lib/testing/go-missing.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
 import { startRole } from '../../lib/testing/role-process.js';
+import { GiB } from '../../lib/units.js';
 import { type Fleet, startFleet } from '../fleet.js';
 import { type Prepared, prepare } from '../payload.js';
 import { peers as allPeers, type Peer, type RunningPeer, startPeer } from '../peers/index.js';
@@ -56,7 +57,7 @@ const tenant = 'bench';
 /** As many as the gRPC streams have. One to four made no difference. */
 const otlpConnections = 2;
 /** A stream is emptied after each turn; a turn's load must fit. JetStream reserves all of them at once. */
-const streamBytes = 6 * 1024 ** 3;
+const streamBytes = 6 * GiB;
 
 export async function withField<T>(options: FieldOptions, use: (field: Field) => Promise<T>): Promise<T> {
   return withNats(async (nats) => {

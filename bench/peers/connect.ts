@@ -18,6 +18,7 @@ import {
   PublishStreamResponseSchema,
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
+import { MiB } from '../../lib/units.js';
 import { compileChecks, judge } from './object-checks.js';
 import type { PeerLog } from './peer-log.js';
 
@@ -104,7 +105,7 @@ export async function serveConnect(options: ServeOptions): Promise<number> {
   }
 
   const handler = connectNodeAdapter({
-    readMaxBytes: 8 * 1024 * 1024,
+    readMaxBytes: 8 * MiB,
     acceptCompression: [],
     routes: (router) => {
       router.rpc(IngestService.method.publishStream, (requests, context) => {
@@ -116,8 +117,8 @@ export async function serveConnect(options: ServeOptions): Promise<number> {
     },
   });
   // Default windows of 64 KiB would stall every batch; no installation runs it like that.
-  const server = createServer({ settings: { initialWindowSize: 1024 * 1024 } }, handler);
-  server.on('session', (session) => session.setLocalWindowSize(4 * 1024 * 1024));
+  const server = createServer({ settings: { initialWindowSize: MiB } }, handler);
+  server.on('session', (session) => session.setLocalWindowSize(4 * MiB));
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return (server.address() as AddressInfo).port;
 }

@@ -6,6 +6,7 @@
  */
 import type { AddressInfo } from 'node:net';
 import Fastify from 'fastify';
+import { MiB } from '../../lib/units.js';
 import type { ServeOptions } from './connect.js';
 import { eventSchema, explainError, keywords, type SchemaError } from './json-schema.js';
 
@@ -58,7 +59,7 @@ export interface FastifyOptions extends ServeOptions {
 export async function serveFastify(options: FastifyOptions): Promise<number> {
   const { log, tenant, key, raw } = options;
   const app = Fastify({
-    bodyLimit: 8 * 1024 * 1024,
+    bodyLimit: 8 * MiB,
     onProtoPoisoning: 'ignore',
     onConstructorPoisoning: 'ignore',
     ajv: {

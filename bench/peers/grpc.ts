@@ -10,6 +10,7 @@ import {
   type ServiceDefinition,
   status,
 } from '@grpc/grpc-js';
+import { MiB } from '../../lib/units.js';
 import type { ServeOptions } from './connect.js';
 import { compileChecks, judge } from './object-checks.js';
 import { loadProto } from './protobufjs-contract.js';
@@ -98,8 +99,8 @@ export async function serveGrpc(options: ServeOptions): Promise<number> {
     },
   };
   const server = new Server({
-    'grpc.max_receive_message_length': 8 * 1024 * 1024,
-    'grpc-node.flow_control_window': 4 * 1024 * 1024,
+    'grpc.max_receive_message_length': 8 * MiB,
+    'grpc-node.flow_control_window': 4 * MiB,
   });
   server.addService(service, { PublishStream: publishStream });
   return new Promise((resolve, reject) => {

@@ -2,6 +2,7 @@
  * Random journeys that look like life: people see and click ads over several channels, some install an app, open it, and
  * some of them buy. The same seed gives the same journeys.
  */
+import { hourMs } from '../../lib/units.js';
 import { type EventInit, EventType, Platform } from '../../sdk-gen/typescript/src/index.js';
 import type { Source } from './source.js';
 
@@ -91,7 +92,7 @@ export function* journey(random: Random, person: string, endMs: number): Generat
   const events: (EventInit & { at: number })[] = [];
   let at = 0;
   const wait = (hours: number): number => {
-    at += Math.max(1_000, -Math.log(1 - random()) * hours * 3_600_000);
+    at += Math.max(1_000, -Math.log(1 - random()) * hours * hourMs);
     return at;
   };
   const touches = 1 + Math.floor(-Math.log(1 - random()) * 2.2);
@@ -140,7 +141,7 @@ export function* journey(random: Random, person: string, endMs: number): Generat
       }
     }
   }
-  const first = endMs - at - Math.floor(random() * 28 * 24) * 3_600_000;
+  const first = endMs - at - Math.floor(random() * 28 * 24) * hourMs;
   for (const { at: after, ...event } of events) {
     yield { ...event, occurredAt: new Date(first + after), anonymousId: person, device, ...(app && { app }) };
   }

@@ -6,6 +6,7 @@
 import { parse } from 'csv-parse';
 import { UsageError } from '../../lib/errors.js';
 import { parseWhole } from '../../lib/number-text.js';
+import { hourMs, MiB } from '../../lib/units.js';
 import { type EventInit, EventType } from '../../sdk-gen/typescript/src/index.js';
 import { openInput } from './input.js';
 import type { Source } from './source.js';
@@ -20,7 +21,6 @@ export interface JourneyRow {
 }
 
 const columns = ['path', 'total_conversions', 'total_conversion_value', 'total_null'] as const;
-const hourMs = 3_600_000;
 const maxJourneys = 10_000_000;
 const maxTouches = 1_000;
 /** What an event may be worth, by the contract. */
@@ -133,7 +133,7 @@ export async function* readJourneys(file: string): AsyncGenerator<JourneyRow> {
     bom: true,
     skip_empty_lines: true,
     info: true,
-    max_record_size: 1024 * 1024,
+    max_record_size: MiB,
     columns: (header: string[]) => {
       const names = header.map((name) => name.trim());
       const missing = columns.filter((column) => !names.includes(column));

@@ -20,6 +20,7 @@ import { resolveOptions, stackOptions } from '../../lib/config/index.js';
 import { UsageError } from '../../lib/errors.js';
 import { parseWhole } from '../../lib/number-text.js';
 import { clickhousePassword } from '../../lib/secret-file.js';
+import { hourMs } from '../../lib/units.js';
 import { createGeneratedSource } from './generate.js';
 import { journeySource } from './journeys.js';
 import { newRunName, runDemo } from './run.js';
@@ -73,7 +74,7 @@ async function sourceOf(flags: Flags, run: string): Promise<Source> {
     throw new UsageError('Give --journeys or --weblog, not both.');
   }
   // The whole hour: runs of the same input differ in their ids and in nothing else.
-  const endMs = Math.floor(Date.now() / 3_600_000) * 3_600_000;
+  const endMs = Math.floor(Date.now() / hourMs) * hourMs;
   if (flags.journeys !== undefined) return journeySource(flags.journeys, run, endMs);
   if (flags.weblog !== undefined) return weblogSource(flags.weblog);
   return createGeneratedSource({ total: flags.events, seed: flags.seed, run, endMs });

@@ -5,6 +5,7 @@
 import { type ClickHouseClient, ClickHouseLogLevel, createClient } from '@clickhouse/client';
 import { backOff, jittered } from '../../lib/back-off.js';
 import { UsageError } from '../../lib/errors.js';
+import { dayMs } from '../../lib/units.js';
 
 export interface TypeFigures {
   readonly type: string;
@@ -65,7 +66,7 @@ export function createRunFigures(options: RunFiguresOptions): RunFiguresReader {
     log: { level: ClickHouseLogLevel.OFF },
   });
   // A day early, for clocks that differ: it spares ClickHouse the partitions of former days.
-  const day = new Date(options.sinceMs - 86_400_000).toISOString().slice(0, 10);
+  const day = new Date(options.sinceMs - dayMs).toISOString().slice(0, 10);
   const from =
     `FROM \`${options.database}\`.events WHERE _day >= toDate('${day}') ` +
     `AND startsWith(event_id, '${options.run}-')`;

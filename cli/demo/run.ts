@@ -5,6 +5,7 @@
  * keep trying as long as something moves now and then.
  */
 import { UsageError } from '../../lib/errors.js';
+import { MiB } from '../../lib/units.js';
 import { type EventInit, EventType, SluiceClient } from '../../sdk-gen/typescript/src/index.js';
 import { startProgress } from './progress.js';
 import { describe, differences, formatMicros, type SentFigures } from './report.js';
@@ -94,7 +95,7 @@ async function stream(options: RunOptions): Promise<{ sent: SentFigures; refused
   const client = new SluiceClient({
     baseUrl: options.stack.gateway,
     key: options.stack.key,
-    maxBufferBytes: 16 * 1024 * 1024,
+    maxBufferBytes: 16 * MiB,
     onError: (error) => {
       trouble = `reconnecting: ${error.message.slice(0, 80)}`;
     },

@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { UsageError } from '../../lib/errors.js';
 import { daysSince1970, isDay } from '../../lib/timestamp.js';
+import { KiB } from '../../lib/units.js';
 import { type EventInit, EventType, Platform } from '../../sdk-gen/typescript/src/index.js';
 import { linesOf, openInput } from './input.js';
 import type { Source } from './source.js';
@@ -34,7 +35,7 @@ const request = /^([A-Z]{1,20}) (\S+)(?: HTTP\/\d(?:\.\d)?)?$/;
 /** Events lie between 1970 and 2199, by the contract. */
 const endMs = Date.UTC(2200, 0, 1);
 
-const maxLineBytes = 32 * 1024;
+const maxLineBytes = 32 * KiB;
 
 /** "17/May/2015:10:05:03 +0000" */
 export function parseTime(text: string): Date | undefined {

@@ -7,6 +7,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync, existsSync, openSync, renameSync, statSync } from 'node:fs';
 import { backOff } from '../../lib/back-off.js';
 import { endProcess, logTail } from '../../lib/child-process.js';
+import { MiB } from '../../lib/units.js';
 
 export interface ChildOptions {
   readonly name: string;
@@ -49,7 +50,7 @@ export interface SupervisedChild {
   kill(): void;
 }
 
-const maxLogBytes = 16 * 1024 ** 2;
+const maxLogBytes = 16 * MiB;
 /** Before a process is started again. */
 const waits = { first: 250, last: 10_000 };
 /** A process that lived this long starts again with the shortest wait, ms. */

@@ -22,6 +22,7 @@ import type { ContextValues, HandlerContext } from '@connectrpc/connect';
 import type { UniversalHandlerOptions } from '@connectrpc/connect/protocol';
 import { retryAfter } from '../../lib/back-off.js';
 import { type ErrorName, SluiceError } from '../../lib/errors.js';
+import { KiB } from '../../lib/units.js';
 import { classify } from '../errors/rpc-errors.js';
 import { createPlaces, type Places } from '../held/places.js';
 import { type Connection, connectionKey, type Exchange, exchangeKey, whenClosed } from '../listener/connection.js';
@@ -62,7 +63,7 @@ export interface OpenRouteOptions {
 }
 
 /** Most bytes of a request: a name, and what is around it. */
-const maxRequestBytes = 4 * 1024;
+const maxRequestBytes = 4 * KiB;
 const maxShortOfConnection = 32;
 const maxShort = 1_000;
 /** When a place will do again, ms: half of it to one and a half. */

@@ -22,6 +22,7 @@ import {
 } from '#gen/grpc/reflection/v1/reflection_pb.js';
 import { ServerReflection as ServerReflectionAlpha } from '#gen/grpc/reflection/v1alpha/reflection_pb.js';
 import { SluiceError } from '../../lib/errors.js';
+import { MiB } from '../../lib/units.js';
 import { type Stop, takeUntil } from '../held/take-until.js';
 import { lastWordsMs } from '../listener/answered-early.js';
 import { connectionKey, exchangeKey, whenClosed } from '../listener/connection.js';
@@ -51,7 +52,7 @@ const maxStreamsOfConnection = 4;
 const defaultIdleMs = 30_000;
 /** Of one stream: several times what a client asks that reads the whole contract, symbol by symbol. */
 const maxQuestions = 1_000;
-const maxAnswerBytes = 4 * 1024 ** 2;
+const maxAnswerBytes = 4 * MiB;
 
 /** Serves these services and, with them, itself. */
 export function reflectionRoutes(

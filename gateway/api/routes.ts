@@ -26,6 +26,7 @@ import type { UniversalHandlerFn, UniversalHandlerOptions } from '@connectrpc/co
 import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { contractRevision } from '../../lib/contract/index.js';
 import type { Caller } from '../../lib/tenants.js';
+import { KiB, MiB } from '../../lib/units.js';
 import type { Inflater } from '../held/inflate.js';
 import type { JsonTurns } from '../held/json-turns.js';
 import type { AskBatchStatus } from './batch-status.js';
@@ -54,7 +55,7 @@ export interface RouteOptions extends KeyedCallOptions {
 }
 
 /** What a request has beyond its batch: ids, time, envelope. */
-const requestOverhead = 64 * 1024;
+const requestOverhead = 64 * KiB;
 /** How much longer than its binary form a batch may be as JSON. */
 const jsonFactor = 4;
 
@@ -74,8 +75,8 @@ export function createRpcRoutes(options: RouteOptions): Map<string, RpcRoute> {
   const shared: Partial<UniversalHandlerOptions> = {
     acceptCompression: [inflater.compression],
     // Answers are small: compressing them costs more than it saves.
-    compressMinBytes: 1024 * 1024,
-    writeMaxBytes: 8 * 1024 * 1024,
+    compressMinBytes: MiB,
+    writeMaxBytes: 8 * MiB,
     binaryOptions: { readUnknownFields: false },
     jsonOptions: { ignoreUnknownFields: false, alwaysEmitImplicit: true },
   };

@@ -6,9 +6,10 @@
  * slabs of 8 KiB in every version. It costs as much as Node's: 0.1 to 0.3 µs for 100 to 3,000 bytes, where an own ArrayBuffer costs 0.4
  * to 0.8 µs.
  */
+import { KiB } from '../../lib/units.js';
 
 /** A held piece keeps at most so many bytes alive, or its own size where that is more. */
-const slabBytes = 8 * 1024;
+const slabBytes = 8 * KiB;
 /** Larger pieces get memory of their own. */
 const largestShared = slabBytes / 2;
 

@@ -2,6 +2,7 @@
  * The bounds and the memory that all calls of a gateway share.
  */
 import type { GatewayConfig } from '../../lib/config/index.js';
+import { MiB } from '../../lib/units.js';
 import { StreamWindows } from '../listener/stream-windows.js';
 import { type CallGate, createCallGate } from './call-gate.js';
 import { createInflater, type Inflater } from './inflate.js';
@@ -22,9 +23,9 @@ export interface Held {
 const callsAtOnce = 96;
 const tenantCallsAtOnce = 24;
 /** Of whole calls that need no seat: a quarter of what admission holds for one tenant by default. */
-const maxSeatlessBytes = 4 * 1024 ** 2;
+const maxSeatlessBytes = 4 * MiB;
 /** Buffers for messages that came in parts, kept for the next ones. */
-const maxBufferBytes = 8 * 1024 ** 2;
+const maxBufferBytes = 8 * MiB;
 /** A call that takes longer does not count any more. */
 const slowCallMs = 2_000;
 

@@ -14,10 +14,11 @@ import { Code, ConnectError } from '@connectrpc/connect';
 import type { Compression } from '@connectrpc/connect/protocol';
 import { compressionGzip } from '@connectrpc/connect-node';
 import { SluiceError } from '../../lib/errors.js';
+import { KiB } from '../../lib/units.js';
 import { createTurns } from './turns.js';
 
 /** Output that any call may have, however small its input: bytes. */
-export const freeOutput = 256 * 1024;
+export const freeOutput = 256 * KiB;
 /** Output for each byte of input. */
 export const greatestRatio = 50;
 
@@ -64,7 +65,7 @@ export interface InflaterOptions {
 }
 
 const unzip = promisify(gunzip);
-const largestChunk = 64 * 1024;
+const largestChunk = 64 * KiB;
 
 export function createInflater({ atOnce = 3, ofOwner = 2 }: InflaterOptions = {}): Inflater {
   const turns = createTurns({ max: atOnce, maxOfOwner: ofOwner });

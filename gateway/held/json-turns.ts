@@ -3,10 +3,11 @@
  * two slices the gateway does its other work.
  */
 import { allAtOnce } from '../../lib/contract/json/index.js';
+import { KiB } from '../../lib/units.js';
 import { createTurns } from './turns.js';
 
 /** Shorter texts are read at once: 1 to 2 ms. Bytes. */
-const longText = 128 * 1024;
+const longText = 128 * KiB;
 
 export interface JsonTurns {
   /**

@@ -17,9 +17,9 @@ import { freeze } from '../../lib/testing/freeze.js';
 import { logBatchIds } from '../../lib/testing/log-batch-ids.js';
 import { freePort, withNats } from '../../lib/testing/nats.js';
 import { until } from '../../lib/testing/until.js';
+import { KiB, MiB } from '../../lib/units.js';
 
 const main = fileURLToPath(new URL('../main.ts', import.meta.url));
-const MiB = 1024 ** 2;
 const stoppedMs = (Number(process.argv[2]) || 6) * 1000;
 const callsPerConnection = Number(process.argv[3]) || 20;
 const path = '/sluice.ingest.v1.IngestService/Publish';
@@ -72,7 +72,7 @@ test('at full load, with JetStream standing still, a gateway stays under 256 MiB
       let peak = 0;
       const sample = (): void => {
         const text = readFileSync(`/proc/${gateway.pid}/status`, 'utf8');
-        peak = Math.max(peak, Number(/VmRSS:\s+(\d+)/.exec(text)?.[1] ?? 0) * 1024);
+        peak = Math.max(peak, Number(/VmRSS:\s+(\d+)/.exec(text)?.[1] ?? 0) * KiB);
       };
       const sampler = setInterval(sample, 50);
       const acked: string[] = [];

@@ -1,8 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { KiB } from '../../lib/units.js';
 import { createMessageBuffers } from './message-buffers.js';
-
-const KiB = 1024;
 
 test('a buffer is used again for a message of about its size, up to 1 MiB and a little', () => {
   const buffers = createMessageBuffers(4 * KiB * KiB);

@@ -2,6 +2,7 @@
  * Reused buffers for messages that came in parts. A new buffer per message is memory outside the heap that drives the collector, as in
  * payload-pool.ts. They are kept by size class, and their total is bounded.
  */
+import { KiB } from '../../lib/units.js';
 import { heldBuffer } from './held-bytes.js';
 
 export interface MessageBuffers {
@@ -12,16 +13,16 @@ export interface MessageBuffers {
 }
 
 /** Held memory may not be much more than the bytes that admission counts: fine steps, and small messages exactly. */
-const classBytes = 4 * 1024;
-const smallestKept = 8 * 1024;
+const classBytes = 4 * KiB;
+const smallestKept = 8 * KiB;
 /** Larger ones come in coarser steps, an eighth of their size at most: else few would fit the next message. */
-const largestFine = 256 * 1024;
-const coarseBytes = 32 * 1024;
+const largestFine = 256 * KiB;
+const coarseBytes = 32 * KiB;
 /**
  * A message of 1 MiB and what belongs to it fits. Larger ones, of JSON, are made and forgotten. A message that grows while memory is short
  * leaves three times its size behind, and V8 starts a collection only when 64 MiB of such memory wait for one.
  */
-const largestKept = 1152 * 1024;
+const largestKept = 1152 * KiB;
 
 const slabSize = (size: number): number => {
   const step = size > largestFine ? coarseBytes : classBytes;
@@ -66,7 +67,7 @@ function letGo(buffer: ArrayBuffer & { transfer?: (size: number) => ArrayBuffer 
 }
 
 /** Taken at once while the gateway has room: what most messages that come in parts fit into. */
-const aheadBytes = 128 * 1024;
+const aheadBytes = 128 * KiB;
 /** While memory is short, by how much a buffer grows: bytes are copied more often. */
 const tightGrowth = 1.25;
 /** Else a message begins with so many times its first part. */

@@ -10,6 +10,7 @@
 import type { Readable } from 'node:stream';
 import { createContextKey } from '@connectrpc/connect';
 import type { SluiceError } from '../../lib/errors.js';
+import { KiB } from '../../lib/units.js';
 import { takeOver } from '../listener/held-connection.js';
 import type { NodeRequest, NodeResponse } from '../listener/node-request.js';
 import { detached } from './held-bytes.js';
@@ -21,7 +22,7 @@ import type { BodyOwner, UnfinishedBody, UnfinishedBytes } from './unfinished.js
  * calls have places instead (stream-places.ts), and so have calls without a key (open-routes.ts): counted here, strangers could keep out
  * each other's health checks.
  */
-const callBytes = 48 * 1024;
+const callBytes = 48 * KiB;
 
 export interface RequestInputOptions {
   readonly unfinished: UnfinishedBytes;

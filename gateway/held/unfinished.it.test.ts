@@ -10,11 +10,11 @@ import * as assert from 'uvu/assert';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { createRandom, makeBatch } from '../../lib/testing/batches.js';
 import { until } from '../../lib/testing/until.js';
+import { MiB } from '../../lib/units.js';
 import { enveloped, envelopesOf } from '../testing/bare-call.js';
 import { type GatewayProcess, withGatewayProcess } from '../testing/gateway-process.js';
 import { besideGoodClient } from '../testing/good-client.js';
 
-const MiB = 1024 ** 2;
 const service = '/sluice.ingest.v1.IngestService/';
 const wait = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 

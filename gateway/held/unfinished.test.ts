@@ -2,9 +2,8 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import type { SluiceError } from '../../lib/errors.js';
 import { createRandom, integer, pick, type Random } from '../../lib/testing/batches.js';
+import { KiB } from '../../lib/units.js';
 import { createUnfinished, type UnfinishedBody, type UnfinishedBytes } from './unfinished.js';
-
-const KiB = 1024;
 
 interface TestBody {
   readonly body: UnfinishedBody;

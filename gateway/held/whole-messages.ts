@@ -3,6 +3,7 @@
  * joins all of them whenever one comes; no budget counts that (FACT-48). Here parts gather in one buffer, which grows with them and is
  * counted. Flags of envelopes are checked here too.
  */
+import { KiB } from '../../lib/units.js';
 import { reservedFlags } from './envelope-flags.js';
 import { detached } from './held-bytes.js';
 import { GrowingMessage, type MessageBuffers } from './message-buffers.js';
@@ -48,7 +49,7 @@ async function* lent(message: GrowingMessage): AsyncGenerator<Uint8Array> {
 }
 
 /** A body of this size that comes in parts may be long. */
-const longBytes = 64 * 1024;
+const longBytes = 64 * KiB;
 
 /** A body without envelopes is one message. */
 async function* whole(

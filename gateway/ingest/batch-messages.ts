@@ -4,6 +4,7 @@
  */
 import type { GatewayConfig } from '../../lib/config/index.js';
 import { SluiceError } from '../../lib/errors.js';
+import { KiB } from '../../lib/units.js';
 import type { GatewayClock } from '../clock.js';
 import type { Outgoing, Stored } from '../log/publisher.js';
 import type { FlushReason, GatewayMetrics } from '../metrics.js';
@@ -33,7 +34,7 @@ export interface BatchMessages {
 }
 
 /** From this size on a batch has a message of its own: joining it with others would save nothing. */
-const largeBatchBytes = 32 * 1024;
+const largeBatchBytes = 32 * KiB;
 /** After "full", a shard is tried again this much later: a refused message costs as much traffic as a stored one. */
 const fullPauseMs = 200;
 

@@ -8,6 +8,7 @@ import { connectNats } from '../../lib/nats.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { withNats } from '../../lib/testing/nats.js';
 import { until } from '../../lib/testing/until.js';
+import { MiB } from '../../lib/units.js';
 import { createGatewayMetrics } from '../metrics.js';
 import {
   assertAllStored,
@@ -15,7 +16,6 @@ import {
   ingestConfig,
   ingestInput,
   largeBatch,
-  MiB,
   outcomes,
   smallBatch,
   withIngest,

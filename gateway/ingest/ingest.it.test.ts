@@ -14,13 +14,13 @@ import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.
 import { freeze } from '../../lib/testing/freeze.js';
 import { withNats } from '../../lib/testing/nats.js';
 import { until } from '../../lib/testing/until.js';
+import { MiB } from '../../lib/units.js';
 import { createGatewayMetrics } from '../metrics.js';
 import {
   assertAllStored,
   ingestConfig,
   ingestInput,
   largeBatch,
-  MiB,
   outcomes,
   smallBatch,
   stored,

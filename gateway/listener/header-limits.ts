@@ -3,11 +3,12 @@
  * limits, and clients retry after a reset. So those limits are higher than this one.
  */
 import { SluiceError } from '../../lib/errors.js';
+import { KiB } from '../../lib/units.js';
 
 /** Most headers of a request. */
 export const maxHeaders = 100;
 /** Most bytes of their names and values. */
-export const maxHeaderBytes = 16 * 1024;
+export const maxHeaderBytes = 16 * KiB;
 /** HTTP/2 counts 32 bytes more for each (RFC 9113, 6.5.2). What is beyond this, or twice the number, is reset. */
 export const hardHeaderListBytes = 2 * maxHeaderBytes + 2 * maxHeaders * 32;
 

@@ -11,6 +11,7 @@ import {
 } from 'node:http2';
 import type { Socket } from 'node:net';
 import type { Logger } from '../../lib/logger.js';
+import { MiB } from '../../lib/units.js';
 import { lastWordsMs, resetWhenAnswered } from './answered-early.js';
 import type { Connection } from './connection.js';
 import type { ConnectionTable } from './connection-table.js';
@@ -81,7 +82,7 @@ const maxHasty = 16;
 const silenceLooks = 4;
 const maxStreamsPerConnection = 256;
 /** Node gives it back as bytes come, so it bounds nothing. What a stream may have under way does (stream-windows.ts). */
-const connectionWindow = 4 * 1024 * 1024;
+const connectionWindow = 4 * MiB;
 /**
  * nghttp2's own bound on resets ends a connection with 1,000 at once, as many as one read may hold, and by default with more than 33 a
  * second from then on, answered calls among them. A second's 33 is too few for a proxy; reset-budget.ts counts those that matter.

@@ -9,13 +9,14 @@
  *       calls in the same moment.
  */
 import type { ServerHttp2Stream } from 'node:http2';
+import { MiB } from '../../lib/units.js';
 import { type HeldConnection, heldKey, type OnHeldConnection } from './held-connection.js';
 import { resetStream } from './reset-stream.js';
 
 const lateMs = 100;
 /** Of a connection whose resets may wait. */
 export const maxCalls = 32;
-const maxDropped = 1024 * 1024;
+const maxDropped = MiB;
 
 const droppedKey = Symbol('dropped');
 type LateStream = ServerHttp2Stream & OnHeldConnection & { [droppedKey]?: number };

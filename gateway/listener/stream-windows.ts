@@ -11,14 +11,15 @@
  * HTTP/2 changes the windows of all streams of a connection at once, by SETTINGS, when the peer has acknowledged them. What a peer sends
  * that does not is bounded by BODY-3.
  */
+import { KiB } from '../../lib/units.js';
 
 /** Bytes. */
-export const narrowWindow = 64 * 1024;
-export const wideWindow = 256 * 1024;
+export const narrowWindow = 64 * KiB;
+export const wideWindow = 256 * KiB;
 /** On a wide connection. */
 const maxCalls = 16;
 /** Half of a narrow window each quarter of a second: a peer half a second away cannot send more. */
-const busyBytesPerSecond = 128 * 1024;
+const busyBytesPerSecond = 128 * KiB;
 const quietMs = 10_000;
 
 /** The parts of Node's session that are used. */

@@ -13,6 +13,7 @@ import { createPrivateKey, type KeyObject, X509Certificate } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { UsageError } from '../../lib/errors.js';
 import type { Logger } from '../../lib/logger.js';
+import { dayMs, MiB } from '../../lib/units.js';
 import { secureContext, type TlsMaterial } from './listener.js';
 
 export interface TlsFilesOptions {
@@ -41,8 +42,7 @@ const lookEveryMs = 2_000;
 /** Looks at the same files that do not fit, before the report (TLS-3). */
 const looksBeforeTold = 2;
 /** Certificates and keys are some kB; all authorities of an operating system are 250 kB. */
-const maxBytes = 1024 ** 2;
-const dayMs = 86_400_000;
+const maxBytes = MiB;
 /** Told from so long before the end on, and then once a day; sooner for certificates that live for days only. */
 const warnBeforeMs = 7 * dayMs;
 

@@ -1,9 +1,9 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { KiB, MiB } from '../../lib/units.js';
 import { tlsBytes, UselessBytes } from './useless-bytes.js';
 
-const MiB = 1024 ** 2;
-const window = 64 * 1024;
+const window = 64 * KiB;
 
 /** Looks once a second at a peer that sends so much each second. True: it was kept for a minute. */
 function kept(perSecond: { bytes: number; payload: number; calls: number; cutShort: number }): boolean {
@@ -32,12 +32,12 @@ test('calls with large headers and no body are never too many', () => {
 });
 
 test('pings and window updates of an honest peer are forgiven', () => {
-  assert.ok(kept({ bytes: 60 * 1024, payload: 0, calls: 0, cutShort: 0 }));
+  assert.ok(kept({ bytes: 60 * KiB, payload: 0, calls: 0, cutShort: 0 }));
 });
 
 test('frames without effect end the connection', () => {
   assert.not(kept({ bytes: 10 * MiB, payload: 0, calls: 0, cutShort: 0 }));
-  assert.not(kept({ bytes: 128 * 1024, payload: 0, calls: 0, cutShort: 0 }), 'slowly, too');
+  assert.not(kept({ bytes: 128 * KiB, payload: 0, calls: 0, cutShort: 0 }), 'slowly, too');
 });
 
 test('over TLS, records of an honest peer count once, and those that carry nothing many times', () => {
@@ -55,7 +55,7 @@ test('bodies in frames of one byte end the connection', () => {
 });
 
 test('bodies that are refused and dropped unseen do not end the connection', () => {
-  assert.ok(kept({ bytes: 200 * 64 * 1024, payload: 0, calls: 200, cutShort: 200 }));
+  assert.ok(kept({ bytes: 200 * 64 * KiB, payload: 0, calls: 200, cutShort: 200 }));
 });
 
 test('streams that are refused long after their beginning, with their windows under way, do not end the connection', () => {

@@ -7,16 +7,17 @@
  * have sent part of a body before it hears that its call is over, and nghttp2 drops that unseen. So each call that ends before its body
  * forgives a window, then or later. The rest adds up; at `max` the connection ends.
  */
+import { KiB, MiB } from '../../lib/units.js';
 import { maxHeaderBytes } from './header-limits.js';
 import { narrowWindow } from './stream-windows.js';
 
-const max = 1024 * 1024;
+const max = MiB;
 /** The narrow windows of all streams that a connection may have. */
 const maxForgiven = 256 * narrowWindow;
-const backPerSecond = 64 * 1024;
+const backPerSecond = 64 * KiB;
 
 /** For a TLS handshake, with the client's certificates. */
-const handshakeBytes = 32 * 1024;
+const handshakeBytes = 32 * KiB;
 /** A KeyUpdate of TLS 1.3 has 27 bytes and costs as much time as 5 kB of other useless bytes. So its bytes count more than once. */
 const tlsWeight = 16;
 

@@ -7,9 +7,10 @@ import { connectNats } from '../../lib/nats.js';
 import { withNats } from '../../lib/testing/nats.js';
 import { withSmallDisk } from '../../lib/testing/small-disk.js';
 import { until } from '../../lib/testing/until.js';
+import { MiB } from '../../lib/units.js';
 import { createIngest, type IngestResult } from '../ingest/ingest.js';
 import { createGatewayMetrics } from '../metrics.js';
-import { assertAllStored, ingestConfig, ingestInput, largeBatch, MiB, withIngest } from '../testing/ingest.js';
+import { assertAllStored, ingestConfig, ingestInput, largeBatch, withIngest } from '../testing/ingest.js';
 
 test('a log whose disk is full acknowledges nothing that it does not have, and goes on when there is room', async () => {
   await withSmallDisk(32, (disk) =>

@@ -8,9 +8,10 @@ import { freeze } from '../../lib/testing/freeze.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
 import { type SlowLine, withSlowLine } from '../../lib/testing/slow-line.js';
 import { until } from '../../lib/testing/until.js';
+import { MiB } from '../../lib/units.js';
 import { createIngest, type Ingest, type IngestOptions } from '../ingest/ingest.js';
 import { createGatewayMetrics } from '../metrics.js';
-import { ingestConfig, ingestInput, largeBatch, MiB, outcomes, smallBatch, stored } from '../testing/ingest.js';
+import { ingestConfig, ingestInput, largeBatch, outcomes, smallBatch, stored } from '../testing/ingest.js';
 import { createHedger } from './hedge.js';
 
 interface Subject {

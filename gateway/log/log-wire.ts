@@ -14,6 +14,7 @@
 import type { Msg, NatsConnection } from '@nats-io/nats-core';
 import type { NatsConnectionImpl } from '@nats-io/nats-core/internal';
 import { newInbox } from '../../lib/nats.js';
+import { KiB } from '../../lib/units.js';
 
 /** Room that must lie before a payload, bytes: "PUB", subject, reply and size, of which tenant ids bound the subject. */
 export const wireHeadBytes = 256;
@@ -24,7 +25,7 @@ export const wireTailBytes = 2;
  * From this size on a message is written at once, alone. Smaller ones are joined by the library until the end of the
  * tick: a copy of few bytes is cheaper than a system call for each.
  */
-const aloneBytes = 16 * 1024;
+const aloneBytes = 16 * KiB;
 
 /** An answer of JetStream, or the server's word that there is no subscriber. */
 export type LogReply = Pick<Msg, 'data' | 'headers' | 'string'>;

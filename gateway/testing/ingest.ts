@@ -12,6 +12,7 @@ import { connectNats } from '../../lib/nats.js';
 import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.js';
 import type { TestNats } from '../../lib/testing/nats.js';
 import { until } from '../../lib/testing/until.js';
+import { KiB, MiB } from '../../lib/units.js';
 import {
   createIngest,
   type Ingest,
@@ -21,7 +22,6 @@ import {
 } from '../ingest/ingest.js';
 import { createGatewayMetrics, type GatewayGauges, type PublishEnd } from '../metrics.js';
 
-export const MiB = 1024 ** 2;
 export const ingestConfig: IngestOptions['config'] = {
   shards: 2,
   replicas: 1,
@@ -33,7 +33,7 @@ export const ingestConfig: IngestOptions['config'] = {
   maxStreamBytesInFlight: 8 * MiB,
   publishWindow: 32,
   publishTimeout: 5_000,
-  coalesceBytes: 128 * 1024,
+  coalesceBytes: 128 * KiB,
   coalesceDelay: 3,
 };
 

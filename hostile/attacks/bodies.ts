@@ -1,11 +1,12 @@
 /** Bodies that never end, come slowly, or are cut off. */
+import { KiB, MiB } from '../../lib/units.js';
 import type { Attack, Field } from '../attack.js';
 import { head } from '../wire/h1.js';
 import type { Headers } from '../wire/h2.js';
 import { bearer, envelope, grpcHeaders, plainHeaders, service } from '../wire/messages.js';
 import { openMany, openManyH1, streamsPerConnection } from './peers.js';
 
-const oneMiB = 1024 * 1024;
+const oneMiB = MiB;
 /** A message of 1 MiB of which the last byte never comes. */
 const unfinished = envelope(Buffer.alloc(oneMiB - 1), 0, oneMiB);
 
@@ -100,7 +101,7 @@ export const bodies: readonly Attack[] = [
         if (peer === undefined || peer.over) continue;
         const stream = peer.request(grpcHeaders(`${service}PublishStream`, field.keys[0]), false);
         open.push([peer, stream]);
-        await Promise.race([peer.send(stream, unfinished.subarray(0, 24 * 1024), false), field.untilOver()]);
+        await Promise.race([peer.send(stream, unfinished.subarray(0, 24 * KiB), false), field.untilOver()]);
       }
       while (!field.over) {
         await field.pause(5_000);
@@ -178,7 +179,7 @@ export const bodies: readonly Attack[] = [
     keys: 1,
     async run(field) {
       const headers = grpcHeaders(`${service}Publish`, field.keys[0]);
-      const half = envelope(Buffer.alloc(32 * 1024), 0, 64 * 1024);
+      const half = envelope(Buffer.alloc(32 * KiB), 0, 64 * KiB);
       let [peer] = await openMany(field, 1);
       for (let i = 0; peer !== undefined && i < field.scaled(20_000) && !field.over; i++) {
         if (peer.over) [peer] = await openMany(field, 1);

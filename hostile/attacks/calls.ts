@@ -1,4 +1,5 @@
 /** Calls whose answers are not taken, and calls that are refused. */
+import { MiB } from '../../lib/units.js';
 import type { Attack, Field } from '../attack.js';
 import { H2Peer, type Headers, setting } from '../wire/h2.js';
 import { bearer, envelope, grpcHeaders, plainHeaders, publishRequests, service } from '../wire/messages.js';
@@ -40,7 +41,7 @@ async function callWithoutWindow(field: Field, perSecond: number, key: string | 
   await field.untilOver();
 }
 
-const oneMiB = Buffer.alloc(1024 * 1024);
+const oneMiB = Buffer.alloc(MiB);
 
 export const calls: readonly Attack[] = [
   {

@@ -1,5 +1,6 @@
 /** HTTP/2 frames without effect, by the million. */
 import { flag, frame, frameType } from '../../lib/testing/h2-frames.js';
+import { MiB } from '../../lib/units.js';
 import type { Attack, Field } from '../attack.js';
 import { headerBlock, setting, settingsFrame, windowUpdate } from '../wire/h2.js';
 import { plainHeaders } from '../wire/messages.js';
@@ -53,14 +54,14 @@ export const frames: readonly Attack[] = [
     async run(field) {
       const block = headerBlock(Array.from({ length: 100 }, (_, i) => [`x-header-${i}`, 'a'.repeat(100)] as const));
       const part = frame(frameType.continuation, 0, 1, block.subarray(0, 12_000));
-      while (field.counts.bytesOut < field.scaled(200 * 1024 ** 2) && !field.over) {
+      while (field.counts.bytesOut < field.scaled(200 * MiB) && !field.over) {
         const [peer] = await openMany(field, 1);
         if (peer === undefined) {
           await field.pause(50);
           continue;
         }
         peer.put(frame(frameType.headers, 0, 1, headerBlock(plainHeaders('POST', '/v1/events'))));
-        while (!peer.over && !field.over && field.counts.bytesOut < field.scaled(200 * 1024 ** 2)) {
+        while (!peer.over && !field.over && field.counts.bytesOut < field.scaled(200 * MiB)) {
           field.counts.sent++;
           if (!(await peer.write(part))) break;
         }

@@ -1,4 +1,5 @@
 /** HTTP/1.1: pipelines, chunks, upgrades, heads without end. */
+import { MiB } from '../../lib/units.js';
 import type { Attack, Field } from '../attack.js';
 import { H1Peer, head } from '../wire/h1.js';
 import { bearer } from '../wire/messages.js';
@@ -30,8 +31,6 @@ async function pour(field: Field, count: number, start: string, piece: Buffer, m
   };
   await Promise.race([Promise.all(Array.from({ length: count }, lane)), field.untilOver()]);
 }
-
-const megabytes = 1024 ** 2;
 
 export const http1: readonly Attack[] = [
   {
@@ -84,7 +83,7 @@ export const http1: readonly Attack[] = [
         4,
         chunked(field.keys[0]),
         Buffer.from(`1;x=${'a'.repeat(4_000)}\r\n \r\n`.repeat(16)),
-        field.scaled(200 * megabytes),
+        field.scaled(200 * MiB),
       ),
   },
   {
@@ -92,7 +91,7 @@ export const http1: readonly Attack[] = [
     about: 'with a valid key, bodies in chunks of one byte, at most 50 MiB',
     keys: 1,
     run: (field) =>
-      pour(field, 4, chunked(field.keys[0]), Buffer.from('1\r\n \r\n'.repeat(10_000)), field.scaled(50 * megabytes)),
+      pour(field, 4, chunked(field.keys[0]), Buffer.from('1\r\n \r\n'.repeat(10_000)), field.scaled(50 * MiB)),
   },
   {
     name: 'endless-heads',
@@ -103,7 +102,7 @@ export const http1: readonly Attack[] = [
         4,
         'GET / HTTP/1.1\r\nhost: x\r\n',
         Buffer.from(`x-a: ${'b'.repeat(1_000)}\r\n`.repeat(16)),
-        field.scaled(200 * megabytes),
+        field.scaled(200 * MiB),
       ),
   },
   {
@@ -116,7 +115,7 @@ export const http1: readonly Attack[] = [
         4,
         `${chunked(field.keys[0])}0\r\n`,
         Buffer.from(`x-a: ${'b'.repeat(1_000)}\r\n`.repeat(16)),
-        field.scaled(100 * megabytes),
+        field.scaled(100 * MiB),
       ),
   },
   {

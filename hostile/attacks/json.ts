@@ -1,5 +1,6 @@
 /** JSON and gzip that grow when they are read. */
 import { gzipSync } from 'node:zlib';
+import { KiB, MiB } from '../../lib/units.js';
 import type { Attack, Field } from '../attack.js';
 import { head } from '../wire/h1.js';
 import type { Headers } from '../wire/h2.js';
@@ -35,7 +36,7 @@ const events = (count: number, make: () => string): string =>
 const badType = `{"type":"${'x'.repeat(380)}"}`;
 const ignoredNames = `{"eventId":"e","type":1,"occurredAt":"2026-01-31T12:00:00Z",${Array.from({ length: 45 }, (_, i) => `"${i.toString(36)}":0`).join(',')}}`;
 /** 64 MiB of the byte, packed. */
-const packed = (byte: string): Buffer => gzipSync(Buffer.alloc(64 * 1024 * 1024, byte), { level: 9 });
+const packed = (byte: string): Buffer => gzipSync(Buffer.alloc(64 * MiB, byte), { level: 9 });
 
 /** An attack of some requests with the same JSON body. */
 const bodyOf = (name: string, about: string, count: number, make: () => string): Attack => ({
@@ -49,7 +50,7 @@ const bodyOf = (name: string, about: string, count: number, make: () => string):
 const eventWith = (field: string): string =>
   `{"events":[{"eventId":"e-1","type":"EVENT_TYPE_CLICK","occurredAt":"2026-01-31T12:00:00Z",${field}}]}`;
 
-const nearlyFull = 3 * 1024 * 1024;
+const nearlyFull = 3 * MiB;
 
 export const json: readonly Attack[] = [
   {
@@ -175,7 +176,7 @@ export const json: readonly Attack[] = [
       'with a valid key, 80 streams, 4 at once, each with 1,000 packed messages of 300 bytes that unpack to 250 KiB',
     keys: 1,
     async run(field) {
-      const message = envelope(gzipSync(Buffer.alloc(250 * 1024), { level: 9 }), 1);
+      const message = envelope(gzipSync(Buffer.alloc(250 * KiB), { level: 9 }), 1);
       const body = Buffer.concat(Array.from({ length: 1_000 }, () => message));
       const headers = grpcHeaders(`${service}PublishStream`, field.keys[0], [['grpc-encoding', 'gzip']]);
       await post(field, field.scaled(80), headers, body);
@@ -202,7 +203,7 @@ export const json: readonly Attack[] = [
     about: 'with a valid key, 400 GETs of GetLimits, 4 at once, whose query unpacks to 8 MiB',
     keys: 1,
     async run(field) {
-      const message = gzipSync(Buffer.alloc(8 * 1024 * 1024), { level: 9 }).toString('base64url');
+      const message = gzipSync(Buffer.alloc(8 * MiB), { level: 9 }).toString('base64url');
       const query = `connect=v1&encoding=proto&base64=1&compression=gzip&message=${message}`;
       const headers = plainHeaders('GET', `${service}GetLimits?${query}`, [
         ['authorization', bearer(field.keys[0] ?? '')],
@@ -222,7 +223,7 @@ export const json: readonly Attack[] = [
     about: 'with a valid key, 80 streams, 4 at once, each with 50 packed messages that unpack to 1 MiB',
     keys: 1,
     async run(field) {
-      const message = envelope(gzipSync(Buffer.alloc(1024 * 1024 - 64), { level: 9 }), 1);
+      const message = envelope(gzipSync(Buffer.alloc(MiB - 64), { level: 9 }), 1);
       const body = Buffer.concat(Array.from({ length: 50 }, () => message));
       const headers = grpcHeaders(`${service}PublishStream`, field.keys[0], [['grpc-encoding', 'gzip']]);
       await post(field, field.scaled(80), headers, body);

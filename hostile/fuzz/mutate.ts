@@ -1,6 +1,7 @@
 /** Mutations of bytes and of headers, from a seeded generator: the same seed mutates the same. */
 import { gzipSync } from 'node:zlib';
 import { integer, pick, type Random } from '../../lib/testing/batches.js';
+import { KiB, MiB } from '../../lib/units.js';
 import type { Request } from './corpus.js';
 
 type OnBytes = (random: Random, bytes: Buffer, other: Buffer) => Buffer;
@@ -21,7 +22,7 @@ const varints = [
   Array(10).fill(0xff),
   [0x80, 0x80, 0x00],
 ];
-const sizes = [0, 1, 4, 5, 0x7fff_ffff, 0xffff_ffff, 64 * 1024, 1024 * 1024, 1024 * 1024 + 64 * 1024 + 1];
+const sizes = [0, 1, 4, 5, 0x7fff_ffff, 0xffff_ffff, 64 * KiB, MiB, MiB + 64 * KiB + 1];
 const texts = [
   '{',
   '}',
@@ -88,7 +89,7 @@ const onBytes: readonly OnBytes[] = [
   },
   (_, bytes) => gzipSync(bytes, { level: 1 }),
   (random, bytes) =>
-    random() < 0.02 ? Buffer.concat([bytes, Buffer.alloc(pick(random, [64, 1024, 1088, 4160]) * 1024)]) : bytes,
+    random() < 0.02 ? Buffer.concat([bytes, Buffer.alloc(pick(random, [64, 1024, 1088, 4160]) * KiB)]) : bytes,
   () => Buffer.alloc(0),
 ];
 

@@ -26,7 +26,7 @@ export {
   variableOf,
 } from './options.js';
 
-const MiB = 1024 ** 2;
+import { hourMs, KiB, MiB } from '../units.js';
 
 /** How any role reaches NATS. */
 export const natsClientOptions = {
@@ -128,7 +128,7 @@ export const gatewayOptions = {
     'Send a message without an ack after this time once more over a second connection, marked as a retry; at most one in twenty. 0: never.',
     { min: 0, max: 5_000 },
   ),
-  coalesceBytes: option.bytes(128 * 1024, 'Group commit: publish a group at this size at the latest.', { min: 1024 }),
+  coalesceBytes: option.bytes(128 * KiB, 'Group commit: publish a group at this size at the latest.', { min: 1024 }),
   coalesceDelay: option.ms(3, 'Group commit: publish a group after this time at the latest.', { min: 0, max: 1000 }),
   maxHeld: option.ms(
     600_000,
@@ -222,7 +222,7 @@ export const workerOptions = {
     max: 65535,
   }),
   blockRows: option.int(200_000, 'Most rows of a block (one batch may exceed it).', { min: 1, max: 1_000_000 }),
-  blockBytes: option.bytes(64 * MiB, 'Most bytes of a block.', { min: 64 * 1024 }),
+  blockBytes: option.bytes(64 * MiB, 'Most bytes of a block.', { min: 64 * KiB }),
   blockDelay: option.ms(1_000, 'The worker completes a block at this age at the latest.', { min: 1 }),
   maxBytesHeld: option.bytes(
     96 * MiB,
@@ -238,7 +238,7 @@ export const workerOptions = {
   ),
   retentionDays: option.int(0, 'Days of events to keep; 0 keeps all.', { min: 0 }),
   replayWindow: option.ms(
-    3_600_000,
+    hourMs,
     'How long loaded messages stay in the log for other readers. They use at most half of the log.',
     { min: 0 },
   ),

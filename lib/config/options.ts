@@ -4,6 +4,7 @@
  */
 import { UsageError } from '../errors.js';
 import { parseNumber, parseWhole } from '../number-text.js';
+import { parseSize, parseTime } from '../units.js';
 
 type Kind = 'string' | 'int' | 'float' | 'bytes' | 'ms' | 'bool' | 'list';
 
@@ -66,24 +67,6 @@ export const flagOf = (name: string): string => `--${name.replace(/[A-Z]/g, (c) 
 /** `maxBatchBytes` → `SLUICE_MAX_BATCH_BYTES`. */
 export const variableOf = (name: string): string => `SLUICE_${name.replace(/[A-Z]/g, (c) => `_${c}`).toUpperCase()}`;
 
-const byteUnits: Readonly<Record<string, number>> = { '': 1, b: 1, kib: 1024, mib: 1024 ** 2, gib: 1024 ** 3 };
-const timeUnits: Readonly<Record<string, number>> = {
-  '': 1,
-  ms: 1,
-  s: 1_000,
-  m: 60_000,
-  min: 60_000,
-  h: 3_600_000,
-  d: 86_400_000,
-};
-
-function withUnit(text: string, units: Readonly<Record<string, number>>): number {
-  const [, digits = '', unit = ''] = /^([\d.]+) ?([a-z]*)$/i.exec(text) ?? [];
-  const name = unit.toLowerCase();
-  const factor = Object.hasOwn(units, name) ? (units[name] as number) : Number.NaN;
-  return (parseNumber(digits) ?? Number.NaN) * factor;
-}
-
 /** One option, with the text that was given for it. */
 interface Given {
   readonly spec: OptionSpec;
@@ -137,8 +120,8 @@ type Quantity = 'int' | 'float' | 'bytes' | 'ms';
 const quantities: Readonly<Record<Quantity, { wanted: string; read: (text: string) => number | undefined }>> = {
   int: { wanted: 'a whole number', read: parseWhole },
   float: { wanted: 'a number', read: parseNumber },
-  bytes: { wanted: 'a size such as 64MiB', read: (text) => withUnit(text, byteUnits) },
-  ms: { wanted: 'a duration such as 500ms or 10s', read: (text) => withUnit(text, timeUnits) },
+  bytes: { wanted: 'a size such as 64MiB', read: (text) => parseSize(text) },
+  ms: { wanted: 'a duration such as 500ms or 10s', read: (text) => parseTime(text) },
 };
 
 function parseQuantity(given: Given, kind: Quantity): number {

@@ -16,6 +16,7 @@
  */
 import type { Charset } from '#gen/sluice/rules/v1/rules_pb.js';
 import { Charset as Charsets } from '#gen/sluice/rules/v1/rules_pb.js';
+import { MiB } from '../units.js';
 import type { FieldNode, MessageNode } from './rules.js';
 import {
   type Code,
@@ -57,7 +58,7 @@ const pageBytes = 65_536;
 const batchAt = pageBytes;
 /** SCAN-2: each level of messages, a map's key, and its value may reach beyond the batch by a length of two bytes. */
 const roomBytes = 2 * pageBytes;
-const maxBatchBytes = 16 * 1024 ** 2;
+const maxBatchBytes = 16 * MiB;
 /** A message within messages deeper than this is left to the compiled scanner. */
 const maxDepth = 3;
 

@@ -3,6 +3,7 @@
  * RFC 7541). node:http2 as a client costs about as much CPU a call as the gateway that is to be measured; this costs a few
  * microseconds. Header blocks of answers: h2-header-blocks.ts.
  */
+import { MiB } from '../units.js';
 
 export const frameType = {
   data: 0,
@@ -55,7 +56,7 @@ export class FrameCutter {
     let at = 0;
     while (bytes.length - at >= frameHead) {
       const length = bytes.readUIntBE(at, 3);
-      if (length > 1024 * 1024) throw new Error('not HTTP/2, or a frame that is too large');
+      if (length > MiB) throw new Error('not HTTP/2, or a frame that is too large');
       const end = at + frameHead + length;
       if (end > bytes.length) break;
       const stream = bytes.readUInt32BE(at + 5) & 0x7fffffff;

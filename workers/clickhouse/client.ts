@@ -19,6 +19,7 @@ import type { ClickHouseClientConfig } from '../../lib/config/index.js';
 import { failpoint, isArmed } from '../../lib/failpoint.js';
 import type { Logger } from '../../lib/logger.js';
 import { clickhousePassword } from '../../lib/secret-file.js';
+import { MiB } from '../../lib/units.js';
 import { type CircuitStats, createCircuit } from './circuit.js';
 import { createPlaces, type PoolStats } from './places.js';
 import type { InsertStatement } from './schema/index.js';
@@ -26,7 +27,7 @@ import type { InsertStatement } from './schema/index.js';
 export { StatementError, type StatementErrorKind } from './errors.js';
 
 /** So much of a body lies ready for its socket. */
-const pushBytes = 1024 ** 2;
+const pushBytes = MiB;
 
 export interface ClickHouse {
   /** Rows of a SELECT without FORMAT, as objects; `{name:Type}` placeholders are bound on the server. @throws StatementError */

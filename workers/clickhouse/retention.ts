@@ -8,6 +8,7 @@ import type { Logger } from '../../lib/logger.js';
 import { streamInfo } from '../../lib/stream-info.js';
 import { shardStream } from '../../lib/subjects.js';
 import { utcDay } from '../../lib/timestamp.js';
+import { dayMs } from '../../lib/units.js';
 import type { ClickHouse } from './client.js';
 import { partitionKey, type TableTarget, tableName } from './schema/index.js';
 
@@ -66,7 +67,7 @@ export interface RetentionOptions {
 /** Drops what is too old. @returns the days that were dropped. Rejects when the log or ClickHouse cannot be reached. */
 export async function dropOldDays(options: RetentionOptions): Promise<string[]> {
   const { clickhouse, target, jsm, shards, logger } = options;
-  const cutoff = utcDay(options.nowMs - (options.days - 1) * 86_400_000);
+  const cutoff = utcDay(options.nowMs - (options.days - 1) * dayMs);
   const table = tableName(target);
   const rows = await clickhouse.rows<{ day: string; shard: number; generation: string; hi: string }>(
     'SELECT toString(_day) AS day, toUInt32(_shard) AS shard, toString(_stream) AS generation, ' +

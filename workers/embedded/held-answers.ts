@@ -3,6 +3,7 @@
  * bounded, and each must be read within a time that grows with its size.
  */
 import type { ServerResponse } from 'node:http';
+import { KiB } from '../../lib/units.js';
 import { EngineError } from './engine-error.js';
 
 export interface HeldAnswers {
@@ -16,7 +17,7 @@ export interface HeldAnswers {
 
 /** Time for any answer, ms, and the slowest pace of a large one, bytes a second. */
 const minMs = 60_000;
-const slowest = 256 * 1024;
+const slowest = 256 * KiB;
 
 /** @param maxBytes a statement is not run while more than this is held */
 export function createHeldAnswers(maxBytes: number, min = minMs): HeldAnswers {

@@ -16,6 +16,7 @@ import * as assert from 'uvu/assert';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { freePort } from '../../lib/testing/nats.js';
 import { withSmallDisk } from '../../lib/testing/small-disk.js';
+import { MiB } from '../../lib/units.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -186,7 +187,7 @@ test('a body that comes slowly is taken whole; an answer that no client reads en
     await new Promise((resolve) => setTimeout(resolve, 7_000));
     deaf.resume();
     await ended;
-    assert.ok(deaf.bytesRead < 60 * 1024 ** 2, `${deaf.bytesRead} bytes`);
+    assert.ok(deaf.bytesRead < 60 * MiB, `${deaf.bytesRead} bytes`);
   });
 });
 

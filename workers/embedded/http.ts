@@ -7,6 +7,7 @@ import { rm } from 'node:fs/promises';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { pipeline } from 'node:stream/promises';
 import type { Logger } from '../../lib/logger.js';
+import { MiB } from '../../lib/units.js';
 import { type Asked, admitted, type SpoolPlace, spoolFlags } from './admission.js';
 import type { Engine } from './engine.js';
 import { EngineError } from './engine-error.js';
@@ -31,7 +32,6 @@ export interface EmbeddedHttpOptions {
   readonly standstillMs?: number;
 }
 
-const MiB = 1024 ** 2;
 /** Statements in the URL are long: an INSERT names every column. Node's own limit is 16 KiB. */
 const maxUrlBytes = MiB;
 /** A body that is a statement. */

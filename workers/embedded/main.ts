@@ -28,10 +28,11 @@ import { createLogger } from '../../lib/logger.js';
 import { makeFolder, makePrivateFolder } from '../../lib/make-folder.js';
 import { onParentGone } from '../../lib/parent-gone.js';
 import { readSecret } from '../../lib/secret-file.js';
+import { GiB } from '../../lib/units.js';
 import { openEngine } from './engine.js';
 import { createEmbeddedHttp } from './http.js';
 
-const maxBodyBytes = 1024 ** 3;
+const maxBodyBytes = GiB;
 /** How long a close waits for the statements that run. */
 const closeWithinMs = 10_000;
 

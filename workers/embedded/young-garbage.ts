@@ -8,11 +8,12 @@
  */
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import { MiB } from '../../lib/units.js';
 
 type Collect = (options: { readonly type: 'minor' }) => void;
 
 /** About as much as may lie around dead, bytes. */
-const everyBytes = 8 * 1024 ** 2;
+const everyBytes = 8 * MiB;
 
 // The flag makes `gc` a global of contexts that are made after it.
 setFlagsFromString('--expose-gc');

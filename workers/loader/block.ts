@@ -6,6 +6,7 @@
  */
 
 import { utcDay } from '../../lib/timestamp.js';
+import { hourMs } from '../../lib/units.js';
 import type { LogMessage } from '../reader/log-message.js';
 
 /** Why a block was cut where it ends. */
@@ -58,7 +59,7 @@ export interface BlockLimits {
  * Most of the log's time that a block spans, ms: a row lies in the partition of its block's first message, which retention
  * drops by its day.
  */
-export const maxSpanMs = 3_600_000;
+export const maxSpanMs = hourMs;
 
 /** Links of a block's span. */
 export const maxLinks = 64;

@@ -22,6 +22,8 @@
  * remembered-retries.ts is the set of DEDUP-2, suspects.ts finds the copies of suspects in a block, copy-verdicts.ts judges them, and
  * leave-out.ts makes the block without the duplicates.
  */
+
+import { hourMs } from '../../lib/units.js';
 import type { Block } from './block.js';
 import { judgeCopies, type StoredCopies } from './copy-verdicts.js';
 import { keyOf } from './frames.js';
@@ -31,7 +33,7 @@ import type { Identity } from './stored-events.js';
 import { inEither, retriesIn, suspectsIn } from './suspects.js';
 
 /** How long the identity of a retry stays a suspect, in ms of the log's time. */
-export const suspectMs = 3_600_000;
+export const suspectMs = hourMs;
 /** Identities that are remembered: about 150 bytes each. */
 const maxRemembered = 50_000;
 

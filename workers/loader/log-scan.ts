@@ -4,12 +4,12 @@
 import type { JetStreamManager } from '@nats-io/jetstream';
 import type { NatsConnection } from '@nats-io/nats-core';
 import type { Logger } from '../../lib/logger.js';
+import { MiB } from '../../lib/units.js';
 import { createByteBudget } from '../reader/budget.js';
 import { createBufferPool } from '../reader/buffer-pool.js';
 import type { LogMessage } from '../reader/log-message.js';
 import { createPullReader } from '../reader/pull-reader.js';
 
-const MiB = 1024 ** 2;
 const heldBytes = 32 * MiB;
 const idleMs = 500;
 /** Failed looks for a message that the server says is there, before the scan gives up: half a minute. */

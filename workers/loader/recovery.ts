@@ -3,20 +3,20 @@ import { failpoint } from '../../lib/failpoint.js';
 import { generationOf } from '../../lib/log-streams.js';
 import { streamInfo } from '../../lib/stream-info.js';
 import { utcDay } from '../../lib/timestamp.js';
+import { dayMs, hourMs, MiB } from '../../lib/units.js';
 import { isReplaced } from '../reader/end.js';
 import { type Deduplicator, suspectMs } from './dedup.js';
 import type { ShardState } from './loader.js';
 import type { Position } from './position.js';
 import type { ShardContext } from './shard-options.js';
 
-const dayMs = 86_400_000;
 /** Share of a stream's limit that deferred messages may take (LOAD-5): they cannot be trimmed. */
 const deferShare = 1 / 8;
-const maxDeferredBytes = 64 * 1024 ** 2;
+const maxDeferredBytes = 64 * MiB;
 /** Retried batches that are read from ClickHouse after a recovery. */
 const maxRetried = 50_000;
 /** How far a gateway's clock, by which they are found, may be behind the log's; and what a gateway may hold a batch for. */
-const clockMarginMs = 3_600_000;
+const clockMarginMs = hourMs;
 
 /** Rejects when the log or ClickHouse cannot be reached, or the stream is replaced meanwhile. */
 export async function recoverShard(

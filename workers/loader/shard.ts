@@ -48,6 +48,7 @@
 import { jittered } from '../../lib/back-off.js';
 import { failpoint } from '../../lib/failpoint.js';
 import { shardStream } from '../../lib/subjects.js';
+import { MiB } from '../../lib/units.js';
 import { logLink } from '../reader/link.js';
 import { createPullReader } from '../reader/pull-reader.js';
 import { createPlanner } from './block-plan.js';
@@ -67,7 +68,7 @@ import { createTrimLedger, type TrimLedger } from './trim.js';
 export type { ShardLoader, ShardLoaderOptions } from './shard-options.js';
 
 /** Read ahead while a block is in flight: 40 % of one of the usual size (200k rows of 150 bytes); more brought 2 % and cost memory. */
-const maxAhead = 12 * 1024 ** 2;
+const maxAhead = 12 * MiB;
 
 /** `accept.<shard>` in the settings bucket. */
 export const acceptKey = (shard: number): string => `accept.${shard}`;

@@ -4,6 +4,7 @@
  * A reader that holds nothing may always fetch one pull, so that no shard starves behind another; the bound can be
  * passed by that much per shard, and by no more.
  */
+import { MiB } from '../../lib/units.js';
 export interface ByteBudget {
   readonly used: number;
   fits(bytes: number): boolean;
@@ -28,7 +29,7 @@ export function createByteBudget(limit: number): ByteBudget {
       if (bytes === 0) return;
       const wasFull = used >= limit;
       used -= bytes;
-      if (wasFull || bytes >= 1024 * 1024) for (const listener of listeners) listener();
+      if (wasFull || bytes >= MiB) for (const listener of listeners) listener();
     },
     onRoom(listener) {
       listeners.add(listener);

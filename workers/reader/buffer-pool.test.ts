@@ -1,8 +1,7 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { MiB } from '../../lib/units.js';
 import { createBufferPool } from './buffer-pool.js';
-
-const MiB = 1024 ** 2;
 
 test('a buffer is used again when it is full and no message in it is held, not before', () => {
   const pool = createBufferPool(8 * MiB);

@@ -4,10 +4,11 @@
  * every read and the library's for every message used to cost it more in copying, page faults and collections than all
  * its other work (docs/performance.md, Worker).
  */
+import { KiB, MiB } from '../../lib/units.js';
 
 /** Bytes of a buffer. A message that is cut by its end is moved to the next one: about 6 % of the bytes at 128 KiB each. */
-const bufferBytes = 1024 ** 2;
-const firstBytes = 64 * 1024;
+const bufferBytes = MiB;
+const firstBytes = 64 * KiB;
 
 export interface ReadBuffer {
   readonly bytes: Buffer;

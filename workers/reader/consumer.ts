@@ -8,6 +8,7 @@ import { generationOf } from '../../lib/log-streams.js';
 import type { Logger } from '../../lib/logger.js';
 import { newInbox } from '../../lib/nats.js';
 import { streamInfo } from '../../lib/stream-info.js';
+import { MiB } from '../../lib/units.js';
 import type { ByteBudget } from './budget.js';
 import type { BufferPool } from './buffer-pool.js';
 import { areGone } from './gap.js';
@@ -18,7 +19,7 @@ import { type Break, createPulls, type Progress, type Pulls } from './pulls.js';
 import type { Waiters } from './waiters.js';
 
 const tickMs = 500;
-const defaultPayload = 1024 ** 2;
+const defaultPayload = MiB;
 
 /** What a reader's consumers share. */
 export interface ConsumerContext {

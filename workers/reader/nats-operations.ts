@@ -2,6 +2,7 @@
  * The NATS protocol as a server sends it: operations, told apart in the buffers that the socket is read into. A message is a window on
  * those bytes. A line is text.
  */
+import { KiB, MiB } from '../../lib/units.js';
 import type { BufferPool, ReadBuffer } from './buffer-pool.js';
 
 /** What the server says of a delivered message. */
@@ -26,9 +27,9 @@ export interface OperationHandlers {
 }
 
 /** Longest line of the protocol; INFO of a large cluster is some kB. */
-const maxLine = 256 * 1024;
+const maxLine = 256 * KiB;
 /** Largest message that nats-server can be set to allow. */
-const maxMessage = 64 * 1024 ** 2;
+const maxMessage = 64 * MiB;
 /** What is left of a buffer for the next read at least. */
 const minRead = 4_096;
 const [space, dot, lineFeed, carriageReturn] = [0x20, 0x2e, 0x0a, 0x0d];

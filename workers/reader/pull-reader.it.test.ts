@@ -8,11 +8,11 @@ import { generationOf } from '../../lib/log-streams.js';
 import { silentLogger } from '../../lib/logger.js';
 import { shardStream, shardSubjects } from '../../lib/subjects.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
+import { KiB, MiB } from '../../lib/units.js';
 import { type ByteBudget, createByteBudget } from './budget.js';
 import { createBufferPool } from './buffer-pool.js';
 import { createPullReader, type PullReader } from './pull-reader.js';
 
-const MiB = 1024 ** 2;
 const stream = shardStream(0);
 
 async function create(jsm: JetStreamManager): Promise<string> {
@@ -135,7 +135,7 @@ for (const way of ways) {
     await withReader(
       way,
       async ({ nats, reader, generation, budget }) => {
-        await publish(nats, 400, 128 * 1024);
+        await publish(nats, 400, 128 * KiB);
         reader.seek(generation, 0);
         let used = -1;
         for (let still = 0; still < 5; ) {

@@ -3,12 +3,11 @@
  * the consumer is broken.
  */
 import { nanos } from '@nats-io/nats-core';
+import { MiB } from '../../lib/units.js';
 import type { ByteBudget } from './budget.js';
 import type { BufferPool } from './buffer-pool.js';
 import type { MessageQueue } from './message-queue.js';
 import type { Delivery, NatsSocket, NatsSocketEvents } from './nats-socket.js';
-
-const MiB = 1024 ** 2;
 
 /** How a pull is shaped. The heartbeat tells a quiet stream from a lost consumer. */
 const pullMessages = 1_000;

@@ -11,6 +11,7 @@ import { ensureShards } from '../../lib/log-streams.js';
 import { silentLogger } from '../../lib/logger.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
+import { MiB } from '../../lib/units.js';
 import { type ClickHouse, createClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import { prepareTable } from '../clickhouse/prepare-table.js';
@@ -24,8 +25,6 @@ import { type Whereabouts, where } from '../ledger/where.js';
 import { createClickHouseBlockStore } from '../loader/block-store.js';
 import { readDeadLedger } from '../loader/dead-scan.js';
 import { startWorkerProcess, type WorkerProcess } from './worker-process.js';
-
-const MiB = 1024 ** 2;
 
 export interface LedgerScene {
   readonly nats: TestNats;

@@ -11,6 +11,7 @@ import { deadStream, shardStream, shardSubjects } from '../../lib/subjects.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
 import { until } from '../../lib/testing/until.js';
+import { hourMs, MiB } from '../../lib/units.js';
 import { type ClickHouse, createClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
 import { createTableMender } from '../clickhouse/mend-table.js';
@@ -21,8 +22,6 @@ import { type ShardLoader, type ShardLoaderOptions, startShardLoader } from '../
 import { createByteBudget } from '../reader/budget.js';
 import { createBufferPool } from '../reader/buffer-pool.js';
 import { type SeenMetrics, seeingMetrics } from './seen-metrics.js';
-
-const MiB = 1024 ** 2;
 
 export interface StoredBlock {
   readonly block: number;
@@ -97,7 +96,7 @@ export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Pro
             budget: createByteBudget(64 * MiB),
             buffers: createBufferPool(64 * MiB),
             deadLetters: createDeadLetters({ nc: nats.nc, maxBytes: 16 * MiB }),
-            replayMs: 3_600_000,
+            replayMs: hourMs,
             metrics,
             logger: silentLogger,
             accepted: async () => false,

@@ -4,6 +4,7 @@
  */
 import { create, toBinary } from '@bufbuild/protobuf';
 import { PublishResponseSchema, PublishStreamResponseSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { KiB } from '../../../lib/units.js';
 import type { IngestResult } from '../../ingest/ingest.js';
 import { toBatchResult } from '../publish-batch.js';
 import { type Answer, toMessage } from '../stream-outbox.js';
@@ -11,7 +12,7 @@ import { type Answer, toMessage } from '../stream-outbox.js';
 export const envelopeSize = 5;
 /** What a plain answer takes at most, with its envelope: two texts of 64 bytes, and numbers. */
 const plainSize = 256;
-const slabSize = 64 * 1024;
+const slabSize = 64 * KiB;
 
 let slab = Buffer.allocUnsafeSlow(slabSize);
 let used = 0;

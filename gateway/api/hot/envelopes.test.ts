@@ -1,11 +1,10 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { createRandom } from '../../../lib/testing/batches.js';
+import { KiB, MiB } from '../../../lib/units.js';
 import { createMessageBuffers } from '../../held/message-buffers.js';
 import { envelope } from './answers.js';
 import { Envelopes } from './envelopes.js';
-
-const MiB = 1024 ** 2;
 
 test('messages come out whole and in order, however they are cut into chunks, and their buffers are used again', () => {
   const random = createRandom(5);
@@ -60,7 +59,7 @@ test('a small message does not keep a large chunk alive', () => {
 });
 
 test('unused buffers are kept up to the bound, and given to the next of their size', () => {
-  const buffers = createMessageBuffers(64 * 1024);
+  const buffers = createMessageBuffers(64 * KiB);
   const [a, b, c] = [buffers.take(30_000), buffers.take(31_000), buffers.take(40_000)];
   assert.equal([a.length, b.length, c.length], [30_000, 31_000, 40_000]);
   for (const buffer of [a, b, c]) buffers.give(buffer);

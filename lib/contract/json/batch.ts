@@ -3,6 +3,7 @@
  * others. It counts events while it reads, so it refuses early a small text that would become very many.
  */
 import { SluiceError } from '../../errors.js';
+import { KiB } from '../../units.js';
 import type { Rejection } from '../faults.js';
 import { eventRules } from '../rules.js';
 import { EventReader } from './event.js';
@@ -41,7 +42,7 @@ const maxTold = 100;
 const eventPlan = planOf(eventRules);
 
 /** Text that is read between two pauses, unless one event is longer: 4 to 8 ms. Bytes. */
-const sliceBytes = 256 * 1024;
+const sliceBytes = 256 * KiB;
 
 /**
  * Reads the array of events at the text's position. Pauses (yields) after each slice of the text.

@@ -1,6 +1,7 @@
 /**
  * Names of fields and enum values, looked up by their bytes: no string is made for a name that is known.
  */
+import { KiB } from '../../units.js';
 
 /** The hash of one more byte. */
 export const hashOf = (hash: number, byte: number): number => (Math.imul(hash, 31) + byte) | 0;
@@ -13,7 +14,7 @@ const hashOfAll = (bytes: Uint8Array, from: number, to: number): number => {
 
 /** How many ways to spread the names are tried for each size of the table. */
 const maxTries = 200;
-const largestTable = 64 * 1024;
+const largestTable = 64 * KiB;
 
 interface Entry<T> {
   readonly bytes: Uint8Array;

@@ -3,8 +3,10 @@
  *
  * What does not fit is not written, but counted: `overflowed` says so, and the caller grows the memory and writes the event again.
  */
-const min = 64 * 1024;
-const maxKept = 2 * 1024 * 1024;
+import { KiB, MiB } from '../../units.js';
+
+const min = 64 * KiB;
+const maxKept = 2 * MiB;
 let kept = new Uint8Array(min);
 
 const eight = new DataView(new ArrayBuffer(8));

@@ -11,6 +11,7 @@
 import { isUtf8 } from 'node:buffer';
 import { RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { SluiceError } from '../../errors.js';
+import { KiB } from '../../units.js';
 import { FieldFault, shown } from './fault.js';
 import { hashOf, type NameTable } from './names.js';
 import { maxNames, SeenNames } from './seen-names.js';
@@ -29,7 +30,7 @@ const colon = 0x3a;
 
 /** Which of the containers around a value are objects, for `skip`: one byte a level, used again. */
 let levels = new Uint8Array(256);
-const keptLevels = 64 * 1024;
+const keptLevels = 64 * KiB;
 
 export class JsonText {
   /** The next byte to read. */
