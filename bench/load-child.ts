@@ -2,8 +2,8 @@
  * A load process of a benchmark, spoken to over Node's IPC: it shares no event loop and no garbage collector with anything else.
  */
 import { fork } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { endProcess } from '../lib/child-process.js';
+import { programFlags, programPath } from '../lib/testing/program.js';
 
 /** What every load process understands and says, beside its own messages. */
 export type End = { readonly type: 'end' };
@@ -25,8 +25,8 @@ export function startLoadChild<To, From extends { readonly type: string }>(
   entry: URL,
   nodeArguments: readonly string[],
 ): LoadChild<To, From> {
-  const child = fork(fileURLToPath(entry), [], {
-    execArgv: ['--import', 'tsx', ...nodeArguments],
+  const child = fork(programPath(entry), [], {
+    execArgv: [...programFlags, ...nodeArguments],
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });
   let closing = false;

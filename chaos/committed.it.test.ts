@@ -11,6 +11,7 @@ import { testEnvironment } from '../lib/config/index.js';
 import { addTenant } from '../lib/tenants.js';
 import { type TestClickHouse, withClickHouse } from '../lib/testing/clickhouse.js';
 import { freePort, type TestNats, withNats } from '../lib/testing/nats.js';
+import { programFlags, programPath } from '../lib/testing/program.js';
 import { until } from '../lib/testing/until.js';
 import { EventType, SluiceClient, type SluiceClientOptions } from '../sdk-gen/typescript/src/index.js';
 
@@ -23,7 +24,7 @@ interface Process {
 
 /** A role as a process of its own; resolves when it is ready. */
 async function startRole(role: string, flags: readonly string[]): Promise<Process> {
-  const child: ChildProcess = spawn(process.execPath, ['--import', 'tsx', `${role}/main.ts`, ...flags], {
+  const child: ChildProcess = spawn(process.execPath, [...programFlags, programPath(`${role}/main.ts`), ...flags], {
     cwd: root,
     env: testEnvironment(),
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],

@@ -5,8 +5,9 @@ import * as assert from 'uvu/assert';
 import { testEnvironment } from '../lib/config/index.js';
 import { addTenant } from '../lib/tenants.js';
 import { withNats } from '../lib/testing/nats.js';
+import { root } from '../lib/testing/root.js';
 import { EventType, SluiceClient, type SluiceClientError } from '../sdk-gen/typescript/src/index.js';
-import { nodeArguments, root } from './roles.js';
+import { nodeArguments } from './roles.js';
 
 /** Starts `sluice gateway` as a separate process, and makes a tenant with a key. */
 async function withGateway(

@@ -8,9 +8,9 @@ import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { buildSources, linkProductionPackages } from '../lib/testing/installation.js';
+import { root } from '../lib/testing/root.js';
 import { until } from '../lib/testing/until.js';
 import { programOf, supportedVersions } from './node-versions.js';
-import { root } from './roles.js';
 import {
   type Answer,
   freePorts,

@@ -1,10 +1,10 @@
 import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { UsageError } from '../lib/errors.js';
+import { programFlags, programPath } from '../lib/testing/program.js';
 import { findNatsServer, natsServerVersion } from './nats-server.js';
 import { command } from './testing/running-stack.js';
 
@@ -48,10 +48,10 @@ test('where neither nats-server nor apt-get is, one line says how to install it'
   await withFolder(async (folder) => {
     // Only the PATH decides whether apt-get is found; the folders are given.
     const script = `
-      import { ensureNatsServer } from ${JSON.stringify(fileURLToPath(new URL('./nats-server.ts', import.meta.url)))};
+      import { ensureNatsServer } from ${JSON.stringify(programPath('cli/nats-server.ts'))};
       try { ensureNatsServer(() => {}, [${JSON.stringify(folder)}]); } catch (error) { console.log(error.name + ': ' + error.message); }
     `;
-    const { out, err } = await command(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], {
+    const { out, err } = await command(process.execPath, [...programFlags, '--input-type=module', '-e', script], {
       PATH: folder,
     }).ended;
     assert.match(out, /^\w*Error: nats-server is not on the PATH.*apt-get install nats-server.*\n$/, err);

@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { root } from '../lib/testing/root.js';
 import { programOf, supportedVersions, versionOf } from './node-versions.js';
-import { root } from './roles.js';
 
 const read = (file: string): string => readFileSync(join(root, file), 'utf8');
 

@@ -11,6 +11,7 @@ import { flagOf, testEnvironment } from '../lib/config/index.js';
 import { addTenant } from '../lib/tenants.js';
 import { type TestClickHouse, withClickHouse } from '../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../lib/testing/nats.js';
+import { programFlags, programPath } from '../lib/testing/program.js';
 import { withSlowLine } from '../lib/testing/slow-line.js';
 import { withSmallDisk } from '../lib/testing/small-disk.js';
 import { until, untilAnswered } from '../lib/testing/until.js';
@@ -27,7 +28,7 @@ interface Role {
 
 function start(main: string, settings: Readonly<Record<string, string | number>>): Role {
   const flags = Object.entries({ metricsPort: 0, ...settings }).map(([name, value]) => `${flagOf(name)}=${value}`);
-  const child = spawn(process.execPath, ['--import', 'tsx', main, ...flags], {
+  const child = spawn(process.execPath, [...programFlags, programPath(main), ...flags], {
     cwd: root,
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     env: { ...testEnvironment(), OTEL_SDK_DISABLED: 'true' },

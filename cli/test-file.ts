@@ -1,11 +1,12 @@
 /**
- * Runs one test file in a process of its own, and reads what became of it. uvu ends with 0 on a throwing hook and on a forgotten
+ * Runs one compiled test file in a process of its own, and reads what became of it. uvu ends with 0 on a throwing hook and on a forgotten
  * `.run()`, and has no time-out (FACT-11), so this looks at what was run, not only at exit codes.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { testEnvironment } from '../lib/config/index.js';
 import { root } from './roles.js';
+import { compiledFile, type TestBuild } from './test-build.js';
 
 export interface Outcome {
   readonly file: string;
@@ -21,7 +22,11 @@ export interface Outcome {
   readonly lingered: number;
 }
 
-const printable = './lib/testing/printable-errors.ts';
+const printable = 'lib/testing/printable-errors.ts';
+/** A file whose tests have ended may go on so long, in ms: servers stay open after a failed assertion. */
+const mayLingerMs = 10_000;
+/** The last of the lines in which uvu sums up a file. */
+const summedUp = /^ *Duration: +\S+$/m;
 /** Output kept of one file. */
 const maxOutput = 200_000;
 
@@ -84,23 +89,30 @@ interface End {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
   readonly timedOut: boolean;
+  /** It went on for {@link mayLingerMs} after its last test, and was killed. */
+  readonly stuck: boolean;
   readonly leftProcesses: boolean;
 }
 
-function problemOf({ code, signal, timedOut, leftProcesses }: End, total: number, failed: number, limitMs: number) {
+function problemOf(end: End, total: number, failed: number, limitMs: number): string | undefined {
+  const { code, signal, timedOut, stuck, leftProcesses } = end;
   if (timedOut) return `not done within ${limitMs / 1000} s`;
+  if (stuck) return `killed ${mayLingerMs / 1000} s after its last test, which left something open`;
   if (signal !== null || (code !== 0 && failed === 0)) return `ended with ${signal ?? `code ${code}`}`;
   if (total === 0) return 'ran no test: is test.run() missing?';
   return leftProcesses ? 'left processes behind' : undefined;
 }
 
 /** Runs one file, for `limitMs` at most. Never rejects. */
-export function runFile(file: string, limitMs: number): Promise<Outcome> {
+export function runFile(build: TestBuild, file: string, limitMs: number): Promise<Outcome> {
   const since = Date.now();
   return new Promise((resolve) => {
     let output = '';
     let timedOut = false;
-    const child = spawn(process.execPath, ['--import', 'tsx', '--import', printable, file], {
+    let stuck = false;
+    let lingering: NodeJS.Timeout | undefined;
+    const flags = ['--enable-source-maps', '--import', compiledFile(build, printable)];
+    const child = spawn(process.execPath, [...flags, compiledFile(build, file)], {
       cwd: root,
       detached: true,
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -115,6 +127,11 @@ export function runFile(file: string, limitMs: number): Promise<Outcome> {
     const keep = (chunk: Buffer): void => {
       output = (output + chunk.toString()).slice(-maxOutput);
       printedAt = Date.now();
+      if (lingering !== undefined || !summedUp.test(output.slice(-chunk.length - 80))) return;
+      lingering = setTimeout(() => {
+        stuck = true;
+        group.signal('SIGKILL');
+      }, mayLingerMs);
     };
     child.stdout.on('data', keep);
     child.stderr.on('data', keep);
@@ -123,15 +140,17 @@ export function runFile(file: string, limitMs: number): Promise<Outcome> {
     });
     child.once('exit', async (code, signal) => {
       clearTimeout(timer);
+      clearTimeout(lingering);
       const lingered = (Date.now() - printedAt) / 1000;
       const leftProcesses = await endGroup(group);
+      const end = { code, signal, timedOut, stuck, leftProcesses };
       const [total, passed, skipped] = [
         countOf(output, 'Total'),
         countOf(output, 'Passed'),
         countOf(output, 'Skipped'),
       ];
       const failed = Math.max(0, total - passed - skipped);
-      const problem = problemOf({ code, signal, timedOut, leftProcesses }, total, failed, limitMs);
+      const problem = problemOf(end, total, failed, limitMs);
       const seconds = (Date.now() - since) / 1000;
       const failures = problem === undefined ? failed : Math.max(1, failed);
       resolve({ file, passed, failed: failures, skipped, problem, output, seconds, lingered });

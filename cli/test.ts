@@ -1,9 +1,10 @@
 /**
- * `sluice test` (npm test): test files, each in a process of its own (test-file.ts). Words choose files by their path. `--unit` and `--long`
+ * `sluice test` (npm test): compiles the tests (test-build.ts), and runs each file in a process of its own (test-file.ts). Words choose files by their path. `--unit` and `--long`
  * choose another suite (test-suites.ts).
  *
  * The last line is `N passed, N failed`, with `, N skipped` where there are any.
  */
+import { buildTests } from './test-build.js';
 import { type Outcome, runFile } from './test-file.js';
 import { filesAtATime, filesOf, limitMs, type Suite } from './test-suites.js';
 
@@ -35,19 +36,24 @@ async function main(suite: Suite, words: readonly string[]): Promise<number> {
     process.stdout.write(`No test file has ${words.join(' or ')} in its path.\n0 passed, 1 failed\n`);
     return 1;
   }
+  const build = buildTests();
   const sum = { passed: 0, failed: 0, skipped: 0 };
   let done = 0;
   const take = async (queue: string[]): Promise<void> => {
     for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
-      const outcome = await runFile(file, limitMs[suite]);
+      const outcome = await runFile(build, file, limitMs[suite]);
       sum.passed += outcome.passed;
       sum.failed += outcome.failed;
       sum.skipped += outcome.skipped;
       report(outcome, ++done, files);
     }
   };
-  await Promise.all(Array.from({ length: filesAtATime[suite] }, () => take(together)));
-  await take(alone);
+  try {
+    await Promise.all(Array.from({ length: filesAtATime[suite] }, () => take(together)));
+    await take(alone);
+  } finally {
+    build.remove();
+  }
   process.stdout.write(`${Math.round((Date.now() - since) / 1000)} s\n`);
   process.stdout.write(
     `${sum.passed} passed, ${sum.failed} failed${sum.skipped > 0 ? `, ${sum.skipped} skipped` : ''}\n`,

@@ -11,6 +11,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { clickhouseClientOptions, resolveOptions, testEnvironment } from '../lib/config/index.js';
 import { silentLogger } from '../lib/logger.js';
+import { programFlags, programPath } from '../lib/testing/program.js';
 import { type ClickHouse, createClickHouse } from '../workers/clickhouse/client.js';
 import { eventsTable } from '../workers/clickhouse/connect.js';
 import { failedMutations, prepareTable } from '../workers/clickhouse/prepare-table.js';
@@ -22,9 +23,9 @@ const folder = mkdtempSync(join(tmpdir(), 'sluice-granted-'));
 test.after(() => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }));
 
 async function asUser(user: string, use: (clickhouse: ClickHouse) => Promise<void>): Promise<void> {
-  const child = fork('deploy/testing/granted-clickhouse.ts', [user, folder], {
+  const child = fork(programPath('deploy/testing/granted-clickhouse.ts'), [user, folder], {
     cwd: root,
-    execArgv: ['--import', 'tsx'],
+    execArgv: [...programFlags],
     env: testEnvironment(),
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   });

@@ -12,7 +12,9 @@ import { jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { connect, type NatsConnection } from '@nats-io/transport-node';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { commandFile } from '../cli/roles.js';
 import { testEnvironment } from '../lib/config/index.js';
+import { programFlags, programPath } from '../lib/testing/program.js';
 import { until } from '../lib/testing/until.js';
 import { type DeployedNats, type DeployedUser, withDeployedNats } from './testing/deployed-nats.js';
 
@@ -40,9 +42,9 @@ class Installation {
 
   /** A process that stays; resolves with its first message. */
   async start(words: readonly string[], flags: readonly string[]): Promise<Record<string, unknown>> {
-    const child = fork(words[0] as string, [...words.slice(1), ...flags], {
+    const child = fork(programPath(words[0] as string), [...words.slice(1), ...flags], {
       cwd: root,
-      execArgv: ['--import', 'tsx'],
+      execArgv: [...programFlags],
       env: testEnvironment(),
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     });
@@ -86,8 +88,8 @@ class Installation {
     const given = at < 0 ? [] : words.slice(at);
     // The commands that are processes of their own, without the one that starts them.
     const main = ['audit', 'where', 'shards', 'erase'].includes(command)
-      ? ['--import', 'tsx', `workers/ledger/${command}-main.ts`, ...flags, ...given, ...names]
-      : ['cli/sluice.mjs', command, ...names, ...flags, ...given];
+      ? [...programFlags, programPath(`workers/ledger/${command}-main.ts`), ...flags, ...given, ...names]
+      : [commandFile, command, ...names, ...flags, ...given];
     const child = spawn(process.execPath, main, { cwd: root, env: testEnvironment() });
     let [out, err] = ['', ''];
     child.stdout.on('data', (chunk) => {

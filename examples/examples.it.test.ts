@@ -3,8 +3,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { root } from '../cli/roles.js';
 import { type Answer, command, freePorts, sluice, startUp, withFolder } from '../cli/testing/running-stack.js';
+import { root } from '../lib/testing/root.js';
 import { until } from '../lib/testing/until.js';
 
 /** The lines of the blocks of `sh`, without comments. */

@@ -1,6 +1,5 @@
 /** The gateway as a process: settings, start in any order, signals, exit codes. */
 import { type ChildProcess, fork } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { createClient } from '@connectrpc/connect';
 import { createGrpcTransport } from '@connectrpc/connect-node';
 import { test } from 'uvu';
@@ -9,9 +8,10 @@ import { IngestService } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { addTenant } from '../lib/tenants.js';
 import { createRandom, makeBatch } from '../lib/testing/batches.js';
 import { freePort, withNats } from '../lib/testing/nats.js';
+import { programFlags, programPath } from '../lib/testing/program.js';
 import { until } from '../lib/testing/until.js';
 
-const main = fileURLToPath(new URL('./main.ts', import.meta.url));
+const main = programPath('gateway/main.ts');
 
 interface Running {
   readonly child: ChildProcess;
@@ -21,7 +21,7 @@ interface Running {
 }
 
 async function withProcess(flags: string[], use: (running: Running) => Promise<void>): Promise<void> {
-  const child = fork(main, ['--metrics-port=0', ...flags], { execArgv: ['--import', 'tsx'], silent: true });
+  const child = fork(main, ['--metrics-port=0', ...flags], { execArgv: [...programFlags], silent: true });
   let output = '';
   let port: number | undefined;
   let exit: number | string | undefined;

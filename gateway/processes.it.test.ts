@@ -16,6 +16,7 @@ import { createRandom, makeBatch } from '../lib/testing/batches.js';
 import { createAuthority } from '../lib/testing/certificate.js';
 import { freeze } from '../lib/testing/freeze.js';
 import { withNats } from '../lib/testing/nats.js';
+import { programFlags, programPath } from '../lib/testing/program.js';
 import { until } from '../lib/testing/until.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -47,9 +48,9 @@ const alive = (pid: number): boolean => {
 };
 
 async function withProcesses(flags: string[], use: (running: Running) => Promise<void>): Promise<void> {
-  const child = fork('gateway/main.ts', ['--processes=2', '--port=0', '--metrics-port=0', ...flags], {
+  const child = fork(programPath('gateway/main.ts'), ['--processes=2', '--port=0', '--metrics-port=0', ...flags], {
     cwd: root,
-    execArgv: ['--import', 'tsx', '--import', './lib/telemetry/start.ts'],
+    execArgv: [...programFlags, '--import', programPath('lib/telemetry/start.ts')],
     env: environment,
     silent: true,
   });

@@ -1,6 +1,7 @@
 /** Runs an attack in a process of its own (attack-process.ts), ended when its time is over. */
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { programFlags, programPath } from '../lib/testing/program.js';
 import { type Counts, newCounts } from './attack.js';
 import type { Target } from './wire/sockets.js';
 
@@ -36,9 +37,9 @@ export interface Attacker {
 
 /** Starts the process. Resolves when it has loaded its code, which is no part of the attack. */
 export async function startAttacker(order: AttackOrder): Promise<Attacker> {
-  const child = fork(fileURLToPath(new URL('attack-process.ts', import.meta.url)), [JSON.stringify(order)], {
+  const child = fork(programPath('hostile/attack-process.ts'), [JSON.stringify(order)], {
     cwd: root,
-    execArgv: ['--import', 'tsx'],
+    execArgv: [...programFlags],
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });
   let counts = newCounts();

@@ -4,6 +4,7 @@
  */
 import { fork } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { programFlags, programPath } from '../lib/testing/program.js';
 
 /** What callers saw of the calls that they began within a phase. */
 export interface Seen {
@@ -50,9 +51,9 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 
 /** Starts them; the first phase is the warm-up. */
 export async function startBystanders(settings: BystanderSettings): Promise<Bystanders> {
-  const child = fork(fileURLToPath(new URL('bystander-process.ts', import.meta.url)), [], {
+  const child = fork(programPath('hostile/bystander-process.ts'), [], {
     cwd: root,
-    execArgv: ['--import', 'tsx'],
+    execArgv: [...programFlags],
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });
   let ended = false;

@@ -11,6 +11,7 @@ import { testEnvironment } from '../lib/config/index.js';
 import { addTenant } from '../lib/tenants.js';
 import { createAuthority } from '../lib/testing/certificate.js';
 import { withNats } from '../lib/testing/nats.js';
+import { programFlags, programPath } from '../lib/testing/program.js';
 import { EventType, SluiceClient, type SluiceClientOptions } from '../sdk-gen/typescript/src/index.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -29,9 +30,9 @@ async function withTlsGateway(use: (url: string, key: string) => Promise<void>):
   ];
   await withNats(async ({ url, nc }) => {
     const tenant = await addTenant(nc, { tenant: 'acme' });
-    const gateway = fork('gateway/main.ts', ['--nats-url', url, ...flags], {
+    const gateway = fork(programPath('gateway/main.ts'), ['--nats-url', url, ...flags], {
       cwd: root,
-      execArgv: ['--import', 'tsx'],
+      execArgv: [...programFlags],
       env: testEnvironment(),
       stdio: 'ignore',
     });

@@ -6,14 +6,16 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { testEnvironment } from './config/index.js';
 import { armFailpoint, failpoint, failpoints } from './failpoint.js';
+import { programFlags, programPath } from './testing/program.js';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
+const loads = `const { armFailpoint, failpoint } = await import(${JSON.stringify(programPath('lib/failpoint.ts'))});`;
 
 function passes(spec: string): { signal: string | null; output: string } {
   const program =
-    `const { armFailpoint, failpoint } = await import('./lib/failpoint.ts'); armFailpoint('${spec}', 'gateway'); ` +
+    `${loads} armFailpoint('${spec}', 'gateway'); ` +
     "for (let i = 1; i <= 4; i++) { failpoint('gateway.after-ack'); process.stdout.write(String(i)); failpoint('gateway.draining'); }";
-  const { signal, stdout } = spawnSync(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', program], {
+  const { signal, stdout } = spawnSync(process.execPath, [...programFlags, '--input-type=module', '-e', program], {
     cwd: root,
     encoding: 'utf8',
     env: testEnvironment(),
@@ -29,9 +31,9 @@ test('an armed failpoint kills the process at its n-th passing, and no other doe
 
 test('a failpoint that freezes stops the process there, and SIGCONT lets it go on', async () => {
   const program =
-    "const { armFailpoint, failpoint } = await import('./lib/failpoint.ts'); armFailpoint('gateway.draining@2:freeze', 'gateway'); " +
+    `${loads} armFailpoint('gateway.draining@2:freeze', 'gateway'); ` +
     "for (let i = 1; i <= 4; i++) { failpoint('gateway.draining'); process.stdout.write(String(i)); }";
-  const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', program], {
+  const child = spawn(process.execPath, [...programFlags, '--input-type=module', '-e', program], {
     cwd: root,
     env: testEnvironment(),
   });

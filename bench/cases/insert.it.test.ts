@@ -3,11 +3,15 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 
 const run = promisify(execFile);
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const bench = (...options: string[]) =>
-  run(process.execPath, ['--import', 'tsx', 'bench/main.ts', 'insert', ...options], { cwd: root, timeout: 60_000 });
+  run(process.execPath, [...programFlags, programPath('bench/main.ts'), 'insert', ...options], {
+    cwd: root,
+    timeout: 60_000,
+  });
 
 test('each table stores the same rows, merges them, and tells what that cost; what stores nothing says so', async () => {
   const { stdout } = await bench('--blocks', '1', '--rows', '3000', '--tenants', '3', '--json');

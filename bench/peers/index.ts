@@ -16,9 +16,9 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { endProcess } from '../../lib/child-process.js';
 import { buildGo } from '../../lib/testing/build-go.js';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 
 export interface Peer {
   readonly name: string;
@@ -52,13 +52,12 @@ export interface RunningPeer {
 /** Of a peer in Go. */
 const folder = (name: string): URL => new URL(`./${name}/`, import.meta.url);
 
-const entry = fileURLToPath(new URL('./peer-main.ts', import.meta.url));
+const entry = programPath('bench/peers/peer-main.ts');
 /** Twice the default young generation and more: decoded batches die young, and without this they are copied first. */
 const nodeCommand = (name: string, ...more: string[]): readonly string[] => [
   process.execPath,
   '--max-semi-space-size=64',
-  '--import',
-  'tsx',
+  ...programFlags,
   entry,
   name,
   ...more,

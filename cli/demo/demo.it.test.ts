@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 import { type TestStack, withStack } from './testing/stack.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -16,7 +17,7 @@ interface Ran {
 /** Runs the demo as its users do; `onOutput` sees all that was printed so far. */
 function demo(args: readonly string[], onOutput?: (output: string) => void): Promise<Ran> {
   return new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ['--import', 'tsx', 'cli/demo/main.ts', ...args], { cwd: root });
+    const child = spawn(process.execPath, [...programFlags, programPath('cli/demo/main.ts'), ...args], { cwd: root });
     let output = '';
     const take = (chunk: Buffer): void => {
       output += chunk.toString();

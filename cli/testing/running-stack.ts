@@ -9,8 +9,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { flagOf, testEnvironment } from '../../lib/config/index.js';
 import { freePort } from '../../lib/testing/nats.js';
+import { root } from '../../lib/testing/root.js';
 import { until } from '../../lib/testing/until.js';
-import { root } from '../roles.js';
+import { commandFile } from '../roles.js';
 import { type RunningStack, runningStack } from '../stack-file.js';
 
 const portOptions = [
@@ -94,8 +95,11 @@ export interface Installation {
   readonly folder: string;
 }
 
-/** The sources, on the Node that runs this. */
-export const checkout: Installation = { node: process.execPath, file: 'cli/sluice.mjs', folder: root };
+/** The commands of what runs this, on its Node: compiled in a run of the tests, else the sources. */
+const own: Installation = { node: process.execPath, file: commandFile, folder: root };
+
+/** The sources, as a user of a checkout starts them. */
+export const checkout: Installation = { ...own, file: 'cli/sluice.mjs' };
 
 /** Starts a command of Sluice. */
 export const startSluice = (
@@ -104,9 +108,12 @@ export const startSluice = (
   more: Record<string, string> = {},
 ): RunningCommand => command(node, [file, ...args], more, folder);
 
-/** `node cli/sluice.mjs …`, to its end. */
-export const sluice = (args: readonly string[], more: Record<string, string> = {}): Promise<Answer> =>
-  startSluice(checkout, args, more).ended;
+/** A command, to its end. */
+export const sluice = (
+  args: readonly string[],
+  more: Record<string, string> = {},
+  installation = own,
+): Promise<Answer> => startSluice(installation, args, more).ended;
 
 /** Processes whose command line or environment names the text, this one left out: "pid command line". */
 export function processesNaming(text: string): string[] {
@@ -136,7 +143,7 @@ export async function startUp(
   ports: Ports,
   more: readonly string[] = [],
   variables: Record<string, string> = {},
-  installation = checkout,
+  installation = own,
 ): Promise<UpProcess> {
   const running = startSluice(installation, ['up', ...flagsOf(data, ports), ...more], variables);
   let gone = false;

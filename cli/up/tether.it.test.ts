@@ -4,14 +4,15 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 import { until } from '../../lib/testing/until.js';
 import { processesNaming } from '../testing/running-stack.js';
 
-const pathOf = (file: string): string => fileURLToPath(new URL(file, import.meta.url));
+const tetherFile = fileURLToPath(new URL('tether.mjs', import.meta.url));
 
 test('a program whose supervisor is gone before the tether has loaded is ended', async () => {
   const seconds = `${30 + process.pid / 1e7}`;
-  const tether = spawn(process.execPath, [pathOf('tether.mjs'), 'sleep', seconds], {
+  const tether = spawn(process.execPath, [tetherFile, 'sleep', seconds], {
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
   });
   let err = '';
@@ -24,14 +25,14 @@ test('a program whose supervisor is gone before the tether has loaded is ended',
 
 test('a part of the stack hears that its supervisor is gone, also when it went before the part listened', async () => {
   const program = `
-    const { onParentGone } = await import(${JSON.stringify(pathOf('../../lib/parent-gone.ts'))});
+    const { onParentGone } = await import(${JSON.stringify(programPath('lib/parent-gone.ts'))});
     await new Promise((resolve) => setTimeout(resolve, 300));
     const alive = setTimeout(() => {}, 20_000);
     onParentGone(() => clearTimeout(alive));
     process.stdout.write('listens');
   `;
   const since = performance.now();
-  const part = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', program], {
+  const part = spawn(process.execPath, [...programFlags, '--input-type=module', '-e', program], {
     stdio: ['ignore', 'pipe', 'inherit', 'ipc'],
   });
   let out = '';

@@ -5,8 +5,9 @@ import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { shellWord } from '../../lib/terminal.js';
+import { root } from '../../lib/testing/root.js';
 import { until } from '../../lib/testing/until.js';
-import { root } from '../roles.js';
+import { commandFile } from '../roles.js';
 import { isAlive } from '../stack-file.js';
 import {
   type Answer,
@@ -19,6 +20,8 @@ import {
   type UpProcess,
   withFolder,
 } from '../testing/running-stack.js';
+
+const sluiceCommand = `node ${shellWord(commandFile)}`;
 
 /** A command of what was printed: from the word it begins with to the end of its last line. */
 function printed(up: UpProcess, start: string): string {
@@ -40,7 +43,7 @@ function ofReadme(start: string, up: UpProcess): string {
     .replaceAll('127.0.0.1:7070', `127.0.0.1:${up.ports.port}`)
     .replaceAll('127.0.0.1:8123', `127.0.0.1:${up.ports.clickhousePort}`)
     .replace(/\$\(cat sluice-data\/([a-z-]+)\)/g, (_, name: string) => `$(cat ${shellWord(join(up.data, name))})`)
-    .replace(/^npx sluice (\S+)/, (_, name: string) => `node cli/sluice.mjs ${name} --data ${shellWord(up.data)}`);
+    .replace(/^npx sluice (\S+)/, (_, name: string) => `${sluiceCommand} ${name} --data ${shellWord(up.data)}`);
 }
 
 /** README.md's way to the first event. */
@@ -94,7 +97,7 @@ const nothingLeft = (data: string): void => assert.equal(processesNaming(data), 
 /** What the commands make of a reader that goes away, of odd statements, and of text that a terminal obeys. */
 async function commandsBehave(data: string, ports: { clickhousePort: number }): Promise<void> {
   const at = `--data ${shellWord(data)}`;
-  const sluiceIn = (line: string) => paste(`set -o pipefail; node cli/sluice.mjs ${line}`);
+  const sluiceIn = (line: string) => paste(`set -o pipefail; ${sluiceCommand} ${line}`);
   const cut = await sluiceIn(`query ${at} "SELECT number FROM numbers(3000000)" --format CSV | head -1`);
   assert.equal(cut, { code: 0, out: '0\n', err: '' });
   const odd = {
@@ -118,7 +121,7 @@ async function commandsBehave(data: string, ports: { clickhousePort: number }): 
   const where = `where ${at} ${shellWord(`${esc}[2J`)}`;
   assert.is((await sluiceIn(text)).out, `${esc}[2J\n`);
   for (const line of [text, where]) {
-    const { out } = await paste(`script -qec ${shellWord(`node cli/sluice.mjs ${line}`)} /dev/null`);
+    const { out } = await paste(`script -qec ${shellWord(`${sluiceCommand} ${line}`)} /dev/null`);
     // What stays is what moves over the line that tells how far it is.
     const shown = out.replaceAll(`\r${esc}[K`, '');
     assert.not(shown.includes(esc), line);

@@ -6,7 +6,6 @@
 import { fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { type ClientHttp2Session, connect } from 'node:http2';
-import { fileURLToPath } from 'node:url';
 import { BinaryWriter } from '@bufbuild/protobuf/wire';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
@@ -16,10 +15,11 @@ import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.
 import { freeze } from '../../lib/testing/freeze.js';
 import { logBatchIds } from '../../lib/testing/log-batch-ids.js';
 import { freePort, withNats } from '../../lib/testing/nats.js';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 import { until } from '../../lib/testing/until.js';
 import { KiB, MiB } from '../../lib/units.js';
 
-const main = fileURLToPath(new URL('../main.ts', import.meta.url));
+const main = programPath('gateway/main.ts');
 const stoppedMs = (Number(process.argv[2]) || 6) * 1000;
 const callsPerConnection = Number(process.argv[3]) || 20;
 const path = '/sluice.ingest.v1.IngestService/Publish';
@@ -62,7 +62,7 @@ test('at full load, with JetStream standing still, a gateway stays under 256 MiB
     const keys = await Promise.all(['acme', 'other'].map(async (tenant) => (await addTenant(nats.nc, { tenant })).key));
     const port = await freePort();
     const gateway = fork(main, ['--metrics-port=0', '--port', String(port), '--nats-url', nats.url], {
-      execArgv: [...nodeFlags.gateway, '--import', 'tsx'],
+      execArgv: [...nodeFlags.gateway, ...programFlags],
       stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
     });
     const gone = new Promise<void>((resolve) => gateway.once('exit', () => resolve()));

@@ -1,7 +1,6 @@
 /** A gateway that stood still: what it held, and what lay in its sockets, must not come as a first copy long after the retry (INGEST-4, INGEST-5). */
 import { fork } from 'node:child_process';
 import { Agent, request } from 'node:http';
-import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { silentLogger } from '../../lib/logger.js';
@@ -9,6 +8,7 @@ import { connectNats } from '../../lib/nats.js';
 import { addTenant } from '../../lib/tenants.js';
 import { freeze } from '../../lib/testing/freeze.js';
 import { withNats } from '../../lib/testing/nats.js';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 import { until } from '../../lib/testing/until.js';
 import { systemClock } from '../clock.js';
 import { watchLog } from '../log/log-connection.js';
@@ -16,7 +16,7 @@ import { createGatewayMetrics } from '../metrics.js';
 import { ingestConfig, ingestInput, outcomes, stored } from '../testing/ingest.js';
 import { createIngestCore, type IngestResult } from './ingest.js';
 
-const main = fileURLToPath(new URL('../main.ts', import.meta.url));
+const main = programPath('gateway/main.ts');
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 for (const [name, shift] of [
@@ -67,7 +67,7 @@ test('INGEST-5: what lay in the sockets of a stopped gateway, or was sent long a
   withNats(async (nats) => {
     const { key } = await addTenant(nats.nc, { tenant: 'acme' });
     const flags = ['--nats-url', nats.url, '--port=0', '--metrics-port=0', '--stall-after=3s'];
-    const child = fork(main, flags, { execArgv: ['--import', 'tsx'], silent: true });
+    const child = fork(main, flags, { execArgv: [...programFlags], silent: true });
     const exited = new Promise((resolve) => child.once('exit', resolve));
     const agents: Agent[] = [];
     try {

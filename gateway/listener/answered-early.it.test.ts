@@ -7,7 +7,6 @@ import { connect as connectHttp2, constants } from 'node:http2';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
@@ -18,6 +17,7 @@ import { createRandom, makeBatch } from '../../lib/testing/batches.js';
 import { buildGo } from '../../lib/testing/build-go.js';
 import { makeCertificate } from '../../lib/testing/certificate.js';
 import { GoMissing } from '../../lib/testing/go-missing.js';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 import { until } from '../../lib/testing/until.js';
 import { bareCall, enveloped, withSession } from '../testing/bare-call.js';
 import type { SeenEagerly } from '../testing/eager-client-process.js';
@@ -196,8 +196,8 @@ test('a refusal reaches its client also when the gateway stands still for longer
 
 /** A client that takes each place again at once, and how its calls ended (testing/eager-client-process.ts). */
 async function seenEagerly(port: number, calls: number, ...more: readonly string[]): Promise<SeenEagerly> {
-  const file = fileURLToPath(new URL('../testing/eager-client-process.ts', import.meta.url));
-  const child = fork(file, [String(port), String(calls), ...more], { execArgv: ['--import', 'tsx'] });
+  const file = programPath('gateway/testing/eager-client-process.ts');
+  const child = fork(file, [String(port), String(calls), ...more], { execArgv: [...programFlags] });
   // Timers run between the turn in which answers are written, and the next read: the client reacts meanwhile.
   const busy = setInterval(() => {
     const until = performance.now() + 5;

@@ -14,9 +14,10 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { makeCertificate } from '../../lib/testing/certificate.js';
 import { type ForeignPeer, foreignPeers, listen } from '../../lib/testing/foreign-peers.js';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 import { type RunningGateway, withGateway } from '../testing/running-gateway.js';
 
-const host = fileURLToPath(new URL('../../sdk-gen/typescript/src/testing/lonely-host.ts', import.meta.url));
+const host = programPath('sdk-gen/typescript/src/testing/lonely-host.ts');
 const events = 25;
 /** Peers that share a process. */
 const groupSize = 13;
@@ -59,7 +60,7 @@ async function meet(peers: readonly ForeignPeer[], running: RunningGateway, cert
       baseUrl: `${peer.scheme}://127.0.0.1:${place.port}`,
     })),
   };
-  const child = spawn(process.execPath, ['--import', 'tsx', host, JSON.stringify(task)], {
+  const child = spawn(process.execPath, [...programFlags, host, JSON.stringify(task)], {
     cwd: fileURLToPath(new URL('..', import.meta.url)),
     env: { ...process.env, NODE_EXTRA_CA_CERTS: certificate },
   });

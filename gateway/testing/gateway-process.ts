@@ -3,12 +3,12 @@
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { nodeFlags } from '../../lib/config/index.js';
 import { addTenant } from '../../lib/tenants.js';
 import { freePort, withNats } from '../../lib/testing/nats.js';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 
-const main = fileURLToPath(new URL('../main.ts', import.meta.url));
+const main = programPath('gateway/main.ts');
 
 export interface GatewayProcess {
   readonly port: number;
@@ -33,7 +33,7 @@ export async function withGatewayProcess(
     const keys = await Promise.all(tenants.map(async (tenant) => (await addTenant(nats.nc, { tenant })).key));
     const port = await freePort();
     const child = fork(main, ['--metrics-port=0', '--port', String(port), '--nats-url', nats.url, ...flags], {
-      execArgv: [...nodeFlags.gateway, '--import', 'tsx'],
+      execArgv: [...nodeFlags.gateway, ...programFlags],
       stdio: ['ignore', 'ignore', 'ignore', 'ipc'],
     });
     const gone = new Promise<void>((resolve) => child.once('exit', () => resolve()));

@@ -4,7 +4,7 @@
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 
 export interface SeenByClient {
   /** Answered calls. */
@@ -19,8 +19,8 @@ export interface SeenByClient {
 
 /** @returns what the client has seen while `use` ran */
 export async function besideGoodClient(port: number, key: string, use: () => Promise<void>): Promise<SeenByClient> {
-  const child = fork(fileURLToPath(new URL('good-client-process.ts', import.meta.url)), [String(port), key], {
-    execArgv: ['--import', 'tsx'],
+  const child = fork(programPath('gateway/testing/good-client-process.ts'), [String(port), key], {
+    execArgv: [...programFlags],
   });
   try {
     await once(child, 'message');

@@ -11,6 +11,7 @@ import { addTenant } from '../tenants.js';
 import { withClickHouse } from '../testing/clickhouse.js';
 import { freeze } from '../testing/freeze.js';
 import { freePort, type TestNats, withNats } from '../testing/nats.js';
+import { programFlags, programPath } from '../testing/program.js';
 import { until } from '../testing/until.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -26,7 +27,15 @@ interface Observed {
 function start(entry: string, port: number, flags: readonly string[]): Observed {
   const child = spawn(
     process.execPath,
-    ['--import', 'tsx', '--import', './lib/telemetry/start.ts', entry, '--metrics-port', String(port), ...flags],
+    [
+      ...programFlags,
+      '--import',
+      programPath('lib/telemetry/start.ts'),
+      programPath(entry),
+      '--metrics-port',
+      String(port),
+      ...flags,
+    ],
     { cwd: root, stdio: ['ignore', 'ignore', 'pipe', 'ipc'], env: environment },
   );
   let output = '';

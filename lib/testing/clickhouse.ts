@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { gone } from '../child-process.js';
 import { freePort } from './nats.js';
+import { programFlags, programPath } from './program.js';
 
 export interface TestClickHouse {
   /** `http://127.0.0.1:<port>`. */
@@ -49,7 +50,8 @@ export async function withClickHouse<T>(
     spawn(
       process.execPath,
       [
-        ...['--import', 'tsx', 'workers/embedded/main.ts'],
+        ...programFlags,
+        programPath('workers/embedded/main.ts'),
         ...['--clickhouse-port', String(port), '--clickhouse-data', folder, ...flags],
       ],
       { cwd: root, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] },

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { endProcess, logTail } from '../child-process.js';
 import { environmentOf, nodeFlags } from '../config/index.js';
+import { programFlags, programPath } from './program.js';
 
 export type RoleName = 'gateway' | 'worker' | 'clickhouse';
 
@@ -55,15 +56,14 @@ export async function startRole(role: RoleName, index: number, options: RoleOpti
   const name = `${role}-${index}`;
   const logFile = join(options.folder, `${name}.log`);
   const output = openSync(logFile, 'w');
-  const child = fork(join(root, entries[role]), options.flags, {
+  const child = fork(programPath(entries[role]), options.flags, {
     cwd: root,
     env: environmentOf(role),
     execArgv: [
       ...nodeFlags[role],
-      '--import',
-      'tsx',
-      ...(options.telemetry ? ['--import', './lib/telemetry/start.ts'] : []),
-      ...(options.preload ?? []).flatMap((path) => ['--import', `./${path}`]),
+      ...programFlags,
+      ...(options.telemetry ? ['--import', programPath('lib/telemetry/start.ts')] : []),
+      ...(options.preload ?? []).flatMap((path) => ['--import', programPath(path)]),
       ...profileArguments(options.profile, name),
     ],
     stdio: ['ignore', output, output, 'ipc'],

@@ -1,9 +1,9 @@
 /** Many worlds at once, for the tests, and what must hold in them. */
 import { spawn } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import * as assert from 'uvu/assert';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 
-const main = fileURLToPath(new URL('../main.ts', import.meta.url));
+const main = programPath('sim/main.ts');
 
 export interface Totals {
   readonly worlds: number;
@@ -18,7 +18,7 @@ export interface Totals {
 /** Worlds in a process of their own, so that two processors share them. */
 function worlds(from: number, to: number, ...more: string[]): Promise<Totals> {
   return new Promise((resolve, reject) => {
-    const args = ['--import', 'tsx', main, '--seeds', `${from}..${to}`, '--json', ...more];
+    const args = [...programFlags, main, '--seeds', `${from}..${to}`, '--json', ...more];
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
     let output = '';
     child.stdout.on('data', (text: Buffer) => {

@@ -3,7 +3,6 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
 import { jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { pino } from 'pino';
 import { test } from 'uvu';
@@ -15,6 +14,7 @@ import { shardStream } from '../../lib/subjects.js';
 import { createRandom } from '../../lib/testing/batches.js';
 import { withClickHouse } from '../../lib/testing/clickhouse.js';
 import { withNats } from '../../lib/testing/nats.js';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 import { publishStored, storedPayload } from '../testing/payloads.js';
 import { startWorkerProcess } from '../testing/worker-process.js';
 import { createClickHouse } from './client.js';
@@ -22,7 +22,7 @@ import { eventsTable } from './connect.js';
 import { dropOldDays } from './retention.js';
 import { type BlockConstants, blockName, insertStatement } from './schema/index.js';
 
-const eraseMain = fileURLToPath(new URL('../ledger/erase-main.ts', import.meta.url));
+const eraseMain = programPath('workers/ledger/erase-main.ts');
 const target = eventsTable('sluice');
 const random = createRandom(3);
 
@@ -31,7 +31,7 @@ async function erase(
   clickhouseUrl: string,
   args: readonly string[],
 ): Promise<{ code: number; out: string; error: string }> {
-  const child = spawn(process.execPath, ['--import', 'tsx', eraseMain, ...args], {
+  const child = spawn(process.execPath, [...programFlags, eraseMain, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: { ...process.env, SLUICE_NATS_URL: natsUrl, SLUICE_CLICKHOUSE_URL: clickhouseUrl, SLUICE_LOG_LEVEL: 'silent' },
   });

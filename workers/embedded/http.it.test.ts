@@ -15,6 +15,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { freePort } from '../../lib/testing/nats.js';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 import { withSmallDisk } from '../../lib/testing/small-disk.js';
 import { MiB } from '../../lib/units.js';
 
@@ -290,7 +291,14 @@ function start(
 ): { child: ChildProcess; ended: Promise<{ code: number | null; text: string }> } {
   const child = spawn(
     process.execPath,
-    ['--import', 'tsx', 'workers/embedded/main.ts', '--clickhouse-port', String(port), '--clickhouse-data', folder],
+    [
+      ...programFlags,
+      programPath('workers/embedded/main.ts'),
+      '--clickhouse-port',
+      String(port),
+      '--clickhouse-data',
+      folder,
+    ],
     { cwd: root, stdio: ['ignore', 'ignore', 'pipe', 'ipc'] },
   );
   let text = '';

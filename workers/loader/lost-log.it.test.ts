@@ -5,7 +5,6 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
 import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jetstream';
 import { Kvm } from '@nats-io/kv';
 import { createInbox, type NatsConnection } from '@nats-io/nats-core';
@@ -20,6 +19,7 @@ import { batchSubject, keptStream, settingsBucket, shardStream } from '../../lib
 import { createRandom } from '../../lib/testing/batches.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 import { until } from '../../lib/testing/until.js';
 import { createClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
@@ -153,9 +153,9 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
         accept: async (shard) => acceptShard(await look(), shard),
         loaded: (events) => until(`${events} rows`, async () => (await stored())[0] >= events),
         async run(main, ...args) {
-          const file = fileURLToPath(new URL(`../ledger/${main}-main.ts`, import.meta.url));
+          const file = programPath(`workers/ledger/${main}-main.ts`);
           const flags = ['--nats-url', nats.url, '--clickhouse-url', engine.url, '--clickhouse-database', database];
-          const child = spawn(process.execPath, ['--import', 'tsx', file, ...flags, ...args], {
+          const child = spawn(process.execPath, [...programFlags, file, ...flags, ...args], {
             stdio: ['ignore', 'pipe', 'pipe'],
             env: testEnvironment(),
           });

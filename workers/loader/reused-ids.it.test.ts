@@ -3,7 +3,6 @@
  * stores each event once; audit, where and GetBatchStatus say so, and see a loader that does not.
  */
 import { spawn } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { create } from '@bufbuild/protobuf';
 import { jetstream } from '@nats-io/jetstream';
 import { test } from 'uvu';
@@ -15,6 +14,7 @@ import { batchSubject, shardStream } from '../../lib/subjects.js';
 import { addTenant } from '../../lib/tenants.js';
 import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.js';
 import { freePort } from '../../lib/testing/nats.js';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 import { until } from '../../lib/testing/until.js';
 import { blockName, insertStatement } from '../clickhouse/schema/index.js';
 import { batchStatuses } from '../ledger/batch-status.js';
@@ -200,7 +200,7 @@ test('a loader that takes other events under a used id for duplicates is found b
 /** A gateway as a process. */
 async function startGateway(natsUrl: string): Promise<{ readonly url: string; end(): Promise<void> }> {
   const port = await freePort();
-  const main = fileURLToPath(new URL('../../gateway/main.ts', import.meta.url));
+  const main = programPath('gateway/main.ts');
   const flags = [
     '--nats-url',
     natsUrl,
@@ -213,7 +213,7 @@ async function startGateway(natsUrl: string): Promise<{ readonly url: string; en
     '--log-level',
     'warn',
   ];
-  const child = spawn(process.execPath, ['--import', 'tsx', main, ...flags], {
+  const child = spawn(process.execPath, [...programFlags, main, ...flags], {
     env: testEnvironment(),
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   });

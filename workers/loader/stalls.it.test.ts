@@ -3,7 +3,6 @@
  * patience why it cannot.
  */
 import { spawn } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { create } from '@bufbuild/protobuf';
 import { jetstreamManager } from '@nats-io/jetstream';
 import { Kvm } from '@nats-io/kv';
@@ -14,6 +13,7 @@ import { testEnvironment } from '../../lib/config/index.js';
 import { formatShardSetting, shardsKey } from '../../lib/shard-setting.js';
 import { settingsBucket, shardStream } from '../../lib/subjects.js';
 import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.js';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 import { until } from '../../lib/testing/until.js';
 import type { ClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
@@ -262,9 +262,9 @@ on(
 
 /** `sluice shards`, on its own. */
 function sluiceShards(natsUrl: string, clickhouseUrl: string): Promise<{ out: string; code: number | null }> {
-  const main = fileURLToPath(new URL('../ledger/shards-main.ts', import.meta.url));
+  const main = programPath('workers/ledger/shards-main.ts');
   const flags = ['--nats-url', natsUrl, '--clickhouse-url', clickhouseUrl, '--log-level', 'error'];
-  const child = spawn(process.execPath, ['--import', 'tsx', main, ...flags], { env: testEnvironment() });
+  const child = spawn(process.execPath, [...programFlags, main, ...flags], { env: testEnvironment() });
   let out = '';
   const more = (chunk: unknown): void => {
     out += String(chunk);

@@ -4,13 +4,13 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
 import { type JetStreamManager, jetstreamManager } from '@nats-io/jetstream';
 import { clickhouseClientOptions, resolveOptions, testEnvironment } from '../../lib/config/index.js';
 import { ensureShards } from '../../lib/log-streams.js';
 import { silentLogger } from '../../lib/logger.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 import { MiB } from '../../lib/units.js';
 import { type ClickHouse, createClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
@@ -113,11 +113,11 @@ export async function withScene(shards: number, use: (scene: LedgerScene) => Pro
             blockDelay: '50ms',
           }),
         async run(main, args) {
-          const file = fileURLToPath(new URL(`../${main}`, import.meta.url));
+          const file = programPath(`workers/${main}`);
           const addresses = ['--nats-url', nats.url, '--clickhouse-url', engine.url];
           const child = spawn(
             process.execPath,
-            ['--import', 'tsx', file, ...addresses, '--clickhouse-database', database, ...args],
+            [...programFlags, file, ...addresses, '--clickhouse-database', database, ...args],
             { stdio: ['ignore', 'pipe', 'pipe'], env: testEnvironment() },
           );
           let [out, err] = ['', ''];

@@ -2,10 +2,10 @@
  * A worker as its own process, for tests that kill it.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { variableOf } from '../../lib/config/index.js';
+import { programFlags, programPath } from '../../lib/testing/program.js';
 
-const main = fileURLToPath(new URL('../main.ts', import.meta.url));
+const main = programPath('workers/main.ts');
 
 export interface WorkerProcess {
   readonly child: ChildProcess;
@@ -27,7 +27,7 @@ export async function startWorkerProcess(
     variableOf(name),
     String(value),
   ]);
-  const child = spawn(process.execPath, ['--import', 'tsx', main], {
+  const child = spawn(process.execPath, [...programFlags, main], {
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     env: { ...process.env, OTEL_SDK_DISABLED: 'true', ...Object.fromEntries(variables) },
   });

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { endProcess } from '../../../lib/child-process.js';
 import { addTenant } from '../../../lib/tenants.js';
 import { freePort, withNats } from '../../../lib/testing/nats.js';
+import { programFlags, programPath } from '../../../lib/testing/program.js';
 
 type RoleName = 'gateway' | 'worker' | 'clickhouse';
 
@@ -33,9 +34,9 @@ const endWithinMs = 15_000;
 
 function start(role: RoleName, flags: readonly string[]): Promise<ChildProcess> {
   return new Promise((resolve, reject) => {
-    const child = fork(join(root, entries[role]), flags, {
+    const child = fork(programPath(entries[role]), flags, {
       cwd: root,
-      execArgv: ['--import', 'tsx', '--max-http-header-size=1048576'],
+      execArgv: [...programFlags, '--max-http-header-size=1048576'],
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     });
     const timer = setTimeout(() => {
