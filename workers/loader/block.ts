@@ -91,6 +91,7 @@ const newContent = (): Content => ({
  * Adds up what a payload holds. Bytes that are not StoredBatches count as one row: they must not pass for an empty
  * message, which no process would ever look at again.
  */
+// biome-ignore lint/complexity/noExcessiveCognitiveComplexity: one pass over the bytes of each message
 function countPayload(data: Uint8Array, into: Content, traces: string[]): void {
   const end = data.length;
   let at = 0;

@@ -69,6 +69,7 @@ function skipped(data: Uint8Array, from: number, end: number, wire: number): num
  * events last, so a walk ends at the first event; only of a batch whose identity did not come before it is all looked at.
  * @returns false when the message is not a sequence of whole batches; what came before was visited
  */
+// biome-ignore lint/complexity/noExcessiveCognitiveComplexity: one pass over the bytes of each message, with the same frame object for all batches
 export function eachFrame(data: Uint8Array, visit: (frame: Frame, index: number) => void): boolean {
   const frame: Frame = {
     from: 0,

@@ -91,6 +91,7 @@ export function createWalker(event: MessageNode, batchFields: ReadonlyMap<string
   const seen = new Uint8Array(ids.size);
 
   /** Notes the fields of the message in bytes p … end-1; false when they are no message. */
+  // biome-ignore lint/complexity/noExcessiveCognitiveComplexity: one pass over the bytes of each event
   const walk = (data: Uint8Array, table: Table, from: number, end: number): boolean => {
     const { ids: own, inner } = table;
     let p = from;
@@ -124,6 +125,7 @@ export function createWalker(event: MessageNode, batchFields: ReadonlyMap<string
     return p === end;
   };
 
+  // biome-ignore lint/complexity/noExcessiveCognitiveComplexity: one pass over the fields of each batch
   const walkBatch = (data: Uint8Array, from: number, end: number): boolean => {
     let p = from;
     while (p < end) {
