@@ -12,6 +12,7 @@ import { followShards } from '../../lib/shard-number.js';
 import { formatShardSetting, parseShardSetting, type ShardSetting, shardsKey } from '../../lib/shard-setting.js';
 import { batchSubject, parkedSubject, settingsBucket, shardStream, shardSubjects } from '../../lib/subjects.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
+import { until } from '../../lib/testing/until.js';
 import { joinWorkers } from '../loader/assignment.js';
 import type { LastBlock } from '../loader/block-store.js';
 import { acceptKey } from '../loader/shard.js';
@@ -111,8 +112,7 @@ test('a drain that does not end goes back to the old number, and what was comput
     await scene.worker(true);
     assert.ok(await takes(batchSubject(0, 'acme')));
     const changing = failure(changeShards({ ...options, timeoutMs: 6_000 }, 3));
-    await new Promise((resolve) => setTimeout(resolve, 3_000));
-    assert.not.ok(await takes(batchSubject(0, 'acme')), 'no stream listens while the log is drained');
+    await until('no stream listens while the log is drained', async () => !(await takes(batchSubject(0, 'acme'))));
     assert.match(await failure(ensureLog(nats.nc, log)), /is being changed from 2 to 3/);
     assert.match(
       await failure(changeShards({ ...options, abandonedMs: 8_000 }, 4)),
@@ -189,11 +189,12 @@ test('a change that was abandoned is ended by the next command; one that was tak
 
     const stolen = formatShardSetting({ shards: 2, epoch: 9, changing: { to: 2, by: 'another', beat: 1 } });
     const changing = failure(changeShards(options, 3));
-    await new Promise((resolve) => setTimeout(resolve, 2_500));
+    const parked = [parkedSubject(0), parkedSubject(1)];
+    await until('the log is drained', async () => String(await scene.subjects()) === String(parked));
     await settings.put(shardsKey, stolen);
     assert.match(await changing, /another command has taken this change over/);
     assert.is((await settings.get(shardsKey))?.string(), stolen);
-    assert.equal(await scene.subjects(), [parkedSubject(0), parkedSubject(1)]);
+    assert.equal(await scene.subjects(), parked);
   });
 });
 

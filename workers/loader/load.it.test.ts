@@ -163,8 +163,12 @@ test('a worker that was frozen and thawed finds its shards loaded by another, an
     await scene.worker(settings);
     sent += await scene.publish(40, 100);
     await untilAnswered('the other has loaded all', async () => (await scene.counts()).rows >= sent);
-    // Long enough that what the frozen one would read next has left the log.
-    await pause(3_500);
+    const jsm = await jetstreamManager(scene.nats.nc);
+    await untilAnswered('what the frozen one would read next has left the log', async () => {
+      for (let shard = 0; shard < shards; shard++)
+        if ((await jsm.streams.info(shardStream(shard))).state.messages > 0) return false;
+      return true;
+    });
     sent += await scene.publish(40, 100);
     frozen.child.kill('SIGCONT');
     sent += await scene.publish(40, 100);
