@@ -2,8 +2,8 @@
 import { test } from 'uvu';
 import { assertBroken, assertWhole } from './testing/worlds.js';
 
-test('worlds 1,001 to 10,000: all that was acknowledged is stored once, and every world comes to rest', () =>
-  assertWhole(1_001, 10_000));
+test('worlds 501 to 10,000: all that was acknowledged is stored once, and every world comes to rest', () =>
+  assertWhole(501, 10_000));
 
 test('a log that loses its end, or a stream that is removed: only what it forgot is lost, and nothing that was committed', () =>
   assertBroken(10_101, 11_000));
