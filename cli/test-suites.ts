@@ -2,6 +2,7 @@
  * Which test files there are, and which run when. A file's name says it:
  *
  *   x.test.ts       unit test: starts no server
+ *   guard-x.test.ts  reads the sources, and runs compilers over them
  *   x.it.test.ts    starts servers
  *   x.long.test.ts  proves something rare, or takes minutes
  */
@@ -13,13 +14,13 @@ import { root } from './roles.js';
 export type Suite = 'unit' | 'change' | 'long';
 
 const belongs: Readonly<Record<Suite, (file: string) => boolean>> = {
-  unit: (file) => !/\.(?:it|long)\.test\.ts$/.test(file),
+  unit: (file) => !/\.(?:it|long)\.test\.ts$|\/guard-[^/]*$/.test(file),
   change: (file) => !file.endsWith('.long.test.ts'),
   long: (file) => file.endsWith('.long.test.ts'),
 };
 
 /** Files at a time, for two cores: many of them wait for servers, and use no processor then. */
-export const filesAtATime: Readonly<Record<Suite, number>> = { unit: 3, change: 3, long: 2 };
+export const filesAtATime: Readonly<Record<Suite, number>> = { unit: 3, change: 4, long: 2 };
 
 /** Of one file. */
 export const limitMs: Readonly<Record<Suite, number>> = { unit: 120_000, change: 240_000, long: 900_000 };
@@ -30,15 +31,21 @@ const alone: readonly string[] = ['gate.long', 'chaos.long', 'control.long'];
 /** Parts of names, longest first, so that the end is not one long file on one core. */
 const longFirst: readonly string[] = [
   'simulator.long',
-  'up.it',
+  'up/up.it',
   'lost-log',
+  'secrets.it',
+  'installation.it',
   'load.it',
+  'demo.it',
   'stalls.it',
   'nats-users',
+  'sluice.it',
   'embedded/http.it',
-  'secrets.it',
-  'demo.it',
-  'main.it',
+  'publish-stream',
+  'cli/shards.it',
+  'unfinished.it',
+  'processes.it',
+  'scanner-fuzz',
   '.it.',
 ];
 
