@@ -2,6 +2,7 @@
  * One HTTP/2 connection of the load on node:http2, replaced whenever it is lost or the server asks it to go.
  */
 import { type ClientHttp2Session, connect } from 'node:http2';
+import { backOff, jittered } from '../lib/back-off.js';
 import { MiB } from '../lib/units.js';
 
 export interface Link {
@@ -21,7 +22,7 @@ export interface LinkEvents {
   failed(error: Error): void;
 }
 
-const maxBackoffMs = 1_000;
+const waits = { first: 25, last: 1_000 };
 const patienceMs = 30_000;
 const window = MiB;
 /** How long calls in flight may take when the load ends. */
@@ -47,7 +48,7 @@ export function keepLinked(url: string, events: LinkEvents): Link {
     timer = setTimeout(open, waitMs);
   };
   const lose = (session: ClientHttp2Session, reason: string): void =>
-    replace(session, reason, Math.min(maxBackoffMs, 25 * 2 ** failures++) * (0.5 + Math.random() / 2));
+    replace(session, reason, jittered(backOff(waits, ++failures)));
   const leave = (session: ClientHttp2Session): void => {
     replace(session, 'going away', 0);
     events.left?.(session);

@@ -5,9 +5,9 @@
  *   pace.ts          when to send (open and closed loop)
  *   payload.ts       what is sent: encoded once, patched in place
  *   generator.ts     the core: in flight, retries, latencies
- *   sender.ts        the seam to a way of sending: send-grpc.ts (streams), send-unary.ts (with lib/testing/h2-frames.ts and
- *                    h2-header-blocks.ts), send-log.ts, compare/send-http.ts; grpc-answers.ts and unary-methods.ts read what
- *                    comes back
+ *   sender.ts        the seam to a way of sending: send-streams.ts, send-unary.ts (both over h2-link.ts), send-log.ts,
+ *                    compare/send-http.ts; publish-stream.ts and unary-call.ts are one call; grpc-answers.ts and unary-methods.ts read
+ *                    what comes back
  *   latency.ts       histograms
  */
 import type { EventBatch } from '#gen/sluice/event/v1/event_pb.js';
@@ -18,13 +18,13 @@ import { sendOverHttp } from './compare/send-http.js';
 import { createGenerator, type Generator } from './generator.js';
 import { say as sayAny, sayFailed, soon, takeOrders } from './load-child.js';
 import { createClosedLoop, createOpenLoop } from './pace.js';
-import { type Prepared, type PrepareOptions, prepare } from './payload.js';
-import type { FromLoad, LoadSettings, LoadTarget, ToLoad } from './protocol.js';
+import { type Prepared, prepare } from './payload.js';
+import type { FromLoad, LoadSettings, ToLoad } from './protocol.js';
 import { sendToLog } from './send-log.js';
 import { sendOverStreams } from './send-streams.js';
 import { sendUnary } from './send-unary.js';
 import type { Sender, SenderEvents } from './sender.js';
-import { exportLogs, publish } from './unary-methods.js';
+import { exportLogs } from './unary-methods.js';
 
 /**
  * Different events that take turns: more than a branch predictor can learn by heart, and so many that what a send does not
@@ -64,14 +64,11 @@ function spread(random: Random, batch: EventBatch, days: number): EventBatch {
   return batch;
 }
 
-const payloadOf = (target: Exclude<LoadTarget, { kind: 'json' | 'otlp' }>): PrepareOptions['target'] =>
-  target.kind === 'unary' ? (target.protocol === 'grpc' ? 'gateway' : 'connect') : target.kind;
-
 function messageFor({ target, tenant, batch: events, spreadDays: days }: LoadSettings, seed: number): Prepared {
   if (target.kind === 'json') return prepareJson({ events, seed });
   if (target.kind === 'otlp') return prepareOtlp({ events, seed });
   return prepare({
-    target: payloadOf(target),
+    target: target.kind,
     events,
     seed,
     tenant,
@@ -83,8 +80,6 @@ async function senderTo({ target, tenant, inFlight }: LoadSettings, events: Send
   switch (target.kind) {
     case 'gateway':
       return sendOverStreams(target, events);
-    case 'unary':
-      return sendUnary(target, publish, events);
     case 'otlp':
       return sendUnary({ ...target, protocol: 'grpc' }, exportLogs, events);
     case 'json':

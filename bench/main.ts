@@ -10,6 +10,7 @@
  *   compare/         command.ts: our gateway beside the same door built in other ways, which are in peers/
  *   stack.ts         the servers of a case, each its own process (lib/testing/role-process.ts); ceiling-streams.ts
  *   fleet.ts         the load processes (load-child.ts); protocol.ts is how they are spoken to, load.ts is their entry
+ *   h2load.ts        unary calls by h2load, spoken to as a fleet
  *   measure.ts       one measured phase; samples.ts: what is looked at while it runs
  *   medians.ts       rounds made one; slope.ts: growth (CPU, memory, disk: lib/testing/process-use.ts; histograms: lib/testing/latency.ts)
  *   exactly-once.ts  is what was acknowledged stored once?

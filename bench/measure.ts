@@ -65,10 +65,6 @@ const drainPatienceMs = 180_000;
 /** @throws Error when a process ends, an ack never comes, or ClickHouse does not have everything in time */
 export async function measurePhase(stack: Stack, fleet: Fleet, options: PhaseOptions): Promise<Phase> {
   const { roles = Object.keys(stack.pids) } = options;
-  const pids: Pids = {
-    ...Object.fromEntries(Object.entries(stack.pids).filter(([role]) => roles.includes(role))),
-    load: fleet.pids,
-  };
   const guarded = <T>(work: Promise<T>): Promise<T> => Promise.race([work, fleet.failure, stack.failure]);
   const pace = options.rate === 'max' ? 'as fast as acks allow' : `${Math.round(options.rate)} events/s`;
   const rate = options.name === undefined ? pace : `${options.name}, ${pace}`;
@@ -91,6 +87,10 @@ export async function measurePhase(stack: Stack, fleet: Fleet, options: PhaseOpt
 
   const resendsBefore = fleet.progress.resends;
   fleet.begin(options.rate);
+  const pids: Pids = {
+    ...Object.fromEntries(Object.entries(stack.pids).filter(([role]) => roles.includes(role))),
+    load: fleet.pids,
+  };
   await wait(options.warmUpSeconds, 'warm-up');
   const sampling = startSampling(stack, pids, () => fleet.progress.acked);
   try {

@@ -3,7 +3,6 @@
  */
 import type { Counts } from './generator.js';
 import type { End } from './load-child.js';
-import type { UnaryTarget } from './send-unary.js';
 
 export type LoadTarget =
   | {
@@ -13,7 +12,6 @@ export type LoadTarget =
       readonly connections: number;
       readonly streams: number;
     }
-  | ({ readonly kind: 'unary' } & UnaryTarget)
   /** A peer that takes JSON over HTTP/1.1; a connection for each batch in flight. */
   | { readonly kind: 'json'; readonly url: string; readonly key: string }
   /** A peer that takes OTLP: gRPC's unary Export of logs. */

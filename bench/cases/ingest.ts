@@ -5,10 +5,12 @@
  */
 import { type Command, Option } from 'commander';
 import { profileArguments } from '../../lib/testing/role-process.js';
+import { MiB } from '../../lib/units.js';
 import { ceilingRoot, emptyStreams, ensureCeilingStreams } from '../ceiling-streams.js';
 import { latencyChart, sampleCharts } from '../charts.js';
 import { type Fleet, startFleet } from '../fleet.js';
 import type { CallProtocol } from '../h2-link.js';
+import { startH2load } from '../h2load.js';
 import { measurePhase, type Phase } from '../measure.js';
 import { cpuTogether, median, ratioOfRounds } from '../medians.js';
 import { positive, positiveList } from '../options.js';
@@ -40,21 +42,16 @@ interface UnaryOptions extends Omit<GatewayOptions, 'streams'> {
 /** What is measured, and how the load gets there. */
 interface Side {
   readonly name: 'ceiling' | 'gateway' | 'unary';
-  /** Undefined: the raw publisher alone. */
-  readonly target: ((stack: Stack) => LoadTarget) | undefined;
+  /** Makes its load; undefined: the raw publisher alone. */
+  readonly start: ((stack: Stack, batch: number) => Promise<Fleet> | Fleet) | undefined;
   /** For the JSON. */
   readonly facts?: (acked: number, batch: number) => Readonly<Record<string, unknown>>;
 }
 
-/** Ends what was started, also after an error. */
-async function withFleet<T>(
-  stack: Stack,
-  target: LoadTarget,
-  batch: number,
-  options: Omit<GatewayOptions, 'streams'>,
-  use: (fleet: Fleet) => Promise<T>,
-): Promise<T> {
-  const fleet = await startFleet({
+type IngestOptions = Omit<GatewayOptions, 'streams'>;
+
+const fleetTo = (stack: Stack, target: LoadTarget, batch: number, options: IngestOptions): Promise<Fleet> =>
+  startFleet({
     target,
     tenant: stack.tenant,
     batch,
@@ -63,6 +60,10 @@ async function withFleet<T>(
     processes: options.loadProcesses,
     nodeArguments: profileArguments(options.profile, target.kind === 'log' ? 'ceiling' : 'load'),
   });
+
+/** Ends what was started, also after an error. */
+async function withFleet<T>(started: Promise<Fleet> | Fleet, use: (fleet: Fleet) => Promise<T>): Promise<T> {
+  const fleet = await started;
   try {
     return await use(fleet);
   } finally {
@@ -70,16 +71,12 @@ async function withFleet<T>(
   }
 }
 
-async function* ingest(
-  options: Omit<GatewayOptions, 'streams'>,
-  side: Side,
-  progress: Progress,
-): AsyncGenerator<Result> {
+async function* ingest(options: IngestOptions, side: Side, progress: Progress): AsyncGenerator<Result> {
   const { shards, flags, telemetry, profile } = options;
   for (const batch of options.batches ?? [options.batch]) {
     progress(`batches of ${batch}: starting the servers`);
     yield await withStack(
-      { gateways: side.target === undefined ? 0 : 1, workers: 0, shards, flags, telemetry, profile },
+      { gateways: side.start === undefined ? 0 : 1, workers: 0, shards, flags, telemetry, profile },
       async (stack): Promise<Result> => {
         const known = await ensureCeilingStreams(stack.nc, shards);
         const log: LoadTarget = { kind: 'log', natsUrl: stack.natsUrl, shards: known, subjectRoot: ceilingRoot };
@@ -92,10 +89,11 @@ async function* ingest(
             await emptyStreams(stack.nc, known);
           }
         };
-        const target = side.target?.(stack) ?? log;
-        return withFleet(stack, target, batch, options, async (fleet) => {
-          if (target === log || !options.ceiling || typeof options.rate === 'number') return alone(fleet, measure);
-          return withFleet(stack, log, batch, options, (publisher) => beside(fleet, publisher, measure));
+        const publish = (): Promise<Fleet> => fleetTo(stack, log, batch, options);
+        return withFleet(side.start?.(stack, batch) ?? publish(), async (fleet) => {
+          if (side.start === undefined || !options.ceiling || typeof options.rate === 'number')
+            return alone(fleet, measure);
+          return withFleet(publish(), (publisher) => beside(fleet, publisher, measure));
         });
       },
     );
@@ -208,10 +206,11 @@ Examples:
 `,
     run: (options, progress) => {
       const { connections, streams } = options;
-      const target = ({ gatewayUrl: url, key }: Stack): LoadTarget => ({
-        ...{ kind: 'gateway', url, key, connections, streams },
-      });
-      return ingest(options, { name: 'gateway', target }, progress);
+      const start = (stack: Stack, batch: number): Promise<Fleet> => {
+        const { gatewayUrl: url, key } = stack;
+        return fleetTo(stack, { kind: 'gateway', url, key, connections, streams }, batch, options);
+      };
+      return ingest(options, { name: 'gateway', start }, progress);
     },
   });
 
@@ -228,7 +227,7 @@ Figures:
 Examples:
   npm run bench -- ceiling --batches 1,20,500 --json
 `,
-    run: (options, progress) => ingest(options, { name: 'ceiling', target: undefined }, progress),
+    run: (options, progress) => ingest(options, { name: 'ceiling', start: undefined }, progress),
   });
 
 export const unaryCommand = (): Command =>
@@ -239,39 +238,33 @@ export const unaryCommand = (): Command =>
     warmUp: 3,
     add: (command) =>
       addRounds(command)
-        .option(
-          '--clients <n>',
-          'clients, each with one call in flight, all load processes together',
-          positive(65_536),
-          200,
-        )
+        .option('--clients <n>', 'clients, each with one call in flight', positive(65_536), 200)
         .option('--batch <events>', 'events of a batch', positive(2_000), 20)
         .option('--batches <sizes>', 'several sizes, one case each, e.g. 1,5,20', positiveList(2_000))
         .addOption(new Option('--protocol <name>', 'of the calls').choices(['connect', 'grpc']).default('connect'))
-        .option('--connections <n>', 'connections of each load process, which the clients share', positive(10_000), 8)
+        .option('--connections <n>', 'connections, which the clients share', positive(10_000), 8)
         .option('--connection-per-client', 'each client has a connection of its own', false)
         .option('--no-ceiling', 'leave the raw publisher out'),
     help: `
 Figures:
   Closed-loop rounds: each client sends its next call when the one before is answered; calls_per_s is what they reach.
   The raw publisher takes its turn with the same payloads, each batch a message of its own, as many in flight.
-  Then one open-loop phase at half of the rate gives ack_ms.
-  The load is plain sockets with requests encoded ahead, a few microseconds of CPU a call: the gateway is measured.
+  Then a phase at half of the rate gives ack_ms, from when each call left.
+  The load is h2load (apt-get install nghttp2-client): up to four processes, each with a batch of its own that it sends again
+  and again. --load-processes is for the raw publisher.
 Examples:
   npm run bench -- unary --json
   npm run bench -- unary --protocol grpc --connection-per-client
   npm run bench -- unary --batches 1,5,20 --clients 1000 --connections 32
 `,
     run: (given, progress) => {
-      const { protocol, clients } = given;
-      const perProcess = Math.max(1, Math.round(clients / given.loadProcesses));
-      const connections = given.connectionPerClient ? perProcess : given.connections;
-      const target = ({ gatewayUrl: url, key }: Stack): LoadTarget => ({
-        ...{ kind: 'unary', url, key, protocol, connections },
-      });
-      const facts = (acked: number, batch: number) => ({
-        ...{ protocol, clients, connections: connections * given.loadProcesses, calls_per_s: acked / batch },
-      });
-      return ingest({ ...given, connections, inFlight: clients }, { name: 'unary', target, facts }, progress);
+      const { protocol, clients, seed } = given;
+      const connections = given.connectionPerClient ? clients : given.connections;
+      const start = ({ gatewayUrl: url, key, logMib }: Stack, batch: number): Fleet => {
+        const loggedBytes = async (): Promise<number> => ((await logMib()) ?? 0) * MiB;
+        return startH2load({ url, key, protocol, connections, clients, batch, seed, loggedBytes });
+      };
+      const facts = (acked: number, batch: number) => ({ protocol, clients, connections, calls_per_s: acked / batch });
+      return ingest({ ...given, connections, inFlight: clients }, { name: 'unary', start, facts }, progress);
     },
   });
