@@ -7,14 +7,20 @@
  *   COLLECT-2  A collection is due when `wasteBytes` more are in use than at the lowest point since the last one.
  *   COLLECT-3  After a collection of n ms, none is due for 2 n ms: at most a third of the time goes into it. While the gateway holds
  *       few unfinished bytes it is 50 n ms: ten thousand connections take as much memory, and no collection gives that back.
+ *   COLLECT-4  Resident memory is read last, when all else speaks for a collection: it takes a system call of up to 1 ms. While the gateway
+ *       holds few unfinished bytes, one look in eight is enough.
  *
  * Pure, but for `startEarlyCollection`.
  */
 import { performance } from 'node:perf_hooks';
+import { getHeapStatistics } from 'node:v8';
 import { MiB } from '../lib/units.js';
 
 export interface EarlyCollectionOptions {
-  readonly memory: () => Pick<NodeJS.MemoryUsage, 'rss' | 'heapUsed' | 'external'>;
+  /** Bytes of the heap and of buffers, with their garbage. */
+  readonly used: () => number;
+  /** Resident memory, bytes. */
+  readonly rss: () => number;
   /** The gateway holds so much that what comes next may need the room of the garbage. */
   readonly holdsMuch: () => boolean;
   /** Collects all garbage, and returns when that is done. */
@@ -31,26 +37,27 @@ const restFactor = 2;
 const longRestFactor = 50;
 /** New buffers of an attack are 60 MiB in 100 ms. */
 const lookEveryMs = 25;
+const calmLooks = 8;
 
 /** @returns to be called often; tells whether it has collected */
-export function createEarlyCollection({ memory, holdsMuch, collect, now }: EarlyCollectionOptions): () => boolean {
+export function createEarlyCollection({ used, rss, holdsMuch, collect, now }: EarlyCollectionOptions): () => boolean {
   let min = Number.POSITIVE_INFINITY;
   let collectedAt = Number.NEGATIVE_INFINITY;
   let tookMs = 0;
+  let looks = 0;
   return () => {
-    const { rss, heapUsed, external } = memory();
-    const used = heapUsed + external;
-    min = Math.min(min, used);
-    const from = now();
     const much = holdsMuch();
-    const short = rss >= (much ? shortBytes : crampedBytes);
+    if (!much && looks++ % calmLooks > 0) return false;
+    const bytes = used();
+    min = Math.min(min, bytes);
+    const from = now();
     const restsUntil = collectedAt + (much ? restFactor : longRestFactor) * tookMs;
-    if (!short || used < min + wasteBytes || from < restsUntil) return false;
+    if (bytes < min + wasteBytes || from < restsUntil) return false;
+    if (rss() < (much ? shortBytes : crampedBytes)) return false;
     collect();
     collectedAt = now();
     tookMs = collectedAt - from;
-    const after = memory();
-    min = after.heapUsed + after.external;
+    min = used();
     return true;
   };
 }
@@ -67,7 +74,11 @@ export function startEarlyCollection(
   const { gc } = globalThis;
   if (gc === undefined) return () => {};
   const look = createEarlyCollection({
-    memory: process.memoryUsage,
+    used: () => {
+      const { used_heap_size, external_memory } = getHeapStatistics();
+      return used_heap_size + external_memory;
+    },
+    rss: process.memoryUsage.rss,
     holdsMuch,
     collect: () => void gc(),
     now: () => performance.now(),
