@@ -3,7 +3,8 @@
  * messages. It trusts no count of the judged code.
  */
 import type { History } from './history.js';
-import type { SimulatedLog, StoredMessage } from './log.js';
+import type { SimulatedLog } from './log.js';
+import type { StoredMessage } from './log-store.js';
 import type { Part, SimulatedSink } from './sink.js';
 import { type StoredBatch, storedBatches } from './stored.js';
 

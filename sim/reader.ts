@@ -3,7 +3,8 @@
  * whatever becomes of the server; what it finds out when it asks again is that a stream is another one, or has lost its end.
  */
 import type { LogMessage } from '../workers/reader/log-message.js';
-import type { SimulatedLog, StoredMessage } from './log.js';
+import type { SimulatedLog } from './log.js';
+import type { StoredMessage } from './log-store.js';
 import type { Process } from './process.js';
 import type { World } from './world.js';
 
