@@ -48,114 +48,142 @@ interface Connection {
   cut(): void;
 }
 
+/** A connection, with what each end knows of it. */
+interface Link<Up, Down> {
+  readonly world: World;
+  readonly connection: Connection;
+  readonly client: Process;
+  readonly receiver: Receiver<Down>;
+  readonly up: Direction;
+  readonly down: Direction;
+  /** The gateway at the other end, once the first byte has arrived, and what reads there. */
+  peer: Server<Up, Down> | undefined;
+  peerReceiver: Receiver<Up> | undefined;
+  /** The end reads no more. */
+  clientGone: boolean;
+  serverGone: boolean;
+  /** The server has read the client's end. */
+  upRead: boolean;
+}
+
+/** When the next byte of a direction arrives, in ms from now. */
+function arrival(world: World, connection: Connection, direction: Direction): number {
+  direction.last = Math.max(direction.last, world.time.now + world.delay(), connection.stalledUntil);
+  return direction.last - world.time.now;
+}
+
+function tellClient<Up, Down>(link: Link<Up, Down>, broken: boolean): void {
+  if (link.clientGone) return;
+  link.clientGone = true;
+  link.receiver.onEnd(broken);
+}
+
+function tellServer<Up, Down>(link: Link<Up, Down>, broken: boolean): void {
+  if (link.serverGone) return;
+  link.serverGone = true;
+  link.peerReceiver?.onEnd(broken);
+}
+
+/** What the server sends with. */
+function downPipe<Up, Down>(link: Link<Up, Down>): Pipe<Down> {
+  const { world, connection, client, receiver, down } = link;
+  return {
+    send(message) {
+      if (connection.broken) return;
+      // What is under way when the connection breaks may arrive, or not.
+      const lucky = world.random() < 0.4;
+      client.deliver(arrival(world, connection, down), () => {
+        if (link.clientGone || (connection.broken && !lucky)) return;
+        receiver.onMessage(message);
+      });
+    },
+    end() {
+      if (connection.broken || down.ended) return;
+      down.ended = true;
+      client.deliver(arrival(world, connection, down), () => {
+        if (!connection.broken) tellClient(link, false);
+      });
+    },
+    reset: connection.cut,
+  };
+}
+
+/** What the client sends with. @param forget the network's part of a reset */
+function upPipe<Up, Down>(link: Link<Up, Down>, forget: () => void): Pipe<Up> {
+  const { world, connection, up } = link;
+  const { time } = world;
+  return {
+    send(message) {
+      if (connection.broken || link.clientGone) return;
+      const lucky = world.random() < 0.4;
+      time.after(arrival(world, connection, up), () => {
+        if (link.peer === undefined || (connection.broken && !lucky)) return;
+        // It is in the socket of the process, which reads it when it can.
+        link.peer.process.deliver(0, () => {
+          if (!link.serverGone && !link.upRead) link.peerReceiver?.onMessage(message);
+        });
+      });
+    },
+    end() {
+      if (connection.broken || up.ended) return;
+      up.ended = true;
+      time.after(arrival(world, connection, up), () => {
+        if (connection.broken) return;
+        link.peer?.process.deliver(0, () => {
+          if (link.serverGone || link.upRead) return;
+          link.upRead = true;
+          link.peerReceiver?.onEnd(false);
+        });
+      });
+    },
+    reset() {
+      link.clientGone = true;
+      if (connection.broken) return;
+      connection.broken = true;
+      forget();
+      // After what was sent before, as far as that arrives.
+      time.after(arrival(world, connection, up), () => link.peer?.process.deliver(0, () => tellServer(link, true)));
+    },
+  };
+}
+
 export function createNetwork(world: World): Network {
   const { time, random } = world;
   const open = new Set<Connection>();
+  /** How long an end takes to notice: at once, late, or (never is a time-out of its own) after minutes. */
+  const notice = (): number => (world.chance(0.2) ? 1_000 + random() * 120_000 : random() * 20);
 
   return {
     connect<Up, Down>(client: Process, server: () => Server<Up, Down> | undefined, receiver: Receiver<Down>): Pipe<Up> {
-      let peer: Server<Up, Down> | undefined;
-      let peerReceiver: Receiver<Up> | undefined;
-      let clientGone = false;
-      let serverGone = false;
-      /** The server has read the client's end. */
-      let upRead = false;
-      const up: Direction = { last: 0, ended: false };
-      const down: Direction = { last: 0, ended: false };
-      const connection: Connection = { broken: false, stalledUntil: 0, cut: () => breakUp() };
-      open.add(connection);
-
-      const arriveIn = (direction: Direction): number => {
-        direction.last = Math.max(direction.last, time.now + world.delay(), connection.stalledUntil);
-        return direction.last - time.now;
-      };
-      /** How long an end takes to notice: at once, late, or (never is a time-out of its own) after minutes. */
-      const notice = (): number => (world.chance(0.2) ? 1_000 + random() * 120_000 : random() * 20);
-
-      const tellClient = (broken: boolean): void => {
-        if (clientGone) return;
-        clientGone = true;
-        receiver.onEnd(broken);
-      };
-      const tellServer = (broken: boolean): void => {
-        if (serverGone) return;
-        serverGone = true;
-        peerReceiver?.onEnd(broken);
-      };
       const breakUp = (): void => {
         if (connection.broken) return;
         connection.broken = true;
         open.delete(connection);
-        client.deliver(notice(), () => tellClient(true));
-        peer?.process.deliver(notice(), () => tellServer(true));
+        client.deliver(notice(), () => tellClient(link, true));
+        link.peer?.process.deliver(notice(), () => tellServer(link, true));
       };
-      const toClient: Pipe<Down> = {
-        send(message) {
-          if (connection.broken) return;
-          // What is under way when the connection breaks may arrive, or not.
-          const lucky = random() < 0.4;
-          client.deliver(arriveIn(down), () => {
-            if (clientGone || (connection.broken && !lucky)) return;
-            receiver.onMessage(message);
-          });
-        },
-        end() {
-          if (connection.broken || down.ended) return;
-          down.ended = true;
-          client.deliver(arriveIn(down), () => {
-            if (!connection.broken) tellClient(false);
-          });
-        },
-        reset: breakUp,
+      const connection: Connection = { broken: false, stalledUntil: 0, cut: breakUp };
+      const link: Link<Up, Down> = {
+        ...{ world, connection, client, receiver, peer: undefined, peerReceiver: undefined },
+        up: { last: 0, ended: false },
+        down: { last: 0, ended: false },
+        ...{ clientGone: false, serverGone: false, upRead: false },
       };
-
+      open.add(connection);
       client.onDeath(breakUp);
-      time.after(arriveIn(up), () => {
-        peer = connection.broken ? undefined : server();
+      time.after(arrival(world, connection, link.up), () => {
+        const peer = connection.broken ? undefined : server();
+        link.peer = peer;
         if (peer === undefined) {
           breakUp();
           return;
         }
-        const { process, accept } = peer;
-        process.onDeath(breakUp);
-        process.deliver(0, () => {
-          if (!connection.broken) peerReceiver = accept(toClient);
+        peer.process.onDeath(breakUp);
+        peer.process.deliver(0, () => {
+          if (!connection.broken) link.peerReceiver = peer.accept(downPipe(link));
         });
       });
-
-      return {
-        send(message) {
-          if (connection.broken || clientGone) return;
-          const lucky = random() < 0.4;
-          time.after(arriveIn(up), () => {
-            if (peer === undefined || (connection.broken && !lucky)) return;
-            // It is in the socket of the process, which reads it when it can.
-            peer.process.deliver(0, () => {
-              if (!serverGone && !upRead) peerReceiver?.onMessage(message);
-            });
-          });
-        },
-        end() {
-          if (connection.broken || up.ended) return;
-          up.ended = true;
-          time.after(arriveIn(up), () => {
-            if (connection.broken) return;
-            peer?.process.deliver(0, () => {
-              if (serverGone || upRead) return;
-              upRead = true;
-              peerReceiver?.onEnd(false);
-            });
-          });
-        },
-        reset() {
-          clientGone = true;
-          if (connection.broken) return;
-          connection.broken = true;
-          open.delete(connection);
-          // After what was sent before, as far as that arrives.
-          time.after(arriveIn(up), () => peer?.process.deliver(0, () => tellServer(true)));
-        },
-      };
+      return upPipe(link, () => open.delete(connection));
     },
     cut() {
       world.trace?.('network', 'breaks connections');

@@ -26,94 +26,75 @@ export interface Reader {
 const pullMessages = 3;
 const maxAhead = 8;
 
-export function createReader(world: World, process: Process, log: SimulatedLog, shard: number): Reader {
-  let queue: StoredMessage[] = [];
-  let wanted: string | undefined;
-  let taken = 0;
-  let received = 0;
-  let lost = false;
+/** What a look at the server finds: messages, perhaps none yet; or that the stream is another one, or cannot be asked now. */
+type Found =
+  | { readonly kind: 'messages'; readonly batch: readonly StoredMessage[] }
+  | { readonly kind: 'lost' }
+  | { readonly kind: 'down' };
+
+/** The consumer whose messages are asked for. */
+interface Wanted {
+  readonly generation: string | undefined;
+  /** The last message that was received. */
+  readonly received: number;
+  /** The consumer was made, and the stream looked at (LOAD-8). */
+  readonly consumer: boolean;
+}
+
+function lookFor(log: SimulatedLog, shard: number, { generation, received, consumer }: Wanted): Found {
+  try {
+    const stream = log.stream(shard);
+    // Its consumer is gone with the stream, which a reader notices by its silence.
+    if (stream.generation !== generation || (!consumer && stream.last < received)) return { kind: 'lost' };
+    const batch: StoredMessage[] = [];
+    for (const message of stream.messages) {
+      if (message.sequence > received && batch.push(message) >= pullMessages) break;
+    }
+    return { kind: 'messages', batch };
+  } catch (error) {
+    return { kind: error instanceof Error && error.message === 'stream not found' ? 'lost' : 'down' };
+  }
+}
+
+/** Those who wait until something changes. */
+function createWaiters(process: Process): { wait(ms: number): Promise<void>; wake(): void } {
+  const waiters = new Set<() => void>();
+  return {
+    wake() {
+      for (const done of [...waiters]) done();
+    },
+    wait: (ms) =>
+      new Promise((resolve) => {
+        let cancel: (() => void) | undefined;
+        const done = (): void => {
+          cancel?.();
+          waiters.delete(done);
+          resolve();
+        };
+        if (Number.isFinite(ms)) cancel = process.schedule(done, ms);
+        waiters.add(done);
+      }),
+  };
+}
+
+/** The reader's connection, which breaks with all lines of the log. */
+interface Link {
+  readonly connected: boolean;
+  /** How often it was seen to break. */
+  readonly breaks: number;
+}
+
+/** @param onBack it is there again */
+function createLink(world: World, process: Process, log: SimulatedLog, onBack: () => void): Link {
   let connected = true;
   let breaks = 0;
-  let epoch = 0;
-  let pulling = false;
-  /** The consumer was made, and the stream looked at (LOAD-8). */
-  let consumer = false;
-  const waiters = new Set<() => void>();
-
-  const wake = (): void => {
-    for (const done of [...waiters]) done();
-  };
-
-  /** Asks the server once; what comes back belongs to the consumer of `mine`. */
-  const pull = (): void => {
-    if (pulling || !connected || lost || wanted === undefined || queue.length >= maxAhead) return;
-    pulling = true;
-    const mine = epoch;
-    const done = (then?: () => void): void => {
-      process.deliver(world.delay(), () => {
-        if (mine !== epoch) return;
-        pulling = false;
-        then?.();
-      });
-    };
-    world.time.after(world.delay(), () => {
-      let found: readonly StoredMessage[];
-      try {
-        const stream = log.stream(shard);
-        // Its consumer is gone with the stream, which a reader notices by its silence.
-        if (stream.generation !== wanted || (!consumer && stream.last < received)) {
-          done(() => {
-            lost = true;
-            wake();
-          });
-          return;
-        }
-        found = stream.messages;
-      } catch (error) {
-        const missing = error instanceof Error && error.message === 'stream not found';
-        done(() => {
-          if (missing) {
-            lost = true;
-            wake();
-          } else process.schedule(pull, 100 + world.random() * 500);
-        });
-        return;
-      }
-      const from = received;
-      const batch: StoredMessage[] = [];
-      for (const message of found) {
-        if (message.sequence > from && batch.push(message) >= pullMessages) break;
-      }
-      // Nothing yet: the pull stays open, and what is written wakes it.
-      if (batch.length === 0) {
-        if (mine === epoch) pulling = false;
-        consumer = true;
-        return;
-      }
-      done(() => {
-        consumer = true;
-        queue.push(...batch);
-        received = (batch.at(-1) as StoredMessage).sequence;
-        wake();
-        pull();
-      });
-    });
-  };
-
-  log.onWritten((of) => {
-    if (of === shard && process.alive) pull();
-  });
-  // What is at hand is doubted once the connection is back: the log may have lost its end meanwhile.
   const comeBack = (): void => {
     if (!log.up) {
       process.schedule(comeBack, 100 + world.random() * 1_000);
       return;
     }
     connected = true;
-    lost = true;
-    epoch++;
-    pulling = false;
-    wake();
+    onBack();
   };
   log.onBreak(() => {
     if (!connected) return;
@@ -122,6 +103,73 @@ export function createReader(world: World, process: Process, log: SimulatedLog, 
       breaks++;
       process.schedule(comeBack, 50 + world.random() * 500);
     });
+  });
+  return {
+    get connected() {
+      return connected;
+    },
+    get breaks() {
+      return breaks;
+    },
+  };
+}
+
+export function createReader(world: World, process: Process, log: SimulatedLog, shard: number): Reader {
+  let queue: StoredMessage[] = [];
+  let wanted: string | undefined;
+  let taken = 0;
+  let received = 0;
+  let lost = false;
+  let epoch = 0;
+  let pulling = false;
+  let consumer = false;
+  const { wait, wake } = createWaiters(process);
+
+  /** What a look has found, when its answer arrives. */
+  const hear = (found: Found): void => {
+    pulling = false;
+    if (found.kind === 'down') {
+      process.schedule(pull, 100 + world.random() * 500);
+      return;
+    }
+    if (found.kind === 'lost') lost = true;
+    else {
+      consumer = true;
+      queue.push(...found.batch);
+      received = (found.batch.at(-1) as StoredMessage).sequence;
+    }
+    wake();
+    pull();
+  };
+
+  /** Asks the server once; what comes back belongs to the consumer of `mine`. */
+  const pull = (): void => {
+    if (pulling || !link.connected || lost || wanted === undefined || queue.length >= maxAhead) return;
+    pulling = true;
+    const mine = epoch;
+    world.time.after(world.delay(), () => {
+      const found = lookFor(log, shard, { generation: wanted, received, consumer });
+      // Nothing yet: the pull stays open, and what is written wakes it.
+      if (found.kind === 'messages' && found.batch.length === 0) {
+        if (mine === epoch) pulling = false;
+        consumer = true;
+        return;
+      }
+      process.deliver(world.delay(), () => {
+        if (mine === epoch) hear(found);
+      });
+    });
+  };
+
+  log.onWritten((of) => {
+    if (of === shard && process.alive) pull();
+  });
+  // What is at hand is doubted once the connection is back: the log may have lost its end meanwhile.
+  const link = createLink(world, process, log, () => {
+    lost = true;
+    epoch++;
+    pulling = false;
+    wake();
   });
 
   return {
@@ -149,25 +197,15 @@ export function createReader(world: World, process: Process, log: SimulatedLog, 
       pull();
     },
     get connected() {
-      return connected;
+      return link.connected;
     },
     get breaks() {
-      return breaks;
+      return link.breaks;
     },
     get lost() {
       return lost;
     },
-    wait: (ms) =>
-      new Promise((resolve) => {
-        let cancel: (() => void) | undefined;
-        const done = (): void => {
-          cancel?.();
-          waiters.delete(done);
-          resolve();
-        };
-        if (Number.isFinite(ms)) cancel = process.schedule(done, ms);
-        waiters.add(done);
-      }),
+    wait,
     wake,
   };
 }
