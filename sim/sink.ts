@@ -5,9 +5,10 @@
  */
 import type { Block } from '../workers/loader/block.js';
 import { type Fingerprint, fingerprintOfIds } from '../workers/loader/fingerprint.js';
-import type { FoundBlock, InsertFailure, Place } from '../workers/loader/loader.js';
+import type { FoundBlock, Place } from '../workers/loader/loader.js';
 import type { EventsOfBatch, Identity } from '../workers/loader/stored-events.js';
 import type { Process } from './process.js';
+import { request, SinkFailure } from './sink-request.js';
 import { type StoredBatch, storedBatches } from './stored.js';
 import type { World } from './world.js';
 
@@ -33,16 +34,6 @@ export interface Part {
   readonly rows: readonly Row[];
 }
 
-/** An error as the worker gets it. */
-export class SinkFailure extends Error {
-  constructor(
-    readonly failure: InsertFailure,
-    message: string,
-  ) {
-    super(message);
-  }
-}
-
 /** What of the server's guarantees is switched off, for the mutations. */
 export interface SinkWeakness {
   /** Statements do not look whether their block is there. */
@@ -56,14 +47,17 @@ export interface SinkWeakness {
   readonly tokenOnly?: boolean;
 }
 
+/** The last block of a shard, as {@link SimulatedSink.lastBlock} finds it. */
+interface LastBlock {
+  readonly block: number;
+  readonly hi: number;
+  readonly hiAtMs: number;
+  readonly others: readonly { readonly generation: string; readonly hi: number }[];
+}
+
 export interface SimulatedSink {
   readonly parts: readonly Part[];
-  lastBlock(
-    owner: Process,
-    shard: number,
-    generation: string,
-    fromDay: string | undefined,
-  ): Promise<{ block: number; hi: number; hiAtMs: number; others: { generation: string; hi: number }[] }>;
+  lastBlock(owner: Process, shard: number, generation: string, fromDay: string | undefined): Promise<LastBlock>;
   readBack(owner: Process, shard: number, place: Place, day: string): Promise<FoundBlock | undefined>;
   insert(owner: Process, shard: number, place: Place, block: Block): Promise<void>;
   /** Runs the block without storing it. Rejects as the INSERT would. */
@@ -83,126 +77,168 @@ export interface SinkOptions {
   readonly weakness: SinkWeakness;
 }
 
-const broken = (): SinkFailure => new SinkFailure('transient', 'the connection broke');
+/** The rows of these messages, or why the table does not take them. */
+function contentOf(messages: readonly Uint8Array[], { poisonous }: SinkOptions): Row[] | SinkFailure {
+  const rows: Row[] = [];
+  try {
+    for (const message of messages) {
+      for (const batch of storedBatches(message)) {
+        for (const eventId of batch.eventIds) {
+          if (poisonous(eventId)) return new SinkFailure('content', `cannot parse ${eventId}`);
+          rows.push({ batch, eventId });
+        }
+      }
+    }
+  } catch (error) {
+    return new SinkFailure('content', String(error));
+  }
+  return rows;
+}
 
-/** The worker's own limit for a request. */
-const requestTimeoutMs = 10_000;
+/** A block's own parts: one, or more when a guarantee is switched off. */
+const partsOf = (parts: readonly Part[], shard: number, { generation, block }: Place, day: string): Part[] =>
+  parts.filter(
+    (part) => part.day === day && part.shard === shard && part.generation === generation && part.block === block,
+  );
 
-export function createSink(world: World, options: SinkOptions): SimulatedSink {
+function lastOf(of: readonly Part[]): Omit<LastBlock, 'others'> {
+  const block = Math.max(0, ...of.map((part) => part.block));
+  return {
+    block,
+    hi: Math.max(0, ...of.map((part) => part.hi)),
+    hiAtMs: of.find((part) => part.block === block)?.hiAtMs ?? 0,
+  };
+}
+
+function lastBlock(parts: readonly Part[], shard: number, generation: string, fromDay: string | undefined): LastBlock {
+  const mine = parts.filter((part) => part.shard === shard);
+  const own = mine.filter((part) => part.generation === generation);
+  const near = own.filter((part) => fromDay !== undefined && part.day >= fromDay);
+  if (near.length > 0) return { ...lastOf(near), others: [] };
+  if (own.length > 0) return { ...lastOf(own), others: [] };
+  const others = [...new Set(mine.map((part) => part.generation))];
+  return {
+    ...lastOf([]),
+    others: others.map((of) => ({ generation: of, hi: lastOf(mine.filter((part) => part.generation === of)).hi })),
+  };
+}
+
+/** Batches of another attempt than 1 that gateways took from then on. */
+function retriedIn(parts: readonly Part[], sinceMs: number): Identity[] {
+  const found = new Map<string, Identity>();
+  for (const { batch } of parts.flatMap(({ rows }) => rows)) {
+    if (batch.attempt === 1 || batch.receivedAtMs < sinceMs) continue;
+    found.set(`${batch.tenant}/${batch.batchId}`, { tenant: batch.tenant, batchId: batch.batchId });
+  }
+  return [...found.values()];
+}
+
+/** The event ids of a batch, each as often as it is there. */
+const idsOf = (parts: readonly Part[], { tenant, batchId }: Identity): string[] =>
+  parts.flatMap(({ rows }) =>
+    rows.filter(({ batch }) => batch.tenant === tenant && batch.batchId === batchId).map(({ eventId }) => eventId),
+  );
+
+/** What the sink is at: its table, and what runs. */
+interface SinkState {
+  readonly world: World;
+  readonly options: SinkOptions;
+  readonly parts: Part[];
+  /** Names of blocks whose INSERT runs. */
+  readonly running: Set<string>;
+  readonly tokens: Set<string>;
+  /** Called once each, when an INSERT begins. */
+  readonly curious: ((owner: Process) => void)[];
+  up: boolean;
+  /** Changes with each death: what ran before ends nothing. */
+  life: number;
+}
+
+/** One INSERT. Reads what is there when the statement begins; what it writes appears at its end. */
+function runInsert(
+  state: SinkState,
+  { owner, shard, place, block }: { owner: Process; shard: number; place: Place; block: Block },
+  reply: (ms: number, value: undefined | SinkFailure) => void,
+): void {
+  const { world, options, parts, running, tokens } = state;
   const { time, random } = world;
   const { weakness } = options;
-  const parts: Part[] = [];
-  const running = new Set<string>();
-  const tokens = new Set<string>();
-  const curious: ((owner: Process) => void)[] = [];
-  let up = true;
-  /** Changes with each death: what ran before ends nothing. */
-  let life = 0;
-
-  /** What the worker hears is decided apart from what the server does. */
-  function request<T>(
-    owner: Process,
-    serve: (reply: (ms: number, value: T | SinkFailure) => void) => void,
-  ): Promise<T> {
-    return new Promise((resolve, reject) => {
-      let over = false;
-      const hear = (ms: number, value: T | SinkFailure): void =>
-        owner.deliver(ms, () => {
-          if (over) return;
-          over = true;
-          cancel();
-          if (value instanceof SinkFailure) reject(value);
-          else resolve(value);
-        });
-      const cancel = owner.schedule(() => {
-        if (over) return;
-        over = true;
-        reject(new SinkFailure('transient', 'no answer in time'));
-      }, requestTimeoutMs);
-      if (world.chance(0.02)) {
-        hear(world.delay(), broken());
-        return;
-      }
-      let arriveMs = world.delay();
-      if (world.chance(0.02)) {
-        // The connection breaks, and the request arrives all the same, much later.
-        hear(world.delay(), broken());
-        arriveMs = random() * 20_000;
-      }
-      time.after(arriveMs, () => {
-        if (!up) {
-          hear(world.delay(), new SinkFailure('transient', 'connection refused'));
-          return;
-        }
-        serve((ms, value) => hear(ms + world.delay(), world.chance(0.03) ? broken() : value));
-      });
-    });
+  const name = `${place.generation}/${shard}/${place.block}`;
+  if (running.has(name) && weakness.noQueryId !== true) {
+    reply(0, new SinkFailure('busy', 'a query of this id is running'));
+    return;
   }
+  running.add(name);
+  for (const tell of state.curious.splice(0)) tell(owner);
+  const { life } = state;
+  const end = (value: SinkFailure | undefined): void => {
+    running.delete(name);
+    reply(0, value);
+  };
+  const present =
+    weakness.tokenOnly === true
+      ? tokens.has(name)
+      : weakness.noProbe !== true && partsOf(parts, shard, place, block.day).length > 0;
+  const rows = contentOf(block.messages, options);
+  const appear = (part: Part): void => {
+    world.trace?.(
+      'sink',
+      `stores block ${name}, ${part.lo} to ${part.hi}, of ${owner.name}: ${part.rows.length} rows, ` +
+        `${part.duplicate} duplicate, ${part.dead} dead`,
+    );
+    parts.push(part);
+    end(undefined);
+  };
+  const takesMs = world.chance(0.05) ? random() * 15_000 : 2 + random() * 30;
+  time.after(takesMs, () => {
+    if (life !== state.life) return;
+    if (rows instanceof SinkFailure) return end(rows);
+    if (world.chance(0.03)) return end(new SinkFailure('large', 'memory limit exceeded'));
+    if (present) return end(undefined);
+    tokens.add(name);
+    const part = partFrom(shard, place, block, rows);
+    if (weakness.tokenOnly !== true) return appear(part);
+    time.after(1 + random() * 100, () => {
+      if (life === state.life) appear(part);
+    });
+  });
+}
+
+const partFrom = (shard: number, { generation, block: number }: Place, block: Block, rows: readonly Row[]): Part => ({
+  day: block.day,
+  generation,
+  shard,
+  block: number,
+  lo: block.lo,
+  hi: block.hi,
+  hiAtMs: block.lastTimeMs,
+  accepted: block.rows,
+  duplicate: block.duplicate,
+  dead: block.dead,
+  rows,
+});
+
+export function createSink(world: World, options: SinkOptions): SimulatedSink {
+  const parts: Part[] = [];
+  const state: SinkState = {
+    ...{ world, options, parts, running: new Set(), tokens: new Set(), curious: [] },
+    up: true,
+    life: 0,
+  };
 
   const read = <T>(owner: Process, query: () => T): Promise<T> =>
-    request(owner, (reply) => {
+    request(world, state, owner, (reply) => {
       if (world.chance(0.02)) reply(0, new SinkFailure('large', 'memory limit exceeded'));
       else reply(0, query());
     });
 
-  const contentOf = (messages: readonly Uint8Array[]): Row[] | SinkFailure => {
-    const rows: Row[] = [];
-    try {
-      for (const message of messages) {
-        for (const batch of storedBatches(message)) {
-          for (const eventId of batch.eventIds) {
-            if (options.poisonous(eventId)) return new SinkFailure('content', `cannot parse ${eventId}`);
-            rows.push({ batch, eventId });
-          }
-        }
-      }
-    } catch (error) {
-      return new SinkFailure('content', String(error));
-    }
-    return rows;
-  };
-
-  /** The event ids of a batch, each as often as it is there. */
-  const idsOf = ({ tenant, batchId }: Identity): string[] =>
-    parts.flatMap(({ rows }) =>
-      rows.filter(({ batch }) => batch.tenant === tenant && batch.batchId === batchId).map(({ eventId }) => eventId),
-    );
-
   return {
     parts,
-    lastBlock: (owner, shard, generation, fromDay) =>
-      read(owner, () => {
-        const mine = parts.filter((part) => part.shard === shard);
-        const max = (of: readonly Part[]): { block: number; hi: number; hiAtMs: number } => {
-          const block = Math.max(0, ...of.map((part) => part.block));
-          return {
-            block,
-            hi: Math.max(0, ...of.map((part) => part.hi)),
-            hiAtMs: of.find((part) => part.block === block)?.hiAtMs ?? 0,
-          };
-        };
-        const own = mine.filter((part) => part.generation === generation);
-        const near = own.filter((part) => fromDay !== undefined && part.day >= fromDay);
-        if (near.length > 0) return { ...max(near), others: [] };
-        if (own.length > 0) return { ...max(own), others: [] };
-        const others = [...new Set(mine.map((part) => part.generation))];
-        return {
-          block: 0,
-          hi: 0,
-          hiAtMs: 0,
-          others: others.map((of) => ({ generation: of, hi: max(mine.filter((part) => part.generation === of)).hi })),
-        };
-      }),
+    lastBlock: (owner, shard, generation, fromDay) => read(owner, () => lastBlock(parts, shard, generation, fromDay)),
 
     readBack: (owner, shard, place, day) =>
       read(owner, () => {
-        const found = parts.filter(
-          (part) =>
-            part.day === day &&
-            part.shard === shard &&
-            part.generation === place.generation &&
-            part.block === place.block,
-        );
+        const found = partsOf(parts, shard, place, day);
         if (found.length === 0) return undefined;
         return {
           lo: Math.min(...found.map((part) => part.lo)),
@@ -212,109 +248,39 @@ export function createSink(world: World, options: SinkOptions): SimulatedSink {
       }),
 
     insert: (owner, shard, place, block) =>
-      request<void>(owner, (reply) => {
-        const name = `${place.generation}/${shard}/${place.block}`;
-        if (running.has(name) && weakness.noQueryId !== true) {
-          reply(0, new SinkFailure('busy', 'a query of this id is running'));
-          return;
-        }
-        running.add(name);
-        for (const tell of curious.splice(0)) tell(owner);
-        const mine = life;
-        const end = (value: SinkFailure | undefined): void => {
-          running.delete(name);
-          reply(0, value as never);
-        };
-        // Reads what is there when the statement begins; what it writes appears at its end.
-        const present =
-          weakness.tokenOnly === true
-            ? tokens.has(name)
-            : weakness.noProbe !== true &&
-              parts.some(
-                (part) =>
-                  part.day === block.day &&
-                  part.shard === shard &&
-                  part.generation === place.generation &&
-                  part.block === place.block,
-              );
-        const rows = contentOf(block.messages);
-        const takesMs = world.chance(0.05) ? random() * 15_000 : 2 + random() * 30;
-        time.after(takesMs, () => {
-          if (mine !== life) return;
-          if (rows instanceof SinkFailure) return end(rows);
-          if (world.chance(0.03)) return end(new SinkFailure('large', 'memory limit exceeded'));
-          if (present) return end(undefined);
-          tokens.add(name);
-          const part: Part = {
-            day: block.day,
-            generation: place.generation,
-            shard,
-            block: place.block,
-            lo: block.lo,
-            hi: block.hi,
-            hiAtMs: block.lastTimeMs,
-            accepted: block.rows,
-            duplicate: block.duplicate,
-            dead: block.dead,
-            rows,
-          };
-          const appear = (): void => {
-            world.trace?.(
-              'sink',
-              `stores block ${name}, ${part.lo} to ${part.hi}, of ${owner.name}: ${part.rows.length} rows, ` +
-                `${part.duplicate} duplicate, ${part.dead} dead`,
-            );
-            parts.push(part);
-            end(undefined);
-          };
-          if (weakness.tokenOnly !== true) return appear();
-          time.after(1 + random() * 100, () => {
-            if (mine === life) appear();
-          });
-        });
-      }),
+      request<void>(world, state, owner, (reply) => runInsert(state, { owner, shard, place, block }, reply)),
 
     dryRun: (owner, messages) =>
-      request<void>(owner, (reply) => {
-        const rows = contentOf(messages);
+      request<void>(world, state, owner, (reply) => {
+        const rows = contentOf(messages, options);
         if (rows instanceof SinkFailure) reply(5, rows);
         else if (world.chance(0.02)) reply(0, new SinkFailure('large', 'memory limit exceeded'));
-        else reply(5, undefined as never);
+        else reply(5, undefined);
       }),
 
-    fingerprints: (owner, batches) => read(owner, () => batches.map((batch) => fingerprintOfIds(idsOf(batch)))),
+    fingerprints: (owner, batches) => read(owner, () => batches.map((batch) => fingerprintOfIds(idsOf(parts, batch)))),
 
     eventCounts: (owner, questions) =>
       read(owner, () =>
         questions.map((question) => {
           const wanted = new Set(question.eventIds);
           const counts = new Map<string, number>();
-          for (const id of idsOf(question)) if (wanted.has(id)) counts.set(id, (counts.get(id) ?? 0) + 1);
+          for (const id of idsOf(parts, question)) if (wanted.has(id)) counts.set(id, (counts.get(id) ?? 0) + 1);
           return counts;
         }),
       ),
 
-    retriedSince: (owner, sinceMs, most) =>
-      read(owner, () => {
-        const found = new Map<string, Identity>();
-        for (const part of parts) {
-          for (const { batch } of part.rows) {
-            if (batch.attempt === 1 || batch.receivedAtMs < sinceMs) continue;
-            found.set(`${batch.tenant}/${batch.batchId}`, { tenant: batch.tenant, batchId: batch.batchId });
-          }
-        }
-        return [...found.values()].slice(0, most);
-      }),
+    retriedSince: (owner, sinceMs, most) => read(owner, () => retriedIn(parts, sinceMs).slice(0, most)),
 
-    onNextInsert: (run) => void curious.push(run),
+    onNextInsert: (run) => void state.curious.push(run),
     restart(ms) {
-      if (!up) return;
+      if (!state.up) return;
       world.trace?.('sink', `is killed, up again in ${Math.round(ms)} ms`);
-      up = false;
-      life++;
-      running.clear();
-      time.after(ms, () => {
-        up = true;
+      state.up = false;
+      state.life++;
+      state.running.clear();
+      world.time.after(ms, () => {
+        state.up = true;
         world.trace?.('sink', 'is up');
       });
     },
