@@ -2,10 +2,10 @@
 import type { IncomingMessage } from 'node:http';
 import { type Readable, Transform } from 'node:stream';
 import { createGunzip } from 'node:zlib';
+import { MiB } from '../../lib/units.js';
 import { EngineError, stoodStill } from './engine-error.js';
 import { received } from './young-garbage.js';
 
-const MiB = 1024 ** 2;
 /** Looks that must see nothing, before a body counts as one that stands still. */
 const roundsStill = 8;
 
