@@ -8,9 +8,11 @@
  *   judge.ts       the verdict; history.ts: what the clients heard; stored.ts reads batches by hand
  *   weakness.ts    what can be left out of the protocol, to see that it is noticed
  *   client.ts      batcher and delivery of sdk-gen/typescript, on a simulated network
- *   gateway.ts     ingest core and stream rules of gateway/, on a simulated log; hedger.ts: its second line
- *   worker.ts      the loader's protocol of workers/, on a simulated log and sink; reader.ts: how it reads
- *   log.ts         JetStream; dead-letters.ts; sink.ts: ClickHouse; network.ts: TCP
+ *   gateway.ts     ingest core and stream rules of gateway/, on a simulated log; gateway-stream.ts: one stream; hedger.ts: its second line
+ *   worker.ts      the loader's protocol of workers/, on a simulated log and sink; reader.ts: how it reads; block-plan.ts: what it stores
+ *   log.ts         JetStream: log-store.ts, what it has; log-lines.ts, its connections; dead-letters.ts
+ *   sink.ts        ClickHouse; sink-request.ts: what becomes of a request to it
+ *   network.ts     TCP
  *   world.ts       time (timeline.ts), dice and trace; process.ts: what can die, freeze, and have a clock that is wrong
  */
 import { Command, InvalidArgumentError, Option } from 'commander';
