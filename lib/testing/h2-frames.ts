@@ -1,7 +1,6 @@
 /**
- * As much of HTTP/2 as a client of unary calls needs, over bytes: frames (RFC 9113) and the headers of a request (HPACK,
- * RFC 7541). node:http2 as a client costs about as much CPU a call as the gateway that is to be measured; this costs a few
- * microseconds. Header blocks of answers: h2-header-blocks.ts.
+ * Frames of HTTP/2 (RFC 9113) over bytes, for clients that send what no library would: attacks, mutated requests. Header blocks of
+ * answers: h2-header-blocks.ts.
  */
 import { MiB } from '../units.js';
 
@@ -22,7 +21,7 @@ export const preface = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
 export const frameHead = 9;
 
 /** Writes a frame's nine bytes. */
-export function putHead(to: Uint8Array, at: number, length: number, type: number, flags: number, stream: number): void {
+function putHead(to: Uint8Array, at: number, length: number, type: number, flags: number, stream: number): void {
   to[at] = length >>> 16;
   to[at + 1] = length >>> 8;
   to[at + 2] = length;
@@ -67,49 +66,6 @@ export class FrameCutter {
   }
 }
 
-/** Places of HPACK's static table: the header and value, or the header alone. */
-const known: Readonly<Record<string, number>> = {
-  ':method: POST': 3,
-  ':scheme: http': 6,
-  ':authority': 1,
-  ':path': 4,
-  'content-type': 31,
-  'user-agent': 58,
-  authorization: 23,
-};
-const staticEntries = 61;
-
-export interface RequestHeaders {
-  /** For the first request of a connection: the headers go into the connection's table. */
-  readonly first: Buffer;
-  /** For each later one: a byte a header, as any client writes a request that it has made before. */
-  readonly later: Buffer;
-}
-
-/** Header blocks of the same request made again and again. Nothing else may be sent on the connection. */
-export function requestHeaders(headers: readonly (readonly [string, string])[]): RequestHeaders {
-  const first: number[] = [];
-  const later: number[] = [];
-  const added = headers.filter(([name, value]) => known[`${name}: ${value}`] === undefined).length;
-  let place = 0;
-  for (const [name, value] of headers) {
-    const whole = known[`${name}: ${value}`];
-    if (whole !== undefined) {
-      first.push(0x80 | whole);
-      later.push(0x80 | whole);
-      continue;
-    }
-    const index = known[name];
-    // A literal that is added to the table; the newest entry of it comes right after the static ones.
-    if (index === undefined) first.push(0x40, ...literal(name));
-    else first.push(0x40 | index);
-    first.push(...literal(value));
-    later.push(0x80 | (staticEntries + added - place));
-    place++;
-  }
-  return { first: Buffer.from(first), later: Buffer.from(later) };
-}
-
 /** Text in a header block, with its length before it, without Huffman coding: bytes as the characters of latin1. */
 export function literalText(text: string): string {
   if (text.length < 127) return String.fromCharCode(text.length) + text;
@@ -118,6 +74,3 @@ export function literalText(text: string): string {
   for (; rest > 127; rest >>>= 7) length.push((rest & 127) | 128);
   return String.fromCharCode(...length, rest) + text;
 }
-
-/** The same as bytes. */
-export const literal = (text: string): Buffer => Buffer.from(literalText(text), 'latin1');
