@@ -7,7 +7,7 @@ export interface GatewayClock {
   /** ms since 1970; may be set back or forth. */
   wall(): number;
   /** Calls back once, after `ms`. Returns the canceller. */
-  schedule(callback: () => void, ms: number): () => void;
+  after(ms: number, callback: () => void): () => void;
   /** Runs the callback in a later macrotask. */
   later(callback: () => void): void;
   /** In [0, 1). */
@@ -19,7 +19,7 @@ export interface GatewayClock {
 export const systemClock: GatewayClock = {
   now: () => performance.now(),
   wall: Date.now,
-  schedule(callback, ms) {
+  after(ms, callback) {
     // Node 22 and later warn of a time below 0.
     const timer = setTimeout(callback, Math.max(0, ms));
     return () => clearTimeout(timer);

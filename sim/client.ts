@@ -66,7 +66,7 @@ export function startClient(world: World, network: Network, history: History, op
     ackTimeoutMs: options.ackTimeoutMs,
     connectTimeoutMs: 10_000,
     refusalGraceMs: 3_000,
-    clock: { now: process.now, wall: process.wall, after: (ms, run) => process.schedule(run, ms) },
+    clock: { now: process.now, wall: process.wall, after: process.after },
     random: world.random,
     makeId: () => `${options.batchIds ?? name}-b${++batchIds}`,
     open,
@@ -174,10 +174,10 @@ function openLink(
     finish(withinMs) {
       if (over) return;
       pipe.end();
-      cancelCut = process.schedule(() => {
+      cancelCut = process.after(withinMs, () => {
         pipe.reset();
         end(new SluiceClientError('deadline_exceeded', 'the gateway did not end a finished stream'));
-      }, withinMs);
+      });
     },
     abort() {
       over = true;

@@ -53,7 +53,7 @@ function openCall(
     maxUncommitted: ingest.limits.maxStreamUncommitted,
     commits: options.commits,
     onFailed: nothing,
-    schedule: process.schedule,
+    after: process.after,
     publish: (_, { batch, batchId, attempt, sentAt }) =>
       ingest.publish({ tenant, batch, batchId, attempt, sentAt, openedAt }),
     room: ingest.room,

@@ -75,7 +75,7 @@ function watchLog({ world, process, log, weakness, line }: GatewayScope, events:
     try {
       for (const { shard, generation } of log.ensureStreams()) events.onStream(shard, generation);
     } catch {
-      process.schedule(check, 100 + world.random() * 1_000);
+      process.after(100 + world.random() * 1_000, check);
       return;
     }
     ready = true;
@@ -105,7 +105,7 @@ function watchLog({ world, process, log, weakness, line }: GatewayScope, events:
     recheck() {
       if (!ready) return;
       ready = false;
-      process.schedule(check, 100);
+      process.after(100, check);
     },
     close: nothing,
   };
@@ -117,7 +117,7 @@ function startIngest(scope: GatewayScope): Ingest {
   const stalls = createStallWatch(stallMs, () => world.trace?.(name, 'notices that it stood still'));
   const look = (): void => {
     stalls.look(process.now(), process.wall());
-    process.schedule(look, lookMs);
+    process.after(lookMs, look);
   };
   look();
   return createIngestCore({
@@ -129,7 +129,7 @@ function startIngest(scope: GatewayScope): Ingest {
     clock: {
       now: process.now,
       wall: process.wall,
-      schedule: process.schedule,
+      after: process.after,
       later: (run: () => void) => process.deliver(0, run),
       random: world.random,
       makeId: () => `${name}-${++ids}`,
@@ -191,9 +191,9 @@ export function startGateway(world: World, log: SimulatedLog, options: Simulated
       world.trace?.(name, 'drains');
       process.deliver(0, () => {
         for (const connection of [...endings]) connection.end({ reason: 'drain', graceMs });
-        process.schedule(() => {
+        process.after(graceMs, () => {
           void ingest.drain(graceMs).then(() => process.deliver(0, () => process.kill()));
-        }, graceMs);
+        });
       });
     },
   };

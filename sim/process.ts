@@ -14,7 +14,7 @@ export interface Process {
   /** Its idea of the ms since 1970. */
   wall(): number;
   /** Runs `run` after `ms` of its own time; later when it is frozen then, never when it has died. Returns the canceller. */
-  schedule(run: () => void, ms: number): () => void;
+  after(ms: number, run: () => void): () => void;
   /** Something from outside reaches it after `ms` of the world's time; the same holds. */
   deliver(ms: number, run: () => void): void;
   kill(): void;
@@ -71,7 +71,7 @@ export function createProcess(world: World, name: string): Process {
     },
     now: () => offset + (time.now - bornAt) * rate,
     wall: () => Math.floor(world.epochMs + skew + (time.now - bornAt) * rate + bornAt),
-    schedule(run, ms) {
+    after(ms, run) {
       let cancelled = false;
       // A shade later than asked, as timers are: rounding must not make them early.
       const cancel = time.after(

@@ -71,7 +71,7 @@ function createWaiters(process: Process): { wait(ms: number): Promise<void>; wak
           waiters.delete(done);
           resolve();
         };
-        if (Number.isFinite(ms)) cancel = process.schedule(done, ms);
+        if (Number.isFinite(ms)) cancel = process.after(ms, done);
         waiters.add(done);
       }),
   };
@@ -90,7 +90,7 @@ function createLink(world: World, process: Process, log: SimulatedLog, onBack: (
   let breaks = 0;
   const comeBack = (): void => {
     if (!log.up) {
-      process.schedule(comeBack, 100 + world.random() * 1_000);
+      process.after(100 + world.random() * 1_000, comeBack);
       return;
     }
     connected = true;
@@ -101,7 +101,7 @@ function createLink(world: World, process: Process, log: SimulatedLog, onBack: (
     connected = false;
     process.deliver(world.chance(0.2) ? world.random() * 20_000 : world.random() * 50, () => {
       breaks++;
-      process.schedule(comeBack, 50 + world.random() * 500);
+      process.after(50 + world.random() * 500, comeBack);
     });
   });
   return {
@@ -129,7 +129,7 @@ export function createReader(world: World, process: Process, log: SimulatedLog, 
   const hear = (found: Found): void => {
     pulling = false;
     if (found.kind === 'down') {
-      process.schedule(pull, 100 + world.random() * 500);
+      process.after(100 + world.random() * 500, pull);
       return;
     }
     if (found.kind === 'lost') lost = true;

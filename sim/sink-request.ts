@@ -35,11 +35,11 @@ export function request<T>(
         if (value instanceof SinkFailure) reject(value);
         else resolve(value);
       });
-    const cancel = owner.schedule(() => {
+    const cancel = owner.after(requestTimeoutMs, () => {
       if (over) return;
       over = true;
       reject(new SinkFailure('transient', 'no answer in time'));
-    }, requestTimeoutMs);
+    });
     if (world.chance(0.02)) {
       hear(world.delay(), broken());
       return;

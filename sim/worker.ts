@@ -128,7 +128,7 @@ function ask<T>({ world, process, reader }: ShardScope, question: () => T): Prom
 }
 
 const pauseOf = (process: Process, ms: number): Promise<void> =>
-  new Promise((resolve) => void process.schedule(resolve, ms));
+  new Promise((resolve) => void process.after(ms, resolve));
 
 /** As workers/loader/recovery.ts does it. */
 async function recover(scope: ShardScope): Promise<ShardState> {
@@ -301,9 +301,9 @@ function loadOne(scope: ShardScope): void {
     }
   };
   const rounds = (): void => {
-    process.schedule(() => {
+    process.after(options.roundMs, () => {
       void round(scope).finally(rounds);
-    }, options.roundMs);
+    });
   };
   rounds();
   process.deliver(world.random() * 100, () => void run());

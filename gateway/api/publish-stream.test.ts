@@ -59,7 +59,7 @@ function setting(maxUncommitted = 100, isFull = false): Setting {
     onFailed: () => {},
     wake: () => {},
     isFull: () => isFull,
-    schedule: (run, ms) => {
+    after: (ms, run) => {
       const timer = { at: now + ms, run };
       timers.add(timer);
       return () => timers.delete(timer);

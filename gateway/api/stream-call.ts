@@ -53,7 +53,7 @@ export interface StreamCallOptions {
   /** The transport takes no more answers for now. */
   readonly isFull: () => boolean;
   /** Timers. @default those of the system */
-  readonly schedule?: GatewayClock['schedule'];
+  readonly after?: GatewayClock['after'];
 }
 
 export interface StreamCall {
@@ -98,7 +98,7 @@ export const openStreamCall = (options: StreamCallOptions): StreamCall => new Op
 
 class OpenCall implements StreamCall {
   readonly #options: StreamCallOptions;
-  readonly #schedule: GatewayClock['schedule'];
+  readonly #after: GatewayClock['after'];
   readonly #tenant: string;
   readonly #outbox = new StreamOutbox();
   readonly #commits: StreamCommits;
@@ -117,16 +117,16 @@ class OpenCall implements StreamCall {
   #cancelEnd: (() => void) | undefined;
 
   constructor(options: StreamCallOptions) {
-    const { call, connection, commits, maxUncommitted, schedule = systemClock.schedule } = options;
+    const { call, connection, commits, maxUncommitted, after = systemClock.after } = options;
     this.#options = options;
-    this.#schedule = schedule;
+    this.#after = after;
     this.#call = call;
     this.#tenant = call.caller.tenant;
     this.#commits = new StreamCommits({
       tenant: this.#tenant,
       commits,
       maxUncommitted,
-      schedule,
+      after,
       onImpatient: options.wake,
     });
     this.#unsubscribe = [
@@ -314,7 +314,7 @@ class OpenCall implements StreamCall {
     const value = { reason, grace: duration(graceMs / 2) };
     this.#tell(create(PublishStreamResponseSchema, { message: { case: 'draining', value } }).message);
     // The other half is for what is still to be answered.
-    this.#cancelEnd = this.#schedule(() => this.#stopReading(), graceMs / 2);
+    this.#cancelEnd = this.#after(graceMs / 2, () => this.#stopReading());
     this.#commits.drain(graceMs);
   }
 }

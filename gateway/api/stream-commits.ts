@@ -15,7 +15,7 @@ export interface StreamCommitOptions {
   readonly commits: Pick<CommitWatch, 'follow'>;
   /** Most batches not committed. */
   readonly maxUncommitted: number;
-  readonly schedule: GatewayClock['schedule'];
+  readonly after: GatewayClock['after'];
   /** The call waits for commits no longer. */
   readonly onImpatient: () => void;
 }
@@ -70,10 +70,10 @@ export class StreamCommits {
   }
 
   #endPatienceIn(ms: number): () => void {
-    return this.#options.schedule(() => {
+    return this.#options.after(ms, () => {
       this.#patient = false;
       this.#options.onImpatient();
-    }, ms);
+    });
   }
 }
 

@@ -18,7 +18,7 @@ function scene(max = 4, maxOfTenant = 3) {
     holdMs: 2_000,
     maxSkippedBytes: 1_000,
     now: () => time,
-    schedule: (callback, ms) => timers.push({ callback, at: time + ms }),
+    after: (ms, callback) => timers.push({ callback, at: time + ms }),
   });
   const of = (name: string): TestCall => calls.get(name) as TestCall;
   return {

@@ -43,7 +43,7 @@ export interface CallGateOptions {
   /** Monotonic ms. */
   readonly now?: () => number;
   /** As setTimeout. */
-  readonly schedule?: (callback: () => void, ms: number) => void;
+  readonly after?: (ms: number, callback: () => void) => void;
 }
 
 /** 1 KiB a second. */
@@ -75,7 +75,7 @@ function isOver({ received }: GatedCall, seat: Seat, at: number, holdMs: number)
 export function createCallGate(options: CallGateOptions): CallGate {
   const { max, maxOfTenant, holdMs, maxSkippedBytes } = options;
   const now = options.now ?? (() => performance.now());
-  const schedule = options.schedule ?? ((callback, ms) => void setTimeout(callback, ms).unref());
+  const after = options.after ?? ((ms, callback) => void setTimeout(callback, ms).unref());
   /** With a call inside or in line, in the order in which they are served. */
   const tenants = new Map<string, Tenant>();
   const inside = new Map<GatedCall, Seat>();
@@ -126,7 +126,7 @@ export function createCallGate(options: CallGateOptions): CallGate {
   const arm = (): void => {
     if (armed || waiting === 0) return;
     armed = true;
-    schedule(onTimer, slowMs);
+    after(slowMs, onTimer);
   };
 
   const onTimer = (): void => {

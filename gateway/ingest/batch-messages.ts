@@ -40,7 +40,7 @@ const fullPauseMs = 200;
 
 export function createBatchMessages(options: BatchMessageOptions): BatchMessages {
   const { config, maxHeldMs, metrics, pending, commits, access } = options;
-  const { now, wall, schedule, random } = options.clock;
+  const { now, wall, after, random } = options.clock;
   /** Per shard: not before this time (monotonic ms). */
   const fullUntil: number[] = [];
 
@@ -71,7 +71,7 @@ export function createBatchMessages(options: BatchMessageOptions): BatchMessages
     largeBytes: Math.min(largeBatchBytes, config.coalesceBytes),
     maxDelay: config.coalesceDelay,
     now,
-    schedule,
+    after,
     emit: send,
   });
 

@@ -20,7 +20,7 @@ function bench(options: { maxBytes: number; largeBytes: number; maxDelay: number
   const coalescer = createCoalescer<Item>({
     ...options,
     now: () => time,
-    schedule: (callback, ms) => {
+    after: (ms, callback) => {
       assert.is(timer, undefined, 'one timer for all keys');
       timersSet++;
       const mine = { at: time + ms, callback };

@@ -30,7 +30,7 @@ export interface CoalesceOptions<T> {
   readonly maxDelay: number;
   readonly now: () => number;
   /** Calls back once, after `ms`. Returns the canceller. */
-  readonly schedule: (callback: () => void, ms: number) => () => void;
+  readonly after: (ms: number, callback: () => void) => () => void;
   readonly emit: (group: Group<T>, reason: FlushReason) => void;
 }
 
@@ -54,7 +54,7 @@ interface KeyState<T> {
 }
 
 export function createCoalescer<T>(options: CoalesceOptions<T>): Coalescer<T> {
-  const { maxBytes, largeBytes, maxDelay, now, schedule, emit } = options;
+  const { maxBytes, largeBytes, maxDelay, now, after, emit } = options;
   const states = new Map<string, KeyState<T>>();
   // Insertion order is the order of coming due (COALESCE-4).
   const gathering = new Set<KeyState<T>>();
@@ -81,7 +81,7 @@ export function createCoalescer<T>(options: CoalesceOptions<T>): Coalescer<T> {
   const arm = (): void => {
     const oldest = gathering.values().next();
     if (cancelTimer !== undefined || oldest.done === true) return;
-    cancelTimer = schedule(onTimer, Math.max(0, oldest.value.openedAt + maxDelay - now()));
+    cancelTimer = after(Math.max(0, oldest.value.openedAt + maxDelay - now()), onTimer);
   };
 
   const onTimer = (): void => {

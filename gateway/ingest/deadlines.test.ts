@@ -10,7 +10,7 @@ function bench() {
   const deadlines = createDeadlines<string>({
     tickMs: 10,
     now: () => time,
-    schedule: (callback, ms) => {
+    after: (ms, callback) => {
       assert.is(timer, undefined, 'one timer for all');
       timer = { at: time + ms, callback };
       return () => {

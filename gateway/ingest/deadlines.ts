@@ -7,7 +7,7 @@ export interface DeadlineOptions<T> {
   /** Width of a bucket, ms. */
   readonly tickMs: number;
   readonly now: () => number;
-  readonly schedule: (callback: () => void, ms: number) => () => void;
+  readonly after: (ms: number, callback: () => void) => () => void;
   readonly expired: (thing: T) => void;
 }
 
@@ -19,14 +19,14 @@ export interface Deadlines<T> {
 }
 
 export function createDeadlines<T>(options: DeadlineOptions<T>): Deadlines<T> {
-  const { tickMs, now, schedule, expired } = options;
+  const { tickMs, now, after, expired } = options;
   const buckets = new Map<number, Set<T>>();
   let timerSet = false;
 
   const arm = (): void => {
     if (timerSet || buckets.size === 0) return;
     timerSet = true;
-    schedule(onTick, tickMs);
+    after(tickMs, onTick);
   };
 
   const onTick = (): void => {

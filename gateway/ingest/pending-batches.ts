@@ -52,7 +52,7 @@ export interface PendingBatches {
 const deadlineTickMs = 10;
 
 export function createPendingBatches(
-  { wall, schedule }: Pick<GatewayClock, 'wall' | 'schedule'>,
+  { wall, after }: Pick<GatewayClock, 'wall' | 'after'>,
   admission: Pick<Admission, 'release'>,
   /** ms after which each batch is settled: a deadline beyond that needs no watch. */
   longestWaitMs: number,
@@ -63,7 +63,7 @@ export function createPendingBatches(
   const deadlines = createDeadlines<PendingBatch>({
     tickMs: deadlineTickMs,
     now: wall,
-    schedule,
+    after,
     expired(batch) {
       batch.deadlineBucket = undefined;
       const sent = batch.framed === undefined;
@@ -108,7 +108,7 @@ export function createPendingBatches(
     async idle(graceMs) {
       if (size === 0) return;
       await new Promise<void>((resolve) => {
-        const cancel = schedule(resolve, graceMs);
+        const cancel = after(graceMs, resolve);
         onIdle = () => {
           cancel();
           resolve();

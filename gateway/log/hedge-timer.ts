@@ -13,7 +13,7 @@ export interface HedgeTimer {
 
 export function createHedgeTimer(
   hedger: Hedger,
-  { now, schedule }: Pick<GatewayClock, 'now' | 'schedule'>,
+  { now, after }: Pick<GatewayClock, 'now' | 'after'>,
   /** On the wire, the oldest first. */
   flights: ReadonlyMap<string, Flight>,
   /** HEDGE-2: whether the log is quick, and has room. */
@@ -22,7 +22,7 @@ export function createHedgeTimer(
   let cancel: (() => void) | undefined;
 
   const arm = (ms: number): void => {
-    cancel ??= schedule(look, ms);
+    cancel ??= after(ms, look);
   };
 
   const look = (): void => {

@@ -188,14 +188,14 @@ export function createPublisher(options: PublisherOptions): Publisher {
 
 /** Gives up messages that wait too long for the window, or for their ack. */
 function createTimeouts(
-  { timeoutMs, metrics, clock: { now, schedule } }: Pick<PublisherOptions, 'timeoutMs' | 'metrics' | 'clock'>,
+  { timeoutMs, metrics, clock: { now, after } }: Pick<PublisherOptions, 'timeoutMs' | 'metrics' | 'clock'>,
   { window, queue, errors, wire, pump }: TimeoutParts,
 ): { watch(): void; close(): void } {
   let cancel: (() => void) | undefined;
 
   /** One timer for all: the timeout is the same for all, so the oldest decides. */
   const arm = (ms: number): void => {
-    cancel ??= schedule(onTimer, ms);
+    cancel ??= after(ms, onTimer);
   };
 
   const onTimer = (): void => {

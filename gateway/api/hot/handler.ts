@@ -58,7 +58,7 @@ export function createHotHandler(options: HotOptions): HotHandler {
   const deadlines = createDeadlines<UnaryCall>({
     tickMs: deadlineTickMs,
     now: Date.now,
-    schedule: (callback, ms) => {
+    after: (ms, callback) => {
       const timer = setTimeout(callback, ms).unref();
       return () => clearTimeout(timer);
     },
