@@ -4,14 +4,14 @@ import { quantiles } from '../lib/testing/latency.js';
 import { createGenerator, type Generator } from './generator.js';
 import { createClosedLoop, createOpenLoop } from './pace.js';
 import { prepare } from './payload.js';
-import type { Sender, Slot } from './sender.js';
+import type { BatchSlot, Sender } from './sender.js';
 
 const message = prepare({ target: 'gateway', events: 3, seed: 1, tenant: 't' });
 
 /** A generator on a clock of the test's own, and a sender that keeps what it was given. */
 function rig(inFlight: number) {
   const state = { now: 0, room: true };
-  const sent: { slot: Slot; number: number; attempt: number }[] = [];
+  const sent: { slot: BatchSlot; number: number; attempt: number }[] = [];
   const generator: Generator = createGenerator({
     messages: [message],
     inFlight,
@@ -28,7 +28,7 @@ function rig(inFlight: number) {
     close: async () => undefined,
   };
   generator.attach(sender);
-  const accept = (of: { slot: Slot; number: number } | undefined) => {
+  const accept = (of: { slot: BatchSlot; number: number } | undefined) => {
     if (of === undefined) throw new Error('nothing was sent');
     generator.events.outcome(of.slot.index, of.number, { kind: 'accepted', accepted: 3, rejected: 0 });
   };

@@ -5,7 +5,7 @@
 import { type LatencyHistogram, newHistogram, record } from '../lib/testing/latency.js';
 import type { Pace } from './pace.js';
 import { copyOf, type Prepared, patch, patchAttempt } from './payload.js';
-import type { Outcome, Sender, SenderEvents, Slot } from './sender.js';
+import type { BatchSlot, Sender, SenderEvents, SendOutcome } from './sender.js';
 
 export interface GeneratorOptions {
   /** Prepared messages that the slots are filled with, in turn. */
@@ -24,9 +24,9 @@ export interface GeneratorOptions {
 
 export interface BatchWatch {
   /** The batch has left for the first time. */
-  sent(slot: Slot): void;
+  sent(slot: BatchSlot): void;
   /** @param at by the generator's clock */
-  outcome(slot: Slot, outcome: Outcome, at: number): void;
+  outcome(slot: BatchSlot, outcome: SendOutcome, at: number): void;
 }
 
 export interface Counts {
@@ -81,7 +81,7 @@ const noCounts = (): Counts => ({ acked: 0, batches: 0, rejected: 0, resends: 0,
 /** Never sleep longer than this, so that retries and stops are noticed. */
 const longestTickMs = 20;
 
-function slotsOf({ messages, inFlight }: GeneratorOptions): Slot[] {
+function slotsOf({ messages, inFlight }: GeneratorOptions): BatchSlot[] {
   return Array.from({ length: inFlight }, (_, index) => {
     const message = messages[index % messages.length];
     if (message === undefined) throw new Error('a generator needs at least one message');
@@ -91,11 +91,11 @@ function slotsOf({ messages, inFlight }: GeneratorOptions): Slot[] {
 
 interface Retry {
   readonly at: number;
-  readonly slot: Slot;
+  readonly slot: BatchSlot;
 }
 
 /** Taken out before it is sent: a sender may tell the outcome at once. */
-function takeDue(retries: Retry[], now: number): Slot | undefined {
+function takeDue(retries: Retry[], now: number): BatchSlot | undefined {
   const i = retries.findIndex(({ at }) => at <= now);
   return i < 0 ? undefined : retries.splice(i, 1)[0]?.slot;
 }
@@ -144,7 +144,7 @@ export function createGenerator(options: GeneratorOptions): Generator {
   let error: Error | undefined;
   let lastReason: string | undefined;
 
-  const outcome = (index: number, number: number, result: Outcome): void => {
+  const outcome = (index: number, number: number, result: SendOutcome): void => {
     const slot = slots[index];
     if (slot === undefined || slot.number !== number) {
       error ??= new Error('an outcome for a batch that is not in flight');

@@ -5,7 +5,7 @@
 import { type ClientHttp2Session, type ClientHttp2Stream, constants } from 'node:http2';
 import { FrameReader, readAnswer } from './grpc-answers.js';
 import type { CallHeaders } from './h2-link.js';
-import type { Outcome, SenderEvents, Slot } from './sender.js';
+import type { BatchSlot, SenderEvents, SendOutcome } from './sender.js';
 
 export const publishStreamPath = '/sluice.ingest.v1.IngestService/PublishStream';
 
@@ -33,7 +33,7 @@ export interface PublishStream {
   readonly phase: 'open' | 'full' | 'leaving';
   /** Batches without an answer. */
   readonly inFlight: number;
-  send(slot: Slot): void;
+  send(slot: BatchSlot): void;
   /** Takes no more, and ends when all is answered. */
   leave(): void;
 }
@@ -113,7 +113,7 @@ export function openPublishStream(
   };
 }
 
-function outcomeOf(answer: Exclude<ReturnType<typeof readAnswer>, { kind: 'draining' | 'other' }>): Outcome {
+function outcomeOf(answer: Exclude<ReturnType<typeof readAnswer>, { kind: 'draining' | 'other' }>): SendOutcome {
   if (answer.kind === 'accepted') {
     return { kind: 'accepted', accepted: answer.accepted, rejected: answer.rejected };
   }

@@ -6,7 +6,7 @@ import { jetstream } from '@nats-io/jetstream';
 import { shardOf } from '../lib/contract/shard.js';
 import { silentLogger } from '../lib/logger.js';
 import { connectNats } from '../lib/nats.js';
-import type { Sender, SenderEvents, Slot } from './sender.js';
+import type { BatchSlot, Sender, SenderEvents } from './sender.js';
 
 export interface LogTarget {
   readonly natsUrl: string;
@@ -22,7 +22,7 @@ export async function sendToLog(target: LogTarget, events: SenderEvents): Promis
   const subjects = Array.from({ length: target.shards }, (_, i) => `${target.subjectRoot}.${i}.${target.tenant}`);
   return {
     ready: () => !nc.isClosed(),
-    send(slot: Slot): boolean {
+    send(slot: BatchSlot): boolean {
       const { index, number, message } = slot;
       const id = message.bytes.toString('latin1', message.batchIdOffset, message.batchIdOffset + 24);
       const subject = subjects[shardOf(target.tenant, id, target.shards)] as string;

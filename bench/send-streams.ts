@@ -4,7 +4,7 @@
  */
 import { callHeaders, keepLinked, type Link } from './h2-link.js';
 import { openPublishStream, type PublishStream, publishStreamPath, type StreamEnd } from './publish-stream.js';
-import type { Sender, SenderEvents, Slot } from './sender.js';
+import type { BatchSlot, Sender, SenderEvents } from './sender.js';
 
 export interface StreamTarget {
   /** `http://127.0.0.1:7070` */
@@ -66,7 +66,7 @@ export function sendOverStreams(target: StreamTarget, events: SenderEvents): Sen
   };
   return {
     ready: () => choose() !== undefined,
-    send(slot: Slot): boolean {
+    send(slot: BatchSlot): boolean {
       const stream = choose();
       stream?.send(slot);
       return stream !== undefined;

@@ -6,7 +6,7 @@
  * another answer is sent again. A status that no retry mends ends the run; so does it when nothing is accepted for long.
  */
 import { type CallProtocol, callHeaders, keepLinked } from './h2-link.js';
-import type { Sender, SenderEvents, Slot } from './sender.js';
+import type { BatchSlot, Sender, SenderEvents } from './sender.js';
 import { callUnary, type UnaryAnswer } from './unary-call.js';
 import type { UnaryMethod } from './unary-methods.js';
 
@@ -51,7 +51,7 @@ export function sendUnary(target: UnaryTarget, method: UnaryMethod, events: Send
   return {
     // All or none: a connection that is made again holds the others up for a moment, which the latencies then show.
     ready: () => links.every(({ session }) => session !== undefined),
-    send({ index, number, message }: Slot): boolean {
+    send({ index, number, message }: BatchSlot): boolean {
       const session = links[index % links.length]?.session;
       if (session === undefined) return false;
       callUnary(session, protocol, headers, message.bytes, (answer) => over(index, number, message.events, answer));

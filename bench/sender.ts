@@ -4,7 +4,7 @@
 import type { Prepared } from './payload.js';
 
 /** A batch in flight: the generator owns the slot, the sender may read it until it has told the outcome. */
-export interface Slot {
+export interface BatchSlot {
   readonly index: number;
   readonly message: Prepared;
   /** Number of the batch that the slot holds now. */
@@ -14,7 +14,7 @@ export interface Slot {
   intended: number;
 }
 
-export type Outcome =
+export type SendOutcome =
   | { readonly kind: 'accepted'; readonly accepted: number; readonly rejected: number }
   /** May be sent again after `afterMs`, with a higher attempt. */
   | { readonly kind: 'retry'; readonly afterMs: number; readonly reason: string }
@@ -23,7 +23,7 @@ export type Outcome =
 
 export interface SenderEvents {
   /** Told exactly once for each send, in any order. */
-  outcome(slotIndex: number, number: number, outcome: Outcome): void;
+  outcome(slotIndex: number, number: number, outcome: SendOutcome): void;
   /** There may be room again. */
   writable(): void;
   /** Nothing can be sent any more. */
@@ -34,6 +34,6 @@ export interface Sender {
   /** False while back-pressure leaves no room: asked before a batch is made. */
   ready(): boolean;
   /** Sends the slot's message, or says false when back-pressure leaves no room now. */
-  send(slot: Slot): boolean;
+  send(slot: BatchSlot): boolean;
   close(): Promise<void>;
 }

@@ -5,7 +5,7 @@
 import { setMaxListeners } from 'node:events';
 import { integer, type Random } from '../lib/testing/batches.js';
 import type { Recoveries } from './recovery.js';
-import type { Role, Slot } from './slot.js';
+import type { ProcessSlot, Role } from './slot.js';
 
 export interface CampaignOptions {
   readonly random: Random;
@@ -46,7 +46,7 @@ export interface Campaign extends Omit<CampaignOptions, 'pace'> {
   background(work: Promise<void>): void;
   count(fault: string): void;
   /** Measures how long what was hit takes to recover, from now on. */
-  measure(fault: string, role: Role, slot: Slot | undefined): void;
+  measure(fault: string, role: Role, slot: ProcessSlot | undefined): void;
   /** Until then, or until it is over. */
   sleep(ms: number): Promise<void>;
   /** Sleeps for a random time from the range, at the pace of the campaign. */

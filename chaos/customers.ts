@@ -8,7 +8,7 @@ import { integer, pick, type Random } from '../lib/testing/batches.js';
 import type { Durability } from '../sdk-gen/typescript/src/delivery.js';
 import type { ClientMessage, ClientTask } from './client-process.js';
 import { proberSource } from './prober.js';
-import { type Death, type Slot, startSlot } from './slot.js';
+import { type Death, type ProcessSlot, startSlot } from './slot.js';
 import type { Stack } from './stack.js';
 
 export interface CustomersOptions {
@@ -20,11 +20,11 @@ export interface CustomersOptions {
   readonly random: Random;
   readonly onDeath: (death: Death) => void;
   /** An acknowledgement came to this process, the first since it was started. */
-  readonly onFirstAck: (slot: Slot, at: number) => void;
+  readonly onFirstAck: (slot: ProcessSlot, at: number) => void;
 }
 
 export interface Customers {
-  readonly slots: readonly Slot[];
+  readonly slots: readonly ProcessSlot[];
   /** Every process that there was. */
   readonly sources: readonly { readonly source: number; readonly journal: string }[];
   /** Events acknowledged so far, as far as clients heard. */

@@ -5,7 +5,7 @@
 import { pick } from '../lib/testing/batches.js';
 import type { Campaign, Range } from './campaign.js';
 import { type Disturbance, isChosen, type Scene } from './faults.js';
-import type { Role, Slot } from './slot.js';
+import type { ProcessSlot, Role } from './slot.js';
 
 const disturbedEveryMs: Range = [1_000, 6_000];
 const maxDisturbances = 3;
@@ -66,7 +66,7 @@ export async function oneAfterTheOther(
 }
 
 /** Kills a process of this role. Resolves when its death is known. */
-async function killOne(campaign: Campaign, slots: readonly Slot[], role: Role): Promise<void> {
+async function killOne(campaign: Campaign, slots: readonly ProcessSlot[], role: Role): Promise<void> {
   const ofRole = slots.filter((slot) => slot.role === role);
   const slot = pick(campaign.random, ofRole);
   await slot.whenReady();

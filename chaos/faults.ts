@@ -8,13 +8,13 @@ import { KiB } from '../lib/units.js';
 import type { Poisoner } from './poison.js';
 import type { Prober } from './prober.js';
 import type { ProxyMode } from './proxy.js';
-import type { Role, Slot } from './slot.js';
+import type { ProcessSlot, Role } from './slot.js';
 import { type DiskName, type LinkName, links, type Stack } from './stack.js';
 
 /** What a fault can lay hands on. */
 export interface Scene {
   readonly stack: Stack;
-  readonly clients: readonly Slot[];
+  readonly clients: readonly ProcessSlot[];
   readonly prober: Prober;
   readonly poisoner: Poisoner;
   readonly random: Random;
@@ -30,7 +30,7 @@ export interface Disturbance {
   /** Only where the log is a cluster. */
   readonly inCluster?: boolean;
   /** Undefined when it cannot be done now. Resolves when it is undone; also when the signal says stop. */
-  apply(scene: Scene, stop: AbortSignal): Promise<{ readonly slot: Slot | undefined } | undefined>;
+  apply(scene: Scene, stop: AbortSignal): Promise<{ readonly slot: ProcessSlot | undefined } | undefined>;
 }
 
 export const killNames = (['client', 'gateway', 'worker', 'clickhouse', 'nats'] as const).map((role) => `kill:${role}`);

@@ -8,7 +8,7 @@ import { isFrozen } from '../lib/testing/freeze.js';
 import { type Campaign, type Range, sum } from './campaign.js';
 import { disturb } from './disturbers.js';
 import { echo, isChosen, poisonAll, type Scene } from './faults.js';
-import type { Role, Slot } from './slot.js';
+import type { ProcessSlot, Role } from './slot.js';
 import type { Stack } from './stack.js';
 
 /** How long a process lives after it is ready, ms. */
@@ -34,7 +34,7 @@ const byPoison: ReadonlySet<string> = new Set<Failpoint>(['loader.before-dead-le
 const byTerm: ReadonlySet<string> = new Set<Failpoint>(['gateway.draining', 'gateway.drained']);
 
 /** Kills the processes of a slot, one after the other. */
-export async function killEach(campaign: Campaign, slot: Slot, scene: Scene): Promise<void> {
+export async function killEach(campaign: Campaign, slot: ProcessSlot, scene: Scene): Promise<void> {
   const { over } = campaign;
   while (!over.aborted) {
     await served(campaign, slot, scene);
@@ -68,7 +68,7 @@ export async function killNodes(campaign: Campaign, stack: Stack): Promise<void>
 }
 
 /** Resolves when a process of the slot serves, or all is over. One that freezes, before it serves or later, goes on first. */
-async function served(campaign: Campaign, slot: Slot, scene: Scene): Promise<void> {
+async function served(campaign: Campaign, slot: ProcessSlot, scene: Scene): Promise<void> {
   let seen: number | undefined;
   for (;;) {
     if (slot.pid !== seen && slot.failpoint?.endsWith(':freeze')) {
@@ -81,7 +81,7 @@ async function served(campaign: Campaign, slot: Slot, scene: Scene): Promise<voi
 }
 
 /** Brings about that a process passes its failpoint. Resolves when it has died there, or has had the time to. */
-async function passed(campaign: Campaign, slot: Slot, scene: Scene, failpoint: string): Promise<void> {
+async function passed(campaign: Campaign, slot: ProcessSlot, scene: Scene, failpoint: string): Promise<void> {
   const { pid } = slot;
   if (byTerm.has(failpoint)) {
     await campaign.wait([500, 2_000]);
@@ -101,7 +101,7 @@ async function clientsTurn(campaign: Campaign): Promise<void> {
 }
 
 /** Waits until a process has frozen itself, and lets it go on when another one has its shards. */
-async function thaw(campaign: Campaign, { stack }: Scene, slot: Slot, name: string): Promise<void> {
+async function thaw(campaign: Campaign, { stack }: Scene, slot: ProcessSlot, name: string): Promise<void> {
   const { over, random } = campaign;
   const { pid } = slot;
   const until = Date.now() + armedMs;

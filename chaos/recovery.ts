@@ -4,7 +4,7 @@
  * recovery.
  */
 import type { Prober } from './prober.js';
-import type { Role, Slot } from './slot.js';
+import type { ProcessSlot, Role } from './slot.js';
 import type { Watermark } from './watermark.js';
 
 export interface Spread {
@@ -17,9 +17,9 @@ export interface Spread {
 
 export interface Recoveries {
   /** What was hit, by fault: measures the time from now, or counts a hang when it never comes. */
-  measure(fault: string, role: Role, slot: Slot | undefined): Promise<void>;
+  measure(fault: string, role: Role, slot: ProcessSlot | undefined): Promise<void>;
   /** A client was acknowledged something after its restart. */
-  firstAck(slot: Slot, at: number): void;
+  firstAck(slot: ProcessSlot, at: number): void;
   /** All that was measured has come to an end. */
   settled(): Promise<void>;
   /** Hit and not working again yet, clients aside. */
@@ -34,7 +34,7 @@ export interface RecoveryOptions {
   readonly prober: Prober;
   readonly watermark: Watermark;
   readonly shards: number;
-  readonly gateways: () => readonly Slot[];
+  readonly gateways: () => readonly ProcessSlot[];
   readonly withinMs: number;
 }
 
@@ -44,7 +44,7 @@ export function createRecoveries(options: RecoveryOptions): Recoveries {
   const hangs: string[] = [];
   const running = new Set<Promise<void>>();
   let open = 0;
-  const clients = new Map<Slot, { fault: string; since: number; done: (at: number) => void }[]>();
+  const clients = new Map<ProcessSlot, { fault: string; since: number; done: (at: number) => void }[]>();
   const anyGateway = (): number[] => options.gateways().map(({ port }) => port);
 
   const stored = async (shard: number | undefined, stop: AbortSignal): Promise<number> => {
@@ -55,7 +55,7 @@ export function createRecoveries(options: RecoveryOptions): Recoveries {
   /** Date.now() of the success. */
   const success = async (
     role: Role,
-    slot: Slot | undefined,
+    slot: ProcessSlot | undefined,
     fault: string,
     since: number,
     stop: AbortSignal,

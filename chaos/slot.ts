@@ -37,7 +37,7 @@ export interface SlotOptions {
 }
 
 export interface Death {
-  readonly slot: Slot;
+  readonly slot: ProcessSlot;
   readonly how: 'killed' | 'failpoint' | 'ended' | 'crashed';
   readonly failpoint: string | undefined;
   /** Date.now(). */
@@ -46,7 +46,7 @@ export interface Death {
   readonly detail: string;
 }
 
-export interface Slot {
+export interface ProcessSlot {
   readonly name: string;
   readonly role: Role;
   readonly pid: number | undefined;
@@ -93,7 +93,7 @@ type Phase =
   | { readonly kind: 'closing'; readonly life: Life | undefined }
   | { readonly kind: 'closed' };
 
-export function startSlot(options: SlotOptions): Slot {
+export function startSlot(options: SlotOptions): ProcessSlot {
   const { name, role } = options;
   let port = 0;
   let failpoint: string | undefined;
@@ -138,7 +138,7 @@ export function startSlot(options: SlotOptions): Slot {
   };
   const life = (): Life | undefined => ('life' in phase ? phase.life : undefined);
 
-  const slot: Slot = {
+  const slot: ProcessSlot = {
     name,
     role,
     get pid() {

@@ -17,7 +17,7 @@ import { freePort } from '../lib/testing/nats.js';
 import { type Disk, mountDisk } from './disk.js';
 import { type ClusterOptions, type NatsNodes, natsNodes, proxyEach } from './nats-nodes.js';
 import { type ChaosProxy, startProxy } from './proxy.js';
-import { type Death, type Launch, type Role, type Slot, type SlotOptions, startSlot } from './slot.js';
+import { type Death, type Launch, type ProcessSlot, type Role, type SlotOptions, startSlot } from './slot.js';
 
 export interface StackOptions {
   /** Data, logs. */
@@ -46,8 +46,8 @@ export interface Stack {
   /** Without a proxy, for the harness itself. */
   readonly nc: NatsConnection;
   readonly clickhouse: ClickHouseClient;
-  readonly slots: readonly Slot[];
-  slotsOf(role: Role): readonly Slot[];
+  readonly slots: readonly ProcessSlot[];
+  slotsOf(role: Role): readonly ProcessSlot[];
   readonly proxies: Readonly<Record<LinkName, ChaosProxy>>;
   readonly disks: ReadonlyMap<DiskName, Disk>;
   /** What clients connect to. */
@@ -57,7 +57,7 @@ export interface Stack {
   readonly env: Readonly<Record<string, string>>;
   /** The log is a cluster. */
   readonly replicated: boolean;
-  add(slot: Slot): void;
+  add(slot: ProcessSlot): void;
   /** Resolves when every nats-server is there again, with all of the log; also when the signal says stop. */
   logHealthy(stop: AbortSignal): Promise<void>;
   /** Ends every process. Disks stay when the data are to be looked at. */
@@ -120,19 +120,19 @@ export async function startStack(options: StackOptions): Promise<Stack> {
 /** What has been started so far. */
 interface Parts {
   readonly env: Readonly<Record<string, string>>;
-  readonly slots: Slot[];
+  readonly slots: ProcessSlot[];
   readonly proxies: Partial<Record<LinkName, ChaosProxy>>;
   readonly disks: Map<DiskName, Disk>;
   /** Connections of the harness itself. */
   readonly connections: { close(): Promise<void> }[];
-  add(name: string, role: Role, more: Pick<SlotOptions, 'launch' | 'probe'>): Slot;
+  add(name: string, role: Role, more: Pick<SlotOptions, 'launch' | 'probe'>): ProcessSlot;
   /** Ends all of it. */
   close(keepDisks: boolean): Promise<void>;
 }
 
 function createParts({ folder, build, onDeath }: StackOptions): Parts {
   const env = testEnvironment();
-  const slots: Slot[] = [];
+  const slots: ProcessSlot[] = [];
   const proxies: Partial<Record<LinkName, ChaosProxy>> = {};
   const disks = new Map<DiskName, Disk>();
   const connections: { close(): Promise<void> }[] = [];

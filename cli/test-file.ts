@@ -8,7 +8,7 @@ import { testEnvironment } from '../lib/config/index.js';
 import { root } from './roles.js';
 import { compiledFile, type TestBuild } from './test-build.js';
 
-export interface Outcome {
+export interface FileOutcome {
   readonly file: string;
   readonly passed: number;
   readonly failed: number;
@@ -104,7 +104,7 @@ function problemOf(end: End, total: number, failed: number, limitMs: number): st
 }
 
 /** Runs one file, for `limitMs` at most. Never rejects. */
-export function runFile(build: TestBuild, file: string, limitMs: number): Promise<Outcome> {
+export function runFile(build: TestBuild, file: string, limitMs: number): Promise<FileOutcome> {
   const since = Date.now();
   return new Promise((resolve) => {
     let output = '';

@@ -5,13 +5,13 @@
  * The last line is `N passed, N failed`, with `, N skipped` where there are any.
  */
 import { buildTests } from './test-build.js';
-import { type Outcome, runFile } from './test-file.js';
+import { type FileOutcome, runFile } from './test-file.js';
 import { filesAtATime, filesOf, limitMs, type Suite } from './test-suites.js';
 
 /** Seconds that a process may go on after its last test before the report names it: a forgotten timer costs the whole run. */
 const maxLinger = 3;
 
-function report(outcome: Outcome, done: number, of: number): void {
+function report(outcome: FileOutcome, done: number, of: number): void {
   const { file, passed, failed, skipped, problem, seconds, lingered } = outcome;
   const state = failed === 0 ? '✓' : '✗';
   const extra = [

@@ -1,5 +1,5 @@
 /**
- * What each foreign client must do, and what must come of it. A client answers a case with one {@link Outcome}; every event id begins
+ * What each foreign client must do, and what must come of it. A client answers a case with one {@link CaseOutcome}; every event id begins
  * with `<run>-<case>-`, so that the rows of a case can be counted afterwards.
  */
 
@@ -25,7 +25,7 @@ export interface Task {
   readonly cases: readonly CaseName[];
 }
 
-export interface Outcome {
+export interface CaseOutcome {
   readonly case: CaseName;
   /** Events that were acknowledged. */
   readonly accepted: number;
@@ -76,7 +76,7 @@ export const libraryCases: readonly CaseName[] = (Object.keys(cases) as CaseName
 export const caseNames = Object.keys(cases) as CaseName[];
 
 /** @returns what is wrong with an outcome; undefined: nothing */
-export function faultOf(outcome: Outcome): string | undefined {
+export function faultOf(outcome: CaseOutcome): string | undefined {
   const { accepted, refused = 0, code = '', note = '' }: Expectation = cases[outcome.case];
   const said = outcome.note === '' ? '' : `: ${outcome.note}`;
   if (outcome.code !== code) return `ended with ${outcome.code || 'success'}, not ${code || 'success'}${said}`;
@@ -89,8 +89,8 @@ export function faultOf(outcome: Outcome): string | undefined {
 }
 
 /** @returns the outcome in a line of a program, `'started'` when it began a case that waits for the gateway's end, else undefined */
-export function readLine(line: string): Outcome | { readonly case: CaseName; readonly started: true } | undefined {
+export function readLine(line: string): CaseOutcome | { readonly case: CaseName; readonly started: true } | undefined {
   if (!line.startsWith('{')) return undefined;
   const value = JSON.parse(line) as { case?: unknown };
-  return caseNames.some((name) => name === value.case) ? (value as Outcome) : undefined;
+  return caseNames.some((name) => name === value.case) ? (value as CaseOutcome) : undefined;
 }

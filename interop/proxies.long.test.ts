@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { type TestStack, withStack } from '../cli/demo/testing/stack.js';
-import { type CaseName, faultOf, type Outcome, type Task } from './cases.js';
+import { type CaseName, type CaseOutcome, faultOf, type Task } from './cases.js';
 import { foreignClients } from './clients/index.js';
 import { type ProxyName, proxies, withProxy } from './proxies.js';
 import { openStoredRows, type StoredRows } from './stored-rows.js';
@@ -40,15 +40,15 @@ const taskOf = (stack: TestStack, run: string, port: number, cases: readonly Cas
   cases,
 });
 
-async function outcomesOf(clientName: string, task: Task): Promise<Outcome[]> {
+async function outcomesOf(clientName: string, task: Task): Promise<CaseOutcome[]> {
   const client = foreignClients.find(({ name }) => name === clientName);
-  const outcomes: Outcome[] = [];
+  const outcomes: CaseOutcome[] = [];
   await client?.prepare(defaultCache, () => {});
   await client?.run(task, { outcome: (one) => void outcomes.push(one), started: () => {} });
   return outcomes;
 }
 
-async function stored(rows: StoredRows, run: string, { case: name, accepted }: Outcome): Promise<void> {
+async function stored(rows: StoredRows, run: string, { case: name, accepted }: CaseOutcome): Promise<void> {
   const end = performance.now() + 10_000;
   let found = await rows.of(run, name);
   while (found.ids < accepted && performance.now() < end) {
@@ -90,7 +90,7 @@ async function repeats(program: string, stack: TestStack, rows: StoredRows): Pro
         const [outcome] = await outcomesOf('grpc-js', taskOf(stack, 'envoy-repeats', http2, ['retry']));
         assert.is(outcome && faultOf(outcome), undefined, JSON.stringify(outcome));
         assert.is(lossy.swallowed(), 1);
-        await stored(rows, 'envoy-repeats', outcome as Outcome);
+        await stored(rows, 'envoy-repeats', outcome as CaseOutcome);
       },
       program,
     );

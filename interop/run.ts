@@ -3,7 +3,7 @@
  */
 import { type TestStack, withStack } from '../cli/demo/testing/stack.js';
 import { sluice } from '../cli/testing/running-stack.js';
-import { type CaseName, faultOf, floodCalls, floodRefused, type Outcome, type Task } from './cases.js';
+import { type CaseName, type CaseOutcome, faultOf, floodCalls, floodRefused, type Task } from './cases.js';
 import type { ForeignClient, Listener } from './clients/client.js';
 import { openStoredRows, type StoredRows } from './stored-rows.js';
 import { startSwallowingProxy } from './swallow-answer.js';
@@ -18,7 +18,7 @@ export interface ClientResult {
   readonly run: string;
   /** By case: undefined means that all was right. */
   readonly faults: Map<CaseName, string | undefined>;
-  readonly outcomes: readonly Outcome[];
+  readonly outcomes: readonly CaseOutcome[];
 }
 
 export interface RunResult {
@@ -116,7 +116,7 @@ async function runClient(client: ForeignClient, stack: TestStack, options: RunOp
   const port = Number(new URL(stack.gateway).port);
   const proxy = await startSwallowingProxy(port);
   const faults = new Map<CaseName, string | undefined>();
-  const outcomes: Outcome[] = [];
+  const outcomes: CaseOutcome[] = [];
   let restarts: Promise<void> = Promise.resolve();
   const task: Task = {
     client: client.name,

@@ -8,7 +8,7 @@ import type { StoredMessage } from './log-store.js';
 import type { Part, SimulatedSink } from './sink.js';
 import { type StoredBatch, storedBatches } from './stored.js';
 
-export interface Verdict {
+export interface WorldVerdict {
   /** What is wrong, in words; nothing when all is well. */
   readonly faults: readonly string[];
   readonly acked: number;
@@ -32,7 +32,7 @@ const few = (ids: Iterable<string>): string => {
   return all.length <= 5 ? all.join(', ') : `${all.slice(0, 5).join(', ')} and ${all.length - 5} more`;
 };
 
-export function judge({ history, log, sink, dead }: Evidence): Verdict {
+export function judge({ history, log, sink, dead }: Evidence): WorldVerdict {
   const faults: string[] = [...history.oddities];
 
   const times = new Map<string, number>();

@@ -120,7 +120,8 @@ export function createReader(world: World, process: Process, log: SimulatedLog, 
   let taken = 0;
   let received = 0;
   let lost = false;
-  let epoch = 0;
+  /** Of pulls: answers to those of an earlier one count no more. */
+  let series = 0;
   let pulling = false;
   let consumer = false;
   const { wait, wake } = createWaiters(process);
@@ -146,17 +147,17 @@ export function createReader(world: World, process: Process, log: SimulatedLog, 
   const pull = (): void => {
     if (pulling || !link.connected || lost || wanted === undefined || queue.length >= maxAhead) return;
     pulling = true;
-    const mine = epoch;
+    const mine = series;
     world.time.after(world.delay(), () => {
       const found = lookFor(log, shard, { generation: wanted, received, consumer });
       // Nothing yet: the pull stays open, and what is written wakes it.
       if (found.kind === 'messages' && found.batch.length === 0) {
-        if (mine === epoch) pulling = false;
+        if (mine === series) pulling = false;
         consumer = true;
         return;
       }
       process.deliver(world.delay(), () => {
-        if (mine === epoch) hear(found);
+        if (mine === series) hear(found);
       });
     });
   };
@@ -167,7 +168,7 @@ export function createReader(world: World, process: Process, log: SimulatedLog, 
   // What is at hand is doubted once the connection is back: the log may have lost its end meanwhile.
   const link = createLink(world, process, log, () => {
     lost = true;
-    epoch++;
+    series++;
     pulling = false;
     wake();
   });
@@ -187,7 +188,7 @@ export function createReader(world: World, process: Process, log: SimulatedLog, 
       lost = false;
       consumer = false;
       pulling = false;
-      epoch++;
+      series++;
       pull();
     },
     peek: () => queue[0],

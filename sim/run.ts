@@ -8,7 +8,7 @@ import { type FaultTargets, inflict } from './faults.js';
 import { type Fleet, startFleet } from './fleet.js';
 import { type GatewayConfig, type GatewayNode, startGateway } from './gateway.js';
 import { createHistory, type History } from './history.js';
-import { type Evidence, judge, type Verdict, watchCommits } from './judge.js';
+import { type Evidence, judge, type WorldVerdict, watchCommits } from './judge.js';
 import { createLog, type SimulatedLog } from './log.js';
 import { createNetwork, type Network } from './network.js';
 import { makePlan, type Plan, type PlanOptions } from './plan.js';
@@ -19,7 +19,7 @@ import { createWorld, type Scribe, settleDown, type World } from './world.js';
 
 export interface Run {
   readonly plan: Plan;
-  readonly verdict: Verdict;
+  readonly verdict: WorldVerdict;
   /** What happened, in number. */
   readonly steps: number;
   /** Virtual ms until all was at rest. */

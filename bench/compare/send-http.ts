@@ -3,7 +3,7 @@
  * batches of 500 node's client costs the load's process little beside what the peers do with them.
  */
 import { Agent, type IncomingMessage, request } from 'node:http';
-import type { Outcome, Sender, SenderEvents, Slot } from '../sender.js';
+import type { BatchSlot, Sender, SenderEvents, SendOutcome } from '../sender.js';
 
 export interface HttpTarget {
   /** `http://127.0.0.1:8080` */
@@ -24,17 +24,17 @@ export function sendOverHttp(target: HttpTarget, events: SenderEvents): Sender {
   let busy = 0;
   let lastGood = performance.now();
 
-  const settle = (slot: Slot, number: number, outcome: Outcome): void => {
+  const settle = (slot: BatchSlot, number: number, outcome: SendOutcome): void => {
     busy--;
     events.outcome(slot.index, number, outcome);
   };
-  const lose = (slot: Slot, number: number, reason: string): void => {
+  const lose = (slot: BatchSlot, number: number, reason: string): void => {
     if (performance.now() - lastGood > patienceMs) events.failed(new Error(`no answer from ${target.url}: ${reason}`));
     settle(slot, number, { kind: 'retry', afterMs: 100, reason });
   };
   return {
     ready: () => busy < connections,
-    send(slot: Slot): boolean {
+    send(slot: BatchSlot): boolean {
       const { number, message } = slot;
       busy++;
       const call = request({ ...options, headers: { ...headers, 'content-length': message.bytes.length } });
@@ -58,7 +58,7 @@ export function sendOverHttp(target: HttpTarget, events: SenderEvents): Sender {
   };
 }
 
-function outcomeOf(status: number, body: string): Outcome {
+function outcomeOf(status: number, body: string): SendOutcome {
   const reason = `HTTP ${status} ${body.slice(0, 200)}`;
   if (status === 429 || status === 503) return { kind: 'retry', afterMs: 100, reason };
   if (status !== 202) return { kind: 'refused', reason };

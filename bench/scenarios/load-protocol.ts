@@ -3,7 +3,7 @@
  */
 import type { End } from '../load-child.js';
 import type { Plan } from './plan.js';
-import type { Slot, TallyResult } from './tally.js';
+import type { TallyResult, TimeSlot } from './tally.js';
 
 export interface ScenarioTarget {
   /** `http://127.0.0.1:7070` */
@@ -29,5 +29,5 @@ export type ToLoad = { readonly type: 'begin'; readonly settings: LoadSettings }
 export type FromLoad =
   /** `at`: ms since 1970 of the plan's start, fractional. */
   | { readonly type: 'began'; readonly at: number }
-  | { readonly type: 'slot'; readonly slot: Slot }
+  | { readonly type: 'slot'; readonly slot: TimeSlot }
   | { readonly type: 'result'; readonly result: TallyResult };

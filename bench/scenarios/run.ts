@@ -12,7 +12,7 @@ import { createLagMeter } from './lag.js';
 import type { FromLoad, ToLoad } from './load-protocol.js';
 import { type Plan, phaseAt, planSeconds } from './plan.js';
 import type { RunFacts, Scenario } from './scenario.js';
-import type { Slot, TallyResult } from './tally.js';
+import type { TallyResult, TimeSlot } from './tally.js';
 import type { StoredBatches } from './verdicts.js';
 
 export interface RunOptions {
@@ -98,7 +98,7 @@ function startWatch(
   slotMs: number,
   progress: (line: string) => void,
 ): Watch {
-  const slots: Slot[] = [];
+  const slots: TimeSlot[] = [];
   const lag: Sample[] = [];
   const rss = Object.fromEntries(Object.keys(pids).map((role) => [role, [] as Sample[]]));
   const meter = createLagMeter();
@@ -143,13 +143,17 @@ function startWatch(
 }
 
 /** JSON has no NaN: a slot without an answer comes with null. */
-const withNumbers = ({ ack, ...slot }: Slot): Slot => ({
+const withNumbers = ({ ack, ...slot }: TimeSlot): TimeSlot => ({
   ...slot,
   ack: { p50: ack.p50 ?? Number.NaN, p95: ack.p95 ?? Number.NaN, p99: ack.p99 ?? Number.NaN },
 });
 
 /** A line about a slot, at most every `everyMs`. */
-function progressOf(plan: Plan, everyMs: number, progress: (line: string) => void): (slot: Slot, lag: number) => void {
+function progressOf(
+  plan: Plan,
+  everyMs: number,
+  progress: (line: string) => void,
+): (slot: TimeSlot, lag: number) => void {
   let before = { at: 0, acked: 0 };
   return (slot, lag) => {
     if (slot.at - before.at < everyMs) return;

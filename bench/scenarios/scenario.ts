@@ -3,7 +3,7 @@
  */
 import type { Sample } from '../slope.js';
 import type { Plan } from './plan.js';
-import type { Slot, TallyResult } from './tally.js';
+import type { TallyResult, TimeSlot } from './tally.js';
 import type { StoredBatches, Verdict } from './verdicts.js';
 
 export interface Scenario {
@@ -20,7 +20,7 @@ export interface Scenario {
 /** Everything that was seen; times are seconds since the start of the plan. */
 export interface RunFacts {
   readonly plan: Plan;
-  readonly slots: readonly Slot[];
+  readonly slots: readonly TimeSlot[];
   /** Age of the oldest acknowledged event that ClickHouse did not have, seconds. */
   readonly lag: readonly Sample[];
   /** MiB by role. */

@@ -3,7 +3,7 @@ import { test } from 'uvu';
 import * as assert from 'uvu/assert';
 import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { quantiles, unpackHistograms } from '../../lib/testing/latency.js';
-import type { Outcome } from '../sender.js';
+import type { SendOutcome } from '../sender.js';
 import { type Group, type Plan, phaseAt } from './plan.js';
 import { createSenders } from './senders.js';
 
@@ -23,7 +23,7 @@ const planOf = (...groups: Group[]): Plan => ({
   customers: ['x', 'y'],
   groups,
 });
-const accepted: Outcome = { kind: 'accepted', accepted: 5, rejected: 0 };
+const accepted: SendOutcome = { kind: 'accepted', accepted: 5, rejected: 0 };
 
 interface Call {
   readonly at: number;
@@ -34,7 +34,7 @@ interface Call {
 }
 
 /** Runs a plan on a clock that jumps; each call is answered `afterMs` later. @param answer undefined: there is no room for the call */
-function run(plan: Plan, answer: (n: number) => Outcome | undefined, afterMs = 10, untilMs = 60_000) {
+function run(plan: Plan, answer: (n: number) => SendOutcome | undefined, afterMs = 10, untilMs = 60_000) {
   let now = 0;
   const calls: Call[] = [];
   const answers: { at: number; give: () => void }[] = [];

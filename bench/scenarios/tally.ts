@@ -13,7 +13,7 @@ import type { Prepared } from '../payload.js';
 import { type Plan, phaseAt } from './plan.js';
 
 /** A short stretch of time, as a load process tells it while it runs. */
-export interface Slot {
+export interface TimeSlot {
   /** End of the slot, ms since the start of the plan. */
   readonly at: number;
   /** Calls answered "accepted", and calls that were not: refused, failed, or cut off. */
@@ -73,7 +73,7 @@ export interface Tally {
   /** A batch was finally refused: it is not durable, and is sent no more. */
   givenUp(): void;
   /** Ends a slot and begins the next. @param overdue calls whose time has come and which could not leave yet */
-  slot(now: number, overdue: number): Slot;
+  slot(now: number, overdue: number): TimeSlot;
   result(): TallyResult;
 }
 

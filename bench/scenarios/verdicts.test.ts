@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import type { Acked, Slot } from './tally.js';
+import type { Acked, TimeSlot } from './tally.js';
 import {
   fairness,
   judgeErrors,
@@ -14,7 +14,7 @@ import {
   uptime,
 } from './verdicts.js';
 
-const slot = (at: number, ok: number, failed = 0, waiting = 0): Slot => ({
+const slot = (at: number, ok: number, failed = 0, waiting = 0): TimeSlot => ({
   at,
   ok,
   failed,
@@ -22,7 +22,7 @@ const slot = (at: number, ok: number, failed = 0, waiting = 0): Slot => ({
   acked: 0,
   ack: { p50: 1, p95: 1, p99: 1 },
 });
-const seconds = (n: number, of: (second: number) => Slot[]): Slot[] =>
+const seconds = (n: number, of: (second: number) => TimeSlot[]): TimeSlot[] =>
   Array.from({ length: n }, (_, i) => of(i)).flat();
 
 test('a second counts as up when calls succeed in it', () => {

@@ -3,7 +3,7 @@
  */
 import type { Quantiles } from '../../lib/testing/latency.js';
 import type { Slope } from '../slope.js';
-import type { Acked, Slot } from './tally.js';
+import type { Acked, TimeSlot } from './tally.js';
 
 export interface Verdict {
   readonly name: string;
@@ -32,7 +32,7 @@ const upShare = 0.95;
  * called are not counted.
  * @param slots in order, of the judged time only
  */
-export function uptime(slots: readonly Slot[]): { readonly up: number; readonly seconds: number } {
+export function uptime(slots: readonly TimeSlot[]): { readonly up: number; readonly seconds: number } {
   const seconds = new Map<number, { ok: number; failed: number; waiting: number }>();
   for (const slot of slots) {
     // A slot's end lies at `at`; the epsilon puts a slot that ends on the second into the one that it was in.

@@ -6,7 +6,7 @@ import type { GatewayConfig } from '../../lib/config/index.js';
 import { SluiceError } from '../../lib/errors.js';
 import { KiB } from '../../lib/units.js';
 import type { GatewayClock } from '../clock.js';
-import type { Outgoing, Stored } from '../log/publisher.js';
+import type { LogAck, Outgoing } from '../log/publisher.js';
 import type { FlushReason, GatewayMetrics } from '../metrics.js';
 import { createCoalescer, type Group } from './coalesce.js';
 import type { CommitWatch } from './committed.js';
@@ -109,7 +109,7 @@ export function createBatchMessages(options: BatchMessageOptions): BatchMessages
     return payload;
   };
 
-  const settle = (group: Group<PendingBatch>, outcome: Stored | SluiceError): void => {
+  const settle = (group: Group<PendingBatch>, outcome: LogAck | SluiceError): void => {
     group.sealed = true;
     const shard = group.items[0]?.shard ?? 0;
     const told = outcome instanceof SluiceError ? outcome : { ...outcome, shard, history: commits.history(shard) };

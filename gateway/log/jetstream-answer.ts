@@ -7,7 +7,7 @@ import type { LogReply } from './log-wire.js';
 import type { PublishErrors } from './publish-errors.js';
 
 /** Where the log has a message. */
-export interface Stored {
+export interface LogAck {
   readonly stream: string;
   readonly sequence: bigint;
 }
@@ -23,7 +23,7 @@ const fullCodes: ReadonlySet<number> = new Set([
 /** The server's own word: there is no subscriber. */
 export const isNoResponders = (reply: LogReply): boolean => reply.data.length === 0 && reply.headers?.code === 503;
 
-export function readReply(reply: LogReply, errors: PublishErrors): Stored | SluiceError {
+export function readReply(reply: LogReply, errors: PublishErrors): LogAck | SluiceError {
   if (reply.data.length === 0) {
     return isNoResponders(reply)
       ? errors.unavailable('A stream of the log is missing.')

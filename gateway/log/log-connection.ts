@@ -71,14 +71,14 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
   let phase: Phase = { is: 'not_ready', reason: 'NATS is not connected yet' };
   let shards = 0;
   let shardEpoch = 1;
-  // Every disconnect starts a new epoch: a check that began in an older one must not declare readiness.
-  let epoch = 0;
+  // A check that began on an older connection must not declare readiness.
+  let connectionNumber = 0;
   let connection: NatsConnection | undefined;
   let retry: NodeJS.Timeout | undefined;
   let unfollow: (() => void) | undefined;
 
   const isClosed = (): boolean => phase.is === 'closed';
-  const isCurrent = (mine: number): boolean => !isClosed() && mine === epoch;
+  const isCurrent = (mine: number): boolean => !isClosed() && mine === connectionNumber;
 
   const notReady = (reason: string): void => {
     if (phase.is === 'closed') return;
@@ -87,7 +87,7 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
   };
 
   const lose = (why: string): void => {
-    epoch++;
+    connectionNumber++;
     clearTimeout(retry);
     notReady(why);
     onDisconnected();
@@ -126,7 +126,7 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
   const recheck = (why: string): void => {
     if (phase.is !== 'ready' || connection === undefined) return;
     notReady(why);
-    void check(connection, epoch, firstRetryMs);
+    void check(connection, connectionNumber, firstRetryMs);
   };
 
   const watch = async (): Promise<void> => {
@@ -144,12 +144,12 @@ export function watchLog(options: LogConnectionOptions): LogConnection {
     );
     // Taken before the first check, so that no change is missed.
     const statuses = nc.status();
-    void check(nc, epoch, firstRetryMs);
+    void check(nc, connectionNumber, firstRetryMs);
     for await (const { type } of statuses) {
       if (isClosed()) return;
       const why = endings[type];
       if (why !== undefined) lose(why);
-      else if (type === 'reconnect') void check(nc, epoch, firstRetryMs);
+      else if (type === 'reconnect') void check(nc, connectionNumber, firstRetryMs);
     }
   };
   watch().catch((error: unknown) => {

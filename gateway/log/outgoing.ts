@@ -1,6 +1,6 @@
 /** What the publisher takes. */
 import type { SluiceError } from '../../lib/errors.js';
-import type { Stored } from './jetstream-answer.js';
+import type { LogAck } from './jetstream-answer.js';
 
 /** Something to publish. */
 export interface Outgoing {
@@ -11,5 +11,5 @@ export interface Outgoing {
    */
   encode(allocate: (size: number) => Buffer): Buffer | undefined;
   /** Called exactly once. */
-  settle(outcome: Stored | SluiceError): void;
+  settle(outcome: LogAck | SluiceError): void;
 }

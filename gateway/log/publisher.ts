@@ -40,7 +40,7 @@ import { createPublishErrors, type PublishErrors } from './publish-errors.js';
 import { PublishQueue } from './publish-queue.js';
 import { PublishWindow } from './publish-window.js';
 
-export type { Stored } from './jetstream-answer.js';
+export type { LogAck } from './jetstream-answer.js';
 export type { Outgoing } from './outgoing.js';
 
 export interface PublisherOptions {

@@ -15,7 +15,7 @@ import type { Plan } from './plan.js';
  */
 export type Fate = 'answered' | 'reset' | 'ended' | 'not taken' | 'given up' | 'unsendable' | 'silent' | 'unended';
 
-export interface Outcome {
+export interface RequestOutcome {
   readonly fate: Fate;
   /** Of the answer, when its status and body are known. */
   readonly answer?: Answer | undefined;

@@ -22,7 +22,7 @@ import { type ProcessWatch, watchProcesses } from '../process-watch.js';
 import { bearer } from '../wire/messages.js';
 import type { Target } from '../wire/sockets.js';
 import { type LoopLog, startLoopLog } from './loop-log.js';
-import { acceptedBy, answerWithinMs, type Fate, type Outcome, shownAnswer } from './outcome.js';
+import { acceptedBy, answerWithinMs, type Fate, type RequestOutcome, shownAnswer } from './outcome.js';
 import { batchIdOf, type Plan, planOf } from './plan.js';
 import { sendBytes } from './send-bytes.js';
 import { FrameConnection } from './send-frames.js';
@@ -216,7 +216,7 @@ async function runLanes(
 }
 
 interface Sender {
-  send(plan: Plan): Promise<Outcome>;
+  send(plan: Plan): Promise<RequestOutcome>;
   /** Ends the connections that are kept for the next request. */
   close(): void;
 }
@@ -228,7 +228,7 @@ function createSender(roles: readonly Role[], keys: readonly string[]): Sender {
     frames: createPool((target) => FrameConnection.open(target)),
     node: createPool((target) => NodeConnection.open(target)),
   }));
-  const attempt = async (plan: Plan): Promise<Outcome> => {
+  const attempt = async (plan: Plan): Promise<RequestOutcome> => {
     const which = plan.library ? 1 : 0;
     const { port } = roles[which] as Role;
     const pool = pools[which] as (typeof pools)[number];
@@ -262,7 +262,7 @@ class Book {
   private stored = 0;
   private stopped = false;
   private longestMs = 0;
-  private readonly late: { readonly plan: Plan; readonly at: number; readonly outcome: Outcome }[] = [];
+  private readonly late: { readonly plan: Plan; readonly at: number; readonly outcome: RequestOutcome }[] = [];
 
   constructor(private readonly options: FuzzOptions) {}
 
@@ -283,7 +283,7 @@ class Book {
     if (!this.full) this.failures.push(words);
   }
 
-  note(plan: Plan, outcome: Outcome): void {
+  note(plan: Plan, outcome: RequestOutcome): void {
     if (this.stopped) return;
     const { fate, answer, waitedMs = 0 } = outcome;
     this.longestMs = Math.max(this.longestMs, waitedMs);

@@ -5,7 +5,7 @@ import { flag, frame, frameHead, frameType, preface } from '../../lib/testing/h2
 import { headerBlock, settingsFrame } from '../wire/h2.js';
 import { dial, opened, type Target } from '../wire/sockets.js';
 import { mutatedBytes } from './mutate.js';
-import { type Outcome, Wait } from './outcome.js';
+import { type RequestOutcome, Wait } from './outcome.js';
 import type { Plan } from './plan.js';
 
 /** What is broken may wait for more: the sender ends its side so long after the last byte, ms. */
@@ -71,7 +71,7 @@ function framesOf(plan: Plan, authorization: string): Buffer {
 }
 
 /** The status and body of the first answer in HTTP/1.1, when it is whole. */
-function answerIn(text: string): Outcome['answer'] {
+function answerIn(text: string): RequestOutcome['answer'] {
   const head = /^(?:HTTP\/1\.1 1\d\d [^\r]*\r\n\r\n)*HTTP\/1\.1 (\d{3}) (?:[^\r]|\r\n(?!\r\n))*\r\n\r\n/.exec(text);
   if (head === null) return undefined;
   const rest = text.slice(head[0].length);
@@ -96,7 +96,7 @@ function hasGoaway(bytes: Buffer): boolean {
   return false;
 }
 
-export async function sendBytes(plan: Plan, target: Target, authorization: string): Promise<Outcome> {
+export async function sendBytes(plan: Plan, target: Target, authorization: string): Promise<RequestOutcome> {
   const socket = dial(target, plan.transport === 'http1' ? 'http/1.1' : 'h2');
   const { bytes, whole } =
     plan.transport === 'http1' ? textOf(plan, authorization) : { bytes: framesOf(plan, authorization), whole: false };
@@ -108,11 +108,11 @@ export async function sendBytes(plan: Plan, target: Target, authorization: strin
   }
 }
 
-function exchange(socket: Socket, bytes: Buffer, { transport, random }: Plan, whole: boolean): Promise<Outcome> {
+function exchange(socket: Socket, bytes: Buffer, { transport, random }: Plan, whole: boolean): Promise<RequestOutcome> {
   return new Promise((resolve) => {
     let text = '';
     const timers: NodeJS.Timeout[] = [];
-    const settle = (fate: Outcome['fate'], answer?: Outcome['answer']): void => {
+    const settle = (fate: RequestOutcome['fate'], answer?: RequestOutcome['answer']): void => {
       for (const timer of timers) clearTimeout(timer);
       wait.cancel();
       resolve({ fate, answer, waitedMs: wait.ms });

@@ -5,7 +5,7 @@ import { FrameCutter, flag, frame, frameType, preface } from '../../lib/testing/
 import { HeaderBlockReader } from '../../lib/testing/h2-header-blocks.js';
 import { headerBlock, resetFrame, setting, settingsFrame, windowUpdate } from '../wire/h2.js';
 import { dial, opened, type Target } from '../wire/sockets.js';
-import { mayStayOpen, neverMs, type Outcome, Wait } from './outcome.js';
+import { mayStayOpen, neverMs, type RequestOutcome, Wait } from './outcome.js';
 import type { Plan } from './plan.js';
 
 const largestFrame = 16_384;
@@ -14,7 +14,7 @@ const openWithinMs = 10_000;
 const largeWindow = 2 ** 30;
 
 interface Stream {
-  readonly settle: (outcome: Outcome) => void;
+  readonly settle: (outcome: RequestOutcome) => void;
   window: number;
   status: string;
   grpcStatus: string | undefined;
@@ -69,13 +69,13 @@ export class FrameConnection {
   }
 
   /** Sends the request of a plan, at a pace and in pieces that its generator draws. */
-  async send(plan: Plan, authorization: string): Promise<Outcome> {
+  async send(plan: Plan, authorization: string): Promise<RequestOutcome> {
     const { random, request } = plan;
     this.count++;
     const id = this.nextStream;
     this.nextStream += 2;
     let settle: Stream['settle'] = () => {};
-    const settled = new Promise<Outcome>((resolve) => {
+    const settled = new Promise<RequestOutcome>((resolve) => {
       settle = resolve;
     });
     const stream: Stream = { settle, window: this.streamWindow, status: '', grpcStatus: undefined, chunks: [] };
@@ -149,9 +149,14 @@ export class FrameConnection {
     return true;
   }
 
-  private async inTime(id: number, stream: Stream, settled: Promise<Outcome>, path: string): Promise<Outcome> {
-    let give: (fate: Outcome['fate'], open?: boolean) => void = () => {};
-    const given = new Promise<Outcome>((resolve) => {
+  private async inTime(
+    id: number,
+    stream: Stream,
+    settled: Promise<RequestOutcome>,
+    path: string,
+  ): Promise<RequestOutcome> {
+    let give: (fate: RequestOutcome['fate'], open?: boolean) => void = () => {};
+    const given = new Promise<RequestOutcome>((resolve) => {
       give = (fate, isOpen) => resolve({ fate, answer: this.answerOf(stream), ...(isOpen ? { waitedMs: 0 } : {}) });
     });
     const wait = new Wait(
@@ -167,7 +172,7 @@ export class FrameConnection {
     return { waitedMs, ...outcome };
   }
 
-  private answerOf({ status, grpcStatus, chunks }: Stream): Outcome['answer'] {
+  private answerOf({ status, grpcStatus, chunks }: Stream): RequestOutcome['answer'] {
     return { status, grpcStatus, body: Buffer.concat(chunks) };
   }
 
@@ -238,7 +243,7 @@ export class FrameConnection {
     });
   }
 
-  private settle(id: number, stream: Stream, fate: Outcome['fate']): void {
+  private settle(id: number, stream: Stream, fate: RequestOutcome['fate']): void {
     this.streams.delete(id);
     stream.settle({ fate, answer: this.answerOf(stream) });
   }

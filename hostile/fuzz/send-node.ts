@@ -1,7 +1,7 @@
 /** Sends requests by node:http2, several at a time on one session. */
 import { type ClientHttp2Session, connect, constants, type OutgoingHttpHeaders } from 'node:http2';
 import type { Target } from '../wire/sockets.js';
-import { mayStayOpen, type Outcome, Wait } from './outcome.js';
+import { mayStayOpen, type RequestOutcome, Wait } from './outcome.js';
 import type { Plan } from './plan.js';
 
 export class NodeConnection {
@@ -31,7 +31,7 @@ export class NodeConnection {
     this.session.destroy();
   }
 
-  send({ random, request, valid }: Plan, authorization: string): Promise<Outcome> {
+  send({ random, request, valid }: Plan, authorization: string): Promise<RequestOutcome> {
     this.count++;
     const headers: Record<string, string | string[]> = {
       ':method': request.method,
@@ -54,7 +54,7 @@ export class NodeConnection {
       let grpcStatus: string | undefined;
       const chunks: Buffer[] = [];
       let settled = false;
-      const settle = (fate: Outcome['fate'], waitedMs = wait.ms): void => {
+      const settle = (fate: RequestOutcome['fate'], waitedMs = wait.ms): void => {
         if (settled) return;
         settled = true;
         this.open--;

@@ -3,11 +3,11 @@
  */
 import { spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
-import { type CaseName, type Outcome, readLine, type Task } from '../cases.js';
+import { type CaseName, type CaseOutcome, readLine, type Task } from '../cases.js';
 
 /** What a client tells while it runs. */
 export interface Listener {
-  outcome(outcome: Outcome): void;
+  outcome(outcome: CaseOutcome): void;
   /** It sends now, and goes on for `restartMillis`: end the gateway. */
   started(name: CaseName): void;
 }
@@ -30,7 +30,7 @@ export interface ForeignClient {
 const runWithinMs = 240_000;
 const maxWords = 4_000;
 
-/** Runs a program that speaks the protocol of {@link Task} and {@link Outcome}. */
+/** Runs a program that speaks the protocol of {@link Task} and {@link CaseOutcome}. */
 export async function runProgram(
   [program, ...words]: readonly [string, ...string[]],
   cwd: string,

@@ -2,13 +2,13 @@
 import { gzipSync } from 'node:zlib';
 import { Code } from '@connectrpc/connect';
 import { errorTable } from '../../lib/errors.js';
-import type { CaseName, Outcome, Task } from '../cases.js';
+import type { CaseName, CaseOutcome, Task } from '../cases.js';
 import { need } from '../workshop.js';
 import type { ForeignClient } from './client.js';
 import { runCommand } from './command.js';
 import { event, halfBad, type JsonRequest, oversize, pair, request, statusName, told } from './json-batches.js';
 
-type Answer = Omit<Outcome, 'case'>;
+type Answer = Omit<CaseOutcome, 'case'>;
 type Call = (task: Task, id: string) => Promise<Answer>;
 
 let curl = 'curl';

@@ -20,10 +20,10 @@ import {
   PublishStreamRequestSchema,
   PublishStreamResponseSchema,
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
-import { type CaseName, libraryCases, type Outcome, type Task } from '../cases.js';
+import { type CaseName, type CaseOutcome, libraryCases, type Task } from '../cases.js';
 import type { ForeignClient, Listener } from './client.js';
 
-type Answer = Omit<Outcome, 'case'>;
+type Answer = Omit<CaseOutcome, 'case'>;
 
 const service = '/sluice.ingest.v1.IngestService';
 const serviceConfig = JSON.stringify({

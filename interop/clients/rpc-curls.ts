@@ -1,12 +1,12 @@
 /** grpcurl and buf curl: clients that learn the contract from the gateway's reflection, and take JSON. */
 import { join } from 'node:path';
-import type { CaseName, Outcome, Task } from '../cases.js';
+import type { CaseName, CaseOutcome, Task } from '../cases.js';
 import { need, root } from '../workshop.js';
 import type { ForeignClient } from './client.js';
 import { type CommandAnswer, runCommand } from './command.js';
 import { halfBad, type JsonRequest, oversize, pair, statusName, told } from './json-batches.js';
 
-type Answer = Omit<Outcome, 'case'>;
+type Answer = Omit<CaseOutcome, 'case'>;
 
 interface Tool {
   readonly name: string;

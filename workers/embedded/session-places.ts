@@ -1,6 +1,6 @@
 /** Which statement runs on which session, and which wait. */
 import { EngineError } from './engine-error.js';
-import type { Slot } from './sessions.js';
+import type { OpenSession } from './sessions.js';
 
 /** Statements that may wait for a session. */
 const maxWaiting = 256;
@@ -12,16 +12,16 @@ export interface SessionPlaces {
    * Runs work when a session is free for it; what stores data goes first, and one session is for that alone.
    * @throws EngineError too many wait, or {@link close} was called
    */
-  withSlot<T>(withData: boolean, work: (slot: Slot) => Promise<T>): Promise<T>;
+  withSlot<T>(withData: boolean, work: (slot: OpenSession) => Promise<T>): Promise<T>;
   /** Runs work that changes nothing: one after the other. @throws EngineError too many wait */
   inTurn<T>(work: () => Promise<T>): Promise<T>;
   /** Refuses what comes now. Resolves when nothing runs or waits. */
   close(): Promise<void>;
 }
 
-export function createSessionPlaces(slots: readonly Slot[]): SessionPlaces {
+export function createSessionPlaces(slots: readonly OpenSession[]): SessionPlaces {
   const idle = [...slots];
-  const waiting: { readonly withData: boolean; readonly go: (slot: Slot) => void }[] = [];
+  const waiting: { readonly withData: boolean; readonly go: (slot: OpenSession) => void }[] = [];
   /** Statements that run, and those of them that store no data. */
   let running = 0;
   let reading = 0;
@@ -32,13 +32,13 @@ export function createSessionPlaces(slots: readonly Slot[]): SessionPlaces {
 
   const mayRun = (withData: boolean): boolean => idle.length > 0 && (withData || reading < slots.length - 1);
 
-  const take = (withData: boolean): Slot => {
+  const take = (withData: boolean): OpenSession => {
     running++;
     if (!withData) reading++;
-    return idle.pop() as Slot;
+    return idle.pop() as OpenSession;
   };
 
-  const place = async (withData: boolean): Promise<Slot> => {
+  const place = async (withData: boolean): Promise<OpenSession> => {
     if (closing) throw new EngineError(236, 'The server is shutting down. (ABORTED)');
     if (mayRun(withData)) return take(withData);
     if (waiting.length >= maxWaiting)
@@ -46,7 +46,7 @@ export function createSessionPlaces(slots: readonly Slot[]): SessionPlaces {
     return new Promise((go) => waiting.push({ withData, go }));
   };
 
-  const giveBack = (slot: Slot, withData: boolean): void => {
+  const giveBack = (slot: OpenSession, withData: boolean): void => {
     running--;
     if (!withData) reading--;
     idle.push(slot);

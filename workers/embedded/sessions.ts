@@ -6,7 +6,7 @@ import { inUse, lockHolder } from './folder-lock.js';
 import { type RightsFiles, spoolView } from './rights.js';
 
 /** A session, and the database that it is in. */
-export interface Slot {
+export interface OpenSession {
   session: Session;
   database: string;
 }
@@ -53,11 +53,11 @@ const engineArguments = [
 export interface Sessions {
   readonly version: string;
   /** For all statements. */
-  readonly slots: readonly Slot[];
+  readonly slots: readonly OpenSession[];
   /** Changes nothing. */
-  readonly reader: Slot;
+  readonly reader: OpenSession;
   /** @throws EngineError */
-  run(slot: Slot, statement: string, options: RunOptions): Promise<EngineResult>;
+  run(slot: OpenSession, statement: string, options: RunOptions): Promise<EngineResult>;
   /** Closes the data folder. No statement may run: closing a session under one aborts the engine. */
   close(): void;
 }
@@ -101,7 +101,7 @@ export function openSessions(
     }
   }
 
-  function openAll(): { readonly reader: Slot; readonly slots: Slot[] } {
+  function openAll(): { readonly reader: OpenSession; readonly slots: OpenSession[] } {
     try {
       makeSpoolView();
       const reader = { session: openReader(), database: 'default' };
@@ -118,7 +118,7 @@ export function openSessions(
    * A statement that fails when it has begun to answer leaves what it had of its answer in the session, and the next answer
    * of that session begins with it. So a session is used again only when it answers as it should.
    */
-  const clean = async (slot: Slot): Promise<void> => {
+  const clean = async (slot: OpenSession): Promise<void> => {
     for (let i = 0; i < 2; i++) {
       const answer = await slot.session.queryAsync('SELECT 1', { format: 'TSV' }).catch(() => undefined);
       if (answer?.text() === '1\n') return;
@@ -131,7 +131,7 @@ export function openSessions(
   };
 
   const runOn = async (
-    slot: Slot,
+    slot: OpenSession,
     statement: string,
     { format, database, parameters }: RunOptions,
   ): Promise<EngineResult> => {
@@ -157,7 +157,7 @@ export function openSessions(
   };
 
   return {
-    version: (slots[0] as Slot).session.query('SELECT version()', 'TSV').trim(),
+    version: (slots[0] as OpenSession).session.query('SELECT version()', 'TSV').trim(),
     slots,
     reader,
     run: runOn,

@@ -9,7 +9,7 @@ import { batchStatusSubject, batchSubject, shardStream } from '../../lib/subject
 import { createRandom } from '../../lib/testing/batches.js';
 import { type BlockConstants, blockName, insertStatement } from '../clickhouse/schema/index.js';
 import { endScenes, type LedgerScene, withScene } from '../testing/ledger-scene.js';
-import { publishStored, type Stored, storedPayload } from '../testing/payloads.js';
+import { type BatchToStore, publishStored, storedPayload } from '../testing/payloads.js';
 import type { Audit } from './audit.js';
 import type { TenantAudit } from './audit-tenant.js';
 import { serveBatchStatus } from './batch-status.js';
@@ -245,7 +245,7 @@ test('copies, duplicates and dead letters are told apart, by audit and by where'
     const random = createRandom(13);
     const js = jetstream(nats.nc);
     const generation = generationOf(await jsm.streams.info(shardStream(0)));
-    const payload = (batchId: string, events: number, more: Partial<Stored> = {}): Uint8Array =>
+    const payload = (batchId: string, events: number, more: Partial<BatchToStore> = {}): Uint8Array =>
       storedPayload(random, { tenant: 'acme', batchId, events, ...more });
     const a = payload('a', 10);
     const again = Buffer.from(a);

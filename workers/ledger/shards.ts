@@ -78,7 +78,7 @@ const reopenMs = 60_000;
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** The setting, held by this process (SHARD-1). */
-interface Held {
+interface HeldSetting {
   readonly setting: ShardSetting;
   write(next: Omit<ShardSetting, 'changing'>, to: number | undefined): Promise<void>;
   /** Throws when another command may have taken it over: it was not renewed for too long. */
@@ -88,7 +88,7 @@ interface Held {
   release(): void;
 }
 
-async function hold(kv: KV, from: ShardSetting, revision: number, first: ShardSetting): Promise<Held> {
+async function hold(kv: KV, from: ShardSetting, revision: number, first: ShardSetting): Promise<HeldSetting> {
   const by = `${hostname()}:${process.pid}:${randomBytes(3).toString('hex')}`;
   let setting = from;
   let at = revision;
@@ -264,7 +264,7 @@ export async function changeShards(options: ChangeOptions, to: number): Promise<
 }
 
 /** SHARD-7: the old number again, as patiently as it takes to reach a log that restarts. */
-async function reopen(options: ChangeOptions, held: Held, old: Omit<ShardSetting, 'changing'>): Promise<void> {
+async function reopen(options: ChangeOptions, held: HeldSetting, old: Omit<ShardSetting, 'changing'>): Promise<void> {
   const until = performance.now() + reopenMs;
   for (;;) {
     try {
@@ -416,7 +416,7 @@ async function followed(nc: NatsConnection, epoch: number, goingOn: () => void):
 }
 
 /** Lets the streams listen again, to the subjects of the setting's epoch, and unmarks it. */
-async function open(options: ChangeOptions, held: Held): Promise<void> {
+async function open(options: ChangeOptions, held: HeldSetting): Promise<void> {
   const { jsm } = options;
   const { shards, epoch } = held.setting;
   for (let shard = 0; shard < shards; shard++) {

@@ -92,7 +92,7 @@ export function partUnframed(block: Block): Parted {
 }
 
 /** What a contract says of encoded events. */
-export interface Verdict {
+export interface ContractVerdict {
   /** Events that break a rule, and how the first one does. */
   readonly refused: number;
   readonly reason: string;
@@ -103,7 +103,7 @@ export interface Verdict {
 export interface Contract {
   readonly revision: string;
   /** @param events encoded fields `events` of a batch */
-  judge(events: Uint8Array): Verdict;
+  judge(events: Uint8Array): ContractVerdict;
 }
 
 /** DLQ-4. */

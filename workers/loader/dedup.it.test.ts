@@ -5,7 +5,7 @@ import * as assert from 'uvu/assert';
 import { type Event, EventBatchSchema } from '#gen/sluice/event/v1/event_pb.js';
 import { createRandom, encodeBatch, makeBatch } from '../../lib/testing/batches.js';
 import { until } from '../../lib/testing/until.js';
-import { type Stored, storedPayload } from '../testing/payloads.js';
+import { type BatchToStore, storedPayload } from '../testing/payloads.js';
 import { createSharedEngines, type Engines, type ShardScene } from '../testing/shard-scene.js';
 import { fingerprintOfIds } from './fingerprint.js';
 
@@ -27,7 +27,7 @@ function batch(events: number): {
     names: all.map(({ eventId }) => eventId),
     copy(attempt, pick) {
       const chosen = pick === undefined ? all : pick.map((i) => all[i] as Event);
-      const stored: Stored = {
+      const stored: BatchToStore = {
         tenant: 'acme',
         batchId: id,
         attempt,

@@ -7,11 +7,11 @@ import { EventType } from '#gen/sluice/event/v1/event_pb.js';
 import { StoredBatchSchema } from '#gen/sluice/log/v1/log_pb.js';
 import { contractRevision, scanBatch } from '../../lib/contract/index.js';
 import { SluiceError } from '../../lib/errors.js';
-import type { Contract, Verdict } from './dead-letters.js';
+import type { Contract, ContractVerdict } from './dead-letters.js';
 
 const nothing = new Uint8Array(0);
 
-function judge(events: Uint8Array): Verdict {
+function judge(events: Uint8Array): ContractVerdict {
   try {
     const { rejected, rejections, bytes } = scanBatch(events, { maxEvents: Number.POSITIVE_INFINITY });
     const [first] = rejections;

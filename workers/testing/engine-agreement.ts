@@ -29,7 +29,7 @@ export interface AgreementBlocks {
 export const batchesPerBlock = 2_500;
 const seed = 20_261;
 
-interface Stored {
+interface StoredColumn {
   readonly column: string;
   /** Gives text, number or an object of them. */
   readonly select: string;
@@ -38,8 +38,8 @@ interface Stored {
 }
 
 /** The decoder's view of a column, from the descriptors alone: not from the code under test. */
-function columns(desc: DescMessage, prefix = ''): Stored[] {
-  return desc.fields.flatMap((field: DescField): Stored[] => {
+function columns(desc: DescMessage, prefix = ''): StoredColumn[] {
+  return desc.fields.flatMap((field: DescField): StoredColumn[] => {
     const column = `${prefix}${field.name}`;
     const own = (message: Record<string, unknown> | undefined): unknown => message?.[field.localName];
     if (field.fieldKind === 'map') {

@@ -8,7 +8,7 @@ import { shardOf } from '../../lib/contract/shard.js';
 import { batchSubject } from '../../lib/subjects.js';
 import { encodeBatch, makeBatch, type Random } from '../../lib/testing/batches.js';
 
-export interface Stored {
+export interface BatchToStore {
   readonly batchId: string;
   readonly tenant: string;
   readonly events: number;
@@ -21,7 +21,7 @@ export interface Stored {
 }
 
 /** A length-delimited StoredBatch: metadata first, then the encoded events. */
-export function storedPayload(random: Random, stored: Stored): Uint8Array {
+export function storedPayload(random: Random, stored: BatchToStore): Uint8Array {
   const meta = toBinary(
     StoredBatchSchema,
     create(StoredBatchSchema, {
@@ -49,7 +49,7 @@ export function storedPayload(random: Random, stored: Stored): Uint8Array {
 export async function publishStored(
   js: JetStreamClient,
   shards: number,
-  stored: Stored,
+  stored: BatchToStore,
   payload: Uint8Array,
 ): Promise<number> {
   const shard = shardOf(stored.tenant, stored.batchId, shards);
