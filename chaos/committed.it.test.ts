@@ -63,7 +63,7 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
       const common = ['--nats-url', nats.url, '--metrics-port', '0', '--log-level', 'warn'];
       const processes: Process[] = [];
       const clients: SluiceClient[] = [];
-      const warehouse = createClient({ url: clickhouse.url });
+      const clickhouseClient = createClient({ url: clickhouse.url });
       const started = async (starting: Promise<Process>): Promise<Process> => {
         const one = await starting;
         processes.push(one);
@@ -89,7 +89,7 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
           async stored(prefix) {
             const query =
               'SELECT toString(count()) AS n, toString(uniqExact(event_id)) AS u FROM sluice.events WHERE startsWith(event_id, {prefix:String})';
-            const answer = await warehouse.query({ query, query_params: { prefix }, format: 'JSONEachRow' });
+            const answer = await clickhouseClient.query({ query, query_params: { prefix }, format: 'JSONEachRow' });
             const [row] = await answer.json<{ n: string; u: string }>();
             return [Number(row?.n), Number(row?.u)];
           },
@@ -97,7 +97,7 @@ async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
       } finally {
         await Promise.all(clients.map((client) => client.close({ timeoutMs: 0 })));
         await Promise.all(processes.map((one) => one.kill()));
-        await warehouse.close();
+        await clickhouseClient.close();
       }
     }),
   );

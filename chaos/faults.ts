@@ -35,7 +35,7 @@ export interface Disturbance {
 
 export const killNames = (['client', 'gateway', 'worker', 'clickhouse', 'nats'] as const).map((role) => `kill:${role}`);
 export const failpointNames = Object.keys(failpoints).map((name) => `failpoint:${name}`);
-/** Failpoints at which workers are frozen, too, for longer than their lease: in the middle of what they say to the warehouse. */
+/** Failpoints at which workers are frozen, too, for longer than their lease: in the middle of what they say to ClickHouse. */
 const frozenAt: readonly Failpoint[] = ['loader.half-sent', 'loader.half-read'];
 export const freezeNames = frozenAt.map((name) => `freeze:${name}`);
 

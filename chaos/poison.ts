@@ -35,7 +35,7 @@ export interface PoisonerOptions {
 }
 
 const publishMs = 2_000;
-/** Bad messages of which only one batch is refused, and that by the warehouse: each costs the worker many trials of the block. */
+/** Bad messages of which only one batch is refused, and that by ClickHouse: each costs the worker many trials of the block. */
 const refusedShare = 0.2;
 
 export function createPoisoner({ nc, tenant, shards, journal, random }: PoisonerOptions): Poisoner {

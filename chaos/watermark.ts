@@ -1,5 +1,5 @@
 /**
- * How far each shard is in the warehouse, by the workers' own word (`committedSubject`), with the time at which it was heard: what
+ * How far each shard is in ClickHouse, by the workers' own word (`committedSubject`), with the time at which it was heard: what
  * recovery and lateness are measured by. Never what is checked: the check asks ClickHouse (check.ts).
  */
 import type { NatsConnection } from '@nats-io/transport-node';

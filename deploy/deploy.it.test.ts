@@ -86,7 +86,7 @@ test('every container is confined, and has limits of memory and processes', () =
   assert.match(read('deploy/Dockerfile'), /^USER 1000:1000$/m);
 });
 
-test('only the gateway has ports on the host, and log and warehouse have no way out', () => {
+test('only the gateway has ports on the host, and the log and ClickHouse have no way out', () => {
   for (const [name, { ports, networks: of = [] }] of Object.entries(services)) {
     assert.is(ports !== undefined, name === 'gateway', name);
     assert.is(of.includes('public'), name === 'gateway', name);

@@ -66,9 +66,9 @@ class Installation {
     const { port } = await this.start(['deploy/testing/granted-clickhouse.ts', 'sluice', this.folder], []);
     this.clickhouseUrl = `http://127.0.0.1:${port}`;
     const quick = ['--metrics-port', '0'];
-    const warehouse = ['--clickhouse-url', this.clickhouseUrl, '--block-delay', '50ms', '--replay-window', '0'];
+    const clickhouse = ['--clickhouse-url', this.clickhouseUrl, '--block-delay', '50ms', '--replay-window', '0'];
     const workers = [1, 2].map(() =>
-      this.start(['workers/main.ts'], ['--nats-url', this.nats.url('worker'), ...quick, ...warehouse]),
+      this.start(['workers/main.ts'], ['--nats-url', this.nats.url('worker'), ...quick, ...clickhouse]),
     );
     const gateway = await this.start(
       ['gateway/main.ts'],

@@ -9,7 +9,7 @@ export interface History {
   /** Something that must not happen, in words. */
   odd(what: string): void;
   readonly all: ReadonlySet<string>;
-  /** The log has them; the warehouse has them. */
+  /** The log has them; ClickHouse has them. */
   readonly accepted: ReadonlySet<string>;
   readonly committed: ReadonlySet<string>;
   readonly invalid: ReadonlySet<string>;

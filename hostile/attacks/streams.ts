@@ -52,7 +52,7 @@ export const streams: readonly Attack[] = [
   {
     name: 'uncommitted-batches',
     about:
-      'with a valid key, 100 streams that want to hear of the warehouse, and send 8,000 batches of an event each; nothing is loaded',
+      'with a valid key, 100 streams that want to hear of ClickHouse, and send 8,000 batches of an event each; nothing is loaded',
     keys: 1,
     async run(field) {
       const messageOf = publishRequests(1);

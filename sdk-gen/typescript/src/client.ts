@@ -31,9 +31,9 @@ export interface ClientStats {
   readonly tracked: number;
   /** Events delivered: `accepted` or `committed`, as the option `durability` has it. */
   readonly delivered: number;
-  /** Events that the log was heard to have: durable, and on their way into the warehouse. */
+  /** Events that the log was heard to have: durable, and on their way into ClickHouse. */
   readonly accepted: number;
-  /** Events that the warehouse was heard to have; with durability `committed` only. */
+  /** Events that ClickHouse was heard to have; with durability `committed` only. */
   readonly committed: number;
   /** Events finally refused. */
   readonly rejected: number;

@@ -19,7 +19,7 @@
  *       method) is tried again for a few seconds, since a new key takes a moment to be known everywhere. Then all that waits is
  *       finally refused. What a proxy says, such as HTTP 403 or 404, is tried again for as long as it takes.
  *   DELIVER-8  With durability `committed`, an accepted batch is kept, with its bytes, until the stream that accepted it tells that
- *       the warehouse has what it had accepted up to a position at or above the batch's. A watermark covers only what was
+ *       ClickHouse has what it had accepted up to a position at or above the batch's. A watermark covers only what was
  *       accepted before it on the same stream: the log may have lost its end and given the same positions out again.
  *       A batch without one valid event has nothing to be kept for.
  *   DELIVER-9  A kept batch goes out again, with the next attempt (DELIVER-1), when its stream ends, when the gateway says that it
@@ -57,7 +57,7 @@ export type {
   Outgoing,
 } from './delivery/link.js';
 
-/** When a batch is delivered: when the log has it, or when the warehouse has it. */
+/** When a batch is delivered: when the log has it, or when ClickHouse has it. */
 export type Durability = 'accepted' | 'committed';
 
 export interface DeliveryOptions {

@@ -35,7 +35,7 @@ export interface SluiceClientOptions {
   /** Whom to trust, and what to show, over TLS. @default Node's authorities, and no certificate */
   tls?: ClientTls;
   /**
-   * When an event counts as delivered, and is forgotten: `accepted`, when the log has it; `committed`, when the warehouse has
+   * When an event counts as delivered, and is forgotten: `accepted`, when the log has it; `committed`, when ClickHouse has
    * it, so that a log which loses its end costs nothing. See docs/client.md. @default 'accepted'
    */
   durability?: Durability;

@@ -30,7 +30,7 @@ export interface LinkEvents {
   onLimits(limits: LinkLimits): void;
   onAccepted(batchId: string, result: Acceptance): void;
   onFailed(batchId: string, failure: BatchFault): void;
-  /** The warehouse has what this stream has accepted so far of this shard, up to this position. */
+  /** ClickHouse has what this stream has accepted so far of this shard, up to this position. */
   onCommitted(shard: number, sequence: bigint): void;
   onDraining(): void;
   onEnd(error: SluiceClientError | undefined): void;
