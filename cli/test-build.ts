@@ -94,5 +94,5 @@ export function buildTests(): TestBuild {
 }
 
 /** Path of a compiled file, given its path in the project. */
-export const compiledFile = ({ folder }: TestBuild, file: string): string =>
+export const compiledFile = ({ folder }: Pick<TestBuild, 'folder'>, file: string): string =>
   join(folder, relative('.', file).replace(/\.ts$/, '.js'));

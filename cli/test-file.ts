@@ -23,8 +23,8 @@ export interface FileOutcome {
 }
 
 const printable = 'lib/testing/printable-errors.ts';
-/** A file whose tests have ended may go on so long, in ms: servers stay open after a failed assertion. */
-const mayLingerMs = 10_000;
+/** ms that a file may go on after its last test: servers stay open after a failed assertion. */
+const maxLingerMs = 10_000;
 /** The last of the lines in which uvu sums up a file. */
 const summedUp = /^ *Duration: +\S+$/m;
 /** Output kept of one file. */
@@ -89,7 +89,7 @@ interface End {
   readonly code: number | null;
   readonly signal: NodeJS.Signals | null;
   readonly timedOut: boolean;
-  /** It went on for {@link mayLingerMs} after its last test, and was killed. */
+  /** It went on for {@link maxLingerMs} after its last test, and was killed. */
   readonly stuck: boolean;
   readonly leftProcesses: boolean;
 }
@@ -97,14 +97,19 @@ interface End {
 function problemOf(end: End, total: number, failed: number, limitMs: number): string | undefined {
   const { code, signal, timedOut, stuck, leftProcesses } = end;
   if (timedOut) return `not done within ${limitMs / 1000} s`;
-  if (stuck) return `killed ${mayLingerMs / 1000} s after its last test, which left something open`;
+  if (stuck) return 'killed, since something was left open';
   if (signal !== null || (code !== 0 && failed === 0)) return `ended with ${signal ?? `code ${code}`}`;
   if (total === 0) return 'ran no test: is test.run() missing?';
   return leftProcesses ? 'left processes behind' : undefined;
 }
 
-/** Runs one file, for `limitMs` at most. Never rejects. */
-export function runFile(build: TestBuild, file: string, limitMs: number): Promise<FileOutcome> {
+/** Runs one file, for `limitMs` at most, and `lingerMs` after its last test. Never rejects. */
+export function runFile(
+  build: Pick<TestBuild, 'folder'>,
+  file: string,
+  limitMs: number,
+  lingerMs = maxLingerMs,
+): Promise<FileOutcome> {
   const since = Date.now();
   return new Promise((resolve) => {
     let output = '';
@@ -131,7 +136,7 @@ export function runFile(build: TestBuild, file: string, limitMs: number): Promis
       lingering = setTimeout(() => {
         stuck = true;
         group.signal('SIGKILL');
-      }, mayLingerMs);
+      }, lingerMs);
     };
     child.stdout.on('data', keep);
     child.stderr.on('data', keep);
