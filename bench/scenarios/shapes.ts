@@ -63,7 +63,7 @@ export function ramp(options: RampOptions): Scenario {
     name: 'ramp',
     plan,
     intent: [
-      `${steps[0]} → ${clients} virtual clients, a batch of ${batch} events each ${think} s (± 50 %), ${calls} calls`,
+      `${steps[0]} → ${clients} virtual clients, a batch of ${batch} events of each every ${think} s, ${calls} calls`,
       `up to ${whole(plannedRate(plan, phases.length - 1))} events/s`,
     ],
   };
