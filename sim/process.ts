@@ -36,21 +36,21 @@ export function createProcess(world: World, name: string): Process {
   let frozenUntil = 0;
   let frozen = false;
   /** What came meanwhile, in its order. */
-  const held: (() => void)[] = [];
+  const postponed: (() => void)[] = [];
   const mourners: (() => void)[] = [];
 
   /** Wraps what is to run here, so that a dead process does nothing and a frozen one does it later. */
   const mine = (run: () => void) => (): void => {
     if (!alive) return;
-    if (frozen || held.length > 0) held.push(run);
+    if (frozen || postponed.length > 0) postponed.push(run);
     else run();
   };
 
   const catchUp = (): void => {
     if (!alive || frozen) return;
-    const next = held.shift();
+    const next = postponed.shift();
     if (next === undefined) return;
-    if (held.length > 0) time.after(0, catchUp);
+    if (postponed.length > 0) time.after(0, catchUp);
     next();
   };
 

@@ -6,13 +6,13 @@
  * Node hands each piece to `stream.push`, a public method, which is replaced while the stream is parked.
  */
 import { Readable } from 'node:stream';
-import { heldKey, type OnHeldConnection } from '../listener/held-connection.js';
+import { connectionKey, type OnConnection } from '../listener/connection-entry.js';
 import { wideWindow } from '../listener/stream-windows.js';
 
 const smallest = 1024;
 
 const parkedKey = Symbol('parked');
-type ParkedStream = Readable & OnHeldConnection & { [parkedKey]?: ParkedInput };
+type ParkedStream = Readable & OnConnection & { [parkedKey]?: ParkedInput };
 
 /** One function for all streams: calls that wait for a seat are many, and most of them are small. */
 function pushParked(this: ParkedStream, chunk: unknown): boolean {
@@ -83,8 +83,8 @@ export class ParkedInput {
     this.#gathered.set(chunk, this.#filled);
     this.#filled = needed;
     // The connection counts what has arrived of its calls, and so does its own `push`, which does not see this.
-    const held = this.stream[heldKey];
-    if (held !== undefined) held.payload += chunk.length;
+    const entry = this.stream[connectionKey];
+    if (entry !== undefined) entry.payload += chunk.length;
     this.onMore(chunk.length);
   }
 

@@ -44,10 +44,10 @@ export function createPlaces<Owner>({ max, maxOfOne, refuse }: PlacesOptions): P
       if (refused !== undefined) throw refused;
       taken++;
       owned.set(owner, (owned.get(owner) ?? 0) + 1);
-      let held = true;
+      let isTaken = true;
       return () => {
-        if (held) giveBack(owner);
-        held = false;
+        if (isTaken) giveBack(owner);
+        isTaken = false;
       };
     },
     get taken() {

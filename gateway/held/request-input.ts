@@ -11,7 +11,7 @@ import type { Readable } from 'node:stream';
 import { createContextKey } from '@connectrpc/connect';
 import type { SluiceError } from '../../lib/errors.js';
 import { KiB } from '../../lib/units.js';
-import { takeOver } from '../listener/held-connection.js';
+import { takeOver } from '../listener/connection-entry.js';
 import type { NodeRequest, NodeResponse } from '../listener/node-request.js';
 import { detached } from './held-bytes.js';
 import { ParkedInput } from './parked-input.js';

@@ -17,7 +17,7 @@
  *       well: Node forgets a stream after the read.
  */
 import type { ServerHttp2Stream } from 'node:http2';
-import { countCutShort, heldKey, type OnHeldConnection } from './held-connection.js';
+import { connectionKey, countCutShort, type OnConnection } from './connection-entry.js';
 import { maxCalls, resetLate } from './late-reset.js';
 import { cancelStream } from './reset-stream.js';
 import { endWhenUnread } from './unread-calls.js';
@@ -40,7 +40,7 @@ export function resetWhenAnswered(stream: ServerHttp2Stream): void {
     endWhenUnread(stream);
     return;
   }
-  countCutShort(stream as OnHeldConnection);
+  countCutShort(stream as OnConnection);
   stopReadingUntilClosed(stream);
   // Node's compatibility API stops the stream when its own buffer is full, and then no code would read on (EARLY-2).
   stream.removeAllListeners('data');
@@ -51,19 +51,19 @@ export function resetWhenAnswered(stream: ServerHttp2Stream): void {
 }
 
 /** EARLY-5. */
-function stopReadingUntilClosed(stream: ServerHttp2Stream & OnHeldConnection): void {
-  const held = stream[heldKey];
-  if (held === undefined || held.open <= maxCalls) return;
+function stopReadingUntilClosed(stream: ServerHttp2Stream & OnConnection): void {
+  const entry = stream[connectionKey];
+  if (entry === undefined || entry.open <= maxCalls) return;
   let pauses = 0;
   const goOn = (): void => {
     clearTimeout(timer);
-    held.goOnReading(stream);
+    entry.goOnReading(stream);
   };
   const timer = setTimeout(() => {
     if (++pauses < maxPauses) timer.refresh();
     else goOn();
   }, pauseMs);
-  held.stopReading(stream);
+  entry.stopReading(stream);
   stream.once('close', goOn);
 }
 

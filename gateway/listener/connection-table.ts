@@ -18,7 +18,7 @@ import { createSparseLogger, type SparseLogger } from '../../lib/sparse-logger.j
 import type { EndedConnection, RefusedConnection } from '../metrics.js';
 import { type AddressEntry, type AddressLimits, createAddressLimits } from './address-limits.js';
 import { lastWordsMs } from './answered-early.js';
-import { HeldConnection, type SeenAbuse } from './held-connection.js';
+import { ConnectionEntry, type SeenAbuse } from './connection-entry.js';
 import { type StreamWindows, wideWindow } from './stream-windows.js';
 
 export interface ConnectionTableOptions {
@@ -58,10 +58,10 @@ export class ConnectionTable {
   readonly #options: ConnectionTableOptions;
   readonly #addresses: AddressLimits;
   readonly #logger: SparseLogger;
-  readonly #table = new Set<HeldConnection>();
-  readonly #byAddress = new Map<AddressEntry, Set<HeldConnection>>();
+  readonly #table = new Set<ConnectionEntry>();
+  readonly #byAddress = new Map<AddressEntry, Set<ConnectionEntry>>();
   /** Found in one look through the table; the very idlest last. */
-  #idlest: HeldConnection[] = [];
+  #idlest: ConnectionEntry[] = [];
   #calls = 0;
   #onQuiet: (() => void) | undefined;
   readonly #sweeping: NodeJS.Timeout;
@@ -88,32 +88,35 @@ export class ConnectionTable {
   }
 
   /** CONN-1 and CONN-2. Undefined: it was refused, and is closed. */
-  admit(raw: Socket): HeldConnection | undefined {
+  admit(raw: Socket): ConnectionEntry | undefined {
     // Resets are everyday life; users of the socket hear of them by listeners of their own.
     raw.on('error', ignore);
     const { remoteAddress } = raw;
     // It is gone already.
     if (remoteAddress === undefined) return void raw.destroy();
     const addresses = this.#addresses;
-    const entry = this.#options.isTrusted(remoteAddress) ? undefined : addresses.of(remoteAddress);
-    if (entry !== undefined) {
-      if (!addresses.takeToken(entry)) return this.#refuse(raw, 'address_rate', entry);
-      if (addresses.isFull(entry) && !this.#makeRoom(findIdlest(this.#byAddress.get(entry) ?? [], 1).pop())) {
-        return this.#refuse(raw, 'address_full', entry);
+    const addressEntry = this.#options.isTrusted(remoteAddress) ? undefined : addresses.of(remoteAddress);
+    if (addressEntry !== undefined) {
+      if (!addresses.takeToken(addressEntry)) return this.#refuse(raw, 'address_rate', addressEntry);
+      if (
+        addresses.isFull(addressEntry) &&
+        !this.#makeRoom(findIdlest(this.#byAddress.get(addressEntry) ?? [], 1).pop())
+      ) {
+        return this.#refuse(raw, 'address_full', addressEntry);
       }
     }
     if (this.size >= this.#options.maxConnections && !this.#makeRoom(this.#nextIdlest())) {
-      return this.#refuse(raw, 'full', entry);
+      return this.#refuse(raw, 'full', addressEntry);
     }
-    return this.#enter(raw, entry);
+    return this.#enter(raw, addressEntry);
   }
 
   /** A call begins. */
-  begin(held: HeldConnection): void {
+  begin(entry: ConnectionEntry): void {
     this.#calls++;
-    held.calls++;
-    if (++held.open > maxOpen) this.#punish(held, 'resets');
-    else if (held.window.size === wideWindow) this.#options.windows.changed(held);
+    entry.calls++;
+    if (++entry.open > maxOpen) this.#punish(entry, 'resets');
+    else if (entry.window.size === wideWindow) this.#options.windows.changed(entry);
   }
 
   /**
@@ -121,37 +124,37 @@ export class ConnectionTable {
    * @param answered else its peer reset it before
    * @param beganAt monotonic, ms; needed when it was not answered
    */
-  finish(held: HeldConnection, answered: boolean, beganAt = 0): void {
-    if (--held.open === 0) held.idleSince = now();
-    if (held.window.size === wideWindow) this.#options.windows.changed(held);
+  finish(entry: ConnectionEntry, answered: boolean, beganAt = 0): void {
+    if (--entry.open === 0) entry.idleSince = now();
+    if (entry.window.size === wideWindow) this.#options.windows.changed(entry);
     if (answered) {
-      held.resets.answered();
-    } else if (held.address !== undefined) {
+      entry.resets.answered();
+    } else if (entry.address !== undefined) {
       const time = now();
-      if (!held.resets.reset(time - beganAt, time)) this.#punish(held, 'resets');
+      if (!entry.resets.reset(time - beganAt, time)) this.#punish(entry, 'resets');
     }
     if (--this.#calls === 0) this.#onQuiet?.();
   }
 
   /** The peer has sent headers that proxies send. */
-  forwards(held: HeldConnection): void {
-    if (held.address !== undefined) held.address.forwards = true;
+  forwards(entry: ConnectionEntry): void {
+    if (entry.address !== undefined) entry.address.forwards = true;
   }
 
   /** The peer has sent far more requests ahead than it may (CONN-4). */
-  sentAhead(held: HeldConnection): void {
-    this.#punish(held, 'pipelining');
+  sentAhead(entry: ConnectionEntry): void {
+    this.#punish(entry, 'pipelining');
   }
 
   /** Node has ended its HTTP/2 session for a flood of frames (CONN-4). */
-  flooded(held: HeldConnection): void {
-    this.#remove(held);
-    this.#blame(held, 'flood');
+  flooded(entry: ConnectionEntry): void {
+    this.#remove(entry);
+    this.#blame(entry, 'flood');
   }
 
   /** CONN-5. */
   endAll(reason: string, graceMs: number): void {
-    for (const held of this.#table) endGently(held, reason, graceMs);
+    for (const entry of this.#table) endGently(entry, reason, graceMs);
   }
 
   /** Resolves when no call is open, or after `ms`. */
@@ -172,101 +175,101 @@ export class ConnectionTable {
     clearInterval(this.#sweeping);
     const until = now() + ms;
     while (this.size > 0 && now() < until) await new Promise((resolve) => setTimeout(resolve, 10));
-    for (const held of this.#table) cut(held);
+    for (const entry of this.#table) cut(entry);
   }
 
-  #enter(raw: Socket, entry: AddressEntry | undefined): HeldConnection {
+  #enter(raw: Socket, addressEntry: AddressEntry | undefined): ConnectionEntry {
     const { maxConnectionAge, grace } = this.#options;
-    const held = new HeldConnection(raw, entry, now(), this.#onAbuse);
-    this.#table.add(held);
-    if (entry !== undefined) {
-      this.#addresses.opened(entry);
-      const others = this.#byAddress.get(entry);
-      if (others === undefined) this.#byAddress.set(entry, new Set([held]));
-      else others.add(held);
+    const entry = new ConnectionEntry(raw, addressEntry, now(), this.#onAbuse);
+    this.#table.add(entry);
+    if (addressEntry !== undefined) {
+      this.#addresses.opened(addressEntry);
+      const others = this.#byAddress.get(addressEntry);
+      if (others === undefined) this.#byAddress.set(addressEntry, new Set([entry]));
+      else others.add(entry);
     }
     const age = setTimeout(
-      () => endGently(held, 'This connection has reached its greatest age.', grace),
+      () => endGently(entry, 'This connection has reached its greatest age.', grace),
       maxConnectionAge * (0.9 + Math.random() * 0.2),
     );
     age.unref();
     raw.once('close', () => {
       clearTimeout(age);
-      this.#remove(held);
+      this.#remove(entry);
       // Handlers of streams that are still busy hear it from their own abort signal; others need not know.
     });
-    return held;
+    return entry;
   }
 
-  #remove(held: HeldConnection): void {
-    if (!this.#table.delete(held)) return;
-    held.phase = 'gone';
-    this.#options.windows.gone(held);
-    const { address } = held;
+  #remove(entry: ConnectionEntry): void {
+    if (!this.#table.delete(entry)) return;
+    entry.phase = 'gone';
+    this.#options.windows.gone(entry);
+    const { address } = entry;
     if (address === undefined) return;
     this.#addresses.closed(address);
     const others = this.#byAddress.get(address);
-    others?.delete(held);
+    others?.delete(entry);
     if (others?.size === 0) this.#byAddress.delete(address);
   }
 
-  #refuse(raw: Socket, why: RefusedConnection, entry: AddressEntry | undefined): undefined {
+  #refuse(raw: Socket, why: RefusedConnection, addressEntry: AddressEntry | undefined): undefined {
     this.#options.onRefused(why);
     // A reset leaves no state behind, neither here nor in the kernel.
     raw.resetAndDestroy();
-    warnOfRefusal(this.#logger, this.#options, why, entry);
+    warnOfRefusal(this.#logger, this.#options, why, addressEntry);
     return undefined;
   }
 
   /** CONN-2. */
-  #makeRoom(held: HeldConnection | undefined): boolean {
-    if (held === undefined) return false;
-    this.#remove(held);
+  #makeRoom(entry: ConnectionEntry | undefined): boolean {
+    if (entry === undefined) return false;
+    this.#remove(entry);
     this.#options.onEnded('made_room');
-    letGo(held);
+    letGo(entry);
     return true;
   }
 
   /** CONN-2, in all. One look through the table serves many newcomers, as long as those that it found stay idle. */
-  #nextIdlest(): HeldConnection | undefined {
+  #nextIdlest(): ConnectionEntry | undefined {
     for (let look = 0; look < 2; look++) {
-      for (let held = this.#idlest.pop(); held !== undefined; held = this.#idlest.pop()) {
-        if (held.open === 0 && held.phase !== 'gone') return held;
+      for (let entry = this.#idlest.pop(); entry !== undefined; entry = this.#idlest.pop()) {
+        if (entry.open === 0 && entry.phase !== 'gone') return entry;
       }
       this.#idlest = findIdlest(this.#table, idlestAtOnce);
     }
     return undefined;
   }
 
-  readonly #onAbuse = (held: HeldConnection, why: SeenAbuse): void => this.#punish(held, why);
+  readonly #onAbuse = (entry: ConnectionEntry, why: SeenAbuse): void => this.#punish(entry, why);
 
   #sweep(): void {
     const time = now();
-    for (const held of this.#table) {
-      if (hasEndedSession(held, time)) {
-        cut(held);
+    for (const entry of this.#table) {
+      if (hasEndedSession(entry, time)) {
+        cut(entry);
         continue;
       }
-      if (held.phase !== 'serving') continue;
-      this.#options.windows.look(held, time);
-      const { payload, calls, cutShort, window } = held;
-      held.tinyPieces = 0;
+      if (entry.phase !== 'serving') continue;
+      this.#options.windows.look(entry, time);
+      const { payload, calls, cutShort, window } = entry;
+      entry.tinyPieces = 0;
       const useful =
-        held.address === undefined ||
-        held.useless.look({ bytes: held.bytesRead, payload, calls, cutShort, window: window.largest }, time);
-      if (!useful) this.#punish(held, 'useless_bytes');
-      else if (held.open === 0) this.#endIdle(held, time - held.idleSince);
+        entry.address === undefined ||
+        entry.useless.look({ bytes: entry.bytesRead, payload, calls, cutShort, window: window.largest }, time);
+      if (!useful) this.#punish(entry, 'useless_bytes');
+      else if (entry.open === 0) this.#endIdle(entry, time - entry.idleSince);
     }
     this.#addresses.sweep();
   }
 
   /** CONN-3. What is still opening has time-outs of its own, which are shorter. */
-  #endIdle(held: HeldConnection, idleMs: number): void {
+  #endIdle(entry: ConnectionEntry, idleMs: number): void {
     const { firstCallTimeout, idleTimeout, onEnded } = this.#options;
-    if (idleMs < (held.calls === 0 ? firstCallTimeout : idleTimeout)) return;
-    onEnded(held.calls === 0 ? 'unused' : 'idle');
-    held.phase = 'ending';
-    letGo(held);
+    if (idleMs < (entry.calls === 0 ? firstCallTimeout : idleTimeout)) return;
+    onEnded(entry.calls === 0 ? 'unused' : 'idle');
+    entry.phase = 'ending';
+    letGo(entry);
   }
 
   /**
@@ -275,23 +278,23 @@ export class ConnectionTable {
    */
   #cutAll(address: AddressEntry, why: EndedConnection): void {
     const time = now();
-    for (const held of this.#byAddress.get(address) ?? []) {
-      if (why === 'refusals' && held.isInGoodStanding(time)) continue;
+    for (const entry of this.#byAddress.get(address) ?? []) {
+      if (why === 'refusals' && entry.isInGoodStanding(time)) continue;
       this.#options.onEnded('address_in_debt');
-      this.#remove(held);
-      held.raw.destroy();
+      this.#remove(entry);
+      entry.raw.destroy();
     }
   }
 
   /** CONN-4. Not within a callback of the session: Node then puts it off, and nghttp2 may spin meanwhile (reset-stream.ts). */
-  #punish(held: HeldConnection, why: EndedConnection): void {
-    if (held.phase === 'gone') return;
-    this.#remove(held);
-    this.#blame(held, why);
-    setImmediate(endWithCalm, held);
+  #punish(entry: ConnectionEntry, why: EndedConnection): void {
+    if (entry.phase === 'gone') return;
+    this.#remove(entry);
+    this.#blame(entry, why);
+    setImmediate(endWithCalm, entry);
   }
 
-  #blame({ address }: HeldConnection, why: EndedConnection): void {
+  #blame({ address }: ConnectionEntry, why: EndedConnection): void {
     this.#options.onEnded(why);
     this.#logger.warn({ address: address?.network, why }, 'connection ended: its peer abuses it');
     if (address !== undefined && this.#addresses.punish(address)) this.#cutAll(address, why);
@@ -299,47 +302,47 @@ export class ConnectionTable {
 }
 
 /** The idlest of these that have no open call, the very idlest last. */
-function findIdlest(connections: Iterable<HeldConnection>, max: number): HeldConnection[] {
-  const found: HeldConnection[] = [];
-  for (const held of connections) {
-    if (held.open > 0) continue;
+function findIdlest(connections: Iterable<ConnectionEntry>, max: number): ConnectionEntry[] {
+  const found: ConnectionEntry[] = [];
+  for (const entry of connections) {
+    if (entry.open > 0) continue;
     const first = found[0];
-    if (found.length === max && first !== undefined && !held.yieldsBefore(first)) continue;
+    if (found.length === max && first !== undefined && !entry.yieldsBefore(first)) continue;
     let at = found.length;
-    while (at > 0 && (found[at - 1] as HeldConnection).yieldsBefore(held)) at--;
-    found.splice(at, 0, held);
+    while (at > 0 && (found[at - 1] as ConnectionEntry).yieldsBefore(entry)) at--;
+    found.splice(at, 0, entry);
     if (found.length > max) found.shift();
   }
   return found;
 }
 
 /** CONN-5. */
-function endGently(held: HeldConnection, reason: string, graceMs: number): void {
-  if (held.control.ending !== undefined || held.phase === 'gone') return;
-  held.phase = 'ending';
-  held.control.end({ reason, graceMs });
-  const { session, socket } = held;
+function endGently(entry: ConnectionEntry, reason: string, graceMs: number): void {
+  if (entry.control.ending !== undefined || entry.phase === 'gone') return;
+  entry.phase = 'ending';
+  entry.control.end({ reason, graceMs });
+  const { session, socket } = entry;
   // GOAWAY; the session closes itself after its last stream.
   if (session !== undefined) session.close();
   else if (socket.bytesRead === 0) socket.destroy();
-  setTimeout(cut, graceMs + lastWordsMs, held).unref();
+  setTimeout(cut, graceMs + lastWordsMs, entry).unref();
 }
 
 /** CONN-4. */
-function endWithCalm(held: HeldConnection): void {
-  const { session } = held;
+function endWithCalm(entry: ConnectionEntry): void {
+  const { session } = entry;
   if (session?.destroyed === false) session.destroy(null as never, constants.NGHTTP2_ENHANCE_YOUR_CALM);
-  setTimeout(cut, session === undefined ? 0 : lastWordsMs, held).unref();
+  setTimeout(cut, session === undefined ? 0 : lastWordsMs, entry).unref();
 }
 
 /** nghttp2 has ended its session, and sent GOAWAY: nothing can be read or sent there any more. */
-const hasEndedSession = (held: HeldConnection, now: number): boolean =>
+const hasEndedSession = (entry: ConnectionEntry, now: number): boolean =>
   !nodeTellsOfEnds &&
-  held.session?.destroyed === false &&
-  held.endedSession.look(
-    held.session,
-    () => held.socket.bytesRead,
-    () => unsentBytes(held),
+  entry.session?.destroyed === false &&
+  entry.endedSession.look(
+    entry.session,
+    () => entry.socket.bytesRead,
+    () => unsentBytes(entry),
     now,
   );
 
@@ -347,22 +350,22 @@ const hasEndedSession = (held: HeldConnection, now: number): boolean =>
  * What waits in the process for the peer to read. HTTP/2 writes below Node's sockets, whose own counts do not have it. Of TLS it is not
  * known: answers of open calls may wait.
  */
-function unsentBytes({ raw, socket, open }: HeldConnection): number {
+function unsentBytes({ raw, socket, open }: ConnectionEntry): number {
   if (socket !== raw) return open;
   return (raw as unknown as { _handle?: { writeQueueSize?: number } })._handle?.writeQueueSize ?? 0;
 }
 
 /** Ends a connection without a call: GOAWAY on HTTP/2, else the end of the stream of bytes. */
-function letGo(held: HeldConnection): void {
-  const { session, socket, raw } = held;
-  if (held.control.ending === undefined) held.control.end({ reason: 'This connection was idle.', graceMs: 0 });
+function letGo(entry: ConnectionEntry): void {
+  const { session, socket, raw } = entry;
+  if (entry.control.ending === undefined) entry.control.end({ reason: 'This connection was idle.', graceMs: 0 });
   if (session !== undefined) session.close();
-  else if (held.calls === 0) raw.destroy();
+  else if (entry.calls === 0) raw.destroy();
   else socket.end();
-  setTimeout(cut, lastWordsMs, held).unref();
+  setTimeout(cut, lastWordsMs, entry).unref();
 }
 
-function cut({ session, socket, raw }: HeldConnection): void {
+function cut({ session, socket, raw }: ConnectionEntry): void {
   if (session !== undefined && !session.destroyed) session.destroy();
   socket.destroy();
   raw.destroy();
@@ -372,13 +375,13 @@ function warnOfRefusal(
   logger: SparseLogger,
   { maxConnections, maxConnectionsPerAddress, newConnectionsPerAddress }: ConnectionTableOptions,
   why: RefusedConnection,
-  entry: AddressEntry | undefined,
+  addressEntry: AddressEntry | undefined,
 ): void {
   if (why === 'full') {
     logger.warn({ maxConnections }, 'connection refused: all connections have open calls');
     return;
   }
-  const { network, forwards } = entry ?? {};
+  const { network, forwards } = addressEntry ?? {};
   const limit = why === 'address_full' ? { maxConnectionsPerAddress } : { newConnectionsPerAddress };
   // A balancer of TCP connections sends no headers. An attacker must not be trusted for a line that sounds like advice.
   logger.warn(

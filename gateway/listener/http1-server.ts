@@ -5,10 +5,10 @@ import { SluiceError } from '../../lib/errors.js';
 import { answerError } from '../errors/http-answers.js';
 import { lastWordsMs } from './answered-early.js';
 import type { Connection } from './connection.js';
+import { type ConnectionEntry, connectionKey, countPayload, type OnConnection } from './connection-entry.js';
 import type { ConnectionTable } from './connection-table.js';
 import { expectsContinue } from './expect-continue.js';
 import { maxHeaderBytes } from './header-limits.js';
-import { countPayload, type HeldConnection, heldKey, type OnHeldConnection } from './held-connection.js';
 import { goesOn, noteBegin } from './late-request.js';
 import { unreadMs } from './unread-calls.js';
 import { closeOwed, incompleteOn, owe, refuseUnreadable } from './unreadable-http1.js';
@@ -23,7 +23,7 @@ export interface Http1Options {
 }
 
 export interface Http1Server {
-  serve(held: HeldConnection): void;
+  serve(entry: ConnectionEntry): void;
   closeIdleConnections(): void;
   close(): void;
 }
@@ -49,36 +49,36 @@ export function createHttp1Server({ connections, onRequest, requestTimeout, onPi
   // All are passed on, within the bytes: by default node drops those past 2,000 without a word.
   server.maxHeadersCount = 0;
 
-  function onClosed(this: ServerResponse & OnHeldConnection): void {
-    const held = this[heldKey];
-    if (held !== undefined) connections.finish(held, true);
+  function onClosed(this: ServerResponse & OnConnection): void {
+    const entry = this[connectionKey];
+    if (entry !== undefined) connections.finish(entry, true);
   }
-  const serve = (request: IncomingMessage & OnHeldConnection, response: ServerResponse & OnHeldConnection): void => {
-    const held = (request.socket as OnHeldConnection)[heldKey];
-    if (held === undefined || held.phase === 'gone') return void request.socket.destroy();
+  const serve = (request: IncomingMessage & OnConnection, response: ServerResponse & OnConnection): void => {
+    const entry = (request.socket as OnConnection)[connectionKey];
+    if (entry === undefined || entry.phase === 'gone') return void request.socket.destroy();
     // The connection ends behind the answer to the first one too many: those after it were not taken.
-    if (held.open > maxPipelined) {
-      if (++held.ignored > maxIgnored) connections.sentAhead(held);
+    if (entry.open > maxPipelined) {
+      if (++entry.ignored > maxIgnored) connections.sentAhead(entry);
       return;
     }
-    if (held.calls === 0 && isForwarded(request.headers)) connections.forwards(held);
+    if (entry.calls === 0 && isForwarded(request.headers)) connections.forwards(entry);
     request.url = originForm(request.url ?? '');
     owe(response, request.socket);
-    connections.begin(held);
-    noteBegin(request, held);
-    countPayload(request, held);
-    response[heldKey] = held;
+    connections.begin(entry);
+    noteBegin(request, entry);
+    countPayload(request, entry);
+    response[connectionKey] = entry;
     // 'finish' may not come, 'close' does (FACT-9).
     response.once('close', onClosed);
-    if (held.open > maxPipelined) {
+    if (entry.open > maxPipelined) {
       onPipelined();
       refusePipelined(request, response);
-      setTimeout(() => held.raw.destroy(), lastAnswersMs).unref();
+      setTimeout(() => entry.raw.destroy(), lastAnswersMs).unref();
       return;
     }
-    if (held.control.ending !== undefined) response.shouldKeepAlive = false;
-    if (hasBody(request)) closeWhenAnsweredEarly(request, response, held);
-    onRequest(request, response, held.control);
+    if (entry.control.ending !== undefined) response.shouldKeepAlive = false;
+    if (hasBody(request)) closeWhenAnsweredEarly(request, response, entry);
+    onRequest(request, response, entry.control);
   };
   server.on('request', serve);
   server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
@@ -87,11 +87,11 @@ export function createHttp1Server({ connections, onRequest, requestTimeout, onPi
   });
   // Others may be ignored (RFC 9110, 10.1.1); node refuses them without a word.
   server.on('checkExpectation', serve);
-  server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex & OnHeldConnection) => {
+  server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex & OnConnection) => {
     const refuse = (): void => refuseUnreadable(error, socket);
-    const held = socket[heldKey];
+    const entry = socket[connectionKey];
     const late = error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? incompleteOn(socket) : undefined;
-    if (late === undefined || held === undefined || !goesOn(late, held, requestTimeout, refuse)) refuse();
+    if (late === undefined || entry === undefined || !goesOn(late, entry, requestTimeout, refuse)) refuse();
   });
   // Neither reads nor takes a byte: nothing is wrong, unless an answer waits for it.
   server.setTimeout(unreadMs, (socket) => {
@@ -101,11 +101,11 @@ export function createHttp1Server({ connections, onRequest, requestTimeout, onPi
   server.emit('listening');
 
   return {
-    serve(held) {
-      (held.socket as OnHeldConnection)[heldKey] = held;
+    serve(entry) {
+      (entry.socket as OnConnection)[connectionKey] = entry;
       // After node has told the answer that is on the socket.
-      held.socket.once('close', () => setImmediate(closeOwed, held.socket));
-      server.emit('connection', held.socket);
+      entry.socket.once('close', () => setImmediate(closeOwed, entry.socket));
+      server.emit('connection', entry.socket);
     },
     closeIdleConnections: () => server.closeIdleConnections(),
     close: () => void server.close(),
@@ -138,14 +138,14 @@ const hasBody = ({ headers }: IncomingMessage): boolean =>
  * the connection again, so it has to end. It ends gently, because closing a socket with unread bytes resets it, and the
  * reset may overtake the answer.
  */
-function closeWhenAnsweredEarly(request: IncomingMessage, response: ServerResponse, held: HeldConnection): void {
+function closeWhenAnsweredEarly(request: IncomingMessage, response: ServerResponse, entry: ConnectionEntry): void {
   const writeHead = response.writeHead.bind(response) as (...args: unknown[]) => ServerResponse;
   response.writeHead = (...args: unknown[]) => {
     const { socket } = response;
     if (!request.complete && socket !== null) {
       response.shouldKeepAlive = false;
       // What still comes of the body is dropped, and is no abuse.
-      if (held.phase === 'serving') held.phase = 'ending';
+      if (entry.phase === 'serving') entry.phase = 'ending';
       socket.destroySoon = () => {
         socket.end();
         setTimeout(() => socket.destroy(), lastWordsMs).unref();

@@ -14,17 +14,17 @@ import type { Logger } from '../../lib/logger.js';
 import { MiB } from '../../lib/units.js';
 import { lastWordsMs, resetWhenAnswered } from './answered-early.js';
 import type { Connection } from './connection.js';
+import {
+  type ConnectionEntry,
+  connectionKey,
+  countCutShort,
+  countPayload,
+  isTakenOver,
+  type OnConnection,
+} from './connection-entry.js';
 import type { ConnectionTable } from './connection-table.js';
 import { expectsContinue } from './expect-continue.js';
 import { hardHeaderListBytes, maxHeaders } from './header-limits.js';
-import {
-  countCutShort,
-  countPayload,
-  type HeldConnection,
-  heldKey,
-  isTakenOver,
-  type OnHeldConnection,
-} from './held-connection.js';
 import { isForwarded } from './http1-server.js';
 import { resetLateOnes } from './late-reset.js';
 import { keepThroughStreamFaults } from './stream-faults.js';
@@ -54,7 +54,7 @@ export interface Http2Options {
 }
 
 export interface Http2Server {
-  serve(held: HeldConnection): void;
+  serve(entry: ConnectionEntry): void;
 }
 
 const servedKey = Symbol('served');
@@ -65,11 +65,11 @@ interface Turn {
   /** When its first stream began. Monotonic, ms. */
   readonly at: number;
 }
-interface HeldStream extends OnHeldConnection {
+interface StreamMarks extends OnConnection {
   [servedKey]?: ServedStream;
   [beganKey]?: Turn;
 }
-type Stream = ServerHttp2Stream & HeldStream;
+type Stream = ServerHttp2Stream & StreamMarks;
 
 /**
  * Node reports a stream while it still reads what came with it. A call that is refused at once is over in the same turn, and so is one
@@ -120,7 +120,7 @@ export function createHttp2Server({
   logger,
 }: Http2Options): Http2Server {
   // Sockets are handed over synchronously, so this is the one that is being handed over when a session is born.
-  let handingOver: HeldConnection | undefined;
+  let handingOver: ConnectionEntry | undefined;
 
   const server: NodeHttp2Server = createServer({
     settings: {
@@ -133,92 +133,92 @@ export function createHttp2Server({
     ...resets,
   });
   server.on('session', (session: ServerHttp2Session) => {
-    const held = handingOver;
-    if (held === undefined) return session.destroy();
+    const entry = handingOver;
+    if (entry === undefined) return session.destroy();
     // A session that failed ends its socket and waits for the peer to do so too, who may have done it before.
-    session.once('close', () => setTimeout(() => held.socket.destroy(), lastWordsMs).unref());
-    held.session = session;
-    (session as OnHeldConnection)[heldKey] = held;
+    session.once('close', () => setTimeout(() => entry.socket.destroy(), lastWordsMs).unref());
+    entry.session = session;
+    (session as OnConnection)[connectionKey] = entry;
     session.on('stream', onNewStream as () => void);
     keepThroughStreamFaults(session, () => logger.debug('an HTTP/2 stream broke the protocol, and was reset'));
     session.setLocalWindowSize(connectionWindow);
-    watchSilence(session, held.socket, silenceTimeout);
+    watchSilence(session, entry.socket, silenceTimeout);
   });
 
   const turns = new Turns();
 
   // One listener for all sessions: a stream that is closed already knows its session no more.
-  function onNewStream(this: OnHeldConnection, stream: Stream, headers: IncomingHttpHeaders, ...more: unknown[]): void {
-    const held = this[heldKey];
+  function onNewStream(this: OnConnection, stream: Stream, headers: IncomingHttpHeaders, ...more: unknown[]): void {
+    const entry = this[connectionKey];
     // Its connection has ended before this was called, perhaps with an error, which is then the stream's too.
-    if (held === undefined || held.phase === 'gone' || held.session?.destroyed === true) {
+    if (entry === undefined || entry.phase === 'gone' || entry.session?.destroyed === true) {
       stream.on('error', ignore);
       return;
     }
-    if (held.calls === 0 && isForwarded(headers)) connections.forwards(held);
-    connections.begin(held);
-    resetLateOnes(held);
+    if (entry.calls === 0 && isForwarded(headers)) connections.forwards(entry);
+    connections.begin(entry);
+    resetLateOnes(entry);
     stream[beganKey] = turns.current();
-    if (held.hasty < maxHasty) {
-      serve(held, stream, headers, more);
+    if (entry.hasty < maxHasty) {
+      serve(entry, stream, headers, more);
     } else {
       stream.on('error', ignore);
-      setImmediate(serve, held, stream, headers, more);
+      setImmediate(serve, entry, stream, headers, more);
     }
   }
-  const serve = (held: HeldConnection, stream: Stream, headers: IncomingHttpHeaders, more: unknown[]): void => {
+  const serve = (entry: ConnectionEntry, stream: Stream, headers: IncomingHttpHeaders, more: unknown[]): void => {
     if (stream.closed || stream.destroyed) {
       stream.on('error', ignore);
-      if (!stream.endAfterHeaders) held.cutShort++;
-      connections.finish(held, held.session?.destroyed === true, stream[beganKey]?.at);
+      if (!stream.endAfterHeaders) entry.cutShort++;
+      connections.finish(entry, entry.session?.destroyed === true, stream[beganKey]?.at);
       return;
     }
-    countPayload(stream, held);
+    countPayload(stream, entry);
     stream.on('close', onStreamClosed);
-    const served = onStream?.(stream, headers, held.control, more[1] as readonly string[]);
+    const served = onStream?.(stream, headers, entry.control, more[1] as readonly string[]);
     if (served === undefined) compatible.emit('stream', stream, headers, ...more);
     else stream[servedKey] = served;
   };
   // One listener for all streams: a closure for each costs more than what it does.
   function onStreamClosed(this: Stream): void {
-    const held = this[heldKey];
-    if (held === undefined) return;
+    const entry = this[connectionKey];
+    if (entry === undefined) return;
     this[servedKey]?.closed();
     if (!this.readableEnded && !this.endAfterHeaders) countCutShort(this);
     const began = this[beganKey];
     // Node may put the end of a stream off to the next turn.
-    held.hasty = turns.over - (began?.number ?? 0) <= 1 ? held.hasty + 1 : 0;
+    entry.hasty = turns.over - (began?.number ?? 0) <= 1 ? entry.hasty + 1 : 0;
     // 'finish' may not come (FACT-9), and with the session all of its streams end, whichever side ended it.
     const whole = this.rstCode === constants.NGHTTP2_NO_ERROR ? !this.aborted : this.writableFinished;
-    const answered = (this.headersSent && whole) || held.session?.destroyed === true || isTakenOver(this);
-    connections.finish(held, answered, began?.at);
+    const answered = (this.headersSent && whole) || entry.session?.destroyed === true || isTakenOver(this);
+    connections.finish(entry, answered, began?.at);
   }
 
   // Makes requests of streams, and nothing else: node does it for all streams of a server that has this listener.
   const compatible = createServer();
   const serveRequest = (request: Http2ServerRequest, response: Http2ServerResponse): void => {
-    const held = (request.stream as OnHeldConnection)[heldKey];
-    if (held === undefined) return void request.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    const entry = (request.stream as OnConnection)[connectionKey];
+    if (entry === undefined) return void request.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
     resetWhenAnsweredEarly(request.stream, response);
     endWithLastByte(request.stream);
-    onRequest(request, response, held.control);
+    onRequest(request, response, entry.control);
   };
   compatible.on('request', serveRequest);
   compatible.on('checkContinue', (request, response) => {
     expectsContinue(response);
     serveRequest(request, response);
   });
-  server.on('sessionError', (error: NodeJS.ErrnoException, session: OnHeldConnection) => {
+  server.on('sessionError', (error: NodeJS.ErrnoException, session: OnConnection) => {
     letGoOfFrames(error);
     logger.debug({ error: error.message }, 'HTTP/2 connection failed');
-    const held = session[heldKey];
-    if (held !== undefined && isFlood(error)) connections.flooded(held);
+    const entry = session[connectionKey];
+    if (entry !== undefined && isFlood(error)) connections.flooded(entry);
   });
 
   return {
-    serve(held) {
-      handingOver = held;
-      server.emit('connection', held.socket);
+    serve(entry) {
+      handingOver = entry;
+      server.emit('connection', entry.socket);
       handingOver = undefined;
     },
   };

@@ -4,7 +4,7 @@
  * second. A period in which the gateway does not read the body does not count. Another check finds earlier that no byte comes at all.
  */
 import type { IncomingMessage } from 'node:http';
-import type { HeldConnection } from './held-connection.js';
+import type { ConnectionEntry } from './connection-entry.js';
 
 /** What a body has to bring in a second, where it keeps others waiting. */
 export const slowBytes = 1024;
@@ -13,7 +13,7 @@ const payloadKey = Symbol('payload');
 type LateRequest = IncomingMessage & { [payloadKey]?: number };
 
 /** To be called with each request: what the connection had brought of bodies before it. */
-export function noteBegin(request: LateRequest, { payload }: HeldConnection): void {
+export function noteBegin(request: LateRequest, { payload }: ConnectionEntry): void {
   request[payloadKey] = payload;
 }
 
@@ -22,13 +22,13 @@ export function noteBegin(request: LateRequest, { payload }: HeldConnection): vo
  * @param periodMs that has passed since its begin
  * @param refuse is called when it is too slow later
  */
-export function goesOn(request: LateRequest, held: HeldConnection, periodMs: number, refuse: () => void): boolean {
-  const { payload } = held;
+export function goesOn(request: LateRequest, entry: ConnectionEntry, periodMs: number, refuse: () => void): boolean {
+  const { payload } = entry;
   const came = payload - (request[payloadKey] ?? payload);
   if (!request.isPaused() && came * 1_000 < slowBytes * periodMs) return false;
   request[payloadKey] = payload;
   const timer = setTimeout(() => {
-    if (!request.complete && !request.destroyed && !goesOn(request, held, periodMs, refuse)) refuse();
+    if (!request.complete && !request.destroyed && !goesOn(request, entry, periodMs, refuse)) refuse();
   }, periodMs);
   timer.unref();
   request.once('close', () => clearTimeout(timer));

@@ -10,7 +10,7 @@
  */
 import type { ServerHttp2Stream } from 'node:http2';
 import { MiB } from '../../lib/units.js';
-import { type HeldConnection, heldKey, type OnHeldConnection } from './held-connection.js';
+import { type ConnectionEntry, connectionKey, type OnConnection } from './connection-entry.js';
 import { resetStream } from './reset-stream.js';
 
 const lateMs = 100;
@@ -19,26 +19,26 @@ export const maxCalls = 32;
 const maxDropped = MiB;
 
 const droppedKey = Symbol('dropped');
-type LateStream = ServerHttp2Stream & OnHeldConnection & { [droppedKey]?: number };
+type LateStream = ServerHttp2Stream & OnConnection & { [droppedKey]?: number };
 
 /** To be called when the answer of a stream is with nghttp2, and its request is not over. */
 export function resetLate(stream: LateStream): void {
   if (stream.closed || stream.destroyed) return;
-  const held = stream[heldKey];
-  if (held === undefined || held.open > maxCalls || isGrpc(stream)) {
+  const entry = stream[connectionKey];
+  if (entry === undefined || entry.open > maxCalls || isGrpc(stream)) {
     resetStream(stream);
     return;
   }
   stream[droppedKey] = 0;
   stream.on('data', onDropped);
-  held.lateResets ??= new Set();
-  held.lateResets.add(stream);
+  entry.lateResets ??= new Set();
+  entry.lateResets.add(stream);
   stream.once('close', onClose);
   setTimeout(resetStream, lateMs, stream).unref();
 }
 
 /** A call has begun on this connection (LATE-2). */
-export function resetLateOnes({ open, lateResets }: Pick<HeldConnection, 'open' | 'lateResets'>): void {
+export function resetLateOnes({ open, lateResets }: Pick<ConnectionEntry, 'open' | 'lateResets'>): void {
   if (lateResets === undefined || lateResets.size === 0 || open <= maxCalls) return;
   for (const stream of lateResets) resetStream(stream);
   lateResets.clear();
@@ -56,5 +56,5 @@ function onDropped(this: LateStream, chunk: Buffer): void {
 }
 
 function onClose(this: LateStream): void {
-  this[heldKey]?.lateResets?.delete(this);
+  this[connectionKey]?.lateResets?.delete(this);
 }

@@ -14,7 +14,7 @@ import {
 import { UsageError } from '../../lib/errors.js';
 import type { Logger } from '../../lib/logger.js';
 import type { TlsRefusal } from '../metrics.js';
-import type { HeldConnection } from './held-connection.js';
+import type { ConnectionEntry } from './connection-entry.js';
 import { sniffProtocol } from './sniff-protocol.js';
 
 /** PEM texts. */
@@ -58,19 +58,19 @@ export const secureContext = (material: TlsMaterial) => createSecureContext(cont
 /** What becomes of connections. */
 export interface ConnectionStages {
   /** TCP is there. Undefined: it was refused, and is closed. */
-  readonly admit: (raw: Socket) => HeldConnection | undefined;
+  readonly admit: (raw: Socket) => ConnectionEntry | undefined;
   /** The first bytes were seen, or the handshake is done. */
-  readonly ready: (held: HeldConnection, protocol: 'h1' | 'h2') => void;
+  readonly ready: (entry: ConnectionEntry, protocol: 'h1' | 'h2') => void;
 }
 
 /** A TCP server that does not listen yet. @throws UsageError when the certificate or key cannot be used */
 export function createListener(options: ListenerOptions, { admit, ready }: ConnectionStages): NetServer {
   const shake = options.tls === undefined ? undefined : createHandshakes(options, options.tls, ready);
   return createNet({ noDelay: true, keepAlive: true, keepAliveInitialDelay: 60_000 }, (raw) => {
-    const held = admit(raw);
-    if (held === undefined) return;
-    if (shake !== undefined) shake(held);
-    else sniffProtocol(raw, (protocol) => ready(held, protocol));
+    const entry = admit(raw);
+    if (entry === undefined) return;
+    if (shake !== undefined) shake(entry);
+    else sniffProtocol(raw, (protocol) => ready(entry, protocol));
   });
 }
 
@@ -79,18 +79,18 @@ function createHandshakes(
   { logger, onRefused, handshakeTimeout: handshakeMs = handshakeTimeout }: ListenerOptions,
   tls: TlsMaterial & Partial<TlsChanges>,
   ready: ConnectionStages['ready'],
-): (held: HeldConnection) => void {
+): (entry: ConnectionEntry) => void {
   const server = createTlsServer(tls, handshakeMs);
   // It draws new keys for session tickets: what an authority vouched for that is gone is not taken up again.
   tls.onChange?.((material) => server.setSecureContext(contextOptions(material)));
   // Node does not say which connection a TLS socket lies on; address and port of the peer do.
-  const shaking = new Map<string, HeldConnection>();
+  const shaking = new Map<string, ConnectionEntry>();
   server.on('secureConnection', (socket: TLSSocket) => {
-    const held = shaking.get(peerOf(socket));
-    if (held === undefined) return void socket.destroy();
-    held.socket = socket;
+    const entry = shaking.get(peerOf(socket));
+    if (entry === undefined) return void socket.destroy();
+    entry.socket = socket;
     socket.on('error', () => {});
-    ready(held, socket.alpnProtocol === 'h2' ? 'h2' : 'h1');
+    ready(entry, socket.alpnProtocol === 'h2' ? 'h2' : 'h1');
   });
   server.on('tlsClientError', (error, socket) => {
     const reason = refusalOf(error, socket);
@@ -99,12 +99,12 @@ function createHandshakes(
     // Node ends the connection after every other error, and leaves this one to us.
     if (isLate(error)) socket.destroy();
   });
-  return (held) => {
-    const { raw } = held;
+  return (entry) => {
+    const { raw } = entry;
     const peer = peerOf(raw);
-    shaking.set(peer, held);
+    shaking.set(peer, entry);
     raw.once('close', () => {
-      if (shaking.get(peer) === held) shaking.delete(peer);
+      if (shaking.get(peer) === entry) shaking.delete(peer);
     });
     server.emit('connection', raw);
   };

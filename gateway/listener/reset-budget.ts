@@ -5,7 +5,7 @@
  * one of the budget (call-budget.ts), and each answered call gives one back. A proxy that hedges, or whose users close pages, has far
  * more answered calls than resets. An attack does not wait for answers.
  *
- * A call that waits for the log counts as answered (`takeOver` in held-connection.ts). Its batch costs as much as an answered one, and
+ * A call that waits for the log counts as answered (`takeOver` in connection-entry.ts). Its batch costs as much as an answered one, and
  * admission counts it. While the log stalls, clients with short deadlines reset all of their calls, which is no abuse.
  */
 import { CallBudget } from './call-budget.js';

@@ -6,7 +6,7 @@
  *   open-files.ts        how many connections the process can have
  *
  *   connection-table.ts  how many connections there are, and when each ends
- *   held-connection.ts   one connection, from accept to end; connection.ts is what handlers see of it
+ *   connection-entry.ts  one connection, from accept to end; connection.ts is what handlers see of it
  *   address-limits.ts    connections of one address; trusted-proxies.ts where the client is behind proxies
  *   call-budget.ts       calls that bring nothing; reset-budget.ts calls that are taken back; useless-bytes.ts bytes that do nothing
  *   ended-session.ts     sessions that have ended although Node does not say so
@@ -113,10 +113,10 @@ export async function listen(options: FrontServerOptions): Promise<FrontServer> 
   });
   const server = createListener(options, {
     admit: (raw) => connections.admit(raw),
-    ready(held, protocol) {
-      if (held.phase === 'gone') return void held.socket.destroy();
-      if (held.phase === 'opening') held.phase = 'serving';
-      (protocol === 'h2' ? http2 : http1).serve(held);
+    ready(entry, protocol) {
+      if (entry.phase === 'gone') return void entry.socket.destroy();
+      if (entry.phase === 'opening') entry.phase = 'serving';
+      (protocol === 'h2' ? http2 : http1).serve(entry);
     },
   });
 

@@ -8,7 +8,7 @@
  *       wait for this turn of the event loop to end.
  */
 import type { ServerHttp2Stream } from 'node:http2';
-import { heldKey, type OnHeldConnection, takeOver } from './held-connection.js';
+import { connectionKey, type OnConnection, takeOver } from './connection-entry.js';
 import { cancelStream } from './reset-stream.js';
 
 /** How long a client may leave an answer unread, or a stream of answers while it is due to read them. */
@@ -18,7 +18,7 @@ export const maxUnread = 2_048;
 const fewUnread = 32;
 const sweepMs = 250;
 
-type Stream = ServerHttp2Stream & OnHeldConnection;
+type Stream = ServerHttp2Stream & OnConnection;
 
 interface Waiting {
   /** Time is counted in sweeps: when the process stands still, no client is late by that. */
@@ -61,12 +61,12 @@ const isSpared = ({ since }: Waiting): boolean => sweeps - since < 2;
 /** UNREAD-2, connections with many. @returns that was not enough, and none is spared that would be next */
 function resetGreedy(): boolean {
   const counts = new Map<unknown, number>();
-  for (const stream of waiting.keys()) counts.set(stream[heldKey], (counts.get(stream[heldKey]) ?? 0) + 1);
+  for (const stream of waiting.keys()) counts.set(stream[connectionKey], (counts.get(stream[connectionKey]) ?? 0) + 1);
   for (const [stream, one] of waiting) {
     if (waiting.size <= maxUnread || isSpared(one)) return false;
-    const left = counts.get(stream[heldKey]) ?? 0;
+    const left = counts.get(stream[connectionKey]) ?? 0;
     if (left <= fewUnread) continue;
-    counts.set(stream[heldKey], left - 1);
+    counts.set(stream[connectionKey], left - 1);
     reset(stream);
   }
   return waiting.size > maxUnread;

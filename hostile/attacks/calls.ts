@@ -60,12 +60,12 @@ export const calls: readonly Attack[] = [
     about: 'with a valid key, 200 calls that stay open, and 50 calls behind them without a body',
     keys: 1,
     async run(field) {
-      const held = grpcHeaders(`${service}Publish`, field.keys[0]);
+      const headers = grpcHeaders(`${service}Publish`, field.keys[0]);
       const [holding] = await openMany(field, 1);
       const [asking] = await openMany(field, 1);
       if (holding === undefined || asking === undefined) return;
       for (let i = 0; i < field.scaled(200); i++)
-        await holding.send(holding.request(held, false), Buffer.from([0]), false);
+        await holding.send(holding.request(headers, false), Buffer.from([0]), false);
       const requests = everyKind(field.keys[0]);
       for (let i = 0; i < field.scaled(50); i++) asking.request(requests[i % requests.length]!, true);
       await settle(field, [asking]);

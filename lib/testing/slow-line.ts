@@ -15,7 +15,7 @@ export interface SlowLine {
 export async function withSlowLine<T>(target: string, use: (line: SlowLine) => Promise<T>): Promise<T> {
   const [host, port] = target.split(':');
   const sockets = new Set<Socket>();
-  let held = false;
+  let stalled = false;
   const server = createServer((near) => {
     const far = connect({ host: host ?? '127.0.0.1', port: Number(port) });
     for (const [from, to] of [
@@ -24,7 +24,7 @@ export async function withSlowLine<T>(target: string, use: (line: SlowLine) => P
     ] as const) {
       sockets.add(from);
       from.setNoDelay(true);
-      if (held) from.pause();
+      if (stalled) from.pause();
       from.on('data', (bytes) => to.write(bytes));
       from.on('error', () => {});
       from.on('close', () => {
@@ -40,11 +40,11 @@ export async function withSlowLine<T>(target: string, use: (line: SlowLine) => P
     return await use({
       url: `127.0.0.1:${typeof address === 'object' && address !== null ? address.port : 0}`,
       hold() {
-        held = true;
+        stalled = true;
         for (const socket of sockets) socket.pause();
       },
       release() {
-        held = false;
+        stalled = false;
         for (const socket of sockets) socket.resume();
       },
     });

@@ -90,15 +90,15 @@ export async function dropOldDays(options: RetentionOptions): Promise<string[]> 
   const days = droppableDays(contents, streams, cutoff);
   for (const day of days) {
     // No block has the number 0: such rows are not Sluice's.
-    const [held] = await clickhouse.rows<{ rows: string; others: string }>(
+    const [counts] = await clickhouse.rows<{ rows: string; others: string }>(
       `SELECT toString(count()) AS rows, toString(countIf(_block = 0)) AS others FROM ${table} WHERE ${partitionKey} = {day:Date}`,
       { day },
     );
     await clickhouse.command(`ALTER TABLE ${table} DROP PARTITION '${day}'`);
-    logger.info({ day, rows: Number(held?.rows) }, 'dropped a day past its retention');
-    if (held === undefined || held.others === '0') continue;
+    logger.info({ day, rows: Number(counts?.rows) }, 'dropped a day past its retention');
+    if (counts === undefined || counts.others === '0') continue;
     logger.warn(
-      { day, rows: Number(held.others) },
+      { day, rows: Number(counts.others) },
       'among the rows of a day past its retention were some that no worker stored',
     );
   }

@@ -18,11 +18,11 @@ export function lockHolder(folder: string): string | undefined {
     // Of another file system, a file may have the same number: on each tmpfs they begin again.
     const { dev, ino } = statSync(join(folder, 'status'));
     const file = `${hex(((dev / 256) & 0xfff) >>> 0)}:${hex((dev & 0xff) | ((dev >>> 12) & 0xfff00))}:${ino}`;
-    const held = readFileSync('/proc/locks', 'utf8')
+    const lock = readFileSync('/proc/locks', 'utf8')
       .split('\n')
       .map((line) => line.trim().split(/\s+/))
       .find((words) => words[1] === 'FLOCK' && words[5] === file);
-    return held === undefined ? undefined : `process ${held[4]}`;
+    return lock === undefined ? undefined : `process ${lock[4]}`;
   } catch {
     return undefined;
   }

@@ -173,7 +173,7 @@ async function auditStream(scope: StreamScope): Promise<number> {
   const { nc, jsm, logger } = options;
   const stream = shardStream(shard);
   let copies = 0;
-  let held: LoadedCopy[] = [];
+  let pending: LoadedCopy[] = [];
   let events = 0;
   await scanLog({
     nc,
@@ -188,15 +188,15 @@ async function auditStream(scope: StreamScope): Promise<number> {
       for (const copy of copiesIn(sequence, data, tenant)) {
         copies++;
         events += copy.events;
-        held.push(copy);
+        pending.push(copy);
       }
-      if (held.length < maxNames && events < maxEvents) return;
-      await settle(scope, held);
-      held = [];
+      if (pending.length < maxNames && events < maxEvents) return;
+      await settle(scope, pending);
+      pending = [];
       events = 0;
     },
   });
-  await settle(scope, held);
+  await settle(scope, pending);
   closeBlocks(scope, Number.POSITIVE_INFINITY);
   return copies;
 }

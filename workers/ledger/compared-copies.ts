@@ -201,14 +201,14 @@ export function createLeftOutCheck(
 ): { add(sequence: number, data: Uint8Array): Promise<void>; finish(): Promise<LeftOut> } {
   const { jsm, store, dead, retention } = options;
   const nothing: LeftOut = { events: 0, eventIds: [], batchId: '', lo: 0, hi: 0 };
-  let held: LoadedCopy[] = [];
+  let pending: LoadedCopy[] = [];
   let events = 0;
   let found = nothing;
 
   async function compare(): Promise<void> {
-    if (held.length === 0) return;
-    const { missing, totals } = await compareCopies({ jsm, store, stream: place.stream }, held);
-    for (const copy of held) {
+    if (pending.length === 0) return;
+    const { missing, totals } = await compareCopies({ jsm, store, stream: place.stream }, pending);
+    for (const copy of pending) {
       if (retention && !totals.has(nameKey(copy))) continue;
       const eventIds = missing(copy);
       const lost = eventIds.length - excused(dead, place, copy);
@@ -216,7 +216,7 @@ export function createLeftOutCheck(
       const first = found.events === 0 ? { eventIds, batchId: copy.batchId, lo: copy.sequence } : found;
       found = { ...found, ...first, events: found.events + lost, hi: copy.sequence };
     }
-    held = [];
+    pending = [];
     events = 0;
   }
 
@@ -227,10 +227,10 @@ export function createLeftOutCheck(
       for (const copy of copiesIn(sequence, data)) {
         // Without an id nothing is a duplicate.
         if (copy.batchId === '') continue;
-        held.push(copy);
+        pending.push(copy);
         events += copy.events;
       }
-      if (held.length >= maxNames || events >= maxEvents) await compare();
+      if (pending.length >= maxNames || events >= maxEvents) await compare();
     },
     async finish() {
       await compare();

@@ -28,7 +28,7 @@ import type { Deadlines } from '../../ingest/deadlines.js';
 import type { IngestResult } from '../../ingest/ingest.js';
 import { resetWhenAnswered } from '../../listener/answered-early.js';
 import type { Connection } from '../../listener/connection.js';
-import { takeOver } from '../../listener/held-connection.js';
+import { takeOver } from '../../listener/connection-entry.js';
 import { endWhenUnread } from '../../listener/unread-calls.js';
 import { requestLate } from '../call-timeout.js';
 import type { BatchCall, PublishBatch } from '../publish-batch.js';

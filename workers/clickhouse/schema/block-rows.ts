@@ -29,10 +29,10 @@ const mayBeLeftOut = ({ kind, cardinality, enum: of }: FieldNode): boolean =>
   kind !== 'enum' || cardinality !== 'singular' || (of?.values ?? []).every(({ number }) => number >= 0);
 
 /** The tree without the fields that no event has. */
-function heldBy(message: MessageNode, has: (path: string) => boolean, prefix: string): MessageNode {
+function presentPart(message: MessageNode, has: (path: string) => boolean, prefix: string): MessageNode {
   const fields = message.fields.flatMap((field): FieldNode[] => {
     if (!isFlattened(field)) return has(`${prefix}${field.name}`) || !mayBeLeftOut(field) ? [field] : [];
-    const inner = heldBy(field.message as MessageNode, has, `${prefix}${field.name}.`);
+    const inner = presentPart(field.message as MessageNode, has, `${prefix}${field.name}.`);
     return inner.fields.length === 0 ? [] : [{ ...field, message: inner }];
   });
   return { ...message, fields };
@@ -48,8 +48,8 @@ export function createBlockRows(
   function rowsOf(presence: FieldPresence): BlockRows {
     const has = (path: string): boolean => presence(walker.ids.get(path) ?? 0);
     const batchField = (name: string): boolean => !walker.ids.has(`.${name}`) || has(`.${name}`);
-    const held = heldBy(event, has, '');
-    const reading = { event: held.fields.length === 0 ? event : held, batchField };
+    const present = presentPart(event, has, '');
+    const reading = { event: present.fields.length === 0 ? event : present, batchField };
     const rows = [...columnsOf(reading.event), ...batchColumns.filter(({ name }) => batchField(name))];
     const format = inputFormat(storedBatch, event, reading);
     return {

@@ -1,4 +1,4 @@
-/** One connection as the listener holds it, from TCP's accept to its end. */
+/** One connection as the listener's table has it, from TCP's accept to its end. */
 import type { ServerHttp2Session, ServerHttp2Stream } from 'node:http2';
 import type { Socket } from 'node:net';
 import { Readable } from 'node:stream';
@@ -11,13 +11,13 @@ import { ConnectionWindow } from './stream-windows.js';
 import { tlsBytes, UselessBytes } from './useless-bytes.js';
 
 /** On requests and streams: the connection that they came on. */
-export const heldKey = Symbol('held');
+export const connectionKey = Symbol('connection');
 
 const cutShortKey = Symbol('cutShort');
 const takenOverKey = Symbol('takenOver');
 
-export interface OnHeldConnection {
-  [heldKey]?: HeldConnection;
+export interface OnConnection {
+  [connectionKey]?: ConnectionEntry;
   [cutShortKey]?: true;
   [takenOverKey]?: true;
 }
@@ -26,12 +26,12 @@ export interface OnHeldConnection {
  * The request is whole, and admission has counted it: from now on its answer depends on the log alone. A client that gives up such a
  * call, because the log is slow, has not taken it back too early (reset-budget.ts).
  */
-export function takeOver(stream: Readable & OnHeldConnection): void {
+export function takeOver(stream: Readable & OnConnection): void {
   stream[takenOverKey] = true;
 }
 
 /** @see takeOver */
-export const isTakenOver = (stream: OnHeldConnection): boolean => stream[takenOverKey] === true;
+export const isTakenOver = (stream: OnConnection): boolean => stream[takenOverKey] === true;
 
 /**
  *   opening   TCP is there; the TLS handshake or the first bytes are not
@@ -54,7 +54,7 @@ const goodStandingMs = 60_000;
 /** What is seen while calls are served, and not by the table. */
 export type SeenAbuse = 'useless_bytes' | 'refusals';
 
-export class HeldConnection implements RefusalCount {
+export class ConnectionEntry implements RefusalCount {
   phase: ConnectionPhase = 'opening';
   readonly control: ConnectionControl;
   /** The socket that HTTP is read from: the TCP socket, until TLS stands. */
@@ -98,7 +98,7 @@ export class HeldConnection implements RefusalCount {
     readonly raw: Socket,
     readonly address: AddressEntry | undefined,
     now: number,
-    readonly onAbuse: (held: HeldConnection, why: SeenAbuse) => void,
+    readonly onAbuse: (entry: ConnectionEntry, why: SeenAbuse) => void,
   ) {
     this.socket = raw;
     this.control = createConnection(raw.remoteAddress, this);
@@ -159,7 +159,7 @@ export class HeldConnection implements RefusalCount {
   }
 
   /** Makes room for others more readily than the other one: first who has never called, then who has not for the longest time. */
-  yieldsBefore(other: HeldConnection): boolean {
+  yieldsBefore(other: ConnectionEntry): boolean {
     if ((this.calls === 0) !== (other.calls === 0)) return this.calls === 0;
     return this.idleSince < other.idleSince;
   }
@@ -170,11 +170,11 @@ const handleOf = (socket: Socket) =>
   (socket as unknown as { readonly _handle?: { readStop?(): void; readStart?(): void } | null })._handle;
 
 /** The call of this stream is over, and its body is not: the rest is dropped where the connection does not see it. Twice does no harm. */
-export function countCutShort(stream: OnHeldConnection): void {
-  const held = stream[heldKey];
-  if (held === undefined || stream[cutShortKey]) return;
+export function countCutShort(stream: OnConnection): void {
+  const entry = stream[connectionKey];
+  if (entry === undefined || stream[cutShortKey]) return;
   stream[cutShortKey] = true;
-  held.cutShort++;
+  entry.cutShort++;
 }
 
 /**
@@ -189,21 +189,21 @@ const maxTinyPieces = 10_000;
  * Takes the place of `push` on a request's stream, and counts what arrives of its body. One function for all streams: it runs once
  * for each DATA frame or chunk, and costs an addition.
  */
-export function countPayload(stream: Readable & OnHeldConnection, held: HeldConnection): void {
-  stream[heldKey] = held;
+export function countPayload(stream: Readable & OnConnection, entry: ConnectionEntry): void {
+  stream[connectionKey] = entry;
   // What came in one read with the headers is there already.
-  held.payload += stream.readableLength;
+  entry.payload += stream.readableLength;
   stream.push = pushCounted;
 }
 
-function pushCounted(this: Readable & OnHeldConnection, chunk: unknown, encoding?: BufferEncoding): boolean {
-  const held = this[heldKey];
-  if (held !== undefined && chunk != null) {
+function pushCounted(this: Readable & OnConnection, chunk: unknown, encoding?: BufferEncoding): boolean {
+  const entry = this[connectionKey];
+  if (entry !== undefined && chunk != null) {
     const { length } = chunk as Uint8Array;
-    held.payload += length;
-    if (length < tinyPiece && ++held.tinyPieces > maxTinyPieces) {
+    entry.payload += length;
+    if (length < tinyPiece && ++entry.tinyPieces > maxTinyPieces) {
       // False: Node reads no more.
-      held.onAbuse(held, 'useless_bytes');
+      entry.onAbuse(entry, 'useless_bytes');
       return false;
     }
   }
