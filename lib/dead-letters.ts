@@ -135,7 +135,7 @@ function verify(config: StreamConfig): void {
   }
 }
 
-function headersOf(letter: DeadLetter, cutFrom: number | undefined): MsgHdrs {
+function headersOf(letter: DeadLetter, sizeBefore: number | undefined): MsgHdrs {
   const head = headers();
   head.set(names.kind, letter.kind);
   head.set(names.reason, line(letter.reason, maxReasonBytes));
@@ -147,7 +147,7 @@ function headersOf(letter: DeadLetter, cutFrom: number | undefined): MsgHdrs {
   head.set(names.tenant, line(letter.tenant, maxNameBytes));
   head.set(names.batchId, line(letter.batchId, maxNameBytes));
   head.set(names.events, String(letter.events));
-  if (cutFrom !== undefined) head.set(names.cutFrom, String(cutFrom));
+  if (sizeBefore !== undefined) head.set(names.cutFrom, String(sizeBefore));
   return head;
 }
 
@@ -196,10 +196,10 @@ export function createDeadLetters({ nc, maxBytes }: DeadLettersOptions): DeadLet
   async function publish(letter: DeadLetter): Promise<void> {
     const max = (nc.info?.max_payload ?? MiB) - headerBytes;
     // Only a message that no gateway wrote can be as large: batches leave room. The whole of it is in the log for a while.
-    const cut = letter.bytes.length > max;
-    const payload: Payload = cut ? letter.bytes.subarray(0, max) : letter.bytes;
+    const truncated = letter.bytes.length > max;
+    const payload: Payload = truncated ? letter.bytes.subarray(0, max) : letter.bytes;
     await js.publish(deadSubject(letter.shard, letter.tenant), payload, {
-      headers: headersOf(letter, cut ? letter.bytes.length : undefined),
+      headers: headersOf(letter, truncated ? letter.bytes.length : undefined),
       msgID: `${letter.generation}.${letter.shard}.${letter.sequence}.${letter.index}`,
       expect: { streamName: deadStream },
       timeout: publishMs,

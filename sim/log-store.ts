@@ -103,7 +103,7 @@ export function createLogStore(world: World, options: LogOptions, onWritten: (sh
     }
     const message: StoredMessage = {
       sequence: ++stream.last,
-      timeMs: Math.floor(world.epochMs + time.now + skew),
+      timeMs: Math.floor(world.startMs + time.now + skew),
       data,
       forgotten: false,
     };

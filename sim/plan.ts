@@ -48,7 +48,7 @@ export interface Plan {
   readonly maxBatchesInFlight: number;
   readonly ackTimeoutMs: number;
   /** When the world begins, ms since 1970: so that a day ends within it, or soon after. */
-  readonly epochMs: number;
+  readonly startMs: number;
   /** How long the phase with faults lasts, ms. */
   readonly safetyMs: number;
   readonly faults: readonly FaultKind[];
@@ -99,7 +99,7 @@ export function makePlan(seed: number, random: Random, options: PlanOptions = {}
     safetyMs,
     // A log that loses its end, a frozen worker with a block of that end and a change of the day all at once would make two blocks
     // of one number, on two days: a hole that is known (docs/architecture.md), so days do not end in worlds whose log breaks.
-    epochMs: breaking ? Date.UTC(2026, 2, 2, 6) : Date.UTC(2026, 2, 2) - integer(random, 0, Math.floor(safetyMs * 1.3)),
+    startMs: breaking ? Date.UTC(2026, 2, 2, 6) : Date.UTC(2026, 2, 2) - integer(random, 0, Math.floor(safetyMs * 1.3)),
     faults,
     faultCount: faults.length === 0 ? 0 : integer(random, 1, 10),
     longestFreezeMs: long ? 2 * hourMs : pick(random, [2_000, 20_000, 60_000]),

@@ -70,7 +70,7 @@ export function createProcess(world: World, name: string): Process {
       return frozen;
     },
     now: () => offset + (time.now - bornAt) * rate,
-    wall: () => Math.floor(world.epochMs + skew + (time.now - bornAt) * rate + bornAt),
+    wall: () => Math.floor(world.startMs + skew + (time.now - bornAt) * rate + bornAt),
     after(ms, run) {
       let cancelled = false;
       // A shade later than asked, as timers are: rounding must not make them early.

@@ -66,7 +66,7 @@ function setStage(seed: number, options: RunOptions): Stage {
   const weakness: Weakness = options.weakness === undefined ? { what: 'nothing' } : weaknesses[options.weakness];
   const random = createRandom(seed);
   const plan = makePlan(seed, random, { ...options, favour: weakness.worlds });
-  const world = createWorld(random, plan.epochMs, options.trace);
+  const world = createWorld(random, plan.startMs, options.trace);
   const history = createHistory();
   const network = createNetwork(world);
   const log = createLog(world, { shards: plan.shards, maxBytes: plan.logMaxBytes, syncMs: plan.syncMs });

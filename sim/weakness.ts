@@ -151,15 +151,15 @@ export const weaknesses = {
   'deferred-forgotten': {
     what: 'messages that were deferred do not become part of the next block',
     worker(io) {
-      let cut = { lo: 0, duplicate: 0 };
+      let planned = { lo: 0, duplicate: 0 };
       return {
         ...io,
         async plan(place, block) {
-          const planned = await io.plan(place, block);
-          cut = { lo: planned.lo, duplicate: planned.duplicate };
-          return planned;
+          const next = await io.plan(place, block);
+          planned = { lo: next.lo, duplicate: next.duplicate };
+          return next;
         },
-        insert: (place, block) => io.insert(place, { ...block, ...cut }),
+        insert: (place, block) => io.insert(place, { ...block, ...planned }),
       };
     },
   },

@@ -9,7 +9,7 @@ export interface World {
   readonly time: Timeline;
   readonly random: Random;
   /** When it began, ms since 1970. */
-  readonly epochMs: number;
+  readonly startMs: number;
   /** Writes down what happened. Undefined when it is not read, so that the words are not even made: `trace?.(…)`. */
   readonly trace: ((who: string, what: string) => void) | undefined;
   /** Something goes wrong with this chance; never once the world is calm. */
@@ -20,13 +20,13 @@ export interface World {
   delay(): number;
 }
 
-export function createWorld(random: Random, epochMs: number, scribe: Scribe | undefined): World {
+export function createWorld(random: Random, startMs: number, scribe: Scribe | undefined): World {
   const time = createTimeline();
   const world: World = {
     time,
     random,
-    epochMs,
-    trace: scribe && ((who, what) => scribe(epochMs + time.now, who, what)),
+    startMs,
+    trace: scribe && ((who, what) => scribe(startMs + time.now, who, what)),
     calm: false,
     chance: (probability) => !world.calm && random() < probability,
     delay: () => (world.chance(0.03) ? integer(random, 20, 3_000) : 0.2 + random() * 2),

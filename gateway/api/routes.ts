@@ -8,7 +8,7 @@
  *   rpc-adapter.ts      from Node's requests to the RPC library and back; media-types.ts spellings of headers, grpc-web-text.ts base64
  *   rpc-handlers.ts     what the calls with a key do; keyed-calls.ts what they need
  *   rpc-unary.ts        calls of one message; rpc-stream.ts calls of many; both make every error one of the table
- *   beside-library.ts   reads messages of Publish and PublishStream without the library; split-envelopes.ts cuts a body into them
+ *   beside-library.ts   reads messages of Publish and PublishStream without the library; split-envelopes.ts splits a body into them
  *   json-request.ts     messages in JSON; view.ts messages in Protobuf, without decoding events
  *   publish-batch.ts    passes one batch to ingest/
  *   publish-stream.ts   PublishStream through the RPC library; stream-call.ts has the rules of the call

@@ -22,21 +22,21 @@ const nothing = new Uint8Array(0);
 
 /** @throws ConnectError in the library's words: a message over `max`, an envelope that ends early */
 export async function* splitEnvelopes(body: AsyncIterable<Uint8Array>, max: number): AsyncGenerator<SplitEnvelope> {
-  const cutter = new EnvelopeCutter(max);
+  const splitter = new EnvelopeSplitter(max);
   for await (const chunk of body) {
-    const whole = cutter.wholeIn(chunk);
+    const whole = splitter.wholeIn(chunk);
     if (whole !== undefined) {
       yield whole;
       continue;
     }
-    cutter.push(chunk);
-    for (let next = cutter.next(); next !== undefined; next = cutter.next()) yield next;
+    splitter.push(chunk);
+    for (let next = splitter.next(); next !== undefined; next = splitter.next()) yield next;
   }
   // A head without a byte of its message passes for an end, as in the library.
-  if (cutter.held > 0) throw new ConnectError('protocol error: incomplete envelope', Code.InvalidArgument);
+  if (splitter.held > 0) throw new ConnectError('protocol error: incomplete envelope', Code.InvalidArgument);
 }
 
-class EnvelopeCutter {
+class EnvelopeSplitter {
   readonly #max: number;
   #rest: Uint8Array = nothing;
   #head: { readonly flags: number; readonly size: number } | undefined;

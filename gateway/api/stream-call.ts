@@ -87,12 +87,12 @@ const refusedRetryMs = 1_000;
  *
  *   reading   its client may send more
  *   ending    nothing more is read; it ends when all is answered: well, or with a failure
- *   cut       it ends at once
+ *   aborted   it ends at once
  */
 type Phase =
   | { readonly is: 'reading' }
   | { readonly is: 'ending'; readonly failure: ConnectError | undefined }
-  | { readonly is: 'cut'; readonly error: ConnectError };
+  | { readonly is: 'aborted'; readonly error: ConnectError };
 
 export const openStreamCall = (options: StreamCallOptions): StreamCall => new OpenCall(options);
 
@@ -131,7 +131,7 @@ class OpenCall implements StreamCall {
     });
     this.#unsubscribe = [
       connection.onEnding(({ reason, graceMs }) => this.#drain(reason, graceMs)),
-      options.onRevoked(() => this.#cut(toConnectError(new SluiceError('key_unknown', 'The key has been revoked.')))),
+      options.onRevoked(() => this.#abort(toConnectError(new SluiceError('key_unknown', 'The key has been revoked.')))),
     ];
   }
 
@@ -161,11 +161,11 @@ class OpenCall implements StreamCall {
   }
 
   abort(reason: unknown): void {
-    this.#cut(classify(reason).rpc);
+    this.#abort(classify(reason).rpc);
   }
 
   next(): Answer | undefined {
-    if (this.#phase.is === 'cut') return undefined;
+    if (this.#phase.is === 'aborted') return undefined;
     const answer = this.#outbox.take();
     if (answer !== undefined) this.#wakeReader?.();
     return answer;
@@ -177,7 +177,7 @@ class OpenCall implements StreamCall {
 
   get end(): 'ok' | ConnectError | undefined {
     const phase = this.#phase;
-    if (phase.is === 'cut') return phase.error;
+    if (phase.is === 'aborted') return phase.error;
     if (phase.is === 'reading' || this.#outbox.open > 0) return undefined;
     return phase.failure ?? (this.#commits.keepOpen ? undefined : 'ok');
   }
@@ -200,8 +200,8 @@ class OpenCall implements StreamCall {
     this.#wakeAll();
   }
 
-  #cut(error: ConnectError): void {
-    if (this.#phase.is !== 'cut') this.#phase = { is: 'cut', error };
+  #abort(error: ConnectError): void {
+    if (this.#phase.is !== 'aborted') this.#phase = { is: 'aborted', error };
     this.#wakeAll();
   }
 

@@ -21,7 +21,7 @@ interface Entry {
 /** What an answer may weigh, and each rejection in it, roughly. */
 const answerBytes = 600;
 const rejectionBytes = 200;
-/** The array is cut when so many of its answers are taken. */
+/** The array drops its taken answers when there are so many. */
 const maxTaken = 1024;
 
 const rejectionsOf = (answer: Answer): number =>

@@ -26,7 +26,7 @@ const enveloped = (size: number, fill: number, stated = size): Buffer => {
   return all;
 };
 
-async function* cut(bytes: Buffer, size: () => number): AsyncGenerator<Buffer> {
+async function* inChunks(bytes: Buffer, size: () => number): AsyncGenerator<Buffer> {
   for (let at = 0; at < bytes.length; ) {
     const next = at + size();
     yield Buffer.from(bytes.subarray(at, next));
@@ -52,7 +52,7 @@ test('whatever the chunks, the same bytes come out, and no message before it is 
     for (const streams of [true, false]) {
       const one = options({ streams });
       const pieces = await passed(
-        cut(all, () => integer(random, 1, longest)),
+        inChunks(all, () => integer(random, 1, longest)),
         one,
       );
       assert.ok(Buffer.concat(pieces).equals(all), `round ${round}`);
@@ -65,7 +65,7 @@ test('whatever the chunks, the same bytes come out, and no message before it is 
 test('a message that ends early is passed on for the library to refuse, and so is a part of a head', async () => {
   for (const bytes of [enveloped(10, 1, 100), enveloped(0, 1, 100), enveloped(3, 1).subarray(0, 3)]) {
     const pieces = await passed(
-      cut(bytes, () => 2),
+      inChunks(bytes, () => 2),
       options(),
     );
     assert.ok(Buffer.concat(pieces).equals(bytes));
@@ -94,7 +94,7 @@ test('what is kept is the memory that is taken, and a stated size takes none', a
   const one = options();
   const bytes = enveloped(50, 1, 90_000);
   await passed(
-    cut(bytes, () => 10),
+    inChunks(bytes, () => 10),
     one,
   );
   assert.ok(Math.max(...one.kept) <= 200, `${Math.max(...one.kept)}`);
@@ -104,7 +104,7 @@ test('a body without envelopes comes in one piece, however small its chunks are'
   const one = options({ known: undefined, max: 200_000 });
   const body = Buffer.alloc(150_000, 7);
   const pieces = await passed(
-    cut(body, () => 1),
+    inChunks(body, () => 1),
     one,
   );
   assert.is(pieces.length, 1);
@@ -115,7 +115,7 @@ test('a body without envelopes comes in one piece, however small its chunks are'
 test('a body without envelopes that is too long is passed on as it comes', async () => {
   const body = Buffer.alloc(150_000, 7);
   const pieces = await passed(
-    cut(body, () => 30_000),
+    inChunks(body, () => 30_000),
     options({ known: undefined }),
   );
   assert.equal(
@@ -130,7 +130,7 @@ test('a message that its reader takes over keeps its bytes until they are given 
   const taken: { bytes: Uint8Array; release: (() => void) | undefined }[] = [];
   for await (const { bytes, release } of splitEnvelopes(
     wholeMessages(
-      cut(all, () => 20_000),
+      inChunks(all, () => 20_000),
       one,
     ),
     100_000,

@@ -93,7 +93,7 @@ test('the event bytes are the last bytes of the frame, byte for byte', () => {
   assert.ok(bytes[1] === 0x12, 'metadata comes first');
 });
 
-test('texts that a client chose are bounded, and a cut keeps UTF-8 valid', () => {
+test('texts that a client chose are bounded, and truncation keeps UTF-8 valid', () => {
   const frame = frameBatch({
     ...minimal,
     tenant: 't'.repeat(63),

@@ -39,7 +39,7 @@ export interface FramedBatch {
   write(target: Uint8Array, offset: number): number;
 }
 
-/** Most bytes that framing and metadata add to a batch: the texts that clients choose are cut or dropped to fit. */
+/** Most bytes that framing and metadata add to a batch: the texts that clients choose are truncated or dropped to fit. */
 export const maxMetadataBytes = 1024;
 
 const maxClientBytes = 64;
@@ -109,7 +109,7 @@ function varintSize(value: number): number {
   return size;
 }
 
-/** Any whole number from 0 to 2^53. Shifts would cut at 32 bits. */
+/** Any whole number from 0 to 2^53. Shifts would keep 32 bits only. */
 function putVarint(target: Uint8Array, offset: number, value: number): number {
   let at = offset;
   let rest = value;
@@ -140,7 +140,7 @@ function putAscii(target: Uint8Array, offset: number, tag: number, text: string)
 /** At most `maxBytes` of a text that a client chose. */
 function putText(target: Uint8Array, offset: number, tag: number, text: string, maxBytes: number): number {
   if (text.length <= maxBytes && isAscii(text)) return putAscii(target, offset, tag, text);
-  // encodeInto stops before a character that does not fit, so a cut text stays valid UTF-8.
+  // encodeInto stops before a character that does not fit, so a truncated text stays valid UTF-8.
   const { written } = encoder.encodeInto(text, textScratch.subarray(0, maxBytes));
   if (written === 0) return offset;
   target[offset] = tag;

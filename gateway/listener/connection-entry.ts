@@ -37,7 +37,7 @@ export const isTakenOver = (stream: OnConnection): boolean => stream[takenOverKe
  *   opening   TCP is there; the TLS handshake or the first bytes are not
  *   serving   an HTTP server has it
  *   ending    it takes no new calls; what is open has a grace
- *   gone      closed, or cut; it counts for nothing any more
+ *   gone      closed, or destroyed; it counts for nothing any more
  */
 export type ConnectionPhase = 'opening' | 'serving' | 'ending' | 'gone';
 

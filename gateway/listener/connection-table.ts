@@ -9,7 +9,7 @@
  *   CONN-4  A peer loses its connection, and its address new ones, and at last all (ADDR-3), when it resets its calls before they are answered,
  *       makes calls that are refused, sends too many ahead, floods, or sends bytes that do nothing. Refused calls of others do not end a
  *       connection that has shown a valid key in the last minute.
- *   CONN-5  All other ends are gentle: handlers hear of it, HTTP/2 peers get GOAWAY, calls are answered; what remains after the grace is cut.
+ *   CONN-5  All other ends are gentle: handlers hear of it, HTTP/2 peers get GOAWAY, calls are answered; what remains after the grace is destroyed.
  */
 import { constants } from 'node:http2';
 import type { Socket } from 'node:net';
@@ -175,7 +175,7 @@ export class ConnectionTable {
     clearInterval(this.#sweeping);
     const until = now() + ms;
     while (this.size > 0 && now() < until) await new Promise((resolve) => setTimeout(resolve, 10));
-    for (const entry of this.#table) cut(entry);
+    for (const entry of this.#table) destroy(entry);
   }
 
   #enter(raw: Socket, addressEntry: AddressEntry | undefined): ConnectionEntry {
@@ -247,7 +247,7 @@ export class ConnectionTable {
     const time = now();
     for (const entry of this.#table) {
       if (hasEndedSession(entry, time)) {
-        cut(entry);
+        destroy(entry);
         continue;
       }
       if (entry.phase !== 'serving') continue;
@@ -276,7 +276,7 @@ export class ConnectionTable {
    * ADDR-3. At once and without a word, so that what waits in their sockets is not even read: a thousand calls and their resets fit into one
    * read, and cost 50 ms. Refused calls cost less, and are counted by connection: where others have made too many, those of good standing stay.
    */
-  #cutAll(address: AddressEntry, why: EndedConnection): void {
+  #destroyAll(address: AddressEntry, why: EndedConnection): void {
     const time = now();
     for (const entry of this.#byAddress.get(address) ?? []) {
       if (why === 'refusals' && entry.isInGoodStanding(time)) continue;
@@ -297,7 +297,7 @@ export class ConnectionTable {
   #blame({ address }: ConnectionEntry, why: EndedConnection): void {
     this.#options.onEnded(why);
     this.#logger.warn({ address: address?.network, why }, 'connection ended: its peer abuses it');
-    if (address !== undefined && this.#addresses.punish(address)) this.#cutAll(address, why);
+    if (address !== undefined && this.#addresses.punish(address)) this.#destroyAll(address, why);
   }
 }
 
@@ -325,14 +325,14 @@ function endGently(entry: ConnectionEntry, reason: string, graceMs: number): voi
   // GOAWAY; the session closes itself after its last stream.
   if (session !== undefined) session.close();
   else if (socket.bytesRead === 0) socket.destroy();
-  setTimeout(cut, graceMs + lastWordsMs, entry).unref();
+  setTimeout(destroy, graceMs + lastWordsMs, entry).unref();
 }
 
 /** CONN-4. */
 function endWithCalm(entry: ConnectionEntry): void {
   const { session } = entry;
   if (session?.destroyed === false) session.destroy(null as never, constants.NGHTTP2_ENHANCE_YOUR_CALM);
-  setTimeout(cut, session === undefined ? 0 : lastWordsMs, entry).unref();
+  setTimeout(destroy, session === undefined ? 0 : lastWordsMs, entry).unref();
 }
 
 /** nghttp2 has ended its session, and sent GOAWAY: nothing can be read or sent there any more. */
@@ -362,10 +362,10 @@ function letGo(entry: ConnectionEntry): void {
   if (session !== undefined) session.close();
   else if (entry.calls === 0) raw.destroy();
   else socket.end();
-  setTimeout(cut, lastWordsMs, entry).unref();
+  setTimeout(destroy, lastWordsMs, entry).unref();
 }
 
-function cut({ session, socket, raw }: ConnectionEntry): void {
+function destroy({ session, socket, raw }: ConnectionEntry): void {
   if (session !== undefined && !session.destroyed) session.destroy();
   socket.destroy();
   raw.destroy();

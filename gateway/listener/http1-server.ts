@@ -34,7 +34,7 @@ const keepAliveTimeout = 75_000;
 const maxPipelined = 64;
 /** Further ones that came before the answer that refuses them, and are not served. No client does that by mistake. */
 const maxIgnored = 64;
-/** ms for the answers to those that were taken, before the connection is cut. */
+/** ms for the answers to those that were taken, before the connection is destroyed. */
 const lastAnswersMs = 10_000;
 
 export function createHttp1Server({ connections, onRequest, requestTimeout, onPipelined }: Http1Options): Http1Server {

@@ -7,7 +7,7 @@ interface Queued {
   readonly queuedAt: number;
 }
 
-/** The array is cut when so many of its places are empty. */
+/** The array drops its empty places when there are so many. */
 const maxEmpty = 1_024;
 
 export class PublishQueue {

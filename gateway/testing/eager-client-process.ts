@@ -6,7 +6,7 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { connect as connectTls } from 'node:tls';
-import { FrameCutter, flag } from '../../lib/testing/h2-frames.js';
+import { FrameSplitter, flag } from '../../lib/testing/h2-frames.js';
 import { frame, frameType, header, preface, word } from './raw-http2.js';
 
 /** What is seen of the calls. */
@@ -32,7 +32,7 @@ const to = { port: Number(port), host: '127.0.0.1' };
 const socket = words.includes('tls')
   ? connectTls({ ...to, ALPNProtocols: ['h2'], rejectUnauthorized: false })
   : connect(to);
-const cutter = new FrameCutter();
+const splitter = new FrameSplitter();
 const faults: string[] = [];
 let begun = 0;
 let answered = 0;
@@ -57,7 +57,7 @@ function answerTo(type: number, flags: number, stream: number, payload: Buffer):
 socket.on('error', () => {});
 socket.on('data', (chunk) => {
   const out: Buffer[] = [];
-  cutter.push(chunk, (type, flags, stream, payload) => {
+  splitter.push(chunk, (type, flags, stream, payload) => {
     out.push(...answerTo(type, flags, stream, Buffer.from(payload)));
   });
   if (out.length > 0) socket.write(Buffer.concat(out));

@@ -1,6 +1,6 @@
 /** HTTP/2 frame by frame, for tests of what no client library sends. */
 
-import { FrameCutter } from '../../lib/testing/h2-frames.js';
+import { FrameSplitter } from '../../lib/testing/h2-frames.js';
 
 export { frame, frameType, preface } from '../../lib/testing/h2-frames.js';
 
@@ -18,6 +18,6 @@ export function word(value: number): Buffer {
 /** Frames out of bytes; what is left over is not shown. */
 export function framesOf(bytes: Buffer): { type: number; flags: number; stream: number; payload: Buffer }[] {
   const all: ReturnType<typeof framesOf> = [];
-  new FrameCutter().push(bytes, (type, flags, stream, payload) => all.push({ type, flags, stream, payload }));
+  new FrameSplitter().push(bytes, (type, flags, stream, payload) => all.push({ type, flags, stream, payload }));
   return all;
 }

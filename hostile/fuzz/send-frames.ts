@@ -1,7 +1,7 @@
 /** Sends requests over HTTP/2 frame by frame, several at a time on one connection, and sees what becomes of each. */
 import type { Socket } from 'node:net';
 import { integer } from '../../lib/testing/batches.js';
-import { FrameCutter, flag, frame, frameType, preface } from '../../lib/testing/h2-frames.js';
+import { FrameSplitter, flag, frame, frameType, preface } from '../../lib/testing/h2-frames.js';
 import { HeaderBlockReader } from '../../lib/testing/h2-header-blocks.js';
 import { headerBlock, resetFrame, setting, settingsFrame, windowUpdate } from '../wire/h2.js';
 import { dial, opened, type Target } from '../wire/sockets.js';
@@ -27,7 +27,7 @@ export class FrameConnection {
   /** Requests so far. */
   count = 0;
   private readonly streams = new Map<number, Stream>();
-  private readonly cutter = new FrameCutter();
+  private readonly splitter = new FrameSplitter();
   private readonly blocks = new HeaderBlockReader();
   private nextStream = 1;
   private window = 65_535;
@@ -43,7 +43,7 @@ export class FrameConnection {
     const connection = new FrameConnection(socket);
     socket.on('data', (chunk: Buffer) => {
       try {
-        connection.cutter.push(chunk, (...parts) => connection.take(...parts));
+        connection.splitter.push(chunk, (...parts) => connection.take(...parts));
       } catch {
         socket.destroy();
       }

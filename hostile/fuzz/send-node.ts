@@ -81,12 +81,12 @@ export class NodeConnection {
       });
       stream.on('error', () => {});
       stream.on('close', () => settle(status !== '' ? 'answered' : this.session.closed ? 'ended' : 'reset'));
-      const cut = valid === undefined && random() < 0.03;
+      const givesUp = valid === undefined && random() < 0.03;
       stream.once('finish', () => {
         if (!settled) wait.begin();
       });
       if (request.body.length === 0) return;
-      if (!cut) return void stream.end(request.body);
+      if (!givesUp) return void stream.end(request.body);
       stream.write(request.body.subarray(0, request.body.length >> 1), () => settle('given up'));
     });
   }

@@ -3,7 +3,7 @@
  * send most of what an attack sends.
  */
 import type { Socket } from 'node:net';
-import { FrameCutter, flag, frame, frameType, literalText, preface } from '../../lib/testing/h2-frames.js';
+import { FrameSplitter, flag, frame, frameType, literalText, preface } from '../../lib/testing/h2-frames.js';
 import { HeaderBlockReader } from '../../lib/testing/h2-header-blocks.js';
 import type { Counts } from '../attack.js';
 import { dial, opened, type Target, written } from './sockets.js';
@@ -77,13 +77,13 @@ export class H2Peer {
   static async open(target: Target, counts: Counts, options: H2Options = {}): Promise<H2Peer | undefined> {
     const socket = dial(target, 'h2');
     const peer = new H2Peer(socket, counts, options.credits ?? true);
-    const cutter = new FrameCutter();
+    const splitter = new FrameSplitter();
     counts.connections++;
     const ready = new Promise<boolean>((resolve) => {
       socket.on('data', (chunk: Buffer) => {
         counts.bytesIn += chunk.length;
         try {
-          cutter.push(chunk, (...parts) => peer.take(...parts));
+          splitter.push(chunk, (...parts) => peer.take(...parts));
         } catch {
           socket.destroy();
         }

@@ -233,7 +233,7 @@ function pathOf(fault: Fault, bytes: Uint8Array): string {
 
 const keyBytesLimit = 64;
 
-/** The key of the map entry in bytes p … end-1, cut to 64 bytes and printable; '' when it has none that can be read. */
+/** The key of the map entry in bytes p … end-1, truncated to 64 bytes and printable; '' when it has none that can be read. */
 function keyOf(bytes: Uint8Array, from: number, end: number): string {
   let p = from;
   while (p < end) {
@@ -271,10 +271,10 @@ function behindValue(bytes: Uint8Array, p: number, end: number, tag: number): nu
   }
 }
 
-/** Bytes of a customer's text for a message, without control characters; `cut`: the text goes on. */
-export function printable(bytes: Uint8Array, cut: boolean): string {
-  // `stream` leaves off a character that the cut has split.
-  const text = new TextDecoder().decode(bytes, { stream: cut });
+/** Bytes of a customer's text for a message, without control characters; `truncated`: the text goes on. */
+export function printable(bytes: Uint8Array, truncated: boolean): string {
+  // `stream` leaves off a character that the truncation has split.
+  const text = new TextDecoder().decode(bytes, { stream: truncated });
   // biome-ignore lint/suspicious/noControlCharactersInRegex: taking them out is the point.
-  return text.replace(/[\u0000-\u001f\u007f]/g, '\ufffd') + (cut ? '…' : '');
+  return text.replace(/[\u0000-\u001f\u007f]/g, '\ufffd') + (truncated ? '…' : '');
 }

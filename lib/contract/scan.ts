@@ -93,7 +93,7 @@ export function scanBatch(batch: Uint8Array, limits: ScanLimits): ScanResult {
     rejected,
     rejections: refused.rejections,
     unknownFields: unknown !== 0,
-    bytes: refused.cutFrom(batch),
+    bytes: refused.removeFrom(batch),
   };
 }
 
@@ -140,7 +140,7 @@ class Refused {
   }
 
   /** A new buffer with what is left. */
-  cutFrom(batch: Uint8Array): Uint8Array {
+  removeFrom(batch: Uint8Array): Uint8Array {
     let size = batch.length;
     for (let i = 0; i < this.spans.length; i += 2) size -= this.spans[i + 1]! - this.spans[i]!;
     const rest = new Uint8Array(size);

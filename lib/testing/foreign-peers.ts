@@ -189,7 +189,7 @@ export function foreignPeers(trusted: Certificate, untrusted: Certificate): read
 
 export interface Listening {
   readonly port: number;
-  /** From now on `serve` answers; connections that are open are cut. */
+  /** From now on `serve` answers; connections that are open are destroyed. */
   become(serve: (socket: Socket) => void): void;
   close(): Promise<void>;
 }
@@ -206,17 +206,17 @@ export async function listen(serve: (socket: Socket) => void): Promise<Listening
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const address = server.address();
-  const cut = (): void => {
+  const disconnect = (): void => {
     for (const socket of sockets) socket.destroy();
   };
   return {
     port: typeof address === 'object' && address !== null ? address.port : 0,
     become(next) {
       current = next;
-      cut();
+      disconnect();
     },
     close() {
-      cut();
+      disconnect();
       return new Promise((resolve) => server.close(() => resolve()));
     },
   };

@@ -46,7 +46,7 @@ export function frame(type: number, flags: number, stream: number, payload: Uint
 }
 
 /** Calls `each` for every whole frame of a byte stream; parts of frames are kept until the rest comes. */
-export class FrameCutter {
+export class FrameSplitter {
   private rest: Buffer = Buffer.alloc(0);
 
   /** @throws Error on a frame above 1 MiB, which no answer to this client is */

@@ -63,8 +63,8 @@ function mutateBytes(random: Random, bytes: Uint8Array): Uint8Array {
       return Uint8Array.from(Buffer.concat([bytes.subarray(0, into), piece, bytes.subarray(into)]));
     }
     case 3: {
-      const cut = at();
-      return Uint8Array.from(Buffer.concat([bytes.subarray(0, cut), bytes.subarray(cut + integer(random, 1, 4))]));
+      const from = at();
+      return Uint8Array.from(Buffer.concat([bytes.subarray(0, from), bytes.subarray(from + integer(random, 1, 4))]));
     }
     case 4: {
       const set = bytes.slice();

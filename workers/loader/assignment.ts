@@ -155,7 +155,7 @@ export async function joinWorkers(options: AssignmentOptions): Promise<Assignmen
     beating = beat();
     review();
     // Its own heartbeats are not seen: the watch was lost with a server. Not more often than the expiry.
-    if (workers.cutOff(Date.now()) && Date.now() - watchedAt > expiryMs && !nc.isClosed()) {
+    if (workers.isIsolated(Date.now()) && Date.now() - watchedAt > expiryMs && !nc.isClosed()) {
       void watch().catch((error: unknown) => logger.debug({ error: String(error) }, 'cannot watch the workers yet'));
     }
   }, heartbeatMs);

@@ -65,7 +65,7 @@ test('while nothing is heard, no moment takes another worker for gone (LIVE-1)',
   for (let ms = 2_040; ms < 12_000; ms += 5) {
     const known = workers.known(ms);
     assert.ok(known === undefined || String(known) === 'a,b', `at ${ms}: ${known}`);
-    assert.is(workers.cutOff(ms), ms > 2_040 + expiryMs);
+    assert.is(workers.isIsolated(ms), ms > 2_040 + expiryMs);
   }
 });
 

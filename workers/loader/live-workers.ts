@@ -32,8 +32,8 @@ export interface LiveWorkers {
   /** A worker left, or does not answer. */
   gone(worker: string): void;
   /** True when this worker does not hear even itself: it knows nothing of the others. */
-  cutOff(nowMs: number): boolean;
-  /** All live workers, sorted. Undefined while they are not known: when cut off, or just back after a silence (LIVE-2). */
+  isIsolated(nowMs: number): boolean;
+  /** All live workers, sorted. Undefined while they are not known: when isolated, or just back after a silence (LIVE-2). */
   known(nowMs: number): readonly string[] | undefined;
 }
 
@@ -41,7 +41,7 @@ export interface LiveWorkers {
 export function createLiveWorkers(worker: string): LiveWorkers {
   const heardAt = new Map<string, number>();
   let settledAt = Number.NEGATIVE_INFINITY;
-  const cutOff = (nowMs: number): boolean => nowMs - (heardAt.get(worker) ?? Number.NEGATIVE_INFINITY) > expiryMs;
+  const isIsolated = (nowMs: number): boolean => nowMs - (heardAt.get(worker) ?? Number.NEGATIVE_INFINITY) > expiryMs;
   return {
     heard(of, nowMs) {
       const before = heardAt.get(of);
@@ -53,9 +53,9 @@ export function createLiveWorkers(worker: string): LiveWorkers {
       // Its own entry is deleted by mistake only: this worker lives, and its next heartbeat writes it again.
       if (of !== worker) heardAt.delete(of);
     },
-    cutOff,
+    isIsolated,
     known(nowMs) {
-      if (cutOff(nowMs) || nowMs < settledAt) return undefined;
+      if (isIsolated(nowMs) || nowMs < settledAt) return undefined;
       const ownAt = heardAt.get(worker) as number;
       for (const [other, at] of heardAt) {
         if (ownAt - at > expiryMs) heardAt.delete(other);

@@ -293,13 +293,13 @@ async function follow(io: ShardIo, state: ShardState, seen: Gap | undefined): Pr
 
 /** The next block after `end`, without what must not be stored. */
 async function nextPlanned(io: ShardIo, place: Place, end: number, seen: Gap | undefined): Promise<Next> {
-  const cut = await io.gather(place.generation, end);
-  if (cut === 'again' || cut === undefined) return { kind: 'leave' };
-  if (cut.lo !== end + 1) {
-    if (seen?.hi !== end || seen.lo !== cut.lo) return { kind: 'leave', gap: { hi: end, lo: cut.lo } }; // LOAD-3
-    io.tell({ kind: 'gap', from: end + 1, to: cut.lo - 1 });
+  const gathered = await io.gather(place.generation, end);
+  if (gathered === 'again' || gathered === undefined) return { kind: 'leave' };
+  if (gathered.lo !== end + 1) {
+    if (seen?.hi !== end || seen.lo !== gathered.lo) return { kind: 'leave', gap: { hi: end, lo: gathered.lo } }; // LOAD-3
+    io.tell({ kind: 'gap', from: end + 1, to: gathered.lo - 1 });
   }
-  const block = await tried(io, place, cut, () => io.plan(place, cut));
+  const block = await tried(io, place, gathered, () => io.plan(place, gathered));
   return block === undefined ? { kind: 'leave' } : { kind: 'planned', block };
 }
 

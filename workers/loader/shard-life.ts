@@ -7,10 +7,10 @@ export interface ShardLife {
   readonly stopping: boolean;
   /** Leave even the block in flight. */
   readonly givingUp: boolean;
-  /** Resolves after so long, or when pauses are cut short. At once when giving up. */
+  /** Resolves after so long, or when pauses end early. At once when giving up. */
   pause(ms: number): Promise<void>;
   /** Ends the pauses that run now. */
-  cutShort(): void;
+  endPauses(): void;
   /** Begins to stop. Ends the pauses now and again after the grace, ms. Returns what cancels the second. */
   stop(graceMs: number): () => void;
 }
@@ -19,7 +19,7 @@ export function createShardLife(): ShardLife {
   let phase: Phase = { kind: 'running' };
   const pauses = new Set<() => void>();
   const isGivingUp = (): boolean => phase.kind === 'stopping' && Date.now() >= phase.giveUpAtMs;
-  const cutShort = (): void => {
+  const endPauses = (): void => {
     for (const done of pauses) done();
   };
   return {
@@ -40,11 +40,11 @@ export function createShardLife(): ShardLife {
         const timer = setTimeout(done, ms);
         pauses.add(done);
       }),
-    cutShort,
+    endPauses,
     stop(graceMs) {
       phase = { kind: 'stopping', giveUpAtMs: Date.now() + graceMs };
-      cutShort();
-      const late = setTimeout(cutShort, graceMs);
+      endPauses();
+      const late = setTimeout(endPauses, graceMs);
       return () => clearTimeout(late);
     },
   };

@@ -85,7 +85,7 @@ export function startShardLoader(options: ShardLoaderOptions): ShardLoader {
   const io = createShardIo(context, { position, gatherer, sizer, ledger });
 
   /** The back-off is for a ClickHouse that is away: what is in trouble now is tried at once when it is back. */
-  const offRecovered = options.store.onRecovered(() => life.cutShort());
+  const offRecovered = options.store.onRecovered(() => life.endPauses());
   const hinting = setInterval(() => {
     position.publish();
     rounds.look();

@@ -6,7 +6,7 @@
  */
 import { KiB, MiB } from '../../lib/units.js';
 
-/** Bytes of a buffer. A message that is cut by its end is moved to the next one: about 6 % of the bytes at 128 KiB each. */
+/** Bytes of a buffer. A message that spans its end is moved to the next one: about 6 % of the bytes at 128 KiB each. */
 const bufferBytes = MiB;
 const firstBytes = 64 * KiB;
 

@@ -111,7 +111,7 @@ export function encodeAnswers(answers: { next(): Answer | undefined }): Buffer {
   const pieces: Buffer[] = [];
   let start = used;
   let size = 0;
-  const cut = (): void => {
+  const endPiece = (): void => {
     if (used > start) pieces.push(slab.subarray(start, used));
     size += used - start;
   };
@@ -120,7 +120,7 @@ export function encodeAnswers(answers: { next(): Answer | undefined }): Buffer {
     if (answer === undefined) break;
     if (answer.case === 'accepted' && isPlain(answer.value)) {
       if (slabSize - used < plainSize) {
-        cut();
+        endPiece();
         reserve(plainSize);
         start = used;
       }
@@ -128,14 +128,14 @@ export function encodeAnswers(answers: { next(): Answer | undefined }): Buffer {
       used = putResult(at + envelopeSize, answer.value);
       putEnvelope(at, used - at - envelopeSize);
     } else {
-      cut();
+      endPiece();
       start = used;
       const bytes = envelope(0, toBinary(PublishStreamResponseSchema, toMessage(answer)));
       size += bytes.length;
       pieces.push(bytes);
     }
   }
-  cut();
+  endPiece();
   return pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces);
 }
 

@@ -50,6 +50,6 @@ const maxShownBytes = 64;
 
 /** Bytes of a customer's text for a message: at most 64 of them, without control characters. */
 export function shown(bytes: Uint8Array, from: number, to: number): string {
-  const cut = to - from > maxShownBytes;
-  return printable(bytes.subarray(from, cut ? from + maxShownBytes : to), cut);
+  const truncated = to - from > maxShownBytes;
+  return printable(bytes.subarray(from, truncated ? from + maxShownBytes : to), truncated);
 }

@@ -27,7 +27,7 @@ export const isWholeKind = (kind: string): kind is WholeKind => Object.hasOwn(bo
 const exactDigits = 15;
 /** No 64-bit number has more. */
 const maxDigits = 20;
-/** Exponents are cut to this: more than a body has digits to make up for it. */
+/** Exponents are limited to this: more than a body has digits to make up for it. */
 const largestExponent = 10_000_000;
 
 function notANumber(bytes: Uint8Array, from: number, to: number, wanted: string): never {

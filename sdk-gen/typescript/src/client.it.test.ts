@@ -89,7 +89,7 @@ test('streams thousands of events with the key, and every one arrives once', asy
   assert.is(seen.userAgent, 'sluice-node/0.1.0');
 });
 
-test('a peer that fails, forgets, drains and cuts at random gets every event in the end, and no attempt twice', async () => {
+test('a peer that fails, forgets, drains and disconnects at random gets every event in the end, and no attempt twice', async () => {
   const ledger = new Ledger();
   let seed = 3;
   const dice = (): number => {
@@ -263,7 +263,7 @@ test('a broken stream or an unreachable port never becomes an unhandled rejectio
       async (client, peer) => {
         for (let i = 0; i < 5; i++) {
           await fill(client, 20);
-          peer.cut();
+          peer.disconnect();
           await new Promise((resolve) => setTimeout(resolve, 10));
         }
         await client.flush();

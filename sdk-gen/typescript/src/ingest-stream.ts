@@ -65,7 +65,7 @@ export function openIngestStream(options: IngestStreamOptions, events: LinkEvent
   const transport = createGrpcTransport({ baseUrl, sessionManager: connection, acceptCompression: [], readMaxBytes });
 
   /** Nothing more is sent or told. */
-  const cut = (): void => {
+  const stopAll = (): void => {
     ended = true;
     for (const cancel of timers) cancel();
     wake?.();
@@ -75,7 +75,7 @@ export function openIngestStream(options: IngestStreamOptions, events: LinkEvent
   const endWith = (thrown: unknown): void => {
     if (ended) return;
     const { fault, answer } = connection;
-    cut();
+    stopAll();
     events.onEnd(thrown === undefined ? undefined : toClientError({ thrown, baseUrl, fault, answer }));
   };
 
@@ -122,11 +122,11 @@ export function openIngestStream(options: IngestStreamOptions, events: LinkEvent
       wake?.();
       after(withinMs, () => {
         if (ended) return;
-        cut();
+        stopAll();
         events.onEnd(new SluiceClientError('deadline_exceeded', 'The gateway did not end a finished stream.'));
       });
     },
-    abort: cut,
+    abort: stopAll,
   };
 }
 

@@ -10,7 +10,7 @@ export interface Account {
   readonly accepted: { readonly batches: number; readonly events: number };
   /** @returns the batch's place in the order of arrival */
   add(batch: SealedBatch): number;
-  /** A batch was cut into so many. */
+  /** A batch was split into so many. */
   split(batch: Batch, parts: number): void;
   /** The log has the batch. False when that was known. */
   accept(batch: Batch, acceptance: Acceptance): boolean;

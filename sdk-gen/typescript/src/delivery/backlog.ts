@@ -13,7 +13,7 @@ export interface Backlog {
   /** The retry that is due first. */
   readonly nextRetry: Batch | undefined;
   takeRetry(): void;
-  /** The oldest batch that was never sent, cut so that the gateway takes it. */
+  /** The oldest batch that was never sent, split so that the gateway takes it. */
   nextFresh(limits: LinkLimits): Batch | undefined;
   takeFresh(): void;
   takeAll(): Batch[];

@@ -25,10 +25,17 @@ export interface Batch extends SealedBatch {
   /** It was kept for too long once. */
   overdue: boolean;
   /** Streams in a row that ended under it. */
-  cuts: number;
+  lostStreams: number;
   /** Nothing else is in flight while it is (DELIVER-6). */
   alone: boolean;
 }
 
 /** What a batch is before its first send. */
-export const unsent = { attempt: 0, dueAt: 0, acceptance: undefined, overdue: false, cuts: 0, alone: false } as const;
+export const unsent = {
+  attempt: 0,
+  dueAt: 0,
+  acceptance: undefined,
+  overdue: false,
+  lostStreams: 0,
+  alone: false,
+} as const;

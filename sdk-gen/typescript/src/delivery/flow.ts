@@ -13,7 +13,7 @@ import type { Flights } from './flights.js';
 import type { Acceptance, BatchFault, Link, LinkEvents, LinkLimits } from './link.js';
 import type { Pace } from './pace.js';
 import type { Stream } from './stream.js';
-import { miscounted, refusals, silentEnd, suspiciousCuts, withSuspect } from './stream-faults.js';
+import { miscounted, refusals, silentEnd, suspiciousLosses, withSuspect } from './stream-faults.js';
 
 /** What the flow needs of the delivery's options; see DeliveryOptions. */
 export interface FlowOptions {
@@ -241,7 +241,7 @@ function takeFailure(flow: Flow, stream: Stream, batchId: string, fault: BatchFa
 
 /** A batch that is answered ends no streams (DELIVER-6). */
 function isAnswered(batch: Batch): void {
-  batch.cuts = 0;
+  batch.lostStreams = 0;
   batch.alone = false;
 }
 
@@ -296,9 +296,9 @@ function takeBack(flow: Flow, stream: Stream, error: SluiceClientError | undefin
     return lost;
   }
   for (const batch of lost) {
-    if (!drained) batch.cuts++;
-    batch.alone = refused || batch.cuts >= suspiciousCuts;
-    const waits = lost.length === 1 ? batch.cuts - suspiciousCuts : 0;
+    if (!drained) batch.lostStreams++;
+    batch.alone = refused || batch.lostStreams >= suspiciousLosses;
+    const waits = lost.length === 1 ? batch.lostStreams - suspiciousLosses : 0;
     const waitMs = waits > 0 ? options.retry.capMs * 2 ** Math.min(waits - 1, maxWaits) : 0;
     backlog.retryAt(batch, now + waitMs);
   }

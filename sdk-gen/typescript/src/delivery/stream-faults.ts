@@ -6,7 +6,7 @@ import type { Acceptance } from './link.js';
 /** Ends of a stream that trying again will hardly mend. */
 export const refusals: ReadonlySet<FailureCode> = new Set(['unauthenticated', 'permission_denied', 'unimplemented']);
 /** After so many ends of streams in a row a batch goes alone, and after one more it waits (DELIVER-6). */
-export const suspiciousCuts = 2;
+export const suspiciousLosses = 2;
 
 /** A stream that ended in order although something was expected of it. Undefined: nothing was. */
 export function silentEnd(was: 'opening' | 'open', unanswered: number): SluiceClientError | undefined {
@@ -18,9 +18,9 @@ export function silentEnd(was: 'opening' | 'open', unanswered: number): SluiceCl
 /** Says when a batch may be what ends the streams. */
 export function withSuspect(error: SluiceClientError, lost: readonly Batch[]): SluiceClientError {
   const [only] = lost;
-  if (only === undefined || lost.length > 1 || only.cuts <= suspiciousCuts) return error;
+  if (only === undefined || lost.length > 1 || only.lostStreams <= suspiciousLosses) return error;
   const { code, message, reason, retryAfterMs, cause } = error;
-  const more = `${/[.!?]$/.test(message) ? message : `${message}.`} Batch ${only.batchId} was alone on the stream, and ${only.cuts} streams in a row ended under it: it may be the cause.`;
+  const more = `${/[.!?]$/.test(message) ? message : `${message}.`} Batch ${only.batchId} was alone on the stream, and ${only.lostStreams} streams in a row ended under it: it may be the cause.`;
   return new SluiceClientError(code, more, {
     ...(reason === undefined ? {} : { reason }),
     ...(retryAfterMs === undefined ? {} : { retryAfterMs }),

@@ -24,8 +24,8 @@ export type Script = (
 
 export interface Peer {
   readonly url: string;
-  /** Cuts every connection, as a crash does. */
-  cut(): void;
+  /** Ends every connection, as a crash does. */
+  disconnect(): void;
   /** Ends the server; `restart` brings it back on the same port. */
   stop(): Promise<void>;
   restart(): Promise<void>;
@@ -63,19 +63,19 @@ export async function withPeer<T>(script: Script, use: (peer: Peer) => Promise<T
       listener.once('error', reject);
       listener.listen(port, '127.0.0.1', () => resolve((listener.address() as AddressInfo).port));
     });
-  const cut = (): void => {
+  const disconnect = (): void => {
     for (const session of sessions) session.destroy();
   };
   const stop = (): Promise<void> =>
     new Promise((resolve) => {
-      cut();
+      disconnect();
       server?.close(() => resolve());
     });
   const port = await start(0);
   try {
     return await use({
       url: `http://127.0.0.1:${port}`,
-      cut,
+      disconnect,
       stop,
       restart: async () => {
         await start(port);
