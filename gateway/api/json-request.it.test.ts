@@ -14,7 +14,7 @@ interface Result {
   readonly ignoredFields: readonly string[];
 }
 
-interface Outcome {
+interface JsonOutcome {
   readonly result: Result | undefined;
   /** All that is said of an error. */
   readonly error: string;
@@ -73,7 +73,7 @@ interface Call {
 const unquoted = (error: string): string => error.replaceAll('\\"', '"');
 
 /** Sends a batch that way. */
-async function send(session: ClientHttp2Session, path: Path, call: Call): Promise<Outcome> {
+async function send(session: ClientHttp2Session, path: Path, call: Call): Promise<JsonOutcome> {
   const { events, beside = '', headers, gzip = false } = call;
   const open = path.flat ? `{${beside}"events":` : `{${beside}"batch":{"events":`;
   const json = Buffer.concat([Buffer.from(open), Buffer.from(events), Buffer.from(path.flat ? '}' : '}}')]);

@@ -337,7 +337,7 @@ async function tried<T>(io: ShardIo, place: Place, block: Block, work: () => Pro
   return undefined;
 }
 
-interface StoredBlock {
+interface SentBlock {
   /** The block as it was sent last. */
   readonly block: Block;
   /** What ClickHouse has under its number. Undefined: nothing, because no row of it is left (LOAD-6). */
@@ -384,7 +384,7 @@ interface Tries {
 }
 
 /** Insert and read back until ClickHouse has a block of this number. Undefined: giving up, or recover first. */
-async function store(io: ShardIo, state: ShardState, place: Place, whole: Block): Promise<StoredBlock | undefined> {
+async function store(io: ShardIo, state: ShardState, place: Place, whole: Block): Promise<SentBlock | undefined> {
   const kinds = Object.keys(waits) as (keyof typeof waits)[];
   const wait = Object.fromEntries(kinds.map((kind) => [kind, growing(kind)])) as Record<InsertFailure, () => number>;
   const tries: Tries = { wait, unclear: 0 };

@@ -28,7 +28,7 @@ interface Task {
   readonly cases: readonly string[];
 }
 
-interface Outcome {
+interface CaseOutcome {
   readonly accepted: number;
   readonly refused: number;
   readonly code: string;
@@ -78,7 +78,7 @@ function codeOf(error: unknown): string {
   return Object.entries(StatusCode).find(([, value]) => value === code)?.[0] ?? String(error);
 }
 
-async function call(publish: Publish, address: string, key: string, request: PublishRequest): Promise<Outcome> {
+async function call(publish: Publish, address: string, key: string, request: PublishRequest): Promise<CaseOutcome> {
   try {
     const { result } = await publish(address, key, request);
     return {
@@ -107,11 +107,11 @@ const request = (batchId: string, ...events: readonly Event[]): PublishRequest =
 const oversize = (id: string, bytes: number): PublishRequest =>
   request(id, ...Array.from({ length: Math.ceil(bytes / 4_000) }, (_, i) => event(`${id}-${i}`, 4_000)));
 
-async function flood(publish: Publish, task: Task, id: string): Promise<Outcome> {
+async function flood(publish: Publish, task: Task, id: string): Promise<CaseOutcome> {
   const { address, key, wrongKey, floodCalls, floodRefused, oversizeBytes } = task;
   const every = floodCalls / floodRefused;
   const large = oversize(`${id}-large`, oversizeBytes);
-  const calls: Promise<Outcome & { want: string }>[] = [];
+  const calls: Promise<CaseOutcome & { want: string }>[] = [];
   const start = async (callKey: string, message: PublishRequest, want: string) => ({
     ...(await call(publish, address, callKey, message)),
     want,
@@ -134,7 +134,7 @@ async function flood(publish: Publish, task: Task, id: string): Promise<Outcome>
 }
 
 /** Sends the same request again until it is answered. */
-async function insist(publish: Publish, address: string, key: string, message: PublishRequest): Promise<Outcome> {
+async function insist(publish: Publish, address: string, key: string, message: PublishRequest): Promise<CaseOutcome> {
   for (let sends = 1; ; sends++) {
     const outcome = await call(publish, address, key, message);
     if (outcome.code === '' || sends === 200) return { ...outcome, note: `sent ${sends} times` };
@@ -142,7 +142,7 @@ async function insist(publish: Publish, address: string, key: string, message: P
   }
 }
 
-async function restart(publish: Publish, { address, key, restartMillis }: Task, id: string): Promise<Outcome> {
+async function restart(publish: Publish, { address, key, restartMillis }: Task, id: string): Promise<CaseOutcome> {
   const end = performance.now() + restartMillis;
   let accepted = 0;
   const lane = async (number: number): Promise<void> => {
@@ -161,7 +161,7 @@ async function restart(publish: Publish, { address, key, restartMillis }: Task, 
   return { accepted, refused: 0, code: '', note: '' };
 }
 
-function answer(name: string, publish: Publish, task: Task): Promise<Outcome> {
+function answer(name: string, publish: Publish, task: Task): Promise<CaseOutcome> {
   const { address, key } = task;
   const id = `${task.run}-${name}`;
   switch (name) {
