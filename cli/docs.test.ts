@@ -7,12 +7,24 @@ import { configurationPage, errorsPage } from './write-docs.js';
 
 const page = (name: string): string => readFileSync(new URL(`../docs/${name}`, import.meta.url), 'utf8');
 
+/** Fails with the first line that differs: whole pages would hide what to do. */
+function isCurrent(name: string, made: string): void {
+  const lines = made.split('\n');
+  const committed = page(name).split('\n');
+  const at = lines.findIndex((line, index) => line !== committed[index]);
+  if (at === -1 && lines.length === committed.length) return;
+  const line = at === -1 ? lines.length : at;
+  assert.unreachable(
+    `run \`npm run docs\`: docs/${name} is not current. Line ${line + 1} must be: ${lines[line] ?? '(nothing: the page ends before)'}`,
+  );
+}
+
 test('docs/errors.md is the table of lib/errors.ts', () => {
-  assert.is(page('errors.md'), errorsPage(), 'run `npm run docs`');
+  isCurrent('errors.md', errorsPage());
 });
 
 test('docs/configuration.md is the tables of lib/config', () => {
-  assert.is(page('configuration.md'), configurationPage(), 'run `npm run docs`');
+  isCurrent('configuration.md', configurationPage());
 });
 
 const pages: readonly string[] = [
@@ -55,6 +67,24 @@ test('each source file that the documents name is there', () => {
       .map((path) => `${from}: ${path}`),
   );
   assert.equal(absent, []);
+});
+
+test('each limit that docs/security.md names is a setting or a constant of the code', () => {
+  const sources = ['gateway', 'workers', 'lib']
+    .flatMap((folder) =>
+      readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name)),
+    )
+    .filter((name) => name.endsWith('.ts') && !name.endsWith('.test.ts'))
+    .map((name) => readFileSync(join(root, name), 'utf8'))
+    .join('\n');
+  const names = [...page('security.md').matchAll(/`(max[A-Z]\w*|\w+(?:AtOnce|Bytes|OfConnection|OfAddress))`/g)].map(
+    ([, name = '']) => name,
+  );
+  assert.ok(names.length > 20, `only ${names.length} limits were found`);
+  assert.equal(
+    names.filter((name) => !new RegExp(`\\b${name}\\b`).test(sources)),
+    [],
+  );
 });
 
 test.run();
