@@ -9,9 +9,13 @@
  *   gate/            ratios that the tests hold performance to
  *   compare/         command.ts: our gateway beside the same door built in other ways, which are in peers/
  *   stack.ts         the servers of a case, each its own process (lib/testing/role-process.ts); ceiling-streams.ts
- *   fleet.ts         the load processes (load-child.ts); protocol.ts is how they are spoken to, load.ts is their entry
+ *   fleet.ts         the load processes (load-child.ts); protocol.ts is how they are spoken to
  *   h2load.ts        unary calls by h2load, spoken to as a fleet
  *   measure.ts       one measured phase; samples.ts: what is looked at while it runs
+ *   load.ts          its ways of sending: send-streams.ts (publish-stream.ts is one stream), send-unary.ts (unary-call.ts, unary-methods.ts),
+ *                    send-log.ts; h2-link.ts: a connection; grpc-answers.ts reads answers
+ *   generator.ts     when batches leave and how long they take, over any sender.ts; pace.ts: the schedule; payload.ts: the batches
+ *   readers-in-turn.ts  ways of reading batches, measured inside one process
  *   medians.ts       rounds made one; slope.ts: growth (CPU, memory, disk: lib/testing/process-use.ts; histograms: lib/testing/latency.ts)
  *   exactly-once.ts  is what was acknowledged stored once?
  *   results.ts       how every command ends: report.ts (lines, JSON), report-page.ts (HTML), charts.ts

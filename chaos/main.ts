@@ -14,7 +14,8 @@
  *   proxy.ts           a TCP proxy that misbehaves; disk.ts: a disk that can be full
  *   check.ts           the history against ClickHouse; late.ts: what was stored late
  *   recovery.ts        how long it took; prober.ts and watermark.ts are what it looks with
- *   controls.ts        protections that can be switched off, to see that their lack is found; build.ts: where that is done
+ *   controls.ts        protections that can be switched off, to see that their lack is found; build.ts: where that is done,
+ *                      leave-out.ts: how a role starts without one
  *   report.ts          the table, and the line of JSON
  */
 import { Command, InvalidArgumentError, Option } from 'commander';

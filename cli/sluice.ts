@@ -9,7 +9,8 @@
  *   stack-file.ts    where the running stack is
  *   query.ts  tenant.ts  setup.ts  doctor.ts  settings.ts   one command each
  *   demo/            `sluice demo`
- *   test.ts          `sluice test`: test-suites.ts says which files, test-file.ts runs one; test-versions.ts on every Node that node-versions.ts names; test-long.ts what takes longer
+ *   write-docs.ts    `npm run docs`
+ *   test.ts          `sluice test`: test-build.ts compiles, test-suites.ts says which files, test-file.ts runs one; test-versions.ts on every Node that node-versions.ts names; test-long.ts what takes longer
  */
 import '../lib/closed-pipes.js';
 import { readFileSync } from 'node:fs';

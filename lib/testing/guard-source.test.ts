@@ -7,6 +7,8 @@ import { dirname, join, relative, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { allOptions } from '../config/index.js';
+import { errorTable } from '../errors.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -140,6 +142,18 @@ const entryFiles: Readonly<Record<string, string>> = {
   'workers/clickhouse/schema': 'index.ts',
   'workers/ledger': 'audit.ts',
   'workers/embedded': 'main.ts',
+  'lib/contract': 'index.ts',
+  'lib/contract/json': 'index.ts',
+  'lib/config': 'index.ts',
+  'lib/telemetry': 'start.ts',
+  cli: 'sluice.ts',
+  'cli/up': 'index.ts',
+  'cli/demo': 'main.ts',
+  bench: 'main.ts',
+  sim: 'main.ts',
+  chaos: 'main.ts',
+  interop: 'main.ts',
+  hostile: 'main.ts',
 };
 
 /** The comment with which a file begins. */
@@ -179,6 +193,24 @@ test('no file imports itself, by whatever way round', () => {
   };
   for (const file of imports.keys()) visit(file, []);
   assert.equal(circles, []);
+});
+
+/** The text of all sources that are not tests, but for one file. */
+const sourcesBut = (file: string): string =>
+  rooms
+    .flatMap((room) => [...sources(room)])
+    .filter((path) => path !== file && !ofTests(path))
+    .map((path) => readFileSync(join(root, path), 'utf8'))
+    .join('\n');
+
+test('each error of lib/errors.ts is used, and each setting of lib/config/index.ts is read', () => {
+  const errorsUsedIn = sourcesBut('lib/errors.ts');
+  const unused = Object.keys(errorTable).filter((name) => !errorsUsedIn.includes(`'${name}'`));
+  assert.equal(unused, [], 'nothing throws these errors');
+  const settingsReadIn = sourcesBut('lib/config/index.ts');
+  const settings = Object.values(allOptions).flatMap((table) => Object.keys(table));
+  const unread = settings.filter((name) => !new RegExp(`\\b${name}\\b`).test(settingsReadIn));
+  assert.equal(unread, [], 'nothing reads these settings');
 });
 
 test('the environment is read in lib/config, and by tests', () => {
