@@ -1,7 +1,8 @@
 /**
  * `sluice gateway`: the process around gateway.ts. Settings, signals, exit codes.
  *
- * The rooms, in the order of a batch's way. The entry file of each has the map of its room. Imports point down this list only.
+ * The rooms, in the order of a batch's way. The entry file of each has the map of its room.
+ * A room imports only from rooms behind it in this row: api, ingest, log, auth, held, listener, errors.
  *
  *   listener/   connections: one port, TLS, HTTP/1.1 and HTTP/2, limits of peers; map in listener/server.ts
  *   held/       what the gateway holds of requests and answers that are not whole, and its bounds; map in held/unfinished.ts
