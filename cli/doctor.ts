@@ -93,9 +93,9 @@ function checks(config: UpConfig, ports: readonly PortLook[]): Check[] {
     ...ports.map(({ port, what, problem }) => ({
       what: `port ${port}`,
       look: () => {
-        if (running !== undefined) return `${what}, in use by the running stack`;
-        if (problem !== undefined) throw new Error(problem);
-        return what;
+        if (problem === undefined) return what;
+        if (running === undefined) throw new Error(problem);
+        return `${what}, in use while the stack runs`;
       },
     })),
   ];
