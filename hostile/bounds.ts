@@ -63,6 +63,7 @@ const thousandsAtOnce = {
 export const exceptions: Readonly<Record<string, Exception>> = {
   'many-tenants-at-their-limit': flood,
   'refused-bodies-window-zero': flood,
+  'unserved-methods': flood,
   'unfinished-stream-messages': flood,
   'unfinished-unary-bodies': flood,
   'unfinished-library-streams': flood,

@@ -26,7 +26,7 @@ const isStream = (url: string): boolean => /\/(?:PublishStream|ServerReflectionI
 const tooManyRefused = (): SluiceError =>
   new SluiceError(
     'too_many_refusals',
-    'Too many requests on this connection had no valid key, had nothing at their path, or were probes: the connection ends.',
+    'Too many requests on this connection had no valid key, had nothing at their path, or were probes or preflights: the connection ends.',
     { retryAfterMs: 5_000 },
   );
 const isSingleBatch = (url: string): boolean => singleBatchPath.test(url);
@@ -76,6 +76,8 @@ export function createEntrance(options: EntranceOptions): Entrance {
 
   return {
     onRequest(request, response, connection) {
+      // A browser asks once in two hours. It shows no key, so others with a key keep the connection (CONN-4).
+      if (cors.isPreflight(request) && !connection.refused()) return refuse(response, tooManyRefused());
       if (cors.answer(request, response)) return;
       const fault = headerFault(request.rawHeaders);
       if (fault !== undefined) {

@@ -411,21 +411,55 @@ onBothPaths(test, 'who waits with the body is asked for it only when it will be 
     assert.match(answer, /^HTTP\/1\.1 100 Continue\r\n\r\nHTTP\/1\.1 202 /);
     // Over HTTP/2, where the hot path leaves such calls to the library.
     const session = connectHttp2(`http://127.0.0.1:${port}`);
-    const stream = session.request({
-      ...headers,
-      ':method': 'POST',
-      ':path': publishPath,
-      'content-type': 'application/proto',
-      expect: '100-continue',
-    });
-    await new Promise((resolve) => stream.once('continue', resolve));
-    stream.end(request('continued'));
-    const status = await new Promise((resolve) => stream.once('response', (all) => resolve(all[':status'])));
-    assert.is(status, 200);
+    for (const [expect, id] of [
+      ['100-continue', 'continued'],
+      ['100-Continue', 'any-case'],
+      ['something-else', 'ignored'],
+    ] as const) {
+      const stream = session.request({
+        ...headers,
+        ':method': 'POST',
+        ':path': publishPath,
+        'content-type': 'application/proto',
+        expect,
+      });
+      const status = new Promise((resolve) => stream.once('response', (all) => resolve(all[':status'])));
+      if (id !== 'ignored') await new Promise((resolve) => stream.once('continue', resolve));
+      stream.end(request(id));
+      assert.is(await status, 200, expect);
+    }
     session.destroy();
-    assert.equal(await storedIds(running), ['continued', 'waits']);
+    assert.equal(await storedIds(running), ['any-case', 'continued', 'ignored', 'waits']);
   });
 });
+
+onBothPaths(
+  test,
+  'CONNECT and unknown expectations over HTTP/2 are refused like any call without a key',
+  async (withGateway) => {
+    await withGateway({}, async ({ url }) => {
+      const session = connectHttp2(url);
+      for (const [headers, status] of [
+        [{ ':method': 'CONNECT', ':authority': 'elsewhere:443' }, 404],
+        [
+          { ':method': 'POST', ':path': publishPath, 'content-type': 'application/proto', expect: 'something-else' },
+          401,
+        ],
+      ] as const) {
+        // Its body does not end.
+        const stream = session.request(headers, { endStream: false });
+        stream.on('error', () => {});
+        stream.resume();
+        const closed = new Promise((resolve) => stream.once('close', resolve));
+        const answered = new Promise((resolve) => stream.once('response', (all) => resolve(all[':status'])));
+        stream.write(Buffer.alloc(1_000));
+        assert.is(await answered, status);
+        await closed;
+      }
+      session.destroy();
+    });
+  },
+);
 
 onBothPaths(test, 'an idempotency key may be a quoted string, and is refused by its own name', async (withGateway) => {
   await withGateway({}, async (running) => {

@@ -20,6 +20,8 @@ const exposedHeaders = [...cors.exposedHeaders, 'Retry-After'].join(', ');
 const preflightSeconds = '7200';
 
 export interface Cors {
+  /** Whether `answer` will answer the request. */
+  isPreflight(request: NodeRequest): boolean;
   /** Puts headers on the answer. Returns true when the request was a preflight and has been answered. */
   answer(request: NodeRequest, response: NodeResponse): boolean;
   /** Of the answer to a call, not to a preflight. */
@@ -50,7 +52,7 @@ export function createCors(origins: readonly string[]): Cors {
   const allowed = new Set(origins.filter((origin) => origin !== '*').map(serialized));
   // Also when refused: a cache must not give one origin's answer to another.
   const vary: Readonly<Record<string, string>> = all ? {} : { vary: 'Origin' };
-  if (origins.length === 0) return { answer: () => false, headers: () => ({}) };
+  if (origins.length === 0) return { isPreflight: () => false, answer: () => false, headers: () => ({}) };
   const isAllowed = (origin: string): boolean => all || allowed.has(origin);
   const headers = (origin: string): Readonly<Record<string, string>> =>
     isAllowed(origin)
@@ -70,12 +72,15 @@ export function createCors(origins: readonly string[]): Cors {
           'access-control-max-age': preflightSeconds,
         }
       : vary;
+  const isPreflight = ({ method, headers }: NodeRequest): boolean =>
+    method === 'OPTIONS' && headers.origin !== undefined && headers['access-control-request-method'] !== undefined;
   return {
+    isPreflight,
     headers,
     answer(request, response) {
       const { origin } = request.headers;
       if (origin === undefined) return false;
-      const asked = request.method === 'OPTIONS' && request.headers['access-control-request-method'] !== undefined;
+      const asked = isPreflight(request);
       for (const [name, value] of Object.entries((asked ? preflight : headers)(origin))) {
         response.setHeader(name, value);
       }

@@ -6,6 +6,9 @@ import type { NodeResponse } from './node-request.js';
 
 const waiting = new WeakSet<NodeResponse>();
 
+/** Whether the value of an Expect header asks for that, in whatever case. */
+export const isContinue = (expect: string | undefined): boolean => expect?.toLowerCase() === '100-continue';
+
 /** The client of this response waits to be asked for its body. */
 export function expectsContinue(response: NodeResponse): void {
   waiting.add(response);

@@ -23,7 +23,7 @@ import {
   type OnConnection,
 } from './connection-entry.js';
 import type { ConnectionTable } from './connection-table.js';
-import { expectsContinue } from './expect-continue.js';
+import { expectsContinue, isContinue } from './expect-continue.js';
 import { hardHeaderListBytes, maxHeaders } from './header-limits.js';
 import { isForwarded } from './http1-server.js';
 import { resetLateOnes } from './late-reset.js';
@@ -194,19 +194,12 @@ export function createHttp2Server({
     connections.finish(entry, answered, began?.at);
   }
 
-  // Makes requests of streams, and nothing else: node does it for all streams of a server that has this listener.
-  const compatible = createServer();
-  const serveRequest = (request: Http2ServerRequest, response: Http2ServerResponse): void => {
+  const compatible = createRequestMaker((request, response) => {
     const entry = (request.stream as OnConnection)[connectionKey];
     if (entry === undefined) return void request.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
     resetWhenAnsweredEarly(request.stream, response);
     endWithLastByte(request.stream);
     onRequest(request, response, entry.control);
-  };
-  compatible.on('request', serveRequest);
-  compatible.on('checkContinue', (request, response) => {
-    expectsContinue(response);
-    serveRequest(request, response);
   });
   server.on('sessionError', (error: NodeJS.ErrnoException, session: OnConnection) => {
     letGoOfFrames(error);
@@ -222,6 +215,29 @@ export function createHttp2Server({
       handingOver = undefined;
     },
   };
+}
+
+/** Makes requests of streams, and nothing else: node does it for all streams of a server that has a listener for requests. */
+function createRequestMaker(
+  serve: (request: Http2ServerRequest, response: Http2ServerResponse) => void,
+): NodeHttp2Server {
+  const maker = createServer();
+  maker.on('request', serve);
+  maker.on('checkContinue', (request, response) => {
+    expectsContinue(response);
+    serve(request, response);
+  });
+  // Node would answer these two itself, past all limits. Expectations may be ignored (RFC 9110, 10.1.1), and are the same in any case.
+  maker.on('checkExpectation', (request, response) => {
+    if (isContinue(request.headers.expect)) expectsContinue(response);
+    serve(request, response);
+  });
+  // It has no path, and this is no proxy: there is nothing at it.
+  maker.on('connect', (request: Http2ServerRequest, response: Http2ServerResponse) => {
+    request.url = '';
+    serve(request, response);
+  });
+  return maker;
 }
 
 function ignore(): void {}

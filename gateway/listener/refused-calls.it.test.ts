@@ -39,7 +39,9 @@ const refusedCall = async (session: ClientHttp2Session, n: number): Promise<stri
 /** Calls in writes of a hundred, which one read of the gateway may hold. */
 async function flood(port: number, count: number, headers: (n: number) => Readonly<Record<string, string>>) {
   const calls = Array.from({ length: count }, (_, n) => {
-    const block = Object.entries({ ':method': 'POST', ':scheme': 'http', ':authority': 'a', ...headers(n) });
+    const own = headers(n);
+    const scheme = own[':method'] === 'CONNECT' ? {} : { ':scheme': 'http' };
+    const block = Object.entries({ ':method': 'POST', ...scheme, ':authority': 'a', ...own });
     const head = Buffer.concat(block.map(([name, value]) => header(name, value)));
     return frame(frameType.headers, 5, 2 * n + 1, head);
   });
@@ -66,7 +68,7 @@ async function flood(port: number, count: number, headers: (n: number) => Readon
 }
 
 onBothPaths(test, '256 refusals are answered, and then the connection is asked to calm down', async (withGateway) => {
-  await withGateway({ newConnectionsPerAddress: 0 }, async ({ port }) => {
+  await withGateway({ newConnectionsPerAddress: 0, corsOrigins: ['*'] }, async ({ port }) => {
     const attacks: ((n: number) => Record<string, string>)[] = [
       (n) => grpc(`${ingest}Publish`, wrong(n)) as Record<string, string>,
       (n) => grpc(`${ingest}PublishStream`, wrong(n)) as Record<string, string>,
@@ -74,6 +76,14 @@ onBothPaths(test, '256 refusals are answered, and then the connection is asked t
       () => ({ ':path': '/nothing/here' }),
       () => ({ ':method': 'GET', ':path': '/readyz' }),
       () => ({ ':method': 'GET', ':path': '/healthz' }),
+      () => ({ ':method': 'CONNECT' }),
+      () => ({ ':path': '/v1/events', expect: 'the-unexpected' }),
+      () => ({
+        ':method': 'OPTIONS',
+        ':path': '/v1/events',
+        origin: 'https://shop.example',
+        'access-control-request-method': 'POST',
+      }),
     ];
     for (const [i, attack] of attacks.entries()) {
       const { answered, goAway } = await flood(port, 400, attack);

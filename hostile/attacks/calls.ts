@@ -1,5 +1,5 @@
 /** Calls whose answers are not taken, and calls that are refused. */
-import { MiB } from '../../lib/units.js';
+import { KiB, MiB } from '../../lib/units.js';
 import type { Attack, Field } from '../attack.js';
 import { H2Peer, type Headers, setting } from '../wire/h2.js';
 import { bearer, envelope, grpcHeaders, plainHeaders, publishRequests, service } from '../wire/messages.js';
@@ -90,6 +90,29 @@ export const calls: readonly Attack[] = [
         }),
       );
       await field.untilOver();
+    },
+  },
+  {
+    name: 'unserved-methods',
+    about:
+      'without a key, CONNECT and unknown expectations, 250 a connection, 48 KiB of a body that does not end behind each',
+    async run(field) {
+      const kinds: readonly Headers[] = [
+        [
+          [':method', 'CONNECT'],
+          [':authority', 'elsewhere:443'],
+        ],
+        plainHeaders('POST', '/v1/events', [...json, ['expect', 'something-else']]),
+      ];
+      const peers = await openMany(field, field.scaled(40));
+      for (const peer of peers) {
+        for (let i = 0; i < 250 && !field.over && !peer.over; i++) {
+          const stream = peer.request(kinds[i % kinds.length]!, false);
+          void peer.send(stream, oneMiB.subarray(0, 48 * KiB), false);
+        }
+        await field.pause(30);
+      }
+      await settle(field, peers);
     },
   },
   {
