@@ -1,6 +1,6 @@
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
-import { Durability } from '#gen/sluice/ingest/v1/ingest_pb.js';
+import { Durability, RejectionCode } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { allAtOnce } from '../../lib/contract/json/index.js';
 import { SluiceError } from '../../lib/errors.js';
 import { type CommitWatch, createCommitWatch } from '../ingest/committed.js';
@@ -14,7 +14,12 @@ interface Setting {
   readonly stream: StreamCall;
   readonly commits: CommitWatch;
   /** Takes a batch, which the log acknowledges at this sequence of shard 0 at once; 0: it has no valid event. */
-  send(batchId: string, sequence: number, durability?: Durability): Promise<boolean>;
+  send(
+    batchId: string,
+    sequence: number,
+    durability?: Durability,
+    rejected?: IngestResult['rejections'],
+  ): Promise<boolean>;
   /** What there is to write, in short. */
   answers(): string[];
   /** Lets so many ms pass. */
@@ -29,6 +34,7 @@ function setting(maxUncommitted = 100, isFull = false): Setting {
   let now = 0;
   const connection = createConnection(undefined);
   const sequences = new Map<string, number>();
+  const rejections = new Map<string, IngestResult['rejections']>();
   const stream = openStreamCall({
     call: {
       caller: { tenant: 'acme', keyId: 'k' },
@@ -50,7 +56,7 @@ function setting(maxUncommitted = 100, isFull = false): Setting {
         batchId,
         accepted: 1,
         rejected: 0,
-        rejections: [],
+        rejections: rejections.get(batchId) ?? [],
         position: sequence === 0 ? undefined : position,
       };
     },
@@ -68,8 +74,9 @@ function setting(maxUncommitted = 100, isFull = false): Setting {
   return {
     stream,
     commits,
-    send: (batchId, sequence, durability) => {
+    send: (batchId, sequence, durability, rejected = []) => {
       sequences.set(batchId, sequence);
+      rejections.set(batchId, rejected);
       const message: BatchMessage = {
         batch: Uint8Array.of(1),
         batchId,
@@ -121,6 +128,27 @@ test('STREAM-1: while the transport takes nothing, no more is read from 64 answe
     assert.is(answers().length, isFull ? 1 : 0);
     stream.close();
   }
+});
+
+test('STREAM-1: while the transport takes nothing, no more is read from 64 KiB of answers on, and they count with their texts', async () => {
+  const rejection = { index: 1, field: 'type', code: RejectionCode.REQUIRED, message: 'x'.repeat(300) };
+  const { stream, send, answers } = setting(100, true);
+  for (const id of ['a', 'b']) await send(id, 1, undefined, Array(100).fill(rejection));
+  await settle();
+  assert.ok(stream.unread > 2 * 100 * 500, `${stream.unread} bytes`);
+  let taken = false;
+  const sending = send('c', 3).then(() => {
+    taken = true;
+  });
+  await settle();
+  assert.is(taken, false);
+  assert.equal(answers(), ['accepted a', 'accepted b']);
+  assert.is(stream.unread, 0);
+  await sending;
+  await settle();
+  assert.ok(stream.unread > 0);
+  stream.close();
+  assert.is(stream.unread, 0, 'a stream that is over keeps no answers');
 });
 
 test('STREAM-4: a stream that did not ask hears nothing of ClickHouse, and does not stay open for it', async () => {

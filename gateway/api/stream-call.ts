@@ -3,7 +3,7 @@
  * publish-stream.ts, which the RPC library drives, and hot/stream.ts, which drives an HTTP/2 stream itself.
  *
  *   STREAM-1  Held bytes are bounded per stream. A batch counts from the moment it is read until the transport has its answer. So the
- *       gateway stops reading from a client that reads no answers, after 64 of them at the latest. Beyond the bound, and while the
+ *       gateway stops reading from a client that reads no answers, after 64 of them or 64 KiB at the latest. Beyond the bound, and while the
  *       whole gateway has no room, it reads nothing: flow control does the rest.
  *   STREAM-2  A failed batch is an answer, also one whose JSON was refused while it was read. The stream ends for five reasons:
  *       the client is done, the connection ends, the key is revoked or the deadline has passed, the client's bytes are no
@@ -24,6 +24,7 @@ import {
   PublishStreamResponseSchema,
 } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { type ErrorName, SluiceError } from '../../lib/errors.js';
+import { KiB } from '../../lib/units.js';
 import { type GatewayClock, systemClock } from '../clock.js';
 import { classify, duration, explain, sentence, toBatchFailure, toConnectError } from '../errors/rpc-errors.js';
 import type { CommitWatch } from '../ingest/committed.js';
@@ -77,6 +78,7 @@ export interface StreamCall {
 const maxOpen = 1024;
 /** Of these, most that are answered while the transport takes nothing. */
 const maxUnread = 64;
+const maxUnreadBytes = 64 * KiB;
 /** After a doubt the log may need a moment, ms; clients add jitter of their own. */
 const doubtRetryMs = 500;
 /** After a row of refusals (STREAM-5), ms. */
@@ -184,6 +186,7 @@ class OpenCall implements StreamCall {
 
   close(): void {
     this.#stopReading();
+    this.#outbox.close();
     this.#cancelEnd?.();
     this.#commits.close();
     for (const leave of this.#unsubscribe) leave();
@@ -202,6 +205,7 @@ class OpenCall implements StreamCall {
 
   #abort(error: ConnectError): void {
     if (this.#phase.is !== 'aborted') this.#phase = { is: 'aborted', error };
+    this.#outbox.close();
     this.#wakeAll();
   }
 
@@ -219,11 +223,11 @@ class OpenCall implements StreamCall {
 
   /** STREAM-1, STREAM-4. */
   #mustWait(bytes: number): boolean {
-    const { open, heldBytes, length } = this.#outbox;
+    const { open, heldBytes, length, bytes: unread } = this.#outbox;
     const { maxBytesInFlight, isFull } = this.#options;
     return (
       (open > 0 && (heldBytes + bytes > maxBytesInFlight || open >= maxOpen)) ||
-      (length >= maxUnread && isFull()) ||
+      ((length >= maxUnread || unread >= maxUnreadBytes) && isFull()) ||
       this.#commits.mustWait(this.#publishing)
     );
   }

@@ -4,6 +4,7 @@
  */
 import type { PublishStreamResponse } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import type { IngestResult } from '../ingest/ingest.js';
+import { toldBytes } from '../ingest/told-bytes.js';
 import { toBatchResult } from './publish-batch.js';
 
 /** What became of a batch, or news for the client. */
@@ -16,24 +17,23 @@ interface Entry {
   /** Bytes that count no longer once the answer is taken, and batches that are open no longer. */
   readonly charge: number;
   readonly open: number;
+  /** Of these bytes, those of its texts. */
+  readonly told: number;
 }
 
-/** What an answer may weigh, and each rejection in it, roughly. */
+/** What an answer may weigh without its texts, roughly. */
 const answerBytes = 600;
-const rejectionBytes = 200;
 /** The array drops its taken answers when there are so many. */
 const maxTaken = 1024;
-
-const rejectionsOf = (answer: Answer): number =>
-  answer.case === 'accepted' ? answer.value.rejections.length * rejectionBytes : 0;
 
 export class StreamOutbox {
   #entries: Entry[] = [];
   #taken = 0;
-  #rejectionBytes = 0;
+  #toldBytes = 0;
   /** Of batches that are read, until their answers are taken. */
   heldBytes = 0;
   open = 0;
+  #closed = false;
 
   /** A batch was read. */
   begin(bytes: number): void {
@@ -43,15 +43,16 @@ export class StreamOutbox {
 
   /** The answer to a batch of so many bytes. */
   answer(answer: Answer, bytes: number): void {
-    const more = rejectionsOf(answer);
-    this.#rejectionBytes += more;
-    this.heldBytes += more;
-    this.#entries.push({ answer, charge: bytes + more, open: 1 });
+    if (this.#closed) return;
+    const told = answer.case === 'accepted' ? toldBytes(answer.value) : 0;
+    this.#toldBytes += told;
+    this.heldBytes += told;
+    this.#entries.push({ answer, charge: bytes + told, open: 1, told });
   }
 
   /** News that answers no batch. */
   tell(answer: Answer): void {
-    this.#entries.push({ answer, charge: 0, open: 0 });
+    if (!this.#closed) this.#entries.push({ answer, charge: 0, open: 0, told: 0 });
   }
 
   take(): Answer | undefined {
@@ -64,8 +65,16 @@ export class StreamOutbox {
     }
     this.heldBytes -= entry.charge;
     this.open -= entry.open;
-    if (entry.open > 0) this.#rejectionBytes -= rejectionsOf(entry.answer);
+    this.#toldBytes -= entry.told;
     return entry.answer;
+  }
+
+  /** No answer is taken any more. Batches without an outcome keep the call in memory, but not its answers. */
+  close(): void {
+    this.#closed = true;
+    this.#entries = [];
+    this.#taken = 0;
+    this.#toldBytes = 0;
   }
 
   /** Answers that wait. */
@@ -75,7 +84,7 @@ export class StreamOutbox {
 
   /** What they take, bytes, roughly. */
   get bytes(): number {
-    return this.length * answerBytes + this.#rejectionBytes;
+    return this.length * answerBytes + this.#toldBytes;
   }
 }
 

@@ -21,6 +21,7 @@ import type { BatchMessages } from './batch-messages.js';
 import type { IngestResult, PendingBatch, PendingBatches } from './pending-batches.js';
 import type { StallWatch } from './stall.js';
 import { type FramedBatch, frameBatch } from './stored-batch.js';
+import { toldBytes } from './told-bytes.js';
 
 export interface IngestInput {
   readonly tenant: string;
@@ -143,7 +144,7 @@ export function createAccept(options: AcceptOptions): (input: IngestInput) => Pr
     const heldSince = now();
     const receivedAt = wall();
     check(input, maxBatchBytes, receivedAt);
-    const cost = input.batch.length + batchOverheadBytes;
+    let cost = input.batch.length + batchOverheadBytes;
     admission.take(tenant, cost);
     // Whatever goes wrong before a message has the batch gives its room back (INGEST-2).
     let handedOver = false;
@@ -159,6 +160,11 @@ export function createAccept(options: AcceptOptions): (input: IngestInput) => Pr
       }
       const shard = shardOf(tenant, batchId, connection.shards);
       refuseWhenFull(shard, heldSince);
+      const told = toldBytes(result);
+      if (told > 0) {
+        admission.take(tenant, told, cost);
+        cost += told;
+      }
       const framed = frame(input, batchId, found, heldSince, receivedAt);
       handedOver = true;
       return new Promise((resolve, reject) => {

@@ -70,6 +70,23 @@ test('a batch above the bound is admitted when nothing else is held', () => {
   assert.is(admission.bytes, 0);
 });
 
+test('a batch that turns out larger gets the rest when it fits, or when nothing else is held', () => {
+  const { admission } = bench(100, 60);
+  admission.take('a', 30);
+  admission.take('a', 90, 30);
+  assert.is(admission.bytes, 120);
+  admission.release('a', 120);
+  admission.take('a', 30);
+  admission.take('a', 20);
+  assert.throws(
+    () => admission.take('a', 20, 20),
+    ({ code }: SluiceError) => code === 'overloaded',
+  );
+  admission.take('a', 10, 20);
+  admission.release('a', 60);
+  assert.is(admission.bytes, 0);
+});
+
 test('the delay follows the rate at which the log drains, and grows when it stalls', () => {
   const { admission, advance } = bench(1_000_000, 1_000_000);
   admission.take('a', 1_000_000);

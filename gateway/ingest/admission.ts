@@ -27,8 +27,12 @@ export interface AdmissionOptions {
 }
 
 export interface Admission {
-  /** Holds bytes until `release`. @throws SluiceError overloaded */
-  take(tenant: string, bytes: number): void;
+  /**
+   * Holds bytes until `release`.
+   * @param before what this batch holds already (ADMIT-1). @default 0
+   * @throws SluiceError overloaded
+   */
+  take(tenant: string, bytes: number, before?: number): void;
   release(tenant: string, bytes: number): void;
   /** Resolves when `bytes` more fit; undefined: they do. Rejects with the signal's reason. */
   room(tenant: string, bytes: number, signal: AbortSignal): Promise<void> | undefined;
@@ -110,8 +114,8 @@ export function createAdmission(options: AdmissionOptions): Admission {
     });
 
   return {
-    take(tenant, bytes) {
-      const full = bounds.take(tenant, bytes);
+    take(tenant, bytes, before = 0) {
+      const full = bounds.take(tenant, bytes, before);
       if (full !== undefined) throw refusal(full, bounds.heldOf(tenant));
     },
     release(tenant, bytes) {

@@ -10,8 +10,9 @@ export interface TenantBytes<W> {
   readonly waiters: Set<W>;
 }
 
-/** A single batch always fits when nothing else is held. */
-const within = (used: number, bytes: number, bound: number): boolean => used === 0 || used + bytes <= bound;
+/** A single batch always fits when nothing else is held. @param before of `used`, what the batch itself has */
+const within = (used: number, bytes: number, bound: number, before = 0): boolean =>
+  used === before || used + bytes <= bound;
 
 export class ByteBounds<W> {
   readonly #maxBytes: number;
@@ -44,12 +45,12 @@ export class ByteBounds<W> {
     if (state.held === 0 && state.setAside === 0 && state.waiters.size === 0) this.#tenants.delete(tenant);
   }
 
-  fitsTenant(state: TenantBytes<W>, bytes: number): boolean {
-    return within(state.held + state.setAside, bytes, this.#maxTenantBytes);
+  fitsTenant(state: TenantBytes<W>, bytes: number, before = 0): boolean {
+    return within(state.held + state.setAside, bytes, this.#maxTenantBytes, before);
   }
 
-  fitsTotal(bytes: number): boolean {
-    return within(this.held + this.#setAside, bytes, this.#maxBytes);
+  fitsTotal(bytes: number, before = 0): boolean {
+    return within(this.held + this.#setAside, bytes, this.#maxBytes, before);
   }
 
   setAside(state: TenantBytes<W>, bytes: number): void {
@@ -68,14 +69,14 @@ export class ByteBounds<W> {
     return true;
   }
 
-  /** Holds the bytes. @returns what is full, when they do not fit */
-  take(tenant: string, bytes: number): 'tenant' | 'gateway' | undefined {
+  /** Holds the bytes. @param before what the same batch holds already @returns what is full, when they do not fit */
+  take(tenant: string, bytes: number, before = 0): 'tenant' | 'gateway' | undefined {
     const state = this.of(tenant);
     // What was set aside for this tenant is its own to use.
     const own = Math.min(state.setAside, bytes);
     this.setAside(state, -own);
-    const tenantFits = this.fitsTenant(state, bytes);
-    if (!tenantFits || !this.fitsTotal(bytes)) {
+    const tenantFits = this.fitsTenant(state, bytes, before);
+    if (!tenantFits || !this.fitsTotal(bytes, before)) {
       this.setAside(state, own);
       this.forget(tenant, state);
       return tenantFits ? 'gateway' : 'tenant';

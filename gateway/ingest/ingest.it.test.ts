@@ -327,6 +327,28 @@ test('invalid events are reported and only the valid rest is stored', async () =
   });
 });
 
+test('reasons of rejections count as held until the log has answered, and a batch whose reasons find no room is refused', async () => {
+  await withNats(async (nats) => {
+    await withIngest(nats, { maxTenantBytesInFlight: 100_000 }, async ({ ingest, gauges }) => {
+      const batch = makeBatch(createRandom(3), 101);
+      for (const event of batch.events.slice(1)) event.eventId = '';
+      const bytes = encodeBatch(batch);
+      await freeze(nats.process());
+      const first = ingest.publish(ingestInput('t-1', bytes));
+      assert.ok(gauges.bytesInFlight() > bytes.length + 100 * 256, `${gauges.bytesInFlight()} bytes`);
+      const later = Array.from({ length: 5 }, (_, i) => ingest.publish(ingestInput(`t-${i + 2}`, bytes)));
+      assert.ok(gauges.bytesInFlight() <= 100_000, `${gauges.bytesInFlight()} bytes`);
+      const waiting = outcomes(later);
+      nats.process().kill('SIGCONT');
+      assert.is((await first).rejections.length, 100);
+      const { failed } = await waiting;
+      assert.ok(failed.length >= 2);
+      for (const { code } of failed) assert.is(code, 'overloaded');
+      assert.is(gauges.bytesInFlight(), 0);
+    });
+  });
+});
+
 test('a server with a small payload limit is named as the reason, with the fix', async () => {
   await withNats(async (nats) => {
     const connecting = connectNats({ servers: nats.url, name: 'test', logger: silentLogger });

@@ -4,6 +4,7 @@
  *   ingest.ts           this file: the core, put together
  *   accept.ts           takes a batch in: checks, scans and frames it
  *   admission.ts        bytes in flight, bounded in all and per tenant; byte-bounds.ts counts them, settle-rate.ts when refused callers may come back
+ *   told-bytes.ts       what the texts of a result take
  *   stored-batch.ts     metadata in front of the client's bytes
  *   pending-batches.ts  batches without an outcome; deadlines.ts callers that stop waiting
  *   batch-messages.ts   batches to messages and outcomes to batches; coalesce.ts group commit: small batches share a message
@@ -14,7 +15,8 @@
  *   ../log/             messages to JetStream; map in ../log/publisher.ts
  *
  *   INGEST-1  A batch is answered as accepted only after JetStream's ack for the message that holds it.
- *   INGEST-2  Its bytes count as held from admission until its message is settled, also when the caller has given up before.
+ *   INGEST-2  Its bytes count as held from admission until its message is settled, also when the caller has given up before. So do the
+ *       texts of its result (told-bytes.ts): a batch whose texts find no room is refused.
  *   INGEST-3  No event is decoded: the scanner proves the bytes, and they go on unchanged.
  *   INGEST-4  A batch that was held for longer than `maxHeld` is not published. By then its client has sent it again. Workers remember
  *       for an hour what was sent again (LOAD-5), so the first copy must come long before that.

@@ -187,6 +187,19 @@ function requiredOf(field: FieldNode | undefined): string {
 }
 
 export function enumOf(field: FieldNode | undefined): string {
+  if (field === undefined) return namesOf(field);
+  let names = enumNames.get(field);
+  if (names === undefined) {
+    names = namesOf(field);
+    enumNames.set(field, names);
+  }
+  return names;
+}
+
+/** Made once for each field: a batch of a few hundred bytes may ask for it a hundred times. */
+const enumNames = new WeakMap<FieldNode, string>();
+
+function namesOf(field: FieldNode | undefined): string {
   const names = (field?.enum?.values ?? []).map(({ number, name }) => `${name} (${number})`);
   // A long enum would drown the message.
   return `known are ${names.length > 12 ? `${names.slice(0, 12).join(', ')} and more` : names.join(', ')}`;

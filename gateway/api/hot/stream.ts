@@ -66,7 +66,12 @@ export function serveStream(stream: ServerHttp2Stream, options: HotStreamOptions
   const call: StreamCall = openStreamCall({
     ...options,
     wake: () => {
-      if (flushing || unread.full || ended) return;
+      if (flushing || ended) return;
+      // The answer waits until the client reads: it counts at once.
+      if (unread.full) {
+        holdUnread();
+        return;
+      }
       flushing = true;
       atEndOfTurn(flush);
     },
@@ -82,6 +87,8 @@ export function serveStream(stream: ServerHttp2Stream, options: HotStreamOptions
     cancelStream(stream);
   });
 
+  const holdUnread = (): void => unread.hold(call.unread + stream.writableLength);
+
   const flush = (): void => {
     flushing = false;
     if (ended || stream.destroyed) return;
@@ -93,7 +100,7 @@ export function serveStream(stream: ServerHttp2Stream, options: HotStreamOptions
       failpoint('gateway.after-answer');
     }
     if (unread.full) {
-      unread.hold(call.unread + stream.writableLength);
+      holdUnread();
       return;
     }
     const how = call.end;
