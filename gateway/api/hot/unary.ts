@@ -404,7 +404,7 @@ export class UnaryCall implements GatedCall, BodyOwner {
   #awaitClose(): void {
     if (this.stream.destroyed) return;
     if (++this.#turns < turnsToClose) this.#look();
-    else endWhenUnread(this.stream, () => this.options.onRefused('answers_unread'));
+    else endWhenUnread(this.stream, this.tenant, () => this.options.onRefused('answers_unread'));
   }
 
   /** The stream is over; before its request was whole when nothing has been answered. */
