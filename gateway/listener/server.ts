@@ -16,7 +16,7 @@
  *   stream-windows.ts    how many bytes a client may send ahead on an HTTP/2 stream
  *   stream-faults.ts     a connection outlives the faults of its streams
  *   reset-stream.ts      the one safe way to reset a stream; late-reset.ts waits a moment before that
- *   answered-early.ts    answers before the end of their request; unread-calls.ts answers that no client reads
+ *   answered-early.ts    answers before the end of their request; unread-calls.ts answers that no client reads, unread-owners.ts whose they are
  *
  *   node-request.ts      requests and responses as Node has them
  *   header-limits.ts     how many headers a request may have; expect-continue.ts when the client may send the body
