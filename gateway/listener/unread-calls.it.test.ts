@@ -1,10 +1,15 @@
 /** Calls over HTTP/2 whose answers no client reads: how many the gateway keeps, and whose. */
-import { type ClientHttp2Session, type ClientHttp2Stream, connect } from 'node:http2';
+import { type ClientHttp2Session, type ClientHttp2Stream, connect, type OutgoingHttpHeaders } from 'node:http2';
+import { create, toBinary } from '@bufbuild/protobuf';
 import { test } from 'uvu';
 import * as assert from 'uvu/assert';
+import { PublishRequestSchema } from '#gen/sluice/ingest/v1/ingest_pb.js';
 import { silentLogger } from '../../lib/logger.js';
+import { addTenant } from '../../lib/tenants.js';
+import { createRandom, makeBatch } from '../../lib/testing/batches.js';
 import { until } from '../../lib/testing/until.js';
 import { listening } from '../testing/listening.js';
+import { withGateway } from '../testing/running-gateway.js';
 import type { NodeRequest, NodeResponse } from './node-request.js';
 import { listen } from './server.js';
 import { maxUnread } from './unread-calls.js';
@@ -24,13 +29,14 @@ interface UnreadPeer {
 }
 
 /** Makes `count` calls, whose answers it has no window for. */
-function callUnread(port: number, count: number): UnreadPeer {
+function callUnread(port: number, count: number, headers: OutgoingHttpHeaders = {}, body?: Uint8Array): UnreadPeer {
   const session = connect(`http://127.0.0.1:${port}`, { settings: { initialWindowSize: 0 } });
   session.on('error', () => {});
   let answered = 0;
   let reset = 0;
   const streams = Array.from({ length: count }, () => {
-    const stream = session.request({ ':path': '/' });
+    const stream = session.request({ ':path': '/', ...headers });
+    if (body !== undefined) stream.end(body);
     stream.on('error', () => {});
     stream.on('response', () => answered++);
     stream.on('close', () => reset++);
@@ -70,5 +76,40 @@ test('of calls that no client reads, the gateway keeps so many, and those of mod
     await server.drain('end of the test', 100);
   }
 });
+
+const valid = toBinary(
+  PublishRequestSchema,
+  create(PublishRequestSchema, { batch: makeBatch(createRandom(5), 1), attempt: 1 }),
+);
+
+for (const [what, body] of [
+  ['accepted', valid],
+  ['refused', Buffer.from('no message')],
+] as const) {
+  test(`a customer with many connections does not end the unread calls of another one at the same address (${what})`, async () => {
+    const publish = (key: string): OutgoingHttpHeaders => ({
+      ':method': 'POST',
+      ':path': '/sluice.ingest.v1.IngestService/Publish',
+      'content-type': 'application/proto',
+      authorization: `Bearer ${key}`,
+    });
+    await withGateway({ newConnectionsPerAddress: 0 }, async ({ port, key, nats }) => {
+      const other = await addTenant(nats.nc, { tenant: 'other' });
+      const peers: UnreadPeer[] = [];
+      try {
+        // More on its one connection than the greedy one has on each of many.
+        const modest = callUnread(port, 100, publish(other.key), body);
+        peers.push(modest);
+        await until('answers to the modest client', () => modest.answered() === 100);
+        const greedy = Array.from({ length: 60 }, () => callUnread(port, 45, publish(key), body));
+        peers.push(...greedy);
+        await until('resets', () => sum(peers, 'reset') >= 100 + 60 * 45 - maxUnread, 20_000);
+        assert.is(modest.reset(), 0);
+      } finally {
+        for (const { session } of peers) session.destroy();
+      }
+    });
+  });
+}
 
 test.run();

@@ -4,7 +4,7 @@
  *
  *   UNREAD-1  A stream whose request has ended, and whose answer the client does not read, is gone 30 s after the answer.
  *   UNREAD-2  When more than `maxUnread` wait, or more than `maxUnreadBytes`, streams are reset: of the owner that has most, and there of the
- *       connection that has most, the eldest. An owner is a tenant, or an address where no key is known. So one caller cannot end the
+ *       connection that has most, the eldest. An owner is a tenant, or the address where no key is known here. So one caller cannot end the
  *       calls of others. A client may repeat such a call, like any whose outcome it does not know.
  *   UNREAD-3  Streams that have waited for less than `sweepMs` are spared: they may only wait for this turn of the event loop to end.
  *       Beyond twice `maxUnreadBytes` none is spared.
@@ -40,20 +40,22 @@ let sweeps = 0;
 let timer: NodeJS.Timeout | undefined;
 
 /**
- * To be called when a call is answered. A second time changes `onReset` only.
- * @param tenant undefined or empty: no key is known
+ * To be called when a call is answered. A second time, by a caller that knows more, tenant and `onReset` take the place of those before.
+ * @param tenant undefined or empty: no key is known here, as where the library serves the call
  * @param onReset the client has not read the answer, and the stream is reset
  */
 export function endWhenUnread(stream: ServerHttp2Stream, tenant?: string, onReset: () => void = () => {}): void {
+  const connection = (stream as Stream)[connectionKey];
+  const owner = tenant ? `tenant ${tenant}` : (connection?.network ?? connection);
   const before = waiting.get(stream);
   if (before !== undefined) {
     before.onReset = onReset;
+    if (tenant) calls.move(before, owner);
     return;
   }
-  const connection = (stream as Stream)[connectionKey];
   const one: Waiting = {
     stream,
-    owner: tenant ? `tenant ${tenant}` : (connection?.network ?? connection),
+    owner,
     connection,
     bytes: streamBytes + stream.writableLength,
     since: sweeps,

@@ -21,4 +21,16 @@ test('the eldest call goes first, of the connection and the owner that have the 
   assert.is(calls.bytes, 0);
 });
 
+test('a call whose tenant becomes known counts as that of the tenant', () => {
+  const calls = new UnreadCalls<ReturnType<typeof call>>();
+  const one = call('address', 'c1', 10);
+  const other = call('address', 'c1', 10);
+  const greedy = call('tenant b', 'c2', 15);
+  for (const each of [one, other, greedy]) calls.add(each);
+  assert.is(calls.next(), one);
+  calls.move(one, 'tenant a');
+  assert.is(calls.next(), greedy);
+  assert.is(calls.bytes, 35);
+});
+
 test.run();

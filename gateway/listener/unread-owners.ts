@@ -1,7 +1,7 @@
 /** Whose unread calls are the next to go (UNREAD-2 in unread-calls.ts). */
 
 export interface UnreadCall {
-  readonly owner: unknown;
+  owner: unknown;
   readonly connection: unknown;
   readonly bytes: number;
 }
@@ -48,6 +48,13 @@ export class UnreadCalls<C extends UnreadCall> {
     this.bytes -= call.bytes;
     if (share.calls.size === 0) owner.connections.delete(call.connection);
     if (owner.connections.size === 0) this.#owners.delete(call.owner);
+  }
+
+  /** The call is another owner's. It counts as that one's youngest. */
+  move(call: C, owner: unknown): void {
+    this.delete(call);
+    call.owner = owner;
+    this.add(call);
   }
 
   /** The eldest call of the connection that has most, of the owner that has most. Undefined: there is none. */
