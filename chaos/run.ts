@@ -155,7 +155,7 @@ async function startProcesses(options: RunOptions, folder: string, schedule: Sch
   return stack;
 }
 
-/** What a run sends of its own, and looks at its stack with. */
+/** What a run sends beside its customers (probes and poison), and what it watches its stack with. */
 interface Instruments {
   readonly watermark: Watermark;
   readonly prober: Prober;

@@ -1,6 +1,6 @@
 /**
- * Runs one compiled test file in a process of its own, and reads what became of it. uvu ends with 0 on a throwing hook and on a forgotten
- * `.run()`, and has no time-out (FACT-11), so this looks at what was run, not only at exit codes.
+ * Starts a process for one compiled test file, and reads from its output which tests ran and failed. uvu has no time-out, and exits with 0
+ * when a hook throws or `.run()` is forgotten (FACT-11). So the exit code alone is not enough.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';

@@ -1,6 +1,6 @@
 /**
- * `sluice test` (npm test): compiles the tests (test-build.ts), and runs each file in a process of its own (test-file.ts). Words choose files by their path. `--unit` and `--long`
- * choose another suite (test-suites.ts).
+ * `sluice test` (npm test): compiles the tests (test-build.ts), and starts a process for each file (test-file.ts). Words choose files by
+ * their path. `--unit` and `--long` choose another suite (test-suites.ts).
  *
  * The last line is `N passed, N failed`, with `, N skipped` where there are any.
  */

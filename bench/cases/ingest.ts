@@ -250,8 +250,8 @@ Figures:
   Closed-loop rounds: each client sends its next call when the one before is answered; calls_per_s is what they reach.
   The raw publisher takes its turn with the same payloads, each batch a message of its own, as many in flight.
   Then a phase at half of the rate gives ack_ms, from when each call left.
-  The load is h2load (apt-get install nghttp2-client): up to four processes, each with a batch of its own that it sends again
-  and again. --load-processes is for the raw publisher.
+  h2load (apt-get install nghttp2-client) makes the calls, in up to four processes. Each process sends one batch over and over;
+  no two send the same batch. --load-processes is for the raw publisher.
 Examples:
   npm run bench -- unary --json
   npm run bench -- unary --protocol grpc --connection-per-client

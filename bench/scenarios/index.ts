@@ -42,7 +42,7 @@ const help = `
 Virtual clients:
   A group of clients has a schedule (an open loop), and as many calls in flight as clients, at most. A call is measured from
   when it should have left until its ack, retries included, so that a stall counts for every call that it delays. --calls:
-  "stream" gives each client a PublishStream of its own, "connect" and "grpc" make a unary call for each batch, "mixed" is
+  with "stream" each client opens one PublishStream; with "connect" and "grpc" it makes a unary call for each batch; "mixed" is
   half streams, half Connect.
 
 Verdicts (exit code 1 when one fails; the warm-up is not judged):

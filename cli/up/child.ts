@@ -175,7 +175,7 @@ function startRun(options: ChildOptions, events: RunEvents): Run {
     renameSync(options.logFile, `${options.logFile}.old`);
   }
   const output = openSync(options.logFile, 'a');
-  // A process group of its own: Ctrl-C reaches the supervisor alone, which ends the others in the right order.
+  // `detached` gives the process its own group. So Ctrl-C reaches only the supervisor, which ends the others in the right order.
   const started = spawn(process.execPath, [...options.args], {
     detached: true,
     env: options.env,

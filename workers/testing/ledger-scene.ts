@@ -1,16 +1,10 @@
-/**
- * A log, an engine and the commands that look into both (audit, where), for tests of the ledger. The engine is shared by the tests of a
- * file; each has a database of its own.
- */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { type JetStreamManager, jetstreamManager } from '@nats-io/jetstream';
-import { clickhouseClientOptions, resolveOptions, testEnvironment } from '../../lib/config/index.js';
+import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
 import { ensureShards } from '../../lib/log-streams.js';
 import { silentLogger } from '../../lib/logger.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
-import { programFlags, programPath } from '../../lib/testing/program.js';
+import { createShared } from '../../lib/testing/shared.js';
 import { MiB } from '../../lib/units.js';
 import { type ClickHouse, createClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
@@ -24,6 +18,7 @@ import { type LogLook, lookAtLog } from '../ledger/shard-states.js';
 import { type Whereabouts, where } from '../ledger/where.js';
 import { createClickHouseBlockStore } from '../loader/block-store.js';
 import { readDeadLedger } from '../loader/dead-scan.js';
+import { type CommandEnd, runCommand } from './run-command.js';
 import { startWorkerProcess, type WorkerProcess } from './worker-process.js';
 
 export interface LedgerScene {
@@ -41,37 +36,19 @@ export interface LedgerScene {
   readonly where: (id: string) => Promise<Whereabouts>;
   worker(): Promise<WorkerProcess>;
   /** A command, by its file from workers/, as ledger/audit-main.ts. */
-  run(main: string, args: readonly string[]): Promise<{ code: number; out: string; err: string }>;
+  run(main: string, args: readonly string[]): Promise<CommandEnd>;
 }
 
-/** One engine for all of them; each test has a database of its own. */
-let endEngine = (): void => {};
-let engineEnded: Promise<void> = Promise.resolve();
-let engine: Promise<TestClickHouse> | undefined;
-
-function sharedClickHouse(): Promise<TestClickHouse> {
-  engine ??= new Promise((resolve, reject) => {
-    engineEnded = withClickHouse(async (engine) => {
-      resolve(engine);
-      await new Promise<void>((end) => {
-        endEngine = end;
-      });
-    });
-    engineEnded.catch(reject);
-  });
-  return engine;
-}
+/** One engine for all scenes of a file; each scene has another database. */
+const shared = createShared<TestClickHouse>(withClickHouse);
 
 /** At the end of a file's tests. */
-export async function endScenes(): Promise<void> {
-  endEngine();
-  await engineEnded;
-}
+export const endScenes = shared.end;
 
 let scenes = 0;
 
 export async function withScene(shards: number, use: (scene: LedgerScene) => Promise<void>): Promise<void> {
-  const engine = await sharedClickHouse();
+  const engine = await shared.use();
   await withNats(async (nats) => {
     const database = `ledger_${++scenes}`;
     const target = eventsTable(database);
@@ -112,24 +89,7 @@ export async function withScene(shards: number, use: (scene: LedgerScene) => Pro
             clickhouseDatabase: database,
             blockDelay: '50ms',
           }),
-        async run(main, args) {
-          const file = programPath(`workers/${main}`);
-          const addresses = ['--nats-url', nats.url, '--clickhouse-url', engine.url];
-          const child = spawn(
-            process.execPath,
-            [...programFlags, file, ...addresses, '--clickhouse-database', database, ...args],
-            { stdio: ['ignore', 'pipe', 'pipe'], env: testEnvironment() },
-          );
-          let [out, err] = ['', ''];
-          child.stdout.on('data', (chunk) => {
-            out += String(chunk);
-          });
-          child.stderr.on('data', (chunk) => {
-            err += String(chunk);
-          });
-          const [code] = await once(child, 'close');
-          return { code: code as number, out, err };
-        },
+        run: (main, args) => runCommand(main, { natsUrl: nats.url, clickhouseUrl: engine.url, database }, args),
       });
     } finally {
       await clickhouse.close();

@@ -1,9 +1,6 @@
-/** Scenes of a log that is not the one that was loaded, with what `audit`, `where` and `shards` say of it. */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { type JetStreamManager, jetstream, jetstreamManager } from '@nats-io/jetstream';
 import * as assert from 'uvu/assert';
-import { clickhouseClientOptions, resolveOptions, testEnvironment } from '../../lib/config/index.js';
+import { clickhouseClientOptions, resolveOptions } from '../../lib/config/index.js';
 import { ensureLog } from '../../lib/log-streams.js';
 import { silentLogger } from '../../lib/logger.js';
 import { readShardSetting } from '../../lib/shard-number.js';
@@ -12,7 +9,7 @@ import { batchSubject, shardStream } from '../../lib/subjects.js';
 import { createRandom } from '../../lib/testing/batches.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
-import { programFlags, programPath } from '../../lib/testing/program.js';
+import { createShared } from '../../lib/testing/shared.js';
 import { until } from '../../lib/testing/until.js';
 import { createClickHouse } from '../clickhouse/client.js';
 import { eventsTable } from '../clickhouse/connect.js';
@@ -24,6 +21,7 @@ import { where } from '../ledger/where.js';
 import { createClickHouseBlockStore } from '../loader/block-store.js';
 import { readDeadLedger } from '../loader/dead-scan.js';
 import { storedPayload } from './payloads.js';
+import { type CommandEnd, runCommand } from './run-command.js';
 import { startWorkerProcess } from './worker-process.js';
 
 export const log = { shards: 1, replicas: 1, maxBytes: 64 * 1024 ** 2 };
@@ -48,37 +46,20 @@ export interface Scene {
   mend(shard: number): Promise<number>;
   accept(shard: number): Promise<unknown>;
   /** A command as its own process. */
-  run(main: 'audit' | 'shards' | 'where', ...args: string[]): Promise<{ code: number; out: string; err: string }>;
+  run(main: 'audit' | 'shards' | 'where', ...args: string[]): Promise<CommandEnd>;
 }
 
-let endEngine = (): void => {};
-let engineEnded: Promise<void> = Promise.resolve();
-let engine: Promise<TestClickHouse> | undefined;
+/** One engine for all scenes of a file; each scene has another database. */
+const shared = createShared<TestClickHouse>(withClickHouse);
 
-function sharedClickHouse(): Promise<TestClickHouse> {
-  engine ??= new Promise((resolve, reject) => {
-    engineEnded = withClickHouse(async (engine) => {
-      resolve(engine);
-      await new Promise<void>((end) => {
-        endEngine = end;
-      });
-    });
-    engineEnded.catch(reject);
-  });
-  return engine;
-}
-
-/** Ends the ClickHouse that the scenes of a file share. */
-export async function endSharedClickHouse(): Promise<void> {
-  endEngine();
-  await engineEnded;
-}
+/** At the end of a file's tests. */
+export const endSharedClickHouse = shared.end;
 
 let scenes = 0;
 
 /** A log of one shard with a worker that loads it, in a database of its own. */
 export async function withScene(use: (scene: Scene) => Promise<void>): Promise<void> {
-  const engine = await sharedClickHouse();
+  const engine = await shared.use();
   await withNats(async (nats) => {
     const database = `lost_${++scenes}`;
     const addresses = { clickhouseUrl: engine.url, clickhouseDatabase: database };
@@ -147,23 +128,8 @@ export async function withScene(use: (scene: Scene) => Promise<void>): Promise<v
         },
         accept: async (shard) => acceptShard(await look(), shard),
         loaded: (events) => until(`${events} rows`, async () => (await stored())[0] >= events),
-        async run(main, ...args) {
-          const file = programPath(`workers/ledger/${main}-main.ts`);
-          const flags = ['--nats-url', nats.url, '--clickhouse-url', engine.url, '--clickhouse-database', database];
-          const child = spawn(process.execPath, [...programFlags, file, ...flags, ...args], {
-            stdio: ['ignore', 'pipe', 'pipe'],
-            env: testEnvironment(),
-          });
-          let [out, err] = ['', ''];
-          child.stdout.on('data', (chunk) => {
-            out += String(chunk);
-          });
-          child.stderr.on('data', (chunk) => {
-            err += String(chunk);
-          });
-          const [code] = await once(child, 'close');
-          return { code: code as number, out, err };
-        },
+        run: (main, ...args) =>
+          runCommand(`ledger/${main}-main.ts`, { natsUrl: nats.url, clickhouseUrl: engine.url, database }, args),
       });
     } finally {
       worker.child.kill('SIGKILL');

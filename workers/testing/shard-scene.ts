@@ -10,6 +10,7 @@ import { silentLogger } from '../../lib/logger.js';
 import { deadStream, shardStream, shardSubjects } from '../../lib/subjects.js';
 import { type TestClickHouse, withClickHouse } from '../../lib/testing/clickhouse.js';
 import { type TestNats, withNats } from '../../lib/testing/nats.js';
+import { createShared, type Shared } from '../../lib/testing/shared.js';
 import { until } from '../../lib/testing/until.js';
 import { hourMs, MiB } from '../../lib/units.js';
 import { type ClickHouse, createClickHouse } from '../clickhouse/client.js';
@@ -173,26 +174,4 @@ export async function withEngines<T>(use: (engines: Engines) => Promise<T>): Pro
 }
 
 /** Engines for all tests of a file, since starting them takes longer than most tests: started by the first, ended by `end`. */
-export function createSharedEngines(): { readonly use: () => Promise<Engines>; readonly end: () => Promise<void> } {
-  let release: () => void = () => undefined;
-  let engines: Promise<Engines> | undefined;
-  let running: Promise<void> = Promise.resolve();
-  return {
-    use() {
-      engines ??= new Promise((resolve, reject) => {
-        running = withEngines(async (started) => {
-          resolve(started);
-          await new Promise<void>((done) => {
-            release = done;
-          });
-        });
-        running.catch(reject);
-      });
-      return engines;
-    },
-    async end() {
-      release();
-      await running;
-    },
-  };
-}
+export const createSharedEngines = (): Shared<Engines> => createShared(withEngines);
